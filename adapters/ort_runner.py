@@ -1,0 +1,141 @@
+"""Runs layer graphs in onnxruntime, with any tensor as an output and any weight as an input.
+
+The model is built from the view's nodes, not from the source file, so that a graph with inserted probe nodes, or one
+traced from another framework, runs as it is.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from mal_graph.errors import RunError
+from mal_graph.graph import Array, LayerGraph, Node
+from mal_graph_adapters.onnx_file import OnnxDocument, to_attribute
+
+MAX_IR_VERSION = 13  # measured: the newest that onnxruntime 1.31 loads
+TYPE_NAMES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int64": "int64",
+    "int32": "int32",
+    "int16": "int16",
+    "int8": "int8",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "bool": "bool",
+}
+
+
+class OrtSession:
+    """One onnxruntime session."""
+
+    def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.use_deterministic_compute = True
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.name = name
+        try:
+            self._session = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
+            raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
+        self.types: Mapping[str, str] = {
+            out.name: TYPE_NAMES.get(out.type.removeprefix("tensor(").removesuffix(")"), "")
+            for out in self._session.get_outputs()
+        }
+        self._inputs = {value.name for value in self._session.get_inputs()}
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        read: Sequence[str] | None = None,
+    ) -> dict[str, Array]:
+        feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
+        names = list(self.types) if read is None else list(read)
+        try:
+            values = self._session.run(names, feeds)
+        except Exception as error:
+            raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
+        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+
+
+class OrtRunner:
+    """Opens onnxruntime sessions on layer graphs."""
+
+    def open(
+        self,
+        graph: LayerGraph,
+        *,
+        read: Sequence[str] | None = None,
+        variable: Sequence[str] = (),
+        optimize: bool = False,
+    ) -> OrtSession:
+        return OrtSession(model_proto(graph, read, variable), graph.name, optimize)
+
+
+def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str]) -> onnx.ModelProto:
+    """The view as a model of its own; weights in `variable` become inputs."""
+    outputs = list(dict.fromkeys([value.name for value in graph.outputs] if read is None else read))
+    used = {name for node in graph.nodes for name in (*node.inputs, *node.captures)} | set(outputs)
+    stored = [weight for name, weight in graph.weights.items() if name in used and not weight.scope]
+    fed = set(variable)
+    inputs = [
+        onnx.helper.make_tensor_value_info(value.name, element_type(value.dtype), free_shape(value.shape))
+        for value in graph.inputs
+    ]
+    inputs += [
+        onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
+        for weight in stored
+        if weight.name in fed
+    ]
+    main = onnx.helper.make_graph(
+        [node_proto(node, i) for i, node in enumerate(graph.nodes)],
+        "view",
+        inputs,
+        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [onnx.numpy_helper.from_array(np.ascontiguousarray(w.read()), w.name) for w in stored if w.name not in fed],
+    )
+    functions = []
+    ir_version = MAX_IR_VERSION
+    if isinstance(graph.source, OnnxDocument):
+        import onnx_ir as ir
+
+        functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=min(ir_version, 10))
+
+
+def node_proto(node: Node, index: int) -> onnx.NodeProto:
+    domain, _, op = node.op.rpartition(".")
+    proto = onnx.helper.make_node(op, list(node.inputs), list(node.outputs), name=f"{index}", domain=domain)
+    for key, value in node.attributes.items():
+        value = to_attribute(value)
+        if isinstance(value, list) and not value:
+            continue  # an empty list has no type; the operator's default is the same
+        proto.attribute.append(onnx.helper.make_attribute(key, value))
+    return proto
+
+
+def element_type(dtype: str) -> int:
+    if not dtype:
+        return onnx.TensorProto.FLOAT
+    if dtype == "object":
+        return onnx.TensorProto.STRING
+    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def free_shape(shape: tuple[int | str | None, ...] | None) -> list[None] | None:
+    """Every axis dynamic: a probe may run at another size than the declared one."""
+    return None if shape is None else [None] * len(shape)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

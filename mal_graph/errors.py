@@ -1,0 +1,33 @@
+"""Errors a user can cause. Each message is one sentence: what failed, where, what was found, what to do."""
+
+
+class MalGraphError(Exception):
+    """Base of every error this package raises on purpose; the command line prints it and exits with 2."""
+
+
+class FileError(MalGraphError):
+    """A file is missing, broken, unsafe, or cannot be written."""
+
+
+class UnsupportedModel(MalGraphError):
+    """The file is sound, but holds something that cannot be merged (integer arithmetic, sparse tensors)."""
+
+
+class RunError(MalGraphError):
+    """The runtime refused a model or its inputs."""
+
+
+class ShapeError(MalGraphError):
+    """Two things that must agree in shape do not."""
+
+
+class MatchError(MalGraphError):
+    """No layers answer to each other, or a pair list is impossible."""
+
+
+class DataError(MalGraphError):
+    """Data given for evaluation or as inputs do not fit the model."""
+
+
+class UsageError(MalGraphError):
+    """An option's value makes no sense (lambda outside [0, 1], a selector that selects nothing)."""

@@ -1,0 +1,162 @@
+"""The layer graph: one view of a network, whatever framework it came from.
+
+A `LayerGraph` holds one `Node` per operator, in the vocabulary of ONNX, and one `Weight` handle per stored tensor.
+It is a view: the adapter that made it keeps the source document untouched, and saving means that document plus the
+tensors replaced here. Weights stay in the file until `Weight.read` is called.
+
+Chosen: tuples of frozen nodes, with the networkx `MultiDiGraph` built on first use. Refused: networkx as the only
+storage - the analyses that visit every node once are several times faster over a tuple, and a frozen value is shared
+safely between steps.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+MERGEABLE_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A handle on one stored tensor; `read()` gives its values as a read-only array of `shape`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[], Array] = field(repr=False, compare=False)
+    scope: str = ""  # the subgraph it lives in, "" for the main graph
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values may be averaged: a float type that arithmetic is defined on."""
+        return self.dtype.name in MERGEABLE_TYPES
+
+
+def weight_of(name: str, values: Array) -> Weight:
+    """A handle on an array in memory, made read-only so that steps can share it."""
+    values = np.asarray(values).view()
+    values.flags.writeable = False
+    return Weight(name, values.shape, values.dtype, lambda: values)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A model input or output: its name, element type (numpy's name) and shape, dynamic axes by name or None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator. `op` is the ONNX name, with its domain in front unless that is ai.onnx."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]  # "" where an optional input is absent
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+
+@dataclass(frozen=True)
+class LayerGraph:
+    """A network as operators and weight handles; steps return new graphs and never change one.
+
+    Attributes:
+        name: how messages call the model, usually its file name.
+        nodes: operators in topological order. Stored constants are weights, not nodes.
+        inputs, outputs: the signature; an input that has an initializer is a weight, not an input.
+        weights: stored tensors by name: the initializer's, or the output's of the constant node.
+        opsets: operator set version by domain ("" is ai.onnx).
+        source: the adapter's own document.
+        edited: names of the weights whose values differ from the source's.
+        inserted: new weights, each with the node (by its first output) and input slot that reads it.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    weights: Mapping[str, Weight]
+    opsets: Mapping[str, int]
+    source: Any = field(default=None, repr=False, compare=False)
+    edited: frozenset[str] = frozenset()
+    inserted: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    @cached_property
+    def producer(self) -> Mapping[str, int]:
+        """Index of the node that computes each tensor; weights and inputs have none."""
+        return {out: i for i, node in enumerate(self.nodes) for out in node.outputs if out}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
+        """For each tensor the (node index, input slot) pairs that read it; slot -1 for a capture."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for i, node in enumerate(self.nodes):
+            for slot, name in enumerate(node.inputs):
+                if name:
+                    found.setdefault(name, []).append((i, slot))
+            for name in node.captures:
+                found.setdefault(name, []).append((i, -1))
+        return {name: tuple(readers) for name, readers in found.items()}
+
+    @cached_property
+    def network(self) -> "nx.MultiDiGraph[int]":
+        """The operators as a networkx graph: nodes are indices into `nodes`, one edge per tensor read."""
+        network: nx.MultiDiGraph[int] = nx.MultiDiGraph(name=self.name)
+        network.add_nodes_from((i, {"op": node.op, "name": node.name}) for i, node in enumerate(self.nodes))
+        for name, readers in self.consumers.items():
+            if name in self.producer:
+                network.add_edges_from(
+                    (self.producer[name], i, {"tensor": name, "slot": slot}) for i, slot in readers
+                )
+        return network
+
+    @property
+    def output_names(self) -> frozenset[str]:
+        return frozenset(value.name for value in self.outputs)
+
+    def with_weights(self, replaced: Mapping[str, Array] | Iterable[Weight]) -> "LayerGraph":
+        """The same graph with other values in some weights; shapes stay as they are."""
+        if isinstance(replaced, Mapping):
+            replaced = [weight_of(name, values) for name, values in replaced.items()]
+        new = {weight.name: weight for weight in replaced}
+        return replace(self, weights={**self.weights, **new}, edited=self.edited | set(new))
+
+    def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
+        """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""
+        index = self.producer[reader]
+        node = self.nodes[index]
+        inputs = [*node.inputs, *[""] * (slot + 1 - len(node.inputs))]
+        inputs[slot] = weight.name
+        nodes = (*self.nodes[:index], replace(node, inputs=tuple(inputs)), *self.nodes[index + 1 :])
+        return replace(
+            self,
+            nodes=nodes,
+            weights={**self.weights, weight.name: weight},
+            inserted={**self.inserted, weight.name: (reader, slot)},
+        )

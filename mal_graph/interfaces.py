@@ -1,0 +1,57 @@
+"""The two protocols an outside author implements: `Adapter` (load, save) and `Runner` (run)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from mal_graph.graph import Array, LayerGraph
+
+
+class Adapter(Protocol):
+    """Turns a model of one framework into a `LayerGraph` and back."""
+
+    def claims(self, model: object) -> bool:
+        """Whether this adapter is the one to load `model` (a path, or a framework's own object)."""
+        ...
+
+    def load(self, model: object) -> LayerGraph:
+        """The model as a layer graph. Raises FileError or UnsupportedModel."""
+        ...
+
+    def save(self, graph: LayerGraph, path: Path) -> None:
+        """Write the graph's source with its edited weights to `path`, completely or not at all."""
+        ...
+
+
+class Session(Protocol):
+    """One graph made ready to run."""
+
+    types: Mapping[str, str]  # numpy type name of each tensor that can be read, "" where it is not a plain tensor
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        read: Sequence[str] | None = None,
+    ) -> dict[str, Array]:
+        """Values of the tensors named in `read` (default: all the session was opened for). Raises RunError."""
+        ...
+
+
+class Runner(Protocol):
+    """Runs layer graphs, with any tensor as an output and any weight as an input."""
+
+    def open(
+        self,
+        graph: LayerGraph,
+        *,
+        read: Sequence[str] | None = None,
+        variable: Sequence[str] = (),
+        optimize: bool = False,
+    ) -> Session:
+        """A session that can read the tensors in `read` (default: the outputs).
+
+        Weights named in `variable` must be given to every run. Input shapes may differ from the declared ones.
+        Raises RunError where the runtime refuses the graph.
+        """
+        ...

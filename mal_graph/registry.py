@@ -1,0 +1,30 @@
+"""Finds adapters and runners through entry points, so that `import mal_graph` loads no framework."""
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from mal_graph.errors import FileError, UsageError
+from mal_graph.interfaces import Adapter, Runner
+
+
+@cache
+def adapters() -> tuple[Adapter, ...]:
+    return tuple(point.load()() for point in sorted(entry_points(group="mal_graph.adapters")))
+
+
+@cache
+def runner(name: str = "onnxruntime") -> Runner:
+    """The runner registered under `name`. Raises UsageError if there is none."""
+    found = {point.name: point for point in entry_points(group="mal_graph.runners")}
+    if name not in found:
+        raise UsageError(f"no runner is called {name!r}: found {sorted(found)}; reinstall mal-graph")
+    made: Runner = found[name].load()()
+    return made
+
+
+def adapter_for(model: object) -> Adapter:
+    """The adapter that loads `model`. Raises FileError if none does."""
+    for adapter in adapters():
+        if adapter.claims(model):
+            return adapter
+    raise FileError(f"cannot load {model!r}: no adapter takes it; give the path of an ONNX file")
