@@ -1,0 +1,291 @@
+"""Axis groups: which axes of which weights must move together, found by running a network on label arrays.
+
+Units are the connected components of the ties that the axis rules collect (see `labels`); units that touch the same
+axes of the same tensors the same number of times are interchangeable, and form a group.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from mal_graph import ops
+from mal_graph.errors import RunError
+from mal_graph.graph import LayerGraph, Node
+from mal_graph.labels import Fix, Label, Wiring, fixed_label
+from mal_graph.layers import Parameter, parameters
+from mal_graph.ops import Call, row_of
+from mal_graph.probe import Probe, probe
+
+CANDIDATE = "candidate"  # found, not yet proved
+PROVEN = "proven"
+UNPROVEN = "unproven"
+PINNED = "pinned"
+FROZEN = "frozen"
+RIGID = "rigid"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one weight in a group.
+
+    Attributes:
+        tensor, axis: the stored tensor and its axis.
+        role: operator, slot and what the axis is to it: "Conv.weight out".
+        positions: indices on the axis that move with each unit, shape (units, k).
+    """
+
+    tensor: str
+    axis: int
+    role: str
+    positions: NDArray[np.int64] = field(compare=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether unit u is index u."""
+        units, k = self.positions.shape
+        return k == 1 and bool((self.positions[:, 0] == np.arange(units)).all())
+
+
+@dataclass(frozen=True)
+class AxisGroup:
+    """Weight axes whose units are interchangeable, if they move together.
+
+    Attributes:
+        name: tensor and axis of its first member.
+        units: how many.
+        members: every axis that moves.
+        state: "candidate" until proved, then "proven" or "unproven"; "pinned", "frozen" or "rigid".
+        reason: why it is in that state.
+        inside: name and unit of the enclosing group of a nested one.
+        statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
+            live unit without a partner changes the others.
+    """
+
+    name: str
+    units: int
+    members: tuple[Member, ...]
+    state: str
+    reason: str = ""
+    inside: tuple[str, int] | None = None
+    statistic: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its units may be permuted."""
+        return self.state in (PROVEN, CANDIDATE)
+
+
+@dataclass(frozen=True)
+class AxisGroups:
+    """The groups of one graph, with the parameters they were found on.
+
+    Attributes:
+        groups: of every state, in the order of the graph.
+        parameters: every application of a weight.
+        probed: the run that gave shapes and values.
+        unknown: node names by operator without a rule.
+    """
+
+    groups: tuple[AxisGroup, ...]
+    parameters: tuple[Parameter, ...]
+    probed: Probe
+    unknown: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def on_axis(self) -> Mapping[tuple[str, int], tuple[tuple[int, Member], ...]]:
+        """For each (tensor, axis) the groups that lie on it, as (index of the group, member)."""
+        found: dict[tuple[str, int], list[tuple[int, Member]]] = {}
+        for index, group in enumerate(self.groups):
+            for member in group.members:
+                found.setdefault((member.tensor, member.axis), []).append((index, member))
+        return {key: tuple(value) for key, value in found.items()}
+
+    def with_states(self, changed: Mapping[int, tuple[str, str]]) -> "AxisGroups":
+        """The same groups, some in another state for another reason."""
+        groups = [
+            replace(group, state=changed[i][0], reason=changed[i][1]) if i in changed else group
+            for i, group in enumerate(self.groups)
+        ]
+        return replace(self, groups=tuple(groups))
+
+    def usable(self) -> list[int]:
+        return [i for i, group in enumerate(self.groups) if group.is_usable]
+
+
+def axis_groups(
+    graph: LayerGraph, probed: Probe | None = None, table: Mapping[str, ops.Row] | None = None
+) -> AxisGroups:
+    """Find the axis groups of a graph.
+
+    Args:
+        graph: the network.
+        probed: shapes and values from a run; measured here if left out.
+        table: operator rows, the built-in ones if left out.
+
+    Returns:
+        groups in state "candidate", "pinned", "frozen" or "rigid"; `prove` turns candidates into proven ones.
+
+    Raises:
+        RunError: the model cannot be run to measure shapes.
+    """
+    probed = probed or probe(graph)
+    wiring, owners, unknown = traced(graph, probed, ops.ROWS if table is None else table)
+    found = parameters(graph, table)
+    return AxisGroups(tuple(grouped(wiring, owners, roles(graph, found, table))), tuple(found), probed, unknown)
+
+
+def traced(
+    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row]
+) -> tuple[Wiring, list[tuple[str, int, int, int]], dict[str, tuple[str, ...]]]:
+    """Run the graph on labels.
+
+    Returns:
+        the wiring, (tensor, axis, first atom, length) for every axis of every weight, and nodes without a rule.
+    """
+    wiring = Wiring()
+    labels: dict[str, Label] = {}
+    owners: list[tuple[str, int, int, int]] = []
+    unknown: dict[str, list[str]] = {}
+    for value in graph.inputs:
+        labels[value.name] = fixed_label(probed.shapes[value.name], Fix(PINNED, f"axes of model input {value.name!r}"))
+    for name, weight in graph.weights.items():
+        if weight.scope or not weight.is_float:
+            labels[name] = fixed_label(weight.shape, Fix(PINNED, "integer data"))
+            continue
+        start = wiring.count
+        labels[name] = wiring.fresh_label(weight.shape)
+        for axis, size in enumerate(weight.shape):
+            if size > 1:
+                owners.append((name, axis, start, size))
+                start += size
+    for node in graph.nodes:
+        row = row_of(node, table)
+        if row is None and node.op not in unknown:
+            unknown[node.op] = []
+        if row is None:
+            unknown[node.op].append(node.name)
+        for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed), strict=False):
+            labels[name] = label
+    for value in graph.outputs:
+        wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
+    return wiring, owners, {op: tuple(names) for op, names in unknown.items()}
+
+
+def outputs_of(
+    node: Node, row: ops.Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe
+) -> list[Label]:
+    call = Call(
+        node,
+        wiring,
+        [labels.get(name) if name else None for name in node.inputs],
+        [probed.shapes.get(name, ()) if name else () for name in node.outputs],
+        [probed.values.get(name) for name in node.inputs],
+    )
+    if row is None:
+        captured = [labels[name] for name in node.captures if name in labels]
+        call = replace(call, inputs=[*call.inputs, *captured])
+        return call.freeze(f"operator {node.op} has no axis rule")
+    unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
+    if unmeasured and row.part != "shape":
+        return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
+    try:
+        return list(row.rule(call))
+    except (ValueError, IndexError, KeyError) as error:
+        raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
+
+
+def roles(
+    graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row] | None
+) -> dict[tuple[str, int], str]:
+    """What each stored axis is to the operator that applies it."""
+    described: dict[tuple[str, int], str] = {}
+    for parameter in found:
+        op = graph.nodes[parameter.node].op
+        for place, axis in enumerate(parameter.axes):
+            if axis is None:
+                continue
+            side = ("out", "in", "tap")[min(place, 2)] if parameter.role == "weight" else "unit"
+            described.setdefault((parameter.tensor, axis), f"{op}.{parameter.role} {side}")
+    return described
+
+
+def grouped(
+    wiring: Wiring, owners: list[tuple[str, int, int, int]], described: Mapping[tuple[str, int], str]
+) -> Iterator[AxisGroup]:
+    """Components of the ties with equal signatures, as groups."""
+    component, count = components(wiring)
+    reasons = component_fixes(wiring, component)
+    statistics: dict[int, str] = {}
+    for atoms, reason in wiring.statistics:
+        statistics.update(dict.fromkeys(np.unique(component[atoms]).tolist(), reason))
+    used = [i for i, (name, axis, _, _) in enumerate(owners) if (name, axis) in described]
+    entries: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # per component: (owner, position)
+    for i in used:
+        _, _, start, size = owners[i]
+        for position, unit in enumerate(component[start : start + size].tolist()):
+            entries[unit].append((i, position))
+    classes: dict[object, list[int]] = {}
+    for unit, touched in enumerate(entries):
+        if touched:
+            signature = (tuple(i for i, _ in touched), reasons.get(unit))
+            classes.setdefault(signature, []).append(unit)
+    taken: dict[str, int] = {}
+    for (axes, fix), units in classes.items():  # type: ignore[misc, attr-defined]
+        columns = np.array([[position for _, position in entries[unit]] for unit in units])
+        # Units in the order of their first positions: the order a reader sees in the file.
+        columns = columns[np.argsort(columns[:, 0], kind="stable")]
+        members = tuple(members_of(axes, columns, owners, described))
+        name = f"{members[0].tensor}[{members[0].axis}]"
+        taken[name] = taken.get(name, 0) + 1
+        state, reason = (fix.state, fix.reason) if fix else (CANDIDATE, "")
+        if state == CANDIDATE and len(units) == 1:
+            state, reason = RIGID, "no two of its units are interchangeable"
+        yield AxisGroup(
+            name=name if taken[name] == 1 else f"{name}#{taken[name]}",
+            units=len(units),
+            members=members,
+            state=state,
+            reason=reason,
+            statistic=statistics.get(units[0], ""),
+        )
+
+
+def members_of(
+    axes: tuple[int, ...],
+    columns: NDArray[np.int64],
+    owners: list[tuple[str, int, int, int]],
+    described: Mapping[tuple[str, int], str],
+) -> Iterator[Member]:
+    """Columns of positions, gathered by the weight axis they lie on."""
+    index = np.array(axes)
+    for owner in dict.fromkeys(axes):
+        name, axis, _, _ = owners[owner]
+        yield Member(name, axis, described[name, axis], columns[:, index == owner])
+
+
+def components(wiring: Wiring) -> tuple[NDArray[np.int64], int]:
+    """The component of each atom, numbered in the order of first atoms."""
+    if wiring.ties:
+        left = np.concatenate([a for a, _ in wiring.ties])
+        right = np.concatenate([b for _, b in wiring.ties])
+    else:
+        left = right = np.zeros(0, np.int64)
+    links = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(wiring.count, wiring.count))
+    count, component = connected_components(links, directed=False)
+    return component.astype(np.int64), count
+
+
+def component_fixes(wiring: Wiring, component: NDArray[np.int64]) -> dict[int, Fix]:
+    """Why each fixed component is fixed: frozen outweighs pinned, the first reason is kept."""
+    found: dict[int, Fix] = {}
+    for atoms, fix in wiring.fixes:
+        for unit in np.unique(component[atoms]).tolist():
+            known = found.get(unit)
+            if known is None or (known.state == PINNED and fix.state == FROZEN):
+                found[unit] = fix
+    return found

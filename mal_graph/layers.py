@@ -1,0 +1,248 @@
+"""Layers and their parameters, by origin.
+
+Every activation has one origin. A contraction with a weight starts one; elementwise, normalising, pooling and shape
+operators whose data inputs share an origin keep it, so that a bias, a BatchNorm or a written-out activation belongs to
+the layer before it; anything else (Concat, a residual Add) starts a join. Parameters of a join or of a model input make
+a layer of kind `affine` or `table`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mal_graph import ops
+from mal_graph.graph import Array, LayerGraph, Weight
+from mal_graph.ops import row_of, weight_axes
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One stored float tensor at the place where it is applied.
+
+    Its canonical form is (units out, units in, kernel...) for a contraction's weight and the axes longer than 1, in
+    order, for anything else: a bias of shape (1, C, 1, 1) is a vector of C.
+
+    Attributes:
+        tensor: name of the stored weight.
+        node, slot: where it is applied.
+        role: what it is there: "weight", "bias", "shift", "scale", "mean", "variance", "slope"...
+        draw: how a proof draws it ("weight", "shift", "scale", "variance").
+        axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
+        shape: the canonical shape.
+        pad: value of a unit that is not there.
+    """
+
+    tensor: str
+    node: int
+    slot: int
+    role: str
+    draw: str
+    axes: tuple[int | None, ...]
+    shape: tuple[int, ...]
+    pad: float = 0.0
+
+    def canonical(self, stored: Array) -> Array:
+        """The stored tensor in canonical form."""
+        kept = [axis for axis in self.axes if axis is not None]
+        dropped = [axis for axis in range(stored.ndim) if axis not in kept]
+        return stored.transpose(*kept, *dropped).reshape(self.shape)
+
+    def stored(self, canonical: Array, shape: tuple[int, ...]) -> Array:
+        """The inverse of `canonical`, for a stored tensor of `shape`."""
+        kept = [axis for axis in self.axes if axis is not None]
+        order = kept + [axis for axis in range(len(shape)) if axis not in kept]
+        moved = canonical.reshape([shape[axis] for axis in order])
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        return moved.transpose(inverse)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: an origin and the parameters applied to it.
+
+    Attributes:
+        name: the origin's node name.
+        kind: "linear", "conv", "conv_transpose", "affine", "table", or an operator without a row.
+        node: index of the origin's node.
+        nodes: indices of the operators inside, in order.
+        parameters: in the order of application; a shared tensor stands with its first user only.
+        tied: tensors used here that belong to an earlier layer.
+        depth: the number of layers before it on the longest path from an input.
+    """
+
+    name: str
+    kind: str
+    node: int
+    nodes: tuple[int, ...]
+    parameters: tuple[Parameter, ...]
+    tied: tuple[str, ...] = ()
+    depth: int = 0
+
+    @cached_property
+    def weight(self) -> Parameter | None:
+        """The tensor that contracts, if this layer is a contraction."""
+        return next((p for p in self.parameters if p.role == "weight"), None)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Units (in, out); an affine layer has the same number on both sides."""
+        leading = self.weight or (self.parameters[0] if self.parameters else None)
+        if leading is None or not leading.shape:
+            return (1, 1)
+        return (leading.shape[1], leading.shape[0]) if leading is self.weight else (leading.shape[0],) * 2
+
+
+def parameters(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[Parameter]:
+    """Every application of a stored float tensor, in topological order. Settings (target shapes, bounds) are none."""
+    found = []
+    for index, node in enumerate(graph.nodes):
+        row = row_of(node, table)
+        if row is not None and (row.part == "shape" or (row.moves and root_of(graph, node.outputs[0], table))):
+            continue  # only passes a weight on
+        for slot, name in enumerate(node.inputs):
+            if not name or (row is not None and row.slot(slot).setting):
+                continue
+            root = root_of(graph, name, table)
+            if root is not None and root[0].is_float and not root[0].scope:
+                found.append(applied(graph, index, slot, *root, table))
+    return found
+
+
+def root_of(
+    graph: LayerGraph, name: str, table: Mapping[str, ops.Row] | None = None
+) -> tuple[Weight, list[int | None]] | None:
+    """The stored tensor behind `name`, through operators that only move values.
+
+    Returns:
+        the weight and, for each axis of `name`, the stored axis it is (None for an inserted axis of length 1);
+        None if `name` is computed. An axis that a reshape made of several is -1: the tensor has no simple form.
+    """
+    if name in graph.weights:
+        return graph.weights[name], list(range(len(graph.weights[name].shape)))
+    index = graph.producer.get(name)
+    if index is None:
+        return None
+    node = graph.nodes[index]
+    row = row_of(node, table)
+    if row is None or not row.moves or name != node.outputs[0]:
+        return None
+    found = root_of(graph, node.inputs[0], table)
+    if found is None:
+        return None
+    weight, axes = found
+    if row.rule is ops.transpose:
+        order = node.attribute("perm") or list(range(len(axes)))[::-1]
+        return weight, [axes[axis] for axis in order]
+    if row.rule is ops.reshape:
+        return weight, reshaped_axes(graph, index, weight, axes)
+    return weight, axes
+
+
+def reshaped_axes(graph: LayerGraph, index: int, weight: Weight, axes: list[int | None]) -> list[int | None]:
+    """Stored axes after a reshape of a weight, which is read off by reshaping the positions themselves."""
+    long = [axis for axis in axes if axis is not None and axis >= 0 and weight.shape[axis] > 1]
+    target = static_target(graph, index, [1 if a is None or a < 0 else weight.shape[a] for a in axes])
+    if target is None or [size for size in target if size > 1] != [weight.shape[a] for a in long]:
+        return [-1]
+    remaining = iter(long)
+    return [next(remaining) if size > 1 else None for size in target]
+
+
+def static_target(graph: LayerGraph, index: int, shape: list[int]) -> tuple[int, ...] | None:
+    """The shape that a reshaping operator gives a stored tensor of `shape`, where it can be read off the file."""
+    node = graph.nodes[index]
+    argument = node.inputs[1] if len(node.inputs) > 1 else ""
+    if argument and argument not in graph.weights:
+        return None
+    given = graph.weights[argument].read().ravel().tolist() if argument else node.attribute("axes")
+    return ops.reshape_target(node, shape, given)
+
+
+def applied(
+    graph: LayerGraph,
+    index: int,
+    slot: int,
+    weight: Weight,
+    axes: Sequence[int | None],
+    table: Mapping[str, ops.Row] | None,
+) -> Parameter:
+    node = graph.nodes[index]
+    row = row_of(node, table)
+    described = row.slot(slot) if row is not None else ops.Slot(f"input {slot}", "scale")
+    if -1 in axes:  # a reshape mixed its axes: kept whole, in stored order
+        axes = tuple(range(len(weight.shape)))
+    contracted = weight_axes(row, slot, node, len(axes)) if row is not None else None
+    if contracted is None:
+        order = tuple(a for a in axes if a is not None and weight.shape[a] > 1)
+    else:
+        order = (*(axes[a] for a in contracted), *(a for i, a in enumerate(axes) if i not in contracted))
+    shape = tuple(1 if axis is None else weight.shape[axis] for axis in order)
+    role = described.name if described.name != "x" else "value"
+    return Parameter(weight.name, index, slot, role, described.draw or "shift", order, shape, described.pad)
+
+
+def layers(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> tuple[Layer, ...]:
+    """The layers of a graph in topological order of their origins."""
+    by_node: dict[int, list[Parameter]] = {}
+    for parameter in parameters(graph, table):
+        by_node.setdefault(parameter.node, []).append(parameter)
+    origin: dict[str, int] = {value.name: -1 - i for i, value in enumerate(graph.inputs)}  # inputs are below zero
+    members: dict[int, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        row = row_of(node, table)
+        own = by_node.get(index, [])
+        found = {origin[name] for name in (*node.inputs, *node.captures) if name in origin}
+        if not found and not own:
+            continue  # computed from constants alone
+        starts = row is not None and row.part == "contraction" and any(p.role == "weight" for p in own)
+        passes = row is not None and row.part == "passes" and len(found) == 1
+        start = found.pop() if passes and not starts else index
+        members.setdefault(start, []).append(index)
+        if found or own or passes:
+            origin.update(dict.fromkeys((out for out in node.outputs if out), start))
+    return with_depth(graph, origin, assembled(graph, members, by_node, table))
+
+
+def assembled(
+    graph: LayerGraph,
+    members: Mapping[int, list[int]],
+    by_node: Mapping[int, list[Parameter]],
+    table: Mapping[str, ops.Row] | None,
+) -> list[Layer]:
+    """Origins that own parameters, as layers; a shared tensor goes to its first user."""
+    owned: set[str] = set()
+    made = []
+    for start, nodes in sorted(members.items(), key=lambda item: item[1][0]):
+        all_own = [p for index in nodes for p in by_node.get(index, [])]
+        if not all_own:
+            continue
+        own = [p for i, p in enumerate(all_own) if p.tensor not in owned]
+        first = {p.tensor: p for p in reversed(own)}
+        own = [p for p in own if first[p.tensor] is p]
+        tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
+        owned.update(p.tensor for p in own)
+        node = start if start >= 0 and start in by_node else all_own[0].node
+        row = row_of(graph.nodes[node], table)
+        is_origin = start >= 0 and row is not None and row.part == "contraction"
+        if row is None:
+            kind = graph.nodes[node].op
+        elif is_origin:
+            kind = row.kind
+        else:
+            kind = row.kind if row.part == "alone" else "affine"
+        made.append(Layer(graph.nodes[node].name, kind, node, tuple(nodes), tuple(own), tied))
+    return made
+
+
+def with_depth(graph: LayerGraph, origin: Mapping[str, int], found: list[Layer]) -> tuple[Layer, ...]:
+    """Count, for each layer, the layers before it on the longest path."""
+    starts = {layer.node: i for i, layer in enumerate(found)}
+    depth_after: dict[str, int] = {value.name: 0 for value in graph.inputs}
+    depth = [0] * len(found)
+    for index, node in enumerate(graph.nodes):
+        before = max((depth_after.get(name, 0) for name in (*node.inputs, *node.captures)), default=0)
+        if index in starts:
+            depth[starts[index]] = before
+            before += 1
+        depth_after.update(dict.fromkeys(node.outputs, before))
+    return tuple(replace(layer, depth=d) for layer, d in zip(found, depth, strict=True))
