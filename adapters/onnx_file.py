@@ -3,6 +3,9 @@
 The source document is the onnx-ir model as loaded and is never changed: weights are read from it by mapping, and saving
 writes a clone with the edited tensors replaced. Chosen: onnx-ir, which maps external data and keeps what it does not
 know; refused: `onnx.load`, which reads all the weights, and graphsurgeon, which loses metadata.
+
+External data is written here and not by `ir.save`, which forgets the notes on a tensor, fails on strings and leaves
+constants pointing at the file they came from.
 """
 
 import os
@@ -15,13 +18,16 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
+import onnx
 import onnx_ir as ir
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph_adapters import onnx_guard
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
+EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
@@ -31,12 +37,14 @@ class OnnxDocument:
 
     path: Path
     model: ir.Model
-    constants: Mapping[str, ir.Node] = field(default_factory=dict)  # nodes of the main graph that are weights in the view
+    constants: Mapping[str, ir.Node] = field(
+        default_factory=dict
+    )  # nodes of the main graph that are weights in the view
 
     @property
-    def uses_external_data(self) -> bool:
-        tensors = (value.const_value for value in self.model.graph.initializers.values())
-        return any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
+    def external(self) -> list[ir.ExternalTensor]:
+        """The tensors whose values lie in a file of their own."""
+        return [tensor for tensor in tensors(self.model) if isinstance(tensor, ir.ExternalTensor)]
 
 
 class OnnxAdapter:
@@ -48,30 +56,92 @@ class OnnxAdapter:
     def load(self, model: object) -> LayerGraph:
         """The layer graph of an ONNX file. Raises FileError for a broken or unsafe file, UnsupportedModel for one
         that cannot be merged."""
-        path = onnx_guard.checked_path(Path(str(model)))
-        onnx_guard.check_file(path)
-        # Always an absolute path: with a bare file name onnx-ir 1.1 skips its checks of external data.
-        document = ir.load(path)
+        path = onnx_guard.checked_path(Path(os.fsdecode(model)))  # type: ignore[arg-type]
+        document = linked(onnx_guard.check_file(path), path)
         onnx_guard.check_model(document, path)
+        sort(document, path)
         return layer_graph(document, path)
 
     def save(self, graph: LayerGraph, path: Path) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
         document: OnnxDocument = graph.source
+        for tensor in document.external:
+            tensor.numpy()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph)
-        total = sum(weight.nbytes for weight in graph.weights.values())
-        external = f"{path.name}.data" if total > EXTERNAL_DATA_FROM or document.uses_external_data else None
-        write_whole(model, path, external)
+        total = sum(tensor.nbytes for tensor in tensors(model))
+        external = bool(document.external) or total > EXTERNAL_DATA_FROM
+        write_whole(model, path, f"{path.name}.data" if external else None)
+
+
+def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
+    """The parsed file as an onnx-ir model that finds its external data. Raises FileError."""
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # onnx-ir wraps whatever its parser meets
+        found = " ".join(str(root(error)).split())[:200]
+        raise FileError(f"cannot load {path}: onnx-ir cannot read it ({found}); export the model again") from None
+    for tensor in tensors(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.base_dir = path.parent  # absolute: with an empty folder onnx-ir 1.1 skips its own checks
+        elif isinstance(tensor, ir.serde.TensorProtoTensor):
+            # onnx-ir 1.1 has read these already, and would write them once from here and once from its own copy.
+            tensor.raw.ClearField("metadata_props")
+    return model
+
+
+def stored_values(model: ir.Model) -> Iterator[ir.Value]:
+    """Every value with an initializer, those of bodies included."""
+    bodies = (body for function in model.functions.values() for body in function.subgraphs())
+    for graph in (*model.graphs(), *bodies):
+        yield from (value for value in graph.initializers.values() if value.const_value is not None)
+
+
+def tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
+    """Every attribute that holds a tensor or tensors, with its node."""
+    for node in onnx_guard.all_nodes(model):
+        for attribute in node.attributes.values():
+            if not attribute.is_ref() and attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+                yield node, attribute
+
+
+def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every stored tensor of the model."""
+    yield from (value.const_value for value in stored_values(model) if value.const_value is not None)
+    for _, attribute in tensor_attributes(model):
+        yield from [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else attribute.as_tensors()
+
+
+def sort(model: ir.Model, path: Path) -> None:
+    """Put the nodes in topological order, as the standard asks; a sorted file keeps its order. Raises FileError."""
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in owners:
+        try:
+            graph.sort()
+        except ValueError:
+            place = onnx_guard.named(on_cycle(list(graph.all_nodes())))
+            raise FileError(
+                f"cannot load {path}: its graph has a cycle through {place}; export the model again"
+            ) from None
+
+
+def on_cycle(nodes: list[ir.Node]) -> ir.Node:
+    """A node that waits for its own output, if there is one."""
+    order: nx.DiGraph[ir.Node] = nx.DiGraph()
+    for node in nodes:
+        read = [value for value in node.inputs if value is not None] + list(captured(node))
+        order.add_edges_from((maker, node) for value in read if (maker := value.producer()) is not None)
+    cycle: list[tuple[ir.Node, ir.Node]] = list(nx.find_cycle(order))
+    return cycle[0][0]
 
 
 def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
-    """The view of an onnx-ir model: nodes in topological order, constants as weights."""
+    """The view of a sorted onnx-ir model, with its constants as weights."""
     graph = model.graph
     weights = {name: weight for name, weight in initializers(graph, "")}
     constants: dict[str, ir.Node] = {}
     nodes: list[Node] = []
     taken: set[str] = set()
-    for source in sorted_nodes(graph, path):
+    for source in graph:
         for scope, body in subgraphs(source):
             weights.update(subgraph_weights(body, scope))
         constant = constant_weight(source, weights)
@@ -89,27 +159,6 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         opsets=dict(model.opset_imports),
         source=OnnxDocument(path, model, constants),
     )
-
-
-def sorted_nodes(graph: ir.Graph, path: Path) -> list[ir.Node]:
-    """The nodes in topological order, the file's own order where that is one already. Raises FileError on a cycle."""
-    nodes = list(graph)
-    place = {node: i for i, node in enumerate(nodes)}
-    order: nx.DiGraph[int] = nx.DiGraph()
-    order.add_nodes_from(range(len(nodes)))
-    for i, node in enumerate(nodes):
-        read = [value for value in node.inputs if value is not None] + list(captured(node))
-        order.add_edges_from((place[value.producer()], i) for value in read if value.producer() in place)
-    if all(a < b for a, b in order.edges):
-        return nodes
-    try:
-        return [nodes[i] for i in nx.lexicographical_topological_sort(order)]
-    except nx.NetworkXUnfeasible:
-        cycle = nodes[nx.find_cycle(order)[0][0]]
-        raise FileError(
-            f"cannot load {path}: its graph has a cycle through node {cycle.name or cycle.outputs[0].name!r}; "
-            "export the model again"
-        ) from None
 
 
 def view_of(node: ir.Node, taken: set[str]) -> Node:
@@ -138,12 +187,15 @@ def value_of(value: ir.Value) -> Value:
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The bodies of a control-flow node, each with the scope its weights are listed under."""
+    name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
     for key, attribute in node.attributes.items():
+        if attribute.is_ref():
+            continue
         if attribute.type == ir.AttributeType.GRAPH:
-            yield f"{node.name or node.outputs[0].name}/{key}/", attribute.as_graph()
+            yield f"{name}/{key}/", attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS:
             for i, body in enumerate(attribute.as_graphs()):
-                yield f"{node.name or node.outputs[0].name}/{key}.{i}/", body
+                yield f"{name}/{key}.{i}/", body
 
 
 def captured(node: ir.Node) -> Iterator[ir.Value]:
@@ -169,7 +221,7 @@ def subgraph_weights(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]
     for node in graph:
         for inner, body in subgraphs(node):
             yield from subgraph_weights(body, scope + inner)
-        if node.op_type == "Constant" and "value" in node.attributes:
+        if node.op_type == "Constant" and "value" in node.attributes and not node.attributes["value"].is_ref():
             name = f"{scope}{node.outputs[0].name}"
             yield name, handle(name, node.attributes["value"].as_tensor(), scope)
 
@@ -178,18 +230,25 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
     """A lazy handle: the values stay where they are until read."""
 
     def read() -> Array:
-        values = np.asarray(tensor.numpy()).view()
+        try:
+            values = np.asarray(tensor.numpy()).view()
+        except (OSError, ValueError) as error:
+            raise FileError(
+                f"cannot read weight {name!r}: {error}; restore the file and load the model again"
+            ) from None
         values.flags.writeable = False
         return values
 
-    return Weight(name, tuple(int(dim) for dim in tensor.shape), np.dtype(tensor.dtype.numpy()), read, scope)
+    return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), read, scope)
 
 
 def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:
     """The weight that a Constant, or a ConstantOfShape with a stored shape, stands for."""
     if node.domain not in ("", "ai.onnx") or node.op_type not in ("Constant", "ConstantOfShape"):
         return None
-    name = node.outputs[0].name or ""
+    name = node.outputs[0].name
+    if not name:
+        return None
     if node.op_type == "ConstantOfShape":
         return filled_weight(node, name, weights)
     if "value" in node.attributes:
@@ -202,7 +261,7 @@ def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | No
 
 def filled_weight(node: ir.Node, name: str, weights: Mapping[str, Weight]) -> Weight | None:
     shape_name = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
-    if shape_name not in weights:
+    if shape_name is None or shape_name not in weights:
         return None
     shape = tuple(int(dim) for dim in weights[shape_name].read())
     value = node.attributes["value"].as_tensor().numpy().reshape(()) if "value" in node.attributes else np.float32(0)
@@ -214,45 +273,78 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with the graph's edited and inserted weights in place."""
     document: OnnxDocument = graph.source
     model = document.model.clone()
+    detach(model)
     main = model.graph
-    for value in main.initializers.values():
-        # onnx-ir 1.1 writes a tensor's metadata twice: once as the tensor's, once as the value's.
-        if value.const_value is not None and value.const_value.metadata_props:
-            value.metadata_props.clear()
     made_by = {out.name: node for node in main for out in node.outputs}
-    for name in sorted(graph.edited):
-        tensor = lazy_tensor(graph.weights[name])
+    for name in sorted(graph.edited - graph.inserted.keys()):
         if name in main.initializers:
-            main.initializers[name].const_value = tensor
+            value = main.initializers[name]
+            value.const_value = lazy_tensor(graph.weights[name], value.const_value)
         else:
-            replace_constant(made_by[name], tensor)
+            make_constant(made_by[name], graph.weights[name])
     for name, (reader, slot) in graph.inserted.items():
-        value = ir.Value(name=name, const_value=lazy_tensor(graph.weights[name]))
-        value.shape = ir.Shape(graph.weights[name].shape)
-        value.dtype = value.const_value.dtype if value.const_value else None
-        main.register_initializer(value)
         node = made_by[reader]
         node.resize_inputs(max(slot + 1, len(node.inputs)))
-        node.replace_input_with(slot, value)
+        node.replace_input_with(slot, inserted_value(main, graph.weights[name], model.ir_version))
     return model
 
 
-def lazy_tensor(weight: Weight) -> ir.LazyTensor:
-    """The weight as a tensor that is computed when written, and not kept."""
-    dtype = ir.DataType.from_numpy(weight.dtype)
+def detach(model: ir.Model) -> None:
+    """Cut a clone loose from the files its tensors lie in, which may move or be replaced."""
+    for value in stored_values(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = mapped_tensor(value.const_value)
+    for node, attribute in list(tensor_attributes(model)):
+        if attribute.type == ir.AttributeType.TENSOR and isinstance(tensor := attribute.as_tensor(), ir.ExternalTensor):
+            node.attributes[attribute.name] = ir.AttrTensor(
+                attribute.name, mapped_tensor(tensor), doc_string=attribute.doc_string
+            )
+        elif attribute.type == ir.AttributeType.TENSORS:
+            found = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
+            node.attributes[attribute.name] = ir.AttrTensors(attribute.name, found, doc_string=attribute.doc_string)
 
-    def read() -> ir.Tensor:
-        return ir.Tensor(np.ascontiguousarray(weight.read()), dtype=dtype, shape=ir.Shape(weight.shape))
 
-    return ir.LazyTensor(read, dtype=dtype, shape=ir.Shape(weight.shape), name=weight.name)
+def mapped_tensor(tensor: ir.ExternalTensor) -> ir.LazyTensor:
+    return lazy_tensor(handle(tensor.name, tensor), tensor)
 
 
-def replace_constant(node: ir.Node, tensor: ir.TensorProtocol) -> None:
-    """Make a Constant or ConstantOfShape node yield `tensor`. A constant, not an initializer: before IR version 4
-    an initializer would have to be a model input too."""
-    output = node.outputs[0]
-    new = ir.node("Constant", [], {"value": ir.Tensor(tensor.numpy(), name=tensor.name)}, name=node.name)
-    ir.convenience.replace_nodes_and_values(node.graph, node, [node], [new], [output], [new.outputs[0]])
+def lazy_tensor(weight: Weight, old: ir.TensorProtocol | None = None) -> ir.LazyTensor:
+    """The weight as a tensor that is computed when written, and not kept; the notes on `old` stay on it."""
+    dtype = old.dtype if old is not None else ir.DataType.from_numpy(weight.dtype)
+    shape = ir.Shape(weight.shape)
+
+    def read() -> ir.TensorProtocol:
+        return ir.Tensor(np.asarray(weight.read(), order="C"), dtype=dtype, shape=shape)
+
+    lazy = ir.LazyTensor(read, dtype, shape, name=weight.name)
+    if old is not None:
+        lazy.name, lazy.doc_string = old.name, old.doc_string
+        lazy.metadata_props.update(old.metadata_props)
+    return lazy
+
+
+def make_constant(node: ir.Node, weight: Weight) -> None:
+    """Make a Constant or ConstantOfShape node yield `weight`. It stays a node: before IR version 4 an initializer
+    would have to be a model input too."""
+    old = node.attributes.get("value")
+    tensor = lazy_tensor(weight, old.as_tensor() if old is not None and node.op_type == "Constant" else None)
+    node.op_type = "Constant"
+    node.resize_inputs(0)
+    node.attributes.clear()
+    node.attributes["value"] = ir.AttrTensor("value", tensor)
+
+
+def inserted_value(main: ir.Graph, weight: Weight, ir_version: int) -> ir.Value:
+    """A new stored value of the main graph: an initializer, or a Constant where that would have to be an input."""
+    tensor = lazy_tensor(weight)
+    if ir_version < 4:
+        node = ir.node("Constant", [], {"value": tensor})
+        node.outputs[0].name = weight.name
+        main.insert_before(main[0], node)
+        return node.outputs[0]
+    value = ir.Value(name=weight.name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    main.register_initializer(value)
+    return value
 
 
 def write_whole(model: ir.Model, path: Path, external: str | None) -> None:
@@ -260,21 +352,83 @@ def write_whole(model: ir.Model, path: Path, external: str | None) -> None:
     try:
         folder = Path(tempfile.mkdtemp(prefix=".mal-graph-", dir=path.parent))
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder") from None
+        raise FileError(
+            f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
+        ) from None
     try:
-        ir.save(model, folder / path.name, external_data=external)
-        for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):  # the data first
-            os.replace(written, path.parent / written.name)
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}; free space or choose another folder") from None
+        if external:
+            move_out(model, folder, external)
+        ir.save(model, folder / path.name, format="protobuf")
+        put_in_place(folder, path, external)
+    except (OSError, EncodeError, ir.serde.SerdeError) as error:
+        raise save_error(root(error), path) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def move_out(model: ir.Model, folder: Path, name: str) -> None:
+    """Write the initializers that are worth it to the data file `name`; strings cannot lie there."""
+    values, stored = [], []
+    for value in stored_values(model):
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > EXTERNAL_TENSOR_FROM:
+            tensor.name = value.name
+            values.append(value)
+            stored.append(tensor)
+    if not stored:
+        return
+    for value, old, new in zip(
+        values, stored, ir.external_data.convert_tensors_to_external(stored, folder, name), strict=True
+    ):
+        new.doc_string = old.doc_string
+        new.metadata_props.update(old.metadata_props)
+        value.const_value = new
+
+
+def put_in_place(folder: Path, path: Path, external: str | None) -> None:
+    """Move the written files to the target, the data first; the old data comes back if the model cannot follow."""
+    if external is None or not (folder / external).exists():
+        os.replace(folder / path.name, path)
+        return
+    data, kept = path.parent / external, folder / "replaced"
+    had_data = data.exists()
+    if had_data:
+        os.replace(data, kept)
+    try:
+        os.replace(folder / external, data)
+        os.replace(folder / path.name, path)
+    except BaseException:
+        data.unlink(missing_ok=True)
+        if had_data:
+            os.replace(kept, data)
+        raise
+
+
+def root(error: BaseException) -> BaseException:
+    """The first cause of an error that was wrapped on its way."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def save_error(cause: BaseException, path: Path) -> BaseException:
+    """What to raise when writing to `path` failed; an error of the weights' own computation stays as it is."""
+    if isinstance(cause, OSError):
+        return FileError(f"cannot write {path}: {cause.strerror or cause}; free space or choose another folder")
+    if isinstance(cause, EncodeError):
+        return FileError(
+            f"cannot write {path}: its constants have more bytes than one protobuf file holds (2 GiB); "
+            "export the model with weights as initializers"
+        )
+    return cause
 
 
 def to_attribute(value: Any) -> Any:
     """An attribute of a view's node in the form `onnx.helper.make_attribute` takes."""
     if isinstance(value, ir.Graph | ir.TensorProtocol):
         return ir.to_proto(value)
+    if isinstance(value, ir.TypeAndShape):
+        return ir.to_proto(ir.AttrTypeProto("type", value)).tp
     if isinstance(value, list | tuple):
         return [to_attribute(item) for item in value]
     return value

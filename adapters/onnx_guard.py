@@ -5,8 +5,8 @@ name and follows an external location wherever that leads. `check_model` looks a
 No value of a large tensor is read by either.
 
 Chosen: the rules for files and names are written out here, and of onnx's checker only the rule for one operator is
-used, which onnxruntime applies too. Refused: the checker on the whole file - it parses the weights once more, turns away
-graphs in another order and operators of other domains, and accepts external data that is too short.
+used, which onnxruntime applies too. Refused: the checker on the whole file - it parses the weights once more, turns
+away graphs in another order and operators of other domains, and accepts external data that is too short.
 """
 
 import itertools
@@ -14,12 +14,13 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from mal_graph.errors import FileError, UnsupportedModel
 
@@ -64,11 +65,8 @@ def checked_path(path: Path) -> Path:
 def check_file(path: Path) -> onnx.ModelProto:
     """The parsed file, its external data unread. Raises FileError or UnsupportedModel."""
     proto = parsed(path)
-    try:
-        for check in FILE_CHECKS:
-            check(proto, path)
-    except UnicodeDecodeError:
-        raise broken(path, "it holds a name that is not UTF-8", "export the model again") from None
+    for check in FILE_CHECKS:
+        check(proto, path)
     return proto
 
 
@@ -92,7 +90,7 @@ def parsed(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise broken(path, f"{error.strerror}", "check its permissions") from None
     try:
-        proto = onnx.ModelProto.FromString(content)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except DecodeError:
         proto = onnx.ModelProto()
     if proto.HasField("graph"):
@@ -118,17 +116,18 @@ def graphs(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.GraphProto]]:
 
 def nodes(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
     """Every operator of the main graph, of bodies and of functions."""
-    pending = [(f"function {function.name!r}", function.node) for function in reversed(proto.functions)]
-    pending.append(("", proto.graph.node))
-    while pending:
-        inside, found = pending.pop()
-        for node in found:
-            place = f"node {node.name or ' '.join(node.output)!r} ({node.op_type})" + (f" in {inside}" if inside else "")
-            yield place, node
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append((place, attribute.g.node))
-                pending.extend((place, body.node) for body in attribute.graphs)
+    yield from walk("", proto.graph.node)
+    for function in proto.functions:
+        yield from walk(f"function {function.name!r}", function.node)
+
+
+def walk(inside: str, found: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
+    for node in found:
+        place = f"node {node.name or ' '.join(node.output)!r} ({node.op_type})" + (f" in {inside}" if inside else "")
+        yield place, node
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+                yield from walk(place, body.node)
 
 
 def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
@@ -144,7 +143,33 @@ def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
                 yield f"the tensor in attribute {attribute.name!r} of {place}", tensor
 
 
+def texts(message: Message) -> Iterator[str | bytes]:
+    """Every text in a message, as bytes where it is none; of tensors only the names, so that no values are touched."""
+    if isinstance(message, onnx.TensorProto):
+        yield from (message.name, message.doc_string)
+        parts = [*message.external_data, *message.metadata_props]
+    else:
+        fields = message.ListFields()
+        for field, value in fields:
+            if field.type == FieldDescriptor.TYPE_STRING:
+                yield from [value] if isinstance(value, str | bytes) else value
+        parts = [
+            part
+            for field, value in fields
+            if field.type == FieldDescriptor.TYPE_MESSAGE
+            for part in ([value] if isinstance(value, Message) else value)
+        ]
+    for part in parts:
+        yield from texts(part)
+
+
 # Checks of the parsed file.
+
+
+def is_text(proto: onnx.ModelProto, path: Path) -> None:
+    for text in texts(proto):
+        if isinstance(text, bytes):
+            raise broken(path, f"it holds the name or note {text!r}, which is not UTF-8", "export the model again")
 
 
 def has_operators(proto: onnx.ModelProto, path: Path) -> None:
@@ -153,11 +178,15 @@ def has_operators(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
+    if proto.ir_version >= 3 and not proto.opset_import:
+        raise broken(path, "it declares no opset, so it was cut short", "export or download the model again")
     imports = [*proto.opset_import, *(item for function in proto.functions for item in function.opset_import)]
     opset = max((item.version for item in imports if item.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
         found = f"it uses opset {opset} and onnxruntime runs up to {MAX_OPSET}"
-        raise unsupported(path, found, f"export with opset {MAX_OPSET} or lower, or convert with onnx.version_converter")
+        raise unsupported(
+            path, found, f"export with opset {MAX_OPSET} or lower, or convert with onnx.version_converter"
+        )
     if proto.ir_version > MAX_IR_VERSION:
         found = f"it has IR version {proto.ir_version} and onnxruntime loads up to {MAX_IR_VERSION}"
         raise unsupported(path, found, "export with an older version of the exporter")
@@ -301,18 +330,21 @@ def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
 
 def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
     """Each standard operator has the inputs and attributes that its opset asks for."""
-    context = onnx.checker.C.CheckerContext()
-    context.ir_version = proto.ir_version
-    context.opset_imports = {item.domain: item.version for item in proto.opset_import} or {"": 1}
-    functions = {(function.domain, function.name) for function in proto.functions}
-    for place, node in nodes(proto):
-        if node.domain or (node.domain, node.op_type) in functions or not is_plain(node):
-            continue
-        try:
-            onnx.checker.check_node(node, context)
-        except onnx.checker.ValidationError as error:
-            found = " ".join(str(error).split())[:200].rstrip(".")
-            raise broken(path, f"{place} breaks the standard ({found})", "export the model again") from None
+    owners = [("", proto.graph.node, proto.opset_import)]
+    owners += [(f"function {f.name!r}", f.node, f.opset_import) for f in proto.functions]
+    own = {(function.domain, function.name) for function in proto.functions}
+    for inside, found, imports in owners:
+        context = onnx.checker.C.CheckerContext()
+        context.ir_version = proto.ir_version
+        context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
+        for place, node in walk(inside, found):
+            if node.domain or (node.domain, node.op_type) in own or not is_plain(node):
+                continue
+            try:
+                onnx.checker.check_node(node, context)
+            except onnx.checker.ValidationError as error:
+                rule = " ".join(str(error).split())[:200].rstrip(".")
+                raise broken(path, f"{place} breaks the standard ({rule})", "export the model again") from None
 
 
 def is_plain(node: onnx.NodeProto) -> bool:
@@ -390,6 +422,7 @@ def fill_problem(node: ir.Node) -> str:
 
 
 FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
+    is_text,
     has_operators,
     has_known_versions,
     is_dense,

@@ -424,7 +424,7 @@ def log_probabilities(rows: Array, kind: ScoreKind, output: str) -> Array:
     Raises:
         DataError: probabilities lie outside [0, 1].
     """
-    limits = finfo(rows.dtype)
+    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]
     rows = rows.astype(np.float64)
     if kind == "probabilities":
         if np.any(rows < -PROBABILITY_SLACK) or np.any(rows > 1 + PROBABILITY_SLACK):

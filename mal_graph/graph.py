@@ -131,9 +131,7 @@ class LayerGraph:
         network.add_nodes_from((i, {"op": node.op, "name": node.name}) for i, node in enumerate(self.nodes))
         for name, readers in self.consumers.items():
             if name in self.producer:
-                network.add_edges_from(
-                    (self.producer[name], i, {"tensor": name, "slot": slot}) for i, slot in readers
-                )
+                network.add_edges_from((self.producer[name], i, {"tensor": name, "slot": slot}) for i, slot in readers)
         return network
 
     @property

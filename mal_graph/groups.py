@@ -64,6 +64,9 @@ class AxisGroup:
         inside: name and unit of the enclosing group of a nested one.
         statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
             live unit without a partner changes the others.
+        deviation: how much the outputs moved in the proof, relative to the largest, with every unit permuted.
+        control: the same with one member left out, the median over the members tried.
+        inert: members whose absence never showed.
     """
 
     name: str
@@ -73,6 +76,9 @@ class AxisGroup:
     reason: str = ""
     inside: tuple[str, int] | None = None
     statistic: str = ""
+    deviation: float | None = None
+    control: float | None = None
+    inert: tuple[str, ...] = ()
 
     @property
     def is_usable(self) -> bool:
@@ -199,9 +205,7 @@ def outputs_of(
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
 
 
-def roles(
-    graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row] | None
-) -> dict[tuple[str, int], str]:
+def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row] | None) -> dict[tuple[str, int], str]:
     """What each stored axis is to the operator that applies it."""
     described: dict[tuple[str, int], str] = {}
     for parameter in found:

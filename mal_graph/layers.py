@@ -63,7 +63,7 @@ class Layer:
     Attributes:
         name: the origin's node name.
         kind: "linear", "conv", "conv_transpose", "affine", "table", or an operator without a row.
-        node: index of the origin's node.
+        start: its origin: the index of a node, or -1 - i for model input i.
         nodes: indices of the operators inside, in order.
         parameters: in the order of application; a shared tensor stands with its first user only.
         tied: tensors used here that belong to an earlier layer.
@@ -72,7 +72,7 @@ class Layer:
 
     name: str
     kind: str
-    node: int
+    start: int
     nodes: tuple[int, ...]
     parameters: tuple[Parameter, ...]
     tied: tuple[str, ...] = ()
@@ -186,21 +186,33 @@ def layers(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> tup
     by_node: dict[int, list[Parameter]] = {}
     for parameter in parameters(graph, table):
         by_node.setdefault(parameter.node, []).append(parameter)
-    origin: dict[str, int] = {value.name: -1 - i for i, value in enumerate(graph.inputs)}  # inputs are below zero
+    origin, members = origins(graph, by_node, table)
+    return with_depth(graph, origin, assembled(graph, members, by_node, table))
+
+
+def origins(
+    graph: LayerGraph, by_node: Mapping[int, Sequence[Parameter]], table: Mapping[str, ops.Row] | None = None
+) -> tuple[dict[str, int], dict[int, list[int]]]:
+    """The origin of every activation.
+
+    Returns:
+        the origin of each tensor that is no constant: the index of the node that starts it, or -1 - i for model input
+        i; and the nodes inside each origin.
+    """
+    origin = {value.name: -1 - i for i, value in enumerate(graph.inputs)}
     members: dict[int, list[int]] = {}
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
-        own = by_node.get(index, [])
+        own = by_node.get(index, ())
         found = {origin[name] for name in (*node.inputs, *node.captures) if name in origin}
         if not found and not own:
             continue  # computed from constants alone
         starts = row is not None and row.part == "contraction" and any(p.role == "weight" for p in own)
-        passes = row is not None and row.part == "passes" and len(found) == 1
-        start = found.pop() if passes and not starts else index
+        passes = row is not None and row.part == "passes" and len(found) == 1 and not starts
+        start = found.pop() if passes else index
         members.setdefault(start, []).append(index)
-        if found or own or passes:
-            origin.update(dict.fromkeys((out for out in node.outputs if out), start))
-    return with_depth(graph, origin, assembled(graph, members, by_node, table))
+        origin.update(dict.fromkeys((out for out in node.outputs if out), start))
+    return origin, members
 
 
 def assembled(
@@ -221,6 +233,7 @@ def assembled(
         own = [p for p in own if first[p.tensor] is p]
         tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
         owned.update(p.tensor for p in own)
+        own = [as_bias(graph, start, p, own) for p in own]
         node = start if start >= 0 and start in by_node else all_own[0].node
         row = row_of(graph.nodes[node], table)
         is_origin = start >= 0 and row is not None and row.part == "contraction"
@@ -230,19 +243,25 @@ def assembled(
             kind = row.kind
         else:
             kind = row.kind if row.part == "alone" else "affine"
-        made.append(Layer(graph.nodes[node].name, kind, node, tuple(nodes), tuple(own), tied))
+        made.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied))
     return made
+
+
+def as_bias(graph: LayerGraph, start: int, parameter: Parameter, own: Sequence[Parameter]) -> Parameter:
+    """A vector added right behind a contraction that has no bias of its own is its bias."""
+    weight = next((p for p in own if p.role == "weight"), None)
+    if weight is None or parameter.role != "shift" or any(p.role == "bias" for p in own):
+        return parameter
+    behind = graph.nodes[start].outputs[0] in graph.nodes[parameter.node].inputs
+    return replace(parameter, role="bias") if behind and parameter.shape == weight.shape[:1] else parameter
 
 
 def with_depth(graph: LayerGraph, origin: Mapping[str, int], found: list[Layer]) -> tuple[Layer, ...]:
     """Count, for each layer, the layers before it on the longest path."""
-    starts = {layer.node: i for i, layer in enumerate(found)}
-    depth_after: dict[str, int] = {value.name: 0 for value in graph.inputs}
-    depth = [0] * len(found)
-    for index, node in enumerate(graph.nodes):
-        before = max((depth_after.get(name, 0) for name in (*node.inputs, *node.captures)), default=0)
-        if index in starts:
-            depth[starts[index]] = before
-            before += 1
-        depth_after.update(dict.fromkeys(node.outputs, before))
-    return tuple(replace(layer, depth=d) for layer, d in zip(found, depth, strict=True))
+    starts = {layer.start for layer in found}
+    before: dict[int, int] = {-1 - i: 0 for i in range(len(graph.inputs))}
+    for index in sorted(set(origin.values())):
+        if index >= 0:
+            sources = [origin[name] for name in graph.nodes[index].inputs if name in origin and origin[name] != index]
+            before[index] = max((before[s] + (s in starts) for s in sources), default=0)
+    return tuple(replace(layer, depth=before.get(layer.start, 0)) for layer in found)

@@ -5,7 +5,7 @@ Rules follow ONNX up to opset 26; sources per operator: the ONNX operator specif
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ class Row:
         zero: what it makes of a zero unit: "silent" (0), "live" (another finite value), "unsafe" (may be infinite,
             or changes other units).
         widths: inputs and attributes that hold a width and must follow when an axis grows.
+        commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
     """
 
@@ -109,6 +110,7 @@ class Row:
     zero: str = "silent"
     widths: tuple[str, ...] = ()
     squashes: bool = False
+    commutes: bool = False
 
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
@@ -282,7 +284,9 @@ def concat(call: Call) -> list[Label]:
     across = []
     for label in labels:
         pieces = wiring.pieces(label, call.name)
-        across.append(wiring.label_of((*shape[:axis], 1, *shape[axis + 1 :]), [*pieces[:axis], None, *pieces[axis + 1 :]]))
+        across.append(
+            wiring.label_of((*shape[:axis], 1, *shape[axis + 1 :]), [*pieces[:axis], None, *pieces[axis + 1 :]])
+        )
     others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
     pieces = wiring.pieces(others, call.name)
     return [wiring.label_of(shape, [*pieces[:axis], end_to_end(call, ends, sizes), *pieces[axis + 1 :]])]
@@ -407,8 +411,8 @@ def _weight(axes: Callable[[Node, int], tuple[int, int]]) -> Slot:
     return Slot("weight", "weight", axes=axes)
 
 
-def _elementwise(*slots: Slot, zero: str = "silent", squashes: bool = False) -> Row:
-    return Row(elementwise, slots=slots or (X,), zero=zero, squashes=squashes)
+def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> Row:
+    return Row(elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
 
 
 def _activation(zero: str = "silent", squashes: bool = False) -> Row:
@@ -424,14 +428,21 @@ ROWS: Mapping[str, Row] = {
         kind="linear",
         slots=(_weight(lambda node, rank: (rank - 2, rank - 1)), _weight(lambda node, rank: (rank - 1, rank - 2))),
     ),
-    "Conv": Row(conv, "contraction", kind="conv", slots=(X, _weight(lambda node, rank: (0, 1)), BIAS), widths=("group",)),
+    "Conv": Row(
+        conv, "contraction", kind="conv", slots=(X, _weight(lambda node, rank: (0, 1)), BIAS), widths=("group",)
+    ),
     "ConvTranspose": Row(
-        conv_transpose, "contraction", kind="conv_transpose", slots=(X, _weight(lambda node, rank: (1, 0)), BIAS), widths=("group",)
+        conv_transpose,
+        "contraction",
+        kind="conv_transpose",
+        slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
+        widths=("group",),
     ),
     # elementwise with two or more operands
-    **dict.fromkeys(["Add", "Sub", "Sum", "Mean"], _elementwise(SHIFT)),
-    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live")),
-    "Mul": _elementwise(SCALE),
+    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True)),
+    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"))),
+    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True)),
+    "Mul": _elementwise(SCALE, commutes=True),
     "Div": _elementwise(SCALE, zero="unsafe"),
     "PRelu": _elementwise(X, Slot("slope", "scale")),
     "Pow": _elementwise(X, Slot("exponent", "scale"), zero="live"),
@@ -480,7 +491,9 @@ ROWS: Mapping[str, Row] = {
     "Concat": Row(concat),
     "Split": Row(split, slots=(X, setting("split")), widths=("split",)),
     "Slice": Row(slice_, slots=(X, setting("bound")), widths=("starts", "ends")),
-    "Gather": Row(gather, "alone", kind="table", slots=(Slot("table", "weight"), setting("indices")), widths=("indices",)),
+    "Gather": Row(
+        gather, "alone", kind="table", slots=(Slot("table", "weight"), setting("indices")), widths=("indices",)
+    ),
     "Expand": Row(expand, slots=(X, setting("shape")), widths=("shape",)),
     "Pad": Row(pad, slots=(X, setting("pads")), widths=("pads",)),
     **dict.fromkeys(["Resize", "Upsample"], Row(resize, slots=(X, setting("scales")), widths=("sizes",))),
@@ -519,3 +532,15 @@ def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None
     target = [shape[i] if dim == 0 and not node.attribute("allowzero", 0) else dim for i, dim in enumerate(given)]
     known = int(np.prod([dim for dim in target if dim != -1]))
     return tuple(size // known if dim == -1 and known else dim for dim in target)
+
+
+def cast_to_float32(node: Node) -> Node:
+    """The node, with a cast to another float type made a cast to float32."""
+    if node.op == "Cast" and node.attribute("to") in (10, 11, 16):  # float16, double, bfloat16 in ONNX's numbering
+        return replace(node, attributes={**node.attributes, "to": 1})
+    return node
+
+
+def norm_epsilon(node: Node) -> float:
+    """What a BatchNormalization adds to the variance."""
+    return float(node.attribute("epsilon", 1e-5))

@@ -1,0 +1,480 @@
+"""Which base layer answers to which donor layer - by structure, position and weights, never by name.
+
+Pairs are monotone along the partial order of both graphs (shallow to deep): no pair may reverse an
+ancestor-descendant relation, while layers of parallel branches are assigned freely. Both sides may keep layers
+without a partner.
+
+Method: a score for every two layers of one kind; the best monotone pairing of two canonical linear orders by dynamic
+programming (as the cross-layer alignment of Nguyen et al. 2021, arXiv:2110.15538); then exchanges between parallel
+branches while they gain. Exact pairing under a partial order is not attempted: it is NP-hard in general.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.errors import MatchError
+from mal_graph.graph import LayerGraph
+from mal_graph.layers import Layer, Parameter, layers, origins, parameters
+from mal_graph.ops import row_of
+
+MIN_SCORE = 0.35  # two layers less alike than this are never paired
+SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score at least
+CONTEXT = 3  # how many layers up and down the graph a context looks
+WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A base layer and the donor layer that answers to it.
+
+    Attributes:
+        base, donor: indices into the two lists of layers.
+        score: 0 to 1.
+        reason: what the two have in common.
+        relation: "equal", "size-compatible" (one contains the other) or "size-incompatible", in the paper's sense.
+    """
+
+    base: int
+    donor: int
+    score: float
+    reason: str
+    relation: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """The layers of two models, paired.
+
+    Attributes:
+        base, donor: the layers of both models.
+        pairs: in the order of the base.
+        unmatched_base, unmatched_donor: reasons by layer index.
+    """
+
+    base: tuple[Layer, ...]
+    donor: tuple[Layer, ...]
+    pairs: tuple[Pair, ...]
+    unmatched_base: Mapping[int, str]
+    unmatched_donor: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the matcher knows of the layers of one model, all of it free of names.
+
+    Attributes:
+        layers: the layers.
+        reaches: reaches[i, j] is true if layer j is computed from layer i, shape (layers, layers).
+        heights: the longest path from each layer to an output, in layers.
+        up, down: hashes of each layer with what is before and after it, at radius 0 to CONTEXT, then without limit.
+        activations: the operators inside that are neither contraction, norm nor arrangement.
+        windows: kernel sizes, strides, dilations and groups.
+        statistics: scale-free figures of each layer's weight, shape (layers, 2).
+    """
+
+    layers: tuple[Layer, ...]
+    reaches: NDArray[np.bool_]
+    heights: tuple[int, ...]
+    up: tuple[tuple[str, ...], ...]
+    down: tuple[tuple[str, ...], ...]
+    activations: tuple[frozenset[str], ...]
+    windows: tuple[tuple[object, ...], ...]
+    statistics: NDArray[np.float64]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """A linear order of the layers that no renaming or re-ordering of the file changes."""
+
+        def key(i: int) -> tuple[object, ...]:
+            layer = self.layers[i]
+            return (
+                layer.depth,
+                -self.heights[i],
+                self.up[i][-1],
+                self.down[i][-1],
+                layer.widths,
+                tuple(self.statistics[i].tolist()),
+            )
+
+        return sorted(range(len(self.layers)), key=key)  # type: ignore[arg-type, return-value]
+
+    def position(self, i: int) -> float:
+        """How deep layer i lies, from 0 to 1."""
+        length = self.layers[i].depth + self.heights[i]
+        return self.layers[i].depth / length if length else 0.5
+
+
+def match_layers(base: LayerGraph, donor: LayerGraph, pairs: Iterable[tuple[str, str]] | None = None) -> Match:
+    """Pair the layers of two models.
+
+    Args:
+        base, donor: the models.
+        pairs: layer names to pair, instead of finding them; may cross.
+
+    Raises:
+        MatchError: no two layers answer to each other, or `pairs` cannot be.
+    """
+    a, b = profile(base), profile(donor)
+    scores = score_table(a, b)
+    if pairs is None:
+        chosen = exchanged(a, b, scores, monotone(a, b, scores))
+    else:
+        chosen = given_pairs(base, donor, a, b, pairs)
+    if not chosen:
+        raise MatchError(
+            f"no layer of {donor.name} answers to a layer of {base.name}: "
+            f"found {kinds(a)} against {kinds(b)}; give pairs by hand with --matches"
+        )
+    found = tuple(
+        Pair(i, j, round(max(0.0, float(scores[i, j])), 4), reason_of(a, b, i, j), relation(a.layers[i], b.layers[j]))
+        for i, j in sorted(chosen.items())
+    )
+    taken = {j: i for i, j in chosen.items()}
+    return Match(
+        a.layers,
+        b.layers,
+        found,
+        {i: why_not(i, scores, taken, b, a) for i in range(len(a.layers)) if i not in chosen},
+        {j: why_not(j, scores.T, chosen, a, b) for j in range(len(b.layers)) if j not in taken},
+    )
+
+
+def relation(a: Layer, b: Layer) -> str:
+    """How the sizes of two layers relate, as in Model Assembly Learning (arXiv:2503.21657)."""
+    wider_in, wider_out = a.widths[0] - b.widths[0], a.widths[1] - b.widths[1]
+    if wider_in == wider_out == 0:
+        return "equal"
+    return "size-compatible" if wider_in * wider_out >= 0 else "size-incompatible"
+
+
+# --- profiles ---------------------------------------------------------------------------------------------------
+
+
+def profile(graph: LayerGraph) -> Profile:
+    """Describe every layer of a graph without using a name."""
+    found = layers(graph)
+    places, reads = layer_network(graph)
+    place_of = {start: place for place, start in enumerate(places)}
+    own = [place_of[layer.start] for layer in found]
+    by_place = dict(zip(own, range(len(found)), strict=True))
+    windows = tuple(window(graph, layer) for layer in found)
+    labels = [
+        repr((found[by_place[p]].kind, windows[by_place[p]])) if p in by_place else join_label(graph, start)
+        for p, start in enumerate(places)
+    ]
+    feeds: list[list[tuple[int, int]]] = [[] for _ in places]
+    for target, sources in enumerate(reads):
+        for slot, source in sources:
+            feeds[source].append((slot, target))
+    up, down = contexts(labels, reads), contexts(labels, feeds)
+    reaches, heights = descendants(feeds, by_place)
+    return Profile(
+        found,
+        reaches[np.ix_(own, own)],
+        tuple(heights[p] for p in own),
+        tuple(tuple(level[p] for level in up) for p in own),
+        tuple(tuple(level[p] for level in down) for p in own),
+        tuple(activations(graph, layer) for layer in found),
+        windows,
+        np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
+    )
+
+
+def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[tuple[int, int]]]]:
+    """The network of origins, layers and joins alike.
+
+    Returns:
+        the starts of the origins in topological order, and for each the (slot, place) pairs it reads; the slot is 0
+        where the operator does not care about the order of its operands.
+    """
+    by_node: dict[int, list[Parameter]] = {}
+    for parameter in parameters(graph):
+        by_node.setdefault(parameter.node, []).append(parameter)
+    origin, members = origins(graph, by_node)
+    places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
+    place_of = {start: place for place, start in enumerate(places)}
+    reads: list[list[tuple[int, int]]] = []
+    for start in places:
+        node = graph.nodes[start] if start >= 0 else None
+        names = (*node.inputs, *node.captures) if node else ()
+        row = row_of(node) if node else None
+        ordered = row is None or not row.commutes
+        reads.append(
+            [(slot if ordered else 0, place_of[origin[name]]) for slot, name in enumerate(names) if name in origin]
+        )
+    return places, reads
+
+
+def join_label(graph: LayerGraph, start: int) -> str:
+    return f"input {start}" if start < 0 else graph.nodes[start].op
+
+
+def contexts(labels: Sequence[str], neighbours: Sequence[Sequence[tuple[int, int]]]) -> list[list[str]]:
+    """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, then at a radius beyond the graph's diameter."""
+    levels = [[digest(label) for label in labels]]
+    classes = len(set(levels[0]))
+    while True:
+        last = levels[-1]
+        new = [
+            digest(last[place] + repr(sorted((slot, last[other]) for slot, other in near)))
+            for place, near in enumerate(neighbours)
+        ]
+        found = len(set(new))
+        if len(levels) > CONTEXT and found == classes:  # no place is told apart any further
+            break
+        levels.append(new)
+        classes = found
+    return [*levels[: CONTEXT + 1], levels[-1]]
+
+
+def digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def descendants(
+    feeds: Sequence[Sequence[tuple[int, int]]], by_place: Mapping[int, int]
+) -> tuple[NDArray[np.bool_], list[int]]:
+    """What each place reaches, and how many layers the longest path from it passes."""
+    reaches = np.zeros((len(feeds), len(feeds)), bool)
+    heights = [0] * len(feeds)
+    for place in reversed(range(len(feeds))):  # topological order: successors come later
+        for _, target in feeds[place]:
+            reaches[place] |= reaches[target]
+            reaches[place, target] = True
+            heights[place] = max(heights[place], heights[target] + (target in by_place))
+    return reaches, heights
+
+
+def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
+    """Kernel taps and how they move; empty for a layer that has none."""
+    if layer.weight is None:
+        return ()
+    node = graph.nodes[layer.weight.node]
+    taps = layer.weight.shape[2:]
+    if not taps:
+        return ()
+    groups = node.attribute("group", 1)
+    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else f"group {groups}"
+    strides, dilations = node.attribute("strides", [1] * len(taps)), node.attribute("dilations", [1] * len(taps))
+    return (tuple(taps), tuple(strides), tuple(dilations), dense)
+
+
+def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
+    """Operators inside a layer that shape its signal: no contraction, no arrangement, no parameters of their own."""
+    with_parameters = {parameter.node for parameter in layer.parameters}
+    found = set()
+    for index in layer.nodes:
+        row = row_of(graph.nodes[index])
+        if index not in with_parameters and not (row is not None and row.moves):
+            found.add(graph.nodes[index].op)
+    return frozenset(found)
+
+
+def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
+    """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
+    leading = layer.weight or layer.parameters[0]
+    values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
+    root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    if not np.isfinite(root) or root == 0.0:
+        return 0.0, 0.0
+    rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
+    return float(np.mean(np.abs(values)) / root), float(np.sqrt(np.mean(rows.mean(axis=1) ** 2)) / root)
+
+
+# --- scores -----------------------------------------------------------------------------------------------------
+
+
+def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
+    """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
+    table = np.full((len(a.layers), len(b.layers)), -np.inf)
+    for i, layer in enumerate(a.layers):
+        for j, other in enumerate(b.layers):
+            if layer.kind == other.kind and density(a.windows[i]) == density(b.windows[j]):
+                table[i, j] = total_score(a, b, i, j)
+    return table
+
+
+def density(window: tuple[object, ...]) -> tuple[object, ...]:
+    """What no two layers that answer to each other differ in: the window's rank, and whether it is depthwise."""
+    return (len(window[0]), window[-1]) if isinstance(window, tuple) and window and isinstance(window[0], tuple) else ()
+
+
+def total_score(a: Profile, b: Profile, i: int, j: int) -> float:
+    parts = score_parts(a, b, i, j)
+    if is_same_place(a, b, i, j):  # nothing but the widths and the weights can differ
+        return SAME_PLACE + 0.5 * (1 - SAME_PLACE) * (parts["widths"] + parts["statistics"])
+    return SAME_PLACE * sum(WEIGHTS[name] * part for name, part in parts.items())
+
+
+def is_same_place(a: Profile, b: Profile, i: int, j: int) -> bool:
+    return a.up[i][-1] == b.up[j][-1] and a.down[i][-1] == b.down[j][-1]
+
+
+def score_parts(a: Profile, b: Profile, i: int, j: int) -> dict[str, float]:
+    """What a score is made of; every part is between 0 and 1."""
+    levels = [
+        x == y for one, other in ((a.up[i], b.up[j]), (a.down[i], b.down[j])) for x, y in zip(one, other, strict=True)
+    ]
+    ratios = [abs(np.log2(x / y)) for x, y in zip(a.layers[i].widths, b.layers[j].widths, strict=True)]
+    seen = a.activations[i] | b.activations[j]
+    shared = a.activations[i] & b.activations[j]
+    windows = [x == y for x, y in zip(a.windows[i], b.windows[j], strict=True)]
+    return {
+        "context": float(np.mean(levels)),
+        "position": 1.0 - abs(a.position(i) - b.position(j)),
+        "widths": float(np.exp2(-0.5 * sum(ratios))),
+        "window": float(np.mean(windows)) if windows else 1.0,
+        "activation": len(shared) / len(seen) if seen else 1.0,
+        "statistics": float(np.exp(-np.abs(a.statistics[i] - b.statistics[j]).sum())),
+    }
+
+
+def reason_of(a: Profile, b: Profile, i: int, j: int) -> str:
+    """Why two layers were paired, in words."""
+    if is_same_place(a, b, i, j):
+        return "the same place in graphs of the same structure"
+    parts = score_parts(a, b, i, j)
+    good = [name for name, part in parts.items() if part >= 0.8]
+    poor = [name for name, part in parts.items() if part < 0.5]
+    return f"alike in {', '.join(good) or 'kind'}" + (f"; unlike in {', '.join(poor)}" if poor else "")
+
+
+def why_not(i: int, scores: NDArray[np.float64], taken: Mapping[int, int], others: Profile, own: Profile) -> str:
+    """Why a layer has no partner. `scores` has its side as rows; `taken` maps layers of the other side to this one."""
+    layer = own.layers[i]
+    if not len(others.layers) or not np.isfinite(scores[i]).any():
+        return f"the other model has no layer of kind {layer.kind} with such a window"
+    best = int(np.argmax(scores[i]))
+    if scores[i, best] < MIN_SCORE:
+        return f"nothing alike enough: {others.layers[best].name} comes closest with {scores[i, best]:.2f}"
+    if best in taken:
+        partner = own.layers[taken[best]].name
+        return f"its best partner {others.layers[best].name} ({scores[i, best]:.2f}) answers to {partner}"
+    return f"pairing it with {others.layers[best].name} ({scores[i, best]:.2f}) would reverse the order of layers"
+
+
+def kinds(a: Profile) -> str:
+    counted: dict[str, int] = {}
+    for layer in a.layers:
+        counted[layer.kind] = counted.get(layer.kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counted.items())) or "no layers"
+
+
+# --- pairing ----------------------------------------------------------------------------------------------------
+
+
+def monotone(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, int]:
+    """The best pairing in which both linear orders agree, gaps on both sides, by dynamic programming."""
+    rows, columns = a.order, b.order
+    gains = np.where(scores >= MIN_SCORE, scores, -np.inf)[np.ix_(rows, columns)]
+    best = np.zeros((len(rows) + 1, len(columns) + 1))
+    for i in range(len(rows)):
+        taken = best[i, :-1] + gains[i]
+        best[i + 1, 1:] = np.maximum.accumulate(np.maximum(best[i, 1:], taken))
+    chosen: dict[int, int] = {}
+    i, j = len(rows), len(columns)
+    while i and j:
+        if best[i, j] == best[i - 1, j - 1] + gains[i - 1, j - 1]:
+            i, j = i - 1, j - 1
+            chosen[rows[i]] = columns[j]
+        elif best[i, j] == best[i - 1, j]:
+            i -= 1
+        else:
+            j -= 1
+    return chosen
+
+
+def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[int, int]) -> dict[int, int]:
+    """The pairing after every exchange of partners and every addition that gains and reverses nothing."""
+    chosen = dict(chosen)
+    improved = True
+    while improved:
+        improved = False
+        for i in a.order:
+            for j in b.order:
+                trial = moved(chosen, i, j) if scores[i, j] >= MIN_SCORE and chosen.get(i) != j else None
+                if (
+                    trial
+                    and gain(scores, chosen, trial) > 1e-9
+                    and is_monotone(a, b, trial, {i, *changed(chosen, trial)})
+                ):
+                    chosen = trial
+                    improved = True
+    return chosen
+
+
+def moved(chosen: Mapping[int, int], i: int, j: int) -> dict[int, int]:
+    """The pairing with i paired to j; whoever had j takes i's old partner."""
+    trial = dict(chosen)
+    other = next((k for k, partner in chosen.items() if partner == j), None)
+    old = trial.pop(i, None)
+    if other is not None:
+        del trial[other]
+        if old is not None:
+            trial[other] = old
+    trial[i] = j
+    return trial
+
+
+def changed(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
+    return {i for i in after if before.get(i) != after[i]}
+
+
+def gain(scores: NDArray[np.float64], before: Mapping[int, int], after: Mapping[int, int]) -> float:
+    touched = changed(before, after) | changed(after, before)
+    new = [scores[i, after[i]] if scores[i, after[i]] >= MIN_SCORE else -np.inf for i in touched if i in after]
+    return float(sum(new) - sum(scores[i, before[i]] for i in touched if i in before))
+
+
+def is_monotone(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Iterable[int]) -> bool:
+    """Whether no touched pair reverses the order of another pair."""
+    rows = np.array(list(chosen))
+    columns = np.array([chosen[i] for i in chosen])
+    return not any(
+        (a.reaches[i, rows] & b.reaches[columns, chosen[i]]).any()
+        or (a.reaches[rows, i] & b.reaches[chosen[i], columns]).any()
+        for i in touched
+    )
+
+
+def given_pairs(
+    base: LayerGraph, donor: LayerGraph, a: Profile, b: Profile, pairs: Iterable[tuple[str, str]]
+) -> dict[int, int]:
+    """A user's pairs as indices. Raises MatchError for unknown names, double use or different kinds."""
+    chosen: dict[int, int] = {}
+    for left, right in pairs:
+        i, j = find_layer(base, a.layers, left), find_layer(donor, b.layers, right)
+        if i in chosen or j in chosen.values():
+            raise MatchError(f"the pair {left!r} - {right!r} uses a layer a second time: pair every layer at most once")
+        if a.layers[i].kind != b.layers[j].kind:
+            raise MatchError(
+                f"cannot pair {left!r} ({a.layers[i].kind}) with {right!r} ({b.layers[j].kind}): "
+                "pair layers of the same kind"
+            )
+        chosen[i] = j
+    return chosen
+
+
+def find_layer(graph: LayerGraph, found: Sequence[Layer], name: str) -> int:
+    """The index of the layer called `name`. Raises MatchError that suggests the nearest names."""
+    for index, layer in enumerate(found):
+        if layer.name == name:
+            return index
+    near = difflib.get_close_matches(name, [layer.name for layer in found], n=3, cutoff=0.3)
+    listed = near or [layer.name for layer in found[:3]]
+    raise MatchError(f"{graph.name} has no layer {name!r}: did you mean {' or '.join(map(repr, listed))}?")
+
+
+def explain(base: LayerGraph, donor: LayerGraph, name: str) -> list[tuple[str, float, dict[str, float]]]:
+    """The donor layers most like one base layer: name, score and the parts of the score, best first."""
+    a, b = profile(base), profile(donor)
+    i = find_layer(base, a.layers, name)
+    scores = score_table(a, b)[i]
+    ranked = [int(j) for j in np.argsort(-scores, kind="stable") if np.isfinite(scores[j])]
+    return [(b.layers[j].name, float(scores[j]), score_parts(a, b, i, j)) for j in ranked[:5]]
