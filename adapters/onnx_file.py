@@ -24,7 +24,8 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
-from mal_graph_adapters import onnx_guard
+
+from . import onnx_guard
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -37,9 +38,7 @@ class OnnxDocument:
 
     path: Path
     model: ir.Model
-    constants: Mapping[str, ir.Node] = field(
-        default_factory=dict
-    )  # nodes of the main graph that are weights in the view
+    constants: Mapping[str, ir.Node] = field(default_factory=dict)  # nodes that are weights in the view
 
     @property
     def external(self) -> list[ir.ExternalTensor]:
@@ -66,7 +65,7 @@ class OnnxAdapter:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
         document: OnnxDocument = graph.source
         for tensor in document.external:
-            tensor.numpy()  # maps it: the values stay readable if this very file is replaced below
+            handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph)
         total = sum(tensor.nbytes for tensor in tensors(model))
         external = bool(document.external) or total > EXTERNAL_DATA_FROM
@@ -96,12 +95,13 @@ def stored_values(model: ir.Model) -> Iterator[ir.Value]:
         yield from (value for value in graph.initializers.values() if value.const_value is not None)
 
 
-def tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node, ir.Attr]]:
-    """Every attribute that holds a tensor or tensors, with its node."""
-    for node in onnx_guard.all_nodes(model):
-        for attribute in node.attributes.values():
+def tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node | ir.Function, ir.Attr]]:
+    """Every attribute that holds a tensor or tensors, with its node or the function it is a default of."""
+    owners: list[ir.Node | ir.Function] = [*onnx_guard.all_nodes(model), *model.functions.values()]
+    for owner in owners:
+        for attribute in owner.attributes.values():
             if not attribute.is_ref() and attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
-                yield node, attribute
+                yield owner, attribute
 
 
 def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -294,14 +294,14 @@ def detach(model: ir.Model) -> None:
     for value in stored_values(model):
         if isinstance(value.const_value, ir.ExternalTensor):
             value.const_value = mapped_tensor(value.const_value)
-    for node, attribute in list(tensor_attributes(model)):
-        if attribute.type == ir.AttributeType.TENSOR and isinstance(tensor := attribute.as_tensor(), ir.ExternalTensor):
-            node.attributes[attribute.name] = ir.AttrTensor(
-                attribute.name, mapped_tensor(tensor), doc_string=attribute.doc_string
-            )
-        elif attribute.type == ir.AttributeType.TENSORS:
+    for owner, attribute in list(tensor_attributes(model)):
+        name, doc_string = attribute.name, attribute.doc_string
+        if attribute.type == ir.AttributeType.TENSOR:
+            if isinstance(tensor := attribute.as_tensor(), ir.ExternalTensor):
+                owner.attributes[name] = ir.AttrTensor(name, mapped_tensor(tensor), doc_string=doc_string)
+        else:
             found = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
-            node.attributes[attribute.name] = ir.AttrTensors(attribute.name, found, doc_string=attribute.doc_string)
+            owner.attributes[name] = ir.AttrTensors(name, found, doc_string=doc_string)
 
 
 def mapped_tensor(tensor: ir.ExternalTensor) -> ir.LazyTensor:

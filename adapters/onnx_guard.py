@@ -203,6 +203,18 @@ def is_dense(proto: onnx.ModelProto, path: Path) -> None:
             raise unsupported(path, f"{place} holds a sparse tensor", advice)
 
 
+def is_without_maps(proto: onnx.ModelProto, path: Path) -> None:
+    """No value is a dictionary, as scikit-learn's exporter makes them of class scores; onnx-ir has no word for it."""
+    for _, graph in graphs(proto):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            kind = info.type
+            while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+                kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
+            if kind.HasField("map_type"):
+                found = f"its value {info.name!r} is a map and not a tensor"
+                raise unsupported(path, found, "export without ZipMap (skl2onnx: zipmap=False)")
+
+
 def is_for_inference(proto: onnx.ModelProto, path: Path) -> None:
     if proto.training_info:
         raise unsupported(path, "it holds training graphs beside the model", "export it for inference")
@@ -328,6 +340,20 @@ def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
     raise broken(path, f"{twice!r} is made twice as {what}", "export the model again")
 
 
+def has_sound_attributes(proto: onnx.ModelProto, path: Path) -> None:
+    """Each attribute has a type, and only inside a function it may stand for an attribute of the call."""
+    for place, node in nodes(proto):
+        for attribute in node.attribute:
+            if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
+                found = f"{place} has the attribute {attribute.name!r} without a type"
+                raise broken(path, found, "export the model again")
+    for place, node in walk("", proto.graph.node):
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                found = f"{place} takes {attribute.name!r} from a function that it is not in"
+                raise broken(path, found, "export the model again")
+
+
 def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
     """Each standard operator has the inputs and attributes that its opset asks for."""
     owners = [("", proto.graph.node, proto.opset_import)]
@@ -406,7 +432,7 @@ def has_bounded_fills(model: ir.Model, path: Path) -> None:
 
 def fill_problem(node: ir.Node) -> str:
     value = node.attributes.get("value")
-    filler = value.as_tensor() if value is not None and value.type == ir.AttributeType.TENSOR else None
+    filler = None if value is None or value.is_ref() else value.as_tensor()
     if filler is not None and filler.size != 1:
         return f"fills with {filler.size} values where one is due"
     stored = ir.convenience.get_const_tensor(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
@@ -427,8 +453,10 @@ FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
     has_known_versions,
     is_dense,
     is_for_inference,
+    is_without_maps,
     has_sound_tensors,
     has_one_maker_per_name,
+    has_sound_attributes,
     has_valid_operators,
 )
 MODEL_CHECKS: tuple[Callable[[ir.Model, Path], None], ...] = (

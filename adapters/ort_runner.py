@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node
-from mal_graph_adapters.onnx_file import OnnxDocument, to_attribute
+from .onnx_file import OnnxDocument, to_attribute
 
 MAX_IR_VERSION = 13  # measured: the newest that onnxruntime 1.31 loads
 TYPE_NAMES = {

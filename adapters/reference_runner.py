@@ -8,7 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph_adapters.ort_runner import first_line, model_proto
+from .ort_runner import first_line, model_proto
 
 
 class ReferenceSession:

@@ -544,3 +544,11 @@ def cast_to_float32(node: Node) -> Node:
 def norm_epsilon(node: Node) -> float:
     """What a BatchNormalization adds to the variance."""
     return float(node.attribute("epsilon", 1e-5))
+
+
+def bias_slot(node: Node) -> int | None:
+    """The input where the operator takes an optional bias that the node does not have."""
+    row = ROWS.get(node.op)
+    slots = [] if row is None or row.part != "contraction" else [i for i, slot in enumerate(row.slots) if slot is BIAS]
+    free = [i for i in slots if i >= len(node.inputs) or not node.inputs[i]]
+    return free[0] if free else None

@@ -127,9 +127,11 @@ def test_a_file_of_another_format_is_recognised(path: Path, content: bytes, advi
     assert advice in refusal(path, content)
 
 
-def test_a_truncated_file_is_refused_unless_the_whole_graph_is_there(path: Path) -> None:
-    content = linear().SerializeToString()
-    for length in range(1, len(content) - len(linear().opset_import[0].SerializeToString()) - 30):
+def test_every_truncation_is_refused(path: Path) -> None:
+    model = linear()
+    del model.opset_import[1:]
+    content = model.SerializeToString()
+    for length in range(1, len(content)):
         refusal(path, content[:length])
 
 
@@ -380,6 +382,14 @@ def test_an_operator_against_the_standard_is_refused(path: Path) -> None:
         assert rule in refusal(path, with_branch(branch(inner)))
 
 
+def test_an_attribute_without_type_or_function_is_refused(path: Path) -> None:
+    node = helper.make_node("Strange", ["x"], ["y"], domain="my", name="n")
+    node.attribute.add(name="k")
+    assert "'n' (Strange) has the attribute 'k' without a type" in refusal(path, model_of(node))
+    node.attribute[0].type, node.attribute[0].ref_attr_name = onnx.AttributeProto.TENSOR, "k"
+    assert "takes 'k' from a function that it is not in" in refusal(path, model_of(node))
+
+
 def test_operators_of_other_domains_load(path: Path) -> None:
     for domain in ("my", "never.declared"):
         graph = loaded(path, model_of(helper.make_node("Strange", ["x"], ["y"], domain=domain, knob=3)))
@@ -397,6 +407,12 @@ def test_sparse_tensors_are_unsupported(path: Path) -> None:
     assert "'k' (Constant) holds a sparse tensor" in refusal(path, model_of(node), UnsupportedModel)
     inner = helper.make_node("Constant", [], ["out"], sparse_value=sparse)
     assert "holds a sparse tensor" in refusal(path, with_branch(branch(inner)), UnsupportedModel)
+
+
+def test_maps_are_unsupported(path: Path) -> None:
+    model = linear()
+    model.graph.output.add(name="scores").type.sequence_type.elem_type.map_type.key_type = TensorProto.INT64
+    assert "'scores' is a map and not a tensor; export without ZipMap" in refusal(path, model, UnsupportedModel)
 
 
 def test_training_graphs_are_unsupported(path: Path) -> None:

@@ -1,0 +1,244 @@
+"""Which pairs of axis groups the matched layers induce, and how the axes of their tensors answer to each other.
+
+An axis is a row of blocks, one per group that lies on it (a concat has several). Producers decide first: the output
+axes of two matched layers pair their groups. On an input axis every base group then takes a donor group it is paired
+with; groups without any producer are paired in order where both sides have equally many left.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.forms import Term
+from mal_graph.groups import PINNED, RIGID, AxisGroup, AxisGroups, Member
+from mal_graph.layers import Parameter
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class GroupPair:
+    """An ordered pair (base group, donor group) whose units are assigned to each other, by index."""
+
+    base: int
+    donor: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of an axis: the positions of one base group and of the donor group it is paired with.
+
+    Attributes:
+        pair: index of the pair of groups; -1 where the positions correspond one to one.
+        base, donor: positions, shape (units, k).
+    """
+
+    pair: int
+    base: Index
+    donor: Index
+
+
+@dataclass(frozen=True)
+class AxisPair:
+    """How one axis of a base tensor answers to an axis of a donor tensor.
+
+    Attributes:
+        size: length of the base's axis.
+        blocks: what corresponds; base positions in no block have no counterpart.
+        statistic: base positions whose group feeds a statistic, where a live unit without a partner is not allowed.
+    """
+
+    size: int
+    blocks: tuple[Block, ...]
+    statistic: Index = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """The terms of all matched layers with their axes.
+
+    Attributes:
+        pairs: the pairs of groups, in the order in which the base's layers induce them.
+        units: (base units, donor units) of each pair.
+        terms: each with one AxisPair per canonical axis of the base's parameter.
+        refused: why a pair of layers is not merged, by index of the pair in the match.
+        dropped: tensors of merged layers that could not be merged, with the reason, by index of the pair.
+    """
+
+    pairs: tuple[GroupPair, ...]
+    units: tuple[tuple[int, int], ...]
+    terms: tuple[tuple[Term, tuple[AxisPair, ...]], ...]
+    refused: Mapping[int, str]
+    dropped: Mapping[int, tuple[str, ...]]
+
+
+class Refusal(Exception):  # noqa: N818 - not an error: a pair of axes that does not correspond, with the reason
+    """Two axes that do not answer to each other; caught where the layer is listed as not merged."""
+
+
+def correspondence(
+    base: AxisGroups, donor: AxisGroups, terms: Sequence[Term], *, assume_ordered: bool = False
+) -> Correspondence:
+    """Pair the groups of two models along the tensors of their matched layers.
+
+    Args:
+        base, donor: groups of both models.
+        terms: the tensors that matched layers have in common (see `forms`).
+        assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+    """
+    pairing = Pairing(base, donor, assume_ordered)
+    for term in terms:
+        if term.is_weight:
+            pairing.induce_by_producers(term)
+    found: list[tuple[Term, tuple[AxisPair, ...]]] = []
+    refused: dict[int, str] = {}
+    dropped: dict[int, list[str]] = {}
+    for term in sorted(terms, key=lambda term: (term.pair, not term.is_weight)):
+        if term.pair in refused:
+            continue
+        try:
+            found.append((term, pairing.axes_of(term)))
+        except Refusal as reason:
+            owns_weight = any(other.is_weight for other in terms if other.pair == term.pair)
+            if term.is_weight or not owns_weight:
+                refused[term.pair] = str(reason)
+            else:
+                dropped.setdefault(term.pair, []).append(f"{term.base.role} {term.base.tensor}: {reason}")
+    found = [(term, axes) for term, axes in found if term.pair not in refused]
+    return Correspondence(
+        tuple(pairing.pairs),
+        tuple((base.groups[p.base].units, donor.groups[p.donor].units) for p in pairing.pairs),
+        tuple(found),
+        refused,
+        {pair: tuple(lines) for pair, lines in dropped.items()},
+    )
+
+
+class Pairing:
+    """Collects the pairs of groups while the terms are walked."""
+
+    def __init__(self, base: AxisGroups, donor: AxisGroups, assume_ordered: bool) -> None:
+        self.base = base
+        self.donor = donor
+        self.assume_ordered = assume_ordered
+        self.pairs: list[GroupPair] = []
+        self.number: dict[tuple[int, int], int] = {}
+        self.produced: set[int] = set()  # donor groups that a producer paired
+        self.partners: dict[int, list[int]] = {}  # donor groups of each base group
+
+    def pair(self, a: int, b: int) -> int:
+        """The index of a pair of groups, new or known."""
+        if (a, b) not in self.number:
+            self.number[a, b] = len(self.pairs)
+            self.pairs.append(GroupPair(a, b))
+            self.partners.setdefault(a, []).append(b)
+        return self.number[a, b]
+
+    def induce_by_producers(self, term: Term) -> None:
+        mine = self.free_blocks(self.base, term.base, 0)
+        theirs = self.free_blocks(self.donor, term.donor, 0)
+        if len(mine) == len(theirs):
+            for (a, one), (b, other) in zip(mine, theirs, strict=True):
+                if one.positions.shape[1] == other.positions.shape[1]:
+                    self.pair(a, b)
+                    self.produced.add(b)
+
+    def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
+        return [(g, m) for g, m in blocks(groups, parameter, place) if groups.groups[g].is_usable]
+
+    def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
+        """The pairs of axes of one term. Raises Refusal."""
+        if len(term.base.shape) != len(term.donor.shape):
+            raise Refusal(f"its shape {term.base.shape} has another rank than the donor's {term.donor.shape}")
+        if term.is_weight and term.base.shape[2:] != term.donor.shape[2:]:
+            raise Refusal(f"the windows differ: {cross(term.base.shape[2:])} against {cross(term.donor.shape[2:])}")
+        return tuple(self.axis_pair(term, place) for place in range(len(term.base.shape)))
+
+    def axis_pair(self, term: Term, place: int) -> AxisPair:
+        size, other = term.base.shape[place], term.donor.shape[place]
+        mine, theirs = blocks(self.base, term.base, place), blocks(self.donor, term.donor, place)
+        free = self.free_blocks(self.base, term.base, place), self.free_blocks(self.donor, term.donor, place)
+        called = "input" if term.is_weight and place == 1 else "output" if term.is_weight else "unit"
+        if not free[0] and not free[1]:
+            self.check_closed(mine, self.base, called, "base", size == other)
+            self.check_closed(theirs, self.donor, called, "donor", size == other)
+            if size != other:
+                raise Refusal(f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}")
+            return AxisPair(size, (Block(-1, column(size), column(size)),))
+        self.check_closed(mine, self.base, called, "base", False)
+        self.check_closed(theirs, self.donor, called, "donor", False)
+        found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
+        statistic = [m.positions.ravel() for g, m in free[0] if self.base.groups[g].statistic]
+        return AxisPair(size, tuple(found), np.concatenate(statistic) if statistic else np.zeros(0, np.int64))
+
+    def check_closed(
+        self, found: Sequence[tuple[int, Member]], groups: AxisGroups, called: str, side: str, alike: bool
+    ) -> None:
+        """Refuse frozen and unproven axes, unless the user vouches that equal ones are ordered alike."""
+        for g, _ in found:
+            group = groups.groups[g]
+            if not (group.is_usable or group.state in (PINNED, RIGID)) and not (self.assume_ordered and alike):
+                raise Refusal(f"its {called} axis is {group.state} in the {side}: {group.reason}")
+
+    def fixed_pairs(
+        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+    ) -> Iterable[Block]:
+        """Pinned stretches between free ones correspond in order."""
+        left = [(g, m) for g, m in mine if not self.base.groups[g].is_usable]
+        right = [(g, m) for g, m in theirs if not self.donor.groups[g].is_usable]
+        if [m.positions.shape for _, m in left] != [m.positions.shape for _, m in right]:
+            raise Refusal(
+                f"its {called} axis is fixed in one model alone ({why_fixed(left or right, self.base if left else self.donor)})"
+            )
+        for (_, a), (_, b) in zip(left, right, strict=True):
+            yield Block(-1, a.positions.reshape(-1, 1), b.positions.reshape(-1, 1))
+
+    def free_pairs(
+        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+    ) -> list[Block]:
+        rest = dict(theirs)
+        chosen: list[tuple[int, Member, int]] = []
+        without: list[tuple[int, Member]] = []
+        for a, member in mine:
+            partner = next((b for b in self.partners.get(a, ()) if b in rest), None)
+            if partner is None:
+                without.append((a, member))
+                continue
+            chosen.append((a, member, partner))
+            rest.pop(partner)
+        orphans = [(a, m) for a, m in without if a not in self.partners]
+        unclaimed = [b for b in rest if b not in self.produced]
+        if len(orphans) == len(unclaimed):
+            chosen += [(a, m, b) for (a, m), b in zip(orphans, unclaimed, strict=True)]
+        if not chosen:
+            raise Refusal(f"none of the units on its {called} axis has a counterpart in the donor layer")
+        by_group = dict(theirs)
+        found = []
+        for a, member, b in chosen:
+            k, other = member.positions.shape[1], by_group[b].positions.shape[1]
+            if k != other:
+                raise Refusal(f"each unit takes {k} positions of its {called} axis, in the donor {other}")
+            found.append(Block(self.pair(a, b), member.positions, by_group[b].positions))
+        return found
+
+
+def blocks(groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
+    """The groups on a canonical axis, in the order in which they lie on it."""
+    axis = parameter.axes[place]
+    found = groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
+    return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
+
+
+def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
+    reasons: list[AxisGroup] = [groups.groups[g] for g, _ in found]
+    return reasons[0].reason if reasons else "a single unit"
+
+
+def column(size: int) -> Index:
+    return np.arange(size).reshape(-1, 1)
+
+
+def cross(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "none"

@@ -1,0 +1,250 @@
+"""The donor's layers in the form of the base's: what is compared and merged, tensor by tensor.
+
+Two exports of one layer can differ in form: a BatchNorm folded into its convolution or not, a bias or none, a weight
+stored transposed. Parameters are canonical already (see `layers`), so what is left is the folding:
+
+* BatchNorm in the donor only: its effective weight and bias are merged.
+* BatchNorm in the base only: the base's stays, and the donor's effective weight is divided by the base's
+  s = gamma / sqrt(variance + epsilon), so that the *effective* weight is interpolated.
+* A bias in the base only: the donor's is zero. A bias in the donor only needs a slot, see `rewrite.with_bias_slots`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.layers import Layer, Parameter
+from mal_graph.match import Match
+from mal_graph.ops import norm_epsilon
+
+TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it
+
+Read = Callable[[], Array]
+Restore = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One tensor of a matched pair of layers: a term of the alignment's objective and a step of the merge.
+
+    Attributes:
+        pair: index of the pair of layers in the match.
+        base: the base's parameter, which the merge writes.
+        donor: the donor's parameter whose axes the donor's values have; the same number of axes as `base`.
+        base_values, donor_values: what is compared, canonical, float32.
+        restore: turns donor values, already in the base's order, into the form the base stores; None where they are.
+            Takes and gives an array of the base's canonical shape.
+    """
+
+    pair: int
+    base: Parameter
+    donor: Parameter
+    base_values: Read
+    donor_values: Read
+    restore: Restore | None = None
+
+    @property
+    def is_weight(self) -> bool:
+        return self.base.role == "weight"
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A BatchNorm that stands directly behind a contraction: y = s * x + t, per channel."""
+
+    scale: Parameter
+    shift: Parameter
+    mean: Parameter
+    variance: Parameter
+    epsilon: float
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        return (self.scale, self.shift, self.mean, self.variance)
+
+    def s(self, graph: LayerGraph) -> Array:
+        variance = values_of(graph, self.variance).astype(np.float64)
+        factor: Array = values_of(graph, self.scale) / np.sqrt(variance + self.epsilon)
+        return factor.astype(np.float32)
+
+
+def values_of(graph: LayerGraph, parameter: Parameter) -> Array:
+    """A parameter's values in canonical form and float32 (float64 stays)."""
+    stored = graph.weights[parameter.tensor].read()
+    kept = stored if stored.dtype == np.float64 else stored.astype(np.float32, copy=False)
+    return parameter.canonical(kept)
+
+
+def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Term], dict[int, list[str]]]:
+    """Every tensor that the matched layers have in common, in the base's form.
+
+    Returns:
+        the terms, and what the donor holds that the base has no slot for, by index of the pair.
+    """
+    terms: list[Term] = []
+    left: dict[int, list[str]] = {}
+    for index, pair in enumerate(match.pairs):
+        found, missing = layer_terms(base, donor, match.base[pair.base], match.donor[pair.donor], index)
+        terms += found
+        if missing:
+            left[index] = missing
+    return terms, left
+
+
+def layer_terms(
+    base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: int
+) -> tuple[list[Term], list[str]]:
+    norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, b)
+    if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
+        folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
+        done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
+        if norm_b is not None and "bias" not in by_role(a):
+            used -= {norm_b.shift.tensor}
+    else:
+        folded, done, used = [], set(), set()
+    mine = {key: p for key, p in keyed(base, a).items() if p.tensor not in done}
+    theirs = {key: p for key, p in keyed(donor, b).items() if p.tensor not in used}
+    terms = folded
+    for key, parameter in mine.items():
+        other = theirs.pop(key, None)
+        if other is not None and len(other.shape) == len(parameter.shape):
+            terms.append(plain_term(base, donor, parameter, other, index))
+        elif parameter.role == "bias" and b.weight is not None:
+            terms.append(zero_bias(base, parameter, b.weight, index))
+    return terms, [f"{p.role} {p.tensor}" for p in theirs.values() if np.prod(p.shape) > 1]
+
+
+def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
+    """The tensors of a layer that folding deals with."""
+    folded = {p.tensor for p in layer.parameters if p.role in ("weight", "bias")}
+    return folded | {p.tensor for p in (norm.parameters if norm else ())}
+
+
+def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Parameter, index: int) -> Term:
+    return Term(index, mine, theirs, partial(values_of, base, mine), partial(values_of, donor, theirs))
+
+
+def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, index: int) -> Term:
+    """A bias that the donor does not have: zero, with the axis of the donor's output units."""
+    return Term(index, bias, row_vector(weight), partial(values_of, base, bias), lambda: np.zeros(weight.shape[0], np.float32))
+
+
+def row_vector(weight: Parameter) -> Parameter:
+    """A vector over the output units of a weight, as a parameter: it borrows the weight's first axis."""
+    return Parameter(
+        weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1]
+    )
+
+
+def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Parameter]:
+    """A layer's parameters by operator, role and how many of the kind came before."""
+    found: dict[tuple[str, str, int], Parameter] = {}
+    for parameter in layer.parameters:
+        named = parameter.role in ("weight", "bias")
+        op = "" if named else graph.nodes[parameter.node].op
+        count = sum(key[:2] == (op, parameter.role) for key in found)
+        found[op, parameter.role, count] = parameter
+    return found
+
+
+def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
+    """The BatchNorm directly behind the layer's contraction, if nothing else reads what is between."""
+    if layer.weight is None:
+        return None
+    tensor = graph.nodes[layer.weight.node].outputs[0]
+    while tensor not in graph.output_names and len(graph.consumers.get(tensor, ())) == 1:
+        index = graph.consumers[tensor][0][0]
+        own = {p.role: p for p in layer.parameters if p.node == index}
+        if {"scale", "shift", "mean", "variance"} <= set(own):
+            epsilon = norm_epsilon(graph.nodes[index])
+            return Norm(own["scale"], own["shift"], own["mean"], own["variance"], epsilon)
+        if set(own) != {"bias"}:
+            return None
+        tensor = graph.nodes[index].outputs[0]
+    return None
+
+
+# --- folding ----------------------------------------------------------------------------------------------------
+
+
+def folded_terms(
+    base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, norm_a: Norm | None, norm_b: Norm | None, index: int
+) -> Iterator[Term]:
+    """Weight and bias of a pair of which one side alone has a BatchNorm."""
+    assert a.weight is not None
+    assert b.weight is not None
+    mine, theirs = by_role(a), by_role(b)
+    rows = row_vector(b.weight)
+    if norm_b is not None:  # the donor is folded
+        effective = partial(folded_weight, donor, b.weight, norm_b)
+        shift = partial(folded_bias, donor, theirs.get("bias"), norm_b)
+        yield Term(index, a.weight, b.weight, partial(values_of, base, a.weight), effective)
+        if "bias" in mine:
+            yield Term(index, mine["bias"], rows, partial(values_of, base, mine["bias"]), shift)
+        return
+    assert norm_a is not None
+    given = theirs.get("bias")
+    shift = partial(values_of, donor, given) if given else lambda: np.zeros(rows.shape, np.float32)
+    yield Term(
+        index,
+        a.weight,
+        b.weight,
+        partial(folded_weight, base, a.weight, norm_a),
+        partial(values_of, donor, b.weight),
+        partial(unfolded_weight, base, a.weight, norm_a),
+    )
+    yield Term(
+        index,
+        norm_a.shift,
+        rows,
+        partial(folded_bias, base, mine.get("bias"), norm_a),
+        shift,
+        partial(unfolded_shift, base, mine.get("bias"), norm_a),
+    )
+
+
+def by_role(layer: Layer) -> Mapping[str, Parameter]:
+    return {parameter.role: parameter for parameter in reversed(layer.parameters)}
+
+
+def by_row(vector: Array, like: Array) -> Array:
+    return vector.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def folded_weight(graph: LayerGraph, weight: Parameter, norm: Norm) -> Array:
+    values = values_of(graph, weight)
+    folded: Array = values * by_row(norm.s(graph), values)
+    return folded
+
+
+def folded_bias(graph: LayerGraph, bias: Parameter | None, norm: Norm) -> Array:
+    before = values_of(graph, bias) if bias is not None else np.float32(0)
+    folded: Array = values_of(graph, norm.shift) + norm.s(graph) * (before - values_of(graph, norm.mean))
+    return folded
+
+
+def unfolded_weight(graph: LayerGraph, weight: Parameter, norm: Norm, values: Array) -> Array:
+    """The weight that has `values` as its effective rows behind the base's BatchNorm; dead channels keep the base's."""
+    s = norm.s(graph)
+    alive = np.abs(s) >= TINY_SCALE
+    divided = values / by_row(np.where(alive, s, 1), values)
+    return np.where(by_row(alive, values), divided, values_of(graph, weight))
+
+
+def unfolded_shift(graph: LayerGraph, bias: Parameter | None, norm: Norm, values: Array) -> Array:
+    """The shift that gives `values` as effective bias beside the base's own mean and bias."""
+    s = norm.s(graph)
+    before = values_of(graph, bias) if bias is not None else np.float32(0)
+    shift = values + s * (values_of(graph, norm.mean) - before)
+    return np.where(np.abs(s) >= TINY_SCALE, shift, values_of(graph, norm.shift))
+
+
+def dead_channels(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> int:
+    """How many channels keep the base's weights because its BatchNorm, which the donor lacks, scales them to nothing."""
+    norm = foldable_norm(base, a)
+    if norm is None or b.weight is None or foldable_norm(donor, b) is not None:
+        return 0
+    return int(np.sum(np.abs(norm.s(base)) < TINY_SCALE))
