@@ -20,6 +20,7 @@ import networkx as nx
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from mal_graph.errors import FileError
@@ -71,6 +72,10 @@ class OnnxAdapter:
         external = bool(document.external) or total > EXTERNAL_DATA_FROM
         write_whole(model, path, f"{path.name}.data" if external else None)
 
+    def check(self, path: Path) -> Mapping[str, str]:
+        """What the ONNX checker and onnxruntime say of a saved file."""
+        return {"onnx_checker": checker_verdict(path), "onnxruntime": runtime_verdict(path)}
+
 
 def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
     """The parsed file as an onnx-ir model that finds its external data. Raises FileError."""
@@ -78,7 +83,7 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir wraps whatever its parser meets
         found = " ".join(str(root(error)).split())[:200]
-        raise FileError(f"cannot load {path}: onnx-ir cannot read it ({found}); export the model again") from None
+        raise onnx_guard.broken(path, f"onnx-ir cannot read it ({found})", "export the model again") from None
     for tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = path.parent  # absolute: with an empty folder onnx-ir 1.1 skips its own checks
@@ -119,9 +124,7 @@ def sort(model: ir.Model, path: Path) -> None:
             graph.sort()
         except ValueError:
             place = onnx_guard.named(on_cycle(list(graph.all_nodes())))
-            raise FileError(
-                f"cannot load {path}: its graph has a cycle through {place}; export the model again"
-            ) from None
+            raise onnx_guard.broken(path, f"its graph has a cycle through {place}", "export the model again") from None
 
 
 def on_cycle(nodes: list[ir.Node]) -> ir.Node:
@@ -132,6 +135,24 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
         order.add_edges_from((maker, node) for value in read if (maker := value.producer()) is not None)
     cycle: list[tuple[ir.Node, ir.Node]] = list(nx.find_cycle(order))
     return cycle[0][0]
+
+
+def checker_verdict(path: Path) -> str:
+    """What the ONNX checker says of a file; operators of other domains are not its business."""
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        return f"failed: {str(error).strip().splitlines()[0]}"
+    return "passed"
+
+
+def runtime_verdict(path: Path) -> str:
+    """Whether onnxruntime loads a file."""
+    try:
+        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
+        return f"failed: {str(error).strip().splitlines()[0]}"
+    return "passed"
 
 
 def layer_graph(model: ir.Model, path: Path) -> LayerGraph:

@@ -77,11 +77,16 @@ def check_model(model: ir.Model, path: Path) -> None:
 
 
 def broken(path: Path, found: str, advice: str) -> FileError:
-    return FileError(f"cannot load {path}: {found}; {advice}")
+    return FileError(f"cannot load {path}: {printable(found)}; {advice}")
 
 
 def unsupported(path: Path, found: str, advice: str) -> UnsupportedModel:
-    return UnsupportedModel(f"cannot merge {path}: {found}; {advice}")
+    return UnsupportedModel(f"cannot merge {path}: {printable(found)}; {advice}")
+
+
+def printable(text: str) -> str:
+    """On one line and without control characters, which a hostile name may carry to the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def parsed(path: Path) -> onnx.ModelProto:
@@ -96,7 +101,7 @@ def parsed(path: Path) -> onnx.ModelProto:
     if proto.HasField("graph"):
         return proto
     for start, found, advice in OTHER_FORMATS:
-        if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
+        if content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
             raise broken(path, f"it is {found}", advice)
     found = "it holds no graph, so it is no ONNX model or was cut short"
     raise broken(path, found, "export or download the model again")

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph, Node
+from mal_graph.graph import Array, LayerGraph, Node, Value
+
 from .onnx_file import OnnxDocument, to_attribute
 
-MAX_IR_VERSION = 13  # measured: the newest that onnxruntime 1.31 loads
+IR_VERSION = 10  # old enough for every onnxruntime in use, new enough for every element type
 TYPE_NAMES = {
     "float": "float32",
     "double": "float64",
@@ -64,7 +66,16 @@ class OrtSession:
             values = self._session.run(names, feeds)
         except Exception as error:
             raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
-        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        return {name: as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+def as_array(value: object) -> Array:
+    """What the runtime gave: an array, or a sequence kept whole in an array of one object."""
+    if isinstance(value, np.ndarray):
+        return value
+    kept = np.empty((), object)
+    kept[()] = value
+    return kept
 
 
 class OrtRunner:
@@ -87,10 +98,7 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
     used = {name for node in graph.nodes for name in (*node.inputs, *node.captures)} | set(outputs)
     stored = [weight for name, weight in graph.weights.items() if name in used and not weight.scope]
     fed = set(variable)
-    inputs = [
-        onnx.helper.make_tensor_value_info(value.name, element_type(value.dtype), free_shape(value.shape))
-        for value in graph.inputs
-    ]
+    inputs = [input_proto(graph, value) for value in graph.inputs]
     inputs += [
         onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
         for weight in stored
@@ -101,16 +109,13 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
         "view",
         inputs,
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
-        [onnx.numpy_helper.from_array(np.ascontiguousarray(w.read()), w.name) for w in stored if w.name not in fed],
+        [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
     )
     functions = []
-    ir_version = MAX_IR_VERSION
     if isinstance(graph.source, OnnxDocument):
-        import onnx_ir as ir
-
         functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=min(ir_version, 10))
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
 
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:
@@ -132,9 +137,15 @@ def element_type(dtype: str) -> int:
     return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
-def free_shape(shape: tuple[int | str | None, ...] | None) -> list[None] | None:
-    """Every axis dynamic: a probe may run at another size than the declared one."""
-    return None if shape is None else [None] * len(shape)
+def input_proto(graph: LayerGraph, value: Value) -> onnx.ValueInfoProto:
+    """An input's declaration, its axes dynamic: a probe may run at another size than the declared one."""
+    if not value.dtype and isinstance(graph.source, OnnxDocument):  # a sequence or an optional: as declared
+        declared = next(known for known in graph.source.model.graph.inputs if known.name == value.name)
+        return ir.to_proto(declared)
+    shape = value.shape
+    if shape is not None and len(shape) > 1:
+        shape = (None,) * len(shape)  # a vector keeps its length: it may be a shape that others depend on
+    return onnx.helper.make_tensor_value_info(value.name, element_type(value.dtype), shape)
 
 
 def first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from onnx.reference import ReferenceEvaluator
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
+
 from .ort_runner import first_line, model_proto
 
 

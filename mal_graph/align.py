@@ -21,10 +21,10 @@ from mal_graph.errors import ShapeError
 from mal_graph.forms import Term
 from mal_graph.graph import Array
 
-try:  # several times faster than scipy where it is installed
-    from lap import lapjvh
+try:
+    from lap import lapjvh as solve_fast  # several times faster than scipy, where it is installed
 except ImportError:
-    lapjvh = None
+    solve_fast = None  # type: ignore[assignment, unused-ignore]  # mypy sees either a function or nothing, as installed
 
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
 COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
@@ -76,9 +76,8 @@ def align(found: Correspondence) -> Alignment:
     name = max(objectives, key=objectives.__getitem__)
     if objectives["copies"] >= objectives["identity"] and problem.are_copies(starts["copies"]):
         # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
-        name, orders, history = "copies", starts["copies"], (objectives["copies"],)
-    else:
-        orders, history = problem.ascended(starts[name])
+        return described(problem, starts["copies"], "copies", (objectives["copies"],))
+    orders, history = problem.ascended(starts[name])
     return described(problem, orders, name, history)
 
 
@@ -128,9 +127,9 @@ def match_units(score: Scores) -> Order:
         raise ShapeError("cannot assign units: their scores are not finite, so a weight holds NaN or infinity")
     best = score.argmax(axis=1)
     if units <= others and len(np.unique(best)) == units:
-        return best.astype(np.int64)  # a row-wise optimum that is an assignment is the optimum
-    if lapjvh is not None:
-        _, rows, columns = lapjvh(-score, extend_cost=True)
+        return np.asarray(best, np.int64)  # a row-wise optimum that is an assignment is the optimum
+    if solve_fast is not None:
+        _, rows, columns = solve_fast(-score, extend_cost=True)
     else:
         rows, columns = linear_sum_assignment(score, maximize=True)
     order = np.full(units, -1, np.int64)
@@ -210,9 +209,7 @@ class Problem:
                 found[pair] |= here - {pair}
         return found
 
-    def rows(
-        self, touch: tuple[int, int, int], orders: Sequence[Order | None]
-    ) -> tuple[Array, Array] | None:
+    def rows(self, touch: tuple[int, int, int], orders: Sequence[Order | None]) -> tuple[Array, Array] | None:
         """One tensor's rows for the units of one block, shapes (base units, f) and (donor units, f), with the other
         axes cut and ordered by what is assigned there; None if that is not known yet."""
         t, place, b = touch

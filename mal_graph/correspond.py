@@ -2,7 +2,7 @@
 
 An axis is a row of blocks, one per group that lies on it (a concat has several). Producers decide first: the output
 axes of two matched layers pair their groups. On an input axis every base group then takes a donor group it is paired
-with; groups without any producer are paired in order where both sides have equally many left.
+with; groups left over are paired in order where both sides have equally many, or nothing else corresponds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +74,7 @@ class Correspondence:
     dropped: Mapping[int, tuple[str, ...]]
 
 
-class Refusal(Exception):  # noqa: N818 - not an error: a pair of axes that does not correspond, with the reason
+class Refusal(Exception):
     """Two axes that do not answer to each other; caught where the layer is listed as not merged."""
 
 
@@ -125,7 +125,6 @@ class Pairing:
         self.assume_ordered = assume_ordered
         self.pairs: list[GroupPair] = []
         self.number: dict[tuple[int, int], int] = {}
-        self.produced: set[int] = set()  # donor groups that a producer paired
         self.partners: dict[int, list[int]] = {}  # donor groups of each base group
 
     def pair(self, a: int, b: int) -> int:
@@ -143,7 +142,6 @@ class Pairing:
             for (a, one), (b, other) in zip(mine, theirs, strict=True):
                 if one.positions.shape[1] == other.positions.shape[1]:
                     self.pair(a, b)
-                    self.produced.add(b)
 
     def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
         return [(g, m) for g, m in blocks(groups, parameter, place) if groups.groups[g].is_usable]
@@ -165,7 +163,9 @@ class Pairing:
             self.check_closed(mine, self.base, called, "base", size == other)
             self.check_closed(theirs, self.donor, called, "donor", size == other)
             if size != other:
-                raise Refusal(f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}")
+                raise Refusal(
+                    f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
+                )
             return AxisPair(size, (Block(-1, column(size), column(size)),))
         self.check_closed(mine, self.base, called, "base", False)
         self.check_closed(theirs, self.donor, called, "donor", False)
@@ -189,9 +189,8 @@ class Pairing:
         left = [(g, m) for g, m in mine if not self.base.groups[g].is_usable]
         right = [(g, m) for g, m in theirs if not self.donor.groups[g].is_usable]
         if [m.positions.shape for _, m in left] != [m.positions.shape for _, m in right]:
-            raise Refusal(
-                f"its {called} axis is fixed in one model alone ({why_fixed(left or right, self.base if left else self.donor)})"
-            )
+            why = why_fixed(left, self.base) if left else why_fixed(right, self.donor)
+            raise Refusal(f"its {called} axis is fixed in one model alone ({why})")
         for (_, a), (_, b) in zip(left, right, strict=True):
             yield Block(-1, a.positions.reshape(-1, 1), b.positions.reshape(-1, 1))
 
@@ -208,10 +207,9 @@ class Pairing:
                 continue
             chosen.append((a, member, partner))
             rest.pop(partner)
-        orphans = [(a, m) for a, m in without if a not in self.partners]
-        unclaimed = [b for b in rest if b not in self.produced]
-        if len(orphans) == len(unclaimed):
-            chosen += [(a, m, b) for (a, m), b in zip(orphans, unclaimed, strict=True)]
+        # Layers before it may have other partners, or none: then this layer alone induces the pair.
+        if len(without) == len(rest) or not chosen:
+            chosen += [(a, m, b) for (a, m), b in zip(without, rest, strict=False)]
         if not chosen:
             raise Refusal(f"none of the units on its {called} axis has a counterpart in the donor layer")
         by_group = dict(theirs)

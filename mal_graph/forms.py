@@ -94,9 +94,7 @@ def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Te
     return terms, left
 
 
-def layer_terms(
-    base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: int
-) -> tuple[list[Term], list[str]]:
+def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: int) -> tuple[list[Term], list[str]]:
     norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, b)
     if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
         folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
@@ -129,14 +127,14 @@ def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Par
 
 def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, index: int) -> Term:
     """A bias that the donor does not have: zero, with the axis of the donor's output units."""
-    return Term(index, bias, row_vector(weight), partial(values_of, base, bias), lambda: np.zeros(weight.shape[0], np.float32))
+    return Term(
+        index, bias, row_vector(weight), partial(values_of, base, bias), partial(np.zeros, weight.shape[0], np.float32)
+    )
 
 
 def row_vector(weight: Parameter) -> Parameter:
     """A vector over the output units of a weight, as a parameter: it borrows the weight's first axis."""
-    return Parameter(
-        weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1]
-    )
+    return Parameter(weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1])
 
 
 def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Parameter]:
@@ -187,7 +185,7 @@ def folded_terms(
         return
     assert norm_a is not None
     given = theirs.get("bias")
-    shift = partial(values_of, donor, given) if given else lambda: np.zeros(rows.shape, np.float32)
+    shift = partial(values_of, donor, given) if given else partial(np.zeros, rows.shape, np.float32)
     yield Term(
         index,
         a.weight,
@@ -243,7 +241,7 @@ def unfolded_shift(graph: LayerGraph, bias: Parameter | None, norm: Norm, values
 
 
 def dead_channels(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> int:
-    """How many channels keep the base's weights because its BatchNorm, which the donor lacks, scales them to nothing."""
+    """How many channels keep the base's weights: its BatchNorm, which the donor lacks, scales them to nothing."""
     norm = foldable_norm(base, a)
     if norm is None or b.weight is None or foldable_norm(donor, b) is not None:
         return 0

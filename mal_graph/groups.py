@@ -233,13 +233,13 @@ def grouped(
         _, _, start, size = owners[i]
         for position, unit in enumerate(component[start : start + size].tolist()):
             entries[unit].append((i, position))
-    classes: dict[object, list[int]] = {}
+    classes: dict[tuple[tuple[int, ...], Fix | None], list[int]] = {}
     for unit, touched in enumerate(entries):
         if touched:
             signature = (tuple(i for i, _ in touched), reasons.get(unit))
             classes.setdefault(signature, []).append(unit)
     taken: dict[str, int] = {}
-    for (axes, fix), units in classes.items():  # type: ignore[misc, attr-defined]
+    for (axes, fix), units in classes.items():
         columns = np.array([[position for _, position in entries[unit]] for unit in units])
         # Units in the order of their first positions: the order a reader sees in the file.
         columns = columns[np.argsort(columns[:, 0], kind="stable")]

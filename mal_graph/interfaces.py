@@ -22,6 +22,10 @@ class Adapter(Protocol):
         """Write the graph's source with its edited weights to `path`, completely or not at all."""
         ...
 
+    def check(self, path: Path) -> Mapping[str, str]:
+        """Verdicts on a saved file by what was asked: "passed", or "failed: ..." with what was found."""
+        ...
+
 
 class Session(Protocol):
     """One graph made ready to run."""

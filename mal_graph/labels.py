@@ -224,7 +224,10 @@ class Wiring:
             if inside:
                 moved = reshaped_run(inside[0], label.shape, old, shape, new)
                 varying = spans(moved)
-                parts.append(moved)
+                if varying:
+                    parts.append(moved)
+                else:  # one unit, repeated: nothing would name it any more
+                    self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
             if fixes:
                 fixed.update({axis: fixes[0] for axis in new if shape[axis] > 1 and axis not in varying})
         return Label(shape, tuple(parts), fixed)
@@ -239,7 +242,9 @@ def runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[i
     found: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right, a, b = [], [], 1, 1
+        left: list[int] = []
+        right: list[int] = []
+        a = b = 1
         while True:
             if a <= b and i < len(old) and (a < b or not left):
                 a *= old[i]

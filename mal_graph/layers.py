@@ -172,10 +172,11 @@ def applied(
     if -1 in axes:  # a reshape mixed its axes: kept whole, in stored order
         axes = tuple(range(len(weight.shape)))
     contracted = weight_axes(row, slot, node, len(axes)) if row is not None else None
+    order: tuple[int | None, ...]
     if contracted is None:
         order = tuple(a for a in axes if a is not None and weight.shape[a] > 1)
     else:
-        order = (*(axes[a] for a in contracted), *(a for i, a in enumerate(axes) if i not in contracted))
+        order = (*[axes[a] for a in contracted], *[a for i, a in enumerate(axes) if i not in contracted])
     shape = tuple(1 if axis is None else weight.shape[axis] for axis in order)
     role = described.name if described.name != "x" else "value"
     return Parameter(weight.name, index, slot, role, described.draw or "shift", order, shape, described.pad)

@@ -102,7 +102,7 @@ class Profile:
                 tuple(self.statistics[i].tolist()),
             )
 
-        return sorted(range(len(self.layers)), key=key)  # type: ignore[arg-type, return-value]
+        return sorted(range(len(self.layers)), key=key)
 
     def position(self, i: int) -> float:
         """How deep layer i lies, from 0 to 1."""
@@ -209,6 +209,20 @@ def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[tuple[int, in
             [(slot if ordered else 0, place_of[origin[name]]) for slot, name in enumerate(names) if name in origin]
         )
     return places, reads
+
+
+def layer_edges(graph: LayerGraph, found: Sequence[Layer]) -> list[tuple[int, int]]:
+    """Which layer's output the next layer reads, joins seen through, as pairs of layer indices."""
+    places, reads = layer_network(graph)
+    index = {layer.start: i for i, layer in enumerate(found)}
+    behind: list[set[int]] = []  # the layers that each place's output comes from
+    edges: list[tuple[int, int]] = []
+    for start, sources in zip(places, reads, strict=True):
+        before = {i for _, place in sources for i in behind[place]}
+        if start in index:
+            edges += [(i, index[start]) for i in sorted(before)]
+        behind.append({index[start]} if start in index else before)
+    return edges
 
 
 def join_label(graph: LayerGraph, start: int) -> str:

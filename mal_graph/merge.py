@@ -181,9 +181,7 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     return result
 
 
-def blended(
-    a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam: float, pads: str
-) -> Array:
+def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam: float, pads: str) -> Array:
     """The merged values of one canonical tensor; entries that do not change are copied, not computed."""
     compute = np.float64 if a.dtype == np.float64 else np.float32
     mine = a.astype(compute)
@@ -222,7 +220,9 @@ def fading_entries(
     lone_column = ~outer(columns, shape)
     if pads == "literal":
         return lone_row | lone_column
-    in_statistic = [np.isin(np.arange(n), axis.statistic) & ~mask for n, axis, mask in zip(shape, axes, masks, strict=True)]
+    in_statistic = [
+        np.isin(np.arange(n), axis.statistic) & ~mask for n, axis, mask in zip(shape, axes, masks, strict=True)
+    ]
     if term.is_weight:
         in_statistic = [in_statistic[0], *[np.zeros(n, bool) for n in shape[1:]]]
     must_fade = ~outer([~flags for flags in in_statistic], shape)
@@ -237,8 +237,7 @@ def in_base_order(values: Array, axes: Sequence[AxisPair], orders: Orders, shape
         positions = matched_positions(axis, orders)
         assert positions is not None  # an alignment has every order
         spread = np.zeros((*values.shape[:place], shape[place], *values.shape[place + 1 :]), values.dtype)
-        where = (slice(None),) * place
-        spread[(*where, positions[0])] = values.take(positions[1], axis=place)
+        np.moveaxis(spread, place, 0)[positions[0]] = np.moveaxis(values, place, 0)[positions[1]]
         values = spread
     return values
 
@@ -262,5 +261,3 @@ def outer(masks: Sequence[Array], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     for place, mask in enumerate(masks):
         whole &= mask.reshape([-1 if place == i else 1 for i in range(len(shape))])
     return whole
-
-

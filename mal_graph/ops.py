@@ -6,6 +6,7 @@ Rules follow ONNX up to opset 26; sources per operator: the ONNX operator specif
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -301,7 +302,7 @@ def split(call: Call) -> list[Label]:
     label = call.label(0)
     axis = call.node.attribute("axis", 0) % len(label.shape)
     ends = np.cumsum([0, *[shape[axis] for shape in call.outputs]])
-    runs = [np.arange(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    runs = [np.arange(a, b) for a, b in pairwise(ends)]
     return [call.wiring.take(label, axis, run, call.name) for run in runs]
 
 
@@ -453,11 +454,43 @@ ROWS: Mapping[str, Row] = {
     ),
     # activations and other maps of one operand
     **dict.fromkeys(
-        """Relu LeakyRelu Elu Selu Celu Gelu Mish HardSwish Swish ThresholdedRelu Shrink Softsign Tanh Erf Sin Asin
-        Atan Sinh Asinh Atanh Tan Abs Neg Sign Sqrt Floor Ceil Round IsNaN IsInf""".split(),
+        [
+            "Relu",
+            "LeakyRelu",
+            "Elu",
+            "Selu",
+            "Celu",
+            "Gelu",
+            "Mish",
+            "HardSwish",
+            "Swish",
+            "ThresholdedRelu",
+            "Shrink",
+            "Softsign",
+            "Tanh",
+            "Erf",
+            "Sin",
+            "Asin",
+            "Atan",
+            "Sinh",
+            "Asinh",
+            "Atanh",
+            "Tan",
+            "Abs",
+            "Neg",
+            "Sign",
+            "Sqrt",
+            "Floor",
+            "Ceil",
+            "Round",
+            "IsNaN",
+            "IsInf",
+        ],
         _activation(),
     ),
-    **dict.fromkeys("HardSigmoid Exp Cos Cosh Acos Acosh Softplus Not Clip".split(), _activation("live")),
+    **dict.fromkeys(
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Acosh", "Softplus", "Not", "Clip"], _activation("live")
+    ),
     "Sigmoid": _activation("live", squashes=True),
     **dict.fromkeys(["Log", "Reciprocal"], _activation("unsafe")),
     **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True)),
@@ -479,8 +512,18 @@ ROWS: Mapping[str, Row] = {
         ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], Row(pool)
     ),
     **dict.fromkeys(
-        """ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
-        ReduceSumSquare""".split(),
+        [
+            "ReduceSum",
+            "ReduceMean",
+            "ReduceMax",
+            "ReduceMin",
+            "ReduceProd",
+            "ReduceL1",
+            "ReduceL2",
+            "ReduceLogSum",
+            "ReduceLogSumExp",
+            "ReduceSumSquare",
+        ],
         Row(reduce, slots=(X, setting("axes")), zero="unsafe"),
     ),
     # shape

@@ -260,13 +260,21 @@ def permuted_copy(graph: LayerGraph, groups: AxisGroups, seed: int = 0) -> tuple
         the copy; for each usable group of `groups` its order: copy unit `order[i]` is unit `i` of `graph`.
     """
     rng = np.random.default_rng(seed)
-    taken = {i: rng.permutation(groups.groups[i].units) for i in groups.usable()}  # copy[u] = graph[taken[u]]
+    taken = {i: shuffle(groups.groups[i].units, rng) for i in groups.usable()}  # copy[u] = graph[taken[u]]
     moved = permuted(stored(graph), [(groups.groups[i], order) for i, order in taken.items()])
     return graph.with_weights(moved), {i: np.argsort(order) for i, order in taken.items()}
 
 
+def shuffle(units: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of two units or more, not the identity."""
+    while True:
+        order = rng.permutation(units)
+        if (order != np.arange(units)).any():
+            return order
+
+
 def narrower(graph: LayerGraph, groups: AxisGroups, seed: int = 0, share: float = 0.25) -> tuple[LayerGraph, Orders]:
-    """A copy that lacks `share` of the units of every usable group (at least one, never all), the rest shuffled.
+    """A copy that lacks `share` of the units of every usable group (at least one, two stay), the rest shuffled.
 
     It is a network of its own with narrower weights, which computes what `graph` computes without those units.
     Depthwise `group` attributes follow; a Reshape, Split or Slice that names a hidden width does not.
@@ -278,8 +286,8 @@ def narrower(graph: LayerGraph, groups: AxisGroups, seed: int = 0, share: float 
     values, orders, gone = stored(graph), {}, {}
     for i in groups.usable():
         group = groups.groups[i]
-        lost = min(group.units - 1, max(1, round(share * group.units)))
-        taken = rng.permutation(group.units)  # slot u of the copy holds unit taken[u]; the last slots are cut off
+        lost = min(group.units - 2, max(1, round(share * group.units)))
+        taken = shuffle(group.units, rng)  # slot u of the copy holds unit taken[u]; the last slots are cut off
         values = {**values, **permuted(values, [(group, taken)])}
         orders[i] = np.where(np.argsort(taken) < group.units - lost, np.argsort(taken), -1)
         for member in group.members:
@@ -307,7 +315,7 @@ def wider(
     for i in groups.usable():
         group = groups.groups[i]
         extra = max(1, round(share * group.units))
-        taken = rng.permutation(group.units)
+        taken = shuffle(group.units, rng)
         values = {**values, **permuted(values, [(group, taken)])}
         # The new units stand behind slot `at`, so that the slots after it move up.
         at = int(rng.integers(group.units))

@@ -390,6 +390,11 @@ def test_an_attribute_without_type_or_function_is_refused(path: Path) -> None:
     assert "takes 'k' from a function that it is not in" in refusal(path, model_of(node))
 
 
+def test_control_characters_in_names_do_not_reach_the_terminal(path: Path) -> None:
+    message = refusal(path, model_of(helper.make_node("Re\n\x1b[31mlu", ["x"], ["y"])))
+    assert "(Re??[31mlu)" in message
+
+
 def test_operators_of_other_domains_load(path: Path) -> None:
     for domain in ("my", "never.declared"):
         graph = loaded(path, model_of(helper.make_node("Strange", ["x"], ["y"], domain=domain, knob=3)))

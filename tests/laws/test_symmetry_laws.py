@@ -9,13 +9,13 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, narrower, permuted_copy, renamed_copy, run, stored, wider
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph import ops, registry
 from mal_graph.groups import axis_groups
 from mal_graph.ops import ROWS, Row
-from mal_graph.prove import permuted, prove
+from mal_graph.prove import prove
 
 EXACT = 1e-9
 
@@ -39,10 +39,6 @@ def depthwise(times):
 
 def conv_transpose(net, x, c, s):
     return net.op("ConvTranspose", x, net.weight(c, 3, 2, 2), net.weight(3, scale=0.3), strides=[2, 2]), 3, 2 * s
-
-
-def depthwise_transpose(net, x, c, s):
-    return net.op("ConvTranspose", x, net.weight(c, 2, 2, 2), net.weight(2 * c, scale=0.3), group=c), 2 * c, s + 1
 
 
 def concat_branch(net, x, c, s):
@@ -140,7 +136,6 @@ STEPS = {
     "depthwise x2": depthwise(2),
     "grouped": keep(lambda net, x, c, s: net.conv(x, c, c, group=2) if c % 2 == 0 else x),
     "conv transpose": conv_transpose,
-    "depthwise transpose": depthwise_transpose,
     "residual": keep(lambda net, x, c, s: net.op("Add", x, net.conv(x, c, c))),
     "concat": concat_branch,
     "concat self": lambda net, x, c, s: (net.op("Concat", x, x, axis=1), 2 * c, s),
@@ -166,7 +161,6 @@ STEPS = {
     "channel mean": keep(lambda net, x, c, s: net.op("Sub", x, net.op("ReduceMean", x, net.constant([1]), keepdims=1))),
     "positions": keep(mixed_positions),
     "cumulative": keep(lambda net, x, c, s: net.op("CumSum", x, net.constant(1))),
-    "window": keep(lambda net, x, c, s: net.op("LRN", x, size=3)),
 }
 
 
@@ -235,18 +229,40 @@ def test_permuting_keeps_the_outputs_around_each_operator(step, head):
     assert moved_outputs(graph, axis_groups(graph)) <= EXACT
 
 
-@pytest.mark.parametrize("op", ["CumSum", "LRN"])
-def test_the_law_fails_for_a_wrong_operator_row(op):
+@pytest.mark.parametrize("times", [1, 2])
+def test_permuting_keeps_the_outputs_around_a_depthwise_transposed_convolution(times):
+    """Judged in float32: onnx.reference cannot run it."""
+    net = Net(0)
+    x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 4)
+    x = net.op("ConvTranspose", x, net.weight(4, times, 2, 2), net.weight(4 * times), group=4, strides=[2, 2])
+    graph = net.graph(net.op("GlobalAveragePool", net.op("Tanh", net.conv(net.op("Relu", x), 4 * times, 3))))
+    groups = axis_groups(graph)
+    shuffled, _ = permuted_copy(graph, groups)
+    inputs = inputs_of(graph)
+    found, expected = run(shuffled, inputs, "onnxruntime"), run(graph, inputs, "onnxruntime")
+    assert [groups.groups[i].units for i in groups.usable()] == [4]
+    assert deviation(found, expected) <= 1e-6
+
+
+@pytest.mark.parametrize(("op", "attributes"), [("CumSum", {}), ("LRN", {"size": 3, "alpha": 1.0})])
+def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
+    net = Net(0)
+    x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
+    x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
+    graph = net.graph(net.conv(x, 6, 2))
     wrong = {**ROWS, op: Row(ops.unary)}
-    graph = network(["conv", {"CumSum": "cumulative", "LRN": "window"}[op]], "flatten", "gemm", 1)
-    assert moved_outputs(graph, axis_groups(graph, table=wrong)) > 1e-3
+    assert not axis_groups(graph).usable()
+    shuffled, _ = permuted_copy(graph, axis_groups(graph, table=wrong))
+    inputs = inputs_of(graph)
+    assert deviation(run(shuffled, inputs, "onnxruntime"), run(graph, inputs, "onnxruntime")) > 1e-2
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(networks)
 def test_a_proof_accepts_no_group_that_moves_the_outputs(graph):
-    """With CumSum, LRN and Flatten misread, whatever the proof lets through still keeps the function."""
-    wrong = {**ROWS, "CumSum": Row(ops.unary), "LRN": Row(ops.unary)}
+    """With CumSum and Slice misread, whatever the proof lets through still keeps the function."""
+    first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
+    wrong = {**ROWS, "CumSum": Row(ops.unary), "Slice": first}
     proven = prove(graph, axis_groups(graph, table=wrong), table=wrong)
     usable = [replace(g, state="pinned") if g.state != "proven" else g for g in proven.groups]
     assert moved_outputs(graph, replace(proven, groups=tuple(usable))) <= EXACT
@@ -274,11 +290,9 @@ def test_the_planted_orders_of_a_donor_lead_back_to_the_base(steps, head, kind, 
             rows, columns = [np.arange(values.shape[axis])], [np.arange(theirs.shape[axis])]
             pairs = [(i, member) for i, member in groups.on_axis.get((tensor, axis), ()) if i in orders]
             if pairs:
-                partners = {i: m for i, m in found.on_axis[tensor, axis]}
-                held = orders[pairs[0][0]] >= 0
+                partners = dict(found.on_axis[tensor, axis])
                 rows = [m.positions[orders[i] >= 0].ravel() for i, m in pairs]
                 columns = [partners[i].positions[orders[i][orders[i] >= 0]].ravel() for i, _ in pairs]
-                assert held.sum() >= 1
             mine = mine.take(np.concatenate(rows), axis)
             theirs = theirs.take(np.concatenate(columns), axis)
         assert np.array_equal(mine, theirs), tensor
@@ -388,7 +402,9 @@ def tiny_shuffle(net):
 def tiny_tied(net):
     w = net.weight(3, 3)
     x = net.op("MatMul", net.input("x", ("N", 1)), net.weight(1, 3))
-    return net.op("MatMul", net.op("Tanh", net.op("MatMul", net.op("Tanh", net.op("MatMul", x, w)), w)), net.weight(3, 1))
+    return net.op(
+        "MatMul", net.op("Tanh", net.op("MatMul", net.op("Tanh", net.op("MatMul", x, w)), w)), net.weight(3, 1)
+    )
 
 
 def tiny_layer_norm(net):
@@ -402,45 +418,54 @@ def tiny_softmax_gate(net):
     return net.op("MatMul", net.op("Mul", y, net.op("Tanh", net.op("MatMul", x, net.weight(2, 3)))), net.weight(3, 1))
 
 
-TINY = [tiny_mlp, tiny_residual, tiny_depthwise, tiny_norm, tiny_concat, tiny_flatten, tiny_flip, tiny_split]
+TINY = [tiny_mlp, tiny_residual, tiny_depthwise, tiny_norm, tiny_concat, tiny_flatten, tiny_split]
 TINY += [tiny_shuffle, tiny_tied, tiny_layer_norm, tiny_softmax_gate]
 
 
-@pytest.mark.parametrize("build", TINY, ids=lambda build: build.__name__)
-def test_the_groups_are_all_the_permutations_that_keep_the_function(build):
-    """Every tuple of permutations, one per weight axis, is tried by running the network: 100 to 12,000 of them."""
-    net = Net(3)
-    graph = net.graph(build(net))
-    groups = axis_groups(graph)
+def keeping(graph):
+    """Every tuple of permutations, one per weight axis, that keeps the function - found by running them all."""
     inputs, weights = inputs_of(graph), stored(graph)
     session = registry.runner().open(graph, variable=list(weights))
     (expected,) = session.run(inputs, weights).values()
     places = [(name, axis) for name, w in weights.items() for axis, size in enumerate(w.shape) if size > 1]
-    keeping = set()
+    found = set()
     for orders in product(*(permutations(range(weights[name].shape[axis])) for name, axis in places)):
         changed = dict(weights)
         for (name, axis), order in zip(places, orders, strict=True):
             changed[name] = changed[name].take(order, axis)
-        (found,) = session.run(inputs, changed).values()
-        if np.allclose(found, expected, rtol=1e-4, atol=1e-5):
-            keeping.add(orders)
-    assert keeping == generated(groups, places, weights)
-    assert len(keeping) > 1
+        (outputs,) = session.run(inputs, changed).values()
+        if np.allclose(outputs, expected, rtol=1e-4, atol=1e-5):
+            found.add(orders)
+    return found, places, weights
+
+
+@pytest.mark.parametrize("build", TINY, ids=lambda build: build.__name__)
+def test_the_groups_are_all_the_permutations_that_keep_the_function(build):
+    net = Net(3)
+    graph = net.graph(build(net))
+    found, places, weights = keeping(graph)
+    assert found == generated(axis_groups(graph), places, weights)
+    assert len(found) > 1
+
+
+def test_the_groups_of_a_flip_are_the_exchanges_of_whole_pairs():
+    """The two sides of a single pair could trade places too; a group has no form for that, and does not claim it."""
+    net = Net(3)
+    graph = net.graph(tiny_flip(net))
+    found, places, weights = keeping(graph)
+    pairs = generated(axis_groups(graph), places, weights)
+    assert len(pairs) == 2
+    assert pairs < found
 
 
 def generated(groups, places, weights):
     """All tuples of permutations that the groups allow."""
-    found = set()
     usable = [groups.groups[i] for i in groups.usable()]
-    marks = {name: np.arange(w.size).reshape(w.shape) for name, w in weights.items()}
+    found = set()
     for choice in product(*(permutations(range(group.units)) for group in usable)):
-        moved = {**marks, **permuted(marks, list(zip(usable, map(np.array, choice), strict=True)))}
-        orders = []
-        for name, axis in places:
-            first = moved[name].take([0], axis) if marks[name].ndim == 1 else moved[name]
-            line = np.sort(np.moveaxis(moved[name], axis, 0).reshape(marks[name].shape[axis], -1), axis=1)[:, 0]
-            start = np.sort(np.moveaxis(marks[name], axis, 0).reshape(marks[name].shape[axis], -1), axis=1)[:, 0]
-            assert first.size
-            orders.append(tuple(int(np.flatnonzero(start == value)[0]) for value in line))
-        found.add(tuple(orders))
+        orders = {(name, axis): np.arange(weights[name].shape[axis]) for name, axis in places}
+        for group, order in zip(usable, choice, strict=True):
+            for member in group.members:
+                orders[member.tensor, member.axis][member.positions] = member.positions[list(order)]
+        found.add(tuple(tuple(orders[place].tolist()) for place in places))
     return found

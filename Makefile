@@ -1,0 +1,47 @@
+# Every target works on a fresh machine with python3.11 and make: it builds its own virtual environment.
+
+PYTHON ?= python3.11
+DEMO := .venv-demo
+TEST := .venv-test
+TORCH := .venv-torch
+EXAMPLE := examples/01_first_merge
+SOURCES := pyproject.toml
+
+.PHONY: demo test test-torch lint clean
+
+demo: $(DEMO)/ready
+	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
+	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/cnn_a.onnx $(EXAMPLE)/cnn_b.onnx -o $(DEMO)/cnn.onnx --data $(EXAMPLE)/data.npz --force
+	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx -o $(DEMO)/mlp.onnx --data $(EXAMPLE)/data.npz --force
+	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx -o $(DEMO)/twin.onnx --data $(EXAMPLE)/data.npz --force
+
+test: $(TEST)/ready
+	$(TEST)/bin/python -m pytest -m "not torch"
+
+test-torch: $(TORCH)/ready
+	$(TORCH)/bin/python -m pytest
+
+lint: $(TORCH)/ready
+	$(TORCH)/bin/ruff format --check .
+	$(TORCH)/bin/ruff check .
+	$(TORCH)/bin/mypy
+
+$(DEMO)/ready: $(SOURCES)
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet -e .
+	touch $@
+
+$(TEST)/ready: $(SOURCES)
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python -m pip install --quiet -e ".[test]"
+	touch $@
+
+# torch is pinned in the test requirements alone; any version from 2.13 on may be used with the package.
+$(TORCH)/ready: $(SOURCES) tests/requirements-torch.txt
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet -r tests/requirements-torch.txt
+	$(TORCH)/bin/python -m pip install --quiet -e ".[dev,fast,torch]"
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) $(TORCH)

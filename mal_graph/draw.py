@@ -1,0 +1,54 @@
+"""A match as a diagram: both models side by side, matched layers joined."""
+
+from collections.abc import Iterator
+
+from mal_graph.graph import LayerGraph
+from mal_graph.layers import Layer
+from mal_graph.match import Match, layer_edges
+
+
+def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
+    """The match as a Mermaid flowchart."""
+    lines = ["flowchart LR"]
+    for side, graph, layers in (("b", base, match.base), ("d", donor, match.donor)):
+        title = "base" if side == "b" else "donor"
+        lines.append(f'  subgraph {side}["{title}: {mermaid_text(graph.name)}"]')
+        lines.append("    direction TB")
+        lines += [f'    {side}{i}["{mermaid_text(caption(layer))}"]' for i, layer in enumerate(layers)]
+        lines += [f"    {side}{i} --> {side}{j}" for i, j in layer_edges(graph, layers)]
+        lines.append("  end")
+    lines += [f'  b{p.base} -. "{p.score:.2f} {p.relation}" .- d{p.donor}' for p in match.pairs]
+    return "\n".join(lines)
+
+
+def dot(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
+    """The match as a Graphviz graph."""
+    lines = ["digraph match {", "  rankdir=TB;", '  node [shape=box, fontname="sans-serif"];']
+    for side, graph, layers in (("b", base, match.base), ("d", donor, match.donor)):
+        title = "base" if side == "b" else "donor"
+        lines += [f"  subgraph cluster_{side} {{", f'    label="{title}: {dot_text(graph.name)}";']
+        lines += [f'    {side}{i} [label="{dot_text(caption(layer))}"];' for i, layer in enumerate(layers)]
+        lines += [f"    {side}{i} -> {side}{j};" for i, j in layer_edges(graph, layers)]
+        lines.append("  }")
+    lines += [
+        f'  b{p.base} -> d{p.donor} [dir=none, style=dashed, constraint=false, label="{p.score:.2f}"];'
+        for p in match.pairs
+    ]
+    return "\n".join([*lines, "}"])
+
+
+def caption(layer: Layer) -> str:
+    into, out = layer.widths
+    return f"{layer.name} | {layer.kind} {into} to {out}"
+
+
+def mermaid_text(text: str) -> str:
+    return "".join(escaped(text, {'"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "\n": " "}))
+
+
+def dot_text(text: str) -> str:
+    return "".join(escaped(text, {'"': '\\"', "\\": "\\\\", "\n": " "}))
+
+
+def escaped(text: str, table: dict[str, str]) -> Iterator[str]:
+    return (table.get(letter, letter) for letter in text)

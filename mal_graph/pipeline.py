@@ -1,0 +1,416 @@
+"""The main job, end to end: base and donors in, one merged model and an honest account of it out."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from mal_graph import registry
+from mal_graph.align import (
+    Alignment,
+    align,
+    as_permutation,
+    identity_alignment,
+    random_alignment,
+)
+from mal_graph.correspond import Correspondence, correspondence
+from mal_graph.errors import MatchError, RunError, UsageError
+from mal_graph.evaluate import Scores, ensemble, labels_in, predict, score
+from mal_graph.forms import terms_of
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.groups import AxisGroups, axis_groups
+from mal_graph.interfaces import Runner
+from mal_graph.layers import Layer
+from mal_graph.match import Match, match_layers
+from mal_graph.merge import Plan, check, merge, plan
+from mal_graph.probe import probe
+from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
+from mal_graph.rewrite import with_bias_slots
+
+Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
+Strategy = Callable[[Correspondence], Alignment]
+Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to merge; the names are those of the command line.
+
+    Attributes:
+        lam: merging factor, 0 is the base.
+        pads: "keep", "fade" or "literal" (see `merge`).
+        layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
+        matches: pairs of layer names that replace the matching, for a single donor.
+        assume_ordered: merge frozen axes in stored order.
+        proof: whether groups are proved; without it they are used unproven.
+        seed: of every random draw.
+        inputs, input_shapes: for the probe runs.
+    """
+
+    lam: float = 0.3
+    pads: str = "keep"
+    layers: str | None = None
+    matches: tuple[tuple[str, str], ...] | None = None
+    assume_ordered: bool = False
+    proof: bool = True
+    seed: int = 0
+    inputs: Mapping[str, Array] | None = None
+    input_shapes: Mapping[str, Sequence[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One donor merged into what was there before.
+
+    Attributes:
+        donor: the donor.
+        match: layers of the model so far and of the donor.
+        groups, donor_groups: the axis groups of both.
+        plan: what was done.
+        missing: what the donor holds that the base has no slot for, by index of the pair of layers.
+        self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
+    """
+
+    donor: LayerGraph
+    match: Match
+    groups: AxisGroups
+    donor_groups: AxisGroups
+    plan: Plan
+    missing: Mapping[int, list[str]]
+    self_check: float | None
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The result of `assemble`.
+
+    Attributes:
+        graph: the merged model.
+        base: the base as given.
+        merged: one entry per donor, in order.
+        shares: how much of the result each model contributes where everything is matched, base first.
+        checks: what was checked of the result, with "passed" or what was found.
+        scores: the arms, where data was given.
+    """
+
+    graph: LayerGraph
+    base: LayerGraph
+    merged: tuple[Merged, ...]
+    shares: tuple[float, ...]
+    checks: Mapping[str, str]
+    scores: tuple[Scores, ...] = ()
+    options: Options = field(default_factory=Options)
+
+    @property
+    def passed(self) -> bool:
+        return all(verdict == "passed" or verdict.startswith("not ") for verdict in self.checks.values())
+
+
+def load(model: object) -> LayerGraph:
+    """The layer graph of a model: the path of an ONNX file. Raises FileError or UnsupportedModel."""
+    return registry.adapter_for(model).load(model)
+
+
+def save(graph: LayerGraph, path: str | Path) -> None:
+    """Write a graph where its source's adapter can, completely or not at all. Raises FileError."""
+    registry.adapter_for(str(path)).save(graph, Path(path))
+
+
+def write(assembly: Assembly, path: str | Path) -> Assembly:
+    """Save a result and check the file as a stranger would: the format's checker, then the runtime.
+
+    Raises:
+        RunError: the result is not finite, so nothing was written.
+    """
+    if assembly.checks["finite"] != "passed":
+        raise RunError(f"the merged model was not written: {assembly.checks['finite']}; try a smaller --lambda")
+    save(assembly.graph, path)
+    checks = registry.adapter_for(str(path)).check(Path(path))
+    return replace(assembly, checks={**assembly.checks, **checks})
+
+
+def assemble(
+    base: LayerGraph,
+    donors: LayerGraph | Sequence[LayerGraph],
+    *,
+    data: Mapping[str, Array] | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    **options: object,
+) -> Assembly:
+    """Merge donors into a base, one after the other: W <- (1 - lam) W + lam B.
+
+    Args:
+        base: gives the graph, the signature and the names.
+        donors: each is matched with and aligned to the result so far.
+        data: inputs and `labels`; scores of every arm are then measured.
+        options: fields of `Options`.
+
+    Raises:
+        MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
+        UsageError: an option makes no sense.
+    """
+    settings = Options(**options)  # type: ignore[arg-type]
+    found = [donors] if isinstance(donors, LayerGraph) else list(donors)
+    if not found:
+        raise UsageError("no donor given: name at least one model to merge into the base")
+    check(settings.lam, settings.pads)
+    if settings.matches is not None and len(found) > 1:
+        raise UsageError("a pair list belongs to one donor: merge the donors one by one")
+    report = progress or (lambda what, done, total: None)
+    runner = runner or registry.runner()
+    for donor in found:
+        check_inputs(base, donor)
+    known: Known = []
+    current, steps = base, []
+    for donor in found:
+        step, current = merged_into(current, donor, settings, runner, report, known)
+        steps.append(step)
+    result = base if settings.lam == 0.0 else current
+    checks = {
+        "finite": finite_on_probe(result, steps[0].groups, runner),
+        "self_check": self_check_verdict(steps),
+    }
+    arms: tuple[Scores, ...] = ()
+    if data is not None:
+        arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
+    return Assembly(result, base, tuple(steps), shares(settings.lam, len(found)), checks, arms, settings)
+
+
+def merged_into(
+    base: LayerGraph,
+    donor: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+) -> tuple[Merged, LayerGraph]:
+    """Merge one donor: match, prove, align, plan, check, merge."""
+    match = match_layers(base, donor, options.matches)
+    base, match = with_bias_slots(base, donor, match)
+    selected = None if options.layers is None else selected_layers(match.base, options.layers)
+    groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
+    donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
+    terms, missing = terms_of(base, donor, match)
+    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    progress(f"aligning {donor.name}", 0, 1)
+    planned = plan(base, match, align(found), options.lam, pads=options.pads, layers=selected)
+    progress(f"aligning {donor.name}", 1, 1)
+    if not planned.steps:
+        reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
+        raise MatchError(
+            f"nothing of {donor.name} can be merged into {base.name}: {'; '.join(reasons[:3])}"
+            f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
+            "choose other layers, or --assume-ordered if the models have a common ancestor"
+        )
+    moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
+    return Merged(donor, match, groups, donor_groups, planned, missing, moved), merge(planned)
+
+
+def proven_groups(
+    graph: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Callable[[int, int], None],
+    known: Known,
+) -> AxisGroups:
+    """The groups of a graph, proved unless the user said otherwise; a graph of the same nodes is not proved twice."""
+    for nodes, groups in known:
+        if nodes is graph.nodes:
+            return groups
+    probed = probe(
+        graph,
+        runner,
+        inputs=renamed(graph, options.inputs),
+        input_shapes=renamed(graph, options.input_shapes),
+        seed=options.seed,
+    )
+    groups = axis_groups(graph, probed)
+    if options.proof:
+        groups = prove(graph, groups, runner, seed=options.seed, progress=progress)
+    known.append((graph.nodes, groups))
+    return groups
+
+
+def renamed(graph: LayerGraph, given: Mapping[str, T] | None) -> dict[str, T] | None:
+    """What was given for the base's inputs, for a donor whose inputs have other names."""
+    if given is None:
+        return None
+    names = [value.name for value in graph.inputs]
+    if set(given) <= set(names) or len(given) != len(names):
+        return dict(given)
+    return dict(zip(names, given.values(), strict=True))
+
+
+def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runner: Runner, seed: int) -> float:
+    """How much a calibrated copy of the donor moves when its units are put in the orders that were used.
+
+    Each order is completed to a permutation of its group; a group with several orders takes one per run.
+    """
+    waiting: dict[int, list[Array]] = {}
+    for pair, order in zip(alignment.found.pairs, alignment.orders, strict=True):
+        full = as_permutation(order, groups.groups[pair.donor].units)
+        waiting.setdefault(pair.donor, []).append(full)
+    if not waiting:
+        return 0.0
+    trial: Trial = open_trial(donor, groups, runner, seed=seed)
+    worst = 0.0
+    for turn in range(max(len(orders) for orders in waiting.values())):
+        moves = [(groups.groups[g], orders[min(turn, len(orders) - 1)]) for g, orders in waiting.items()]
+        worst = max(worst, trial.deviation(permuted(trial.weights, moves)))
+    return worst
+
+
+def self_check_verdict(steps: Sequence[Merged]) -> str:
+    moved = [step.self_check for step in steps]
+    if any(value is None for value in moved):
+        return "not run: the groups are unproven (--no-prove)"
+    worst = max(value for value in moved if value is not None)
+    return "passed" if worst <= 10 * ACCEPT else f"failed: the donor's outputs move by {worst:.1e}"
+
+
+def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
+    outputs = runner.open(graph).run(groups.probed.inputs)
+    bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    return "passed" if not bad else f"failed: output {bad[0]!r} is not finite on the probe inputs"
+
+
+def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
+    """Raise MatchError unless the donor takes what the base takes."""
+    hint = "merge models that take the same inputs"
+    if len(base.inputs) != len(donor.inputs):
+        raise MatchError(
+            f"the inputs of {donor.name} do not fit {base.name}: it has {len(donor.inputs)} "
+            f"({listed(donor.inputs)}), the base {len(base.inputs)} ({listed(base.inputs)}); {hint}"
+        )
+    for a, b in zip(base.inputs, donor.inputs, strict=True):
+        if a.dtype != b.dtype or not shapes_fit(a.shape, b.shape):
+            raise MatchError(
+                f"the inputs of {donor.name} do not fit {base.name}: it takes {described(b)}, "
+                f"the base {described(a)}; {hint}"
+            )
+
+
+def shapes_fit(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:
+    """Whether two declared shapes allow the same arrays, the first axis (the batch) left aside."""
+    if a is None or b is None:
+        return True
+    if len(a) != len(b):
+        return False
+    return all(x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(a[1:], b[1:], strict=True))
+
+
+def described(value: Value) -> str:
+    return f"{value.name!r} ({value.dtype}, shape {list(value.shape) if value.shape is not None else 'unknown'})"
+
+
+def listed(values: Sequence[Value]) -> str:
+    return ", ".join(map(described, values)) or "none"
+
+
+def selected_layers(found: Sequence[Layer], selector: str) -> list[int]:
+    """The layers a selector names: a pattern, an index range "0:5" (half-open) or depth fractions "0%:50%".
+
+    Raises:
+        UsageError: it is malformed or selects nothing.
+    """
+    chosen = [i for i, layer in enumerate(found) if selects(selector, i, layer, found)]
+    if not chosen:
+        names = ", ".join(layer.name for layer in found[:3])
+        raise UsageError(
+            f"the selector {selector!r} selects none of {len(found)} layers ({names}, ...): give a name pattern, "
+            "an index range such as 0:5 or depths such as 0%:50%"
+        )
+    return chosen
+
+
+def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> bool:
+    start, colon, end = selector.partition(":")
+    if colon and all(bound.rstrip("%").replace(".", "", 1).isdigit() or not bound for bound in (start, end)):
+        if start.endswith("%") or end.endswith("%"):
+            deepest = max(other.depth for other in found) + 1
+            depth = 100 * layer.depth / deepest
+            return float(start.rstrip("%") or 0) <= depth < float(end.rstrip("%") or 100)
+        if "." not in selector:
+            return int(start or 0) <= index < int(end or len(found))
+    return fnmatchcase(layer.name, selector)
+
+
+def shares(lam: float, donors: int) -> tuple[float, ...]:
+    """What each model contributes after W <- (1 - lam) W + lam B, base first."""
+    return ((1 - lam) ** donors, *(lam * (1 - lam) ** (donors - 1 - i) for i in range(donors)))
+
+
+# --- the arms of a comparison -----------------------------------------------------------------------------------
+
+
+def scored_arms(
+    base: LayerGraph,
+    donors: Sequence[LayerGraph],
+    steps: Sequence[Merged],
+    result: LayerGraph,
+    options: Options,
+    data: Mapping[str, Array],
+    runner: Runner,
+    progress: Progress,
+) -> Iterable[Scores]:
+    """Scores of the merged model beside every control that uses the same data: none."""
+    labels = labels_in(data)
+    models: dict[str, Callable[[], LayerGraph]] = {"base": lambda: base}
+    for index, donor in enumerate(donors):
+        models["donor" if len(donors) == 1 else f"donor {index + 1}"] = partial(identity, donor)
+    models["merged"] = lambda: result
+    models["plain average"] = lambda: rebuilt(base, steps, options, identity_alignment)
+    models["random permutation"] = lambda: rebuilt(base, steps, options, partial(random_alignment, seed=options.seed))
+    models["random donor"] = lambda: rebuilt(base, steps, options, align, shuffle=True)
+    members = []
+    for done, (arm, build) in enumerate(models.items()):
+        prediction = predict(build(), data, runner=runner)
+        if arm == "base" or arm.startswith("donor"):
+            members.append(prediction)
+        yield score(prediction, labels, arm)
+        progress("scoring the arms", done + 1, len(models) + 1)
+    yield score(ensemble(members), labels, "ensemble")
+    progress("scoring the arms", len(models) + 1, len(models) + 1)
+
+
+def identity(graph: LayerGraph) -> LayerGraph:
+    return graph
+
+
+def rebuilt(
+    base: LayerGraph, steps: Sequence[Merged], options: Options, strategy: Strategy, shuffle: bool = False
+) -> LayerGraph:
+    """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
+    current = base
+    for step in steps:
+        donor = shuffled(step.donor, options.seed) if shuffle else step.donor
+        current, match = with_bias_slots(current, donor, step.match)
+        terms, _ = terms_of(current, donor, match)
+        found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
+        selected = {match.pairs[index].base for index in step.plan.merged_layers}
+        current = merge(plan(current, match, strategy(found), options.lam, pads=options.pads, layers=selected))
+    return current
+
+
+def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:
+    """The graph with the entries of every float tensor in random order: the control "random donor"."""
+    floats = [w for w in graph.weights.values() if w.is_float and not w.scope and w.size > 1]
+    return graph.with_weights(
+        [replace(weight, read=partial(shuffled_values, weight, (seed, i))) for i, weight in enumerate(floats)]
+    )
+
+
+def shuffled_values(weight: Weight, seed: tuple[int, int]) -> Array:
+    values = weight.read()
+    order = np.random.default_rng(seed).permutation(values.size)
+    shuffled_copy: Array = values.ravel()[order].reshape(values.shape)
+    return shuffled_copy
+
+
+__all__ = ["Assembly", "Merged", "Options", "assemble", "load", "save", "write"]

@@ -1,0 +1,379 @@
+"""What was found and done, as JSON and as tables for a terminal.
+
+The JSON forms are pydantic models, one per command, each with a `schema` field that changes when a key does.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from mal_graph.evaluate import Scores
+from mal_graph.graph import LayerGraph, Value
+from mal_graph.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
+from mal_graph.layers import Layer, layers
+from mal_graph.match import Match
+from mal_graph.pipeline import Assembly, Merged
+
+
+class Document(BaseModel):
+    """A JSON document; its first key names its form and version."""
+
+    model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="null")
+
+    def json_text(self) -> str:
+        return self.model_dump_json(indent=2, by_alias=True, exclude_none=True)
+
+
+class MemberForm(BaseModel):
+    tensor: str
+    axis: int
+    role: str
+    positions: list[list[int]] | None = None
+
+
+class GroupForm(BaseModel):
+    name: str
+    units: int
+    state: str
+    reason: str
+    inside: tuple[str, int] | None
+    members: list[MemberForm]
+    deviation: float | None = None
+    control: float | None = None
+    inert: list[str] | None = None
+
+
+class LayerForm(BaseModel):
+    name: str
+    kind: str
+    weights: list[str]
+    in_group: str | list[str] | None
+    out_group: str | list[str] | None
+    depth: int
+
+
+class InspectForm(Document):
+    """JSON of `mal-graph inspect`."""
+
+    schema_: str = Field("mal-graph/inspect/1", alias="schema")
+    model: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    opsets: dict[str, int]
+    parameters: int
+    coverage: float
+    coverage_full: float
+    layers: list[LayerForm]
+    groups: list[GroupForm]
+    unknown_ops: dict[str, dict[str, Any]]
+
+
+class PairForm(BaseModel):
+    base: str
+    donor: str
+    score: float
+    reason: str
+    widths: dict[str, tuple[int, int]]
+    relation: str
+
+
+class UnmatchedForm(BaseModel):
+    layer: str
+    reason: str
+
+
+class MatchForm(Document):
+    """JSON of `mal-graph match`; `assemble --matches` reads its pairs."""
+
+    schema_: str = Field("mal-graph/match/1", alias="schema")
+    base: str
+    donor: str
+    pairs: list[PairForm]
+    unmatched_base: list[UnmatchedForm]
+    unmatched_donor: list[UnmatchedForm]
+    matched_parameters: int
+
+
+class MergedForm(BaseModel):
+    base: str
+    donor: str
+    relation: str
+    model: str
+    matched: float
+    dropped: list[str] = []
+    missing: list[str] = []
+
+
+class AlignedForm(BaseModel):
+    donor: str
+    base_group: str
+    donor_group: str
+    units: tuple[int, int]
+    assigned: int
+    value: float
+    random: float
+
+
+class ScoreForm(BaseModel):
+    arm: str
+    loss: float
+    metric: float
+    metric_name: str
+    samples: int
+
+
+class AssembleForm(Document):
+    """JSON of `mal-graph assemble`."""
+
+    schema_: str = Field("mal-graph/assemble/1", alias="schema")
+    base: str
+    donors: list[str]
+    lambda_: float = Field(alias="lambda")
+    pads: str
+    merged: list[MergedForm]
+    skipped: list[UnmatchedForm]
+    merged_parameters: int
+    shares: list[float]
+    alignment: list[AlignedForm]
+    objective: list[float]
+    peak_bytes: int
+    checks: dict[str, str]
+    scores: list[ScoreForm]
+    output: str | None = None
+    sha256: dict[str, str] = {}
+
+
+class EvaluateForm(Document):
+    """JSON of `mal-graph evaluate`."""
+
+    schema_: str = Field("mal-graph/evaluate/1", alias="schema")
+    scores: list[ScoreForm]
+
+
+# --- coverage ---------------------------------------------------------------------------------------------------
+
+
+def coverage(graph: LayerGraph, groups: AxisGroups) -> tuple[int, float, float]:
+    """How much of a model the groups speak of.
+
+    Returns:
+        the number of float parameters, the share with at least one proven axis, and the share of which every axis is
+        proven or pinned; both counted by positions, an axis of length 1 being neither.
+    """
+    tensors = dict.fromkeys(parameter.tensor for parameter in groups.parameters)
+    total, some, full = 0, 0.0, 0.0
+    for name in tensors:
+        weight = graph.weights[name]
+        size = weight.size
+        total += size
+        shares = [axis_shares(groups, name, axis, n) for axis, n in enumerate(weight.shape) if n > 1]
+        some += size * (1 - float(np.prod([1 - proven for proven, _ in shares])))
+        full += size * float(np.prod([settled for _, settled in shares]))
+    return (total, some / total, full / total) if total else (0, 0.0, 0.0)
+
+
+def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[float, float]:
+    """The shares of an axis that are proven, and that are proven or pinned."""
+    counts = dict.fromkeys((PROVEN, PINNED), 0)
+    for index, member in groups.on_axis.get((tensor, axis), ()):
+        state = groups.groups[index].state
+        if state in counts:
+            counts[state] += member.positions.size
+    return counts[PROVEN] / size, sum(counts.values()) / size
+
+
+# --- forms ------------------------------------------------------------------------------------------------------
+
+
+def inspect_form(graph: LayerGraph, groups: AxisGroups) -> InspectForm:
+    total, some, full = coverage(graph, groups)
+    found = layers(graph)
+    listed = [weight for weight in graph.weights.values() if weight.is_float]
+    inner = sum(weight.size for weight in listed if weight.scope)
+    scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
+    return InspectForm(
+        model=graph.name,
+        inputs=[value_form(value) for value in graph.inputs],
+        outputs=[value_form(value) for value in graph.outputs],
+        opsets={domain or "ai.onnx": version for domain, version in graph.opsets.items()},
+        parameters=total + inner,
+        coverage=some * scale,
+        coverage_full=full * scale,
+        layers=[layer_form(layer, groups) for layer in found],
+        groups=[group_form(group) for group in groups.groups],
+        unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
+    )
+
+
+def value_form(value: Value) -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "shape": None if value.shape is None else list(value.shape)}
+
+
+def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
+    """How many parameters an operator without a rule freezes."""
+    frozen = {m.tensor for g in groups.groups if f"operator {op} has" in g.reason for m in g.members}
+    return {"frozen_parameters": sum(graph.weights[name].size for name in frozen)}
+
+
+def layer_form(layer: Layer, groups: AxisGroups) -> LayerForm:
+    leading = layer.weight or layer.parameters[0]
+    return LayerForm(
+        name=layer.name,
+        kind=layer.kind,
+        weights=[parameter.tensor for parameter in layer.parameters],
+        in_group=groups_on(groups, leading.tensor, leading.axes[1] if layer.weight else first(leading.axes)),
+        out_group=groups_on(groups, leading.tensor, first(leading.axes)),
+        depth=layer.depth,
+    )
+
+
+def first(axes: Sequence[int | None]) -> int | None:
+    return axes[0] if axes else None
+
+
+def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[str] | None:
+    """The name of the group on an axis; a list where several lie on it, None where none does."""
+    found = [] if axis is None else [groups.groups[i].name for i, _ in groups.on_axis.get((tensor, axis), ())]
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+def group_form(group: AxisGroup) -> GroupForm:
+    return GroupForm(
+        name=group.name,
+        units=group.units,
+        state=UNPROVEN if group.state == CANDIDATE else group.state,
+        reason=group.reason or ("not proved" if group.state == CANDIDATE else ""),
+        inside=group.inside,
+        members=[member_form(member) for member in group.members],
+        deviation=group.deviation,
+        control=group.control,
+        inert=list(group.inert) or None,
+    )
+
+
+def member_form(member: Member) -> MemberForm:
+    positions = None if member.is_plain else member.positions.tolist()
+    return MemberForm(tensor=member.tensor, axis=member.axis, role=member.role, positions=positions)
+
+
+def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
+    return MatchForm(
+        base=base.name,
+        donor=donor.name,
+        pairs=[
+            PairForm(
+                base=match.base[pair.base].name,
+                donor=match.donor[pair.donor].name,
+                score=pair.score,
+                reason=pair.reason,
+                widths={
+                    "in": (match.base[pair.base].widths[0], match.donor[pair.donor].widths[0]),
+                    "out": (match.base[pair.base].widths[1], match.donor[pair.donor].widths[1]),
+                },
+                relation=pair.relation,
+            )
+            for pair in match.pairs
+        ],
+        unmatched_base=[UnmatchedForm(layer=match.base[i].name, reason=why) for i, why in match.unmatched_base.items()],
+        unmatched_donor=[
+            UnmatchedForm(layer=match.donor[j].name, reason=why) for j, why in match.unmatched_donor.items()
+        ],
+        matched_parameters=sum(
+            int(np.prod(parameter.shape)) for pair in match.pairs for parameter in match.base[pair.base].parameters
+        ),
+    )
+
+
+def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[str, str] | None = None) -> AssembleForm:
+    return AssembleForm(
+        base=assembly.base.name,
+        donors=[step.donor.name for step in assembly.merged],
+        lambda_=assembly.options.lam,
+        pads=assembly.options.pads,
+        merged=[form for step in assembly.merged for form in merged_forms(step)],
+        skipped=skipped_forms(assembly),
+        merged_parameters=len_of_union(assembly),
+        shares=list(assembly.shares),
+        alignment=[form for step in assembly.merged for form in aligned_forms(step)],
+        objective=[step.plan.alignment.objective for step in assembly.merged],
+        peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
+        checks=dict(assembly.checks),
+        scores=[score_form(score) for score in assembly.scores],
+        output=None if output is None else str(output),
+        sha256=hashes or {},
+    )
+
+
+def merged_forms(step: Merged) -> list[MergedForm]:
+    forms = []
+    for index in step.plan.merged_layers:
+        pair = step.match.pairs[index]
+        own = [s for s in step.plan.steps if s.layer == index]
+        size = sum(int(np.prod(s.term.base.shape)) for s in own)
+        share = sum(s.matched * int(np.prod(s.term.base.shape)) for s in own) / max(1, size)
+        forms.append(
+            MergedForm(
+                base=step.match.base[pair.base].name,
+                donor=step.match.donor[pair.donor].name,
+                relation=pair.relation,
+                model=step.donor.name,
+                matched=share,
+                dropped=list(step.plan.dropped.get(pair.base, ())),
+                missing=list(step.missing.get(index, ())),
+            )
+        )
+    return forms
+
+
+def skipped_forms(assembly: Assembly) -> list[UnmatchedForm]:
+    """Layers that keep the base's weights, for every donor; with several donors the reason names it."""
+    several = len(assembly.merged) > 1
+    return [
+        UnmatchedForm(layer=step.match.base[i].name, reason=f"{step.donor.name}: {why}" if several else why)
+        for step in assembly.merged
+        for i, why in sorted(step.plan.skipped.items())
+    ]
+
+
+def len_of_union(assembly: Assembly) -> int:
+    """Parameters of the base that at least one donor was merged into."""
+    sizes = {s.tensor: int(np.prod(s.term.base.shape)) for step in assembly.merged for s in step.plan.steps}
+    return sum(sizes.values())
+
+
+def aligned_forms(step: Merged) -> list[AlignedForm]:
+    found = step.plan.alignment
+    return [
+        AlignedForm(
+            donor=step.donor.name,
+            base_group=step.groups.groups[pair.base].name,
+            donor_group=step.donor_groups.groups[pair.donor].name,
+            units=units,
+            assigned=int((order >= 0).sum()),
+            value=value,
+            random=random,
+        )
+        for pair, units, order, value, random in zip(
+            found.found.pairs, found.found.units, found.orders, found.values, found.random_values, strict=True
+        )
+    ]
+
+
+def score_form(score: Scores) -> ScoreForm:
+    return ScoreForm(
+        arm=score.arm,
+        loss=score.loss if isfinite(score.loss) else float("nan"),
+        metric=score.metric,
+        metric_name=score.metric_name,
+        samples=score.samples,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
