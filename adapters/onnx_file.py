@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class OnnxAdapter:
         document = linked(onnx_guard.check_file(path), path)
         onnx_guard.check_model(document, path)
         sort(document, path)
-        return layer_graph(document, path)
+        return replace(layer_graph(document, path), name=os.fsdecode(model))  # type: ignore[arg-type]
 
     def save(self, graph: LayerGraph, path: Path) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
@@ -202,7 +202,8 @@ def value_of(value: ir.Value) -> Value:
     dtype = value.dtype.numpy().name if value.dtype is not None and value.dtype != ir.DataType.UNDEFINED else ""
     if value.shape is None:
         return Value(value.name or "", dtype, None)
-    shape = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+    sizes = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    shape = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in sizes)  # -1: some exporters' "any"
     return Value(value.name or "", dtype, shape)
 
 

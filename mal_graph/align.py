@@ -188,6 +188,7 @@ class Problem:
     def __init__(self, found: Correspondence) -> None:
         self.found = found
         self.count = len(found.pairs)
+        self.is_compared = [term.is_compared for term, _ in found.terms]
         self.touching: list[list[tuple[int, int, int]]] = [[] for _ in range(self.count)]  # (term, axis, block)
         for t, (_, axes) in enumerate(found.terms):
             for place, axis in enumerate(axes):
@@ -229,7 +230,7 @@ class Problem:
         """What each base unit gains from each donor unit, shape (base units, donor units)."""
         total = np.zeros(self.found.units[pair])
         for touch in self.touching[pair]:
-            rows = self.rows(touch, orders)
+            rows = self.rows(touch, orders) if by_distance or self.is_compared[touch[0]] else None
             if rows is None:
                 continue
             a, d = rows
@@ -245,16 +246,17 @@ class Problem:
         orders: list[Order | None] = [None] * self.count
         waiting = list(range(self.count))
         while waiting:
-            ready = [p for p in waiting if any(self.is_known(touch, orders) for touch in self.touching[p])]
+            ready = [p for p in waiting if any(self.is_ready(touch, orders, by_distance) for touch in self.touching[p])]
             pair = ready[0] if ready else waiting[0]
             orders[pair] = match_units(self.scores(pair, orders, by_distance))
             waiting.remove(pair)
         return tuple(order for order in orders if order is not None)
 
-    def is_known(self, touch: tuple[int, int, int], orders: Sequence[Order | None]) -> bool:
+    def is_ready(self, touch: tuple[int, int, int], orders: Sequence[Order | None], by_distance: bool) -> bool:
+        """Whether a tensor can tell units apart while its other axes are assigned."""
         t, place, _ = touch
         _, axes = self.found.terms[t]
-        return all(
+        return (by_distance or self.is_compared[t]) and all(
             block.pair < 0 or orders[block.pair] is not None
             for other, axis in enumerate(axes)
             if other != place
@@ -295,7 +297,7 @@ class Problem:
 
     def objective(self, orders: Sequence[Order]) -> float:
         """The sum over all tensors of <A, P_out B P_in^T>."""
-        return sum(self.inner_product(t, orders) for t in range(len(self.found.terms)))
+        return sum(self.inner_product(t, orders) for t in range(len(self.found.terms)) if self.is_compared[t])
 
     def inner_product(self, t: int, orders: Sequence[Order]) -> float:
         a, d = self.cut(t, orders)

@@ -20,8 +20,8 @@ from rich.table import Table
 from mal_graph import pipeline
 from mal_graph.draw import dot, mermaid
 from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
-from mal_graph.evaluate import evaluate as evaluate_model
 from mal_graph.evaluate import ScoreKind, read_npz
+from mal_graph.evaluate import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
 from mal_graph.groups import axis_groups
 from mal_graph.match import explain as explain_layer
@@ -334,7 +334,7 @@ def emit(text: str) -> None:
 
 def log(text: str, quiet: bool) -> None:
     if not quiet:
-        Console(stderr=True, highlight=False).print(text, markup=False)
+        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -436,7 +436,7 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}")
     out.print(merged, markup=False)
     for layer in form.merged:
-        for line in (*layer.dropped, *(f"the base has no slot for {missing}" for missing in layer.missing)):
+        for line in (*layer.dropped, *layer.missing):
             out.print(f"layer {layer.base}, not merged: {line}", markup=False)
     for skipped in form.skipped:
         out.print(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}", markup=False)

@@ -10,7 +10,7 @@ stored transposed. Parameters are canonical already (see `layers`), so what is l
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -35,7 +35,8 @@ class Term:
         base: the base's parameter, which the merge writes.
         donor: the donor's parameter whose axes the donor's values have; the same number of axes as `base`.
         base_values, donor_values: what is compared, canonical, float32.
-        restore: turns donor values, already in the base's order, into the form the base stores; None where they are.
+        incoming: the donor's values that are merged, the compared ones if None.
+        restore: turns incoming values, already in the base's order, into the form the base stores; None where they are.
             Takes and gives an array of the base's canonical shape.
     """
 
@@ -44,11 +45,22 @@ class Term:
     donor: Parameter
     base_values: Read
     donor_values: Read
+    incoming: Read | None = None
     restore: Restore | None = None
 
     @property
     def is_weight(self) -> bool:
         return self.base.role == "weight"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether it counts in the objective: weights and biases do. Scales, means and variances only move along: all
+        positive, they would draw every unit to the donor's largest."""
+        return self.base.draw == "weight" or self.base.role == "bias" or len(self.base.shape) > 1
+
+    def merged_values(self) -> Array:
+        """The donor's values that enter the merge, before they are ordered and restored."""
+        return (self.incoming or self.donor_values)()
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Te
     """Every tensor that the matched layers have in common, in the base's form.
 
     Returns:
-        the terms, and what the donor holds that the base has no slot for, by index of the pair.
+        the terms, and what one of two matched layers holds without a counterpart, by index of the pair.
     """
     terms: list[Term] = []
     left: dict[int, list[str]] = {}
@@ -99,20 +111,28 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
         folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
         done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
-        if norm_b is not None and "bias" not in by_role(a):
-            used -= {norm_b.shift.tensor}
     else:
         folded, done, used = [], set(), set()
     mine = {key: p for key, p in keyed(base, a).items() if p.tensor not in done}
     theirs = {key: p for key, p in keyed(donor, b).items() if p.tensor not in used}
-    terms = folded
+    terms, left = folded, []
     for key, parameter in mine.items():
-        other = theirs.pop(key, None)
+        other = theirs.get(key)
         if other is not None and len(other.shape) == len(parameter.shape):
-            terms.append(plain_term(base, donor, parameter, other, index))
+            term = plain_term(base, donor, parameter, theirs.pop(key), index)
+            terms.append(compared_folded(base, donor, term, norm_a, norm_b))
         elif parameter.role == "bias" and b.weight is not None:
             terms.append(zero_bias(base, parameter, b.weight, index))
-    return terms, [f"{p.role} {p.tensor}" for p in theirs.values() if np.prod(p.shape) > 1]
+        elif np.prod(parameter.shape) > 1:
+            left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: the donor has no counterpart")
+    if norm_b is not None and norm_a is None and b.weight is not None and "bias" not in by_role(a):
+        left.append(f"shift {norm_b.shift.tensor} of the donor: the base has no slot for a bias")
+    left += [
+        f"{p.role} {p.tensor} of the donor: the base has no slot for it"
+        for p in theirs.values()
+        if np.prod(p.shape) > 1
+    ]
+    return terms, left
 
 
 def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
@@ -123,6 +143,18 @@ def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
 
 def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Parameter, index: int) -> Term:
     return Term(index, mine, theirs, partial(values_of, base, mine), partial(values_of, donor, theirs))
+
+
+def compared_folded(base: LayerGraph, donor: LayerGraph, term: Term, norm_a: Norm | None, norm_b: Norm | None) -> Term:
+    """The term, with the weight compared as the BatchNorms behind it leave it: its own scale means nothing there."""
+    if norm_a is None or norm_b is None or not term.is_weight:
+        return term
+    return replace(
+        term,
+        base_values=partial(folded_weight, base, term.base, norm_a),
+        donor_values=partial(folded_weight, donor, term.donor, norm_b),
+        incoming=term.donor_values,
+    )
 
 
 def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, index: int) -> Term:
@@ -192,7 +224,7 @@ def folded_terms(
         b.weight,
         partial(folded_weight, base, a.weight, norm_a),
         partial(values_of, donor, b.weight),
-        partial(unfolded_weight, base, a.weight, norm_a),
+        restore=partial(unfolded_weight, base, a.weight, norm_a),
     )
     yield Term(
         index,
@@ -200,7 +232,7 @@ def folded_terms(
         rows,
         partial(folded_bias, base, mine.get("bias"), norm_a),
         shift,
-        partial(unfolded_shift, base, mine.get("bias"), norm_a),
+        restore=partial(unfolded_shift, base, mine.get("bias"), norm_a),
     )
 
 

@@ -4,7 +4,7 @@ Units are the connected components of the ties that the axis rules collect (see 
 axes of the same tensors the same number of times are interchangeable, and form a group.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -140,13 +140,13 @@ def axis_groups(
         RunError: the model cannot be run to measure shapes.
     """
     probed = probed or probe(graph)
-    wiring, owners, unknown = traced(graph, probed, ops.ROWS if table is None else table)
     found = parameters(graph, table)
+    wiring, owners, unknown = traced(graph, probed, ops.ROWS if table is None else table, found)
     return AxisGroups(tuple(grouped(wiring, owners, roles(graph, found, table))), tuple(found), probed, unknown)
 
 
 def traced(
-    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row]
+    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row], found: Sequence[Parameter]
 ) -> tuple[Wiring, list[tuple[str, int, int, int]], dict[str, tuple[str, ...]]]:
     """Run the graph on labels.
 
@@ -159,7 +159,9 @@ def traced(
     unknown: dict[str, list[str]] = {}
     for value in graph.inputs:
         labels[value.name] = fixed_label(probed.shapes[value.name], Fix(PINNED, f"axes of model input {value.name!r}"))
-    for name, weight in graph.weights.items():
+    in_use = list(dict.fromkeys(parameter.tensor for parameter in found))  # producers first, so that they name groups
+    for name in dict.fromkeys([*in_use, *graph.weights]):
+        weight = graph.weights[name]
         if weight.scope or not weight.is_float:
             labels[name] = fixed_label(weight.shape, Fix(PINNED, "integer data"))
             continue

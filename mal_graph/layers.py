@@ -234,7 +234,7 @@ def assembled(
         own = [p for p in own if first[p.tensor] is p]
         tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
         owned.update(p.tensor for p in own)
-        own = [as_bias(graph, start, p, own) for p in own]
+        own = [as_bias(graph, start, p, own, table) for p in own]
         node = start if start >= 0 and start in by_node else all_own[0].node
         row = row_of(graph.nodes[node], table)
         is_origin = start >= 0 and row is not None and row.part == "contraction"
@@ -248,13 +248,21 @@ def assembled(
     return made
 
 
-def as_bias(graph: LayerGraph, start: int, parameter: Parameter, own: Sequence[Parameter]) -> Parameter:
+def as_bias(
+    graph: LayerGraph,
+    start: int,
+    parameter: Parameter,
+    own: Sequence[Parameter],
+    table: Mapping[str, ops.Row] | None,
+) -> Parameter:
     """A vector added right behind a contraction that has no bias of its own is its bias."""
     weight = next((p for p in own if p.role == "weight"), None)
     if weight is None or parameter.role != "shift" or any(p.role == "bias" for p in own):
         return parameter
-    behind = graph.nodes[start].outputs[0] in graph.nodes[parameter.node].inputs
-    return replace(parameter, role="bias") if behind and parameter.shape == weight.shape[:1] else parameter
+    node = graph.nodes[parameter.node]
+    row = row_of(node, table)
+    is_sum = row is not None and row.commutes and graph.nodes[start].outputs[0] in node.inputs
+    return replace(parameter, role="bias") if is_sum and parameter.shape == weight.shape[:1] else parameter
 
 
 def with_depth(graph: LayerGraph, origin: Mapping[str, int], found: list[Layer]) -> tuple[Layer, ...]:

@@ -186,7 +186,7 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     compute = np.float64 if a.dtype == np.float64 else np.float32
     mine = a.astype(compute)
     masks = [matched_mask(axis, orders) for axis in axes]
-    theirs = in_base_order(term.donor_values().astype(compute), axes, orders, mine.shape)
+    theirs = in_base_order(term.merged_values().astype(compute), axes, orders, mine.shape)
     if term.restore is not None:
         theirs = term.restore(theirs).astype(compute)
     both = outer(masks, mine.shape)

@@ -72,7 +72,7 @@ class Merged:
         match: layers of the model so far and of the donor.
         groups, donor_groups: the axis groups of both.
         plan: what was done.
-        missing: what the donor holds that the base has no slot for, by index of the pair of layers.
+        missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
     """
 
