@@ -237,6 +237,8 @@ def assembled(
         own = [as_bias(graph, start, p, own, table) for p in own]
         node = start if start >= 0 and start in by_node else all_own[0].node
         row = row_of(graph.nodes[node], table)
+        if not own and not (start >= 0 and start in by_node):
+            continue  # nothing of its own, and no contraction that a shared weight makes a layer of
         is_origin = start >= 0 and row is not None and row.part == "contraction"
         if row is None:
             kind = graph.nodes[node].op

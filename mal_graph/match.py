@@ -292,6 +292,8 @@ def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
 
 def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
+    if not layer.parameters:
+        return 0.0, 0.0
     leading = layer.weight or layer.parameters[0]
     values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
     root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0

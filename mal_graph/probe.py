@@ -65,6 +65,11 @@ def probe(
     raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")
 
 
+def unmeasured(graph: LayerGraph) -> Probe:
+    """What is known of a model that cannot be run: its stored tensors."""
+    return with_stored(graph, {}, {}, {})
+
+
 def measure(
     session: Session, inputs: Mapping[str, Array], names: Sequence[str]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, Array]]:

@@ -221,6 +221,10 @@ def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
 
 
 def layer_form(layer: Layer, groups: AxisGroups) -> LayerForm:
+    if not layer.parameters:  # all its weights are shared, and listed with their first user
+        return LayerForm(
+            name=layer.name, kind=layer.kind, weights=[], in_group=None, out_group=None, depth=layer.depth
+        )
     leading = layer.weight or layer.parameters[0]
     return LayerForm(
         name=layer.name,
