@@ -3,10 +3,13 @@
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage.
 """
 
+import io
 import json
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,10 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mal_graph import pipeline
+from mal_graph import __version__, pipeline
 from mal_graph.draw import dot, mermaid
 from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
-from mal_graph.evaluate import ScoreKind, read_npz
+from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
 from mal_graph.evaluate import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
 from mal_graph.groups import axis_groups
@@ -44,7 +47,6 @@ from mal_graph.report import (
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 
 app = typer.Typer(
-    help="Merge the weights of exported neural networks: two ONNX files of any width and depth in, one out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -77,6 +79,10 @@ class ScoreForms(StrEnum):
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.")]
 Base = Annotated[str, typer.Argument(metavar="BASE", help="The ONNX file that gives the graph.")]
+Matches = Annotated[
+    str | None,
+    typer.Option("--matches", metavar="FILE", help="Pairs of layers to use, as `match -o FILE` writes them."),
+]
 AsText = Annotated[Format, typer.Option("--format", help="Form of the result on stdout.")]
 InputsFile = Annotated[str | None, typer.Option("--inputs", metavar="FILE.npz", help="Arrays for the probe runs.")]
 InputShapes = Annotated[
@@ -85,7 +91,22 @@ InputShapes = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 NoProve = Annotated[bool, typer.Option("--no-prove", help="Skip the proof; groups are reported as unproven.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log: the result and errors only.")]
+
+
+def print_version(wanted: bool) -> None:
+    if wanted:
+        emit(f"mal-graph {__version__}")
+        raise typer.Exit(GOOD)
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Merge the weights of exported neural networks: two ONNX files of any width and depth in, one out."""
 
 
 @app.command()
@@ -101,7 +122,7 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show a model's layers and axis groups, and prove the groups by running it."""
-    graph = pipeline.load(model)
+    graph = loaded(model, verbose)
     with progress_bars(quiet) as report:
         probed = probe(graph, inputs=npz(inputs), input_shapes=shapes_of(input_shape), seed=seed)
         groups = axis_groups(graph, probed)
@@ -124,19 +145,22 @@ def match(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="LAYER", help="Show a layer's candidates.")
     ] = None,
-    matches: Annotated[str | None, typer.Option("--matches", metavar="FILE", help="Pairs to use instead.")] = None,
+    matches: Matches = None,
     format_: Annotated[MatchFormat, typer.Option("--format", help="Form of the result.")] = MatchFormat.text,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing FILE.")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Show which layer of BASE answers to which layer of DONOR, and why."""
-    target = None if output is None else checked_target(output, [base, donor], force)
-    a, b = pipeline.load(base), pipeline.load(donor)
+    if explain is not None and (output is not None or format_ in (MatchFormat.mermaid, MatchFormat.dot)):
+        raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
+    target = None if output is None else checked_target(output, given(base, donor, matches), force)
+    pairs = read_pairs(matches)
+    a, b = loaded(base, verbose), loaded(donor, verbose)
     if explain is not None:
         print_candidates(a, b, explain, format_)
         return
-    found = match_layers(a, b, read_pairs(matches))
+    found = match_layers(a, b, pairs)
     form = match_form(a, b, found)
     if format_ is MatchFormat.mermaid:
         drawn = mermaid(a, b, found)
@@ -146,8 +170,9 @@ def match(
         drawn = form.json_text()
     if target is not None:
         write_text(target, drawn + "\n")
+        log(f"wrote {target}", quiet)
     if format_ is MatchFormat.text:
-        print_match(form, verbose)
+        print_match(form)
     elif target is None:
         emit(drawn)
 
@@ -155,7 +180,7 @@ def match(
 @app.command()
 def assemble(
     base: Base,
-    donors: Annotated[list[str], typer.Argument(metavar="DONOR...", help="ONNX files merged into it, in order.")],
+    donors: Annotated[list[str], typer.Argument(metavar="DONOR", help="ONNX files merged into it, in order.")],
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="OUT", help="Merged file; default BASE.merged.onnx here.")
     ] = None,
@@ -168,10 +193,10 @@ def assemble(
     assume_ordered: Annotated[
         bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
     ] = False,
-    matches: Annotated[str | None, typer.Option("--matches", metavar="FILE", help="Pairs to use instead.")] = None,
+    matches: Matches = None,
     data: Annotated[str | None, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels: score it.")] = None,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     format_: AsText = Format.text,
     inputs: InputsFile = None,
@@ -183,10 +208,16 @@ def assemble(
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     sources = [base, *donors]
-    target = checked_target(output or default_output(base), sources, force, write=not dry_run)
-    report_to = None if report is None else checked_target(report, [*sources, str(target)], force)
-    arrays = npz(data)
-    models = [pipeline.load(path) for path in sources]
+    files = given(*sources, matches, data, inputs)
+    target = checked_target(default_output(base) if output is None else output, files, force, write=not dry_run)
+    report_to = None if report is None else checked_target(report, files, force)
+    if report_to is not None and same_file(report_to, target):
+        raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
+    arrays, probe_inputs, pairs = npz(data), npz(inputs), read_pairs(matches)
+    models = [loaded(path, verbose) for path in sources]
+    if arrays is not None:  # found out before the work, not after it
+        labels_in(arrays)
+        match_inputs(models[0], arrays)
     with progress_bars(quiet) as bars:
         result = pipeline.assemble(
             models[0],
@@ -196,17 +227,18 @@ def assemble(
             lam=lam,
             pads=pads,
             layers=layers,
-            matches=read_pairs(matches),
+            matches=pairs,
             assume_ordered=assume_ordered,
             proof=not no_prove,
             seed=seed,
-            inputs=npz(inputs),
+            inputs=probe_inputs,
             input_shapes=shapes_of(input_shape),
         )
-        if not dry_run:
-            result = pipeline.write(result, target)
+    is_written = result.passed and not dry_run
     hashes = {path: sha256_of(Path(path)) for path in sources}
-    form = assemble_form(result, None if dry_run else target, hashes)
+    if is_written:
+        result = pipeline.write(result, target)
+    form = assemble_form(result, target if is_written else None, hashes)
     if report_to is not None:
         write_text(report_to, form.json_text() + "\n")
     if format_ is Format.json:
@@ -214,12 +246,15 @@ def assemble(
     else:
         print_assembly(form, verbose)
     if not result.passed:
+        failed = [f"{name} {verdict}" for name, verdict in result.checks.items() if verdict.startswith("failed")]
+        where = f"the merged model in {target} is not sound" if is_written else "no merged model was written"
+        log(f"error: {where}: {'; '.join(failed)}; try a smaller --lambda or other --layers", quiet=False)
         raise typer.Exit(GATE_FAILED)
 
 
 @app.command()
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="ONNX files to score.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="ONNX files to score.")],
     data: Annotated[str, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels.")],
     output: Annotated[str | None, typer.Option("--output", metavar="NAME", help="The output that fits labels.")] = None,
     scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What the output holds.")] = None,
@@ -230,27 +265,45 @@ def evaluate(
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
     arrays = read_npz(data)
     held: ScoreKind | None = None if scores is None else scores.value
-    found = [evaluate_model(pipeline.load(path), arrays, arm=path, output=output, scores=held) for path in models]
+    found = []
+    with progress_bars(quiet) as bars:
+        for done, path in enumerate(models):
+            bars("scoring the models", done, len(models))
+            found.append(evaluate_model(loaded(path, verbose), arrays, arm=path, output=output, scores=held))
     form = EvaluateForm(scores=[score_form(score) for score in found])
     if format_ is Format.json:
         emit(form.json_text())
         return
-    for score in found:
-        log(f"{score.arm}: output {score.output!r} read as {score.scores}", quiet)
+    for score in form.scores:
+        emit(f"{score.arm}: output {score.output!r} is read as {score.scores}")
+    emit("")
     print_scores(form.scores, "model")
 
 
 # --- input ------------------------------------------------------------------------------------------------------
 
 
+def loaded(path: str, verbose: bool) -> LayerGraph:
+    graph = pipeline.load(path)
+    if verbose:
+        size = sum(weight.size for weight in graph.weights.values() if weight.is_float)
+        log(f"loaded {path}: {len(graph.nodes)} operators, {size:,} float parameters", quiet=False)
+    return graph
+
+
+def given(*paths: str | None) -> list[str]:
+    """The files a command reads, none of which it may write."""
+    return [path for path in paths if path is not None]
+
+
 def npz(path: str | None) -> dict[str, Any] | None:
     return None if path is None else read_npz(path)
 
 
-def shapes_of(given: list[str] | None) -> dict[str, tuple[int, ...]] | None:
+def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     """`name:1,3,64,64` as a shape by input name. Raises UsageError."""
     shapes = {}
-    for text in given or []:
+    for text in texts or []:
         name, _, dims = text.rpartition(":")
         try:
             shapes[name] = tuple(int(dim) for dim in dims.split(","))
@@ -270,7 +323,7 @@ def read_pairs(path: str | None) -> tuple[tuple[str, str], ...] | None:
         pairs = tuple((str(pair["base"]), str(pair["donor"])) for pair in document["pairs"])
     except OSError as error:
         raise FileError(f"cannot read the pairs in {path}: {error.strerror}; check the path") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise FileError(
             f"cannot read the pairs in {path}: it is not the JSON that `mal-graph match -o FILE` writes"
         ) from None
@@ -285,27 +338,42 @@ def default_output(base: str) -> str:
     return f"{name.removesuffix('.onnx')}.merged.onnx"
 
 
-def checked_target(path: str, sources: list[str], force: bool, write: bool = True) -> Path:
+def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
     """A path that may be written. Raises FileError before any work is done."""
     target = Path(path)
-    if any(same_file(target, Path(source)) for source in sources):
-        raise FileError(f"cannot write {path}: it is one of the inputs; name another file with -o")
+    if any(same_file(path, source) for source in sources):
+        raise FileError(f"cannot write {path}: it is one of the inputs; name another file")
     if not write:
         return target
-    if target.is_dir():
-        raise FileError(f"cannot write {path}: it is a folder; name a file in it")
-    if target.exists() and not force:
-        raise FileError(f"cannot write {path}: it exists; use --force to overwrite it, or name another file")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        mode = 0
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', error)}; name another file") from None
     folder = target.parent
-    if not folder.is_dir():
-        raise FileError(f"cannot write {path}: there is no folder {folder}; create it first")
+    if not path or stat.S_ISDIR(mode):
+        raise FileError(f"cannot write {path or repr('')}: it is a folder; name a file in it")
+    if mode and not stat.S_ISREG(mode):
+        raise FileError(f"cannot write {path}: it is not a regular file; name another one")
+    if mode and not force:
+        raise FileError(f"cannot write {path}: it exists; use --force to overwrite it, or name another file")
+    if path.endswith("/") or not folder.is_dir():
+        missing = path if path.endswith("/") else folder
+        raise FileError(f"cannot write {path}: there is no folder {missing}; create it first")
     if not os.access(folder, os.W_OK):
         raise FileError(f"cannot write {path}: folder {folder} is read-only; choose another")
+    if not mode and os.path.exists(f"{path}.data"):  # where big weights go; it may be those of an input
+        raise FileError(f"cannot write {path}: {path}.data exists and belongs to another model; name another file")
     return target
 
 
-def same_file(a: Path, b: Path) -> bool:
-    return a.resolve() == b.resolve() or (a.exists() and b.exists() and a.samefile(b))
+def same_file(a: str | Path, b: str | Path) -> bool:
+    """Whether two paths lead to one file, through links too."""
+    try:
+        return os.path.realpath(a) == os.path.realpath(b) or os.path.samefile(a, b)
+    except (OSError, ValueError):
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -322,25 +390,30 @@ def write_text(path: Path, text: str) -> None:
 # --- output -----------------------------------------------------------------------------------------------------
 
 
-def console() -> Console:
-    """stdout; as wide as its lines where nobody's terminal folds them."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-
-
 def emit(text: str) -> None:
-    """A result, as it is."""
-    typer.echo(text)
+    """A part of the result, on stdout. Nothing more is written once its reader has left, as `head` does."""
+    try:
+        typer.echo(printable(text))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def log(text: str, quiet: bool) -> None:
+    """A sentence on stderr, on one line."""
     if not quiet:
-        Console(stderr=True, highlight=False).print(text, markup=False, soft_wrap=True)
+        typer.echo(printable(text.replace("\n", " ")), err=True)
+
+
+def printable(text: str) -> str:
+    """Without control characters, which a hostile name may carry to the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
     """Progress on stderr, one bar for each thing that is done; nothing where stderr is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     stderr = Console(stderr=True)
     with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bars:
         tasks: dict[str, Any] = {}
@@ -353,43 +426,59 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
         yield report
 
 
-def table(*columns: str, title: str = "") -> Table:
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+NUMBERS = ("units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
+
+
+def table(*columns: str) -> Table:
+    made = Table(box=None, pad_edge=False)
     for column in columns:
-        right = column in ("units", "score", "loss", "accuracy", "R2", "metric", "parameters", "depth")
-        made.add_column(column, justify="right" if right else "left", overflow="fold")
+        made.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
     return made
 
 
+def emit_table(rows: Table) -> None:
+    """A table, folded to the width of a terminal, else as wide as it is."""
+    buffer = io.StringIO()
+    wide = Console(file=buffer, width=100_000, highlight=False, markup=False, emoji=False, color_system=None)
+    width = wide.measure(rows).maximum
+    wide.width = min(width, Console().width) if sys.stdout.isatty() else width
+    wide.print(rows)
+    emit("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
+
+
 def print_inspection(form: InspectForm, verbose: bool) -> None:
-    out = console()
     for side, values in (("input", form.inputs), ("output", form.outputs)):
         for value in values:
-            out.print(f"{side:7} {value['name']}  {value['dtype']} {value['shape']}", markup=False)
-    out.print("opset   " + ", ".join(f"{domain} {version}" for domain, version in form.opsets.items()), markup=False)
-    out.print(f"{form.parameters:,} float parameters; {form.coverage:.1%} have a proven axis, ", end="")
-    out.print(f"{form.coverage_full:.1%} are proven or pinned on every axis")
-    layers = table("layer", "kind", "depth", "in group", "out group", title="\nlayers")
+            emit(f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}")
+    emit("opset   " + ", ".join(f"{domain} {version}" for domain, version in form.opsets.items()))
+    emit(
+        f"{form.parameters:,} float parameters; {form.coverage:.1%} have a proven axis, "
+        f"{form.coverage_full:.1%} are proven or pinned on every axis"
+    )
+    emit("\nlayers")
+    layers = table("layer", "kind", "depth", "in group", "out group")
     for layer in form.layers:
         layers.add_row(layer.name, layer.kind, str(layer.depth), joined(layer.in_group), joined(layer.out_group))
-    out.print(layers, markup=False)
-    groups = table("group", "units", "state", "members", "deviation", "control", "reason", title="\naxis groups")
+    emit_table(layers)
+    emit("\naxis groups")
+    groups = table("group", "units", "state", "members", "deviation", "control", "reason")
     for group in form.groups:
         if verbose or group.state != "pinned":
             inert = f" inert: {', '.join(group.inert)}" if group.inert else ""
             figures = [f"{figure:.1e}" if figure is not None else "" for figure in (group.deviation, group.control)]
             members = ", ".join(f"{m.tensor}[{m.axis}]" for m in group.members) if verbose else str(len(group.members))
             groups.add_row(group.name, str(group.units), group.state, members, *figures, group.reason + inert)
-    out.print(groups, markup=False)
+    emit_table(groups)
     pinned = sum(group.state == "pinned" for group in form.groups)
     if pinned and not verbose:
-        out.print(f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them")
+        emit(f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them")
     for op, cost in form.unknown_ops.items():
-        out.print(
-            f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters "
-            f"(nodes {', '.join(cost['nodes'][:3])}{', ...' if len(cost['nodes']) > 3 else ''})",
-            markup=False,
-        )
+        nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
+        emit(f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})")
+
+
+def shape_text(shape: Sequence[int | str | None] | None) -> str:
+    return "of any shape" if shape is None else f"({', '.join(str(dim or '?') for dim in shape)})"
 
 
 def joined(group: str | list[str] | None) -> str:
@@ -398,17 +487,16 @@ def joined(group: str | list[str] | None) -> str:
     return group if isinstance(group, str) else f"{group[0]} and {len(group) - 1} more"
 
 
-def print_match(form: MatchForm, verbose: bool) -> None:
-    out = console()
+def print_match(form: MatchForm) -> None:
     pairs = table("base layer", "donor layer", "score", "in", "out", "relation", "reason")
     for pair in form.pairs:
         widths = [f"{a} : {b}" for a, b in (pair.widths["in"], pair.widths["out"])]
         pairs.add_row(pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation, pair.reason)
-    out.print(pairs, markup=False)
+    emit_table(pairs)
     for side, layers in (("base", form.unmatched_base), ("donor", form.unmatched_donor)):
         for layer in layers:
-            out.print(f"{side} layer {layer.layer} has no partner: {layer.reason}", markup=False)
-    out.print(
+            emit(f"{side} layer {layer.layer} has no partner: {layer.reason}")
+    emit(
         f"{len(form.pairs)} pairs, {form.matched_parameters:,} parameters of the base; "
         f"{len(form.unmatched_base)} layers of the base and {len(form.unmatched_donor)} of the donor are left"
     )
@@ -423,67 +511,82 @@ def print_candidates(base: LayerGraph, donor: LayerGraph, layer: str, format_: M
     if not found:
         emit(f"{donor.name} has no layer of the kind of {layer!r}")
         return
-    rows = table("candidate", "score", *found[0][2], title=f"what {layer} could answer to")
+    emit(f"what layer {layer} could answer to, best first; the parts of the score are between 0 and 1")
+    rows = table("candidate", "score", *found[0][2])
     for name, score, parts in found:
         rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))
-    console().print(rows, markup=False)
+    emit_table(rows)
 
 
 def print_assembly(form: AssembleForm, verbose: bool) -> None:
-    out = console()
+    """What was merged, what not and why, and how good it is; the scores come last."""
     merged = table("merged layer", "with", "of", "relation", "matched")
     for layer in form.merged:
         merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}")
-    out.print(merged, markup=False)
+    emit_table(merged)
     for layer in form.merged:
         for line in (*layer.dropped, *layer.missing):
-            out.print(f"layer {layer.base}, not merged: {line}", markup=False)
+            emit(f"layer {layer.base}, not merged: {line}")
     for skipped in form.skipped:
-        out.print(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}", markup=False)
+        emit(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}")
+    for unmatched in form.unmatched_donor:
+        emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
     if verbose:
-        aligned = table("base group", "donor group", "units", "assigned", "value", "random", title="\nalignment")
+        emit("\nalignment (the summed inner products of paired units, and of units paired at random)")
+        aligned = table("base group", "donor group", "units", "assigned", "value", "random")
         for pair in form.alignment:
             figures = (f"{pair.value:.4g}", f"{pair.random:.4g}")
             aligned.add_row(
-                pair.base_group, pair.donor_group, f"{pair.units[0]}:{pair.units[1]}", str(pair.assigned), *figures
+                pair.base_group, pair.donor_group, f"{pair.units[0]} : {pair.units[1]}", str(pair.assigned), *figures
             )
-        out.print(aligned, markup=False)
+        emit_table(aligned)
+        emit("")
     contributions = zip([form.base, *form.donors], form.shares, strict=True)
-    out.print(
+    emit(
         f"{form.merged_parameters:,} parameters merged at lambda {form.lambda_:g}; shares: "
-        + ", ".join(f"{name} {share:.1%}" for name, share in contributions),
-        markup=False,
+        + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
     )
     for name, verdict in form.checks.items():
-        out.print(f"check {name}: {verdict}", markup=False)
+        emit(f"check {name}: {verdict}")
+    for note in form.notes:
+        emit(f"note: {note}")
+    emit(f"wrote {form.output}" if form.output else "no model was written")
     if form.scores:
-        out.print()
+        emit("")
         print_scores(form.scores, "arm")
-    out.print(f"wrote {form.output}" if form.output else "dry run: nothing was written", markup=False)
 
 
 def print_scores(scores: list[ScoreForm], what: str) -> None:
-    rows = table(what, "loss", scores[0].metric_name, "samples")
+    emit(f"{scores[0].samples} samples; loss is {scores[0].loss_name}")
+    rows = table(what, "loss", scores[0].metric_name)
     for score in scores:
-        rows.add_row(score.arm, f"{score.loss:.4f}", f"{score.metric:.4f}", str(score.samples))
-    console().print(rows, markup=False)
+        rows.add_row(score.arm, f"{score.loss:.4f}", f"{score.metric:.4f}")
+    emit_table(rows)
 
 
-def main() -> None:
-    """Run the command line; every error a user can cause becomes one sentence and exit code 2."""
-    raise SystemExit(run(lambda: app(standalone_mode=True)))
+# --- running ----------------------------------------------------------------------------------------------------
 
 
-def run(command: Callable[[], object]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line, by default on this process's arguments, and return its exit code.
+
+    Every error a user can cause becomes one sentence on stderr and exit code 2. So does an error of our own: `-v`
+    shows where it comes from.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        command()
+        app(words, prog_name="mal-graph")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else GOOD
     except MalGraphError as error:
         log("error: " + "; ".join([str(error), *getattr(error, "__notes__", [])]), quiet=False)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        log("stopped", quiet=False)
-        return 130
-    except BrokenPipeError:  # the reader of stdout left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return GOOD
-    return GOOD
+    except OSError as error:
+        log(f"error: {error}; check the path, its permissions and the space left", quiet=False)
+    except Exception as error:
+        if {"-v", "--verbose"} & set(words):
+            traceback.print_exc()
+        log(f"error: {BUG} ({type(error).__name__}: {error}); please report it; -v shows where", quiet=False)
+    return BAD_INPUT
+
+
+BUG = "mal-graph failed in a way that it should not"

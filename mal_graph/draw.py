@@ -1,6 +1,6 @@
 """A match as a diagram: both models side by side, matched layers joined."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 from mal_graph.graph import LayerGraph
 from mal_graph.layers import Layer
@@ -8,12 +8,14 @@ from mal_graph.match import Match, layer_edges
 
 
 def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
-    """The match as a Mermaid flowchart."""
-    lines = ["flowchart LR"]
+    """The match as a Mermaid flowchart.
+
+    It has one direction for both models: Mermaid ignores that of a subgraph whose nodes are linked to the outside.
+    """
+    lines = ["flowchart TB"]
     for side, graph, layers in (("b", base, match.base), ("d", donor, match.donor)):
         title = "base" if side == "b" else "donor"
         lines.append(f'  subgraph {side}["{title}: {mermaid_text(graph.name)}"]')
-        lines.append("    direction TB")
         lines += [f'    {side}{i}["{mermaid_text(caption(layer))}"]' for i, layer in enumerate(layers)]
         lines += [f"    {side}{i} --> {side}{j}" for i, j in layer_edges(graph, layers)]
         lines.append("  end")
@@ -43,12 +45,15 @@ def caption(layer: Layer) -> str:
 
 
 def mermaid_text(text: str) -> str:
-    return "".join(escaped(text, {'"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "\n": " "}))
+    """Text between quotes in Mermaid; a backtick would start Markdown there, `%%` a comment."""
+    table = {'"': "#quot;", "<": "#lt;", ">": "#gt;", "#": "#35;", "&": "#amp;", "`": "#96;", "%": "#37;"}
+    return escaped(text, table)
 
 
 def dot_text(text: str) -> str:
-    return "".join(escaped(text, {'"': '\\"', "\\": "\\\\", "\n": " "}))
+    """Text between quotes in DOT, which reads HTML entities there."""
+    return escaped(text, {'"': '\\"', "\\": "\\\\", "&": "&amp;"})
 
 
-def escaped(text: str, table: dict[str, str]) -> Iterator[str]:
-    return (table.get(letter, letter) for letter in text)
+def escaped(text: str, table: Mapping[str, str]) -> str:
+    return "".join(table.get(letter, letter if letter.isprintable() else " ") for letter in text)

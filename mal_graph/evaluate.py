@@ -22,6 +22,7 @@ from scipy.special import log_softmax, logsumexp
 from mal_graph.errors import DataError, UsageError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
 from mal_graph.interfaces import Runner
+from mal_graph.ops import row_of
 from mal_graph.registry import runner as default_runner
 
 ScoreKind = Literal["logits", "probabilities", "values"]
@@ -30,10 +31,6 @@ LABELS = "labels"
 MAX_BATCH = 256
 MAX_BATCH_ELEMENTS = 2**22  # of one input, so that a batch of large images stays a few megabytes
 PROBABILITY_SLACK = 1e-3  # how far outside [0, 1] half-precision probabilities may lie
-
-# Operators that keep the meaning of scores, and those whose output is a probability.
-SEE_THROUGH = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Dropout"})
-PROBABILITY_OPS = frozenset({"Softmax", "Sigmoid"})
 
 
 @dataclass(frozen=True)
@@ -407,9 +404,10 @@ def scores_of(graph: LayerGraph, output: str) -> ScoreKind:
     """What an output holds, by the operator that made it; log-probabilities count as logits: softmax keeps them."""
     while output in graph.producer:
         node = graph.nodes[graph.producer[output]]
-        if node.op in PROBABILITY_OPS:
+        row = row_of(node)
+        if row is not None and row.is_probability:
             return "probabilities"
-        if node.op not in SEE_THROUGH:
+        if row is None or not row.moves:
             return "logits"
         output = node.inputs[0]
     return "logits"

@@ -158,7 +158,9 @@ def traced(
     owners: list[tuple[str, int, int, int]] = []
     unknown: dict[str, list[str]] = {}
     for value in graph.inputs:
-        labels[value.name] = fixed_label(probed.shapes.get(value.name, ()), Fix(PINNED, f"axes of model input {value.name!r}"))
+        labels[value.name] = fixed_label(
+            probed.shapes.get(value.name, ()), Fix(PINNED, f"axes of model input {value.name!r}")
+        )
     in_use = list(dict.fromkeys(parameter.tensor for parameter in found))  # producers first, so that they name groups
     for name in dict.fromkeys([*in_use, *graph.weights]):
         weight = graph.weights[name]

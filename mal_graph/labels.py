@@ -191,11 +191,10 @@ class Wiring:
                 parts.append(part)
                 continue
             taken = np.take(part, indices, axis=axis)
-            if len(indices) == 1:  # a unit that is used alone cannot trade places with its neighbours
-                self.fix(taken, Fix("frozen", f"{by} uses a single unit of the axis"))
-                taken = np.empty((0,), np.int64)
-            if taken.size:
+            if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
+            elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
+                self.fix(taken, Fix("frozen", f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.fixed.items() if shape[a] > 1})
 
     def transpose(self, label: Label, order: Sequence[int]) -> Label:

@@ -263,7 +263,7 @@ def as_bias(
         return parameter
     node = graph.nodes[parameter.node]
     row = row_of(node, table)
-    is_sum = row is not None and row.commutes and graph.nodes[start].outputs[0] in node.inputs
+    is_sum = row is not None and row.commutes and row.zero == "silent" and graph.nodes[start].outputs[0] in node.inputs
     return replace(parameter, role="bias") if is_sum and parameter.shape == weight.shape[:1] else parameter
 
 

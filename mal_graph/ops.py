@@ -101,6 +101,7 @@ class Row:
         widths: inputs and attributes that hold a width and must follow when an axis grows.
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
+        is_probability: what it gives is read as a probability where it ends the model.
     """
 
     rule: Rule
@@ -111,6 +112,7 @@ class Row:
     zero: str = "silent"
     widths: tuple[str, ...] = ()
     squashes: bool = False
+    is_probability: bool = False
     commutes: bool = False
 
     def slot(self, index: int) -> Slot:
@@ -215,6 +217,8 @@ def repeated(piece: Piece, times: int) -> Piece:
 
 def pool(call: Call) -> list[Label]:
     """Batch and channels pass; positions are fixed."""
+    if any(call.node.outputs[1:]):
+        return call.freeze(f"{call.name} gives indices into the whole tensor")
     x = call.pieces(0)
     pin_all(call, x[2:], WINDOW)
     return [call.wiring.label_of(shape, [*x[:2], *[WINDOW] * (len(shape) - 2)]) for shape in call.outputs]
@@ -416,8 +420,8 @@ def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> 
     return Row(elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
 
 
-def _activation(zero: str = "silent", squashes: bool = False) -> Row:
-    return Row(unary, slots=(X, setting("bound")), zero=zero, squashes=squashes)
+def _activation(zero: str = "silent") -> Row:
+    return Row(unary, slots=(X, setting("bound")), zero=zero)
 
 
 ROWS: Mapping[str, Row] = {
@@ -488,14 +492,12 @@ ROWS: Mapping[str, Row] = {
         ],
         _activation(),
     ),
-    **dict.fromkeys(
-        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Acosh", "Softplus", "Not", "Clip"], _activation("live")
-    ),
-    "Sigmoid": _activation("live", squashes=True),
-    **dict.fromkeys(["Log", "Reciprocal"], _activation("unsafe")),
+    **dict.fromkeys(["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "Clip"], _activation("live")),
+    "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
+    **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
     **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True)),
     "CastLike": Row(unary, moves=True, slots=(X, setting("type"))),
-    "Dropout": Row(unary, slots=(X, setting("ratio"), setting("training"))),
+    "Dropout": Row(unary, moves=True, slots=(X, setting("ratio"), setting("training"))),
     # normalisation
     "BatchNormalization": Row(
         channel_norm,
@@ -506,7 +508,8 @@ ROWS: Mapping[str, Row] = {
         ["LayerNormalization", "RMSNormalization", "com.microsoft.SimplifiedLayerNormalization"],
         Row(layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe"),
     ),
-    **dict.fromkeys(["Softmax", "LogSoftmax"], Row(softmax, zero="unsafe", squashes=True)),
+    "Softmax": Row(softmax, zero="unsafe", squashes=True, is_probability=True),
+    "LogSoftmax": Row(softmax, zero="unsafe", squashes=True),
     # pooling and reductions
     **dict.fromkeys(
         ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], Row(pool)

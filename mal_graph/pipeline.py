@@ -27,7 +27,7 @@ from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
-from mal_graph.probe import probe
+from mal_graph.probe import bulky_weights, probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
 from mal_graph.rewrite import with_bias_slots
 
@@ -121,6 +121,7 @@ def save(graph: LayerGraph, path: str | Path) -> None:
     registry.adapter_for(str(path)).save(graph, Path(path))
 
 
+@np.errstate(all="ignore")
 def write(assembly: Assembly, path: str | Path) -> Assembly:
     """Save a result and check the file as a stranger would: the format's checker, then the runtime.
 
@@ -134,6 +135,7 @@ def write(assembly: Assembly, path: str | Path) -> Assembly:
     return replace(assembly, checks={**assembly.checks, **checks})
 
 
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
 def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
@@ -275,7 +277,8 @@ def self_check_verdict(steps: Sequence[Merged]) -> str:
 
 
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
-    outputs = runner.open(graph).run(groups.probed.inputs)
+    fed = bulky_weights(graph)
+    outputs = runner.open(graph, variable=list(fed)).run(groups.probed.inputs, fed)
     bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     return "passed" if not bad else f"failed: output {bad[0]!r} is not finite on the probe inputs"
 
@@ -331,7 +334,7 @@ def selected_layers(found: Sequence[Layer], selector: str) -> list[int]:
 
 def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> bool:
     start, colon, end = selector.partition(":")
-    if colon and all(bound.rstrip("%").replace(".", "", 1).isdigit() or not bound for bound in (start, end)):
+    if colon and all(bound.rstrip("%").replace(".", "", 1).isdecimal() or not bound for bound in (start, end)):
         if start.endswith("%") or end.endswith("%"):
             deepest = max(other.depth for other in found) + 1
             depth = 100 * layer.depth / deepest

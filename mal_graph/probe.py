@@ -12,12 +12,14 @@ from mal_graph import registry
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.interfaces import Runner, Session
+from mal_graph.layers import parameters
 from mal_graph.ops import row_of
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
 SIZES = (64, 11, 32, 16, 224, 128, 256, 8, 4, 2, 1)  # tried in turn for the other dynamic axes
 SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a proof does not depend on it
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
+FED_FROM = 1024  # weights of so many elements are fed to the probe
 CHUNK = 256  # tensors read per run
 
 
@@ -50,19 +52,26 @@ def probe(
     """
     runner = runner or registry.runner()
     check_names(graph, [*(inputs or {}), *(input_shapes or {})])
-    session = runner.open(graph, read=[out for node in graph.nodes for out in node.outputs if out])
+    fed = bulky_weights(graph)
+    session = runner.open(graph, read=[out for node in graph.nodes for out in node.outputs if out], variable=list(fed))
     readable = [name for name, dtype in session.types.items() if dtype]
     error: RunError | None = None
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
         drawn = draw_inputs(graph, shapes, seed)
         drawn.update({name: as_input(graph, name, array) for name, array in (inputs or {}).items()})
         try:
-            found = measure(session, drawn, readable)
+            found = measure(session, {**drawn, **fed}, readable)
         except RunError as failure:
             error = error or failure
             continue
         return with_stored(graph, drawn, *found)
     raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")
+
+
+def bulky_weights(graph: LayerGraph) -> dict[str, Array]:
+    """The larger weights by name, to be fed to a session rather than copied into its model, which ends at 2 GB."""
+    tensors = dict.fromkeys(parameter.tensor for parameter in parameters(graph))
+    return {name: graph.weights[name].read() for name in tensors if graph.weights[name].size >= FED_FROM}
 
 
 def unmeasured(graph: LayerGraph) -> Probe:

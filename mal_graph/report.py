@@ -4,13 +4,12 @@ The JSON forms are pydantic models, one per command, each with a `schema` field 
 """
 
 import hashlib
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mal_graph.evaluate import Scores
 from mal_graph.graph import LayerGraph, Value
@@ -26,7 +25,7 @@ class Document(BaseModel):
     model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="null")
 
     def json_text(self) -> str:
-        return self.model_dump_json(indent=2, by_alias=True, exclude_none=True)
+        return self.model_dump_json(indent=2, by_alias=True)
 
 
 class MemberForm(BaseModel):
@@ -34,6 +33,14 @@ class MemberForm(BaseModel):
     axis: int
     role: str
     positions: list[list[int]] | None = None
+
+    @model_serializer(mode="wrap")
+    def without_plain_positions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`positions` is left out where unit u is index u."""
+        found: dict[str, Any] = handler(self)
+        if self.positions is None:
+            del found["positions"]
+        return found
 
 
 class GroupForm(BaseModel):
@@ -45,7 +52,7 @@ class GroupForm(BaseModel):
     members: list[MemberForm]
     deviation: float | None = None
     control: float | None = None
-    inert: list[str] | None = None
+    inert: list[str] = []
 
 
 class LayerForm(BaseModel):
@@ -124,7 +131,10 @@ class ScoreForm(BaseModel):
     loss: float
     metric: float
     metric_name: str
+    loss_name: str
     samples: int
+    output: str
+    scores: str
 
 
 class AssembleForm(Document):
@@ -137,12 +147,14 @@ class AssembleForm(Document):
     pads: str
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
+    unmatched_donor: list[UnmatchedForm]
     merged_parameters: int
     shares: list[float]
     alignment: list[AlignedForm]
     objective: list[float]
     peak_bytes: int
     checks: dict[str, str]
+    notes: list[str]
     scores: list[ScoreForm]
     output: str | None = None
     sha256: dict[str, str] = {}
@@ -222,9 +234,7 @@ def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
 
 def layer_form(layer: Layer, groups: AxisGroups) -> LayerForm:
     if not layer.parameters:  # all its weights are shared, and listed with their first user
-        return LayerForm(
-            name=layer.name, kind=layer.kind, weights=[], in_group=None, out_group=None, depth=layer.depth
-        )
+        return LayerForm(name=layer.name, kind=layer.kind, weights=[], in_group=None, out_group=None, depth=layer.depth)
     leading = layer.weight or layer.parameters[0]
     return LayerForm(
         name=layer.name,
@@ -256,7 +266,7 @@ def group_form(group: AxisGroup) -> GroupForm:
         members=[member_form(member) for member in group.members],
         deviation=group.deviation,
         control=group.control,
-        inert=list(group.inert) or None,
+        inert=list(group.inert),
     )
 
 
@@ -300,13 +310,15 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         lambda_=assembly.options.lam,
         pads=assembly.options.pads,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
-        skipped=skipped_forms(assembly),
+        skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
+        unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
         merged_parameters=len_of_union(assembly),
         shares=list(assembly.shares),
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
+        notes=notes(assembly),
         scores=[score_form(score) for score in assembly.scores],
         output=None if output is None else str(output),
         sha256=hashes or {},
@@ -334,13 +346,27 @@ def merged_forms(step: Merged) -> list[MergedForm]:
     return forms
 
 
-def skipped_forms(assembly: Assembly) -> list[UnmatchedForm]:
-    """Layers that keep the base's weights, for every donor; with several donors the reason names it."""
+def left_over(
+    assembly: Assembly, side: Callable[[Merged], tuple[Sequence[Layer], Mapping[int, str]]]
+) -> list[UnmatchedForm]:
+    """Layers that no merge touched, for every donor; with several donors the reason names it."""
     several = len(assembly.merged) > 1
     return [
-        UnmatchedForm(layer=step.match.base[i].name, reason=f"{step.donor.name}: {why}" if several else why)
+        UnmatchedForm(layer=layers[i].name, reason=f"{step.donor.name}: {why}" if several else why)
         for step in assembly.merged
-        for i, why in sorted(step.plan.skipped.items())
+        for layers, reasons in [side(step)]
+        for i, why in sorted(reasons.items())
+    ]
+
+
+def notes(assembly: Assembly) -> list[str]:
+    """What a reader of the scores should know."""
+    measured = {s.tensor for step in assembly.merged for s in step.plan.steps if s.term.base.draw == "variance"}
+    if not measured or assembly.options.lam == 0.0:
+        return []
+    return [
+        f"the statistics of {len(measured)} BatchNormalizations are merged like weights, not measured again on data: "
+        "expect the merged model, and the arms made like it, to score far lower than they could"
     ]
 
 
@@ -371,10 +397,13 @@ def aligned_forms(step: Merged) -> list[AlignedForm]:
 def score_form(score: Scores) -> ScoreForm:
     return ScoreForm(
         arm=score.arm,
-        loss=score.loss if isfinite(score.loss) else float("nan"),
+        loss=score.loss,
         metric=score.metric,
         metric_name=score.metric_name,
+        loss_name=score.loss_name,
         samples=score.samples,
+        output=score.output,
+        scores=score.scores,
     )
 
 

@@ -82,6 +82,15 @@ def flip(net, x, c, s):
     return net.op("Slice", x, *bounds)
 
 
+def gate(net, x, c, s):
+    """One half of the channels gates the other, both picked from an axis of two."""
+    if c % 2:
+        return x, c, s
+    y = net.op("Reshape", x, net.constant([0, 2, c // 2, s, s]))
+    a, b = (net.op("Gather", y, net.constant(i), axis=1) for i in range(2))
+    return net.op("Mul", a, net.op("Sigmoid", b)), c // 2, s
+
+
 def swap_parts(net, x, c, s):
     if c < 4:
         return x
@@ -144,6 +153,7 @@ STEPS = {
     "layer norm": keep(layer_norm),
     "squeeze excite": keep(squeeze_excite),
     "shuffle": keep(shuffle),
+    "gate": gate,
     "flip": keep(flip),
     "swap parts": keep(swap_parts),
     "drop first": drop_first,

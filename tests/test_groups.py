@@ -1,0 +1,349 @@
+"""Axis groups of hand-made networks, against groups derived by hand."""
+
+import numpy as np
+import onnx
+import pytest
+from builders import Net, cnn, load, mlp, permuted_copy
+from onnx import TensorProto, helper, numpy_helper
+
+from mal_graph.errors import RunError
+from mal_graph.groups import CANDIDATE, FROZEN, PINNED, RIGID, axis_groups
+
+
+def hidden(graph):
+    """The groups that may be permuted: {tensor[axis]: positions}, plain ones as a count, in the order of the graph."""
+    groups = axis_groups(graph)
+    return [
+        {
+            f"{m.tensor}[{m.axis}]": len(m.positions) if m.is_plain else m.positions.tolist()
+            for m in groups.groups[i].members
+        }
+        for i in groups.usable()
+    ]
+
+
+def states(graph):
+    """State and reason of each weight axis, the first group on it."""
+    groups = axis_groups(graph)
+    return {
+        f"{tensor}[{axis}]": (groups.groups[found[0][0]].state, groups.groups[found[0][0]].reason)
+        for (tensor, axis), found in groups.on_axis.items()
+    }
+
+
+@pytest.fixture
+def net():
+    return Net(0)
+
+
+def pointwise(net, x, units_in, units, name, **options):
+    """A 1x1 convolution without bias whose weight has a name."""
+    return net.op("Conv", x, net.weight(units, units_in, 1, 1, name=name), **options)
+
+
+# --- the shapes of members --------------------------------------------------------------------------------------
+
+
+def test_a_hidden_layer_is_one_group_of_out_bias_and_in():
+    assert hidden(mlp((3, 5, 2))) == [{"w0[0]": 5, "w1[0]": 5, "w2[1]": 5}]
+
+
+@pytest.mark.parametrize(
+    ("style", "out_axis", "in_axis"), [("gemm", 0, 1), ("gemm_nt", 1, 0), ("matmul", 1, 0), ("transposed", 0, 1)]
+)
+def test_the_way_a_linear_layer_is_written_only_changes_the_axis(style, out_axis, in_axis):
+    assert hidden(mlp((3, 5, 2), style=style)) == [{f"w0[{out_axis}]": 5, "w1[0]": 5, f"w2[{in_axis}]": 5}]
+
+
+def test_a_channel_owns_its_positions_after_a_flatten(net):
+    x = net.op("Conv", net.input("x", ("N", 3, 2, 2)), net.weight(4, 3, 1, 1, name="a"))
+    graph = net.graph(net.op("Gemm", net.op("Flatten", x), net.weight(5, 16, name="fc"), transB=1))
+    columns = [[4 * unit + position for position in range(4)] for unit in range(4)]
+    assert hidden(graph) == [{"a[0]": 4, "fc[1]": columns}]
+
+
+def test_a_channel_owns_strided_positions_after_a_flatten_of_channels_last(net):
+    x = net.op("Conv", net.input("x", ("N", 3, 2, 2)), net.weight(4, 3, 1, 1, name="a"))
+    x = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 3, 1]), net.constant([0, -1]))
+    graph = net.graph(net.op("Gemm", x, net.weight(5, 16, name="fc"), transB=1))
+    columns = [[unit + 4 * position for position in range(4)] for unit in range(4)]
+    assert hidden(graph) == [{"a[0]": 4, "fc[1]": columns}]
+
+
+def test_the_parts_of_a_concat_keep_their_offsets(net):
+    x = net.input("x", ("N", 3, 2, 2))
+    y = net.op("Concat", pointwise(net, x, 3, 3, "a"), pointwise(net, x, 3, 2, "b"), axis=1)
+    graph = net.graph(pointwise(net, y, 5, 4, "c"))
+    assert hidden(graph) == [{"a[0]": 3, "c[1]": 3}, {"b[0]": 2, "c[1]": [[3], [4]]}]
+
+
+def test_a_tensor_concatenated_twice_owns_both_places(net):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 2, "a")
+    graph = net.graph(pointwise(net, net.op("Concat", x, x, axis=1), 4, 4, "c"))
+    assert hidden(graph) == [{"a[0]": 2, "c[1]": [[0, 2], [1, 3]]}]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_depthwise_convolution_moves_with_its_input(net, times):
+    x = pointwise(net, net.input("x", ("N", 3, 4, 4)), 3, 4, "a")
+    x = net.op("Conv", x, net.weight(4 * times, 1, 3, 3, name="dw"), net.weight(4 * times, name="bias"), group=4)
+    graph = net.graph(pointwise(net, x, 4 * times, 2, "b"))
+    own = 4 if times == 1 else [[2 * unit, 2 * unit + 1] for unit in range(4)]
+    assert hidden(graph) == [{"a[0]": 4, "dw[0]": own, "bias[0]": own, "b[1]": own}]
+
+
+def test_a_residual_stream_is_one_group_and_each_inner_width_another(net):
+    def linear(x, units_in, units, name):
+        return net.op("MatMul", x, net.weight(units_in, units, name=name))
+
+    x = linear(net.input("x", ("N", 3)), 3, 4, "embed")
+    for block in "12":
+        x = net.op("Add", x, linear(net.op("Relu", linear(x, 4, 6, f"up{block}")), 6, 4, f"down{block}"))
+    graph = net.graph(linear(x, 4, 2, "head"))
+    stream = {"embed[1]": 4, "up1[0]": 4, "down1[1]": 4, "up2[0]": 4, "down2[1]": 4, "head[0]": 4}
+    inner = [{f"up{block}[1]": 6, f"down{block}[0]": 6} for block in "12"]
+    assert hidden(graph) == [stream, *inner]
+
+
+def test_a_channel_shuffle_moves_positions(net):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 6, "a")
+    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, 2, 3, 2, 2])), perm=[0, 2, 1, 3, 4])
+    graph = net.graph(pointwise(net, net.op("Reshape", x, net.constant([0, 6, 2, 2])), 6, 4, "b"))
+    moved = [[2 * (unit % 3) + unit // 3] for unit in range(6)]  # unit (g, i) of (2, 3) comes to place (i, g)
+    assert hidden(graph) == [{"a[0]": 6, "b[1]": moved}]
+
+
+def test_two_halves_of_an_axis_that_gate_each_other_move_in_pairs(net):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 8, name="a"))
+    x = net.op("Reshape", x, net.constant([0, 2, 4]))
+    halves = [net.op("Gather", x, net.constant(i), axis=1) for i in range(2)]
+    graph = net.graph(net.op("MatMul", net.op("Mul", *halves), net.weight(4, 2, name="b")))
+    assert hidden(graph) == [{"a[1]": [[unit, unit + 4] for unit in range(4)], "b[0]": 4}]
+
+
+def test_a_flip_keeps_pairs(net):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 6, name="a"))
+    y = net.op("Slice", x, *[net.constant([v]) for v in (-1, -(2**62), 1, -1)])
+    graph = net.graph(net.op("MatMul", net.op("Add", x, y), net.weight(6, 2, name="b")))
+    pairs = [[unit, 5 - unit] for unit in range(3)]
+    assert hidden(graph) == [{"a[1]": pairs, "b[0]": pairs}]
+
+
+def test_channels_padded_in_a_shortcut_shift_the_rest_and_freeze_the_border(net):
+    """Option A of a ResNet: zeros before and behind, then a sum."""
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 3, "a")
+    y = net.op("Add", net.op("Pad", x, net.constant([0, 1, 0, 0, 0, 1, 0, 0])), pointwise(net, x, 3, 5, "b"))
+    graph = net.graph(pointwise(net, y, 5, 4, "c"))
+    inner = [[1], [2], [3]]
+    assert hidden(graph) == [{"a[0]": 3, "b[0]": inner, "b[1]": 3, "c[1]": inner}]
+    frozen = [group for group in axis_groups(graph).groups if group.state == FROZEN]
+    assert [group.members[0].positions.tolist() for group in frozen] == [[[0], [4]]]
+    assert "pads the axis" in frozen[0].reason
+
+
+# --- where weights come from ------------------------------------------------------------------------------------
+
+
+def test_weights_behind_constants_and_moving_operators_are_found(net):
+    net.nodes.append(
+        helper.make_node("Constant", [], ["a"], value=numpy_helper.from_array(np.ones((3, 4), np.float32)))
+    )
+    net.nodes.append(
+        helper.make_node("ConstantOfShape", [net.constant([4])], ["b"], value=helper.make_tensor("v", 1, [1], [0.5]))
+    )
+    x = net.op("Add", net.op("MatMul", net.input("x", ("N", 3)), net.op("Identity", "a")), net.op("Identity", "b"))
+    w = net.op("Transpose", net.op("Unsqueeze", net.weight(2, 4, name="c"), net.constant([0])), perm=[0, 2, 1])
+    graph = net.graph(net.op("MatMul", x, net.op("Squeeze", w, net.constant([0]))))
+    assert hidden(graph) == [{"a[1]": 4, "b[0]": 4, "c[1]": 4}]
+
+
+def test_a_tied_weight_ties_its_own_axes(net):
+    w = net.weight(3, 3, name="w")
+    x = net.op("MatMul", net.input("x", ("N", 2)), net.weight(2, 3, name="first"))
+    x = net.op("MatMul", net.op("Tanh", net.op("MatMul", x, w)), w)
+    graph = net.graph(net.op("MatMul", x, net.weight(3, 2, name="last")))
+    assert hidden(graph) == [{"first[1]": 3, "w[0]": 3, "w[1]": 3, "last[0]": 3}]
+
+
+def test_a_module_used_twice_has_one_group(net):
+    weights = net.weight(3, 5, name="a"), net.weight(5, 4, name="b"), net.weight(4, 1, name="c")
+    branches = [
+        net.op("MatMul", net.op("Relu", net.op("MatMul", net.input(n, ("N", 3)), weights[0])), weights[1]) for n in "xy"
+    ]
+    graph = net.graph(net.op("MatMul", net.op("Sub", *branches), weights[2]))
+    assert hidden(graph) == [{"a[1]": 5, "b[0]": 5}, {"b[1]": 4, "c[0]": 4}]
+
+
+def test_one_hidden_layer_feeds_two_outputs(net):
+    x = net.op("Relu", net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 5, name="a")))
+    graph = net.graph(*[net.op("MatMul", x, net.weight(5, 2, name=name)) for name in "bc"])
+    assert hidden(graph) == [{"a[1]": 5, "b[0]": 5, "c[0]": 5}]
+
+
+def test_a_hidden_layer_that_is_an_output_is_pinned(net):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 5, name="a"))
+    graph = net.graph(x, net.op("MatMul", x, net.weight(5, 2, name="b")))
+    assert hidden(graph) == []
+    assert states(graph)["b[0]"] == (PINNED, f"axes of model output {x!r}")
+
+
+def test_looking_up_by_index_pins_the_entries_and_frees_the_rest(net):
+    tokens = net.input("tokens", ("N", 4), "int64")
+    x = net.op("Gather", net.weight(7, 5, name="table"), tokens)
+    graph = net.graph(net.op("MatMul", x, net.weight(5, 2, name="b")))
+    assert hidden(graph) == [{"table[1]": 5, "b[0]": 5}]
+    assert states(graph)["table[0]"][0] == PINNED
+
+
+# --- sizes that mislead -----------------------------------------------------------------------------------------
+
+
+def test_equal_sizes_everywhere_tie_nothing_that_is_not_tied(net):
+    """Channels, height, width and batch are all 3."""
+    x = net.conv(net.input("x", (3, 3, 3, 3)), 3, 3)
+    x = net.op("Relu", net.norm(x, 3))
+    graph = net.graph(net.conv(x, 3, 3))
+    assert hidden(graph) == [{"w0[0]": 3, "w1[0]": 3, "bn2[0]": 3, "bn3[0]": 3, "bn4[0]": 3, "bn5[0]": 3, "w6[1]": 3}]
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 3])
+def test_the_batch_size_does_not_matter(batch):
+    net = Net(0)
+    x = net.conv(net.input("x", (batch, 3, 4, 4)), 3, 3)
+    graph = net.graph(net.conv(net.op("Relu", x), 3, 3))
+    assert hidden(graph) == [{"w0[0]": 3, "w1[0]": 3, "w2[1]": 3}]
+
+
+def test_a_single_channel_belongs_to_no_group(net):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 1, "a")
+    x = pointwise(net, pointwise(net, x, 1, 1, "depthwise"), 1, 4, "b")
+    graph = net.graph(pointwise(net, x, 4, 2, "c"))
+    assert hidden(graph) == [{"b[0]": 4, "c[1]": 4}]
+
+
+def test_an_axis_used_one_index_at_a_time_is_not_permuted(net):
+    """The second picks unit 0 of what the first repeats: nothing may trade places with it."""
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
+    x = net.op("Gather", net.op("Gather", x, net.constant([0, 3, 0]), axis=1), net.constant([0, 2, 0]), axis=1)
+    graph = net.graph(net.op("MatMul", net.op("Reshape", x, net.constant([-1, 3])), net.weight(3, 2, name="b")))
+    first = next(g for g in axis_groups(graph).groups if g.name == "a[1]")
+    assert (first.state, first.members[0].positions.tolist()) == (FROZEN, [[0]])
+    assert "repeats a single unit" in first.reason
+
+
+# --- what cannot be said ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes"), [("LRN", {"size": 3}), ("CumSum", {}), ("MeanVarianceNormalization", {})]
+)
+def test_an_operator_without_a_rule_freezes_what_it_touches(net, op, attributes):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 4, "a")
+    x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
+    graph = net.graph(pointwise(net, net.op("Relu", pointwise(net, x, 4, 5, "b")), 5, 2, "c"))
+    assert hidden(graph) == [{"b[0]": 5, "c[1]": 5}]
+    for axis in ("a[0]", "b[1]"):
+        assert states(graph)[axis] == (FROZEN, f"operator {op} has no axis rule")
+    assert axis_groups(graph).unknown == {op: (graph.nodes[1].name,)}
+
+
+def test_an_operator_of_a_custom_domain_freezes_what_it_touches(net):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
+    x = net.op("Half", x, domain="local")
+    proto = net.proto(net.op("MatMul", x, net.weight(4, 2, name="b")))
+    body = [helper.make_node("Add", ["v", "v"], ["w"])]
+    proto.functions.append(helper.make_function("local", "Half", ["v"], ["w"], body, [helper.make_opsetid("", 20)]))
+    graph = load(proto)
+    assert hidden(graph) == []
+    assert states(graph)["a[1]"] == (FROZEN, "operator local.Half has no axis rule")
+
+
+def test_a_grouped_convolution_is_frozen_with_the_reason(net):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 4, "a")
+    x = pointwise(net, x, 2, 6, "grouped", group=2)
+    graph = net.graph(pointwise(net, x, 6, 2, "b"))
+    assert hidden(graph) == []
+    state, reason = states(graph)["b[1]"]
+    assert state == FROZEN
+    assert "grouped convolution (group=2)" in reason
+
+
+def test_the_indices_of_a_pool_freeze_its_channels(net):
+    x = pointwise(net, net.input("x", ("N", 3, 4, 4)), 3, 4, "a")
+    y, where = net.op("MaxPool", x, outputs=2, kernel_shape=[2, 2])
+    proto = net.proto(pointwise(net, y, 4, 2, "b"))
+    proto.graph.output.append(helper.make_tensor_value_info(where, TensorProto.INT64, ["N", 4, 3, 3]))
+    onnx.checker.check_model(proto)
+    assert hidden(load(proto)) == []
+
+
+def test_a_bound_computed_at_run_time_freezes_the_axis(net):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
+    end = net.op("Cast", net.op("ReduceMax", net.op("Abs", x), net.constant([0, 1]), keepdims=0), to=7)
+    end = net.op("Add", net.op("Reshape", net.op("Min", end, net.constant(0)), net.constant([1])), net.constant([4]))
+    y = net.op("Slice", x, net.constant([0]), end, net.constant([1]))
+    graph = net.graph(net.op("MatMul", y, net.weight(4, 2, name="b")))
+    assert states(graph)["a[1]"][0] == FROZEN
+    assert "computed at run time" in states(graph)["a[1]"][1]
+
+
+def test_a_unit_unlike_all_others_is_rigid(net):
+    """All four units feed one layer, the first two another, the very first a third."""
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
+    parts = [net.op("Slice", x, net.constant([0]), net.constant([end]), net.constant([1])) for end in (4, 2, 1)]
+    read = [net.op("MatMul", part, net.weight(n, 2)) for part, n in zip(parts, (4, 2, 1), strict=True)]
+    groups = [g for g in axis_groups(net.graph(net.op("Sum", *read))).groups if g.name.startswith("a[1]")]
+    found = [(group.state, group.members[0].positions.ravel().tolist()) for group in groups]
+    assert found == [(FROZEN, [0]), (RIGID, [1]), (CANDIDATE, [2, 3])]
+
+
+def test_a_rule_that_does_not_fit_names_the_operator_and_the_shapes():
+    from mal_graph import ops
+
+    def broken(call):
+        raise ValueError("no such axis")
+
+    with pytest.raises(RunError, match=r"axis rule of Relu 'Relu_1' failed on shapes .*no such axis"):
+        axis_groups(mlp(), table={**ops.ROWS, "Relu": ops.Row(broken)})
+
+
+# --- notes on groups --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["LayerNormalization", "Softmax", "ReduceMean", "Relu"])
+def test_a_statistic_over_the_units_is_noted(net, op):
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
+    more = {"LayerNormalization": [net.weight(4)], "ReduceMean": [net.constant([1])]}.get(op, [])
+    y = net.op(op, x, *more, **({"axis": -1} if op == "Softmax" else {}))
+    graph = net.graph(net.op("MatMul", net.op("Add", x, y), net.weight(4, 2, name="b")))
+    groups = axis_groups(graph)
+    (index,) = groups.usable()
+    assert bool(groups.groups[index].statistic) == (op != "Relu")
+
+
+def test_roles_say_operator_slot_and_side():
+    groups = axis_groups(cnn((4,), blocks=0))
+    assert [member.role for member in groups.groups[groups.usable()[0]].members] == [
+        "Conv.weight out",
+        "BatchNormalization.scale unit",
+        "BatchNormalization.shift unit",
+        "BatchNormalization.mean unit",
+        "BatchNormalization.variance unit",
+        "Gemm.weight in",
+    ]
+
+
+def test_every_index_of_every_weight_axis_lies_in_exactly_one_group():
+    for graph in (mlp(), cnn(concat=True, head="flatten"), cnn(depthwise=True)):
+        for (tensor, axis), found in axis_groups(graph).on_axis.items():
+            places = np.concatenate([member.positions.ravel() for _, member in found])
+            assert np.array_equal(np.sort(places), np.arange(graph.weights[tensor].shape[axis]))
+
+
+def test_permuted_copy_changes_every_member():
+    graph = cnn(head="flatten")
+    groups = axis_groups(graph)
+    copy, orders = permuted_copy(graph, groups)
+    for i in orders:
+        for member in groups.groups[i].members:
+            assert not np.array_equal(copy.weights[member.tensor].read(), graph.weights[member.tensor].read())
