@@ -414,8 +414,8 @@ def printable(text: str) -> str:
 def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
     """Progress on stderr, one bar for each thing that is done; nothing where stderr is no terminal."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    stderr = Console(stderr=True)
-    with Progress(*columns, console=stderr, transient=True, disable=quiet or not stderr.is_terminal) as bars:
+    hidden = quiet or not sys.stderr.isatty()  # rich's own test says yes wherever colours are forced
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:

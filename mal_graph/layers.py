@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph import ops
-from mal_graph.graph import Array, LayerGraph, Weight
+from mal_graph.graph import Array, LayerGraph, Node, Weight
 from mal_graph.ops import row_of, weight_axes
 
 
@@ -84,10 +84,15 @@ class Layer:
         return next((p for p in self.parameters if p.role == "weight"), None)
 
     @property
+    def leading(self) -> Parameter | None:
+        """The weight, or else the first parameter with an axis; None if it has no tensor of its own with one."""
+        return self.weight or next((p for p in self.parameters if p.shape), None)
+
+    @property
     def widths(self) -> tuple[int, int]:
         """Units (in, out); an affine layer has the same number on both sides."""
-        leading = self.weight or (self.parameters[0] if self.parameters else None)
-        if leading is None or not leading.shape:
+        leading = self.leading
+        if leading is None:
             return (1, 1)
         return (leading.shape[1], leading.shape[0]) if leading is self.weight else (leading.shape[0],) * 2
 
@@ -188,7 +193,7 @@ def layers(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> tup
     for parameter in parameters(graph, table):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node, table)
-    return with_depth(graph, origin, assembled(graph, members, by_node, table))
+    return with_depth(graph, origin, assembled(graph, members, by_node, table), table)
 
 
 def origins(
@@ -205,7 +210,9 @@ def origins(
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
         own = by_node.get(index, ())
-        found = {origin[name] for name in (*node.inputs, *node.captures) if name in origin}
+        if row is not None and row.part == "shape":
+            continue  # what only reads a shape carries no signal
+        found = {origin[name] for name in data_inputs(node, row) if name in origin}
         if not found and not own:
             continue  # computed from constants alone
         starts = row is not None and row.part == "contraction" and any(p.role == "weight" for p in own)
@@ -214,6 +221,12 @@ def origins(
         members.setdefault(start, []).append(index)
         origin.update(dict.fromkeys((out for out in node.outputs if out), start))
     return origin, members
+
+
+def data_inputs(node: Node, row: ops.Row | None) -> list[str]:
+    """The tensors whose values an operator works on: no target shapes, bounds or other settings."""
+    inputs = [name for slot, name in enumerate(node.inputs) if row is None or not row.slot(slot).setting]
+    return [*inputs, *node.captures]
 
 
 def assembled(
@@ -235,7 +248,8 @@ def assembled(
         tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
         owned.update(p.tensor for p in own)
         own = [as_bias(graph, start, p, own, table) for p in own]
-        node = start if start >= 0 and start in by_node else all_own[0].node
+        named_by = next((p.node for p in all_own if p.shape), all_own[0].node)
+        node = start if start >= 0 and start in by_node else named_by
         row = row_of(graph.nodes[node], table)
         if not own and not (start >= 0 and start in by_node):
             continue  # nothing of its own, and no contraction that a shared weight makes a layer of
@@ -267,12 +281,16 @@ def as_bias(
     return replace(parameter, role="bias") if is_sum and parameter.shape == weight.shape[:1] else parameter
 
 
-def with_depth(graph: LayerGraph, origin: Mapping[str, int], found: list[Layer]) -> tuple[Layer, ...]:
+def with_depth(
+    graph: LayerGraph, origin: Mapping[str, int], found: list[Layer], table: Mapping[str, ops.Row] | None
+) -> tuple[Layer, ...]:
     """Count, for each layer, the layers before it on the longest path."""
     starts = {layer.start for layer in found}
     before: dict[int, int] = {-1 - i: 0 for i in range(len(graph.inputs))}
     for index in sorted(set(origin.values())):
         if index >= 0:
-            sources = [origin[name] for name in graph.nodes[index].inputs if name in origin and origin[name] != index]
+            node = graph.nodes[index]
+            named = data_inputs(node, row_of(node, table))
+            sources = [origin[name] for name in named if name in origin and origin[name] != index]
             before[index] = max((before[s] + (s in starts) for s in sources), default=0)
     return tuple(replace(layer, depth=before.get(layer.start, 0)) for layer in found)

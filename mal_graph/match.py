@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
-from mal_graph.layers import Layer, Parameter, layers, origins, parameters
+from mal_graph.layers import Layer, Parameter, data_inputs, layers, origins, parameters
 from mal_graph.ops import row_of
 
 MIN_SCORE = 0.35  # two layers less alike than this are never paired
@@ -129,7 +129,8 @@ def match_layers(base: LayerGraph, donor: LayerGraph, pairs: Iterable[tuple[str,
     if not chosen:
         raise MatchError(
             f"no layer of {donor.name} answers to a layer of {base.name}: "
-            f"found {kinds(a)} against {kinds(b)}; give pairs by hand with --matches"
+            f"found {kinds(a)} against {kinds(b)}; "
+            "inspect both models, or give pairs by hand with --matches"
         )
     found = tuple(
         Pair(i, j, round(max(0.0, float(scores[i, j])), 4), reason_of(a, b, i, j), relation(a.layers[i], b.layers[j]))
@@ -202,8 +203,8 @@ def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[tuple[int, in
     reads: list[list[tuple[int, int]]] = []
     for start in places:
         node = graph.nodes[start] if start >= 0 else None
-        names = (*node.inputs, *node.captures) if node else ()
         row = row_of(node) if node else None
+        names = data_inputs(node, row) if node else []
         ordered = row is None or not row.commutes
         reads.append(
             [(slot if ordered else 0, place_of[origin[name]]) for slot, name in enumerate(names) if name in origin]
@@ -292,9 +293,9 @@ def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
 
 def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
-    if not layer.parameters:
+    leading = layer.leading
+    if leading is None:
         return 0.0, 0.0
-    leading = layer.weight or layer.parameters[0]
     values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
     root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
     if not np.isfinite(root) or root == 0.0:

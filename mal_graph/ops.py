@@ -99,6 +99,7 @@ class Row:
         zero: what it makes of a zero unit: "silent" (0), "live" (another finite value), "unsafe" (may be infinite,
             or changes other units).
         widths: inputs and attributes that hold a width and must follow when an axis grows.
+        channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
@@ -114,6 +115,7 @@ class Row:
     squashes: bool = False
     is_probability: bool = False
     commutes: bool = False
+    channel: int = 1
 
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
@@ -426,7 +428,7 @@ def _activation(zero: str = "silent") -> Row:
 
 ROWS: Mapping[str, Row] = {
     # contractions with a weight
-    "Gemm": Row(gemm, "contraction", kind="linear", slots=(X, _weight(linear_axes), BIAS)),
+    "Gemm": Row(gemm, "contraction", kind="linear", slots=(X, _weight(linear_axes), BIAS), channel=-1),
     "MatMul": Row(
         matmul,
         "contraction",

@@ -8,19 +8,18 @@ shuffle that was overlooked). Then, group by group, one member of every role is 
 a test that cannot fail proves nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph import ops, registry
+from mal_graph.calibrate import calibrated_weights, graph_in_float32
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph, Node, weight_of
+from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
 from mal_graph.interfaces import Runner, Session
-from mal_graph.layers import Parameter
 from mal_graph.ops import row_of
 
 # Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
@@ -29,12 +28,12 @@ REJECT = 3e-4
 REACTS = 100.0  # a control reacts if it moves the outputs this many times as much as the whole group does
 NOISE = 1e-7  # float32 rounding, the least deviation a control is compared with
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
-SHARE = "gauge/share"  # times its power is added to a channel's variance: one that hardly varies would amplify noise
-FLOOR = "gauge/floor"  # keeps a gauge from dividing by zero
+ATTEMPTS = 3  # calibrated copies that a group without a verdict is tried on
 EXACT = 1e-9  # what counts as equal in float64
 
 Progress = Callable[[int, int], None]
 Weights = Mapping[str, Array]
+Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
 Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
 
 
@@ -95,35 +94,70 @@ def prove(
     Returns:
         the groups; each candidate is now "proven", "unproven" (no verdict, with the reason) or "frozen" (rejected).
     """
-    candidates = groups.usable()
-    if not candidates:
+    waiting = groups.usable()
+    if not waiting:
         return groups
-    try:
-        trial = open_trial(graph, groups, runner, seed=seed, table=table)
-    except RunError as error:
-        return groups.with_states(dict.fromkeys(candidates, (UNPROVEN, str(error))))
-    if trial.flaw:
-        return groups.with_states(dict.fromkeys(candidates, (UNPROVEN, trial.flaw)))
+    verdicts: dict[int, AxisGroup] = {}
+    for attempt in range(ATTEMPTS):
+        if not waiting:
+            break
+        try:
+            trial = open_trial(graph, groups, runner, seed=seed + attempt, table=table)
+        except RunError as error:
+            return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, str(error))))
+        if trial.flaw:
+            return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, trial.flaw)))
+        moves = drawn_moves(groups, waiting, seed + attempt)
+        found = judged(trial, groups, moves, waiting, full, progress)
+        if attempt == ATTEMPTS - 1:
+            found.update(judged_exactly(graph, groups, trial, moves, found))
+        verdicts.update(found)
+        waiting = [i for i in waiting if found[i].state == UNPROVEN]
+    return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
+
+
+def drawn_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
+    """Two orders for every group: a cycle through all its units, and an exchange of two."""
     rng = np.random.default_rng(seed)
-    cycles = {i: rng.permutation(groups.groups[i].units) for i in candidates}
-    orders = {i: derangement(cycle) for i, cycle in cycles.items()}
-    exchanges = {i: exchange(cycle) for i, cycle in cycles.items()}
-    deviations = bisected(trial, groups, orders, candidates)
-    for i, moved in bisected(trial, groups, exchanges, candidates).items():
-        deviations[i] = max(deviations[i], moved)
+    cycles = {i: rng.permutation(groups.groups[i].units) for i in indices}
+    return {i: derangement(c) for i, c in cycles.items()}, {i: exchange(c) for i, c in cycles.items()}
+
+
+def judged(
+    trial: Trial,
+    groups: AxisGroups,
+    moves: tuple[Moves, Moves],
+    indices: Sequence[int],
+    full: bool,
+    progress: Progress | None,
+) -> dict[int, AxisGroup]:
+    """Verdicts on groups from one trial."""
+    cycled, exchanged = (bisected(trial, groups, orders, indices) for orders in moves)
     verdicts = {}
-    for done, i in enumerate(candidates):
-        verdicts[i] = judge(trial, groups.groups[i], orders[i], deviations[i], full)
+    for done, i in enumerate(indices):
+        verdicts[i] = judge(trial, groups.groups[i], moves[0][i], max(cycled[i], exchanged[i]), full)
         if progress:
-            progress(done + 1, len(candidates))
-    doubtful = [i for i, group in verdicts.items() if group.state == UNPROVEN and deviations[i] > ACCEPT]
-    for i, exact in in_float64(graph, groups, trial, (orders, exchanges), doubtful).items():
+            progress(done + 1, len(indices))
+    return verdicts
+
+
+def judged_exactly(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    trial: Trial,
+    moves: tuple[Moves, Moves],
+    found: Mapping[int, AxisGroup],
+) -> dict[int, AxisGroup]:
+    """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
+    doubtful = [i for i, group in found.items() if group.state == UNPROVEN and (group.deviation or 0.0) > ACCEPT]
+    verdicts = {}
+    for i, exact in in_float64(graph, groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
-            verdicts[i] = judge(trial, groups.groups[i], orders[i], ACCEPT, full)
+            verdicts[i] = judge(trial, groups.groups[i], moves[0][i], ACCEPT, False)
         else:
             reason = f"rejected by the proof in float64: permuting it moves the outputs by {exact:.1e} of their size"
-            verdicts[i] = replace(verdicts[i], state=FROZEN, reason=reason)
-    return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
+            verdicts[i] = replace(found[i], state=FROZEN, reason=reason)
+    return verdicts
 
 
 def bisected(
@@ -152,7 +186,9 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
             **permuted(trial.weights, [(replace(group, members=beside), order)]),
         }
         controls.append((member, trial.deviation({**moved, **left_out})))
-    reacting = [member for member, change in controls if change > REACTS * max(deviation, NOISE)]
+    if silent_side(controls, deviation):  # the joint run adds up the rounding of all groups: measure this one alone
+        deviation = min(deviation, trial.deviation(moved)) if deviation <= ACCEPT else deviation
+    reacting = reacting_members(controls, deviation)
     median = float(np.median([change for _, change in controls])) if controls else 0.0
     group = replace(
         group,
@@ -161,7 +197,7 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
         inert=tuple(f"{m.tensor}[{m.axis}]" for m, _ in controls if m not in reacting),
     )
     if deviation <= ACCEPT:
-        silent = silent_side(group, controls, reacting)
+        silent = silent_side(controls, deviation)
         if not silent:
             return replace(group, state=PROVEN)
         return replace(group, state=UNPROVEN, reason=f"leaving out {silent} does not change the outputs")
@@ -182,8 +218,14 @@ def control_members(group: AxisGroup, full: bool) -> list[Member]:
     return ordered[:MAX_CONTROLS]
 
 
-def silent_side(group: AxisGroup, controls: Sequence[tuple[Member, float]], reacting: Sequence[Member]) -> str:
+def reacting_members(controls: Controls, deviation: float) -> list[Member]:
+    """The members whose absence showed."""
+    return [member for member, change in controls if change > REACTS * max(deviation, NOISE)]
+
+
+def silent_side(controls: Controls, deviation: float) -> str:
     """Which side of a group shows no reaction: "" if producers and consumers both do."""
+    reacting = reacting_members(controls, deviation)
     for side, called in (("out", "any producer"), ("in", "any consumer")):
         asked = [member for member, _ in controls if member.role.endswith(side)]
         asked = asked or [member for member, _ in controls]
@@ -234,9 +276,6 @@ def in_float64(
     return {i: max(deviations[i] for deviations in found) for i in doubtful}
 
 
-# --- the calibrated copy ----------------------------------------------------------------------------------------
-
-
 def open_trial(
     graph: LayerGraph,
     groups: AxisGroups,
@@ -248,151 +287,10 @@ def open_trial(
     """A session on the calibrated copy of a model. Raises RunError where the runtime refuses it."""
     runner = runner or registry.runner()
     graph = graph_in_float32(graph)
-    weights = calibrated(graph, groups, runner, random_weights(groups.parameters, graph, seed))
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
+    weights = calibrated_weights(graph, groups, runner, inputs, seed)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights))
     return Trial(session, inputs, weights, session.run(inputs, weights))
-
-
-def graph_in_float32(graph: LayerGraph) -> LayerGraph:
-    """The graph with half-precision and double weights, inputs and casts in float32."""
-    half = {"float16", "bfloat16", "float64"}
-    if not any(weight.dtype.name in half for weight in graph.weights.values()):
-        return graph
-    weights = {
-        name: replace(weight, dtype=np.dtype(np.float32), read=partial(read_float32, weight.read))
-        if weight.dtype.name in half
-        else weight
-        for name, weight in graph.weights.items()
-    }
-    inputs = tuple(replace(v, dtype="float32") if v.dtype in half else v for v in graph.inputs)
-    nodes = tuple(ops.cast_to_float32(node) for node in graph.nodes)
-    return replace(graph, weights=weights, inputs=inputs, nodes=nodes)
-
-
-def read_float32(read: Callable[[], Array]) -> Array:
-    return read().astype(np.float32)
-
-
-def random_weights(parameters: Sequence[Parameter], graph: LayerGraph, seed: int) -> dict[str, Array]:
-    """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs."""
-    rng = np.random.default_rng(seed)
-    drawn: dict[str, Array] = {}
-    for parameter in parameters:
-        weight = graph.weights[parameter.tensor]
-        if weight.size > 1 and parameter.tensor not in drawn:
-            drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
-    return drawn
-
-
-def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    if parameter.draw == "scale":
-        return rng.uniform(0.6, 1.4, shape).astype(np.float32)
-    if parameter.draw == "variance":
-        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if parameter.draw == "weight":
-        fan_in = max(1, int(np.prod(parameter.shape[1:])))
-        return (rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))).astype(np.float32)
-    return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
-
-
-def calibrated(graph: LayerGraph, groups: AxisGroups, runner: Runner, weights: dict[str, Array]) -> dict[str, Array]:
-    """Weights scaled by one run of a copy in which every contraction's output is divided by its root mean square and
-    every BatchNorm takes its statistics from its input, with the random draws as jitter."""
-    probe_graph, scales, statistics = with_gauges(graph, groups)
-    if not scales and not statistics:
-        return weights
-    read = [*scales, *statistics]
-    session = runner.open(probe_graph, read=read, variable=list(weights))
-    found = session.run(
-        {v.name: groups.probed.inputs[v.name].astype(v.dtype or "float32") for v in graph.inputs}, weights
-    )
-    new = dict(weights)
-    for name, tensors in scales.items():
-        scale = float(found[name].ravel()[0])
-        for tensor in tensors:
-            if np.isfinite(scale) and scale > 0 and tensor in new and new[tensor] is weights[tensor]:
-                new[tensor] = new[tensor] / np.float32(scale)
-    for name, parameter in statistics.items():
-        if np.isfinite(found[name]).all():
-            new[parameter.tensor] = parameter.stored(found[name], weights[parameter.tensor].shape)
-    return new
-
-
-def with_gauges(graph: LayerGraph, groups: AxisGroups) -> tuple[LayerGraph, dict[str, list[str]], dict[str, Parameter]]:
-    """The graph with gauge nodes inserted.
-
-    Returns:
-        the graph; the tensors each scale divides, by the scale's tensor name; the parameter that each measured
-        statistic replaces, by the statistic's tensor name.
-    """
-    by_node: dict[int, list[Parameter]] = {}
-    for parameter in groups.parameters:
-        by_node.setdefault(parameter.node, []).append(parameter)
-    nodes: list[Node] = []
-    constants: dict[str, Array] = {FLOOR: np.array(1e-3, np.float32), SHARE: np.array(2.0, np.float32)}
-    scales: dict[str, list[str]] = {}
-    statistics: dict[str, Parameter] = {}
-    for index, node in enumerate(graph.nodes):
-        own = {parameter.role: parameter for parameter in by_node.get(index, [])}
-        out = node.outputs[0]
-        if "weight" in own:
-            scales[f"{out}/root"] = [p.tensor for p in own.values()]
-            nodes.append(replace(node, outputs=(f"{out}/raw", *node.outputs[1:])))
-            nodes += scaled_to_unit(f"{out}/raw", out)
-        elif "mean" in own and "variance" in own:
-            slots = own["mean"].slot, own["variance"].slot
-            axes = [axis for axis in range(len(groups.probed.shapes[node.inputs[0]])) if axis != 1]
-            constants[f"{out}/axes"] = np.array(axes, np.int64)
-            nodes += measured_statistics(node, slots, axes, graph.opsets.get("", 1))
-            names = (f"{out}/mean", f"{out}/variance")
-            statistics.update(zip(names, (own["mean"], own["variance"]), strict=True))
-            inputs = list(node.inputs)
-            inputs[slots[0]], inputs[slots[1]] = names
-            nodes.append(replace(node, inputs=tuple(inputs)))
-        else:
-            nodes.append(node)
-    weights = {**graph.weights, **{name: weight_of(name, values) for name, values in constants.items()}}
-    return replace(graph, nodes=tuple(nodes), weights=weights), scales, statistics
-
-
-def scaled_to_unit(raw: str, out: str) -> list[Node]:
-    """out = raw / root, where root = sqrt(mean(raw^2) + floor^2)."""
-    return [
-        Node(f"{out}/square", "Mul", (raw, raw), (f"{out}/square",)),
-        Node(f"{out}/power", "ReduceMean", (f"{out}/square",), (f"{out}/power",)),
-        Node(f"{out}/root", "Sqrt", (f"{out}/power",), (f"{out}/unfloored",)),
-        Node(f"{out}/floored", "Add", (f"{out}/unfloored", FLOOR), (f"{out}/root",)),
-        Node(f"{out}/unit", "Div", (raw, f"{out}/root"), (out,)),
-    ]
-
-
-def measured_statistics(node: Node, slots: tuple[int, int], axes: Sequence[int], opset: int) -> Iterator[Node]:
-    """Per-channel statistics of what enters a BatchNormalization, jittered by the draws that stand in its slots:
-    mean + sd * draw and variance * draw."""
-    x, out = node.inputs[0], node.outputs[0]
-
-    def step(op: str, inputs: Sequence[str], name: str) -> Node:
-        return Node(f"{out}/{name}", op, tuple(inputs), (f"{out}/{name}",))
-
-    def average(of: str, name: str) -> Node:
-        if opset < 18:  # later the axes became an input
-            return replace(step("ReduceMean", [of], name), attributes={"axes": list(axes), "keepdims": 0})
-        return replace(step("ReduceMean", [of, f"{out}/axes"], name), attributes={"keepdims": 0})
-
-    yield average(x, "average")
-    yield step("Mul", [x, x], "squared")
-    yield average(f"{out}/squared", "power")
-    yield step("Mul", [f"{out}/average"] * 2, "average squared")
-    yield step("Sub", [f"{out}/power", f"{out}/average squared"], "spread")
-    yield step("Relu", [f"{out}/spread"], "positive")
-    yield step("Mul", [f"{out}/power", SHARE], "share")
-    yield step("Add", [f"{out}/positive", f"{out}/share"], "raised")
-    yield step("Add", [f"{out}/raised", FLOOR], "floored")
-    yield step("Mul", [f"{out}/floored", node.inputs[slots[1]]], "variance")
-    yield step("Sqrt", [f"{out}/floored"], "deviation")
-    yield step("Mul", [f"{out}/deviation", node.inputs[slots[0]]], "offset")
-    yield step("Add", [f"{out}/average", f"{out}/offset"], "mean")
 
 
 def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[str]:

@@ -233,21 +233,15 @@ def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
 
 
 def layer_form(layer: Layer, groups: AxisGroups) -> LayerForm:
-    if not layer.parameters:  # all its weights are shared, and listed with their first user
-        return LayerForm(name=layer.name, kind=layer.kind, weights=[], in_group=None, out_group=None, depth=layer.depth)
-    leading = layer.weight or layer.parameters[0]
+    leading = layer.leading
     return LayerForm(
         name=layer.name,
         kind=layer.kind,
         weights=[parameter.tensor for parameter in layer.parameters],
-        in_group=groups_on(groups, leading.tensor, leading.axes[1] if layer.weight else first(leading.axes)),
-        out_group=groups_on(groups, leading.tensor, first(leading.axes)),
+        in_group=None if leading is None else groups_on(groups, leading.tensor, leading.axes[bool(layer.weight)]),
+        out_group=None if leading is None else groups_on(groups, leading.tensor, leading.axes[0]),
         depth=layer.depth,
     )
-
-
-def first(axes: Sequence[int | None]) -> int | None:
-    return axes[0] if axes else None
 
 
 def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[str] | None:

@@ -17,10 +17,11 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from mal_graph import registry
+from mal_graph.calibrate import random_weights
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroups, Member
 from mal_graph.probe import probe
-from mal_graph.prove import permuted, random_weights
+from mal_graph.prove import permuted
 from mal_graph_adapters.onnx_file import OnnxAdapter, edited_model, layer_graph
 
 LIGHT = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light"

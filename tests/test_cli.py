@@ -82,6 +82,11 @@ def contents(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
+def without_colours(text):
+    """Help and usage as words; typer colours them where an environment variable asks for it."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
 def stored(path):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
 
@@ -434,7 +439,7 @@ def test_the_version_is_printed(run):
 def test_help_is_printed(run, words):
     ran = run(*words)
     assert (ran.code, ran.err) == (0, "")
-    assert "Usage: mal-graph" in ran.out
+    assert "Usage: mal-graph" in without_colours(ran.out)
 
 
 def test_help_of_the_command_lists_the_verbs(run):
@@ -449,15 +454,15 @@ def test_help_of_the_command_lists_the_verbs(run):
         (["evaluate", "base.onnx"], "Missing option '--data'"),
         (["merge", "a", "b"], "No such command 'merge'"),
         (["inspect", "base.onnx", "--format", "yaml"], "'yaml' is not one of"),
-        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "--lambda"),
-        (["inspect", "base.onnx", "--seed", "-1"], "--seed"),
+        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "Invalid value for '--lambda'"),
+        (["inspect", "base.onnx", "--seed", "-1"], "Invalid value for '--seed'"),
         (["inspect", "base.onnx", "--nonsense"], "No such option"),
     ],
 )
 def test_wrong_usage_is_told_without_a_traceback(run, folder, words, told):
     ran = run(*words)
     assert (ran.code, ran.out) == (2, "")
-    assert told in " ".join(ran.err.replace("│", " ").split())
+    assert told in " ".join(without_colours(ran.err).replace("│", " ").split())
     assert "Traceback" not in ran.err
 
 

@@ -1,0 +1,94 @@
+"""What the READMEs tell a reader to type works as it stands."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from mal_graph import cli
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "01_first_merge"
+
+
+def blocks(path, language):
+    """The fenced blocks of a Markdown file."""
+    if not path.exists():
+        return []
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(text):
+    """The mal-graph commands of a shell block, comments left out."""
+    lines = [shlex.split(line, comments=True) for line in text.replace("\\\n", " ").splitlines()]
+    return [words for words in lines if words and words[0] == "mal-graph"]
+
+
+SHELL = [found for block in blocks(EXAMPLE / "README.md", "sh") if (found := commands(block))]
+USE = [
+    found
+    for block in blocks(ROOT / "README.md", "sh")
+    if "cd examples/01_first_merge" in block
+    if (found := commands(block))
+]
+PYTHON = blocks(ROOT / "README.md", "python")
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+    """A copy of the example's folder, and the current folder."""
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    monkeypatch.chdir(tmp_path / "example")
+    return tmp_path / "example"
+
+
+def test_the_example_has_commands():
+    assert {words[1] for found in SHELL for words in found} == {"inspect", "match", "assemble", "evaluate"}
+
+
+@pytest.mark.parametrize("found", SHELL, ids=lambda found: found[0][-1])
+def test_the_commands_of_the_example_run_and_merge(found, copied, capfd):
+    for words in found:
+        before = {path: path.read_bytes() for path in copied.iterdir()}
+        assert cli.main(words[1:]) == 0, words
+        out, err = capfd.readouterr()
+        assert out
+        assert err == ""
+        assert all(path.read_bytes() == content for path, content in before.items())
+        if words[1] == "assemble":
+            base, merged = words[2], words[words.index("-o") + 1]
+            assert is_changed(base, merged, np.load("data.npz")["image"])
+
+
+def is_changed(base, merged, images):
+    """Whether the merged file runs, and answers otherwise than the base."""
+    answers = [ort.InferenceSession(path).run(None, {"image": images})[0] for path in (base, merged)]
+    assert np.isfinite(answers[1]).all()
+    return not np.allclose(*answers, atol=1e-3)
+
+
+@pytest.mark.skipif(not USE, reason="README.md has no commands for the example")
+def test_the_commands_of_the_readme_run(copied, capfd):
+    for words in USE[0]:
+        assert cli.main(words[1:]) == 0, words
+        assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not PYTHON, reason="README.md has no Python block")
+def test_the_python_of_the_readme_runs(copied, capfd):
+    before = set(copied.iterdir())
+    for block in PYTHON:
+        exec(compile(block, "README.md", "exec"), {})
+    out, err = capfd.readouterr()
+    assert out
+    assert err == ""
+    for path in set(copied.iterdir()) - before:
+        assert is_changed("cnn_a.onnx", path, np.load("data.npz")["image"])
+
+
+def test_the_example_is_small():
+    assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 2_000_000
