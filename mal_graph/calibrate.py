@@ -21,8 +21,6 @@ from mal_graph.layers import Parameter
 from mal_graph.ops import row_of
 
 CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bias
-    "gauge/centred"  # the share of a channel's mean that goes into the bias; the rest keeps single positions alive
-)
 SHARE = "gauge/share"  # times its power is added to a channel's variance: one that hardly varies would amplify noise
 FLOOR = "gauge/floor"  # keeps a gauge from dividing by zero
 CONSTANTS = {CENTRED: 0.4, SHARE: 2.0, FLOOR: 1e-3}
