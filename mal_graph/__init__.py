@@ -9,12 +9,11 @@ Importing this package loads no framework: adapters and runners are found throug
 
 from importlib.metadata import PackageNotFoundError, version
 
-from mal_graph.align import align
 from mal_graph.errors import MalGraphError
 from mal_graph.evaluate import evaluate
 from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
-from mal_graph.pipeline import assemble, load, save
+from mal_graph.pipeline import align, assemble, load, save
 from mal_graph.prove import prove
 
 try:

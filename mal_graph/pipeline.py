@@ -12,11 +12,11 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.align import (
     Alignment,
-    align,
     as_permutation,
     identity_alignment,
     random_alignment,
 )
+from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import MatchError, RunError, UsageError
 from mal_graph.evaluate import Scores, ensemble, labels_in, predict, score
@@ -136,6 +136,29 @@ def write(assembly: Assembly, path: str | Path) -> Assembly:
 
 
 @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+def align(
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    base_groups: AxisGroups,
+    donor_groups: AxisGroups,
+    *,
+    assume_ordered: bool = False,
+) -> Alignment:
+    """Assign the donor's units to the base's, along the tensors of their matched layers.
+
+    Args:
+        base, donor, match: two models and the layers that answer to each other.
+        base_groups, donor_groups: their axis groups; unproven ones are used only while they are candidates.
+        assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+
+    Returns:
+        an order for every pair of groups that matched layers induce (see `align.Alignment`).
+    """
+    terms, _ = terms_of(base, donor, match)
+    return assign(correspondence(base_groups, donor_groups, terms, assume_ordered=assume_ordered))
+
+
 def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
@@ -201,7 +224,7 @@ def merged_into(
     terms, missing = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
     progress(f"aligning {donor.name}", 0, 1)
-    planned = plan(base, match, align(found), options.lam, pads=options.pads, layers=selected)
+    planned = plan(base, match, assign(found), options.lam, pads=options.pads, layers=selected)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
@@ -370,7 +393,7 @@ def scored_arms(
     models["merged"] = lambda: result
     models["plain average"] = lambda: rebuilt(base, steps, options, identity_alignment)
     models["random permutation"] = lambda: rebuilt(base, steps, options, partial(random_alignment, seed=options.seed))
-    models["random donor"] = lambda: rebuilt(base, steps, options, align, shuffle=True)
+    models["random donor"] = lambda: rebuilt(base, steps, options, assign, shuffle=True)
     members = []
     for done, (arm, build) in enumerate(models.items()):
         prediction = predict(build(), data, runner=runner)
@@ -416,4 +439,4 @@ def shuffled_values(weight: Weight, seed: tuple[int, int]) -> Array:
     return shuffled_copy
 
 
-__all__ = ["Assembly", "Merged", "Options", "assemble", "load", "save", "write"]
+__all__ = ["Assembly", "Merged", "Options", "align", "assemble", "load", "save", "write"]
