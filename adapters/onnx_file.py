@@ -11,7 +11,7 @@ constants pointing at the file they came from.
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,17 @@ class OnnxAdapter:
         sort(document, path)
         return replace(layer_graph(document, path), name=os.fsdecode(model))  # type: ignore[arg-type]
 
-    def save(self, graph: LayerGraph, path: Path) -> None:
+    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
         document: OnnxDocument = graph.source
+        if any(Path(tensor.path).resolve() == path.resolve() for tensor in document.external):
+            raise FileError(f"cannot write {path}: it holds the weights of {graph.name}; name another file")
         for tensor in document.external:
             handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph)
         total = sum(tensor.nbytes for tensor in tensors(model))
         external = bool(document.external) or total > EXTERNAL_DATA_FROM
-        write_whole(model, path, f"{path.name}.data" if external else None)
+        write_whole(model, path, f"{path.name}.data" if external else None, accept)
 
     def check(self, path: Path) -> Mapping[str, str]:
         """What the ONNX checker and onnxruntime say of a saved file."""
@@ -369,7 +371,9 @@ def inserted_value(main: ir.Graph, weight: Weight, ir_version: int) -> ir.Value:
     return value
 
 
-def write_whole(model: ir.Model, path: Path, external: str | None) -> None:
+def write_whole(
+    model: ir.Model, path: Path, external: str | None, accept: Callable[[Path], None] | None = None
+) -> None:
     """Write into a fresh folder beside the target, then rename: a reader never sees half a file."""
     try:
         folder = Path(tempfile.mkdtemp(prefix=".mal-graph-", dir=path.parent))
@@ -381,6 +385,8 @@ def write_whole(model: ir.Model, path: Path, external: str | None) -> None:
         if external:
             move_out(model, folder, external)
         ir.save(model, folder / path.name, format="protobuf")
+        if accept is not None:
+            accept(folder / path.name)
         put_in_place(folder, path, external)
     except (OSError, EncodeError, ir.serde.SerdeError) as error:
         raise save_error(root(error), path) from None

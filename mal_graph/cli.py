@@ -90,6 +90,11 @@ InputShapes = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 NoProve = Annotated[bool, typer.Option("--no-prove", help="Skip the proof; groups are reported as unproven.")]
+# Accepted by every verb, so that one set of flags serves all; nothing is run or drawn in these.
+NoInputs = Annotated[str | None, typer.Option("--inputs", hidden=True)]
+NoShapes = Annotated[list[str] | None, typer.Option("--input-shape", hidden=True)]
+NoSeed = Annotated[int, typer.Option("--seed", min=0, hidden=True)]
+NoProof = Annotated[bool, typer.Option("--no-prove", hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log: the result and errors only.")]
 
@@ -148,6 +153,10 @@ def match(
     matches: Matches = None,
     format_: Annotated[MatchFormat, typer.Option("--format", help="Form of the result.")] = MatchFormat.text,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing FILE.")] = False,
+    inputs: NoInputs = None,
+    input_shape: NoShapes = None,
+    seed: NoSeed = 0,
+    no_prove: NoProof = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -195,6 +204,10 @@ def assemble(
     ] = False,
     matches: Matches = None,
     data: Annotated[str | None, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels: score it.")] = None,
+    score_output: Annotated[
+        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
+    ] = None,
+    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -233,11 +246,13 @@ def assemble(
             seed=seed,
             inputs=probe_inputs,
             input_shapes=shapes_of(input_shape),
+            output=score_output,
+            scores=None if scores is None else scores.value,
         )
-    is_written = result.passed and not dry_run
     hashes = {path: sha256_of(Path(path)) for path in sources}
-    if is_written:
+    if not dry_run:
         result = pipeline.write(result, target)
+    is_written = result.passed and not dry_run
     form = assemble_form(result, target if is_written else None, hashes)
     if report_to is not None:
         write_text(report_to, form.json_text() + "\n")
@@ -247,8 +262,10 @@ def assemble(
         print_assembly(form, verbose)
     if not result.passed:
         failed = [f"{name} {verdict}" for name, verdict in result.checks.items() if verdict.startswith("failed")]
-        where = f"the merged model in {target} is not sound" if is_written else "no merged model was written"
-        log(f"error: {where}: {'; '.join(failed)}; try a smaller --lambda or other --layers", quiet=False)
+        log(
+            f"error: no merged model was written: {'; '.join(failed)}; try a smaller --lambda or other --layers",
+            quiet=False,
+        )
         raise typer.Exit(GATE_FAILED)
 
 
@@ -259,6 +276,10 @@ def evaluate(
     output: Annotated[str | None, typer.Option("--output", metavar="NAME", help="The output that fits labels.")] = None,
     scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What the output holds.")] = None,
     format_: AsText = Format.text,
+    inputs: NoInputs = None,
+    input_shape: NoShapes = None,
+    seed: NoSeed = 0,
+    no_prove: NoProof = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:

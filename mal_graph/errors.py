@@ -29,5 +29,9 @@ class DataError(MalGraphError):
     """Data given for evaluation or as inputs do not fit the model."""
 
 
+class GateFailed(MalGraphError):
+    """A result is not sound; nothing is put in place."""
+
+
 class UsageError(MalGraphError):
     """An option's value makes no sense (lambda outside [0, 1], a selector that selects nothing)."""

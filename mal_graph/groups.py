@@ -1,7 +1,7 @@
 """Axis groups: which axes of which weights must move together, found by running a network on label arrays.
 
 Units are the connected components of the ties that the axis rules collect (see `labels`); units that touch the same
-axes of the same tensors the same number of times are interchangeable, and form a group.
+axes of the same tensors the same number of times, and enter the same sums, are interchangeable and form a group.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,19 +231,23 @@ def grouped(
     statistics: dict[int, str] = {}
     for atoms, reason in wiring.statistics:
         statistics.update(dict.fromkeys(np.unique(component[atoms]).tolist(), reason))
+    read: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # per component: (reading, how often)
+    for reading, atoms in enumerate(wiring.readings):
+        for unit, times in zip(*np.unique(component[atoms], return_counts=True), strict=True):
+            read[unit].append((reading, int(times)))
     used = [i for i, (name, axis, _, _) in enumerate(owners) if (name, axis) in described]
     entries: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # per component: (owner, position)
     for i in used:
         _, _, start, size = owners[i]
         for position, unit in enumerate(component[start : start + size].tolist()):
             entries[unit].append((i, position))
-    classes: dict[tuple[tuple[int, ...], Fix | None], list[int]] = {}
+    classes: dict[tuple[tuple[int, ...], Fix | None, tuple[tuple[int, int], ...]], list[int]] = {}
     for unit, touched in enumerate(entries):
         if touched:
-            signature = (tuple(i for i, _ in touched), reasons.get(unit))
+            signature = (tuple(i for i, _ in touched), reasons.get(unit), tuple(read[unit]))
             classes.setdefault(signature, []).append(unit)
     taken: dict[str, int] = {}
-    for (axes, fix), units in classes.items():
+    for (axes, fix, _), units in classes.items():
         columns = np.array([[position for _, position in entries[unit]] for unit in units])
         # Units in the order of their first positions: the order a reader sees in the file.
         columns = columns[np.argsort(columns[:, 0], kind="stable")]

@@ -1,6 +1,6 @@
 """The two protocols an outside author implements: `Adapter` (load, save) and `Runner` (run)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +18,11 @@ class Adapter(Protocol):
         """The model as a layer graph. Raises FileError or UnsupportedModel."""
         ...
 
-    def save(self, graph: LayerGraph, path: Path) -> None:
-        """Write the graph's source with its edited weights to `path`, completely or not at all."""
+    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+        """Write the graph's source with its edited weights to `path`, completely or not at all.
+
+        `accept` is called with the written file before it is put in place; what it raises leaves everything as it was.
+        """
         ...
 
     def check(self, path: Path) -> Mapping[str, str]:

@@ -66,6 +66,7 @@ class Wiring:
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.fixes: list[tuple[Atoms, Fix]] = []
         self.statistics: list[tuple[Atoms, str]] = []  # atoms over which a sum, norm, max or mean is taken
+        self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
     def fresh(self, size: int) -> Atoms:
         self.count += size
@@ -87,6 +88,16 @@ class Wiring:
         """Note that an operator takes a statistic over this axis, so that one more live unit would change it."""
         if isinstance(piece, np.ndarray):
             self.statistics.append((np.unique(piece), reason))
+        self.read(piece)
+
+    def read(self, piece: Piece) -> None:
+        """Note that an operator reads all units of this axis alike: those it reads more or less often are others."""
+        if isinstance(piece, np.ndarray):
+            self.readings.append(piece)
+
+    def contract(self, a: Piece, b: Piece) -> None:
+        """Tie two axes that are multiplied and summed over."""
+        self.read(self.tie(a, b))
 
     def tie(self, a: Piece, b: Piece) -> Piece:
         """Make two pieces move together; the result labels both."""
@@ -223,10 +234,7 @@ class Wiring:
             if inside:
                 moved = reshaped_run(inside[0], label.shape, old, shape, new)
                 varying = spans(moved)
-                if varying:
-                    parts.append(moved)
-                else:  # one unit, repeated: nothing would name it any more
-                    self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
+                parts.append(moved)
             if fixes:
                 fixed.update({axis: fixes[0] for axis in new if shape[axis] > 1 and axis not in varying})
         return Label(shape, tuple(parts), fixed)
@@ -264,11 +272,14 @@ def runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[i
 
 
 def reshaped_run(part: Atoms, shape: Sequence[int], old: list[int], target: Sequence[int], new: list[int]) -> Atoms:
-    """One part under the reshape of one run of axes, with the axes along which it is constant collapsed."""
-    full = np.broadcast_to(part.reshape([part.shape[a] for a in old]), [shape[a] for a in old])
-    moved = full.reshape([target[a] for a in new])
+    """One part under the reshape of one run of axes, with the axes along which nothing changes collapsed.
+
+    What changes is the place in the part, not the atom: several indices of one unit need not hold the same.
+    """
+    places = np.arange(part.size).reshape([part.shape[a] for a in old])
+    moved = np.broadcast_to(places, [shape[a] for a in old]).reshape([target[a] for a in new])
     for axis in range(moved.ndim):
         first = moved.take([0], axis=axis)
         if (moved == first).all():
             moved = first
-    return moved.reshape([moved.shape[new.index(a)] if a in new else 1 for a in range(len(target))])
+    return part.ravel()[moved].reshape([moved.shape[new.index(a)] if a in new else 1 for a in range(len(target))])

@@ -135,6 +135,8 @@ def root_of(
     if found is None:
         return None
     weight, axes = found
+    if -1 in axes:
+        return weight, [-1]
     if row.rule is ops.transpose:
         order = node.attribute("perm") or list(range(len(axes)))[::-1]
         return weight, [axes[axis] for axis in order]
@@ -184,6 +186,8 @@ def applied(
         order = (*[axes[a] for a in contracted], *[a for i, a in enumerate(axes) if i not in contracted])
     shape = tuple(1 if axis is None else weight.shape[axis] for axis in order)
     role = described.name if described.name != "x" else "value"
+    if role == "weight" and contracted is None:
+        role = "vector"  # a dot product has no output units: it makes no layer of its own
     return Parameter(weight.name, index, slot, role, described.draw or "shift", order, shape, described.pad)
 
 

@@ -147,7 +147,7 @@ def matmul(call: Call) -> list[Label]:
     space = np.broadcast_shapes(a.shape, b.shape)
     joined = wiring.combine([a, b], space, call.name)
     pieces = wiring.pieces(joined, call.name)
-    del pieces[-2]  # the contracted axis vanishes
+    wiring.read(pieces.pop(-2))  # the contracted axis vanishes
     label = wiring.label_of((*space[:-2], space[-1]), pieces)
     return [wiring.reshape(label, out, call.name) if label.shape != out else label]
 
@@ -157,7 +157,7 @@ def gemm(call: Call) -> list[Label]:
     a, b = call.pieces(0), call.pieces(1)
     rows, inner_a = reversed(a) if call.node.attribute("transA", 0) else a
     columns, inner_b = b if call.node.attribute("transB", 0) else reversed(b)
-    wiring.tie(inner_a, inner_b)
+    wiring.contract(inner_a, inner_b)
     product = wiring.label_of(call.outputs[0], [rows, columns])
     shift = [call.label(2)] if call.given(2) else []
     return [wiring.combine([product, *shift], call.outputs[0], call.name)]
@@ -171,7 +171,7 @@ def conv(call: Call) -> list[Label]:
     pin_all(call, x[2:], WINDOW)
     pin_all(call, w[2:], KERNEL)
     if groups == 1:
-        wiring.tie(x[1], w[1])
+        wiring.contract(x[1], w[1])
         out = w[0]
     elif groups == channels and weight[1] == 1:
         out = wiring.tie(repeated(x[1], weight[0] // channels), w[0])
@@ -188,7 +188,7 @@ def conv_transpose(call: Call) -> list[Label]:
     pin_all(call, x[2:], WINDOW)
     pin_all(call, w[2:], KERNEL)
     if groups == 1:
-        wiring.tie(x[1], w[0])
+        wiring.contract(x[1], w[0])
         out = w[1]
     elif groups == channels:
         wiring.tie(x[1], w[0])

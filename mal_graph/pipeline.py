@@ -1,6 +1,7 @@
 """The main job, end to end: base and donors in, one merged model and an honest account of it out."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,8 +19,8 @@ from mal_graph.align import (
 )
 from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
-from mal_graph.errors import MatchError, RunError, UsageError
-from mal_graph.evaluate import Scores, ensemble, labels_in, predict, score
+from mal_graph.errors import GateFailed, MatchError, UsageError
+from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, score
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
@@ -50,6 +51,7 @@ class Options:
         proof: whether groups are proved; without it they are used unproven.
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
+        output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
     """
 
     lam: float = 0.3
@@ -61,6 +63,8 @@ class Options:
     seed: int = 0
     inputs: Mapping[str, Array] | None = None
     input_shapes: Mapping[str, Sequence[int]] | None = None
+    output: str | None = None
+    scores: ScoreKind | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Assembly:
 
     @property
     def passed(self) -> bool:
-        return all(verdict == "passed" or verdict.startswith("not ") for verdict in self.checks.values())
+        return not any(verdict.startswith("failed") for verdict in self.checks.values())
 
 
 def load(model: object) -> LayerGraph:
@@ -125,17 +129,29 @@ def save(graph: LayerGraph, path: str | Path) -> None:
 def write(assembly: Assembly, path: str | Path) -> Assembly:
     """Save a result and check the file as a stranger would: the format's checker, then the runtime.
 
-    Raises:
-        RunError: the result is not finite, so nothing was written.
+    Returns:
+        the assembly with the verdicts on the file; nothing was written unless all `passed`.
     """
-    if assembly.checks["finite"] != "passed":
-        raise RunError(f"the merged model was not written: {assembly.checks['finite']}; try a smaller --lambda")
-    save(assembly.graph, path)
-    checks = registry.adapter_for(str(path)).check(Path(path))
-    return replace(assembly, checks={**assembly.checks, **checks})
+    if not assembly.passed:
+        return assembly
+    adapter = registry.adapter_for(str(path))
+    verdicts: dict[str, str] = {}
+
+    def accept(written: Path) -> None:
+        verdicts.update(adapter.check(written))
+        if all(verdict == "passed" for verdict in verdicts.values()):
+            return
+        before = adapter.check(Path(assembly.base.name))  # what the base has of itself is no fault of the merge
+        for name in [name for name, verdict in before.items() if verdict != "passed"]:
+            verdicts[name] = f"not passed by the base either: {before[name]}"
+        if any(verdict.startswith("failed") for verdict in verdicts.values()):
+            raise GateFailed(f"{written.name} is not sound: {verdicts}")
+
+    with suppress(GateFailed):  # the verdicts say it
+        adapter.save(assembly.graph, Path(path), accept)
+    return replace(assembly, checks={**assembly.checks, **verdicts})
 
 
-@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
 def align(
     base: LayerGraph,
     donor: LayerGraph,
@@ -159,6 +175,7 @@ def align(
     return assign(correspondence(base_groups, donor_groups, terms, assume_ordered=assume_ordered))
 
 
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
 def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
@@ -396,7 +413,7 @@ def scored_arms(
     models["random donor"] = lambda: rebuilt(base, steps, options, assign, shuffle=True)
     members = []
     for done, (arm, build) in enumerate(models.items()):
-        prediction = predict(build(), data, runner=runner)
+        prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
         if arm == "base" or arm.startswith("donor"):
             members.append(prediction)
         yield score(prediction, labels, arm)

@@ -392,11 +392,23 @@ def test_a_model_with_weights_that_are_not_finite_is_refused(refused, folder, va
         refused("assemble", *words, match="not finite, so a weight holds NaN or infinity")
 
 
-def test_a_written_model_that_the_runtime_refuses_fails_the_gate(run, folder, monkeypatch):
-    monkeypatch.setattr("mal_graph_adapters.onnx_file.runtime_verdict", lambda path: "failed: no such thing")
-    ran = run("assemble", "base.onnx", "donor.onnx")
+def test_a_model_that_the_runtime_refuses_is_not_put_in_place(run, folder, monkeypatch):
+    def verdict(path):
+        return "failed: no such thing" if path.name == "base.merged.onnx" else "passed"
+
+    monkeypatch.setattr("mal_graph_adapters.onnx_file.runtime_verdict", verdict)
+    (folder / "base.merged.onnx").write_text("an older result")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--force")
     assert ran.code == cli.GATE_FAILED
-    assert "error: the merged model in base.merged.onnx is not sound: onnxruntime failed: no such thing" in ran.err
+    assert "error: no merged model was written: onnxruntime failed: no such thing" in ran.err
+    assert (folder / "base.merged.onnx").read_text() == "an older result"
+
+
+def test_a_fault_that_the_base_has_already_fails_no_gate(run, folder, monkeypatch):
+    monkeypatch.setattr("mal_graph_adapters.onnx_file.checker_verdict", lambda path: "failed: an odd file")
+    ran = run("assemble", "base.onnx", "donor.onnx")
+    assert ran.code == 0
+    assert "check onnx_checker: not passed by the base either: failed: an odd file" in ran.out
 
 
 # --- evaluate ---------------------------------------------------------------------------------------------------
