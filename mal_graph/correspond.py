@@ -99,6 +99,7 @@ def correspondence(
         if term.pair in refused:
             continue
         try:
+            check_finite(term)
             found.append((term, pairing.axes_of(term)))
         except Refusal as reason:
             owns_weight = any(other.is_weight for other in terms if other.pair == term.pair)
@@ -114,6 +115,13 @@ def correspondence(
         refused,
         {pair: tuple(lines) for pair, lines in dropped.items()},
     )
+
+
+def check_finite(term: Term) -> None:
+    """Refuse what no score can be computed of."""
+    for side, parameter, read in (("base", term.base, term.base_values), ("donor", term.donor, term.donor_values)):
+        if term.is_compared and not np.isfinite(read()).all():
+            raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")
 
 
 class Pairing:

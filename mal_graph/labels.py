@@ -232,9 +232,13 @@ class Wiring:
                 inside = []
             varying: tuple[int, ...] = ()
             if inside:
-                moved = reshaped_run(inside[0], label.shape, old, shape, new)
+                moved, ordered = reshaped_run(inside[0], label.shape, old, shape, new)
                 varying = spans(moved)
-                parts.append(moved)
+                fixed.update(dict.fromkeys(ordered, Fix("pinned", "places within a unit")))
+                if varying:
+                    parts.append(moved)
+                else:  # one unit, repeated: nothing would name it any more
+                    self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
             if fixes:
                 fixed.update({axis: fixes[0] for axis in new if shape[axis] > 1 and axis not in varying})
         return Label(shape, tuple(parts), fixed)
@@ -271,15 +275,23 @@ def runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[i
     return found
 
 
-def reshaped_run(part: Atoms, shape: Sequence[int], old: list[int], target: Sequence[int], new: list[int]) -> Atoms:
-    """One part under the reshape of one run of axes, with the axes along which nothing changes collapsed.
+def reshaped_run(
+    part: Atoms, shape: Sequence[int], old: list[int], target: Sequence[int], new: list[int]
+) -> tuple[Atoms, list[int]]:
+    """One part under the reshape of one run of axes.
 
-    What changes is the place in the part, not the atom: several indices of one unit need not hold the same.
+    Returns:
+        the part, collapsed along every axis on which the atom stays the same; and those of these axes on which the place
+        in the part changes: what one unit holds there (the filters of a depthwise channel, say) differs.
     """
     places = np.arange(part.size).reshape([part.shape[a] for a in old])
     moved = np.broadcast_to(places, [shape[a] for a in old]).reshape([target[a] for a in new])
-    for axis in range(moved.ndim):
+    atoms: Atoms = part.ravel()
+    ordered = []
+    for axis, number in enumerate(new):
         first = moved.take([0], axis=axis)
-        if (moved == first).all():
+        if (atoms[moved] == atoms[first]).all():
+            if (moved != first).any():
+                ordered.append(number)
             moved = first
-    return part.ravel()[moved].reshape([moved.shape[new.index(a)] if a in new else 1 for a in range(len(target))])
+    return atoms[moved].reshape([moved.shape[new.index(a)] if a in new else 1 for a in range(len(target))]), ordered

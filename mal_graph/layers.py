@@ -217,7 +217,7 @@ def origins(
         if row is not None and row.part == "shape":
             continue  # what only reads a shape carries no signal
         found = {origin[name] for name in data_inputs(node, row) if name in origin}
-        if not found and not own:
+        if not found and not any(parameter.shape for parameter in own):
             continue  # computed from constants alone
         starts = row is not None and row.part == "contraction" and any(p.role == "weight" for p in own)
         passes = row is not None and row.part == "passes" and len(found) == 1 and not starts

@@ -226,9 +226,36 @@ def test_an_axis_used_one_index_at_a_time_is_not_permuted(net):
     x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
     x = net.op("Gather", net.op("Gather", x, net.constant([0, 3, 0]), axis=1), net.constant([0, 2, 0]), axis=1)
     graph = net.graph(net.op("MatMul", net.op("Reshape", x, net.constant([-1, 3])), net.weight(3, 2, name="b")))
-    first = next(g for g in axis_groups(graph).groups if g.name == "a[1]")
-    assert (first.state, first.members[0].positions.tolist()) == (FROZEN, [[0]])
-    assert "repeats a single unit" in first.reason
+    first = next(group for group in axis_groups(graph).groups if group.name == "a[1]")
+    assert (first.state, first.members[0].positions.tolist()) == (RIGID, [[0]])
+
+
+@pytest.mark.parametrize("read", ["mean", "softmax", "product"])
+def test_units_that_enter_a_sum_are_told_from_those_that_do_not(net, read):
+    """The first two of five units make a gate for the whole signal, and no weight reads them apart."""
+    x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 5, name="a"))
+    part = net.op("Slice", x, net.constant([0]), net.constant([2]), net.constant([1]))
+    if read == "mean":
+        gate = net.op("ReduceMean", part, net.constant([1]))
+    elif read == "softmax":
+        gate = net.op("ReduceMax", net.op("Softmax", part, axis=-1), net.constant([1]))
+    else:
+        gate = net.op("Unsqueeze", part, net.constant([1]))
+        gate = net.op("MatMul", gate, net.op("Transpose", gate, perm=[0, 2, 1]))
+        gate = net.op("Reshape", gate, net.constant([-1, 1]))
+    graph = net.graph(net.op("MatMul", net.op("Mul", x, gate), net.weight(5, 2, name="b")))
+    assert hidden(graph) == [
+        {"a[1]": 2, "b[0]": 2},
+        {"a[1]": [[2], [3], [4]], "b[0]": [[2], [3], [4]]},
+    ]
+
+
+def test_the_filters_of_a_depthwise_channel_are_not_interchangeable(net):
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 4, "a")
+    x = net.op("Conv", x, net.weight(8, 1, 1, 1, name="dw"), group=4)
+    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, 4, 2, 4])), perm=[0, 1, 3, 2])
+    graph = net.graph(net.op("ReduceSum", net.op("MatMul", x, net.weight(2, 3, name="b")), net.constant([1])))
+    assert all("b[0]" not in group for group in hidden(graph))
 
 
 # --- what cannot be said ----------------------------------------------------------------------------------------
