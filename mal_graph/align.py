@@ -27,6 +27,8 @@ except ImportError:
     solve_fast = None  # type: ignore[assignment, unused-ignore]  # mypy sees either a function or nothing, as installed
 
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
+HINT = 1e-3  # the weight of what only tells equal units apart
+MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
 COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
 Order = NDArray[np.int64]
 Orders = tuple[Order, ...]
@@ -43,7 +45,7 @@ class Alignment:
         objective: the sum over all tensors.
         values: what each pair of groups contributes, given the others.
         random_values: the mean of the same over all random assignments.
-        start: the start that led to the best objective: "identity", "forward" or "copies".
+        start: the start that led to the best objective: "forward", "nearest" or "identity".
         history: the objective before the first and after each pass over the pairs that still change.
     """
 
@@ -59,26 +61,23 @@ class Alignment:
 def align(found: Correspondence) -> Alignment:
     """Assign the units of every pair of groups.
 
-    Starts, the best of which is raised: the identity; forward from the inputs, each pair by the tensors whose other
-    axes are already assigned; and forward by distance instead of inner product, which finds donors whose units are
-    copies. Then every pair is solved again while its neighbours change, until no single update gains.
+    Three starts are raised, each until no update of a single pair gains, and the best result is kept: the identity;
+    forward from the inputs, each pair by the tensors whose other axes are already assigned; and nearest units, by
+    distance instead of inner product, which finds donors whose units are copies of the base's.
 
     Returns:
         deterministic; the objective is never below the identity's.
     """
     problem = Problem(found)
-    starts = {
-        "copies": problem.forward(by_distance=True),
-        "forward": problem.forward(by_distance=False),
-        "identity": tuple(cropped_identity(a, b) for a, b in found.units),
-    }
-    objectives = {name: problem.objective(orders) for name, orders in starts.items()}
-    name = max(objectives, key=objectives.__getitem__)
-    if objectives["copies"] >= objectives["identity"] and problem.are_copies(starts["copies"]):
+    nearest = problem.nearest(problem.forward(by_distance=True))
+    identity = tuple(cropped_identity(a, b) for a, b in found.units)
+    if problem.are_copies(nearest) and problem.objective(nearest) >= problem.objective(identity):
         # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
-        return described(problem, starts["copies"], "copies", (objectives["copies"],))
-    orders, history = problem.ascended(starts[name])
-    return described(problem, orders, name, history)
+        return described(problem, nearest, "nearest", (problem.objective(nearest),))
+    starts = {"forward": problem.forward(by_distance=False), "nearest": nearest, "identity": identity}
+    raised = {name: problem.ascended(orders) for name, orders in starts.items()}
+    name = max(raised, key=lambda name: raised[name][1][-1])
+    return described(problem, raised[name][0], name, raised[name][1])
 
 
 def described(problem: "Problem", orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
@@ -235,22 +234,58 @@ class Problem:
                 continue
             a, d = rows
             if by_distance:
-                total -= (a.astype(np.float64) ** 2).sum(axis=1)[:, None] + (d.astype(np.float64) ** 2).sum(axis=1)
-                total += 2.0 * (a.astype(np.float64) @ d.T.astype(np.float64))
+                total += minus_distances(a, d)
             else:
                 total += a @ d.T
         return total
 
     def forward(self, by_distance: bool) -> Orders:
-        """Assign the pairs in the order of the base's layers, by what is assigned before them."""
+        """Assign the pairs in the order of the base's layers, by what is assigned before them.
+
+        By distance, units that this leaves equal (dead ones, twins) are told apart by the sorted entries of the
+        tensors behind them, which do not depend on what is assigned there.
+        """
         orders: list[Order | None] = [None] * self.count
         waiting = list(range(self.count))
         while waiting:
             ready = [p for p in waiting if any(self.is_ready(touch, orders, by_distance) for touch in self.touching[p])]
             pair = ready[0] if ready else waiting[0]
-            orders[pair] = match_units(self.scores(pair, orders, by_distance))
+            table = self.scores(pair, orders, by_distance)
+            if by_distance:
+                table += HINT * self.sorted_scores(pair, orders)
+            orders[pair] = match_units(table)
             waiting.remove(pair)
         return tuple(order for order in orders if order is not None)
+
+    def sorted_scores(self, pair: int, orders: Sequence[Order | None]) -> Scores:
+        """Minus the squared distances of the units' sorted entries, in the tensors whose other axes are not assigned
+        yet and are equally long."""
+        total = np.zeros(self.found.units[pair])
+        for t, place, b in self.touching[pair]:
+            block = self.found.terms[t][1][place].blocks[b]
+            a, d = self.values[t]
+            if self.rows((t, place, b), orders) is None:
+                mine, theirs = np.sort(unit_rows(a, place, block.base)), np.sort(unit_rows(d, place, block.donor))
+                if mine.shape[1] == theirs.shape[1]:
+                    total += minus_distances(mine, theirs)
+        return total
+
+    def nearest(self, start: Orders) -> Orders:
+        """Solve pair after pair for the least distance, each again when a neighbour changed. Units that the tensors
+        before them do not tell apart (dead ones, twins) are told apart by those behind."""
+        orders = list(start)
+        waiting = deque(range(self.count))
+        budget = MAX_VISITS * self.count
+        while waiting and budget:
+            budget -= 1
+            pair = waiting.popleft()
+            table = self.scores(pair, orders, by_distance=True)
+            new = match_units(table)
+            gained = value(table, new) - value(table, orders[pair])
+            if gained > TOLERANCE * float(np.abs(table).max(initial=0.0)):
+                orders[pair] = new
+                waiting.extend(sorted(self.neighbours[pair] - set(waiting)))
+        return tuple(orders)
 
     def is_ready(self, touch: tuple[int, int, int], orders: Sequence[Order | None], by_distance: bool) -> bool:
         """Whether a tensor can tell units apart while its other axes are assigned."""
@@ -333,6 +368,13 @@ def unit_rows(values: Array, place: int, positions: Index) -> Array:
     """The entries that belong to each unit, as rows, shape (units, features)."""
     moved = np.moveaxis(values, place, 0)
     return moved[positions.ravel()].reshape(len(positions), -1)
+
+
+def minus_distances(a: Array, b: Array) -> Scores:
+    """Minus the squared distance of every two rows, shape (rows of a, rows of b)."""
+    squares = [np.einsum("uf,uf->u", rows, rows, dtype=np.float64) for rows in (a, b)]
+    found: Scores = 2.0 * (a @ b.T) - squares[0][:, None] - squares[1]
+    return found
 
 
 def as_permutation(order: Order, others: int) -> Order:

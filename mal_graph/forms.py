@@ -78,7 +78,8 @@ class Norm:
         return (self.scale, self.shift, self.mean, self.variance)
 
     def s(self, graph: LayerGraph) -> Array:
-        variance = values_of(graph, self.variance).astype(np.float64)
+        # No training gives a negative variance; where one stands all the same, it must not stop the comparison.
+        variance = np.abs(values_of(graph, self.variance).astype(np.float64))
         factor: Array = values_of(graph, self.scale) / np.sqrt(variance + self.epsilon)
         return factor.astype(np.float32)
 

@@ -281,8 +281,8 @@ def reshaped_run(
     """One part under the reshape of one run of axes.
 
     Returns:
-        the part, collapsed along every axis on which the atom stays the same; and those of these axes on which the place
-        in the part changes: what one unit holds there (the filters of a depthwise channel, say) differs.
+        the part, collapsed along every axis on which the atom stays the same; and those of these axes on which the
+        place in the part changes: what one unit holds there (the filters of a depthwise channel, say) differs.
     """
     places = np.arange(part.size).reshape([part.shape[a] for a in old])
     moved = np.broadcast_to(places, [shape[a] for a in old]).reshape([target[a] for a in new])

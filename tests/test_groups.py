@@ -227,7 +227,18 @@ def test_an_axis_used_one_index_at_a_time_is_not_permuted(net):
     x = net.op("Gather", net.op("Gather", x, net.constant([0, 3, 0]), axis=1), net.constant([0, 2, 0]), axis=1)
     graph = net.graph(net.op("MatMul", net.op("Reshape", x, net.constant([-1, 3])), net.weight(3, 2, name="b")))
     first = next(group for group in axis_groups(graph).groups if group.name == "a[1]")
-    assert (first.state, first.members[0].positions.tolist()) == (RIGID, [[0]])
+    assert (first.state, first.members[0].positions.tolist()) == (FROZEN, [[0]])
+    assert "repeats a single unit" in first.reason
+
+
+def test_a_flatten_and_back_frees_no_position(net):
+    """A weight over the positions stays pinned although they went through one flat axis."""
+    x = pointwise(net, net.input("x", ("N", 3, 2, 2)), 3, 4, "a")
+    x = net.op("Reshape", net.op("Flatten", x), net.constant([-1, 4, 4]))
+    x = net.op("MatMul", x, net.weight(4, 3, name="positions"))
+    graph = net.graph(net.op("MatMul", net.weight(2, 4, name="b"), x))
+    assert hidden(graph) == [{"a[0]": 4, "b[1]": 4}]
+    assert states(graph)["positions[0]"][0] == PINNED
 
 
 @pytest.mark.parametrize("read", ["mean", "softmax", "product"])

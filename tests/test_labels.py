@@ -101,18 +101,23 @@ def test_mixing_two_hidden_axes_fixes_both(wiring):
     assert sorted(atom for atoms, _ in wiring.fixes for atom in atoms.tolist()) == [0, 1, 2, 3, 4]
 
 
-def test_indices_of_one_unit_are_not_taken_for_equal(wiring):
+def test_places_within_a_unit_are_pinned_when_they_get_an_axis(wiring):
     """Two filters of one depthwise channel share an atom; what they hold differs."""
-    filters = Label((1, 4), (np.array([[7, 7, 8, 8]]),))
-    split = wiring.reshape(filters, (2, 2), "Reshape")
-    assert split.parts[0].tolist() == [[7, 7], [8, 8]]
-    assert wiring.reshape(Label((1, 3), (np.array([[7, 7, 7]]),)), (3, 1), "Reshape").parts[0].shape == (3, 1)
+    split = wiring.reshape(Label((1, 4), (np.array([[7, 7, 8, 8]]),)), (2, 2), "Reshape")
+    assert split.parts[0].tolist() == [[7], [8]]
+    assert {axis: fix.state for axis, fix in split.fixed.items()} == {1: "pinned"}
 
 
-def test_a_broadcast_axis_is_taken_for_equal(wiring):
-    label = Label((2, 3), (np.array([[7], [8]]),))
-    assert wiring.reshape(wiring.reshape(label, (6,), "Reshape"), (2, 3), "Reshape").parts[0].shape == (2, 3)
-    assert wiring.reshape(label, (2, 1, 3), "Reshape").parts[0].shape == (2, 1, 1)
+def test_positions_are_pinned_again_after_a_flatten_and_back(wiring):
+    label = Label((2, 3), (np.array([[7], [8]]),), {1: Fix("pinned", "positions")})
+    back = wiring.reshape(wiring.reshape(label, (6,), "Reshape"), (2, 3), "Reshape")
+    assert back.parts[0].tolist() == [[7], [8]]
+    assert {axis: fix.state for axis, fix in back.fixed.items()} == {1: "pinned"}
+
+
+def test_repeating_one_unit_over_an_axis_fixes_it(wiring):
+    wiring.reshape(Label((1, 3), (np.array([[7, 7, 7]]),)), (3, 1), "Reshape")
+    assert [(atoms.tolist(), fix.state) for atoms, fix in wiring.fixes] == [([7], "frozen")]
 
 
 def test_a_reading_counts_how_often_a_unit_is_read(wiring):
