@@ -28,6 +28,9 @@ except ImportError:
 
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
 HINT = 1e-3  # the weight of what only tells equal units apart
+TIE = 1e-6  # relative: what a random decision between equal scores may cost
+SMALL = 500_000  # entries: a problem is started so often that no more are gone through each time
+MAX_STARTS = 12
 MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
 COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
 Order = NDArray[np.int64]
@@ -63,21 +66,25 @@ def align(found: Correspondence) -> Alignment:
 
     Three starts are raised, each until no update of a single pair gains, and the best result is kept: the identity;
     forward from the inputs, each pair by the tensors whose other axes are already assigned; and nearest units, by
-    distance instead of inner product, which finds donors whose units are copies of the base's.
+    distance instead of inner product, which finds donors whose units are copies of the base's. Small problems are
+    started several times, with equal scores decided at random (seeded).
 
     Returns:
         deterministic; the objective is never below the identity's.
     """
     problem = Problem(found)
-    nearest = problem.nearest(problem.forward(by_distance=True))
-    identity = tuple(cropped_identity(a, b) for a, b in found.units)
-    if problem.are_copies(nearest) and problem.objective(nearest) >= problem.objective(identity):
-        # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
-        return described(problem, nearest, "nearest", (problem.objective(nearest),))
-    starts = {"forward": problem.forward(by_distance=False), "nearest": nearest, "identity": identity}
-    raised = {name: problem.ascended(orders) for name, orders in starts.items()}
-    name = max(raised, key=lambda name: raised[name][1][-1])
-    return described(problem, raised[name][0], name, raised[name][1])
+    starts = [("identity", tuple(cropped_identity(a, b) for a, b in found.units))]
+    floor = problem.objective(starts[0][1])
+    for seed in range(1 + problem.spare_starts):
+        nearest = problem.nearest(problem.forward(by_distance=True, seed=seed))
+        if problem.are_copies(nearest) and problem.objective(nearest) >= floor:
+            # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
+            return described(problem, nearest, "nearest", (problem.objective(nearest),))
+        starts.append(("nearest", nearest))
+    starts += [("forward", problem.forward(by_distance=False, seed=seed)) for seed in range(1 + problem.spare_starts)]
+    raised = [(name, *problem.ascended(orders)) for name, orders in starts]
+    name, orders, history = max(raised, key=lambda found: found[2][-1])
+    return described(problem, orders, name, history)
 
 
 def described(problem: "Problem", orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
@@ -239,12 +246,20 @@ class Problem:
                 total += a @ d.T
         return total
 
-    def forward(self, by_distance: bool) -> Orders:
+    @property
+    def spare_starts(self) -> int:
+        """How many more times the problem can be started for little."""
+        size = sum(a.size + d.size for a, d in self.values)
+        return min(MAX_STARTS, SMALL // max(1, size))
+
+    def forward(self, by_distance: bool, seed: int = 0) -> Orders:
         """Assign the pairs in the order of the base's layers, by what is assigned before them.
 
         By distance, units that this leaves equal (dead ones, twins) are told apart by the sorted entries of the
-        tensors behind them, which do not depend on what is assigned there.
+        tensors behind them, which do not depend on what is assigned there. With a seed, what is equal even so is
+        decided at random.
         """
+        rng = np.random.default_rng(seed)
         orders: list[Order | None] = [None] * self.count
         waiting = list(range(self.count))
         while waiting:
@@ -253,6 +268,8 @@ class Problem:
             table = self.scores(pair, orders, by_distance)
             if by_distance:
                 table += HINT * self.sorted_scores(pair, orders)
+            if seed:
+                table += TIE * float(np.abs(table).max(initial=0.0)) * rng.random(table.shape)
             orders[pair] = match_units(table)
             waiting.remove(pair)
         return tuple(order for order in orders if order is not None)
