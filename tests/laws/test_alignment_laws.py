@@ -1,0 +1,159 @@
+"""Laws of the alignment: planted orders are found, and no single update gains."""
+
+import itertools
+
+import numpy as np
+import pytest
+from builders import cnn, light, mlp, narrower, permuted_copy, wider
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from mal_graph.align import (
+    Problem,
+    align,
+    as_permutation,
+    cropped_identity,
+    match_units,
+    random_alignment,
+    random_order,
+    random_value,
+    value,
+)
+from mal_graph.correspond import correspondence
+from mal_graph.forms import terms_of
+from mal_graph.groups import axis_groups
+from mal_graph.match import match_layers
+
+DRAWS = {
+    "gaussian": lambda rng, shape: rng.standard_normal(shape),
+    "positive": lambda rng, shape: rng.random(shape),
+    "heavy-tailed": lambda rng, shape: rng.standard_t(1.5, shape),
+    "three values": lambda rng, shape: rng.integers(-1, 2, shape),
+    "dead rows": lambda rng, shape: (
+        rng.standard_normal(shape) * (rng.random((shape[0], *[1] * (len(shape) - 1))) < 0.6)
+    ),
+    "equal rows": lambda rng, shape: np.repeat(rng.standard_normal(shape)[:1], shape[0], axis=0),
+    "sparse": lambda rng, shape: rng.standard_normal(shape) * (rng.random(shape) < 0.3),
+}
+NETS = {
+    "mlp": lambda seed: mlp((9, 16, 12, 10), seed),
+    "deep mlp": lambda seed: mlp((9, 12, 12, 12, 12, 5), seed),
+    "matmul mlp": lambda seed: mlp((9, 14, 10, 4), seed, "matmul"),
+    "residual cnn": lambda seed: cnn((8, 12), 1, seed),
+    "flat cnn with concat": lambda seed: cnn((6, 8), 1, seed, bn=False, head="flatten", concat=True),
+    "depthwise cnn": lambda seed: cnn((6, 8), 1, seed, depthwise=True, inner=10),
+}
+PLANTS = {"shuffled": permuted_copy, "narrower": narrower, "wider": wider}
+
+
+def found_between(base, donor):
+    """The correspondence of two models, their groups taken unproven."""
+    terms, _ = terms_of(base, donor, match_layers(base, donor))
+    return correspondence(axis_groups(base), axis_groups(donor), terms)
+
+
+def redrawn(graph, draw, seed):
+    rng = np.random.default_rng(seed)
+    floats = [w for w in graph.weights.values() if w.is_float and w.size > 1]
+    return graph.with_weights({w.name: draw(rng, w.shape).astype(np.float32) for w in floats})
+
+
+def planted_orders(found, orders):
+    return tuple(np.asarray(orders[pair.base]) for pair in found.pairs)
+
+
+@given(
+    st.sampled_from(sorted(NETS)),
+    st.sampled_from(sorted(PLANTS)),
+    st.sampled_from(sorted(DRAWS)),
+    st.integers(0, 10**6),
+)
+def test_the_objective_is_at_least_the_planted_one(net, plant, draw, seed):
+    base = redrawn(NETS[net](seed), DRAWS[draw], seed)
+    donor, orders = PLANTS[plant](base, axis_groups(base), seed)
+    found = found_between(base, donor)
+    assert not found.refused
+    planted = Problem(found).objective(planted_orders(found, orders))
+    assert align(found).objective >= planted - 1e-6 * abs(planted)
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("seed", range(4))
+def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant, seed):
+    base = redrawn(NETS[net](seed), DRAWS["gaussian"], seed)
+    donor, orders = PLANTS[plant](base, axis_groups(base), seed)
+    found = found_between(base, donor)
+    assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet50", "inception_v2", "densenet121"])
+def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovered(name):
+    base = light(name, seed=1)
+    donor, orders = permuted_copy(base, axis_groups(base), 3)
+    found = found_between(base, donor)
+    assert len(found.pairs) == len(orders)
+    assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
+
+
+@given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
+def test_no_update_of_one_pair_gains(net, seed):
+    base, donor = NETS[net](seed), NETS[net](seed + 1)
+    found = found_between(base, donor)
+    done, problem = align(found), Problem(found)
+    for pair, order in enumerate(done.orders):
+        table = problem.scores(pair, done.orders)
+        best = value(table, match_units(table))
+        assert best <= value(table, order) + 1e-6 * max(1.0, abs(done.objective))
+
+
+@given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
+def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
+    base, donor = NETS[net](seed), NETS[net](seed + 1)
+    found = found_between(base, donor)
+    done = align(found)
+    identity = Problem(found).objective([cropped_identity(a, b) for a, b in found.units])
+    assert done.objective >= identity - 1e-6 * abs(identity)
+    assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(done.history))
+
+
+def test_aligning_twice_gives_the_same_orders():
+    found = found_between(cnn((8, 12), 1, 0), cnn((6, 16), 1, 1))
+    assert all(map(np.array_equal, align(found).orders, align(found).orders))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+def test_the_rectangular_optimum_is_that_of_the_padded_square(units, others, seed):
+    score = np.random.default_rng(seed).standard_normal((units, others))
+    square = np.zeros((max(units, others),) * 2)
+    square[:units, :others] = score
+    padded = square[linear_sum_assignment(square, maximize=True)].sum()
+    # Padding lets a unit take a zero instead of a partner only if all of the shorter side are taken: equal optimum.
+    assert value(score, match_units(score)) == pytest.approx(padded)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
+def test_both_solvers_find_the_same_value(units, others, seed):
+    score = np.random.default_rng(seed).integers(-4, 5, (units, others)).astype(float)
+    rows, columns = linear_sum_assignment(score, maximize=True)
+    assert value(score, match_units(score)) == pytest.approx(score[rows, columns].sum())
+
+
+def test_the_random_value_is_the_mean_over_random_assignments():
+    rng = np.random.default_rng(0)
+    score = rng.standard_normal((5, 8))
+    drawn = [value(score, random_order(5, 8, rng)) for _ in range(20_000)]
+    assert np.mean(drawn) == pytest.approx(random_value(score), abs=0.05)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
+def test_an_order_without_its_gaps_is_a_permutation_of_the_donors_units(units, others, seed):
+    order = random_order(units, others, np.random.default_rng(seed))
+    assert sorted(as_permutation(order, others)) == list(range(others))
+    assert (order >= 0).sum() == min(units, others)
+
+
+def test_a_random_alignment_is_worth_less_than_the_best():
+    found = found_between(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
+    assert random_alignment(found, 0).objective < align(found).objective
