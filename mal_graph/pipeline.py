@@ -180,28 +180,54 @@ def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
     *,
+    lam: float = 0.3,
+    pads: str = "keep",
+    layers: str | None = None,
+    matches: Iterable[tuple[str, str]] | None = None,
+    assume_ordered: bool = False,
+    proof: bool = True,
+    seed: int = 0,
+    inputs: Mapping[str, Array] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
     data: Mapping[str, Array] | None = None,
+    output: str | None = None,
+    scores: ScoreKind | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
-    **options: object,
 ) -> Assembly:
     """Merge donors into a base, one after the other: W <- (1 - lam) W + lam B.
 
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
+        lam, pads, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
-        options: fields of `Options`.
+        progress: called with what is done, how much of it, of how much.
+
+    Returns:
+        the merged model with everything that was found and checked on the way; nothing is written.
 
     Raises:
         MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
         UsageError: an option makes no sense.
     """
-    settings = Options(**options)  # type: ignore[arg-type]
+    settings = Options(
+        lam=lam,
+        pads=pads,
+        layers=layers,
+        matches=None if matches is None else tuple(matches),
+        assume_ordered=assume_ordered,
+        proof=proof,
+        seed=seed,
+        inputs=inputs,
+        input_shapes=input_shapes,
+        output=output,
+        scores=scores,
+    )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(settings.lam, settings.pads)
+    check(lam, pads)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -213,7 +239,7 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    result = base if settings.lam == 0.0 else current
+    result = base if lam == 0.0 else current
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
@@ -221,7 +247,7 @@ def assemble(
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
-    return Assembly(result, base, tuple(steps), shares(settings.lam, len(found)), checks, arms, settings)
+    return Assembly(result, base, tuple(steps), shares(lam, len(found)), checks, arms, settings)
 
 
 def merged_into(

@@ -639,9 +639,6 @@ def view_mismatch(path: Path, values: list[Any]) -> str | None:
     return ""
 
 
-SCALAR_WEIGHT_IS_AN_OUTPUT = ("test_dynamicquantizelinear_expanded",)
-
-
 def has_plain_signature(model: onnx.ModelProto) -> bool:
     """Whether all inputs and outputs are tensors, and none is a Resize's `sizes`, which the runner would free."""
     signature = [*model.graph.input, *model.graph.output]
@@ -658,8 +655,6 @@ def test_the_view_computes_what_the_files_compute() -> None:
 def test_the_view_computes_what_the_generated_models_compute(tmp_path: Path) -> None:
     found = {}
     for case in cases()[::15]:
-        if case.name in SCALAR_WEIGHT_IS_AN_OUTPUT:
-            continue  # see test_a_scalar_weight_stays_a_scalar_in_the_runner
         if case.data_sets and has_plain_signature(case.model):
             path = write(tmp_path / "case.onnx", case.model)
             found[case.name] = view_mismatch(path, list(case.data_sets[0][0]))
@@ -674,7 +669,6 @@ def test_the_view_computes_what_a_large_network_computes(name: str) -> None:
     assert view_mismatch(file, [x]) == ""
 
 
-@pytest.mark.xfail(reason="the runner writes scalars through ascontiguousarray, which makes them vectors")
 def test_a_scalar_weight_stays_a_scalar_in_the_runner(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["k"], ["s"]), helper.make_node("Add", ["x", "k"], ["y"])]
     model = model_of(nodes, {"k": np.float32(2)}, outputs=("s", "y"))  # type: ignore[dict-item]
