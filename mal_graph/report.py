@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mal_graph.evaluate import Scores
+from mal_graph.forms import dead_channels, foldable_norm
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
 from mal_graph.layers import Layer, layers
@@ -355,13 +356,52 @@ def left_over(
 
 def notes(assembly: Assembly) -> list[str]:
     """What a reader of the scores should know."""
-    measured = {s.tensor for step in assembly.merged for s in step.plan.steps if s.term.base.draw == "variance"}
-    if not measured or assembly.options.lam == 0.0:
+    if assembly.options.lam == 0.0:
         return []
-    return [
-        f"the statistics of {len(measured)} BatchNormalizations are merged like weights, not measured again on data: "
-        "expect the merged model, and the arms made like it, to score far lower than they could"
-    ]
+    found = []
+    norms = len({norm for step in assembly.merged for norm in merged_norms(step)})
+    if norms:
+        found.append(
+            f"the statistics of {norms} BatchNormalizations are not measured again on data: "
+            "expect the merged model, and the arms made like it, to score far lower than they could"
+        )
+    dead = sum(dead_in(step) for step in assembly.merged)
+    if dead:
+        found.append(f"{dead} channels keep the base's weights: its BatchNormalization scales them to nothing")
+    for step in assembly.merged:
+        found += [
+            f"{count} units of {group.name} have no partner in {step.donor.name} and fade whatever --pads says: "
+            f"{group.statistic} is taken over them"
+            for group, count in lone_in_statistics(step)
+        ]
+    return found
+
+
+def merged_norms(step: Merged) -> set[str]:
+    """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
+    own = {s.tensor for s in step.plan.steps if s.term.base.draw == "variance"}
+    layers_merged = [step.match.base[step.match.pairs[index].base] for index in step.plan.merged_layers]
+    behind = [foldable_norm(step.plan.base, layer) for layer in layers_merged]
+    return own | {norm.variance.tensor for norm in behind if norm is not None}
+
+
+def dead_in(step: Merged) -> int:
+    pairs = [step.match.pairs[index] for index in step.plan.merged_layers]
+    return sum(
+        dead_channels(step.plan.base, step.donor, step.match.base[pair.base], step.match.donor[pair.donor])
+        for pair in pairs
+    )
+
+
+def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
+    """Groups under a sum, norm, mean or maximum of which units have no partner, with their number."""
+    found: dict[int, int] = {}
+    aligned = step.plan.alignment
+    for pair, order in zip(aligned.found.pairs, aligned.orders, strict=True):
+        lone = int((order < 0).sum())
+        if lone and step.groups.groups[pair.base].statistic:
+            found[pair.base] = lone
+    return [(step.groups.groups[index], lone) for index, lone in found.items()]
 
 
 def len_of_union(assembly: Assembly) -> int:

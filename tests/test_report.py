@@ -124,7 +124,7 @@ def test_the_match_of_units_is_worth_more_than_chance(two_donors):
 def test_batch_norms_bring_a_note_unless_nothing_is_merged():
     base, donor = cnn((4,), blocks=0, seed=0), cnn((4,), blocks=0, seed=1)
     (note,) = assemble_form(assemble(base, donor)).notes
-    assert note.startswith("the statistics of 1 BatchNormalizations are merged like weights")
+    assert note.startswith("the statistics of 1 BatchNormalizations are not measured again")
     assert assemble_form(assemble(base, donor, lam=0.0)).notes == []
     assert assemble_form(assemble(mlp(seed=0), mlp(seed=1))).notes == []
 
