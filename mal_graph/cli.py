@@ -22,14 +22,14 @@ from rich.table import Table
 
 from mal_graph import __version__, pipeline
 from mal_graph.draw import dot, mermaid
-from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
+from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, UsageError
 from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
 from mal_graph.evaluate import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
 from mal_graph.groups import axis_groups
 from mal_graph.match import explain as explain_layer
 from mal_graph.match import match_layers
-from mal_graph.probe import probe
+from mal_graph.probe import probe, unmeasured
 from mal_graph.prove import prove
 from mal_graph.report import (
     AssembleForm,
@@ -128,8 +128,15 @@ def inspect(
 ) -> None:
     """Show a model's layers and axis groups, and prove the groups by running it."""
     graph = loaded(model, verbose)
+    arrays, shapes = npz(inputs), shapes_of(input_shape)
     with progress_bars(quiet) as report:
-        probed = probe(graph, inputs=npz(inputs), input_shapes=shapes_of(input_shape), seed=seed)
+        try:
+            probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed)
+        except RunError as error:
+            if arrays or shapes:
+                raise
+            log(f"warning: nothing can be said of its axes: {error}", quiet)
+            probed = unmeasured(graph)
         groups = axis_groups(graph, probed)
         if not no_prove:
             groups = prove(

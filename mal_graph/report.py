@@ -228,9 +228,11 @@ def value_form(value: Value) -> dict[str, Any]:
 
 
 def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
-    """How many parameters an operator without a rule freezes."""
+    """How many parameters an operator without a rule freezes, those inside its subgraphs too."""
     frozen = {m.tensor for g in groups.groups if f"operator {op} has" in g.reason for m in g.members}
-    return {"frozen_parameters": sum(graph.weights[name].size for name in frozen)}
+    scopes = tuple(f"{node.outputs[0]}/" for node in graph.nodes if node.op == op and node.outputs)
+    inner = [w for w in graph.weights.values() if w.is_float and w.scope.startswith(scopes)]
+    return {"frozen_parameters": sum(w.size for w in (*(graph.weights[name] for name in frozen), *inner))}
 
 
 def layer_form(layer: Layer, groups: AxisGroups) -> LayerForm:

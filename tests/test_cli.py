@@ -586,10 +586,18 @@ def test_a_bad_model_is_refused_by_every_verb(refused, folder, kind):
         refused(*words, match=BAD_MODELS[kind])
 
 
-def test_a_model_that_the_runtime_cannot_run_is_refused(refused, folder):
+def test_a_model_that_the_runtime_cannot_run_is_shown_with_nothing_said_of_its_axes(run, folder):
+    onnx.save(bad_proto("unknown operator"), folder / "bad.onnx")
+    ran = run("inspect", "bad.onnx", "--format", "json")
+    assert ran.code == 0
+    assert ran.err.startswith("warning: nothing can be said of its axes: onnxruntime refuses bad.onnx: ")
+    assert ran.json["coverage"] == 0
+    assert {group["state"] for group in ran.json["groups"]} <= {"frozen", "pinned"}
+
+
+def test_a_model_that_the_runtime_cannot_run_is_not_merged(refused, folder):
     onnx.save(bad_proto("unknown operator"), folder / "bad.onnx")
     for words in (
-        ["inspect", "bad.onnx"],
         ["assemble", "base.onnx", "bad.onnx"],
         ["assemble", "bad.onnx", "base.onnx"],
     ):
