@@ -5,6 +5,7 @@ Chosen: measuring. Static shape inference knew none of 330 shapes of a detector 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from mal_graph.layers import parameters
 from mal_graph.ops import row_of
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
-SIZES = (64, 11, 32, 16, 224, 128, 256, 8, 4, 2, 1)  # tried in turn for the other dynamic axes
+SIZES = (64, 11, 32, 16, 224, 128, 256, 512, 8, 4, 2, 1)  # tried in turn for the other dynamic axes
 SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a proof does not depend on it
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
 FED_FROM = 1024  # weights of so many elements are fed to the probe
@@ -144,19 +145,19 @@ def candidate_shapes(graph: LayerGraph, given: dict[str, Sequence[int]]) -> Iter
         if shape is not None and value.shape is not None and len(shape) != len(value.shape):
             raise DataError(f"--input-shape gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
     seen = []
-    for shrink in (True, False):
-        for batch in (BATCH, 1):
-            for size in SIZES:
-                shapes = {
-                    value.name: tuple(given.get(value.name, concrete(value, batch, size, shrink)))
-                    for value in graph.inputs
-                }
-                if shapes not in seen:
-                    seen.append(shapes)
-                    yield shapes
+    for shrink, batch, size, is_state in product((True, False), (BATCH, 1), SIZES, (False, True)):
+        shapes = {}
+        for place, value in enumerate(graph.inputs):
+            # Further inputs may be states, whose batch is not their first axis.
+            rest = batch if is_state and place > 0 else size
+            shapes[value.name] = tuple(given.get(value.name, concrete(value, batch, rest, shrink)))
+        if shapes not in seen:
+            seen.append(shapes)
+            yield shapes
 
 
 def concrete(value: Value, batch: int, size: int, shrink: bool) -> tuple[int, ...]:
+    """A declared shape with its dynamic axes filled in: the first with `batch`, the others with `size`."""
     shape = value.shape or ()
     is_image = len(shape) == 4 and all(isinstance(side, int) and side > 96 for side in shape[2:])
     if shrink and is_image:
