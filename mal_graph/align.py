@@ -29,7 +29,10 @@ except ImportError:
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
 HINT = 1e-3  # the weight of what only tells equal units apart
 TIE = 1e-6  # relative: what a random decision between equal scores may cost
-SMALL = 500_000  # entries: a problem is started so often that no more are gone through each time
+NEAR = 0.5  # relative distance from which on units are nothing like copies
+BLOCK = 1 << 20  # entries that are summed up at once
+SMALL = 5_000_000  # entries up to which every start is tried
+TINY = 500_000  # entries: a problem is started so often that no more are gone through each time
 MAX_STARTS = 12
 MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
 COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
@@ -64,25 +67,35 @@ class Alignment:
 def align(found: Correspondence) -> Alignment:
     """Assign the units of every pair of groups.
 
-    Three starts are raised, each until no update of a single pair gains, and the best result is kept: the identity;
-    forward from the inputs, each pair by the tensors whose other axes are already assigned; and nearest units, by
-    distance instead of inner product, which finds donors whose units are copies of the base's. Small problems are
-    started several times, with equal scores decided at random (seeded).
+    Starts, each raised until no update of a single pair gains, the best result kept:
+
+    * forward from the inputs, each pair by the tensors whose other axes are already assigned;
+    * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
+      not for large models that are nothing like copies;
+    * the identity, where the problem is small or the identity is better than what was found.
+
+    Small problems are started several times, with equal scores decided at random (seeded).
 
     Returns:
         deterministic; the objective is never below the identity's.
     """
     problem = Problem(found)
-    starts = [("identity", tuple(cropped_identity(a, b) for a, b in found.units))]
-    floor = problem.objective(starts[0][1])
+    identity = tuple(cropped_identity(a, b) for a, b in found.units)
+    floor = problem.objective(identity)
+    starts: list[tuple[str, Orders]] = []
     for seed in range(1 + problem.spare_starts):
-        nearest = problem.nearest(problem.forward(by_distance=True, seed=seed))
-        if problem.are_copies(nearest) and problem.objective(nearest) >= floor:
+        nearest = problem.forward(by_distance=True, seed=seed)
+        if not problem.is_small and problem.distance(nearest) > NEAR:
+            continue
+        nearest = problem.nearest(nearest)
+        if problem.distance(nearest) <= COPY and problem.objective(nearest) >= floor:
             # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
             return described(problem, nearest, "nearest", (problem.objective(nearest),))
         starts.append(("nearest", nearest))
     starts += [("forward", problem.forward(by_distance=False, seed=seed)) for seed in range(1 + problem.spare_starts)]
     raised = [(name, *problem.ascended(orders)) for name, orders in starts]
+    if problem.is_small or floor > max(history[-1] for _, _, history in raised):
+        raised.append(("identity", *problem.ascended(identity)))
     name, orders, history = max(raised, key=lambda found: found[2][-1])
     return described(problem, orders, name, history)
 
@@ -246,11 +259,20 @@ class Problem:
                 total += a @ d.T
         return total
 
+    @cached_property
+    def size(self) -> int:
+        """Entries of all tensors of both models."""
+        return sum(a.size + d.size for a, d in self.values)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether every start can be afforded."""
+        return self.size <= SMALL
+
     @property
     def spare_starts(self) -> int:
         """How many more times the problem can be started for little."""
-        size = sum(a.size + d.size for a, d in self.values)
-        return min(MAX_STARTS, SMALL // max(1, size))
+        return min(MAX_STARTS, TINY // max(1, self.size))
 
     def forward(self, by_distance: bool, seed: int = 0) -> Orders:
         """Assign the pairs in the order of the base's layers, by what is assigned before them.
@@ -352,8 +374,7 @@ class Problem:
         return sum(self.inner_product(t, orders) for t in range(len(self.found.terms)) if self.is_compared[t])
 
     def inner_product(self, t: int, orders: Sequence[Order]) -> float:
-        a, d = self.cut(t, orders)
-        return float(np.vdot(a.astype(np.float64), d))
+        return dot(*self.cut(t, orders))
 
     def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
         """The matched entries of one tensor of both models, in the same order."""
@@ -366,14 +387,15 @@ class Problem:
             a, d = a.take(positions[0], axis=place), d.take(positions[1], axis=place)
         return a, d
 
-    def are_copies(self, orders: Sequence[Order]) -> bool:
-        """Whether the matched entries of both models are equal, up to rounding."""
+    def distance(self, orders: Sequence[Order]) -> float:
+        """The squared distance of the matched entries of both models, relative to the donor's; 0 for copies, about 1
+        or more for strangers."""
         distance = norm = 0.0
         for t in range(len(self.found.terms)):
             a, d = self.cut(t, orders)
-            distance += float(np.sum((a.astype(np.float64) - d) ** 2))
-            norm += float(np.sum(d.astype(np.float64) ** 2))
-        return distance <= COPY * norm
+            distance += dot(a - d, a - d)
+            norm += dot(d, d)
+        return distance / norm if norm else 0.0
 
 
 def is_whole(axis: AxisPair) -> bool:
@@ -385,6 +407,13 @@ def unit_rows(values: Array, place: int, positions: Index) -> Array:
     """The entries that belong to each unit, as rows, shape (units, features)."""
     moved = np.moveaxis(values, place, 0)
     return moved[positions.ravel()].reshape(len(positions), -1)
+
+
+def dot(a: Array, b: Array) -> float:
+    """The inner product of two arrays, summed up in blocks so that float32 is exact enough for any size."""
+    a, b = np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()
+    blocks = range(0, a.size, BLOCK)
+    return sum(float(np.dot(a[i : i + BLOCK].astype(np.float64), b[i : i + BLOCK])) for i in blocks)
 
 
 def minus_distances(a: Array, b: Array) -> Scores:
