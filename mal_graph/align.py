@@ -33,7 +33,7 @@ NEAR = 0.5  # relative distance from which on units are nothing like copies
 BLOCK = 1 << 20  # entries that are summed up at once
 SMALL = 5_000_000  # entries up to which every start is tried
 TINY = 500_000  # entries: a problem is started so often that no more are gone through each time
-MAX_STARTS = 12
+MAX_STARTS = 48
 MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
 COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
 Order = NDArray[np.int64]
@@ -93,11 +93,17 @@ def align(found: Correspondence) -> Alignment:
             return described(problem, nearest, "nearest", (problem.objective(nearest),))
         starts.append(("nearest", nearest))
     starts += [("forward", problem.forward(by_distance=False, seed=seed)) for seed in range(1 + problem.spare_starts)]
-    raised = [(name, *problem.ascended(orders)) for name, orders in starts]
+    raised = [(name, *problem.ascended(orders)) for name, orders in distinct(starts)]
     if problem.is_small or floor > max(history[-1] for _, _, history in raised):
         raised.append(("identity", *problem.ascended(identity)))
     name, orders, history = max(raised, key=lambda found: found[2][-1])
     return described(problem, orders, name, history)
+
+
+def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:
+    """The starts without repetitions: where no scores are equal, every seed gives the same."""
+    found = {tuple(order.tobytes() for order in orders): (name, orders) for name, orders in reversed(starts)}
+    return list(reversed(found.values()))
 
 
 def described(problem: "Problem", orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
