@@ -227,8 +227,8 @@ class Problem:
 
     @cached_property
     def neighbours(self) -> list[set[int]]:
-        """Pairs that share a tensor."""
-        found: list[set[int]] = [set() for _ in range(self.count)]
+        """Pairs that share a tensor; one that stands on two axes of a tensor is its own neighbour too."""
+        found = [{pair} if self.is_coupled(pair) else set() for pair in range(self.count)]
         for _, axes in self.found.terms:
             here = {block.pair for axis in axes for block in axis.blocks if block.pair >= 0}
             for pair in here:
@@ -365,8 +365,10 @@ class Problem:
         if value(table, new) <= old_value + TOLERANCE * scale:
             return False
         trial = [*orders[:pair], new, *orders[pair + 1 :]]
-        if self.is_coupled(pair) and self.objective(trial) <= self.objective(orders) * (1 + TOLERANCE):
-            return False  # it stands on two axes of one tensor, where the score is only a linearisation
+        if self.is_coupled(pair):  # it stands on two axes of one tensor, where the score is only a linearisation
+            before = self.objective(orders)
+            if self.objective(trial) <= before + TOLERANCE * abs(before):
+                return False
         orders[pair] = new
         return True
 

@@ -193,7 +193,9 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     merged = np.where(both & (mine != theirs), interpolated(mine, theirs, lam), mine)
     fading = fading_entries(term, axes, masks, mine.shape, pads)
     if fading.any():
-        merged = np.where(fading, interpolated(mine, np.full_like(mine, term.base.pad), lam), merged)
+        # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
+        gone = np.full_like(mine, term.base.pad) if term.restore is None else term.restore(np.zeros_like(mine))
+        merged = np.where(fading, interpolated(mine, gone.astype(compute), lam), merged)
     # What did not change keeps its bits, in the stored type too.
     return np.where(merged == mine, a, merged.astype(a.dtype))
 

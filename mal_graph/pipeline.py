@@ -260,8 +260,8 @@ def merged_into(
 ) -> tuple[Merged, LayerGraph]:
     """Merge one donor: match, prove, align, plan, check, merge."""
     match = match_layers(base, donor, options.matches)
-    base, match = with_bias_slots(base, donor, match)
     selected = None if options.layers is None else selected_layers(match.base, options.layers)
+    base, match = with_bias_slots(base, donor, match, selected)
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     terms, missing = terms_of(base, donor, match)
@@ -459,10 +459,10 @@ def rebuilt(
     current = base
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
-        current, match = with_bias_slots(current, donor, step.match)
+        selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
+        current, match = with_bias_slots(current, donor, step.match, selected)
         terms, _ = terms_of(current, donor, match)
         found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
-        selected = {match.pairs[index].base for index in step.plan.merged_layers}
         current = merge(plan(current, match, strategy(found), options.lam, pads=options.pads, layers=selected))
     return current
 

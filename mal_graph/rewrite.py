@@ -1,5 +1,6 @@
 """Changes of a graph that a merge needs before any tensor is computed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -11,18 +12,25 @@ from mal_graph.match import Match
 from mal_graph.ops import bias_slot
 
 
-def with_bias_slots(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[LayerGraph, Match]:
+def with_bias_slots(
+    base: LayerGraph, donor: LayerGraph, match: Match, selected: Iterable[int] | None = None
+) -> tuple[LayerGraph, Match]:
     """The base with a zero bias wherever a donor layer has one, alone or in its BatchNorm, and the base has none.
 
     Only operators with an optional bias input are given one; elsewhere the donor's bias is reported as not merged.
     The function of the base does not change.
 
+    Args:
+        selected: indices of the base layers that may be given one, all of them if left out.
+
     Returns:
         the graph, and the match with its layers read anew.
     """
+    found = layers(base)  # the match may know slots that this graph lacks
+    chosen = range(len(found)) if selected is None else set(selected)
     for pair in match.pairs:
-        a, b = match.base[pair.base], match.donor[pair.donor]
-        if a.weight is None or not shifts(donor, b) or shifts(base, a):
+        a, b = found[pair.base], match.donor[pair.donor]
+        if pair.base not in chosen or a.weight is None or not needs_slot(base, donor, a, b):
             continue
         node = base.nodes[base.producer[base.nodes[a.weight.node].outputs[0]]]
         slot = bias_slot(node)
@@ -35,9 +43,14 @@ def with_bias_slots(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[
     return base, replace(match, base=layers(base))
 
 
-def shifts(graph: LayerGraph, layer: Layer) -> bool:
-    """Whether a layer has a bias, or a BatchNorm that gives it one."""
-    return "bias" in by_role(layer) or foldable_norm(graph, layer) is not None
+def needs_slot(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> bool:
+    """Whether the donor layer has a bias, or a BatchNorm that gives it one, that the base layer has no tensor for."""
+    if "bias" in by_role(a):
+        return False
+    if foldable_norm(base, a) is None:
+        return "bias" in by_role(b) or foldable_norm(donor, b) is not None
+    # The shift of a BatchNorm takes the bias of a donor without one; beside a BatchNorm of its own it stays a bias.
+    return "bias" in by_role(b) and foldable_norm(donor, b) is not None
 
 
 def unused_name(graph: LayerGraph, name: str) -> str:
