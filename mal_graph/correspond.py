@@ -118,9 +118,9 @@ def correspondence(
 
 
 def check_finite(term: Term) -> None:
-    """Refuse what no score can be computed of."""
+    """Refuse what no score or distance can be computed of."""
     for side, parameter, read in (("base", term.base, term.base_values), ("donor", term.donor, term.donor_values)):
-        if term.is_compared and not np.isfinite(read()).all():
+        if not np.isfinite(read()).all():
             raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")
 
 

@@ -119,7 +119,7 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     terms, left = folded, []
     for key, parameter in mine.items():
         other = theirs.get(key)
-        if other is not None and len(other.shape) == len(parameter.shape):
+        if other is not None and (parameter.role == "weight" or len(other.shape) == len(parameter.shape)):
             term = plain_term(base, donor, parameter, theirs.pop(key), index)
             terms.append(compared_folded(base, donor, term, norm_a, norm_b))
         elif parameter.role == "bias" and b.weight is not None:
