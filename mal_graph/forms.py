@@ -58,6 +58,11 @@ class Term:
         positive, they would draw every unit to the donor's largest."""
         return self.base.draw == "weight" or self.base.role == "bias" or len(self.base.shape) > 1
 
+    def stored_form(self, values: Array) -> Array:
+        """Donor values in the base's order, as the base stores them: before its BatchNorm and its factor."""
+        restored = values if self.restore is None else self.restore(values)
+        return restored if self.base.factor == 1.0 else restored / restored.dtype.type(self.base.factor)
+
     def merged_values(self) -> Array:
         """The donor's values that enter the merge, before they are ordered and restored."""
         return (self.incoming or self.donor_values)()
@@ -85,10 +90,11 @@ class Norm:
 
 
 def values_of(graph: LayerGraph, parameter: Parameter) -> Array:
-    """A parameter's values in canonical form and float32 (float64 stays)."""
+    """A parameter's values as they take effect, in canonical form and float32 (float64 stays)."""
     stored = graph.weights[parameter.tensor].read()
     kept = stored if stored.dtype == np.float64 else stored.astype(np.float32, copy=False)
-    return parameter.canonical(kept)
+    values = parameter.canonical(kept)
+    return values if parameter.factor == 1.0 else values * values.dtype.type(parameter.factor)
 
 
 def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Term], dict[int, list[str]]]:
@@ -114,7 +120,9 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
         done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
     else:
         folded, done, used = [], set(), set()
-    mine = {key: p for key, p in keyed(base, a).items() if p.tensor not in done}
+    own = {p.tensor for p in a.parameters if p.factor}  # what is shared is merged with its first user
+    mine = {key: p for key, p in keyed(base, a).items() if p.tensor not in done and p.tensor in own}
+    folded = [term for term in folded if term.base.tensor in own]
     theirs = {key: p for key, p in keyed(donor, b).items() if p.tensor not in used}
     terms, left = folded, []
     for key, parameter in mine.items():
@@ -138,7 +146,7 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
 
 def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
     """The tensors of a layer that folding deals with."""
-    folded = {p.tensor for p in layer.parameters if p.role in ("weight", "bias")}
+    folded = {p.tensor for p in layer.applied if p.role in ("weight", "bias")}
     return folded | {p.tensor for p in (norm.parameters if norm else ())}
 
 
@@ -173,7 +181,7 @@ def row_vector(weight: Parameter) -> Parameter:
 def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Parameter]:
     """A layer's parameters by operator, role and how many of the kind came before."""
     found: dict[tuple[str, str, int], Parameter] = {}
-    for parameter in layer.parameters:
+    for parameter in layer.applied:
         named = parameter.role in ("weight", "bias")
         op = "" if named else graph.nodes[parameter.node].op
         count = sum(key[:2] == (op, parameter.role) for key in found)
@@ -188,7 +196,7 @@ def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
     tensor = graph.nodes[layer.weight.node].outputs[0]
     while tensor not in graph.output_names and len(graph.consumers.get(tensor, ())) == 1:
         index = graph.consumers[tensor][0][0]
-        own = {p.role: p for p in layer.parameters if p.node == index}
+        own = {p.role: p for p in layer.applied if p.node == index}
         if {"scale", "shift", "mean", "variance"} <= set(own):
             epsilon = norm_epsilon(graph.nodes[index])
             return Norm(own["scale"], own["shift"], own["mean"], own["variance"], epsilon)
@@ -238,7 +246,7 @@ def folded_terms(
 
 
 def by_role(layer: Layer) -> Mapping[str, Parameter]:
-    return {parameter.role: parameter for parameter in reversed(layer.parameters)}
+    return {parameter.role: parameter for parameter in reversed(layer.applied)}
 
 
 def by_row(vector: Array, like: Array) -> Array:

@@ -18,8 +18,9 @@ from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node
 from mal_graph.labels import Fix, Label, Wiring, fixed_label
 from mal_graph.layers import Parameter, parameters
-from mal_graph.ops import Call, row_of
+from mal_graph.ops import row_of
 from mal_graph.probe import Probe, probe
+from mal_graph.rules import Call
 
 CANDIDATE = "candidate"  # found, not yet proved
 PROVEN = "proven"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mal_graph import ops
+from mal_graph import ops, rules
 from mal_graph.graph import Array, LayerGraph, Node, Weight
 from mal_graph.ops import row_of, weight_axes
 
@@ -30,6 +30,7 @@ class Parameter:
         axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
         shape: the canonical shape.
         pad: value of a unit that is not there.
+        factor: what the operator multiplies the tensor by.
     """
 
     tensor: str
@@ -40,6 +41,7 @@ class Parameter:
     axes: tuple[int | None, ...]
     shape: tuple[int, ...]
     pad: float = 0.0
+    factor: float = 1.0
 
     def canonical(self, stored: Array) -> Array:
         """The stored tensor in canonical form."""
@@ -67,6 +69,7 @@ class Layer:
         nodes: indices of the operators inside, in order.
         parameters: in the order of application; a shared tensor stands with its first user only.
         tied: tensors used here that belong to an earlier layer.
+        applied: every application of a tensor, shared ones too.
         depth: the number of layers before it on the longest path from an input.
     """
 
@@ -76,6 +79,7 @@ class Layer:
     nodes: tuple[int, ...]
     parameters: tuple[Parameter, ...]
     tied: tuple[str, ...] = ()
+    applied: tuple[Parameter, ...] = ()
     depth: int = 0
 
     @cached_property
@@ -137,10 +141,10 @@ def root_of(
     weight, axes = found
     if -1 in axes:
         return weight, [-1]
-    if row.rule is ops.transpose:
+    if row.rule is rules.transpose:
         order = node.attribute("perm") or list(range(len(axes)))[::-1]
         return weight, [axes[axis] for axis in order]
-    if row.rule is ops.reshape:
+    if row.rule is rules.reshape:
         return weight, reshaped_axes(graph, index, weight, axes)
     return weight, axes
 
@@ -188,7 +192,17 @@ def applied(
     role = described.name if described.name != "x" else "value"
     if role == "weight" and contracted is None:
         role = "vector"  # a dot product has no output units: it makes no layer of its own
-    return Parameter(weight.name, index, slot, role, described.draw or "shift", order, shape, described.pad)
+    return Parameter(
+        weight.name,
+        index,
+        slot,
+        role,
+        described.draw or "shift",
+        order,
+        shape,
+        described.pad,
+        described.factor_of(node),
+    )
 
 
 def layers(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> tuple[Layer, ...]:
@@ -246,12 +260,11 @@ def assembled(
         all_own = [p for index in nodes for p in by_node.get(index, [])]
         if not all_own:
             continue
-        own = [p for i, p in enumerate(all_own) if p.tensor not in owned]
-        first = {p.tensor: p for p in reversed(own)}
-        own = [p for p in own if first[p.tensor] is p]
         tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
-        owned.update(p.tensor for p in own)
-        own = [as_bias(graph, start, p, own, table) for p in own]
+        applied_here = [as_bias(graph, start, p, all_own, table) for p in all_own]
+        first = {p.tensor: p for p in reversed(applied_here) if p.tensor not in owned}
+        own = [p for p in applied_here if first.get(p.tensor) is p]
+        owned.update(first)
         named_by = next((p.node for p in all_own if p.shape), all_own[0].node)
         node = start if start >= 0 and start in by_node else named_by
         row = row_of(graph.nodes[node], table)
@@ -264,7 +277,7 @@ def assembled(
             kind = row.kind
         else:
             kind = row.kind if row.part == "alone" else "affine"
-        made.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied))
+        made.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied, tuple(applied_here)))
     return made
 
 

@@ -186,15 +186,13 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     compute = np.float64 if a.dtype == np.float64 else np.float32
     mine = a.astype(compute)
     masks = [matched_mask(axis, orders) for axis in axes]
-    theirs = in_base_order(term.merged_values().astype(compute), axes, orders, mine.shape)
-    if term.restore is not None:
-        theirs = term.restore(theirs).astype(compute)
+    theirs = term.stored_form(in_base_order(term.merged_values(), axes, orders, mine.shape)).astype(compute)
     both = outer(masks, mine.shape)
     merged = np.where(both & (mine != theirs), interpolated(mine, theirs, lam), mine)
     fading = fading_entries(term, axes, masks, mine.shape, pads)
     if fading.any():
         # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
-        gone = np.full_like(mine, term.base.pad) if term.restore is None else term.restore(np.zeros_like(mine))
+        gone = np.full_like(mine, term.base.pad) if term.restore is None else term.stored_form(np.zeros_like(mine))
         merged = np.where(fading, interpolated(mine, gone.astype(compute), lam), merged)
     # What did not change keeps its bits, in the stored type too.
     return np.where(merged == mine, a, merged.astype(a.dtype))

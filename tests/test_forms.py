@@ -13,6 +13,7 @@ from mal_graph.groups import axis_groups
 from mal_graph.layers import layers
 from mal_graph.match import match_layers
 from mal_graph.merge import merge, plan
+from mal_graph.pipeline import assemble
 from mal_graph.rewrite import with_bias_slots
 
 FORMS = list(product([False, True], [False, True]))  # with a bias, with a BatchNorm
@@ -237,3 +238,38 @@ def test_a_batchnorm_in_another_place_is_listed_and_not_folded():
     roles = [line.split()[0] for line in left[0]]
     assert sorted(roles) == ["mean", "scale", "shift", "variance"]
     assert all(line.endswith("of the donor: the base has no slot for it") for line in left[0])
+
+
+@pytest.mark.parametrize("factor", ["alpha", "beta"])
+@pytest.mark.parametrize("side", ["base", "donor"])
+def test_what_a_gemm_multiplies_by_counts(factor, side):
+    def scaled(seed, value):
+        net = Net(seed)
+        options = {"transB": 1, factor: value}
+        x = net.op("Gemm", net.input("x", ("N", 6)), net.weight(8, 6), net.weight(8), **options)
+        return net.graph(net.op("Gemm", net.op("Relu", x), net.weight(4, 8), net.weight(4), transB=1))
+
+    base, donor = scaled(0, 0.25 if side == "base" else 1.0), scaled(1, 0.25 if side == "donor" else 1.0)
+    result = assemble(base, donor, lam=1.0, proof=False)
+    inputs = inputs_of(donor)
+    assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5
+
+
+@pytest.mark.parametrize("side", ["base", "donor"])
+def test_a_batchnorm_that_shares_a_vector_with_another_is_still_folded(side):
+    def normed(seed, bn):
+        net = Net(seed)
+        x, units_in = net.input("x", ("N", 3, 6, 6)), 3
+        scale = net.weight(5)
+        for _ in range(2):
+            x = net.conv(x, units_in, 5, 3, bias=not bn)
+            if bn:
+                variance = net.constant(np.linspace(0.5, 1.5, 5, dtype=np.float32))
+                x = net.op("BatchNormalization", x, scale, net.weight(5), net.weight(5), variance)
+            x, units_in = net.op("Relu", x), 5
+        return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 5, 4))
+
+    base, donor = normed(0, side == "base"), normed(1, side == "donor")
+    result = assemble(base, donor, lam=1.0, proof=False)
+    inputs = inputs_of(donor)
+    assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5

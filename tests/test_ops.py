@@ -7,11 +7,11 @@ from builders import Net, inputs_of, run
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from mal_graph import ops
+from mal_graph import rules
 from mal_graph.graph import Node
 from mal_graph.ops import ROWS, reshape_target, row_of, weight_axes
 
-ONE_OPERAND = sorted(op for op, row in ROWS.items() if row.rule is ops.unary and not row.moves)
+ONE_OPERAND = sorted(op for op, row in ROWS.items() if row.rule is rules.unary and not row.moves)
 SINCE = {"Swish": 24}
 BOOLEAN = {"Not"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders import Net, cnn, mlp
 
-from mal_graph import ops, registry
+from mal_graph import registry, rules
 from mal_graph.errors import RunError
 from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
 from mal_graph.ops import ROWS, Row
@@ -158,7 +158,7 @@ def wrong_flatten(call):
 
 def wrong_concat(call):
     """Concat as if the parts came in the opposite order."""
-    return ops.concat(replace(call, inputs=list(call.inputs)[::-1]))
+    return rules.concat(replace(call, inputs=list(call.inputs)[::-1]))
 
 
 def wrong_slice(call):
@@ -178,7 +178,7 @@ def cumulated(net):
 
 
 WRONG = {
-    "CumSum": (cumulated, ops.unary),
+    "CumSum": (cumulated, rules.unary),
     "Flatten": (lambda net: flatten_net(), wrong_flatten),
     "Concat": (lambda net: cnn((4,), blocks=0, concat=True, head="flatten"), wrong_concat),
     "Slice": (lambda net: sliced(net, -1, -(2**62), -1), wrong_slice),
@@ -194,7 +194,7 @@ WRONG = {
                 net.weight(4, 2),
             )
         ),
-        ops.unary,  # as if its scale did not move
+        rules.unary,  # as if its scale did not move
     ),
 }
 

@@ -12,7 +12,7 @@ from builders import Net, deviation, inputs_of, narrower, permuted_copy, renamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal_graph import ops, registry
+from mal_graph import registry, rules
 from mal_graph.groups import axis_groups
 from mal_graph.ops import ROWS, Row
 from mal_graph.prove import prove
@@ -260,7 +260,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
     x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
     graph = net.graph(net.conv(x, 6, 2))
-    wrong = {**ROWS, op: Row(ops.unary)}
+    wrong = {**ROWS, op: Row(rules.unary)}
     assert not axis_groups(graph).usable()
     shuffled, _ = permuted_copy(graph, axis_groups(graph, table=wrong))
     inputs = inputs_of(graph)
@@ -272,7 +272,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
 def test_a_proof_accepts_no_group_that_moves_the_outputs(graph):
     """With CumSum and Slice misread, whatever the proof lets through still keeps the function."""
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
-    wrong = {**ROWS, "CumSum": Row(ops.unary), "Slice": first}
+    wrong = {**ROWS, "CumSum": Row(rules.unary), "Slice": first}
     proven = prove(graph, axis_groups(graph, table=wrong), table=wrong)
     usable = [replace(g, state="pinned") if g.state != "proven" else g for g in proven.groups]
     assert moved_outputs(graph, replace(proven, groups=tuple(usable))) <= EXACT
