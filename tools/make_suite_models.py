@@ -179,7 +179,11 @@ def export(model: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, expor
     """Write a model, completely or not at all."""
     unfinished = path.with_suffix(".part")
     names = [f"input{i}" if i else "x" for i in range(len(inputs))]
-    options = {"external_data": False, **exporter.options} if exporter.options["dynamo"] else exporter.options
+    options = (
+        {"external_data": False, "verbose": False, **exporter.options}
+        if exporter.options["dynamo"]
+        else exporter.options
+    )
     torch.onnx.export(model, inputs, str(unfinished), input_names=names, output_names=None, **options)
     os.replace(unfinished, path)
 
@@ -199,12 +203,19 @@ def make(folder: Path, only: str = "") -> dict[str, str]:
             side = "x".join(map(str, inputs[0].shape))
             print(f"{path.name}: {side}, {path.stat().st_size / 1e6:.1f} MB, {time.perf_counter() - start:.1f} s")
         except Exception as error:  # whatever a model, timm or the exporter raises is its cause
-            causes[path.name] = f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}"
+            causes[path.name] = cause_of(error)
             print(f"{path.name}: not built, {causes[path.name]}")
         sys.stdout.flush()
         model = inputs = None  # type: ignore[assignment]
         gc.collect()
     return causes
+
+
+def cause_of(error: BaseException) -> str:
+    """The first error of a chain: the exporter's own says only in which step it happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}"
 
 
 def main() -> int:

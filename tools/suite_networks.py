@@ -99,7 +99,7 @@ class Autoencoder(nn.Module):
         self.encode = nn.Sequential(
             nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Flatten()
         )
-        self.code = nn.Linear(32 * 8 * 8, 16)
+        self.narrow = nn.Linear(32 * 8 * 8, 16)
         self.decode = nn.Linear(16, 32 * 8 * 8)
         self.grow = nn.Sequential(
             nn.ReLU(),
@@ -110,7 +110,7 @@ class Autoencoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.grow(self.decode(self.code(self.encode(x))).reshape(-1, 32, 8, 8))
+        return self.grow(self.decode(self.narrow(self.encode(x))).reshape(-1, 32, 8, 8))
 
 
 class GroupedUpsampler(nn.Module):
@@ -411,6 +411,17 @@ class NormedPerceptron(nn.Module):
         return self.last(self.norms[-1](x))
 
 
+class WrittenOutNorm(nn.Module):
+    """Zhang and Sennrich 2019 (arXiv:1910.07467): RMSNorm as many language models write it, operator by operator."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
 class Mixer(nn.Module):
     """Tolstikhin et al. 2021 (arXiv:2105.01601): linear layers over the patches, then over the channels."""
 
@@ -465,5 +476,6 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "own_eca_net": on_image(lambda: AttentiveNet(EfficientAttention)),
     "own_mlp_layernorm": on_vector(lambda: NormedPerceptron(nn.LayerNorm)),
     "own_mlp_rmsnorm": on_vector(lambda: NormedPerceptron(nn.RMSNorm)),
+    "own_mlp_rmsnorm_written_out": on_vector(lambda: NormedPerceptron(WrittenOutNorm)),
     "own_mixer": on_image(Mixer),
 }
