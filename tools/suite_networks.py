@@ -314,9 +314,12 @@ class GroupedShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """Zhang et al. 2017 (arXiv:1707.01083), two stages."""
+    """Zhang et al. 2017 (arXiv:1707.01083), two stages.
 
-    def __init__(self, groups: int = 4) -> None:
+    With 2 groups every pair of groups before and after a shuffle shares several channels; with 4 only one or two.
+    """
+
+    def __init__(self, groups: int = 2) -> None:
         super().__init__()
         self.body = nn.Sequential(
             conv(3, 16, 3, 2),
@@ -471,6 +474,7 @@ NETWORKS: dict[str, Callable[[], Made]] = {
     "own_super_resolution_unshuffled": on_image(lambda: SuperResolution(unshuffle=True), 16),
     "own_shufflenet_v2": on_image(ShuffleNetV2),
     "own_shufflenet_v1": on_image(ShuffleNetV1),
+    "own_shufflenet_v1_four_groups": on_image(lambda: ShuffleNetV1(groups=4)),
     "own_se_net": on_image(lambda: AttentiveNet(SqueezeExcite)),
     "own_cbam_net": on_image(lambda: AttentiveNet(BlockAttention)),
     "own_eca_net": on_image(lambda: AttentiveNet(EfficientAttention)),
