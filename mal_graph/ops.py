@@ -13,6 +13,8 @@ import numpy as np
 from mal_graph import rules
 from mal_graph.graph import Node
 
+WeightAxes = Callable[[Node, int], tuple[int, int] | None]
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -22,14 +24,14 @@ class Slot:
         name: how the field calls it.
         draw: how a proof draws it at random: "weight", "shift", "scale" or "variance"; "" for activations.
         setting: it steers the operator and is never a parameter (target shapes, clip bounds).
-        out_axis, in_axis: of a weight, the axes that make and that consume units; functions of (node, rank).
+        axes: of a weight, the axes that make and that consume units, from (node, rank); None where it has no such pair.
         factor: the attribute that multiplies it, if any.
     """
 
     name: str
     draw: str = ""
     setting: bool = False
-    axes: Callable[[Node, int], tuple[int, int]] | None = None
+    axes: WeightAxes | None = None
     factor: str = ""
 
     def factor_of(self, node: Node) -> float:
@@ -82,17 +84,51 @@ def linear_axes(node: Node, rank: int) -> tuple[int, int]:
     return (0, 1) if node.attribute("transB", 0) else (1, 0)
 
 
+def conv_axes(node: Node, rank: int) -> tuple[int, int]:
+    return (0, 1)
+
+
+def fused_axes(side: str) -> WeightAxes:
+    """The axes of a FusedMatMul's weight on side "A" or "B"."""
+
+    def axes(node: Node, rank: int) -> tuple[int, int]:
+        *_, row, column = rules.fused_order(node, side, rank)
+        return (row, column) if side == "A" else (column, row)
+
+    return axes
+
+
+def einsum_axes(operand: int) -> WeightAxes:
+    """Of two operands, the first axis that the other lacks and the output has, and the first that is summed with it."""
+
+    def axes(node: Node, rank: int) -> tuple[int, int] | None:
+        equation = node.attribute("equation", "")
+        terms = equation.partition("->")[0].replace(" ", "").split(",")
+        if len(terms) != 2:
+            return None
+        other = set(terms[1 - operand])
+        ranks = [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
+        read, out = rules.einsum_letters(equation, ranks)
+        makes = [axis for axis, letter in enumerate(read[operand]) if letter in out and letter not in other]
+        takes = [axis for axis, letter in enumerate(read[operand]) if letter not in out and letter in other]
+        makes = [axis for axis in makes if "." not in read[operand][axis]]
+        return (makes[0], takes[0]) if makes and takes else None
+
+    return axes
+
+
 X = Slot("x")
 SHIFT = Slot("shift", "shift")
 SCALE = Slot("scale", "scale")
 BIAS = Slot("bias", "shift")
+ZERO_POINT = Slot("zero point", "shift")
 
 
 def setting(name: str) -> Slot:
     return Slot(name, setting=True)
 
 
-def _weight(axes: Callable[[Node, int], tuple[int, int]]) -> Slot:
+def _weight(axes: WeightAxes) -> Slot:
     return Slot("weight", "weight", axes=axes)
 
 
@@ -119,8 +155,36 @@ ROWS: Mapping[str, Row] = {
         kind="linear",
         slots=(_weight(lambda node, rank: (rank - 2, rank - 1)), _weight(lambda node, rank: (rank - 1, rank - 2))),
     ),
-    "Conv": Row(
-        rules.conv, "contraction", kind="conv", slots=(X, _weight(lambda node, rank: (0, 1)), BIAS), widths=("group",)
+    "Einsum": Row(rules.einsum, "contraction", kind="linear", slots=(_weight(einsum_axes(0)), _weight(einsum_axes(1)))),
+    "com.microsoft.FusedMatMul": Row(
+        rules.fused_matmul,
+        "contraction",
+        kind="linear",
+        slots=(replace(_weight(fused_axes("A")), factor="alpha"), replace(_weight(fused_axes("B")), factor="alpha")),
+    ),
+    "com.microsoft.FusedGemm": Row(
+        rules.gemm,
+        "contraction",
+        kind="fused_linear",
+        slots=(X, replace(_weight(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
+        channel=-1,
+        zero="live",
+    ),
+    "Conv": Row(rules.conv, "contraction", kind="conv", slots=(X, _weight(conv_axes), BIAS), widths=("group",)),
+    "com.microsoft.FusedConv": Row(
+        rules.fused_conv,
+        "contraction",
+        kind="fused_conv",
+        slots=(X, _weight(conv_axes), BIAS, SHIFT),
+        widths=("group",),
+        zero="live",
+    ),
+    "DeformConv": Row(
+        rules.deform_conv,
+        "contraction",
+        kind="deform_conv",
+        slots=(X, _weight(conv_axes), X, BIAS, X),
+        widths=("group",),
     ),
     "ConvTranspose": Row(
         rules.conv_transpose,
@@ -128,6 +192,29 @@ ROWS: Mapping[str, Row] = {
         kind="conv_transpose",
         slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
         widths=("group",),
+    ),
+    # integer arithmetic: the weights are data of fixed order, scales may be parameters
+    "QuantizeLinear": Row(rules.quantize, slots=(X, Slot("divisor", "variance"), ZERO_POINT), zero="live"),
+    "DequantizeLinear": Row(rules.quantize, slots=(X, SCALE, ZERO_POINT), zero="live"),
+    "DynamicQuantizeLinear": Row(rules.dynamic_quantize, zero="live"),
+    "MatMulInteger": Row(rules.matmul_integer, "alone", kind="linear_integer", slots=(X, X, ZERO_POINT), zero="live"),
+    "ConvInteger": Row(
+        rules.conv_integer, "alone", kind="conv_integer", slots=(X, X, ZERO_POINT), widths=("group",), zero="live"
+    ),
+    "QLinearMatMul": Row(
+        rules.qlinear_matmul,
+        "alone",
+        kind="linear_integer",
+        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", "variance"), ZERO_POINT),
+        zero="live",
+    ),
+    "QLinearConv": Row(
+        rules.qlinear_conv,
+        "alone",
+        kind="conv_integer",
+        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", "variance"), ZERO_POINT, X),
+        widths=("group",),
+        zero="live",
     ),
     # elementwise with two or more operands
     **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True)),
@@ -137,6 +224,9 @@ ROWS: Mapping[str, Row] = {
     "Div": _elementwise(SCALE, zero="unsafe"),
     "PRelu": _elementwise(X, Slot("slope", "scale")),
     "Pow": _elementwise(X, Slot("exponent", "scale"), zero="live"),
+    "SwiGLU": _elementwise(X, SCALE),
+    **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], _elementwise(X, SHIFT)),
+    **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], _elementwise(X, commutes=True)),
     **dict.fromkeys(["Mod", "BitShift"], _elementwise(X, zero="unsafe")),
     **dict.fromkeys(
         ["Where", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
@@ -175,31 +265,60 @@ ROWS: Mapping[str, Row] = {
             "Round",
             "IsNaN",
             "IsInf",
+            "com.microsoft.Gelu",
+            "com.microsoft.QuickGelu",
         ],
         _activation(),
     ),
-    **dict.fromkeys(["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "Clip"], _activation("live")),
+    **dict.fromkeys(
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot", "Clip"], _activation("live")
+    ),
     "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
     **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True)),
     "CastLike": Row(rules.unary, moves=True, slots=(X, setting("type"))),
-    "Dropout": Row(rules.unary, moves=True, slots=(X, setting("ratio"), setting("training"))),
+    "BitCast": Row(rules.bit_cast),
+    "Dropout": Row(rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training"))),
     # normalisation
     "BatchNormalization": Row(
         rules.channel_norm,
         slots=(X, SCALE, SHIFT, Slot("mean", "shift"), Slot("variance", "variance")),
     ),
-    "InstanceNormalization": Row(rules.channel_norm, slots=(X, SCALE, SHIFT)),
+    "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT)),
+    "GroupNormalization": Row(rules.group_norm, slots=(X, SCALE, SHIFT), zero="unsafe", widths=("num_groups",)),
     **dict.fromkeys(
-        ["LayerNormalization", "RMSNormalization", "com.microsoft.SimplifiedLayerNormalization"],
+        ["LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"],
         Row(rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe"),
     ),
+    "com.microsoft.SkipLayerNormalization": Row(
+        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT, SHIFT), zero="unsafe"
+    ),
+    "com.microsoft.SkipSimplifiedLayerNormalization": Row(
+        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe"
+    ),
+    "LpNormalization": Row(rules.lp_norm),
+    "MeanVarianceNormalization": Row(rules.mean_variance_norm, zero="unsafe"),
+    "LRN": Row(rules.local_norm, zero="unsafe"),
     "Softmax": Row(rules.softmax, zero="unsafe", squashes=True, is_probability=True),
     "LogSoftmax": Row(rules.softmax, zero="unsafe", squashes=True),
+    "Hardmax": Row(rules.first_of_equals, zero="unsafe"),
+    # the order of an axis counts
+    "TopK": Row(rules.top_k, slots=(X, setting("k")), zero="unsafe"),
+    **dict.fromkeys(["ArgMax", "ArgMin"], Row(rules.arg_extreme, zero="unsafe")),
+    **dict.fromkeys(["CumSum", "CumProd"], Row(rules.cumulative, slots=(X, setting("axis")), zero="unsafe")),
+    "Trilu": Row(rules.triangle, slots=(X, setting("diagonal"))),
+    "Det": Row(rules.determinant, zero="unsafe"),
+    "ReverseSequence": Row(rules.reverse_sequence, slots=(X, setting("lengths"))),
+    "DFT": Row(rules.fourier, slots=(X, setting("length"), setting("axis"))),
+    "STFT": Row(rules.short_fourier, slots=(X, setting("step"), Slot("window", "scale"), setting("length"))),
     # pooling and reductions
     **dict.fromkeys(
         ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], Row(rules.pool)
     ),
+    "RoiAlign": Row(rules.roi_pool, slots=(X, X, setting("samples"))),
+    "MaxRoiPool": Row(rules.roi_pool, slots=(X, X)),
+    "GridSample": Row(rules.grid_sample, slots=(X, X)),
+    "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
     **dict.fromkeys(
         [
             "ReduceSum",
@@ -228,9 +347,45 @@ ROWS: Mapping[str, Row] = {
     ),
     "Expand": Row(rules.expand, slots=(X, setting("shape")), widths=("shape",)),
     "Pad": Row(rules.pad, slots=(X, setting("pads")), widths=("pads",)),
+    "Tile": Row(rules.tile, slots=(X, setting("repeats")), widths=("repeats",)),
+    "DepthToSpace": Row(rules.depth_to_space),
+    "SpaceToDepth": Row(rules.space_to_depth),
+    "CenterCropPad": Row(rules.resize, slots=(X, setting("shape")), widths=("shape",)),
     **dict.fromkeys(["Resize", "Upsample"], Row(rules.resize, slots=(X, setting("scales")), widths=("sizes",))),
     **dict.fromkeys(["Shape", "Size"], Row(rules.shape_only, "shape")),
     "ConstantOfShape": Row(rules.filled, "alone", slots=(setting("shape"),), widths=("shape",)),
+    # elements found by index or by value
+    **dict.fromkeys(["GatherElements", "GatherND"], Row(rules.addressed, "alone", slots=(X, setting("indices")))),
+    **dict.fromkeys(["ScatterElements", "ScatterND"], Row(rules.addressed, slots=(X, setting("indices"), X))),
+    "TensorScatter": Row(rules.tensor_scatter, "alone", slots=(X, X, setting("places"))),
+    "Col2Im": Row(rules.addressed, slots=(X, setting("shape"))),
+    "MaxUnpool": Row(rules.addressed, slots=(X, setting("indices"), setting("shape"))),
+    "OneHot": Row(
+        rules.one_hot,
+        "alone",
+        slots=(X, setting("depth"), setting("values")),
+        zero="live",
+        widths=("depth",),
+    ),
+    **dict.fromkeys(
+        ["NonZero", "Unique", "Compress"], Row(rules.chosen_by_value, "alone", slots=(X, setting("choice")))
+    ),
+    "NonMaxSuppression": Row(rules.chosen_by_value, "alone", slots=(X, X, setting("bound"))),
+    # made from sizes, settings or chance
+    "Constant": Row(rules.made, "alone"),
+    "EyeLike": Row(rules.made, "shape"),
+    **dict.fromkeys(
+        ["Range", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"],
+        Row(rules.made, "alone", slots=(setting("size"),), zero="live"),
+    ),
+    **dict.fromkeys(["RandomNormal", "RandomUniform"], Row(rules.made, "alone", zero="live", widths=("shape",))),
+    **dict.fromkeys(
+        ["RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"],
+        Row(rules.random, "alone", zero="live"),
+    ),
+    # losses
+    "NegativeLogLikelihoodLoss": Row(rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="live"),
+    "SoftmaxCrossEntropyLoss": Row(rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="unsafe"),
 }
 
 

@@ -4,17 +4,18 @@ A rule takes a `Call` and gives one label per output; on the way it ties axes th
 that cannot move. The table in `ops` says which operator follows which rule.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from mal_graph.graph import Array, Node
-from mal_graph.labels import Fix, Label, Piece, Wiring, fixed_label
+from mal_graph.labels import Fix, Label, Piece, Wiring, fixed_label, spans
 
 KERNEL = Fix("pinned", "kernel taps")
 WINDOW = Fix("pinned", "positions a window slides over")
+MADE = Fix("pinned", "values made without any weight")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class Call:
         found = self.node.attribute(attribute)
         return None if found is None else tuple(int(i) for i in np.atleast_1d(found))
 
+    def text(self, attribute: str, default: str) -> str:
+        found = self.node.attribute(attribute, default)
+        return found.decode() if isinstance(found, bytes) else str(found)
+
+    def reading(self, *slots: int) -> "Call":
+        """The same call with these inputs only, in this order."""
+        given = [slot if self.given(slot) else None for slot in slots]
+        labels = [None if slot is None else self.inputs[slot] for slot in given]
+        return replace(self, inputs=labels, values=[None if slot is None else self.values[slot] for slot in given])
+
     def freeze(self, reason: str) -> list[Label]:
         """Freeze every axis of every input and output."""
         fix = Fix("frozen", reason)
@@ -71,6 +82,19 @@ def elementwise(call: Call) -> list[Label]:
 def unary(call: Call) -> list[Label]:
     """Every output has the axes of the first input; the other inputs are settings."""
     return [call.wiring.combine([call.label(0)], shape, call.name) for shape in call.outputs]
+
+
+def dropout(call: Call) -> list[Label]:
+    """Passes its input on; in training it draws for every element."""
+    training = call.ints(2, "") if call.given(2) else (0,)
+    return unary(call) if training == (0,) else random(call)
+
+
+def bit_cast(call: Call) -> list[Label]:
+    """Elementwise as long as the elements keep their width."""
+    if call.outputs[0] != call.label(0).shape:
+        return call.freeze(f"{call.name} changes the width of its elements")
+    return unary(call)
 
 
 def matmul(call: Call) -> list[Label]:
@@ -99,6 +123,71 @@ def gemm(call: Call) -> list[Label]:
     product = wiring.label_of(call.outputs[0], [rows, columns])
     shift = [call.label(2)] if call.given(2) else []
     return [wiring.combine([product, *shift], call.outputs[0], call.name)]
+
+
+def fused_matmul(call: Call) -> list[Label]:
+    """As MatMul, with either side transposed: its last two axes, or the first moved behind the other batch axes."""
+    labels = [
+        call.wiring.transpose(label, fused_order(call.node, side, len(label.shape)))
+        for side, label in zip("AB", (call.label(0), call.label(1)), strict=True)
+    ]
+    return matmul(replace(call, inputs=labels))
+
+
+def fused_order(node: Node, side: str, rank: int) -> list[int]:
+    """The order of axes in which a FusedMatMul reads side "A" or "B"."""
+    order = list(range(rank))
+    if rank > 1 and node.attribute(f"transBatch{side}", 0):
+        order = [*order[1:-1], 0, order[-1]]
+    if rank > 1 and node.attribute(f"trans{side}", 0):
+        order[-2:] = order[-1], order[-2]
+    return order
+
+
+def einsum(call: Call) -> list[Label]:
+    """One axis per letter: the same letter is the same axis, and a letter that the output lacks is summed over."""
+    wiring = call.wiring
+    labels = [label for label in call.inputs if label is not None]
+    terms, out = einsum_letters(call.text("equation", ""), [len(label.shape) for label in labels])
+    letters = list(dict.fromkeys([*out, *(letter for term in terms for letter in term)]))
+    lifted = [lift(call, label, term, letters) for label, term in zip(labels, terms, strict=True)]
+    joined = wiring.combine(lifted, np.broadcast_shapes(*(label.shape for label in lifted)), call.name)
+    summed = set(range(len(out), len(letters)))
+    for part in joined.parts:
+        if summed & set(spans(part)):
+            wiring.read(part.ravel())
+    return [wiring.label_of(call.outputs[0], wiring.pieces(joined, call.name)[: len(out)])]
+
+
+def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
+    """The axes of each operand and of the output by letter; those of an ellipsis are numbered from the right."""
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = [einsum_term(term, rank) for term, rank in zip(left.split(","), ranks, strict=True)]
+    dots = max(([letter for letter in term if "." in letter] for term in terms), key=len)
+    if arrow:
+        return terms, einsum_term(right, len(right.replace("...", "")) + len(dots))
+    used = [letter for term in terms for letter in term if "." not in letter]
+    return terms, [*dots, *sorted(letter for letter in used if used.count(letter) == 1)]
+
+
+def einsum_term(term: str, rank: int) -> list[str]:
+    before, dots, after = term.partition("...")
+    places = range(rank - len(before) - len(after), 0, -1) if dots else ()
+    return [*before, *(f"...{place}" for place in places), *after]
+
+
+def lift(call: Call, label: Label, term: list[str], letters: Sequence[str]) -> Label:
+    """An operand with one axis per letter of the whole equation. A diagonal cannot move: its letter is frozen."""
+    wiring = call.wiring
+    if len(set(term)) < len(term):
+        diagonal = [axis for axis, letter in enumerate(term) if term.count(letter) > 1]
+        pieces = held(call, label, diagonal, Fix("frozen", f"{call.name} reads a diagonal"))
+        first = [term.index(letter) for letter in dict.fromkeys(term)]
+        label = wiring.label_of(tuple(label.shape[axis] for axis in first), [pieces[axis] for axis in first])
+        term = [term[axis] for axis in first]
+    sizes = dict(zip(term, label.shape, strict=True))
+    label = wiring.transpose(label, sorted(range(len(term)), key=lambda axis: letters.index(term[axis])))
+    return wiring.reshape(label, tuple(sizes.get(letter, 1) for letter in letters), call.name)
 
 
 def conv(call: Call) -> list[Label]:
@@ -145,10 +234,105 @@ def spatial_output(call: Call, batch: Piece, out: Piece) -> Label:
     return call.wiring.label_of(shape, [batch, out, *[WINDOW] * (len(shape) - 2)])
 
 
+def fused_conv(call: Call) -> list[Label]:
+    """As Conv; a fourth input is added to the output."""
+    out = conv(call.reading(0, 1, 2))
+    return [call.wiring.combine([*out, call.label(3)], call.outputs[0], call.name)] if call.given(3) else out
+
+
+def deform_conv(call: Call) -> list[Label]:
+    """As Conv; what moves the sampling places is the same for all channels and belongs to its own sample."""
+    if call.node.attribute("group", 1) != 1 or call.node.attribute("offset_group", 1) != 1:
+        return call.freeze(f"{call.name} samples each group of channels at places of its own")
+    out, shape = conv(call.reading(0, 1, 3)), call.outputs[0]
+    one = (shape[0], *[1] * (len(shape) - 1))
+    places = [held(call, call.label(slot), range(1, len(shape)), WINDOW) for slot in (2, 4) if call.given(slot)]
+    samples = [call.wiring.label_of(one, pieces) for pieces in places]
+    return [call.wiring.combine([*out, *samples], shape, call.name)]
+
+
+def quantize(call: Call) -> list[Label]:
+    """Elementwise; scale and zero point move with the axis they are given along."""
+    x = call.label(0)
+    slots = [slot for slot in (1, 2) if call.given(slot) and not is_uniform(call, slot)]
+    if call.node.attribute("block_size", 0) or any(len(call.label(slot).shape) > 1 for slot in slots):
+        return call.freeze(f"{call.name} works on blocks of an axis")
+    along = [vector_on(call, slot, call.node.attribute("axis", 1), len(x.shape)) for slot in slots]
+    return [call.wiring.combine([x, *along], call.outputs[0], call.name)]
+
+
+def is_uniform(call: Call, slot: int) -> bool:
+    """Whether an input is known to hold one value only, so that its axes need not move with any other."""
+    value = call.values[slot]
+    return call.label(slot).shape == () or (value is not None and bool((value == value.flat[:1]).all()))
+
+
+def vector_on(call: Call, slot: int, axis: int, rank: int) -> Label:
+    """A vector, laid along one axis of a tensor of `rank`."""
+    (size,) = call.label(slot).shape
+    return call.wiring.reshape(call.label(slot), tuple(size if i == axis % rank else 1 for i in range(rank)), call.name)
+
+
+def dynamic_quantize(call: Call) -> list[Label]:
+    """Elementwise; one scale and zero point are found over all axes."""
+    mark(call, call.label(0), range(len(call.label(0).shape)))
+    return [*unary(replace(call, outputs=call.outputs[:1])), *[Label(shape) for shape in call.outputs[1:]]]
+
+
+def matmul_integer(call: Call) -> list[Label]:
+    """As MatMul; the left zero point stands for rows, the right one for columns."""
+    return [scaled_product(call, matmul(call.reading(0, 1))[0], rows=(2,), columns=(3,))]
+
+
+def qlinear_matmul(call: Call) -> list[Label]:
+    """As MatMul; scales and zero points of left and result stand for rows, those of the right for columns."""
+    return [scaled_product(call, matmul(call.reading(0, 3))[0], rows=(1, 2, 6, 7), columns=(4, 5))]
+
+
+def scaled_product(call: Call, product: Label, rows: Collection[int], columns: Collection[int]) -> Label:
+    found = [product]
+    for slot in (*rows, *columns):
+        if call.given(slot) and not is_uniform(call, slot):
+            label = call.label(slot)
+            is_vector_of_rows = slot in rows and len(label.shape) == 1
+            found.append(call.wiring.reshape(label, (*label.shape, 1), call.name) if is_vector_of_rows else label)
+    return call.wiring.combine(found, call.outputs[0], call.name)
+
+
+def conv_integer(call: Call) -> list[Label]:
+    """As Conv; the weight's zero point moves with the output channels."""
+    return scaled_channels(call, conv(call.reading(0, 1)), (3,))
+
+
+def qlinear_conv(call: Call) -> list[Label]:
+    """As Conv; scales and zero points of weight and result move with the output channels."""
+    return scaled_channels(call, conv(call.reading(0, 3, 8)), (4, 5, 6, 7))
+
+
+def scaled_channels(call: Call, out: Sequence[Label], slots: Sequence[int]) -> list[Label]:
+    shape = call.outputs[0]
+    used = [slot for slot in slots if call.given(slot) and not is_uniform(call, slot)]
+    return [call.wiring.combine([*out, *[vector_on(call, slot, 1, len(shape)) for slot in used]], shape, call.name)]
+
+
 def pin_all(call: Call, pieces: Sequence[Piece], fix: Fix) -> None:
     for piece in pieces:
         if isinstance(piece, np.ndarray):
             call.wiring.fix(piece, fix)
+
+
+def held(call: Call, label: Label, axes: Collection[int], fix: Fix) -> list[Piece]:
+    """The pieces of a label, those of `axes` fixed."""
+    pieces = call.wiring.pieces(label, call.name)
+    chosen = {axis % len(pieces) for axis in axes}
+    pin_all(call, [pieces[axis] for axis in chosen], fix)
+    return [fix if axis in chosen else piece for axis, piece in enumerate(pieces)]
+
+
+def all_but(call: Call, axes: Collection[int], fix: Fix) -> list[Label]:
+    """Every output has the axes of the first input, with `axes` fixed; the other inputs are settings."""
+    pieces = held(call, call.label(0), axes, fix)
+    return [call.wiring.label_of(shape, pieces) for shape in call.outputs]
 
 
 def repeated(piece: Piece, times: int) -> Piece:
@@ -165,20 +349,60 @@ def pool(call: Call) -> list[Label]:
 
 
 def channel_norm(call: Call) -> list[Label]:
-    """Axis 1 moves with every per-channel vector; the other axes pass."""
+    """Axis 1 moves with every per-channel vector; the other axes pass, also those that a statistic is taken over."""
     wiring, x = call.wiring, call.label(0)
+    if call.node.attribute("training_mode", 0):
+        mark(call, x, [axis for axis in range(len(x.shape)) if axis != 1])
     per_channel = [label for label in call.inputs[1:] if label is not None]
     vectors = [wiring.reshape(label, (*label.shape, *[1] * (len(x.shape) - 2)), call.name) for label in per_channel]
-    outputs = [wiring.combine([x, *vectors], call.outputs[0], call.name)]
-    return [*outputs, *[fixed_label(shape, WINDOW) for shape in call.outputs[1:]]]
+    out = wiring.combine([x, *vectors], call.outputs[0], call.name)
+    of_channels = [wiring.label_of(shape, [wiring.piece(out, 1, call.name)] * len(shape)) for shape in call.outputs[1:]]
+    return [out, *of_channels]
+
+
+def instance_norm(call: Call) -> list[Label]:
+    """Axis 1 moves with scale and bias; symmetric in the positions."""
+    mark(call, call.label(0), range(2, len(call.label(0).shape)))
+    return channel_norm(call)
+
+
+def group_norm(call: Call) -> list[Label]:
+    """Groups of channels stay together, symmetric in the channels of each; scale and bias move with what they scale.
+
+    Until opset 20 there is one scale and bias per group, later one per channel.
+    """
+    wiring, shape = call.wiring, call.outputs[0]
+    groups = call.node.attribute("num_groups")
+    split = (shape[0], groups, shape[1] // groups, *shape[2:])
+    labels = [wiring.reshape(call.label(0), split, call.name)]
+    for slot in (1, 2):
+        vector = call.label(slot)
+        places = (groups, vector.shape[0] // groups, *[1] * (len(shape) - 2))
+        labels.append(wiring.reshape(vector, places, call.name))
+    joined = wiring.combine(labels, split, call.name)
+    wiring.piece(joined, 1, call.name)
+    mark(call, joined, range(2, len(split)))
+    return [wiring.reshape(joined, shape, call.name)]
 
 
 def layer_norm(call: Call) -> list[Label]:
     """Symmetric in the normalised axes, each of which moves with its scale and bias."""
     rank = len(call.label(0).shape)
-    out = call.wiring.combine([label for label in call.inputs if label is not None], call.outputs[0], call.name)
-    mark(call, out, range(call.node.attribute("axis", -1) % rank, rank))
-    return [out, *[fixed_label(shape, WINDOW) for shape in call.outputs[1:]]]
+    return normalised(call, range(call.node.attribute("axis", -1) % rank, rank))
+
+
+def skip_layer_norm(call: Call) -> list[Label]:
+    """As LayerNormalization over the last axis, of a sum that is a fourth output."""
+    return normalised(call, [len(call.label(0).shape) - 1])
+
+
+def normalised(call: Call, axes: Collection[int]) -> list[Label]:
+    """All inputs are joined by elements; outputs of statistics have length 1 along `axes`."""
+    wiring = call.wiring
+    out = wiring.combine([label for label in call.inputs if label is not None], call.outputs[0], call.name)
+    mark(call, out, axes)
+    pieces = wiring.pieces(out, call.name) if any(call.node.outputs[1:]) else []
+    return [out, *[wiring.label_of(shape, pieces if shape else []) for shape in call.outputs[1:]]]
 
 
 def softmax(call: Call) -> list[Label]:
@@ -188,14 +412,95 @@ def softmax(call: Call) -> list[Label]:
     return unary(call)
 
 
-def mark(call: Call, label: Label, axes: Sequence[int]) -> None:
+def lp_norm(call: Call) -> list[Label]:
+    """Symmetric in its axis."""
+    mark(call, call.label(0), [call.node.attribute("axis", -1) % len(call.label(0).shape)])
+    return unary(call)
+
+
+def mean_variance_norm(call: Call) -> list[Label]:
+    """Symmetric in the axes that mean and variance are taken over."""
+    mark(call, call.label(0), [axis % len(call.label(0).shape) for axis in call.ints(1, "axes") or (0, 2, 3)])
+    return unary(call)
+
+
+def local_norm(call: Call) -> list[Label]:
+    """A window slides over the channels; the other axes pass."""
+    return all_but(call, [1], Fix("frozen", f"{call.name} has a window over the channels"))
+
+
+def first_of_equals(call: Call) -> list[Label]:
+    """Where several are the largest the first one counts, so that their order matters."""
+    return all_but(call, [call.node.attribute("axis", -1)], counting(call))
+
+
+def counting(call: Call) -> Fix:
+    return Fix("frozen", f"{call.name} counts along the axis")
+
+
+def top_k(call: Call) -> list[Label]:
+    """Values and indices of the largest along one axis; the other axes pass."""
+    return all_but(call, [call.node.attribute("axis", -1)], counting(call))
+
+
+def arg_extreme(call: Call) -> list[Label]:
+    """The index of the largest along one axis, which vanishes or stays with length 1."""
+    axis = call.node.attribute("axis", 0) % len(call.label(0).shape)
+    return [lacking(call, held(call, call.label(0), [axis], counting(call)), [axis])]
+
+
+def cumulative(call: Call) -> list[Label]:
+    """Every element depends on those before it along one axis; the other axes pass."""
+    axes = call.ints(1, "axis")
+    if axes is None:
+        return call.freeze(f"{call.name} has an axis that is computed at run time")
+    return all_but(call, axes, Fix("frozen", f"{call.name} runs along the axis in order"))
+
+
+def triangle(call: Call) -> list[Label]:
+    """What is kept depends on the places along the last two axes; the others pass."""
+    return all_but(call, [-2, -1], Fix("frozen", f"{call.name} keeps a triangle"))
+
+
+def determinant(call: Call) -> list[Label]:
+    """The last two axes vanish; the others pass."""
+    rank = len(call.label(0).shape)
+    pieces = held(call, call.label(0), [-2, -1], Fix("frozen", f"{call.name} is signed by their order"))
+    return [lacking(call, pieces, [rank - 2, rank - 1])]
+
+
+def reverse_sequence(call: Call) -> list[Label]:
+    """Each sample is turned round by a length of its own: batch and time are fixed, the other axes pass."""
+    fix = Fix("frozen", f"{call.name} turns the axis round")
+    call.wiring.fix_all(call.label(1), fix)
+    return all_but(call, [call.node.attribute("batch_axis", 1), call.node.attribute("time_axis", 0)], fix)
+
+
+def fourier(call: Call) -> list[Label]:
+    """The transformed axis and the pair of real and imaginary part are fixed; the other axes pass."""
+    axes = call.ints(2, "axis")
+    if call.given(2) and axes is None:
+        return call.freeze(f"{call.name} has an axis that is computed at run time")
+    axes = axes or (1, -2)  # the default of opset 17, and that of opset 20
+    return all_but(call, [*axes, -1], Fix("frozen", f"{call.name} transforms the axis"))
+
+
+def short_fourier(call: Call) -> list[Label]:
+    """A window slides over the signal; the batch passes."""
+    if call.given(2):
+        call.wiring.fix_all(call.label(2), WINDOW)
+    batch = held(call, call.label(0), range(1, len(call.label(0).shape)), WINDOW)[0]
+    return [call.wiring.label_of(shape, [batch, *[WINDOW] * (len(shape) - 1)]) for shape in call.outputs]
+
+
+def mark(call: Call, label: Label, axes: Collection[int]) -> None:
     for axis in axes:
         call.wiring.mark_statistic(call.wiring.piece(label, axis, call.name), call.name)
 
 
 def reduce(call: Call) -> list[Label]:
     """Symmetric in the reduced axes, which vanish or stay with length 1."""
-    label, out = call.label(0), call.outputs[0]
+    label = call.label(0)
     axes = call.ints(1, "axes")
     if call.given(1) and axes is None:
         return call.freeze(f"{call.name} has axes that are computed at run time")
@@ -203,10 +508,14 @@ def reduce(call: Call) -> list[Label]:
         axes = () if call.node.attribute("noop_with_empty_axes", 0) else tuple(range(len(label.shape)))
     reduced = {axis % len(label.shape) for axis in axes}
     mark(call, label, sorted(reduced))
-    pieces = call.pieces(0)
-    kept = tuple(1 if axis in reduced else size for axis, size in enumerate(label.shape))
-    squeezed = call.wiring.label_of(kept, [None if axis in reduced else p for axis, p in enumerate(pieces)])
-    return [call.wiring.reshape(squeezed, out, call.name)]
+    return [lacking(call, call.pieces(0), reduced)]
+
+
+def lacking(call: Call, pieces: Sequence[Piece], axes: Collection[int]) -> Label:
+    """The first input's axes without some, which are dropped or stay with length 1."""
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(call.label(0).shape))
+    squeezed = call.wiring.label_of(kept, [None if axis in axes else p for axis, p in enumerate(pieces)])
+    return call.wiring.reshape(squeezed, call.outputs[0], call.name)
 
 
 def reshape(call: Call) -> list[Label]:
@@ -238,7 +547,14 @@ def concat(call: Call) -> list[Label]:
 
 
 def end_to_end(call: Call, pieces: Sequence[Piece], sizes: Sequence[int]) -> Piece:
-    return pieces[0] if len(pieces) == 1 else call.wiring.concat(pieces, sizes)
+    """Pieces laid end to end. What holds the same everywhere in one need not hold the same in the next."""
+    if len(pieces) == 1:
+        return pieces[0]
+    named = [call.wiring.fresh(size) if piece is None else piece for piece, size in zip(pieces, sizes, strict=True)]
+    for piece, atoms in zip(pieces, named, strict=True):
+        if piece is None:
+            call.wiring.read(atoms)
+    return call.wiring.concat(named, sizes)
 
 
 def split(call: Call) -> list[Label]:
@@ -316,13 +632,110 @@ def pad(call: Call) -> list[Label]:
 
 def resize(call: Call) -> list[Label]:
     """Axes that keep their length pass; resized ones are fixed."""
-    wiring, label, out = call.wiring, call.label(0), call.outputs[0]
-    pieces = wiring.pieces(label, call.name)
-    for axis, size in enumerate(label.shape):
-        if out[axis] != size:
-            pin_all(call, [pieces[axis]], WINDOW)
-            pieces[axis] = WINDOW
-    return [wiring.label_of(out, pieces)]
+    if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        return call.freeze(f"{call.name} resizes a part of each axis")
+    out = call.outputs[0]
+    return all_but(call, [axis for axis, size in enumerate(call.label(0).shape) if out[axis] != size], WINDOW)
+
+
+def tile(call: Call) -> list[Label]:
+    """Copies end to end along each axis; an axis of length 1 holds the same everywhere."""
+    repeats = call.ints(1, "repeats")
+    if repeats is None:
+        return call.freeze(f"{call.name} has repeats that are computed at run time")
+    label = call.label(0)
+    for axis, times in enumerate(repeats):
+        if times != 1:
+            label = call.wiring.take(label, axis, np.tile(np.arange(label.shape[axis]), times), call.name)
+    return [label]
+
+
+def depth_to_space(call: Call) -> list[Label]:
+    """Each output channel is laid out from block * block input channels, which move as one; positions are fixed."""
+    wiring, area = call.wiring, call.node.attribute("blocksize") ** 2
+    batch, channels, *_ = held(call, call.label(0), (2, 3), WINDOW)
+    if isinstance(channels, np.ndarray):
+        by_place = channels.reshape(-1, area).T if call.text("mode", "DCR") == "CRD" else channels.reshape(area, -1)
+        for place in by_place[1:]:
+            wiring.tie(by_place[0], place)
+        channels = by_place[0]
+    return [wiring.label_of(call.outputs[0], [batch, channels, WINDOW, WINDOW])]
+
+
+def space_to_depth(call: Call) -> list[Label]:
+    """Each input channel is laid out as block * block output channels, which move as one; positions are fixed."""
+    wiring, area = call.wiring, call.node.attribute("blocksize") ** 2
+    batch, channels, *_ = held(call, call.label(0), (2, 3), WINDOW)
+    if isinstance(channels, np.ndarray):
+        channels = np.repeat(channels, area) if call.text("mode", "DCR") == "CRD" else np.tile(channels, area)
+    # A single channel, or channels that are all alike, hold other positions in each place.
+    return [wiring.label_of(call.outputs[0], [batch, WINDOW if channels is None else channels, WINDOW, WINDOW])]
+
+
+def roi_pool(call: Call) -> list[Label]:
+    """Channels pass; which sample and which positions are read is said by values."""
+    for label in call.inputs[1:]:
+        if label is not None:
+            call.wiring.fix_all(label, WINDOW)
+    return all_but(call, (0, 2, 3), WINDOW)
+
+
+def grid_sample(call: Call) -> list[Label]:
+    """Samples and channels pass; positions are fixed."""
+    wiring, shape = call.wiring, call.outputs[0]
+    batch, channels, *_ = held(call, call.label(0), range(2, len(shape)), WINDOW)
+    grid = held(call, call.label(1), range(1, len(shape)), WINDOW)
+    return [wiring.label_of(shape, [wiring.tie(batch, grid[0]), channels, *[WINDOW] * (len(shape) - 2)])]
+
+
+def affine_grid(call: Call) -> list[Label]:
+    """Samples pass; everything else is fixed."""
+    batch = held(call, call.label(0), (1, 2), WINDOW)[0]
+    return [call.wiring.label_of(shape, [batch, *[WINDOW] * (len(shape) - 1)]) for shape in call.outputs]
+
+
+def one_hot(call: Call) -> list[Label]:
+    """The axes of the indices pass; the new one is fixed."""
+    fix, shape = Fix("pinned", f"classes that {call.name} counts off"), call.outputs[0]
+    call.wiring.fix_all(call.label(2), fix)
+    pieces = call.pieces(0)
+    axis = call.node.attribute("axis", -1) % len(shape)
+    return [call.wiring.label_of(shape, [*pieces[:axis], fix, *pieces[axis:]])]
+
+
+def tensor_scatter(call: Call) -> list[Label]:
+    """Samples and the axis written along are fixed; the other axes of cache and update move together."""
+    wiring, axes = call.wiring, (0, call.node.attribute("axis", -2))
+    fix = Fix("frozen", f"{call.name} writes at places said by values")
+    cache, update = (held(call, call.label(slot), axes, fix) for slot in (0, 1))
+    if call.given(2):
+        wiring.fix_all(call.label(2), fix)
+    return [wiring.label_of(call.outputs[0], [wiring.tie(a, b) for a, b in zip(cache, update, strict=True)])]
+
+
+def addressed(call: Call) -> list[Label]:
+    """Indices name single elements: everything freezes."""
+    return call.freeze(f"{call.name} finds elements by their place")
+
+
+def chosen_by_value(call: Call) -> list[Label]:
+    """What is kept, and how much, depends on values: everything freezes."""
+    return call.freeze(f"{call.name} keeps what its values say")
+
+
+def random(call: Call) -> list[Label]:
+    """Draws for every element: everything freezes."""
+    return call.freeze(f"{call.name} draws at random")
+
+
+def loss(call: Call) -> list[Label]:
+    """Compares classes with labels that are fixed: everything freezes."""
+    return call.freeze(f"{call.name} reads classes by their number")
+
+
+def made(call: Call) -> list[Label]:
+    """Values made from sizes and settings: fixed, and nothing else is touched."""
+    return [fixed_label(shape, MADE) for shape in call.outputs]
 
 
 def shape_only(call: Call) -> list[Label]:

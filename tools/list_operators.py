@@ -1,0 +1,78 @@
+"""Prints the operator table as Markdown: each operator with its rule and the test that covers it, and those without.
+
+    python tools/list_operators.py
+
+The rows are `mal_graph.ops.ROWS`, the tests the cases of `tests/test_rules.py`.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from mal_graph.ops import ROWS, Row
+
+TESTS = Path(__file__).parents[1] / "tests"
+LAW = "tests/test_rules.py::test_an_operator_leaves_the_groups_it_should"
+OTHER_VALUES = "works on sequences, optionals or texts, which are no tensors of units"
+WITHOUT = {
+    "Attention": "heads in one operator: not followed yet",
+    "LinearAttention": "heads in one operator: not followed yet",
+    "RotaryEmbedding": "turns pairs of units by tables of their places",
+    "CausalConvWithState": "carries a state between calls",
+    "LSTM": "gates share one axis: not followed yet",
+    "GRU": "gates share one axis: not followed yet",
+    "RNN": "directions share one tensor: not followed yet",
+    "If": "runs a graph of its own",
+    "Loop": "runs a graph of its own",
+    "Scan": "runs a graph of its own",
+    "ImageDecoder": "reads files, no units",
+}
+
+
+def main() -> None:
+    print("\n".join(["| operator | rule | part | zero unit | test |", "|---|---|---|---|---|", *rows()]))
+    print("\nWithout a row, so that every axis they touch is frozen with the reason:\n")
+    print("\n".join(["| operator | why |", "|---|---|", *missing()]))
+
+
+def rows() -> Iterator[str]:
+    """One line per operator of the table."""
+    for op, row in sorted(ROWS.items()):
+        yield f"| {op} | {rule_of(row)} | {row.part} | {row.zero} | {test_of(op)} |"
+
+
+def rule_of(row: Row) -> str:
+    """The rule's name and what it says of itself."""
+    said = inspect.getdoc(row.rule)
+    return f"`{row.rule.__name__}`: {said.splitlines()[0]}" if said else f"`{row.rule.__name__}`"
+
+
+def test_of(op: str) -> str:
+    """The first test of an operator, and how many more there are."""
+    names = [case.name for case in cases() if case.op == op]
+    if not names:
+        return "none"
+    return f"`{LAW}[{names[0]}]`" + (f" and {len(names) - 1} more" if names[1:] else "")
+
+
+def cases() -> list:
+    """The cases of the rules' tests."""
+    if str(TESTS) not in sys.path:
+        sys.path.insert(0, str(TESTS))
+    import test_rules
+
+    return test_rules.CASES
+
+
+def missing() -> Iterator[str]:
+    """One line per operator of the standard that the table lacks."""
+    standard = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain and not schema.deprecated}
+    for op in sorted(standard - ROWS.keys()):
+        yield f"| {op} | {WITHOUT.get(op, OTHER_VALUES)} |"
+
+
+if __name__ == "__main__":
+    main()
