@@ -492,11 +492,11 @@ def studied(path: Path, suite: str) -> Row:
 
 
 def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
-    """The share of the parameters with an axis that is frozen or unproven, by reason, the largest first."""
+    """The share of the parameters with an axis that is frozen, unproven or rigid, by reason, the largest first."""
     total = sum(graph.weights[name].size for name in {parameter.tensor for parameter in groups.parameters})
     free: dict[str, dict[str, dict[int, float]]] = {}
     for group in groups.groups:
-        if group.state not in (FROZEN, UNPROVEN):
+        if group.state not in (FROZEN, UNPROVEN, RIGID):
             continue
         reason = short_reason(group.reason)
         for member in group.members:
@@ -676,7 +676,7 @@ def line_of(row: Row) -> str:
 def table(rows: Sequence[Row]) -> str:
     """One line per model, as Markdown."""
     head = (
-        "| model | nodes | groups | proven | unproven | coverage | coverage, full | frozen or unproven, share "
+        "| model | nodes | groups | proven | unproven | coverage | coverage, full | frozen, unproven or rigid, share "
         "| groups, s | proof, s | oracle | moved by all groups | moved by a member left out |"
     )
     lines = [head, "|---" * 13 + "|"]
