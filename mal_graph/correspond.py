@@ -130,6 +130,7 @@ class Pairing:
     def __init__(self, base: AxisGroups, donor: AxisGroups, assume_ordered: bool) -> None:
         self.base = base
         self.donor = donor
+        self.moving = {id(groups): moving_groups(groups) for groups in (base, donor)}
         self.assume_ordered = assume_ordered
         self.pairs: list[GroupPair] = []
         self.number: dict[tuple[int, int], int] = {}
@@ -152,7 +153,17 @@ class Pairing:
                     self.pair(a, b)
 
     def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
-        return [(g, m) for g, m in blocks(groups, parameter, place) if groups.groups[g].is_usable]
+        return [(g, m) for g, m in self.blocks(groups, parameter, place) if g in self.moving[id(groups)]]
+
+    def blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
+        """The groups on a canonical axis, in the order in which they lie on it; of those that share positions the one
+        that moves."""
+        axis = parameter.axes[place]
+        found = groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
+        moving = self.moving[id(groups)]
+        taken = [member.positions for g, member in found if g in moving]
+        found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
+        return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
 
     def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
         """The pairs of axes of one term. Raises Refusal."""
@@ -164,7 +175,7 @@ class Pairing:
 
     def axis_pair(self, term: Term, place: int) -> AxisPair:
         size, other = term.base.shape[place], term.donor.shape[place]
-        mine, theirs = blocks(self.base, term.base, place), blocks(self.donor, term.donor, place)
+        mine, theirs = self.blocks(self.base, term.base, place), self.blocks(self.donor, term.donor, place)
         free = self.free_blocks(self.base, term.base, place), self.free_blocks(self.donor, term.donor, place)
         called = "input" if term.is_weight and place == 1 else "output" if term.is_weight else "unit"
         if not free[0] and not free[1]:
@@ -194,8 +205,8 @@ class Pairing:
         self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
     ) -> Iterable[Block]:
         """Pinned stretches between free ones correspond in order."""
-        left = [(g, m) for g, m in mine if not self.base.groups[g].is_usable]
-        right = [(g, m) for g, m in theirs if not self.donor.groups[g].is_usable]
+        left = [(g, m) for g, m in mine if g not in self.moving[id(self.base)]]
+        right = [(g, m) for g, m in theirs if g not in self.moving[id(self.donor)]]
         if [m.positions.shape for _, m in left] != [m.positions.shape for _, m in right]:
             why = why_fixed(left, self.base) if left else why_fixed(right, self.donor)
             raise Refusal(f"its {called} axis is fixed in one model alone ({why})")
@@ -230,11 +241,30 @@ class Pairing:
         return found
 
 
-def blocks(groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
-    """The groups on a canonical axis, in the order in which they lie on it."""
-    axis = parameter.axes[place]
-    found = groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
-    return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
+def moving_groups(groups: AxisGroups) -> frozenset[int]:
+    """The usable groups whose units are assigned: of groups that share positions the one with the most units, an outer
+    one before those inside it. The others keep the order of the model."""
+    usable = groups.usable()
+    names = {groups.groups[i].name for i in usable}
+    nested = {i for i in usable if (inside := groups.groups[i].inside) and inside[0] in names}
+    moving: list[int] = []
+    for i in sorted(usable, key=lambda i: -groups.groups[i].units):
+        if i in nested:
+            continue
+        here = {
+            (g, m.tensor, m.axis): m
+            for member in groups.groups[i].members
+            for g, m in groups.on_axis[member.tensor, member.axis]
+        }
+        own = {(m.tensor, m.axis): m.positions for m in groups.groups[i].members}
+        if not any(g in moving and share(m.positions, own[tensor, axis]) for (g, tensor, axis), m in here.items()):
+            moving.append(i)
+    return frozenset(moving)
+
+
+def share(a: Index, b: Index) -> bool:
+    """Whether two sets of positions have any in common."""
+    return bool(np.isin(a, b).any())
 
 
 def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:

@@ -1,7 +1,8 @@
 """Axis groups: which axes of which weights must move together, found by running a network on label arrays.
 
-Units are the connected components of the ties that the axis rules collect (see `labels`); units that touch the same
-axes of the same tensors the same number of times, and enter the same sums, are interchangeable and form a group.
+Weights get fresh atoms, the axis rules of the operators collect what ties them (see `labels`), and units that may trade
+places form a group (see `units`). Groups may nest: the channels of one group of a grouped convolution lie inside a unit
+of the group of its groups.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from mal_graph import ops
 from mal_graph.errors import RunError
@@ -21,6 +20,7 @@ from mal_graph.layers import Parameter, parameters
 from mal_graph.ops import row_of
 from mal_graph.probe import Probe, probe
 from mal_graph.rules import Call
+from mal_graph.units import Class, Owner, classes
 
 CANDIDATE = "candidate"  # found, not yet proved
 PROVEN = "proven"
@@ -148,7 +148,7 @@ def axis_groups(
 
 def traced(
     graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row], found: Sequence[Parameter]
-) -> tuple[Wiring, list[tuple[str, int, int, int]], dict[str, tuple[str, ...]]]:
+) -> tuple[Wiring, list[Owner], dict[str, tuple[str, ...]]]:
     """Run the graph on labels.
 
     Returns:
@@ -156,7 +156,7 @@ def traced(
     """
     wiring = Wiring()
     labels: dict[str, Label] = {}
-    owners: list[tuple[str, int, int, int]] = []
+    owners: list[Owner] = []
     unknown: dict[str, list[str]] = {}
     for value in graph.inputs:
         labels[value.name] = fixed_label(
@@ -223,82 +223,48 @@ def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row
     return described
 
 
-def grouped(
-    wiring: Wiring, owners: list[tuple[str, int, int, int]], described: Mapping[tuple[str, int], str]
-) -> Iterator[AxisGroup]:
-    """Components of the ties with equal signatures, as groups."""
-    component, count = components(wiring)
-    reasons = component_fixes(wiring, component)
-    statistics: dict[int, str] = {}
-    for atoms, reason in wiring.statistics:
-        statistics.update(dict.fromkeys(np.unique(component[atoms]).tolist(), reason))
-    read: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # per component: (reading, how often)
-    for reading, atoms in enumerate(wiring.readings):
-        for unit, times in zip(*np.unique(component[atoms], return_counts=True), strict=True):
-            read[unit].append((reading, int(times)))
-    used = [i for i, (name, axis, _, _) in enumerate(owners) if (name, axis) in described]
-    entries: list[list[tuple[int, int]]] = [[] for _ in range(count)]  # per component: (owner, position)
-    for i in used:
-        _, _, start, size = owners[i]
-        for position, unit in enumerate(component[start : start + size].tolist()):
-            entries[unit].append((i, position))
-    classes: dict[tuple[tuple[int, ...], Fix | None, tuple[tuple[int, int], ...]], list[int]] = {}
-    for unit, touched in enumerate(entries):
-        if touched:
-            signature = (tuple(i for i, _ in touched), reasons.get(unit), tuple(read[unit]))
-            classes.setdefault(signature, []).append(unit)
-    taken: dict[str, int] = {}
-    for (axes, fix, _), units in classes.items():
-        columns = np.array([[position for _, position in entries[unit]] for unit in units])
+def grouped(wiring: Wiring, owners: list[Owner], described: Mapping[tuple[str, int], str]) -> Iterator[AxisGroup]:
+    """The classes of units that lie on axes in use, as groups."""
+    used = [owner for owner in owners if owner[:2] in described]
+    names: dict[str, int] = {}
+    places: dict[int, tuple[str, int]] = {}  # of a unit: its group and its number there
+    waiting: list[tuple[AxisGroup, Class]] = []
+    for found in sorted(classes(wiring, used), key=first_entry):
         # Units in the order of their first positions: the order a reader sees in the file.
-        columns = columns[np.argsort(columns[:, 0], kind="stable")]
-        members = tuple(members_of(axes, columns, owners, described))
+        order = np.argsort(found.columns[:, 0, 1], kind="stable")
+        members = tuple(members_of(found.columns[order], used, described))
         name = f"{members[0].tensor}[{members[0].axis}]"
-        taken[name] = taken.get(name, 0) + 1
-        state, reason = (fix.state, fix.reason) if fix else (CANDIDATE, "")
-        if state == CANDIDATE and len(units) == 1:
+        names[name] = names.get(name, 0) + 1
+        state, reason = (found.fix.state, found.fix.reason) if found.fix else (CANDIDATE, "")
+        if found.is_rigid:
             state, reason = RIGID, "no two of its units are interchangeable"
-        yield AxisGroup(
-            name=name if taken[name] == 1 else f"{name}#{taken[name]}",
-            units=len(units),
+        group = AxisGroup(
+            name=name if names[name] == 1 else f"{name}#{names[name]}",
+            units=len(found.units),
             members=members,
             state=state,
             reason=reason,
-            statistic=statistics.get(units[0], ""),
+            statistic=found.statistic,
         )
+        if group.is_usable:
+            places.update({found.units[u]: (group.name, number) for number, u in enumerate(order.tolist())})
+        waiting.append((group, found))
+    for group, found in waiting:
+        inside = next((places[block] for block in found.blocks if block in places), None)
+        yield replace(group, inside=inside) if group.is_usable else group
+
+
+def first_entry(found: Class) -> tuple[int, int, int]:
+    """Sorts classes by the axes and positions they lie on, what encloses others before them."""
+    owner, position = min(map(tuple, found.columns[0].tolist()))
+    return owner, position, -found.columns.shape[1]
 
 
 def members_of(
-    axes: tuple[int, ...],
-    columns: NDArray[np.int64],
-    owners: list[tuple[str, int, int, int]],
-    described: Mapping[tuple[str, int], str],
+    columns: NDArray[np.int64], owners: Sequence[Owner], described: Mapping[tuple[str, int], str]
 ) -> Iterator[Member]:
-    """Columns of positions, gathered by the weight axis they lie on."""
-    index = np.array(axes)
-    for owner in dict.fromkeys(axes):
+    """Columns of (owner, position) pairs, gathered by the weight axis they lie on."""
+    index = columns[0, :, 0]
+    for owner in dict.fromkeys(index.tolist()):
         name, axis, _, _ = owners[owner]
-        yield Member(name, axis, described[name, axis], columns[:, index == owner])
-
-
-def components(wiring: Wiring) -> tuple[NDArray[np.int64], int]:
-    """The component of each atom, numbered in the order of first atoms."""
-    if wiring.ties:
-        left = np.concatenate([a for a, _ in wiring.ties])
-        right = np.concatenate([b for _, b in wiring.ties])
-    else:
-        left = right = np.zeros(0, np.int64)
-    links = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(wiring.count, wiring.count))
-    count, component = connected_components(links, directed=False)
-    return component.astype(np.int64), count
-
-
-def component_fixes(wiring: Wiring, component: NDArray[np.int64]) -> dict[int, Fix]:
-    """Why each fixed component is fixed: frozen outweighs pinned, the first reason is kept."""
-    found: dict[int, Fix] = {}
-    for atoms, fix in wiring.fixes:
-        for unit in np.unique(component[atoms]).tolist():
-            known = found.get(unit)
-            if known is None or (known.state == PINNED and fix.state == FROZEN):
-                found[unit] = fix
-    return found
+        yield Member(name, axis, described[name, axis], columns[:, index == owner, 1])

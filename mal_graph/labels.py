@@ -3,14 +3,21 @@
 Every hidden wire of a network gets an integer, an *atom*. The label of a tensor says which atom each index of each axis
 belongs to, as a few integer arrays that broadcast to the tensor's shape; the shape operators of a network then act
 on labels through the numpy function of the same name. Weights start with fresh atoms on every axis, operators *tie*
-the atoms that must move together, and the connected components of the ties are the units (see `groups`).
+the atoms that must move together, and the connected components of the ties are the units (see `units`).
 
-Chosen: arrays of atoms, because concat offsets, flattened C*H*W, channel shuffle and strided slices all come out of
-one mechanism. Refused: axis expressions (sums of products), which fail on strides that do not nest.
+A second relation orders what a reshape splits. Where channels become (groups, channels of a group) and an operator
+acts on one of the two axes alone, that axis gets atoms of its own, and each channel *belongs* to the one it lies on:
+whatever moves the channels must then move whole blocks to whole blocks. The channels of a block stay free to move
+within it, unless they belong to a unit of the other axis too.
+
+Chosen: arrays of atoms, because concat offsets, flattened C*H*W, channel shuffle, strided slices, grouped convolution
+and attention heads all come out of one mechanism. Refused: axis expressions (sums of products), which fail on strides
+that do not nest.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +34,8 @@ class Fix(NamedTuple):
 
 
 Piece = Atoms | Fix | None  # one axis: its atoms, why it is fixed, or None where all its indices hold the same
+
+LARGEST_PRODUCT = 1 << 21  # atoms that a reshape of two hidden axes into one may make
 
 
 @dataclass(frozen=True)
@@ -58,14 +67,24 @@ def spans(part: Atoms) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(part.shape) if size > 1)
 
 
+class Statistic(NamedTuple):
+    """Atoms over which an operator takes a sum, norm, maximum or mean, for each of the `blocks` by itself."""
+
+    atoms: Atoms
+    blocks: Atoms
+    reason: str
+
+
 class Wiring:
-    """Collects atoms, ties and fixes while a network is run on labels."""
+    """Collects atoms, ties, blocks and fixes while a network is run on labels."""
 
     def __init__(self) -> None:
         self.count = 0
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.fixes: list[tuple[Atoms, Fix]] = []
-        self.statistics: list[tuple[Atoms, str]] = []  # atoms over which a sum, norm, max or mean is taken
+        self.blocks: list[tuple[Atoms, Atoms]] = []  # atoms, and for each the atom of the block it belongs to
+        self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
+        self.statistics: list[Statistic] = []
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
     def fresh(self, size: int) -> Atoms:
@@ -84,16 +103,20 @@ class Wiring:
         for part in label.parts:
             self.fix(part, fix)
 
-    def mark_statistic(self, piece: Piece, reason: str) -> None:
-        """Note that an operator takes a statistic over this axis, so that one more live unit would change it."""
-        if isinstance(piece, np.ndarray):
-            self.statistics.append((np.unique(piece), reason))
-        self.read(piece)
+    def mark_statistic(self, label: Label, axes: Iterable[int], reason: str) -> None:
+        """Note that an operator takes a statistic over these axes, so that one more live unit would change it."""
+        reduced = set(axes)
+        for part in label.parts:
+            if reduced & set(spans(part)):
+                kept = tuple(axis for axis in spans(part) if axis not in reduced)
+                blocks = self.block_atoms(part, kept) if kept else part[:0]
+                self.statistics.append(Statistic(np.unique(part), np.unique(blocks), reason))
+                self.read(part)
 
     def read(self, piece: Piece) -> None:
         """Note that an operator reads all units of this axis alike: those it reads more or less often are others."""
         if isinstance(piece, np.ndarray):
-            self.readings.append(piece)
+            self.readings.append(piece.ravel())
 
     def contract(self, a: Piece, b: Piece) -> None:
         """Tie two axes that are multiplied and summed over."""
@@ -113,59 +136,93 @@ class Wiring:
         self.ties.append((a.ravel(), b.ravel()))
         return a
 
-    def piece(self, label: Label, axis: int, by: str) -> Piece:
-        """The label of one axis alone. An axis that is half of a product is fixed: `by` cannot act on a factor."""
+    def belong(self, atoms: Atoms, blocks: Atoms) -> None:
+        """Make whatever moves `atoms` move whole `blocks`; arrays that broadcast to one shape."""
+        inner, outer = np.broadcast_arrays(atoms, blocks)
+        self.blocks.append((inner.ravel(), outer.ravel()))
+
+    def block_atoms(self, part: Atoms, axes: tuple[int, ...]) -> Atoms:
+        """Atoms for some of the axes that a part varies along, each a block of the part's atoms."""
+        if axes == spans(part):
+            return part
+        key = (part.tobytes(), part.shape, axes)
+        if key not in self.made:
+            shape = [size if axis in axes else 1 for axis, size in enumerate(part.shape)]
+            self.made[key] = self.fresh(int(np.prod(shape))).reshape(shape)
+            self.belong(part, self.made[key])
+        return self.made[key]
+
+    def piece(self, label: Label, axis: int, by: str = "") -> Piece:
+        """The label of one axis alone; blocks where the axis is a factor of a product."""
         if axis in label.fixed:
             return label.fixed[axis]
         part = label.part_on(axis)
-        if part is None:
-            return None
-        if spans(part) == (axis,):
-            return part.ravel()
-        fix = Fix("frozen", f"{by} acts on one factor of a split axis")
-        self.fix(part, fix)
-        return fix
+        return None if part is None else self.block_atoms(part, (axis,)).ravel()
 
-    def pieces(self, label: Label, by: str) -> list[Piece]:
-        return [self.piece(label, axis, by) for axis in range(len(label.shape))]
+    def without(self, label: Label, axis: int) -> Label:
+        """The label with one axis cut to length 1: summed over, looked up in, or to be replaced."""
+        parts = []
+        for part in label.parts:
+            kept = tuple(a for a in spans(part) if a != axis)
+            if kept:
+                parts.append(self.block_atoms(part, kept))
+        shape = (*label.shape[:axis], 1, *label.shape[axis + 1 :])
+        return Label(shape, tuple(parts), {a: fix for a, fix in label.fixed.items() if a != axis})
 
-    def combine(self, labels: Iterable[Label], shape: tuple[int, ...], by: str) -> Label:
+    def sum_away(self, label: Label, axis: int) -> Label:
+        """The label after a sum over one axis, which stays with length 1."""
+        part = label.part_on(axis)
+        if part is not None:
+            self.read(part)
+        return self.without(label, axis)
+
+    def with_piece(self, label: Label, axis: int, piece: Piece, size: int) -> Label:
+        """The label with another piece on one axis."""
+        rest = self.without(label, axis)
+        shape = (*label.shape[:axis], size, *label.shape[axis + 1 :])
+        one = self.label_of(shape, [piece if a == axis else None for a in range(len(shape))])
+        return Label(shape, (*rest.parts, *one.parts), {**rest.fixed, **one.fixed})
+
+    def pieces(self, label: Label, by: str = "") -> list[Piece]:
+        return [self.piece(label, axis) for axis in range(len(label.shape))]
+
+    def combine(self, labels: Iterable[Label], shape: tuple[int, ...], by: str = "") -> Label:
         """The label of an elementwise operator's output of `shape`: broadcast, then tie equal axes."""
-        parts: list[Atoms] = []
+        kept: dict[tuple[int, ...], Atoms] = {}
         fixed: dict[int, Fix] = {}
         for label in labels:
             shift = len(shape) - len(label.shape)
             for axis, fix in label.fixed.items():
                 fixed.setdefault(axis + shift, fix)
-            parts += [part.reshape((1,) * shift + part.shape) for part in label.parts]
-        kept: dict[tuple[int, ...], Atoms] = {}
-        for part in parts:
-            axes = spans(part)
-            blocking = [fixed[axis] for axis in axes if axis in fixed]
-            if blocking:
-                self.fix(part, blocking[0])
-                fixed.update(dict.fromkeys(axes, blocking[0]))
-            elif axes in kept:
-                self.tie(kept[axes], part)
-            else:
-                kept[axes] = part
-        return self.resolved(kept, fixed, shape, by)
+            for part in label.parts:
+                self.keep(kept, part.reshape((1,) * shift + part.shape))
+        while (clash := overlapping(kept)) is not None:
+            self.untangle(kept, *clash)
+        for axes, part in list(kept.items()):
+            for axis in [axis for axis in axes if axis in fixed]:
+                self.fix(self.block_atoms(part, (axis,)), fixed[axis])
+                if len(axes) == 1:
+                    kept.pop(axes)
+                else:  # what stays put on one axis may still move along the others
+                    fixed.pop(axis)
+        return Label(shape, tuple(kept.values()), {a: f for a, f in fixed.items() if shape[a] > 1})
 
-    def resolved(
-        self, kept: dict[tuple[int, ...], Atoms], fixed: dict[int, Fix], shape: tuple[int, ...], by: str
-    ) -> Label:
-        """Fix the parts that overlap another part or a fixed axis, until none does."""
-        while True:
-            clash = next((axes for axes in kept if any(axis in fixed for axis in axes)), None)
-            if clash is not None:
-                reason = next(fixed[axis] for axis in clash if axis in fixed)
-            else:
-                clash = next((a for a in kept for b in kept if a != b and set(a) & set(b)), None)
-                reason = Fix("frozen", f"{by} joins a split axis with one of its factors")
-            if clash is None:
-                return Label(shape, tuple(kept.values()), {a: f for a, f in fixed.items() if shape[a] > 1})
-            self.fix(kept.pop(clash), reason)
-            fixed.update(dict.fromkeys(clash, reason))
+    def keep(self, kept: dict[tuple[int, ...], Atoms], part: Atoms) -> None:
+        """Add a part to those of one label: parts along the same axes are tied."""
+        axes = spans(part)
+        if axes in kept:
+            self.tie(kept[axes], part)
+        else:
+            kept[axes] = part
+
+    def untangle(self, kept: dict[tuple[int, ...], Atoms], few: tuple[int, ...], many: tuple[int, ...]) -> None:
+        """Make of two parts that overlap some that do not: the finer belongs to the coarser, or one falls into axes."""
+        part = kept.pop(few)
+        if set(few) <= set(many):
+            self.belong(kept[many], part)
+            return
+        for axis in few:
+            self.keep(kept, self.block_atoms(part, (axis,)))
 
     def label_of(self, shape: tuple[int, ...], pieces: Sequence[Piece]) -> Label:
         """A label from one piece per axis; a piece of size 1 was checked by the caller."""
@@ -220,28 +277,51 @@ class Wiring:
         if 0 in shape:
             self.fix_all(label, Fix("frozen", f"{by} has an empty axis"))
             return Label(shape)
-        parts: list[Atoms] = []
+        found = runs(label.shape, shape)
+        label = self.multiplied_out(label, [old for old, _ in found], by)
         fixed: dict[int, Fix] = {}
-        for old, new in runs(label.shape, shape):
-            inside = [part for part in label.parts if set(spans(part)) & set(old)]
-            fixes = [label.fixed[axis] for axis in old if axis in label.fixed]
-            if len(inside) > 1 or any(not set(spans(part)) <= set(old) for part in inside):
-                fixes = [Fix("frozen", f"{by} mixes two hidden axes")]
-                for part in inside:
-                    self.fix(part, fixes[0])
-                inside = []
-            varying: tuple[int, ...] = ()
-            if inside:
-                moved, ordered = reshaped_run(inside[0], label.shape, old, shape, new)
-                varying = spans(moved)
-                fixed.update(dict.fromkeys(ordered, Fix("pinned", "places within a unit")))
-                if varying:
-                    parts.append(moved)
-                else:  # one unit, repeated: nothing would name it any more
-                    self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
-            if fixes:
-                fixed.update({axis: fixes[0] for axis in new if shape[axis] > 1 and axis not in varying})
+        parts: list[Atoms] = []
+        for part in label.parts:
+            moved, ordered = reshaped_part(part, label.shape, shape, found)
+            fixed.update(dict.fromkeys(ordered, Fix("pinned", "places within a unit")))
+            if spans(moved):
+                parts.append(moved)
+            else:  # one unit, repeated: nothing would name it any more
+                self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
+        varying = {axis for part in parts for axis in spans(part)}
+        for old, new in found:
+            fix = next((label.fixed[axis] for axis in old if axis in label.fixed), None)
+            if fix is not None:
+                fixed.update({axis: fix for axis in new if shape[axis] > 1 and axis not in varying})
         return Label(shape, tuple(parts), fixed)
+
+    def multiplied_out(self, label: Label, found: Sequence[list[int]], by: str) -> Label:
+        """The label with one part for all those that one run of axes mixes: an atom for every combination, which
+        belongs to each of its factors."""
+        parts, fixed = list(label.parts), dict(label.fixed)
+        for run in found:
+            mixed = [part for part in parts if set(spans(part)) & set(run)]
+            if len(mixed) < 2:
+                continue
+            parts = [part for part in parts if not set(spans(part)) & set(run)]
+            shape = np.broadcast_shapes(*(part.shape for part in mixed))
+            if np.prod(shape) > LARGEST_PRODUCT:
+                fix = Fix("frozen", f"{by} mixes two hidden axes")
+                fixed.update({axis: fix for part in mixed for axis in spans(part)})
+                for part in mixed:
+                    self.fix(part, fix)
+                continue
+            joined = self.fresh(int(np.prod(shape))).reshape(shape)
+            for part in mixed:
+                self.belong(joined, part)
+            parts.append(joined)
+        return Label(label.shape, tuple(parts), fixed)
+
+
+def overlapping(kept: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Two sets of axes that have some in common, the smaller first; None if there are none."""
+    found = [(a, b) for a, b in combinations(kept, 2) if set(a) & set(b)]
+    return None if not found else (min(found[0], key=len), max(reversed(found[0]), key=len))
 
 
 def on_axis(atoms: Atoms, axis: int, rank: int) -> Atoms:
@@ -275,23 +355,26 @@ def runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[i
     return found
 
 
-def reshaped_run(
-    part: Atoms, shape: Sequence[int], old: list[int], target: Sequence[int], new: list[int]
+def reshaped_part(
+    part: Atoms, shape: Sequence[int], target: Sequence[int], found: Sequence[tuple[list[int], list[int]]]
 ) -> tuple[Atoms, list[int]]:
-    """One part under the reshape of one run of axes.
+    """One part under a reshape.
 
     Returns:
         the part, collapsed along every axis on which the atom stays the same; and those of these axes on which the
         place in the part changes: what one unit holds there (the filters of a depthwise channel, say) differs.
     """
-    places = np.arange(part.size).reshape([part.shape[a] for a in old])
-    moved = np.broadcast_to(places, [shape[a] for a in old]).reshape([target[a] for a in new])
+    inside = set(spans(part))
+    touched = [(old, new) for old, new in found if inside & set(old)]
+    whole = [size if any(axis in old for old, _ in touched) else 1 for axis, size in enumerate(shape)]
+    final = [size if any(axis in new for _, new in touched) else 1 for axis, size in enumerate(target)]
+    moved = np.broadcast_to(np.arange(part.size).reshape(part.shape), whole).reshape(final)
     atoms: Atoms = part.ravel()
     ordered = []
-    for axis, number in enumerate(new):
+    for axis in range(len(target)):
         first = moved.take([0], axis=axis)
         if (atoms[moved] == atoms[first]).all():
             if (moved != first).any():
-                ordered.append(number)
+                ordered.append(axis)
             moved = first
-    return atoms[moved].reshape([moved.shape[new.index(a)] if a in new else 1 for a in range(len(target))]), ordered
+    return atoms[moved], ordered

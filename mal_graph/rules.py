@@ -108,10 +108,7 @@ def matmul(call: Call) -> list[Label]:
     b = wiring.reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]), call.name)  # (..., 1, K, N)
     space = np.broadcast_shapes(a.shape, b.shape)
     joined = wiring.combine([a, b], space, call.name)
-    pieces = wiring.pieces(joined, call.name)
-    wiring.read(pieces.pop(-2))  # the contracted axis vanishes
-    label = wiring.label_of((*space[:-2], space[-1]), pieces)
-    return [wiring.reshape(label, out, call.name) if label.shape != out else label]
+    return [wiring.reshape(wiring.sum_away(joined, len(space) - 2), out, call.name)]
 
 
 def gemm(call: Call) -> list[Label]:
@@ -191,39 +188,37 @@ def lift(call: Call, label: Label, term: list[str], letters: Sequence[str]) -> L
 
 
 def conv(call: Call) -> list[Label]:
-    """Input channels contract with weight axis 1; output channels are weight axis 0. Depthwise: one unit each."""
+    """Input channels contract with weight axis 1; output channels are weight axis 0. Of a grouped convolution the
+    groups move as wholes, and all of them read their inputs through the same weight axis 1."""
     wiring, groups = call.wiring, call.node.attribute("group", 1)
     x, w = call.pieces(0), call.pieces(1)
-    channels, weight = call.label(0).shape[1], call.label(1).shape
     pin_all(call, x[2:], WINDOW)
     pin_all(call, w[2:], KERNEL)
-    if groups == 1:
-        wiring.contract(x[1], w[1])
-        out = w[0]
-    elif groups == channels and weight[1] == 1:
-        out = wiring.tie(repeated(x[1], weight[0] // channels), w[0])
-    else:
-        return call.freeze(f"{call.name} is a grouped convolution (group={groups}), which has no axis rule yet")
-    return [spatial_output(call, x[0], out)]
+    inputs, outputs = in_groups(x[1], groups), in_groups(w[0], groups)
+    wiring.tie(wiring.piece(inputs, 0), wiring.piece(outputs, 0))
+    wiring.tie(wiring.piece(inputs, 1), w[1])
+    wiring.read(x[1])
+    return [spatial_output(call, x[0], w[0])]
 
 
 def conv_transpose(call: Call) -> list[Label]:
-    """As Conv, with the weight's first two axes exchanged."""
+    """As Conv, with the weight's first two axes exchanged: all groups write their outputs through weight axis 1."""
     wiring, groups = call.wiring, call.node.attribute("group", 1)
     x, w = call.pieces(0), call.pieces(1)
-    channels, weight = call.label(0).shape[1], call.label(1).shape
+    per_group = call.label(1).shape[1]
     pin_all(call, x[2:], WINDOW)
     pin_all(call, w[2:], KERNEL)
-    if groups == 1:
-        wiring.contract(x[1], w[0])
-        out = w[1]
-    elif groups == channels:
-        wiring.tie(x[1], w[0])
-        pin_all(call, w[1:2], Fix("pinned", "filters of one depthwise channel"))
-        out = repeated(x[1], weight[1])
-    else:
-        return call.freeze(f"{call.name} is a grouped convolution (group={groups}), which has no axis rule yet")
+    wiring.contract(x[1], w[0])
+    outputs = wiring.label_of((groups, per_group), [wiring.piece(in_groups(x[1], groups), 0), w[1]])
+    out = wiring.piece(wiring.reshape(outputs, (groups * per_group,), call.name), 0)
     return [spatial_output(call, x[0], out)]
+
+
+def in_groups(piece: Piece, groups: int) -> Label:
+    """An axis cut into equal runs, as the label (runs, places in a run)."""
+    if isinstance(piece, np.ndarray):
+        return Label((groups, len(piece) // groups), (piece.reshape(groups, -1),))
+    return Label((groups, 2), (), {0: piece, 1: piece} if piece else {})
 
 
 def spatial_output(call: Call, batch: Piece, out: Piece) -> Label:
@@ -360,12 +355,6 @@ def channel_norm(call: Call) -> list[Label]:
     return [out, *of_channels]
 
 
-def instance_norm(call: Call) -> list[Label]:
-    """Axis 1 moves with scale and bias; symmetric in the positions."""
-    mark(call, call.label(0), range(2, len(call.label(0).shape)))
-    return channel_norm(call)
-
-
 def group_norm(call: Call) -> list[Label]:
     """Groups of channels stay together, symmetric in the channels of each; scale and bias move with what they scale.
 
@@ -383,6 +372,13 @@ def group_norm(call: Call) -> list[Label]:
     wiring.piece(joined, 1, call.name)
     mark(call, joined, range(2, len(split)))
     return [wiring.reshape(joined, shape, call.name)]
+
+
+def instance_norm(call: Call) -> list[Label]:
+    """As any norm over channels, with a statistic over the positions of each."""
+    x = call.label(0)
+    mark(call, x, range(2, len(x.shape)))
+    return channel_norm(call)
 
 
 def layer_norm(call: Call) -> list[Label]:
@@ -494,8 +490,7 @@ def short_fourier(call: Call) -> list[Label]:
 
 
 def mark(call: Call, label: Label, axes: Collection[int]) -> None:
-    for axis in axes:
-        call.wiring.mark_statistic(call.wiring.piece(label, axis, call.name), call.name)
+    call.wiring.mark_statistic(label, axes, call.name)
 
 
 def reduce(call: Call) -> list[Label]:
@@ -508,7 +503,9 @@ def reduce(call: Call) -> list[Label]:
         axes = () if call.node.attribute("noop_with_empty_axes", 0) else tuple(range(len(label.shape)))
     reduced = {axis % len(label.shape) for axis in axes}
     mark(call, label, sorted(reduced))
-    return [lacking(call, call.pieces(0), reduced)]
+    for axis in reduced:
+        label = call.wiring.without(label, axis)
+    return [call.wiring.reshape(label, call.outputs[0], call.name)]
 
 
 def lacking(call: Call, pieces: Sequence[Piece], axes: Collection[int]) -> Label:
@@ -535,15 +532,9 @@ def concat(call: Call) -> list[Label]:
     labels = [label for label in call.inputs if label is not None and label.shape[axis] > 0]
     ends = [wiring.piece(label, axis, call.name) for label in labels]
     sizes = [label.shape[axis] for label in labels]
-    across = []
-    for label in labels:
-        pieces = wiring.pieces(label, call.name)
-        across.append(
-            wiring.label_of((*shape[:axis], 1, *shape[axis + 1 :]), [*pieces[:axis], None, *pieces[axis + 1 :]])
-        )
+    across = [wiring.without(label, axis) for label in labels]
     others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
-    pieces = wiring.pieces(others, call.name)
-    return [wiring.label_of(shape, [*pieces[:axis], end_to_end(call, ends, sizes), *pieces[axis + 1 :]])]
+    return [wiring.with_piece(others, axis, end_to_end(call, ends, sizes), shape[axis])]
 
 
 def end_to_end(call: Call, pieces: Sequence[Piece], sizes: Sequence[int]) -> Piece:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mal_graph.labels import Fix, Label, Wiring, runs
+from mal_graph.labels import Fix, Label, Wiring, runs, spans
 
 FROZEN = Fix("frozen", "for a test")
 factors = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4)
@@ -93,11 +93,20 @@ def test_taking_one_index_of_a_split_axis_keeps_the_other_factor(wiring):
     assert wiring.fixes == []
 
 
-def test_mixing_two_hidden_axes_fixes_both(wiring):
+def test_mixing_two_hidden_axes_makes_an_atom_of_every_combination(wiring):
     label = wiring.fresh_label((2, 3))
     mixed = wiring.reshape(label, (3, 2), "Reshape")
-    assert mixed.parts == ()
-    assert set(mixed.fixed) == {0, 1}
+    assert [part.tolist() for part in mixed.parts] == [[[5, 6], [7, 8], [9, 10]]]
+    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [
+        ([5, 6, 7, 8, 9, 10], [0, 0, 0, 1, 1, 1]),
+        ([5, 6, 7, 8, 9, 10], [2, 3, 4, 2, 3, 4]),
+    ]
+
+
+def test_too_many_combinations_are_fixed(wiring, monkeypatch):
+    monkeypatch.setattr("mal_graph.labels.LARGEST_PRODUCT", 5)
+    mixed = wiring.reshape(wiring.fresh_label((2, 3)), (6,), "Reshape")
+    assert (mixed.parts, mixed.fixed[0].state) == ((), "frozen")
     assert sorted(atom for atoms, _ in wiring.fixes for atom in atoms.tolist()) == [0, 1, 2, 3, 4]
 
 
@@ -142,12 +151,34 @@ def test_a_fixed_axis_fixes_what_is_combined_with_it(wiring):
     assert [atoms.tolist() for atoms, _ in wiring.fixes] == [[0, 1, 2]]
 
 
-def test_a_split_axis_combined_with_one_of_its_factors_fixes_both(wiring):
+def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
     whole = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
     together = wiring.combine([whole, labelled(wiring, (3,), 0)], (2, 3), "Mul")
-    assert together.parts == ()
-    assert sorted(atom for atoms, _ in wiring.fixes for atom in atoms.tolist()) == list(range(9))
-    assert "split axis" in wiring.fixes[0][1].reason
+    assert [part.tolist() for part in together.parts] == [[[0, 1, 2], [3, 4, 5]]]
+    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [(list(range(6)), [6, 7, 8] * 2)]
+
+
+def test_two_split_axes_that_share_one_factor_keep_one_of_them_whole(wiring):
+    left = wiring.reshape(labelled(wiring, (6,), 0), (2, 3, 1), "Reshape")
+    right = wiring.reshape(labelled(wiring, (12,), 0), (1, 3, 4), "Reshape")
+    together = wiring.combine([left, right], (2, 3, 4), "Mul")
+    assert sorted(spans(part) for part in together.parts) == [(0,), (1, 2)]
+
+
+def test_a_factor_of_a_split_axis_gets_atoms_that_its_units_belong_to(wiring):
+    split = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
+    assert wiring.piece(split, 0).tolist() == [6, 7]
+    assert wiring.piece(split, 0).tolist() == [6, 7], "asked again it is the same"
+    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [
+        (list(range(6)), [6, 6, 6, 7, 7, 7])
+    ]
+
+
+def test_a_sum_over_one_factor_leaves_the_blocks(wiring):
+    split = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
+    summed = wiring.sum_away(split, 1)
+    assert (summed.shape, [part.tolist() for part in summed.parts]) == ((2, 1), [[[6], [7]]])
+    assert [reading.tolist() for reading in wiring.readings] == [list(range(6))]
 
 
 def test_pieces_laid_end_to_end_keep_their_atoms_and_fixes(wiring):

@@ -250,7 +250,7 @@ def test_permuting_keeps_the_outputs_around_a_depthwise_transposed_convolution(t
     shuffled, _ = permuted_copy(graph, groups)
     inputs = inputs_of(graph)
     found, expected = run(shuffled, inputs, "onnxruntime"), run(graph, inputs, "onnxruntime")
-    assert [groups.groups[i].units for i in groups.usable()] == [4]
+    assert [groups.groups[i].units for i in groups.usable()] == [4, 2][:times]
     assert deviation(found, expected) <= 1e-6
 
 
