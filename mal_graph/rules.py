@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from mal_graph.graph import Array, Node
-from mal_graph.labels import Fix, Label, Piece, Wiring, fixed_label, spans
+from mal_graph.labels import Fix, Label, Piece, Wiring, fixed_label
 
 KERNEL = Fix("pinned", "kernel taps")
 WINDOW = Fix("pinned", "positions a window slides over")
@@ -149,11 +149,9 @@ def einsum(call: Call) -> list[Label]:
     letters = list(dict.fromkeys([*out, *(letter for term in terms for letter in term)]))
     lifted = [lift(call, label, term, letters) for label, term in zip(labels, terms, strict=True)]
     joined = wiring.combine(lifted, np.broadcast_shapes(*(label.shape for label in lifted)), call.name)
-    summed = set(range(len(out), len(letters)))
-    for part in joined.parts:
-        if summed & set(spans(part)):
-            wiring.read(part.ravel())
-    return [wiring.label_of(call.outputs[0], wiring.pieces(joined, call.name)[: len(out)])]
+    for axis in range(len(out), len(letters)):
+        joined = wiring.sum_away(joined, axis)
+    return [wiring.reshape(joined, call.outputs[0], call.name)]
 
 
 def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]], list[str]]:
@@ -326,21 +324,24 @@ def held(call: Call, label: Label, axes: Collection[int], fix: Fix) -> list[Piec
 
 def all_but(call: Call, axes: Collection[int], fix: Fix) -> list[Label]:
     """Every output has the axes of the first input, with `axes` fixed; the other inputs are settings."""
-    pieces = held(call, call.label(0), axes, fix)
-    return [call.wiring.label_of(shape, pieces) for shape in call.outputs]
+    x = call.label(0)
+    chosen = sorted({axis % len(x.shape) for axis in axes})
+    pin_all(call, [call.wiring.piece(x, axis) for axis in chosen], fix)
+    return [with_fixed(call, x, chosen, fix, shape) for shape in call.outputs]
 
 
-def repeated(piece: Piece, times: int) -> Piece:
-    return np.repeat(piece, times) if isinstance(piece, np.ndarray) else piece
+def with_fixed(call: Call, label: Label, axes: Sequence[int], fix: Fix, shape: Sequence[int]) -> Label:
+    """A label with some axes fixed, of the lengths they have in `shape`."""
+    for axis in axes:
+        label = call.wiring.with_piece(label, axis, fix, shape[axis])
+    return label
 
 
 def pool(call: Call) -> list[Label]:
     """Batch and channels pass; positions are fixed."""
     if any(call.node.outputs[1:]):
         return call.freeze(f"{call.name} gives indices into the whole tensor")
-    x = call.pieces(0)
-    pin_all(call, x[2:], WINDOW)
-    return [call.wiring.label_of(shape, [*x[:2], *[WINDOW] * (len(shape) - 2)]) for shape in call.outputs]
+    return all_but(call, range(2, len(call.outputs[0])), WINDOW)
 
 
 def channel_norm(call: Call) -> list[Label]:
@@ -369,7 +370,6 @@ def group_norm(call: Call) -> list[Label]:
         places = (groups, vector.shape[0] // groups, *[1] * (len(shape) - 2))
         labels.append(wiring.reshape(vector, places, call.name))
     joined = wiring.combine(labels, split, call.name)
-    wiring.piece(joined, 1, call.name)
     mark(call, joined, range(2, len(split)))
     return [wiring.reshape(joined, shape, call.name)]
 
@@ -442,7 +442,8 @@ def top_k(call: Call) -> list[Label]:
 def arg_extreme(call: Call) -> list[Label]:
     """The index of the largest along one axis, which vanishes or stays with length 1."""
     axis = call.node.attribute("axis", 0) % len(call.label(0).shape)
-    return [lacking(call, held(call, call.label(0), [axis], counting(call)), [axis])]
+    pin_all(call, [call.wiring.piece(call.label(0), axis)], counting(call))
+    return [lacking(call, [axis])]
 
 
 def cumulative(call: Call) -> list[Label]:
@@ -461,8 +462,8 @@ def triangle(call: Call) -> list[Label]:
 def determinant(call: Call) -> list[Label]:
     """The last two axes vanish; the others pass."""
     rank = len(call.label(0).shape)
-    pieces = held(call, call.label(0), [-2, -1], Fix("frozen", f"{call.name} is signed by their order"))
-    return [lacking(call, pieces, [rank - 2, rank - 1])]
+    pin_all(call, call.pieces(0)[-2:], Fix("frozen", f"{call.name} is signed by their order"))
+    return [lacking(call, [rank - 2, rank - 1])]
 
 
 def reverse_sequence(call: Call) -> list[Label]:
@@ -503,16 +504,15 @@ def reduce(call: Call) -> list[Label]:
         axes = () if call.node.attribute("noop_with_empty_axes", 0) else tuple(range(len(label.shape)))
     reduced = {axis % len(label.shape) for axis in axes}
     mark(call, label, sorted(reduced))
-    for axis in reduced:
-        label = call.wiring.without(label, axis)
-    return [call.wiring.reshape(label, call.outputs[0], call.name)]
+    return [lacking(call, reduced)]
 
 
-def lacking(call: Call, pieces: Sequence[Piece], axes: Collection[int]) -> Label:
+def lacking(call: Call, axes: Collection[int]) -> Label:
     """The first input's axes without some, which are dropped or stay with length 1."""
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(call.label(0).shape))
-    squeezed = call.wiring.label_of(kept, [None if axis in axes else p for axis, p in enumerate(pieces)])
-    return call.wiring.reshape(squeezed, call.outputs[0], call.name)
+    label = call.label(0)
+    for axis in axes:
+        label = call.wiring.without(label, axis)
+    return call.wiring.reshape(label, call.outputs[0], call.name)
 
 
 def reshape(call: Call) -> list[Label]:
@@ -631,14 +631,28 @@ def resize(call: Call) -> list[Label]:
 
 def tile(call: Call) -> list[Label]:
     """Copies end to end along each axis; an axis of length 1 holds the same everywhere."""
-    repeats = call.ints(1, "repeats")
+    label, repeats = call.label(0), call.ints(1, "repeats")
     if repeats is None:
         return call.freeze(f"{call.name} has repeats that are computed at run time")
-    label = call.label(0)
     for axis, times in enumerate(repeats):
         if times != 1:
-            label = call.wiring.take(label, axis, np.tile(np.arange(label.shape[axis]), times), call.name)
+            laid = in_turn(copies(call, call.wiring.piece(label, axis), times), axis=0)
+            label = call.wiring.with_piece(label, axis, laid, call.outputs[0][axis])
     return [label]
+
+
+def copies(call: Call, piece: Piece, times: int) -> list[Piece]:
+    """A piece several times over. Each copy has atoms of its own, tied to the first: what reads them may differ."""
+    more = [call.wiring.fresh(len(piece)) if isinstance(piece, np.ndarray) else piece for _ in range(times - 1)]
+    for other in more:
+        call.wiring.tie(piece, other)
+    return [piece, *more]
+
+
+def in_turn(pieces: Sequence[Piece], axis: int) -> Piece:
+    """Pieces of equal length as one: end to end (axis 0), or first all their first entries (axis 1)."""
+    found = [piece for piece in pieces if isinstance(piece, np.ndarray)]
+    return np.stack(found, axis).ravel() if found else pieces[0]
 
 
 def depth_to_space(call: Call) -> list[Label]:
@@ -657,8 +671,7 @@ def space_to_depth(call: Call) -> list[Label]:
     """Each input channel is laid out as block * block output channels, which move as one; positions are fixed."""
     wiring, area = call.wiring, call.node.attribute("blocksize") ** 2
     batch, channels, *_ = held(call, call.label(0), (2, 3), WINDOW)
-    if isinstance(channels, np.ndarray):
-        channels = np.repeat(channels, area) if call.text("mode", "DCR") == "CRD" else np.tile(channels, area)
+    channels = in_turn(copies(call, channels, area), axis=1 if call.text("mode", "DCR") == "CRD" else 0)
     # A single channel, or channels that are all alike, hold other positions in each place.
     return [wiring.label_of(call.outputs[0], [batch, WINDOW if channels is None else channels, WINDOW, WINDOW])]
 

@@ -493,15 +493,22 @@ def group_norm(groups: int, scaled: int, **attributes: int) -> Step:
 
 
 SCALED = "6: down[1] p[0] q[0] up[0]"
-STAY = "frozen: down[1] p[0] q[0] up[0]"
+BLOCKS = "2: down[1] p[0] q[0] up[0]"
+OF_BLOCK, ALONE = "3: down[1] p[0] q[0] up[0]", "3: down[1] up[0]"
 case("GroupNormalization", image(group_norm(1, 6, stash_type=TensorProto.DOUBLE)), SCALED, name="one group", opset=21)
 case(
     "GroupNormalization", image(group_norm(6, 6, stash_type=TensorProto.DOUBLE)), SCALED, name="groups of one", opset=21
 )
 case(
-    "GroupNormalization", image(group_norm(2, 6, stash_type=TensorProto.DOUBLE)), STAY, name="groups of three", opset=21
+    "GroupNormalization",
+    image(group_norm(2, 6, stash_type=TensorProto.DOUBLE)),
+    BLOCKS,
+    OF_BLOCK,
+    OF_BLOCK,
+    name="groups of three",
+    opset=21,
 )
-case("GroupNormalization", image(group_norm(2, 2)), STAY, name="scales of groups", opset=18)
+case("GroupNormalization", image(group_norm(2, 2)), BLOCKS, ALONE, ALONE, name="scales of groups", opset=18)
 case("LpNormalization", vector(lambda net, x: net.op("LpNormalization", x)))
 case("MeanVarianceNormalization", image(lambda net, x: net.op("MeanVarianceNormalization", x)))
 case(
@@ -700,6 +707,65 @@ case("SpaceToDepth", image(lambda net, x: net.op("SpaceToDepth", x, blocksize=2)
 case("Shape", vector(lambda net, x: net.op("Reshape", net.op("Relu", x), net.op("Shape", x))))
 case("Size", vector(lambda net, x: net.op("Div", x, cast(net, net.op("Size", x)))))
 case("ConstantOfShape", vector(lambda net, x: net.op("Add", x, net.op("ConstantOfShape", net.op("Shape", x)))))
+
+
+# --- one factor of a split axis ---------------------------------------------------------------------------------
+
+
+def split(step: Step) -> Step:
+    """A step on (N, 2, 3, H, W), the channels in two blocks of three."""
+
+    def around(net, x):
+        y = step(net, net.op("Reshape", x, net.constant([0, 2, 3, 4, 4])))
+        return net.op("Reshape", y, net.constant([0, -1, 4, 4]))
+
+    return around
+
+
+BOTH, THREE = "2: down[1] up[0]", "3: down[1] up[0]"
+case("TopK", image(split(lambda net, x: top(net, x, 2))), BOTH, name="in blocks")
+case("CumSum", image(split(lambda net, x: net.op("CumSum", x, net.constant(1)))), THREE, name="over blocks")
+case("ArgMax", image(split(lambda net, x: cast(net, net.op("ArgMax", x, axis=2))), 2), BOTH, name="in blocks")
+case(
+    "ReduceMax",
+    image(split(lambda net, x: net.op("ReduceMax", x, net.constant([2]))), 2),
+    BOTH,
+    *["3: up[0]"] * 2,
+    name="in blocks",
+)
+case(
+    "LpNormalization",
+    image(split(lambda net, x: net.op("LpNormalization", x, axis=2))),
+    BOTH,
+    THREE,
+    THREE,
+    name="in blocks",
+)
+case("Hardmax", image(split(lambda net, x: net.op("Hardmax", x, axis=1))), THREE, name="over blocks")
+case(
+    "Tile",
+    image(split(lambda net, x: net.op("Tile", x, net.constant([1, 1, 2, 1, 1]))), 12),
+    BOTH,
+    THREE,
+    *["2: down[1]"] * 6,  # the two that read the copies of one unit
+    name="of blocks",
+)
+case(
+    "Einsum",
+    image(split(lambda net, x: net.op("Einsum", x, w(net, 3, 5), equation="nabhw,bo->naohw")), 10),
+    BOTH,
+    "3: up[0] w[0]",
+    "5: down[1] w[1]",
+    name="in blocks",
+)
+case(
+    "Einsum",
+    image(split(lambda net, x: net.op("Einsum", x, w(net, 2, 3, 5), equation="nabhw,abo->nohw")), 5),
+    "2: up[0] w[0]",
+    "3: up[0] w[1]",
+    "5: down[1] w[2]",
+    name="over both factors",
+)
 
 
 # --- elements found by index or by value ------------------------------------------------------------------------
