@@ -16,10 +16,11 @@ from onnx import TensorProto
 
 from mal_graph import registry, rules
 from mal_graph.errors import RunError
+from mal_graph.groups import FROZEN as REJECTED
 from mal_graph.groups import axis_groups
 from mal_graph.ops import ROWS
 from mal_graph.probe import probe
-from mal_graph.prove import permuted
+from mal_graph.prove import permuted, prove
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
 MICROSOFT = "com.microsoft"
@@ -451,6 +452,16 @@ case(
     image(lambda net, x: net.op("BatchNormalization", x, p(net), q(net), net.weight(6, name="m"), variance(net))),
     "6: down[1] m[0] p[0] q[0] up[0] v[0]",
 )
+
+
+def running_mean(net: Net, x: str) -> str:
+    """The units, times what a BatchNormalization in training gives as their next running mean."""
+    stored = net.weight(6, name="m", scale=1.0), variance(net)
+    y = net.op("BatchNormalization", x, p(net), q(net), *stored, outputs=3, training_mode=1)
+    return net.op("Mul", x, net.op("Reshape", y[1], net.constant([1, 6, 1, 1])))
+
+
+case("BatchNormalization", image(running_mean), "6: down[1] m[0] p[0] q[0] up[0] v[0]", name="in training")
 case(
     "InstanceNormalization",
     image(lambda net, x: net.op("InstanceNormalization", x, p(net), q(net))),
@@ -653,6 +664,15 @@ def spread(net: Net, x: str) -> str:
 
 
 case("Concat", vector(spread, 6, 2), "frozen: up[0]", "3: down[1]", "3: down[1]", name="of repeated units")
+
+
+def columns(net: Net, x: str) -> str:
+    """Three sums over all units, side by side."""
+    found = [net.op(op, x, net.constant([1])) for op in ("ReduceSum", "ReduceMax", "ReduceMin")]
+    return net.op("Concat", *found, axis=1)
+
+
+case("Concat", vector(columns, 3), "6: up[0]", "rigid: down[1]", name="of single columns")
 case(
     "Split",
     vector(lambda net, x: net.op("Mul", *net.op("Split", x, outputs=2, axis=1, num_outputs=2)), 3),
@@ -685,6 +705,22 @@ case(
     image(lambda net, x: net.op("Resize", x, "", "", net.constant([3, 3, 4, 4])), 3),
     "pinned: down[1] up[0]",
     name="of channels",
+)
+case(
+    "Resize",
+    image(
+        lambda net, x: net.op(
+            "Resize",
+            x,
+            net.constant(np.array([0, 0, 0, 0, 1, 0.6, 1, 1], np.float32)),
+            "",
+            net.constant([3, 6, 4, 4]),
+            coordinate_transformation_mode="tf_crop_and_resize",
+            mode="linear",
+        )
+    ),
+    FROZEN,
+    name="of a part",
 )
 case("Upsample", image(lambda net, x: net.op("Upsample", x, net.constant(np.array([1, 1, 2, 2], np.float32)))), opset=9)
 case("Tile", vector(lambda net, x: net.op("Tile", x, net.constant([1, 2])), 12))
@@ -983,6 +1019,15 @@ def test_permuting_one_side_of_an_operator_only_moves_the_outputs(example):
             assert found > 100 * limit
 
 
+def test_the_proof_rejects_none_of_the_groups_around_an_operator(example):
+    """Also with parameters drawn as the row says. What has no second member, or no runtime, stays unproven."""
+    judged, graph, groups = example
+    if judged.name == "BatchNormalization: in training":
+        pytest.skip("onnxruntime writes the running statistics into the arrays it is fed")
+    proven = prove(graph, groups)
+    assert [proven.groups[i].reason for i in groups.usable() if proven.groups[i].state == REJECTED] == []
+
+
 def test_every_operator_of_the_table_has_a_case():
     assert sorted(ROWS.keys() - {case.op for case in CASES}) == []
 
@@ -1044,3 +1089,39 @@ def test_a_wrong_rule_is_found_out(name):
     copy, _ = permuted_copy(graph, groups_of(graph, table))
     found, _ = moved(graph, stored(copy))
     assert found > 1e-3
+
+
+# --- a known limit ----------------------------------------------------------------------------------------------
+
+
+def shuffled(net: Net, x: str, units: int) -> str:
+    return net.op("Gather", x, net.constant(np.random.default_rng(0).permutation(units)), axis=1)
+
+
+def gate(net: Net, x: str) -> str:
+    a, b = net.op("Split", shuffled(net, x, 12), outputs=2, axis=1, num_outputs=2)
+    return net.op("Mul", a, net.op("Tanh", b))
+
+
+def scaled_copies(net: Net, x: str) -> str:
+    x = net.op("Tile", x, net.constant([1, 2, 1, 1]))
+    return shuffled(net, net.op("Mul", x, p(net, 12, 1, 1)), 12)
+
+
+SHUFFLED = {
+    "gate": image(gate, 6, 12),
+    "depth to space": image(lambda net, x: net.op("DepthToSpace", shuffled(net, x, 12), blocksize=2), 3, 12),
+    "space to depth": image(lambda net, x: shuffled(net, net.op("SpaceToDepth", x, blocksize=2), 24), 24),
+    "copies": image(scaled_copies, 12),
+}
+
+
+@pytest.mark.xfail(reason="units list their places in ascending order, whatever each place is for", strict=True)
+@pytest.mark.parametrize("name", sorted(SHUFFLED))
+def test_units_that_hold_their_places_in_different_orders_stay_apart(name):
+    """A unit of several places trades them with another one by one: each must be for the same in both."""
+    net = Net(0)
+    graph = net.graph(SHUFFLED[name](net))
+    copy, _ = permuted_copy(graph, groups_of(graph))
+    found, limit = moved(graph, stored(copy))
+    assert found <= limit
