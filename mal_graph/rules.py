@@ -112,6 +112,7 @@ def matmul(call: Call) -> list[Label]:
 
 
 def gemm(call: Call) -> list[Label]:
+    """As MatMul of two matrices, either of them transposed; a third input is added."""
     wiring = call.wiring
     a, b = call.pieces(0), call.pieces(1)
     rows, inner_a = reversed(a) if call.node.attribute("transA", 0) else a
@@ -521,6 +522,7 @@ def reshape(call: Call) -> list[Label]:
 
 
 def transpose(call: Call) -> list[Label]:
+    """numpy's transpose on the labels."""
     order = call.node.attribute("perm") or range(len(call.label(0).shape))[::-1]
     return [call.wiring.transpose(call.label(0), list(order))]
 

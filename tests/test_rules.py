@@ -6,8 +6,10 @@ not move. Soundness knows nothing of axis rules: it permutes all groups and runs
 onnx.reference has the operator, else in onnxruntime.
 """
 
+import runpy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -1030,6 +1032,13 @@ def test_the_proof_rejects_none_of_the_groups_around_an_operator(example):
 
 def test_every_operator_of_the_table_has_a_case():
     assert sorted(ROWS.keys() - {case.op for case in CASES}) == []
+
+
+def test_the_listing_names_a_test_for_every_operator():
+    listing = runpy.run_path(str(Path(__file__).parents[1] / "tools" / "list_operators.py"))
+    lines = list(listing["rows"]())
+    assert len(lines) == len(ROWS)
+    assert not any("| none |" in line or "`: " not in line for line in lines)
 
 
 # --- wrong rules ------------------------------------------------------------------------------------------------
