@@ -5,6 +5,8 @@ traced from another framework, runs as it is.
 """
 
 from collections.abc import Mapping, Sequence
+from threading import Timer
+from time import monotonic
 
 import numpy as np
 import onnx
@@ -59,13 +61,23 @@ class OrtSession:
         inputs: Mapping[str, Array],
         weights: Mapping[str, Array] | None = None,
         read: Sequence[str] | None = None,
+        deadline: float | None = None,
     ) -> dict[str, Array]:
         feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
         names = list(self.types) if read is None else list(read)
+        options, left = ort.RunOptions(), None if deadline is None else deadline - monotonic()
+        watch = None if left is None else Timer(max(left, 0.0), setattr, (options, "terminate", True))
         try:
-            values = self._session.run(names, feeds)
+            if watch is not None:
+                watch.start()
+            values = self._session.run(names, feeds, options)
         except Exception as error:
+            if options.terminate:
+                raise RunError(f"{self.name} was not through when its time was up") from None
             raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
+        finally:
+            if watch is not None:
+                watch.cancel()
         return {name: as_array(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 import numpy as np
 from onnx import TensorProto
@@ -36,7 +37,10 @@ class ReferenceSession:
         inputs: Mapping[str, Array],
         weights: Mapping[str, Array] | None = None,
         read: Sequence[str] | None = None,
+        deadline: float | None = None,
     ) -> dict[str, Array]:
+        if deadline is not None and monotonic() >= deadline:  # a run that began cannot be stopped
+            raise RunError(f"{self.name} was not through when its time was up")
         fed = {**inputs, **self._weights, **(weights or {})}
         fed = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in fed.items()}
         names = list(self.types) if read is None else list(read)

@@ -44,7 +44,12 @@ class Statistic:
 
 
 def calibrated_weights(
-    graph: LayerGraph, groups: AxisGroups, runner: Runner, inputs: Mapping[str, Array], seed: int
+    graph: LayerGraph,
+    groups: AxisGroups,
+    runner: Runner,
+    inputs: Mapping[str, Array],
+    seed: int,
+    deadline: float | None = None,
 ) -> dict[str, Array]:
     """Values for every parameter with an axis, random and calibrated on `inputs`. Raises RunError."""
     weights = random_weights(groups.parameters, graph, seed)
@@ -53,7 +58,7 @@ def calibrated_weights(
     read += [statistic.tensor for statistic in statistics]
     if not read:
         return weights
-    found = runner.open(gauged, read=read, variable=list(weights)).run(inputs, weights)
+    found = runner.open(gauged, read=read, variable=list(weights)).run(inputs, weights, deadline=deadline)
     found = {name: array for name, array in found.items() if np.isfinite(array).all()}
     new = dict(weights)
     for scaling in scalings:

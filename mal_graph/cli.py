@@ -6,6 +6,7 @@ Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate f
 import io
 import json
 import os
+import re
 import stat
 import sys
 import traceback
@@ -34,6 +35,7 @@ from mal_graph.prove import prove
 from mal_graph.report import (
     AssembleForm,
     EvaluateForm,
+    GroupForm,
     InspectForm,
     MatchForm,
     ScoreForm,
@@ -45,6 +47,7 @@ from mal_graph.report import (
 )
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
+PROVE_SECONDS = 600.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,12 +92,23 @@ InputShapes = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME:1,3,64,64", help="Shape of a probe input.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-NoProve = Annotated[bool, typer.Option("--no-prove", help="Skip the proof; groups are reported as unproven.")]
+Prove = Annotated[
+    bool, typer.Option("--prove/--no-prove", help="Prove the axis groups by running the model, or leave them unproven.")
+]
+ProveTimeout = Annotated[
+    float, typer.Option("--prove-timeout", metavar="SECONDS", min=0.0, help="What takes longer stays unproven.")
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", metavar="SIZE", help="What a proof may take, as in 8GiB; else what is free."),
+]
 # Accepted by every verb, so that one set of flags serves all; nothing is run or drawn in these.
 NoInputs = Annotated[str | None, typer.Option("--inputs", hidden=True)]
 NoShapes = Annotated[list[str] | None, typer.Option("--input-shape", hidden=True)]
 NoSeed = Annotated[int, typer.Option("--seed", min=0, hidden=True)]
-NoProof = Annotated[bool, typer.Option("--no-prove", hidden=True)]
+NoProof = Annotated[bool, typer.Option("--prove/--no-prove", hidden=True)]
+NoTimeout = Annotated[float, typer.Option("--prove-timeout", hidden=True)]
+NoMemory = Annotated[str | None, typer.Option("--max-memory", hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log: the result and errors only.")]
 
@@ -122,25 +136,33 @@ def inspect(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    no_prove: NoProve = False,
+    proof: Prove = True,
+    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Show a model's layers and axis groups, and prove the groups by running it."""
     graph = loaded(model, verbose)
-    arrays, shapes = npz(inputs), shapes_of(input_shape)
+    arrays, shapes, memory = npz(inputs), shapes_of(input_shape), bytes_of(max_memory)
     with progress_bars(quiet) as report:
         try:
-            probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed)
+            probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed, timeout=prove_timeout)
         except RunError as error:
             if arrays or shapes:
                 raise
             log(f"warning: nothing can be said of its axes: {error}", quiet)
             probed = unmeasured(graph)
         groups = axis_groups(graph, probed)
-        if not no_prove:
+        if proof:
             groups = prove(
-                graph, groups, full=full, seed=seed, progress=lambda done, total: report("proving", done, total)
+                graph,
+                groups,
+                full=full,
+                seed=seed,
+                progress=lambda done, total: report("proving", done, total),
+                timeout=prove_timeout,
+                max_memory=memory,
             )
     form = inspect_form(graph, groups)
     if format_ is Format.json:
@@ -163,7 +185,9 @@ def match(
     inputs: NoInputs = None,
     input_shape: NoShapes = None,
     seed: NoSeed = 0,
-    no_prove: NoProof = False,
+    proof: NoProof = True,
+    prove_timeout: NoTimeout = PROVE_SECONDS,
+    max_memory: NoMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -222,7 +246,9 @@ def assemble(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    no_prove: NoProve = False,
+    proof: Prove = True,
+    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -233,7 +259,7 @@ def assemble(
     report_to = None if report is None else checked_target(report, files, force)
     if report_to is not None and same_file(report_to, target):
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
-    arrays, probe_inputs, pairs = npz(data), npz(inputs), read_pairs(matches)
+    arrays, probe_inputs, pairs, memory = npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
     models = [loaded(path, verbose) for path in sources]
     if arrays is not None:  # found out before the work, not after it
         labels_in(arrays)
@@ -249,7 +275,9 @@ def assemble(
             layers=layers,
             matches=pairs,
             assume_ordered=assume_ordered,
-            proof=not no_prove,
+            proof=proof,
+            prove_timeout=prove_timeout,
+            max_memory=memory,
             seed=seed,
             inputs=probe_inputs,
             input_shapes=shapes_of(input_shape),
@@ -286,7 +314,9 @@ def evaluate(
     inputs: NoInputs = None,
     input_shape: NoShapes = None,
     seed: NoSeed = 0,
-    no_prove: NoProof = False,
+    proof: NoProof = True,
+    prove_timeout: NoTimeout = PROVE_SECONDS,
+    max_memory: NoMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -340,6 +370,17 @@ def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
         if not name or not shapes[name] or min(shapes[name]) < 1:
             raise UsageError(f"--input-shape {text!r} is no shape: write NAME:1,3,64,64 with sizes from 1")
     return shapes or None
+
+
+def bytes_of(text: str | None) -> int | None:
+    """`8GiB`, `500MB` or a number of bytes as bytes. Raises UsageError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise UsageError(f"--max-memory {text!r} is no size: write a number of bytes, or 500MB, or 8GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
 
 
 def read_pairs(path: str | None) -> tuple[tuple[str, str], ...] | None:
@@ -490,12 +531,18 @@ def print_inspection(form: InspectForm, verbose: bool) -> None:
     emit_table(layers)
     emit("\naxis groups")
     groups = table("group", "units", "state", "members", "deviation", "control", "reason")
-    for group in form.groups:
+    for alike in families(form.groups, apart=verbose):
+        group = alike[0]
         if verbose or group.state != "pinned":
-            inert = f" inert: {', '.join(group.inert)}" if group.inert else ""
+            notes = [group.reason] if group.reason else []
+            if group.inside:
+                notes.append(f"inside {group.inside[0]}" + (f", unit {group.inside[1]}" if verbose else ""))
+            if group.inert:
+                notes.append(f"inert: {', '.join(group.inert)}")
             figures = [f"{figure:.1e}" if figure is not None else "" for figure in (group.deviation, group.control)]
             members = ", ".join(f"{m.tensor}[{m.axis}]" for m in group.members) if verbose else str(len(group.members))
-            groups.add_row(group.name, str(group.units), group.state, members, *figures, group.reason + inert)
+            units = f"{len(alike)} x {group.units}" if len(alike) > 1 else str(group.units)
+            groups.add_row(group.name, units, group.state, members, *figures, "; ".join(notes))
     emit_table(groups)
     pinned = sum(group.state == "pinned" for group in form.groups)
     if pinned and not verbose:
@@ -503,6 +550,17 @@ def print_inspection(form: InspectForm, verbose: bool) -> None:
     for op, cost in form.unknown_ops.items():
         nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
         emit(f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})")
+
+
+def families(groups: Sequence[GroupForm], apart: bool) -> list[list[GroupForm]]:
+    """The groups, those that the units of one group hold alike together; each by itself if `apart`."""
+    found: dict[tuple[object, ...], list[GroupForm]] = {}
+    for group in groups:
+        axes = tuple((member.tensor, member.axis) for member in group.members)
+        alike = group.inside is not None and not apart
+        key = (group.inside[0], group.units, group.state, axes) if alike and group.inside else (group.name,)
+        found.setdefault(key, []).append(group)
+    return list(found.values())
 
 
 def shape_text(shape: Sequence[int | str | None] | None) -> str:

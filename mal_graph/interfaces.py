@@ -40,8 +40,12 @@ class Session(Protocol):
         inputs: Mapping[str, Array],
         weights: Mapping[str, Array] | None = None,
         read: Sequence[str] | None = None,
+        deadline: float | None = None,
     ) -> dict[str, Array]:
-        """Values of the tensors named in `read` (default: all the session was opened for). Raises RunError."""
+        """Values of the tensors named in `read` (default: all the session was opened for).
+
+        Raises RunError, also where the run is not over when `time.monotonic()` reaches `deadline`.
+        """
         ...
 
 

@@ -49,6 +49,7 @@ class Options:
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
         proof: whether groups are proved; without it they are used unproven.
+        prove_timeout, max_memory: seconds and bytes a proof may take; what it does not reach stays unproven.
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
         output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
@@ -60,6 +61,8 @@ class Options:
     matches: tuple[tuple[str, str], ...] | None = None
     assume_ordered: bool = False
     proof: bool = True
+    prove_timeout: float | None = None
+    max_memory: int | None = None
     seed: int = 0
     inputs: Mapping[str, Array] | None = None
     input_shapes: Mapping[str, Sequence[int]] | None = None
@@ -186,6 +189,8 @@ def assemble(
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
     proof: bool = True,
+    prove_timeout: float | None = None,
+    max_memory: int | None = None,
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
@@ -218,6 +223,8 @@ def assemble(
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
         proof=proof,
+        prove_timeout=prove_timeout,
+        max_memory=max_memory,
         seed=seed,
         inputs=inputs,
         input_shapes=input_shapes,
@@ -297,10 +304,19 @@ def proven_groups(
         inputs=renamed(graph, options.inputs),
         input_shapes=renamed(graph, options.input_shapes),
         seed=options.seed,
+        timeout=options.prove_timeout,
     )
     groups = axis_groups(graph, probed)
     if options.proof:
-        groups = prove(graph, groups, runner, seed=options.seed, progress=progress)
+        groups = prove(
+            graph,
+            groups,
+            runner,
+            seed=options.seed,
+            progress=progress,
+            timeout=options.prove_timeout,
+            max_memory=options.max_memory,
+        )
     known.append((graph.nodes, groups))
     return groups
 

@@ -6,6 +6,7 @@ Chosen: measuring. Static shape inference knew none of 330 shapes of a detector 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from time import monotonic
 
 import numpy as np
 
@@ -40,12 +41,14 @@ def probe(
     inputs: Mapping[str, Array] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     seed: int = 0,
+    timeout: float | None = None,
 ) -> Probe:
     """Run `graph` once and note shapes and small integers.
 
     Args:
         inputs: arrays by input name; inputs left out are drawn at random.
         input_shapes: shapes by input name, for inputs to be drawn.
+        timeout: seconds that the runs may take.
 
     Raises:
         DataError: an input or shape names no input of the model, or does not fit it.
@@ -55,13 +58,14 @@ def probe(
     check_names(graph, [*(inputs or {}), *(input_shapes or {})])
     fed = bulky_weights(graph)
     session = runner.open(graph, read=[out for node in graph.nodes for out in node.outputs if out], variable=list(fed))
+    deadline = None if timeout is None else monotonic() + timeout
     readable = [name for name, dtype in session.types.items() if dtype]
     error: RunError | None = None
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
         drawn = draw_inputs(graph, shapes, seed)
         drawn.update({name: as_input(graph, name, array) for name, array in (inputs or {}).items()})
         try:
-            found = measure(session, {**drawn, **fed}, readable)
+            found = measure(session, {**drawn, **fed}, readable, deadline)
         except RunError as failure:
             error = error or failure
             continue
@@ -81,13 +85,13 @@ def unmeasured(graph: LayerGraph) -> Probe:
 
 
 def measure(
-    session: Session, inputs: Mapping[str, Array], names: Sequence[str]
+    session: Session, inputs: Mapping[str, Array], names: Sequence[str], deadline: float | None = None
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, Array]]:
     """Shapes of all tensors named, and values of the small integer ones."""
     shapes: dict[str, tuple[int, ...]] = {}
     values: dict[str, Array] = {}
     for start in range(0, len(names), CHUNK):
-        read = session.run(inputs, read=names[start : start + CHUNK])
+        read = session.run(inputs, read=names[start : start + CHUNK], deadline=deadline)
         for name, array in read.items():
             shapes[name] = array.shape
             if array.dtype.kind in "iub" and array.size <= KEPT_VALUES:

@@ -8,8 +8,10 @@ shuffle that was overlooked). Then, group by group, one member of every role is 
 a test that cannot fail proves nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ REJECT = 3e-4
 REACTS = 100.0  # a control reacts if it moves the outputs this many times as much as the whole group does
 NOISE = 1e-7  # float32 rounding, the least deviation a control is compared with
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
+WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
 ATTEMPTS = 3  # calibrated copies that a group without a verdict is tried on
 EXACT = 1e-9  # what counts as equal in float64
 
@@ -35,6 +38,7 @@ Progress = Callable[[int, int], None]
 Weights = Mapping[str, Array]
 Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
 Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
+Kind = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,11 @@ class Trial:
     inputs: Mapping[str, Array]
     weights: Weights
     outputs: Mapping[str, Array]
+    deadline: float | None = None
 
     def deviation(self, changed: Weights) -> float:
         """max |y' - y| / max |y| over the outputs, with some weights changed."""
-        found = self.session.run(self.inputs, {**self.weights, **changed})
+        found = self.session.run(self.inputs, {**self.weights, **changed}, deadline=self.deadline)
         return max((relative(found[name], y) for name, y in self.outputs.items()), default=0.0)
 
     @property
@@ -83,6 +88,8 @@ def prove(
     seed: int = 0,
     progress: Progress | None = None,
     table: Mapping[str, ops.Row] | None = None,
+    timeout: float | None = None,
+    max_memory: int | None = None,
 ) -> AxisGroups:
     """Prove the candidate groups by running the model with their units permuted.
 
@@ -90,6 +97,9 @@ def prove(
         graph, groups: a network and its axis groups.
         full: leave out every member in turn, not one of each role.
         progress: called with (groups done, groups in all).
+        timeout: seconds it may take; groups without a verdict by then stay unproven.
+        max_memory: bytes it may take, by an estimate; a model that needs more stays unproven. What the machine has
+            free if left out.
 
     Returns:
         the groups; each candidate is now "proven", "unproven" (no verdict, with the reason) or "frozen" (rejected).
@@ -97,23 +107,65 @@ def prove(
     waiting = groups.usable()
     if not waiting:
         return groups
+    short = short_of_memory(graph, groups, max_memory)
+    if short:
+        return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, short)))
+    deadline = None if timeout is None else monotonic() + timeout
     verdicts: dict[int, AxisGroup] = {}
-    for attempt in range(ATTEMPTS):
-        if not waiting:
-            break
-        try:
-            trial = open_trial(graph, groups, runner, seed=seed + attempt, table=table)
-        except RunError as error:
-            return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, str(error))))
-        if trial.flaw:
-            return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, trial.flaw)))
-        moves = drawn_moves(groups, waiting, seed + attempt)
-        found = judged(trial, groups, moves, waiting, full, progress)
-        if attempt == ATTEMPTS - 1:
-            found.update(judged_exactly(graph, groups, trial, moves, found))
-        verdicts.update(found)
-        waiting = [i for i in waiting if found[i].state == UNPROVEN]
+    try:
+        for attempt in range(ATTEMPTS):
+            if not waiting:
+                break
+            trial = open_trial(graph, groups, runner, seed=seed + attempt, table=table, deadline=deadline)
+            moves = drawn_moves(groups, waiting, seed + attempt)
+            for i, verdict in judged(trial, groups, moves, waiting, full, progress):
+                verdicts[i] = verdict
+            if attempt == ATTEMPTS - 1:
+                verdicts.update(judged_exactly(graph, groups, trial, moves, {i: verdicts[i] for i in waiting}))
+            waiting = [i for i in waiting if verdicts[i].state == UNPROVEN]
+    except RunError as error:  # what was judged before stands
+        late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNPROVEN, str(error)))
+        groups = groups.with_states(late)
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
+
+
+def short_of_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) -> str:
+    """Why a proof would take too much memory: "" if it does not."""
+    limit = free_memory() if limit is None else limit
+    weights = WEIGHT_COPIES * sum(graph.weights[name].size for name in {p.tensor for p in groups.parameters})
+    tensors = live_elements(graph, groups.probed.shapes)
+    needed = 4 * (weights + tensors)
+    if limit is None or needed <= limit:
+        return ""
+    return (
+        f"the proof would take about {needed / 2**30:.2g} GiB ({4 * weights / 2**30:.2g} for weights, "
+        f"{4 * tensors / 2**30:.2g} for activations) and may take {limit / 2**30:.2g}: "
+        "give smaller probe inputs, or more memory"
+    )
+
+
+def live_elements(graph: LayerGraph, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """The most elements of activations that are needed at the same time while a model runs."""
+    last = {name: max(index for index, _ in readers) for name, readers in graph.consumers.items()}
+    last.update(dict.fromkeys(graph.output_names, len(graph.nodes)))
+    ending: dict[int, int] = {}
+    live = most = 0
+    for index, node in enumerate(graph.nodes):
+        for name in node.outputs:
+            size = int(np.prod(shapes.get(name, ()), dtype=np.int64))
+            live += size
+            ending[last.get(name, index)] = ending.get(last.get(name, index), 0) + size
+        most = max(most, live)
+        live -= ending.get(index, 0)
+    return most
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def drawn_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
@@ -130,15 +182,26 @@ def judged(
     indices: Sequence[int],
     full: bool,
     progress: Progress | None,
-) -> dict[int, AxisGroup]:
-    """Verdicts on groups from one trial."""
+) -> Iterator[tuple[int, AxisGroup]]:
+    """Verdicts on groups from one trial, by index."""
     cycled, exchanged = (bisected(trial, groups, orders, indices) for orders in moves)
-    verdicts = {}
+    known: dict[Kind, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
-        verdicts[i] = judge(trial, groups.groups[i], moves[0][i], max(cycled[i], exchanged[i]), full)
+        group, kind = groups.groups[i], family(groups.groups[i])
+        controls = known[kind] if kind in known else controlled(trial, group, moves[0][i], full)
+        if kind is not None:
+            known[kind] = controls
+        yield i, judge(trial, group, moves[0][i], max(cycled[i], exchanged[i]), controls)
         if progress:
             progress(done + 1, len(indices))
-    return verdicts
+
+
+def family(group: AxisGroup) -> Kind | None:
+    """What the groups inside the units of one group have in common: one of them shows what leaving out a member does,
+    for the proof of the outer group lets them trade places."""
+    if group.inside is None:
+        return None
+    return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
 
 
 def judged_exactly(
@@ -153,7 +216,8 @@ def judged_exactly(
     verdicts = {}
     for i, exact in in_float64(graph, groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
-            verdicts[i] = judge(trial, groups.groups[i], moves[0][i], ACCEPT, False)
+            group, order = groups.groups[i], moves[0][i]
+            verdicts[i] = judge(trial, group, order, ACCEPT, controlled(trial, group, order, False))
         else:
             reason = f"rejected by the proof in float64: permuting it moves the outputs by {exact:.1e} of their size"
             verdicts[i] = replace(found[i], state=FROZEN, reason=reason)
@@ -175,8 +239,8 @@ def bisected(
     }
 
 
-def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, full: bool) -> AxisGroup:
-    """The verdict on one group from its deviation and the controls that leave one member out."""
+def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
+    """How much the outputs move if a group is permuted with one member left out, for one member of every role."""
     controls = []
     moved = permuted(trial.weights, [(group, order)])
     for member in control_members(group, full):
@@ -186,7 +250,13 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
             **permuted(trial.weights, [(replace(group, members=beside), order)]),
         }
         controls.append((member, trial.deviation({**moved, **left_out})))
+    return controls
+
+
+def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls) -> AxisGroup:
+    """The verdict on one group from its deviation and the controls that leave one member out."""
     if silent_side(controls, deviation):  # the joint run adds up the rounding of all groups: measure this one alone
+        moved = permuted(trial.weights, [(group, order)])
         deviation = min(deviation, trial.deviation(moved)) if deviation <= ACCEPT else deviation
     reacting = reacting_members(controls, deviation)
     median = float(np.median([change for _, change in controls])) if controls else 0.0
@@ -269,7 +339,8 @@ def in_float64(
     try:
         exact = graph_in_float32(graph)
         session = registry.runner("reference").open(exact, read=watched(exact), variable=list(trial.weights))
-        judge_trial = Trial(session, trial.inputs, trial.weights, session.run(trial.inputs, trial.weights))
+        outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
+        judge_trial = replace(trial, session=session, outputs=outputs)
         found = [bisected(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
     except RunError:
         return {}
@@ -283,14 +354,22 @@ def open_trial(
     *,
     seed: int = 0,
     table: Mapping[str, ops.Row] | None = None,
+    deadline: float | None = None,
 ) -> Trial:
-    """A session on the calibrated copy of a model. Raises RunError where the runtime refuses it."""
+    """A session on the calibrated copy of a model.
+
+    Raises:
+        RunError: the runtime refuses it, it is not ready by the `deadline`, or nothing can be learnt from its outputs.
+    """
     runner = runner or registry.runner()
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-    weights = calibrated_weights(graph, groups, runner, inputs, seed)
+    weights = calibrated_weights(graph, groups, runner, inputs, seed, deadline)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights))
-    return Trial(session, inputs, weights, session.run(inputs, weights))
+    trial = Trial(session, inputs, weights, session.run(inputs, weights, deadline=deadline), deadline)
+    if trial.flaw:
+        raise RunError(trial.flaw)
+    return trial
 
 
 def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[str]:

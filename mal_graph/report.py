@@ -192,12 +192,12 @@ def coverage(graph: LayerGraph, groups: AxisGroups) -> tuple[int, float, float]:
 
 def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[float, float]:
     """The shares of an axis that are proven, and that are proven or pinned."""
-    counts = dict.fromkeys((PROVEN, PINNED), 0)
+    proven, pinned = np.zeros(size, bool), np.zeros(size, bool)
     for index, member in groups.on_axis.get((tensor, axis), ()):
         state = groups.groups[index].state
-        if state in counts:
-            counts[state] += member.positions.size
-    return counts[PROVEN] / size, sum(counts.values()) / size
+        if state in (PROVEN, PINNED):
+            (proven if state == PROVEN else pinned)[member.positions.ravel()] = True
+    return float(proven.mean()), float((proven | pinned).mean())
 
 
 # --- forms ------------------------------------------------------------------------------------------------------

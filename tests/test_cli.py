@@ -122,15 +122,57 @@ def test_inspect_lists_positions_where_a_unit_is_many_indices(run, folder):
     assert np.array_equal(member["positions"], np.arange(64).reshape(4, 16))
 
 
+def test_inspect_gathers_the_groups_that_lie_alike_inside_the_units_of_another(run, folder):
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, 8))
+    save(net.proto(net.conv(net.op("Relu", net.conv(x, 8, 6, group=2)), 6, 5)), folder / "grouped.onnx")
+    ran = run("inspect", "--prove", "grouped.onnx")
+    assert re.search(r"^w2\[0\] +2 x 3 +proven +3 .* inside w0\[0\]$", ran.out, re.MULTILINE), ran.out
+    apart = run("inspect", "-v", "grouped.onnx")
+    assert re.search(r"^w2\[0\]#2 +3 +proven .* inside w0\[0\], unit 1$", apart.out, re.MULTILINE), apart.out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("--max-memory", "1KB"), "the proof would take about"),
+        (("--no-prove",), "not proved"),
+    ],
+)
+def test_inspect_says_why_groups_stay_unproven(run, folder, words, reason):
+    ran = run("inspect", "base.onnx", *words)
+    assert ran.code == 0
+    assert reason in ran.out
+    assert not re.search(r"\d  proven ", ran.out)
+
+
+def test_inspect_gives_up_a_proof_when_its_time_is_up(run, folder):
+    ran = run("inspect", "base.onnx", "--prove-timeout", "0")
+    assert ran.code == 0
+    assert "when its time was up" in ran.err
+
+
+@pytest.mark.parametrize("size", ["much", "8 gallons", "-1", ""])
+def test_a_size_that_is_none_is_refused(refused, folder, size):
+    refused("inspect", "base.onnx", f"--max-memory={size}", match="is no size: write a number of bytes")
+
+
+@pytest.mark.parametrize(("text", "size"), [("1000", 1000), ("2kb", 2000), ("1.5KiB", 1536), ("8 GiB", 8 * 2**30)])
+def test_a_size_may_be_written_as_bytes_or_with_a_unit(text, size):
+    assert cli.bytes_of(text) == size
+
+
 def test_inspect_names_operators_without_a_rule_and_what_they_cost(run, folder):
     net = Net()
-    x = net.op("CumSum", net.linear(net.input("x", ("N", 8)), 8, 6), net.constant(1))
+    x = net.op("Trilu", net.linear(net.input("x", ("N", 8)), 8, 6), domain="com.microsoft")
     save(net.proto(net.linear(x, 6, 4)), folder / "odd.onnx")
     found = run("inspect", "odd.onnx", "--format", "json").json
-    assert found["unknown_ops"]["CumSum"]["frozen_parameters"] > 0
+    assert found["unknown_ops"]["com.microsoft.Trilu"]["frozen_parameters"] > 0
     ran = run("inspect", "odd.onnx")
-    assert re.search(r"operator CumSum has no axis rule: it freezes \d+ parameters \(nodes CumSum_1\)", ran.out)
-    assert re.search(r"frozen +\d+ .*CumSum", ran.out)
+    assert re.search(
+        r"operator com.microsoft.Trilu has no axis rule: it freezes \d+ parameters \(nodes Trilu_1\)", ran.out
+    )
+    assert re.search(r"frozen +\d+ .*Trilu", ran.out)
 
 
 def test_without_proof_the_groups_are_reported_as_unproven(run, folder):

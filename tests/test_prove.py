@@ -370,3 +370,96 @@ def test_permuting_twice_by_an_order_and_its_inverse_restores_every_bit():
     back = permuted(there, [(group, np.argsort(order)) for group, order in orders])
     assert back
     assert all(values.tobytes() == before[name].tobytes() for name, values in back.items())
+
+
+# --- nested groups ----------------------------------------------------------------------------------------------
+
+
+def grouped_net():
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, 12))
+    x = net.op("Relu", net.norm(net.conv(x, 12, 18, group=3), 18))
+    return net.graph(net.conv(x, 18, 5))
+
+
+def test_groups_inside_the_units_of_another_are_proven_with_one_set_of_controls():
+    runs = []
+    graph = grouped_net()
+    groups = axis_groups(graph)
+    judged = prove(graph, groups, CountingRunner(runs))
+    found = [judged.groups[i] for i in groups.usable()]
+    assert [(group.state, group.units) for group in found] == [(PROVEN, n) for n in (3, 4, 6, 6, 6)]
+    nested = [group for group in found if group.inside]
+    assert {group.control for group in nested} == {nested[0].control}
+    roles = {id(group): len({m.role for m in group.members}) for group in (*found[:2], nested[0])}
+    assert len(runs) <= 4 + sum(roles.values()), "the outputs, two joint runs, the calibration, and one per role"
+
+
+@pytest.mark.parametrize("role", ["Conv.weight out", "Conv.weight in", "BatchNormalization.scale unit"])
+def test_a_nested_group_that_lacks_a_member_is_not_proven(role):
+    graph = grouped_net()
+    groups = axis_groups(graph)
+    index = next(i for i in groups.usable() if groups.groups[i].inside)
+    member = next(m for m in groups.groups[index].members if m.role == role)
+    assert prove(graph, without(groups, index, member)).groups[index].state == FROZEN
+
+
+class CountingRunner:
+    """Notes every run of the sessions it opens."""
+
+    def __init__(self, runs):
+        self.runs = runs
+
+    def open(self, *args, **options):
+        session = registry.runner().open(*args, **options)
+        runs, run = self.runs, session.run
+
+        def counted(*args, **options):
+            runs.append(1)
+            return run(*args, **options)
+
+        session.run = counted
+        return session
+
+
+# --- bounds -----------------------------------------------------------------------------------------------------
+
+
+def test_a_proof_that_takes_too_long_leaves_its_groups_unproven():
+    for group in verdicts(mlp(), timeout=0.0):
+        assert (group.state, group.reason) == (UNPROVEN, "mlp 8-16-12-10.onnx was not through when its time was up")
+
+
+def test_what_was_judged_in_time_stands(monkeypatch):
+    """Time is up when the second group is about to be judged."""
+    calls = []
+
+    def controlled(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RunError("its time was up")
+        return original(*args)
+
+    original = proof.controlled
+    monkeypatch.setattr(proof, "controlled", controlled)
+    assert [group.state for group in verdicts(mlp())] == [PROVEN, UNPROVEN]
+
+
+def test_a_proof_that_needs_too_much_memory_is_not_begun():
+    for group in verdicts(mlp(), max_memory=1000):
+        assert group.state == UNPROVEN
+        assert "the proof would take about" in group.reason
+
+
+def test_the_memory_a_proof_needs_counts_what_is_alive_at_the_same_time():
+    """A chain holds two tensors at a time, a fan-out all its branches until they are joined."""
+    net = Net(0)
+    x = net.input("x", (1, 10))
+    for _ in range(5):
+        x = net.op("Relu", x)
+    chain = net.graph(x)
+    net = Net(0)
+    x = net.op("Relu", net.input("x", (1, 10)))
+    fan = net.graph(net.op("Sum", *[net.op("Tanh", x) for _ in range(5)]))
+    assert proof.live_elements(chain, axis_groups(chain).probed.shapes) == 20
+    assert proof.live_elements(fan, axis_groups(fan).probed.shapes) == 60

@@ -32,6 +32,16 @@ def test_coverage_counts_parameters_by_hand():
     assert coverage(graph, proven(graph)) == (total, (total - 5) / total, 1.0)
 
 
+def test_an_axis_that_lies_in_several_groups_is_covered_once():
+    net = Net()
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, 8))
+    graph = net.graph(net.conv(net.op("Relu", net.conv(x, 8, 6, group=2)), 6, 5))
+    judged = proven(graph)
+    total, some, full = coverage(graph, judged)
+    assert any(group.inside for group in judged.groups if group.is_usable)
+    assert (some, full) == ((total - 5) / total, 1.0)
+
+
 def test_nothing_is_covered_before_the_proof():
     graph = mlp((8, 16, 5))
     _, some, full = coverage(graph, axis_groups(graph))
