@@ -152,7 +152,7 @@ class Wiring:
             self.belong(part, self.made[key])
         return self.made[key]
 
-    def piece(self, label: Label, axis: int, by: str = "") -> Piece:
+    def piece(self, label: Label, axis: int) -> Piece:
         """The label of one axis alone; blocks where the axis is a factor of a product."""
         if axis in label.fixed:
             return label.fixed[axis]
@@ -183,10 +183,10 @@ class Wiring:
         one = self.label_of(shape, [piece if a == axis else None for a in range(len(shape))])
         return Label(shape, (*rest.parts, *one.parts), {**rest.fixed, **one.fixed})
 
-    def pieces(self, label: Label, by: str = "") -> list[Piece]:
+    def pieces(self, label: Label) -> list[Piece]:
         return [self.piece(label, axis) for axis in range(len(label.shape))]
 
-    def combine(self, labels: Iterable[Label], shape: tuple[int, ...], by: str = "") -> Label:
+    def combine(self, labels: Iterable[Label], shape: tuple[int, ...]) -> Label:
         """The label of an elementwise operator's output of `shape`: broadcast, then tie equal axes."""
         kept: dict[tuple[int, ...], Atoms] = {}
         fixed: dict[int, Fix] = {}

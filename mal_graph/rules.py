@@ -41,7 +41,7 @@ class Call:
         return slot < len(self.inputs) and self.inputs[slot] is not None
 
     def pieces(self, slot: int) -> list[Piece]:
-        return self.wiring.pieces(self.label(slot), self.name)
+        return self.wiring.pieces(self.label(slot))
 
     def ints(self, slot: int, attribute: str) -> tuple[int, ...] | None:
         """Integers that older opsets hold in an attribute and newer ones in an input; None if absent or unknown."""
@@ -76,12 +76,12 @@ Rule = Callable[[Call], Sequence[Label]]
 def elementwise(call: Call) -> list[Label]:
     """Broadcast; equal axes move together."""
     labels = [label for label in call.inputs if label is not None]
-    return [call.wiring.combine(labels, shape, call.name) for shape in call.outputs]
+    return [call.wiring.combine(labels, shape) for shape in call.outputs]
 
 
 def unary(call: Call) -> list[Label]:
     """Every output has the axes of the first input; the other inputs are settings."""
-    return [call.wiring.combine([call.label(0)], shape, call.name) for shape in call.outputs]
+    return [call.wiring.combine([call.label(0)], shape) for shape in call.outputs]
 
 
 def dropout(call: Call) -> list[Label]:
@@ -107,7 +107,7 @@ def matmul(call: Call) -> list[Label]:
     a = wiring.reshape(a, (*a.shape, 1), call.name)  # (..., M, K, 1)
     b = wiring.reshape(b, (*b.shape[:-2], 1, *b.shape[-2:]), call.name)  # (..., 1, K, N)
     space = np.broadcast_shapes(a.shape, b.shape)
-    joined = wiring.combine([a, b], space, call.name)
+    joined = wiring.combine([a, b], space)
     return [wiring.reshape(wiring.sum_away(joined, len(space) - 2), out, call.name)]
 
 
@@ -120,7 +120,7 @@ def gemm(call: Call) -> list[Label]:
     wiring.contract(inner_a, inner_b)
     product = wiring.label_of(call.outputs[0], [rows, columns])
     shift = [call.label(2)] if call.given(2) else []
-    return [wiring.combine([product, *shift], call.outputs[0], call.name)]
+    return [wiring.combine([product, *shift], call.outputs[0])]
 
 
 def fused_matmul(call: Call) -> list[Label]:
@@ -149,7 +149,7 @@ def einsum(call: Call) -> list[Label]:
     terms, out = einsum_letters(call.text("equation", ""), [len(label.shape) for label in labels])
     letters = list(dict.fromkeys([*out, *(letter for term in terms for letter in term)]))
     lifted = [lift(call, label, term, letters) for label, term in zip(labels, terms, strict=True)]
-    joined = wiring.combine(lifted, np.broadcast_shapes(*(label.shape for label in lifted)), call.name)
+    joined = wiring.combine(lifted, np.broadcast_shapes(*(label.shape for label in lifted)))
     for axis in range(len(out), len(letters)):
         joined = wiring.sum_away(joined, axis)
     return [wiring.reshape(joined, call.outputs[0], call.name)]
@@ -231,7 +231,7 @@ def spatial_output(call: Call, batch: Piece, out: Piece) -> Label:
 def fused_conv(call: Call) -> list[Label]:
     """As Conv; a fourth input is added to the output."""
     out = conv(call.reading(0, 1, 2))
-    return [call.wiring.combine([*out, call.label(3)], call.outputs[0], call.name)] if call.given(3) else out
+    return [call.wiring.combine([*out, call.label(3)], call.outputs[0])] if call.given(3) else out
 
 
 def deform_conv(call: Call) -> list[Label]:
@@ -242,7 +242,7 @@ def deform_conv(call: Call) -> list[Label]:
     one = (shape[0], *[1] * (len(shape) - 1))
     places = [held(call, call.label(slot), range(1, len(shape)), WINDOW) for slot in (2, 4) if call.given(slot)]
     samples = [call.wiring.label_of(one, pieces) for pieces in places]
-    return [call.wiring.combine([*out, *samples], shape, call.name)]
+    return [call.wiring.combine([*out, *samples], shape)]
 
 
 def quantize(call: Call) -> list[Label]:
@@ -252,7 +252,7 @@ def quantize(call: Call) -> list[Label]:
     if call.node.attribute("block_size", 0) or any(len(call.label(slot).shape) > 1 for slot in slots):
         return call.freeze(f"{call.name} works on blocks of an axis")
     along = [vector_on(call, slot, call.node.attribute("axis", 1), len(x.shape)) for slot in slots]
-    return [call.wiring.combine([x, *along], call.outputs[0], call.name)]
+    return [call.wiring.combine([x, *along], call.outputs[0])]
 
 
 def is_uniform(call: Call, slot: int) -> bool:
@@ -290,7 +290,7 @@ def scaled_product(call: Call, product: Label, rows: Collection[int], columns: C
             label = call.label(slot)
             is_vector_of_rows = slot in rows and len(label.shape) == 1
             found.append(call.wiring.reshape(label, (*label.shape, 1), call.name) if is_vector_of_rows else label)
-    return call.wiring.combine(found, call.outputs[0], call.name)
+    return call.wiring.combine(found, call.outputs[0])
 
 
 def conv_integer(call: Call) -> list[Label]:
@@ -306,7 +306,7 @@ def qlinear_conv(call: Call) -> list[Label]:
 def scaled_channels(call: Call, out: Sequence[Label], slots: Sequence[int]) -> list[Label]:
     shape = call.outputs[0]
     used = [slot for slot in slots if call.given(slot) and not is_uniform(call, slot)]
-    return [call.wiring.combine([*out, *[vector_on(call, slot, 1, len(shape)) for slot in used]], shape, call.name)]
+    return [call.wiring.combine([*out, *[vector_on(call, slot, 1, len(shape)) for slot in used]], shape)]
 
 
 def pin_all(call: Call, pieces: Sequence[Piece], fix: Fix) -> None:
@@ -317,7 +317,7 @@ def pin_all(call: Call, pieces: Sequence[Piece], fix: Fix) -> None:
 
 def held(call: Call, label: Label, axes: Collection[int], fix: Fix) -> list[Piece]:
     """The pieces of a label, those of `axes` fixed."""
-    pieces = call.wiring.pieces(label, call.name)
+    pieces = call.wiring.pieces(label)
     chosen = {axis % len(pieces) for axis in axes}
     pin_all(call, [pieces[axis] for axis in chosen], fix)
     return [fix if axis in chosen else piece for axis, piece in enumerate(pieces)]
@@ -352,8 +352,8 @@ def channel_norm(call: Call) -> list[Label]:
         mark(call, x, [axis for axis in range(len(x.shape)) if axis != 1])
     per_channel = [label for label in call.inputs[1:] if label is not None]
     vectors = [wiring.reshape(label, (*label.shape, *[1] * (len(x.shape) - 2)), call.name) for label in per_channel]
-    out = wiring.combine([x, *vectors], call.outputs[0], call.name)
-    of_channels = [wiring.label_of(shape, [wiring.piece(out, 1, call.name)] * len(shape)) for shape in call.outputs[1:]]
+    out = wiring.combine([x, *vectors], call.outputs[0])
+    of_channels = [wiring.label_of(shape, [wiring.piece(out, 1)] * len(shape)) for shape in call.outputs[1:]]
     return [out, *of_channels]
 
 
@@ -370,7 +370,7 @@ def group_norm(call: Call) -> list[Label]:
         vector = call.label(slot)
         places = (groups, vector.shape[0] // groups, *[1] * (len(shape) - 2))
         labels.append(wiring.reshape(vector, places, call.name))
-    joined = wiring.combine(labels, split, call.name)
+    joined = wiring.combine(labels, split)
     mark(call, joined, range(2, len(split)))
     return [wiring.reshape(joined, shape, call.name)]
 
@@ -396,9 +396,9 @@ def skip_layer_norm(call: Call) -> list[Label]:
 def normalised(call: Call, axes: Collection[int]) -> list[Label]:
     """All inputs are joined by elements; outputs of statistics have length 1 along `axes`."""
     wiring = call.wiring
-    out = wiring.combine([label for label in call.inputs if label is not None], call.outputs[0], call.name)
+    out = wiring.combine([label for label in call.inputs if label is not None], call.outputs[0])
     mark(call, out, axes)
-    pieces = wiring.pieces(out, call.name) if any(call.node.outputs[1:]) else []
+    pieces = wiring.pieces(out) if any(call.node.outputs[1:]) else []
     return [out, *[wiring.label_of(shape, pieces if shape else []) for shape in call.outputs[1:]]]
 
 
@@ -532,10 +532,10 @@ def concat(call: Call) -> list[Label]:
     wiring, shape = call.wiring, call.outputs[0]
     axis = call.node.attribute("axis", 1) % len(shape)
     labels = [label for label in call.inputs if label is not None and label.shape[axis] > 0]
-    ends = [wiring.piece(label, axis, call.name) for label in labels]
+    ends = [wiring.piece(label, axis) for label in labels]
     sizes = [label.shape[axis] for label in labels]
     across = [wiring.without(label, axis) for label in labels]
-    others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]), call.name)
+    others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]))
     return [wiring.with_piece(others, axis, end_to_end(call, ends, sizes), shape[axis])]
 
 
@@ -585,15 +585,15 @@ def gather(call: Call) -> list[Label]:
     if chosen is not None:
         flat = chosen.ravel().astype(np.int64) % data.shape[axis]
         return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
-    pieces = wiring.pieces(data, call.name)
+    pieces = wiring.pieces(data)
     pin_all(call, pieces[axis : axis + 1], Fix("pinned", f"entries that {call.name} looks up by index"))
-    looked_up = wiring.pieces(indices, call.name)
+    looked_up = wiring.pieces(indices)
     return [wiring.label_of(out, [*pieces[:axis], *looked_up, *pieces[axis + 1 :]])]
 
 
 def expand(call: Call) -> list[Label]:
     """Axes of length 1 are repeated, and hold the same everywhere."""
-    return [call.wiring.combine([call.label(0)], call.outputs[0], call.name)]
+    return [call.wiring.combine([call.label(0)], call.outputs[0])]
 
 
 def pad(call: Call) -> list[Label]:
@@ -608,7 +608,7 @@ def pad(call: Call) -> list[Label]:
     order = list(range(rank)) if axes is None else [axis % rank for axis in axes]
     border = Fix("frozen", f"{call.name} pads the axis")
     constant = call.node.attribute("mode", "constant") in ("constant", b"constant")
-    pieces = wiring.pieces(label, call.name)
+    pieces = wiring.pieces(label)
     for i, axis in enumerate(order):
         before, after = widths[i], widths[i + len(order)]
         if before == after == 0:

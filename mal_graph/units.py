@@ -1,7 +1,8 @@
 """Units: what moves as one, and which units may trade places.
 
 A unit is a connected component of the ties that the axis rules collect (see `labels`). Two units are interchangeable if
-they touch the same axes of the same tensors the same number of times, enter the same sums and lie in the same blocks.
+they touch the same axes of the same tensors the same number of times, enter the same sums and lie in the same blocks;
+where they have several positions on one axis, these answer to each other by what each is tied to.
 A block is itself a unit: it moves with all that belongs to it, so two blocks are interchangeable if what belongs to one
 answers, in order, to what belongs to the other, and every other block it belongs to is the same.
 
@@ -28,6 +29,7 @@ Key = tuple[object, ...]
 
 ITSELF = -1
 WITHIN = -2
+MIXER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -150,12 +152,48 @@ class Units:
 
     @cached_property
     def entries(self) -> list[list[tuple[int, int]]]:
-        """Per unit the (owner, position) pairs on it."""
+        """Per unit the (owner, position) pairs on it; several on one axis in the order of what each is for."""
         found: list[list[tuple[int, int]]] = [[] for _ in range(self.count)]
         for i, (_, _, start, size) in enumerate(self.owners):
             for position, unit in enumerate(self.component[start : start + size].tolist()):
                 found[unit].append((i, position))
+        for unit in self.spread(found):
+            found[unit].sort(key=lambda entry: (entry[0], self.purpose[self.owners[entry[0]][2] + entry[1]], entry[1]))
         return found
+
+    def spread(self, entries: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
+        """The units with several positions on one axis."""
+        return [unit for unit, found in enumerate(entries) if len({owner for owner, _ in found}) < len(found)]
+
+    @cached_property
+    def purpose(self) -> Ints:
+        """Per atom a number that is the same for atoms that stand on the same sides of the same ties."""
+        hashes = np.zeros(self.wiring.count, np.uint64)
+        for number, sides in enumerate(self.wiring.ties):
+            for side, atoms in enumerate(sides):
+                hashes[atoms] = hashes[atoms] * MIXER + np.uint64(2 * number + side + 1)
+        _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[found]
+
+    @cached_property
+    def ties_within(self) -> Mapping[int, bytes]:
+        """Of units with several positions on one axis, which of their atoms are tied to which, in order of purpose."""
+        spread = np.zeros(self.count, bool)
+        spread[self.spread(self.entries)] = True
+        chosen = [
+            (t, a[keep], b[keep])
+            for t, (a, b) in enumerate(self.wiring.ties)
+            if (keep := spread[self.component[a]]).any()
+        ]
+        if not chosen:
+            return {}
+        order = np.lexsort((np.arange(self.wiring.count), self.purpose, self.component))
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order)) - np.searchsorted(self.component[order], self.component[order])
+        tables = [np.stack([self.component[a], np.full(len(a), t), rank[a], rank[b]], 1) for t, a, b in chosen]
+        rows = np.unique(np.concatenate(tables), axis=0)
+        starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
+        return {int(part[0, 0]): part[:, 1:].tobytes() for part in np.split(rows, starts[1:])}
 
     @cached_property
     def read(self) -> list[list[tuple[int, int]]]:
@@ -226,7 +264,12 @@ class Units:
     @cached_property
     def own_keys(self) -> Mapping[int, Key]:
         return {
-            unit: (tuple(i for i, _ in touched), self.fixes.get(unit), tuple(self.read[unit]))
+            unit: (
+                tuple(i for i, _ in touched),
+                self.fixes.get(unit),
+                tuple(self.read[unit]),
+                self.ties_within.get(unit, b""),
+            )
             for unit, touched in enumerate(self.entries)
         }
 

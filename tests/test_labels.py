@@ -138,14 +138,14 @@ def test_a_reading_counts_how_often_a_unit_is_read(wiring):
 
 def test_broadcasting_ties_equal_axes_only(wiring):
     a, b = labelled(wiring, (2, 3), 1), labelled(wiring, (3,), 0)
-    together = wiring.combine([a, b], (2, 3), "Add")
+    together = wiring.combine([a, b], (2, 3))
     assert np.array_equal(together.parts[0], a.parts[0])
     assert [(x.tolist(), y.tolist()) for x, y in wiring.ties] == [([0, 1, 2], [3, 4, 5])]
 
 
 def test_a_fixed_axis_fixes_what_is_combined_with_it(wiring):
     a = labelled(wiring, (2, 3), 1)
-    together = wiring.combine([a, Label((2, 3), (), {1: FROZEN})], (2, 3), "Add")
+    together = wiring.combine([a, Label((2, 3), (), {1: FROZEN})], (2, 3))
     assert together.parts == ()
     assert together.fixed == {1: FROZEN}
     assert [atoms.tolist() for atoms, _ in wiring.fixes] == [[0, 1, 2]]
@@ -153,7 +153,7 @@ def test_a_fixed_axis_fixes_what_is_combined_with_it(wiring):
 
 def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
     whole = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
-    together = wiring.combine([whole, labelled(wiring, (3,), 0)], (2, 3), "Mul")
+    together = wiring.combine([whole, labelled(wiring, (3,), 0)], (2, 3))
     assert [part.tolist() for part in together.parts] == [[[0, 1, 2], [3, 4, 5]]]
     assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [(list(range(6)), [6, 7, 8] * 2)]
 
@@ -161,7 +161,7 @@ def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
 def test_two_split_axes_that_share_one_factor_keep_one_of_them_whole(wiring):
     left = wiring.reshape(labelled(wiring, (6,), 0), (2, 3, 1), "Reshape")
     right = wiring.reshape(labelled(wiring, (12,), 0), (1, 3, 4), "Reshape")
-    together = wiring.combine([left, right], (2, 3, 4), "Mul")
+    together = wiring.combine([left, right], (2, 3, 4))
     assert sorted(spans(part) for part in together.parts) == [(0,), (1, 2)]
 
 
