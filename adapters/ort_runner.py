@@ -55,6 +55,8 @@ class OrtSession:
             for out in self._session.get_outputs()
         }
         self._inputs = {value.name for value in self._session.get_inputs()}
+        # A BatchNormalization in training writes its running statistics into the arrays it is fed.
+        self._writes = any(a.name == "training_mode" and a.i for node in model.graph.node for a in node.attribute)
 
     def run(
         self,
@@ -64,6 +66,8 @@ class OrtSession:
         deadline: float | None = None,
     ) -> dict[str, Array]:
         feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
+        if self._writes:
+            feeds = {name: array.copy() for name, array in feeds.items()}
         names = list(self.types) if read is None else list(read)
         options, left = ort.RunOptions(), None if deadline is None else deadline - monotonic()
         watch = None if left is None else Timer(max(left, 0.0), setattr, (options, "terminate", True))

@@ -18,7 +18,7 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.layers import Layer, Parameter
 from mal_graph.match import Match
-from mal_graph.ops import norm_epsilon
+from mal_graph.ops import norm_epsilon, row_of
 
 TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it
 
@@ -191,13 +191,16 @@ def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Paramet
 
 def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
     """The BatchNorm directly behind the layer's contraction, if nothing else reads what is between."""
-    if layer.weight is None:
+    row = None if layer.weight is None else row_of(graph.nodes[layer.weight.node])
+    if layer.weight is None or row is None or not row.is_linear:
         return None
     tensor = graph.nodes[layer.weight.node].outputs[0]
     while tensor not in graph.output_names and len(graph.consumers.get(tensor, ())) == 1:
         index = graph.consumers[tensor][0][0]
         own = {p.role: p for p in layer.applied if p.node == index}
         if {"scale", "shift", "mean", "variance"} <= set(own):
+            if graph.nodes[index].attribute("training_mode", 0):
+                return None  # its statistics are those of the batch
             epsilon = norm_epsilon(graph.nodes[index])
             return Norm(own["scale"], own["shift"], own["mean"], own["variance"], epsilon)
         if set(own) != {"bias"}:

@@ -292,8 +292,10 @@ def as_bias(
     weight = next((p for p in own if p.role == "weight"), None)
     if weight is None or parameter.role != "shift" or any(p.role == "bias" for p in own):
         return parameter
-    node = graph.nodes[parameter.node]
+    node, starting = graph.nodes[parameter.node], row_of(graph.nodes[start], table)
     row = row_of(node, table)
+    if starting is None or not starting.is_linear:
+        return parameter
     is_sum = row is not None and row.commutes and row.zero == "silent" and graph.nodes[start].outputs[0] in node.inputs
     return replace(parameter, role="bias") if is_sum and parameter.shape == weight.shape[:1] else parameter
 

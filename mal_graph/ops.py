@@ -76,6 +76,11 @@ class Row:
     commutes: bool = False
     channel: int = 1
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether what it gives is linear in its weight, with no activation built in."""
+        return self.part == "contraction" and self.zero == "silent"
+
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
 

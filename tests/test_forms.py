@@ -273,3 +273,31 @@ def test_a_batchnorm_that_shares_a_vector_with_another_is_still_folded(side):
     result = assemble(base, donor, lam=1.0, proof=False)
     inputs = inputs_of(donor)
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5
+
+
+def fused_net(seed, op, bn):
+    """A contraction with an activation built in, with a BatchNorm or an Add behind it."""
+    net = Net(seed)
+    x = net.op(op, net.input("x", ("N", 3, 6, 6)), net.weight(5, 3, 3, 3), domain="com.microsoft", activation="Relu")
+    x = net.norm(x, 5) if bn else net.op("Add", x, net.weight(5, 1, 1))
+    return net.graph(net.conv(net.op("Relu", x), 5, 4))
+
+
+@pytest.mark.parametrize("bn", [False, True])
+def test_nothing_is_folded_through_an_activation_that_is_built_in(bn):
+    fused, donor = fused_net(0, "FusedConv", bn), fused_net(1, "FusedConv", bn)
+    first = layers(fused)[0]
+    assert foldable_norm(fused, first) is None
+    assert "bias" not in {parameter.role for parameter in first.applied}
+    merged_model = assemble(fused, donor, lam=1.0, proof=False).graph
+    inputs = inputs_of(donor)
+    assert deviation(run(merged_model, inputs, "onnxruntime"), run(donor, inputs, "onnxruntime")) <= 1e-5
+
+
+def test_a_batchnorm_in_training_is_not_folded():
+    net = Net(0)
+    x = net.conv(net.input("x", ("N", 3, 6, 6)), 3, 5)
+    draws = [net.weight(5) for _ in range(3)]
+    x = net.op("BatchNormalization", x, *draws, net.constant(np.ones(5, np.float32)), outputs=3, training_mode=1)[0]
+    graph = net.graph(net.conv(x, 5, 4))
+    assert foldable_norm(graph, layers(graph)[0]) is None

@@ -1023,9 +1023,7 @@ def test_permuting_one_side_of_an_operator_only_moves_the_outputs(example):
 
 def test_the_proof_rejects_none_of_the_groups_around_an_operator(example):
     """Also with parameters drawn as the row says. What has no second member, or no runtime, stays unproven."""
-    judged, graph, groups = example
-    if judged.name == "BatchNormalization: in training":
-        pytest.skip("onnxruntime writes the running statistics into the arrays it is fed")
+    _, graph, groups = example
     proven = prove(graph, groups)
     assert [proven.groups[i].reason for i in groups.usable() if proven.groups[i].state == REJECTED] == []
 
