@@ -453,6 +453,8 @@ def save_error(cause: BaseException, path: Path) -> BaseException:
 
 def to_attribute(value: Any) -> Any:
     """An attribute of a view's node in the form `onnx.helper.make_attribute` takes."""
+    if isinstance(value, int | float | str | bytes):  # most are: asking for a protocol first costs far more
+        return value
     if isinstance(value, ir.Graph | ir.TensorProtocol):
         return ir.to_proto(value)
     if isinstance(value, ir.TypeAndShape):

@@ -67,6 +67,13 @@ def spans(part: Atoms) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(part.shape) if size > 1)
 
 
+class Fixed(NamedTuple):
+    """Atoms that may not be permuted, and why."""
+
+    atoms: Atoms
+    fix: Fix
+
+
 class Statistic(NamedTuple):
     """Atoms over which an operator takes a sum, norm, maximum or mean, for each of the `blocks` by itself."""
 
@@ -81,7 +88,7 @@ class Wiring:
     def __init__(self) -> None:
         self.count = 0
         self.ties: list[tuple[Atoms, Atoms]] = []
-        self.fixes: list[tuple[Atoms, Fix]] = []
+        self.fixes: list[Fixed] = []
         self.blocks: list[tuple[Atoms, Atoms]] = []  # atoms, and for each the atom of the block it belongs to
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
         self.statistics: list[Statistic] = []
@@ -97,7 +104,7 @@ class Wiring:
         return Label(shape, tuple(parts))
 
     def fix(self, atoms: Atoms, fix: Fix) -> None:
-        self.fixes.append((np.unique(atoms), fix))
+        self.fixes.append(Fixed(atoms.ravel(), fix))
 
     def fix_all(self, label: Label, fix: Fix) -> None:
         for part in label.parts:

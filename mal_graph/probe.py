@@ -22,7 +22,8 @@ SIZES = (64, 11, 32, 16, 224, 128, 256, 512, 8, 4, 2, 1)  # tried in turn for th
 SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a proof does not depend on it
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
 FED_FROM = 1024  # weights of so many elements are fed to the probe
-CHUNK = 256  # tensors read per run
+CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
+CHUNK_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,12 @@ def measure(
     """Shapes of all tensors named, and values of the small integer ones."""
     shapes: dict[str, tuple[int, ...]] = {}
     values: dict[str, Array] = {}
-    for start in range(0, len(names), CHUNK):
-        read = session.run(inputs, read=names[start : start + CHUNK], deadline=deadline)
+    start, count = 0, CHUNK
+    while start < len(names):
+        read = session.run(inputs, read=names[start : start + count], deadline=deadline)
+        start += count
+        if sum(array.nbytes for array in read.values()) < CHUNK_BYTES:
+            count *= 2
         for name, array in read.items():
             shapes[name] = array.shape
             if array.dtype.kind in "iub" and array.size <= KEPT_VALUES:

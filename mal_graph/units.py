@@ -13,6 +13,7 @@ automorphisms, which finds mirror images and rotations of irregular wirings too,
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ Owner = tuple[str, int, int, int]  # tensor, axis, first atom, length
 Link = tuple[Ints, Ints]  # units, and for each a block it belongs to: the links of one axis of one tensor
 Parents = tuple[tuple[int, tuple[int, ...]], ...]  # per link the blocks of one unit, in the order of its places
 Key = tuple[object, ...]
+Moved = tuple[int, list[int]]  # a unit, and what else moves with it
 
 ITSELF = -1
 WITHIN = -2
@@ -56,7 +58,7 @@ class Class:
 
 def classes(wiring: Wiring, owners: Sequence[Owner]) -> Iterator[Class]:
     """The classes of the units of a wiring that lie on the axes of `owners`."""
-    return Units(wiring, owners).classes()
+    return (found for found in Units(wiring, owners).classes() if found.columns.size)
 
 
 def components(count: int, ties: Iterable[tuple[Ints, Ints]]) -> Ints:
@@ -106,14 +108,14 @@ def forced_ties(links: Sequence[Link]) -> Iterator[tuple[int, int]]:
     known: dict[tuple[int, ...], int] = {}
     for link in links:
         blocks_of = dict(zip(*(a.tolist() for a in np.unique(link[0], return_counts=True)), strict=True))
-        here: dict[tuple[int, ...], int] = {}
-        for block, inside in members_by_block(link).items():
+        here = members_by_block(link)
+        for block, inside in here.items():
             if len(inside) == 1 and blocks_of[inside[0]] == 1:
                 yield block, inside[0]
             elif known.get(inside, block) != block:
                 yield block, known[inside]
-            here.setdefault(inside, block)
-        known = {**here, **known}
+        for block, inside in here.items():
+            known.setdefault(inside, block)
 
 
 def nested_links(links: Sequence[Link]) -> Iterator[Link]:
@@ -134,6 +136,30 @@ def nested_links(links: Sequence[Link]) -> Iterator[Link]:
         yield distinct_links(a, b)
 
 
+class Places(NamedTuple):
+    """Positions on axes, ordered by unit.
+
+    Attributes:
+        owner, position, unit: the axis, the index on it, and the unit there.
+        ends: where the places of each unit begin, and at the end where the last one's end.
+    """
+
+    owner: Ints
+    position: Ints
+    unit: Ints
+    ends: Ints
+
+
+def mixed(*columns: Ints | int) -> NDArray[np.uint64]:
+    """A hash of each row; sums of such hashes differ for different multisets but by a chance of one in 2^64."""
+    found = np.zeros(1, np.uint64)
+    for column in columns:
+        found = (found ^ np.asarray(column).astype(np.uint64)) * MIXER
+        found = (found ^ (found >> np.uint64(29))) * MIXER
+        found = found ^ (found >> np.uint64(32))
+    return found
+
+
 @dataclass
 class Units:
     """The units of one wiring, with all that tells them apart."""
@@ -151,19 +177,16 @@ class Units:
         return int(self.component.max(initial=-1)) + 1
 
     @cached_property
-    def entries(self) -> list[list[tuple[int, int]]]:
-        """Per unit the (owner, position) pairs on it; several on one axis in the order of what each is for."""
-        found: list[list[tuple[int, int]]] = [[] for _ in range(self.count)]
-        for i, (_, _, start, size) in enumerate(self.owners):
-            for position, unit in enumerate(self.component[start : start + size].tolist()):
-                found[unit].append((i, position))
-        for unit in self.spread(found):
-            found[unit].sort(key=lambda entry: (entry[0], self.purpose[self.owners[entry[0]][2] + entry[1]], entry[1]))
-        return found
-
-    def spread(self, entries: Sequence[Sequence[tuple[int, int]]]) -> list[int]:
-        """The units with several positions on one axis."""
-        return [unit for unit, found in enumerate(entries) if len({owner for owner, _ in found}) < len(found)]
+    def places(self) -> Places:
+        """Every position on an axis in use; several of one unit on one axis in the order of what each is for."""
+        sizes = [size for _, _, _, size in self.owners]
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        position = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, np.int64)
+        atom = np.repeat([start for _, _, start, _ in self.owners], sizes).astype(np.int64) + position
+        unit = self.component[atom]
+        order = np.lexsort((position, self.purpose[atom], owner, unit))
+        ends = np.searchsorted(unit[order], np.arange(self.count + 1))
+        return Places(owner[order], position[order], unit[order], ends)
 
     @cached_property
     def purpose(self) -> Ints:
@@ -173,35 +196,41 @@ class Units:
             for side, atoms in enumerate(sides):
                 hashes[atoms] = hashes[atoms] * MIXER + np.uint64(2 * number + side + 1)
         _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
-        return np.argsort(np.argsort(first))[found]
+        rank: Ints = np.argsort(np.argsort(first))
+        return rank[found].astype(np.int64)
 
     @cached_property
-    def ties_within(self) -> Mapping[int, bytes]:
-        """Of units with several positions on one axis, which of their atoms are tied to which, in order of purpose."""
+    def kind(self) -> Ints:
+        """A number that is equal for units alike by themselves: the axes they touch, the operators that read them and
+        how often, why they are fixed, and, of several positions on one axis, which are tied to which."""
+        hashes = np.zeros(self.count, np.uint64)
+        np.add.at(hashes, self.places.unit, mixed(1, self.places.owner))
+        if self.wiring.readings:
+            lengths = [len(atoms) for atoms in self.wiring.readings]
+            readers = np.repeat(np.arange(len(lengths)), lengths)
+            np.add.at(hashes, self.component[np.concatenate(self.wiring.readings)], mixed(2, readers))
+        for unit, number, first, second in self.ties_within:
+            np.add.at(hashes, unit, mixed(3, number, first, second))
+        _, found = np.unique(hashes + mixed(4, self.fix_number), return_inverse=True)
+        return found.astype(np.int64)
+
+    @cached_property
+    def ties_within(self) -> list[tuple[Ints, Ints, Ints, Ints]]:
+        """The ties of units with several positions on one axis: units, tie, and the ranks of its two atoms in the order
+        of their purpose."""
+        places = self.places
+        twice = (places.unit[1:] == places.unit[:-1]) & (places.owner[1:] == places.owner[:-1])
         spread = np.zeros(self.count, bool)
-        spread[self.spread(self.entries)] = True
-        chosen = [
-            (t, a[keep], b[keep])
-            for t, (a, b) in enumerate(self.wiring.ties)
-            if (keep := spread[self.component[a]]).any()
-        ]
-        if not chosen:
-            return {}
+        spread[places.unit[1:][twice]] = True
+        if not spread.any():
+            return []
         order = np.lexsort((np.arange(self.wiring.count), self.purpose, self.component))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order)) - np.searchsorted(self.component[order], self.component[order])
-        tables = [np.stack([self.component[a], np.full(len(a), t), rank[a], rank[b]], 1) for t, a, b in chosen]
-        rows = np.unique(np.concatenate(tables), axis=0)
-        starts = np.flatnonzero(np.diff(rows[:, 0], prepend=-1))
-        return {int(part[0, 0]): part[:, 1:].tobytes() for part in np.split(rows, starts[1:])}
-
-    @cached_property
-    def read(self) -> list[list[tuple[int, int]]]:
-        """Per unit the operators that read it, each with how often."""
-        found: list[list[tuple[int, int]]] = [[] for _ in range(self.count)]
-        for reading, atoms in enumerate(self.wiring.readings):
-            for unit, times in zip(*np.unique(self.component[atoms], return_counts=True), strict=True):
-                found[unit].append((reading, int(times)))
+        found = []
+        for number, (a, b) in enumerate(self.wiring.ties):
+            a, b = a[spread[self.component[a]]], b[spread[self.component[b]]]
+            found.append((self.component[a], np.full(len(a), number), rank[a], rank[b]))
         return found
 
     @cached_property
@@ -224,22 +253,26 @@ class Units:
         return {block: tuple(sorted(inside)) for block, inside in found.items()}
 
     @cached_property
-    def fixes(self) -> Mapping[int, Fix]:
-        """Why each fixed unit is fixed: frozen outweighs pinned, the first reason is kept. What holds a unit that
-        stays must stay itself."""
-        found: dict[int, Fix] = {}
-        waiting = [
-            (unit, fix) for atoms, fix in self.wiring.fixes for unit in np.unique(self.component[atoms]).tolist()
-        ]
-        while waiting:
-            raised = []
-            for unit, fix in waiting:
-                known = found.get(unit)
-                if known is None or (known.state == "pinned" and fix.state == "frozen"):
-                    found[unit] = fix
-                    raised += [(block, fix) for _, blocks in self.parents.get(unit, ()) for block in blocks]
-            waiting = raised
-        return found
+    def fix_number(self) -> Ints:
+        """Per unit the number of the fix that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
+        What holds a unit that stays must stay itself."""
+        strength, chosen = np.zeros(self.count, np.int64), np.full(self.count, -1)
+        first: dict[Fix, int] = {}
+        for number, (atoms, fix) in enumerate(self.wiring.fixes):
+            units, own = self.component[atoms], 2 if fix.state == "frozen" else 1
+            units = units[strength[units] < own]
+            strength[units], chosen[units] = own, first.setdefault(fix, number)
+        while True:
+            before = strength.copy()
+            for units, blocks in self.links:
+                weaker = strength[blocks] < strength[units]
+                strength[blocks[weaker]], chosen[blocks[weaker]] = strength[units[weaker]], chosen[units[weaker]]
+            if (before == strength).all():
+                return chosen
+
+    def fix_of(self, unit: int) -> Fix | None:
+        number = self.fix_number[unit]
+        return None if number < 0 else self.wiring.fixes[number].fix
 
     @cached_property
     def statistics(self) -> Mapping[int, list[tuple[str, frozenset[int]]]]:
@@ -261,24 +294,6 @@ class Units:
                     return reason
         return ""
 
-    @cached_property
-    def own_keys(self) -> Mapping[int, Key]:
-        return {
-            unit: (
-                tuple(i for i, _ in touched),
-                self.fixes.get(unit),
-                tuple(self.read[unit]),
-                self.ties_within.get(unit, b""),
-            )
-            for unit, touched in enumerate(self.entries)
-        }
-
-    @cached_property
-    def key_number(self) -> Mapping[int, int]:
-        """The own keys of units, numbered in the order of first units."""
-        numbers: dict[Key, int] = {}
-        return {unit: numbers.setdefault(key, len(numbers)) for unit, key in self.own_keys.items()}
-
     def below(self, unit: int) -> tuple[list[int], tuple[object, ...]]:
         """All that moves with a block, in an order that is the same for interchangeable blocks, and how the block
         sees it: the kind of each part and what else that belongs to."""
@@ -297,12 +312,12 @@ class Units:
 
             return tuple((link, tuple(map(relative, blocks))) for link, blocks in self.parents.get(part, ()))
 
-        order = sorted(inside, key=lambda part: (self.key_number[part], seen(part), part))
+        order = sorted(inside, key=lambda part: (self.kind[part], seen(part), part))
         place = {part: WITHIN - number for number, part in enumerate(order)}
         place[unit] = ITSELF
         profile = tuple(
             (
-                self.key_number[part],
+                self.kind[part],
                 tuple(
                     (link, tuple(place.get(block, block) for block in blocks)) for link, blocks in self.parents[part]
                 ),
@@ -312,38 +327,48 @@ class Units:
         return order, profile
 
     def classes(self) -> Iterator[Class]:
-        """Classes in the order of their first units."""
-        found: dict[Key, list[tuple[int, list[int]]]] = {}
-        for unit in range(self.count):
-            fix = self.fixes.get(unit)
-            if unit in self.children and fix is None:
-                order, profile = self.below(unit)
-                key: Key = (self.own_keys[unit], self.parents.get(unit, ()), profile)
-            elif self.entries[unit]:
-                order, key = [], (self.own_keys[unit], self.parents.get(unit, ()) if fix is None else ())
-            else:
-                continue
-            found.setdefault(key, []).append((unit, order))
-        moving = {u for members in found.values() if len(members) > 1 for u, _ in members if u not in self.fixes}
-        ready: dict[Key, Class] = {}
-        for key, members in found.items():
-            units = tuple(unit for unit, _ in members)
-            if len(units) == 1 and units[0] not in self.fixes:
-                if self.entries[units[0]] and not moving & self.around(units[0]):
-                    rigid: Key = ("rigid", self.own_keys[units[0]])
-                    before = ready[rigid].units if rigid in ready else ()
-                    ready[rigid] = self.class_of([(unit, []) for unit in (*before, *units)], is_rigid=True)
-            else:
-                ready[key] = self.class_of(members)
-        yield from (found for found in ready.values() if found.columns.size)
+        """Units without blocks are alike by kind; blocks and what belongs to them are compared one by one."""
+        fixed, has_places = self.fix_number >= 0, np.diff(self.places.ends) > 0
+        structured = np.zeros(self.count, bool)
+        structured[[*self.parents, *self.children]] = True
+        structured &= ~fixed
+        plain = np.flatnonzero(has_places & ~structured)
+        plain = plain[np.argsort(self.kind[plain], kind="stable")]
+        found: list[list[Moved]] = [
+            [(unit, []) for unit in units.tolist()]
+            for units in np.split(plain, np.flatnonzero(np.diff(self.kind[plain])) + 1)
+            if len(units)
+        ]
+        alike: dict[Key, list[Moved]] = {}
+        for unit in np.flatnonzero(structured).tolist():
+            order, profile = self.below(unit) if unit in self.children else ([], ())
+            if has_places[unit] or order:
+                alike.setdefault((self.kind[unit], self.parents.get(unit, ()), profile), []).append((unit, order))
+        found += alike.values()
+        alone = [members[0][0] for members in found if len(members) == 1 and not fixed[members[0][0]]]
+        moving = {unit for members in found if len(members) > 1 for unit, _ in members if not fixed[unit]}
+        for members in found:
+            if len(members) > 1 or fixed[members[0][0]]:
+                yield self.class_of(members)
+        left = [unit for unit in alone if has_places[unit] and not moving & self.around(unit)]
+        rigid: dict[int, list[Moved]] = {}
+        for unit in left:
+            rigid.setdefault(int(self.kind[unit]), []).append((unit, []))
+        for members in rigid.values():
+            yield self.class_of(members, is_rigid=True)
 
-    def class_of(self, members: Sequence[tuple[int, list[int]]], is_rigid: bool = False) -> Class:
+    def class_of(self, members: Sequence[Moved], is_rigid: bool = False) -> Class:
         """A class from its units, each with what moves with it."""
-        units = tuple(unit for unit, _ in members)
-        rows = [[entry for part in (unit, *order) for entry in self.entries[part]] for unit, order in members]
-        blocks = tuple(dict.fromkeys(b for _, row in self.parents.get(units[0], ()) for b in row))
-        statistic = self.statistic_of(*members[0])
-        return Class(units, np.array(rows), self.fixes.get(units[0]), is_rigid, blocks, statistic)
+        first, order = members[0]
+        units = np.array([[unit, *order] for unit, order in members])  # (units, parts)
+        ends = self.places.ends
+        index = np.concatenate(
+            [ends[part][:, None] + np.arange(ends[part[0] + 1] - ends[part[0]]) for part in units.T], axis=1
+        )
+        columns = np.stack([self.places.owner[index], self.places.position[index]], axis=2)
+        blocks = tuple(dict.fromkeys(b for _, row in self.parents.get(first, ()) for b in row))
+        statistic = self.statistic_of(first, order)
+        return Class(tuple(units[:, 0].tolist()), columns, self.fix_of(first), is_rigid, blocks, statistic)
 
     def around(self, unit: int) -> set[int]:
         """Every block that a unit lies in."""

@@ -1,0 +1,103 @@
+"""How long finding axis groups takes, against loading the same file: `python tools/bench_groups.py`.
+
+Nets of residual blocks (convolution, BatchNorm, ReLU, concatenation, grouped convolution) of growing length, written to
+a file each. Both times are taken in this process, one after the other, the best of several runs; what is reported is
+their ratio and the exponent with which the time grows.
+"""
+
+import argparse
+import sys
+import tempfile
+from math import log
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx import TensorProto, helper, numpy_helper
+
+import mal_graph
+from mal_graph.groups import axis_groups
+from mal_graph.probe import probe
+
+UNITS = 16
+
+
+def network(nodes: int) -> onnx.ModelProto:
+    """About `nodes` operators in a chain of blocks of ten, with random weights."""
+    rng = np.random.default_rng(0)
+    made: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+
+    def weight(*shape: int) -> str:
+        values = rng.standard_normal(shape).astype(np.float32) / np.float32(np.sqrt(np.prod(shape[1:]) or 1))
+        weights.append(numpy_helper.from_array(values, f"w{len(weights)}"))
+        return weights[-1].name
+
+    def step(op: str, *inputs: str, **attributes: object) -> str:
+        made.append(helper.make_node(op, inputs, [f"t{len(made)}"], name=f"n{len(made)}", **attributes))
+        return made[-1].output[0]
+
+    def norm(x: str) -> str:
+        scale, shift, mean = (weight(UNITS) for _ in range(3))
+        weights.append(numpy_helper.from_array(np.ones(UNITS, np.float32), f"v{len(weights)}"))
+        return step("BatchNormalization", x, scale, shift, mean, weights[-1].name)
+
+    x = step("Conv", "x", weight(UNITS, 3, 1, 1))
+    while len(made) < nodes - 2:
+        y = step("Relu", norm(step("Conv", x, weight(UNITS, UNITS, 1, 1))))
+        z = step("Relu", norm(step("Conv", y, weight(UNITS, 4, 3, 3), group=4, pads=[1] * 4)))
+        both = step("Concat", y, z, axis=1)
+        x = step("Add", x, step("Conv", both, weight(UNITS, 2 * UNITS, 1, 1)))
+        x = step("Relu", x)
+    step("Conv", x, weight(10, UNITS, 1, 1))
+    graph = helper.make_graph(
+        made,
+        "chain",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ("N", 3, 4, 4))],
+        [helper.make_tensor_value_info(made[-1].output[0], TensorProto.FLOAT, None)],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def best(repeats: int, run) -> float:  # type: ignore[no-untyped-def]
+    times = []
+    for _ in range(repeats):
+        start = perf_counter()
+        run()
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=[5_000, 50_000], help="numbers of nodes")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    print("| nodes | groups | onnx_ir.load | probe run | axis groups | groups / load | all / load |")
+    print("|---|---|---|---|---|---|---|")
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options.sizes:
+            path = Path(folder) / f"{size}.onnx"
+            onnx.save(network(size), path)
+            loading = best(options.repeats, lambda path=path: onnx_ir.load(path))
+            graph = mal_graph.load(str(path))
+            start = perf_counter()
+            probed = probe(graph)
+            probing = perf_counter() - start
+            grouping = best(options.repeats, lambda graph=graph, probed=probed: axis_groups(graph, probed))
+            found = axis_groups(graph, probed)
+            seconds[size] = grouping
+            times = " | ".join(f"{time:.2f} s" for time in (loading, probing, grouping))
+            ratios = f"{grouping / loading:.2f} | {(grouping + probing) / loading:.2f}"
+            print(f"| {len(graph.nodes):,} | {len(found.usable()):,} | {times} | {ratios} |", flush=True)
+    if len(seconds) > 1:
+        (a, first), *_, (b, last) = seconds.items()
+        print(f"\naxis groups grow with the {log(last / first) / log(b / a):.2f}th power of the nodes")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
