@@ -139,6 +139,14 @@ def test_the_evaluator_agrees_with_the_runtime(study, net):
     assert study.largest_move(run(net, inputs, "onnxruntime"), found) < 1e-5
 
 
+@pytest.mark.parametrize("axis", [None, 0, 2, -1])
+def test_an_old_softmax_runs_over_all_axes_from_one_on(study, axis):
+    net = Net(0, opset=11)
+    old = net.graph(net.op("Softmax", net.input("x", (2, 4, 3, 1)), axis=axis))
+    inputs = inputs_of(old)
+    assert study.largest_move(run(old, inputs, "onnxruntime"), study.Exact(old).run(inputs, {})) < 1e-5
+
+
 def test_reasons_are_counted_without_names_and_figures(study):
     first = study.short_reason("rejected by the proof: permuting it moves the outputs by 3.1e-04 of their size")
     assert first == study.short_reason("rejected by the proof: permuting it moves the outputs by 9.9e-01 of their size")
