@@ -3,11 +3,15 @@
 Random weights alone hide wrong groups: untrained BatchNorm statistics, signals that vanish, and channels whose constant
 part drowns the rest. So one run of the model with gauges inserted measures what arrives where, and the weights are set
 from it: every weighted contraction gives unit output, most of each channel's mean goes into the bias where there is
-one, and BatchNorm statistics are those of their inputs, jittered. In the spirit of LSUV (Mishkin and Matas 2015,
-arXiv:1511.06422).
+one, and BatchNorm statistics are those of their inputs, jittered. A contraction whose weight is itself computed (weight
+standardisation) is followed by a factor instead. In the spirit of LSUV (Mishkin and Matas 2015, arXiv:1511.06422).
+
+What matters is how a rounding error grows on its way to the outputs. BatchNorm with its true statistics doubles one
+every few layers (Yang et al. 2019, arXiv:1902.08129), and a channel that hardly varies, divided by its own size, is
+nothing but rounding. So a mean is only partly taken off, and the power of all channels counts in the variance of each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,11 +23,12 @@ from mal_graph.groups import AxisGroups
 from mal_graph.interfaces import Runner
 from mal_graph.layers import Parameter
 from mal_graph.ops import row_of
+from mal_graph.probe import data_dependent
 
-CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bias
-SHARE = "gauge/share"  # times its power is added to a channel's variance: one that hardly varies would amplify noise
+CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bias or the running mean
+SHARE = "gauge/share"  # times its power is added to a channel's variance
 FLOOR = "gauge/floor"  # keeps a gauge from dividing by zero
-CONSTANTS = {CENTRED: 0.4, SHARE: 2.0, FLOOR: 1e-3}
+CONSTANTS = {SHARE: 2.0, FLOOR: 1e-3}
 
 
 @dataclass(frozen=True)
@@ -43,31 +48,35 @@ class Statistic:
     parameter: Parameter
 
 
-def calibrated_weights(
+def calibrated(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner,
     inputs: Mapping[str, Array],
     seed: int,
+    centred: float,
     deadline: float | None = None,
-) -> dict[str, Array]:
-    """Values for every parameter with an axis, random and calibrated on `inputs`. Raises RunError."""
-    weights = random_weights(groups.parameters, graph, seed)
-    gauged, scalings, statistics = with_gauges(graph, groups)
-    read = [name for scaling in scalings for name in (scaling.root, scaling.offset) if name]
-    read += [statistic.tensor for statistic in statistics]
+) -> tuple[LayerGraph, dict[str, Array]]:
+    """A graph of the same function but for some factors, and values for every parameter with an axis, random and
+    calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
+    bench = Bench(graph, groups, centred)
+    weights = {**random_weights(groups.parameters, graph, seed), **bench.factors}
+    graph = bench.graph(bench.plain, bench.factors)
+    read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
+    read += [statistic.tensor for statistic in bench.statistics]
     if not read:
-        return weights
+        return graph, weights
+    gauged = bench.graph(bench.nodes, {**bench.factors, **bench.constants})
     found = runner.open(gauged, read=read, variable=list(weights)).run(inputs, weights, deadline=deadline)
     found = {name: array for name, array in found.items() if np.isfinite(array).all()}
     new = dict(weights)
-    for scaling in scalings:
+    for scaling in bench.scalings:
         rescale(new, weights, scaling, found)
-    for statistic in statistics:
+    for statistic in bench.statistics:
         parameter = statistic.parameter
         if statistic.tensor in found:
             new[parameter.tensor] = parameter.stored(found[statistic.tensor], weights[parameter.tensor].shape)
-    return new
+    return graph, new
 
 
 def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling, found: Mapping[str, Array]) -> None:
@@ -82,7 +91,7 @@ def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling,
         values = new[name]
         if scaling.offset is not None and scaling.offset in found and parameter.role == "bias":
             values = values - parameter.stored(found[scaling.offset].ravel(), values.shape)
-        new[name] = (values / root.ravel()[0]).astype(np.float32)
+        new[name] = np.asarray(values / root.ravel()[0], np.float32)
 
 
 def graph_in_float32(graph: LayerGraph) -> LayerGraph:
@@ -127,34 +136,53 @@ def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Ge
     return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
 
 
-def with_gauges(graph: LayerGraph, groups: AxisGroups) -> tuple[LayerGraph, list[Scaling], list[Statistic]]:
-    """The graph with gauge nodes inserted, and what is to be read off them."""
-    by_node: dict[int, list[Parameter]] = {}
-    for parameter in groups.parameters:
-        by_node.setdefault(parameter.node, []).append(parameter)
-    bench = Bench(graph, groups)
-    for index, node in enumerate(graph.nodes):
-        own = {parameter.role: parameter for parameter in by_node.get(index, [])}
-        if "weight" in own:
-            bench.gauge_contraction(node, own)
-        elif "mean" in own and "variance" in own:
-            bench.gauge_norm(node, own["mean"], own["variance"])
-        else:
-            bench.nodes.append(node)
-    weights = {**graph.weights, **{name: weight_of(name, values) for name, values in bench.constants.items()}}
-    return replace(graph, nodes=tuple(bench.nodes), weights=weights), bench.scalings, bench.statistics
-
-
 class Bench:
-    """Collects the nodes of a gauged graph. A gauge's tensors are named after the tensor it measures."""
+    """A graph with gauges. A gauge's tensors are named after the tensor it measures.
 
-    def __init__(self, graph: LayerGraph, groups: AxisGroups) -> None:
+    Attributes:
+        nodes: the operators with gauges between them.
+        plain: the operators without, but with a factor behind every contraction whose weight is computed.
+        factors: these factors, all 1.
+        scalings, statistics: what is to be read off the gauges.
+    """
+
+    def __init__(self, graph: LayerGraph, groups: AxisGroups, centred: float) -> None:
+        self.source = graph
         self.opset = graph.opsets.get("", 1)
         self.shapes = groups.probed.shapes
         self.nodes: list[Node] = []
+        self.plain: list[Node] = []
+        self.factors: dict[str, Array] = {}
         self.scalings: list[Scaling] = []
         self.statistics: list[Statistic] = []
-        self.constants: dict[str, Array] = {name: np.array(v, np.float32) for name, v in CONSTANTS.items()}
+        constants = {CENTRED: centred, **CONSTANTS}
+        self.constants: dict[str, Array] = {name: np.array(v, np.float32) for name, v in constants.items()}
+        by_node: dict[int, list[Parameter]] = {}
+        for parameter in groups.parameters:
+            by_node.setdefault(parameter.node, []).append(parameter)
+        live = data_dependent(graph)
+        for index, node in enumerate(graph.nodes):
+            self.place(node, {parameter.role: parameter for parameter in by_node.get(index, [])}, live)
+
+    def place(self, node: Node, own: Mapping[str, Parameter], live: Collection[str]) -> None:
+        """Add one operator, with the gauge that it needs."""
+        row = row_of(node)
+        if row is not None and row.part == "contraction" and "weight" not in own:
+            computed = [name for name in node.inputs[:2] if name and name not in live and name in self.source.producer]
+            if computed and node.outputs[0] in live:
+                self.gauge_factor(node)
+                return
+        self.plain.append(node)
+        if "weight" in own:
+            self.gauge_contraction(node, own)
+        elif "mean" in own and "variance" in own and not node.attribute("training_mode", 0):
+            self.gauge_norm(node, own["mean"], own["variance"])
+        else:
+            self.nodes.append(node)
+
+    def graph(self, nodes: Sequence[Node], constants: Mapping[str, Array]) -> LayerGraph:
+        weights = {name: weight_of(name, values) for name, values in constants.items()}
+        return replace(self.source, nodes=tuple(nodes), weights={**self.source.weights, **weights})
 
     def step(self, op: str, out: str, *inputs: str, **attributes: object) -> str:
         """Add a node with one output; gives the output's name."""
@@ -185,8 +213,18 @@ class Bench:
         self.step("Div", out, value, root)
         self.scalings.append(Scaling(root, offset, tuple(own.values())))
 
+    def gauge_factor(self, node: Node) -> None:
+        """out = raw * factor, where the factor will be one over the root mean square of what it multiplies."""
+        out, factor = node.outputs[0], f"{node.outputs[0]}/factor"
+        self.factors[factor] = np.ones((), np.float32)
+        self.plain.append(replace(node, outputs=(f"{out}/unscaled", *node.outputs[1:])))
+        self.plain.append(Node(out, "Mul", (f"{out}/unscaled", factor), (out,)))
+        named = Parameter(factor, len(self.plain), 1, "weight", "weight", (), ())
+        self.gauge_contraction(node, {"weight": named})
+
     def gauge_norm(self, node: Node, mean: Parameter, variance: Parameter) -> None:
-        """Statistics of the input, jittered by the draws in their slots: mean + sd * draw and variance * draw."""
+        """Statistics of the input, jittered by the draws in their slots: a share of the mean + sd * draw, and
+        (variance + power of the channel and of all) * draw."""
         x, out = node.inputs[0], node.outputs[0]
         shape = self.shapes[x]
         average = self.mean_of(f"{out}/average", x, shape, 1, keepdims=False)
@@ -194,11 +232,13 @@ class Bench:
         squared = self.step("Mul", f"{out}/average squared", average, average)
         spread = self.step("Relu", f"{out}/spread", self.step("Sub", f"{out}/difference", power, squared))
         raised = self.step("Add", f"{out}/raised", spread, self.step("Mul", f"{out}/share", power, SHARE))
-        floored = self.step("Add", f"{out}/floored", raised, FLOOR)
+        common = self.step("Add", f"{out}/common", self.step("ReduceMean", f"{out}/whole", power, keepdims=0), FLOOR)
+        floored = self.step("Add", f"{out}/floored", raised, common)
         inputs = list(node.inputs)
         sd = self.step("Sqrt", f"{out}/sd", floored)
         jitter = self.step("Mul", f"{out}/jitter", sd, inputs[mean.slot])
-        measured = self.step("Add", f"{out}/mean", average, jitter)
+        offset = self.step("Mul", f"{out}/offset", average, CENTRED)
+        measured = self.step("Add", f"{out}/mean", offset, jitter)
         widened = self.step("Mul", f"{out}/variance", floored, inputs[variance.slot])
         inputs[mean.slot], inputs[variance.slot] = measured, widened
         self.nodes.append(replace(node, inputs=tuple(inputs)))

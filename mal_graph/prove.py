@@ -11,13 +11,14 @@ a test that cannot fail proves nothing.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph import ops, registry
-from mal_graph.calibrate import calibrated_weights, graph_in_float32
+from mal_graph.calibrate import calibrated, graph_in_float32
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
@@ -31,7 +32,9 @@ REACTS = 100.0  # a control reacts if it moves the outputs this many times as mu
 NOISE = 1e-7  # float32 rounding, the least deviation a control is compared with
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
 WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
-ATTEMPTS = 3  # calibrated copies that a group without a verdict is tried on
+CENTRED = (0.2, 0.05, 0.4)  # how a group without a verdict is tried: copies that differ in how much of a mean stays
+ROUNDING = 1e-7  # by how much weights are changed to see how rounding grows
+ABOVE_NOISE = 30.0  # a rejected group moves the outputs this many times as much as rounding does
 EXACT = 1e-9  # what counts as equal in float64
 
 Progress = Callable[[int, int], None]
@@ -50,6 +53,7 @@ class Trial:
         outputs: what it gives with them.
     """
 
+    graph: LayerGraph
     session: Session
     inputs: Mapping[str, Array]
     weights: Weights
@@ -60,6 +64,16 @@ class Trial:
         """max |y' - y| / max |y| over the outputs, with some weights changed."""
         found = self.session.run(self.inputs, {**self.weights, **changed}, deadline=self.deadline)
         return max((relative(found[name], y) for name, y in self.outputs.items()), default=0.0)
+
+    @cached_property
+    def noise(self) -> float:
+        """How much the outputs move when every weight is changed by as much as rounding does."""
+        rng = np.random.default_rng(0)
+        nudged = {
+            name: np.asarray(values * (1 + ROUNDING * rng.standard_normal(values.shape)), values.dtype)
+            for name, values in self.weights.items()
+        }
+        return self.deviation(nudged)
 
     @property
     def flaw(self) -> str:
@@ -113,15 +127,17 @@ def prove(
     deadline = None if timeout is None else monotonic() + timeout
     verdicts: dict[int, AxisGroup] = {}
     try:
-        for attempt in range(ATTEMPTS):
+        for attempt, centred in enumerate(CENTRED):
             if not waiting:
                 break
-            trial = open_trial(graph, groups, runner, seed=seed + attempt, table=table, deadline=deadline)
+            trial = open_trial(
+                graph, groups, runner, seed=seed + attempt, centred=centred, table=table, deadline=deadline
+            )
             moves = drawn_moves(groups, waiting, seed + attempt)
             for i, verdict in judged(trial, groups, moves, waiting, full, progress):
                 verdicts[i] = verdict
-            if attempt == ATTEMPTS - 1:
-                verdicts.update(judged_exactly(graph, groups, trial, moves, {i: verdicts[i] for i in waiting}))
+            if attempt == len(CENTRED) - 1:
+                verdicts.update(judged_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
             waiting = [i for i in waiting if verdicts[i].state == UNPROVEN]
     except RunError as error:  # what was judged before stands
         late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNPROVEN, str(error)))
@@ -205,7 +221,6 @@ def family(group: AxisGroup) -> Kind | None:
 
 
 def judged_exactly(
-    graph: LayerGraph,
     groups: AxisGroups,
     trial: Trial,
     moves: tuple[Moves, Moves],
@@ -214,7 +229,7 @@ def judged_exactly(
     """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
     doubtful = [i for i, group in found.items() if group.state == UNPROVEN and (group.deviation or 0.0) > ACCEPT]
     verdicts = {}
-    for i, exact in in_float64(graph, groups, trial, moves, doubtful).items():
+    for i, exact in in_float64(groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
             group, order = groups.groups[i], moves[0][i]
             verdicts[i] = judge(trial, group, order, ACCEPT, controlled(trial, group, order, False))
@@ -240,7 +255,14 @@ def bisected(
 
 
 def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
-    """How much the outputs move if a group is permuted with one member left out, for one member of every role."""
+    """How much the outputs move if a group is permuted with one member left out, for one member of every role.
+
+    Of a group with a single member (an axis that is only averaged over, say) all entries are shuffled instead.
+    """
+    if len(group.members) == 1:
+        values = trial.weights[group.members[0].tensor]
+        shuffled = np.random.default_rng(0).permutation(values.ravel()).reshape(values.shape)
+        return [(group.members[0], trial.deviation({group.members[0].tensor: shuffled}))]
     controls = []
     moved = permuted(trial.weights, [(group, order)])
     for member in control_members(group, full):
@@ -271,7 +293,7 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
         if not silent:
             return replace(group, state=PROVEN)
         return replace(group, state=UNPROVEN, reason=f"leaving out {silent} does not change the outputs")
-    if deviation >= REJECT and deviation >= 1e-3 * median:
+    if deviation >= max(REJECT, 1e-3 * median, ABOVE_NOISE * trial.noise):
         reason = f"rejected by the proof: permuting it moves the outputs by {deviation:.1e} of their size"
         return replace(group, state=FROZEN, reason=reason)
     return replace(group, state=UNPROVEN, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
@@ -330,15 +352,13 @@ def exchange(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def in_float64(
-    graph: LayerGraph, groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtful: Sequence[int]
-) -> dict[int, float]:
+def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtful: Sequence[int]) -> dict[int, float]:
     """The deviations of doubtful groups under the reference evaluator, in float64; none where it cannot run them."""
     if not doubtful:
         return {}
     try:
-        exact = graph_in_float32(graph)
-        session = registry.runner("reference").open(exact, read=watched(exact), variable=list(trial.weights))
+        runner = registry.runner("reference")
+        session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         judge_trial = replace(trial, session=session, outputs=outputs)
         found = [bisected(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
@@ -353,6 +373,7 @@ def open_trial(
     runner: Runner | None = None,
     *,
     seed: int = 0,
+    centred: float = CENTRED[0],
     table: Mapping[str, ops.Row] | None = None,
     deadline: float | None = None,
 ) -> Trial:
@@ -364,9 +385,9 @@ def open_trial(
     runner = runner or registry.runner()
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-    weights = calibrated_weights(graph, groups, runner, inputs, seed, deadline)
+    graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights))
-    trial = Trial(session, inputs, weights, session.run(inputs, weights, deadline=deadline), deadline)
+    trial = Trial(graph, session, inputs, weights, session.run(inputs, weights, deadline=deadline), deadline)
     if trial.flaw:
         raise RunError(trial.flaw)
     return trial

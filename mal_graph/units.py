@@ -160,6 +160,14 @@ def mixed(*columns: Ints | int) -> NDArray[np.uint64]:
     return found
 
 
+def numbered(hashes: NDArray[np.uint64]) -> Ints:
+    """Numbers for hashes, in the order in which they first occur."""
+    _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
+    order: Ints = np.argsort(np.argsort(first))
+    numbers: Ints = order[found]
+    return numbers
+
+
 @dataclass
 class Units:
     """The units of one wiring, with all that tells them apart."""
@@ -195,9 +203,7 @@ class Units:
         for number, sides in enumerate(self.wiring.ties):
             for side, atoms in enumerate(sides):
                 hashes[atoms] = hashes[atoms] * MIXER + np.uint64(2 * number + side + 1)
-        _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
-        rank: Ints = np.argsort(np.argsort(first))
-        return rank[found].astype(np.int64)
+        return numbered(hashes)
 
     @cached_property
     def kind(self) -> Ints:
@@ -211,8 +217,7 @@ class Units:
             np.add.at(hashes, self.component[np.concatenate(self.wiring.readings)], mixed(2, readers))
         for unit, number, first, second in self.ties_within:
             np.add.at(hashes, unit, mixed(3, number, first, second))
-        _, found = np.unique(hashes + mixed(4, self.fix_number), return_inverse=True)
-        return found.astype(np.int64)
+        return numbered(hashes + mixed(4, self.fix_number))
 
     @cached_property
     def ties_within(self) -> list[tuple[Ints, Ints, Ints, Ints]]:

@@ -463,3 +463,51 @@ def test_the_memory_a_proof_needs_counts_what_is_alive_at_the_same_time():
     fan = net.graph(net.op("Sum", *[net.op("Tanh", x) for _ in range(5)]))
     assert proof.live_elements(chain, axis_groups(chain).probed.shapes) == 20
     assert proof.live_elements(fan, axis_groups(fan).probed.shapes) == 60
+
+
+# --- noise ------------------------------------------------------------------------------------------------------
+
+
+def deep_net(depth, weights_computed=False):
+    """Convolutions with BatchNorm and ReLU one behind the other, which double a rounding error every few layers."""
+    net = Net(0)
+    x = net.conv(net.input("x", (2, 3, 8, 8)), 3, 8)
+    for _ in range(depth):
+        if weights_computed:
+            w = net.weight(8, 8, 3, 3)
+            x = net.op("Conv", x, net.op("Mul", w, w), net.weight(8), pads=[1] * 4)
+        else:
+            x = net.norm(net.conv(x, 8, 8, bias=False), 8)
+        x = net.op("Relu", x)
+    return net.graph(net.conv(x, 8, 4))
+
+
+def test_rounding_grows_little_on_its_way_through_a_deep_calibrated_copy():
+    graph = deep_net(60)
+    trial = proof.open_trial(graph, axis_groups(graph))
+    assert trial.noise <= proof.ACCEPT
+    assert {group.state for group in verdicts(graph)} == {PROVEN}
+
+
+def test_a_contraction_with_a_computed_weight_is_followed_by_a_factor_that_keeps_its_size():
+    """Sixty positive weights in a row would overflow."""
+    graph = deep_net(60, weights_computed=True)
+    assert {group.state for group in verdicts(graph)} == {PROVEN}
+
+
+def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding(monkeypatch):
+    monkeypatch.setattr(proof.Trial, "noise", 0.1)
+    groups = axis_groups(mlp())
+    group = groups.groups[groups.usable()[0]]
+    judged = prove(mlp(), without(groups, groups.usable()[0], group.members[0]))
+    assert judged.groups[groups.usable()[0]].state == FROZEN, "the judge in float64 has no noise"
+    monkeypatch.setattr(proof, "in_float64", lambda *args: {})
+    judged = prove(mlp(), without(groups, groups.usable()[0], group.members[0]))
+    assert judged.groups[groups.usable()[0]].state == UNPROVEN
+
+
+def test_an_axis_that_is_only_averaged_over_is_proven_by_shuffling_its_tensor():
+    net = Net(0)
+    table = net.op("ReduceMean", net.weight(7, 4, scale=1.0), net.constant([0]), keepdims=0)
+    graph = net.graph(net.linear(net.op("Mul", net.linear(net.input("x", ("N", 3)), 3, 4), table), 4, 2))
+    assert {(group.units, group.state) for group in verdicts(graph)} == {(7, PROVEN), (4, PROVEN)}
