@@ -916,7 +916,13 @@ def tiny(build):
     return net.graph(build(net))
 
 
-@pytest.mark.parametrize("build", TINY, ids=lambda build: build.__name__)
+# Not strict: whether a proof judges such a group is being decided.
+ALONE = pytest.mark.xfail(reason="a group of one axis alone is found and not proven: 1 of 6", strict=False)
+
+
+@pytest.mark.parametrize(
+    "build", [*TINY, pytest.param(tiny_sum, marks=ALONE)], ids=[build.__name__ for build in (*TINY, tiny_sum)]
+)
 def test_the_proven_groups_are_all_the_permutations_that_keep_the_function(build):
     graph = tiny(build)
     found = keeping(graph)
@@ -926,11 +932,11 @@ def test_the_proven_groups_are_all_the_permutations_that_keep_the_function(build
 
 @pytest.mark.parametrize(
     ("build", "ours", "all_of_them"),
-    [(tiny_flip, 2, 8), (tiny_roll, 1, 4), (tiny_pooled_pixels, 1, 24), (tiny_copies, 2, 8), (tiny_sum, 1, 6)],
-    ids=["sides of a pair", "rotations of a ring", "positions before a mean", "copies of a channel", "one axis alone"],
+    [(tiny_flip, 2, 8), (tiny_roll, 1, 4), (tiny_pooled_pixels, 1, 24), (tiny_copies, 2, 8)],
+    ids=["sides of a pair", "rotations of a ring", "positions before a mean", "copies of a channel"],
 )
 def test_known_limits_are_not_claimed(build, ours, all_of_them):
-    """True symmetries for which groups have no form (see `units`), or of which nothing can be left out in a proof."""
+    """True symmetries for which groups have no form (see `units`)."""
     graph = tiny(build)
     found, claimed = keeping(graph), generated(prove(graph, axis_groups(graph)), stored(graph))
     assert (len(claimed), len(found)) == (ours, all_of_them)
