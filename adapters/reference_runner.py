@@ -6,6 +6,7 @@ from time import monotonic
 
 import numpy as np
 from onnx import TensorProto
+from onnx.helper import make_attribute
 from onnx.reference import ReferenceEvaluator
 
 from mal_graph.errors import RunError
@@ -21,6 +22,8 @@ class ReferenceSession:
         weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
         model = model_proto(graph, read, sorted({*variable, *weights}))
         for node in model.graph.node:
+            if node.op_type == "GroupNormalization" and node.domain == "" and graph.opsets.get("", 1) >= 21:
+                node.attribute.append(make_attribute("stash_type", TensorProto.DOUBLE))  # what it computes in
             for attribute in node.attribute:
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i in (1, 10, 16):
                     attribute.i = TensorProto.DOUBLE

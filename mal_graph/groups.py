@@ -175,12 +175,12 @@ def traced(
                 owners.append((name, axis, start, size))
                 start += size
     for node in graph.nodes:
-        row = row_of(node, table)
+        row, opset = row_of(node, table), graph.opsets.get(node.op.rpartition(".")[0], 1)
         if row is None and node.op not in unknown:
             unknown[node.op] = []
         if row is None:
             unknown[node.op].append(node.name)
-        for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed), strict=False):
+        for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed, opset), strict=False):
             labels[name] = label
     for value in graph.outputs:
         wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
@@ -188,7 +188,7 @@ def traced(
 
 
 def outputs_of(
-    node: Node, row: ops.Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe
+    node: Node, row: ops.Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
 ) -> list[Label]:
     call = Call(
         node,
@@ -196,13 +196,14 @@ def outputs_of(
         [labels.get(name) if name else None for name in node.inputs],
         [probed.shapes.get(name, ()) if name else () for name in node.outputs],
         [probed.values.get(name) for name in node.inputs],
+        opset,
     )
     if row is None:
         captured = [labels[name] for name in node.captures if name in labels]
         call = replace(call, inputs=[*call.inputs, *captured])
         return call.freeze(f"operator {node.op} has no axis rule")
     unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
-    if unmeasured and row.part != "shape":
+    if unmeasured and row.part != "shape" and not row.is_sequence:
         return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
     try:
         return list(row.rule(call))

@@ -92,6 +92,7 @@ class Wiring:
         self.blocks: list[tuple[Atoms, Atoms]] = []  # atoms, and for each the atom of the block it belongs to
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
         self.statistics: list[Statistic] = []
+        self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
     def fresh(self, size: int) -> Atoms:

@@ -62,6 +62,7 @@ class Row:
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
+        is_sequence: it takes or gives a sequence of tensors, which has no shape.
     """
 
     rule: rules.Rule
@@ -74,6 +75,7 @@ class Row:
     squashes: bool = False
     is_probability: bool = False
     commutes: bool = False
+    is_sequence: bool = False
     channel: int = 1
 
     @property
@@ -346,6 +348,8 @@ ROWS: Mapping[str, Row] = {
     "Transpose": Row(rules.transpose, moves=True),
     "Concat": Row(rules.concat),
     "Split": Row(rules.split, slots=(X, setting("split")), widths=("split",)),
+    "SplitToSequence": Row(rules.split_to_sequence, slots=(X, setting("split")), widths=("split",), is_sequence=True),
+    "SequenceAt": Row(rules.sequence_at, slots=(X, setting("position")), is_sequence=True),
     "Slice": Row(rules.slice_, slots=(X, setting("bound")), widths=("starts", "ends")),
     "Gather": Row(
         rules.gather, "alone", kind="table", slots=(Slot("table", "weight"), setting("indices")), widths=("indices",)

@@ -31,6 +31,7 @@ REJECT = 3e-4
 REACTS = 100.0  # a control reacts if it moves the outputs this many times as much as the whole group does
 NOISE = 1e-7  # float32 rounding, the least deviation a control is compared with
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
+TRIES = 3  # members of a role that are left out until one shows
 WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
 CENTRED = (0.2, 0.05, 0.4)  # how a group without a verdict is tried: copies that differ in how much of a mean stays
 ROUNDING = 1e-7  # by how much weights are changed to see how rounding grows
@@ -255,24 +256,36 @@ def bisected(
 
 
 def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
-    """How much the outputs move if a group is permuted with one member left out, for one member of every role.
+    """How much the outputs move if a group is permuted with one member left out, for one member of every role, or up to
+    three where the first does not show: it may be one that no output depends on.
 
-    Of a group with a single member (an axis that is only averaged over, say) all entries are shuffled instead.
+    Of a group with a single member (an axis that is only averaged over, say) its entries are shuffled instead.
     """
     if len(group.members) == 1:
-        values = trial.weights[group.members[0].tensor]
-        shuffled = np.random.default_rng(0).permutation(values.ravel()).reshape(values.shape)
-        return [(group.members[0], trial.deviation({group.members[0].tensor: shuffled}))]
+        (member,) = group.members
+        return [(member, trial.deviation({member.tensor: shuffled(trial.weights[member.tensor], member)}))]
     controls = []
     moved = permuted(trial.weights, [(group, order)])
-    for member in control_members(group, full):
-        beside = tuple(m for m in group.members if m.tensor == member.tensor and m is not member)
-        left_out = {
-            member.tensor: trial.weights[member.tensor],
-            **permuted(trial.weights, [(replace(group, members=beside), order)]),
-        }
-        controls.append((member, trial.deviation({**moved, **left_out})))
+    for alike in control_members(group, full):
+        found: list[tuple[Member, float]] = []
+        while len(found) < len(alike) and not reacting_members(found, 0.0):
+            member = alike[len(found)]
+            beside = tuple(m for m in group.members if m.tensor == member.tensor and m is not member)
+            left_out = {
+                member.tensor: trial.weights[member.tensor],
+                **permuted(trial.weights, [(replace(group, members=beside), order)]),
+            }
+            found.append((member, trial.deviation({**moved, **left_out})))
+        controls.append(found[-1])
     return controls
+
+
+def shuffled(values: Array, member: Member) -> Array:
+    """A tensor with the entries at the positions of one member in another order."""
+    changed = np.moveaxis(values.copy(), member.axis, 0)
+    entries = changed[member.positions.ravel()]
+    changed[member.positions.ravel()] = np.random.default_rng(0).permutation(entries.ravel()).reshape(entries.shape)
+    return np.moveaxis(changed, 0, member.axis)
 
 
 def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls) -> AxisGroup:
@@ -299,15 +312,16 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
     return replace(group, state=UNPROVEN, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
 
 
-def control_members(group: AxisGroup, full: bool) -> list[Member]:
-    """One member of every role, producers and consumers first; every member if `full`."""
+def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
+    """Members to leave out, of each list the first that shows: one list per role, producers and consumers first; one
+    per member if `full`."""
     if full:
-        return list(group.members)
-    first: dict[str, Member] = {}
+        return [[member] for member in group.members]
+    by_role: dict[str, list[Member]] = {}
     for member in group.members:
-        first.setdefault(member.role, member)
-    ordered = sorted(first.values(), key=lambda member: member.role.endswith("unit"))
-    return ordered[:MAX_CONTROLS]
+        by_role.setdefault(member.role, []).append(member)
+    ordered = sorted(by_role.values(), key=lambda members: members[0].role.endswith("unit"))
+    return [members[:TRIES] for members in ordered[:MAX_CONTROLS]]
 
 
 def reacting_members(controls: Controls, deviation: float) -> list[Member]:

@@ -27,6 +27,7 @@ class Call:
     inputs: Sequence[Label | None]  # None where an optional input is absent
     outputs: Sequence[tuple[int, ...]]  # shapes
     values: Sequence[Array | None]  # of inputs that are small integer tensors or stored constants
+    opset: int = 26  # of the operator's domain
 
     @property
     def name(self) -> str:
@@ -405,7 +406,9 @@ def normalised(call: Call, axes: Collection[int]) -> list[Label]:
 def softmax(call: Call) -> list[Label]:
     """Symmetric in its axis; before opset 13 in every axis from it on."""
     rank = len(call.label(0).shape)
-    mark(call, call.label(0), range(call.node.attribute("axis", 1 if rank > 1 else 0) % rank, rank))
+    one = call.opset >= 13
+    axis = call.node.attribute("axis", -1 if one else min(1, rank - 1)) % rank
+    mark(call, call.label(0), [axis] if one else range(axis, rank))
     return unary(call)
 
 
@@ -557,6 +560,31 @@ def split(call: Call) -> list[Label]:
     ends = np.cumsum([0, *[shape[axis] for shape in call.outputs]])
     runs = [np.arange(a, b) for a, b in pairwise(ends)]
     return [call.wiring.take(label, axis, run, call.name) for run in runs]
+
+
+def split_to_sequence(call: Call) -> list[Label]:
+    """Consecutive runs of one axis, kept under the sequence's name until one is picked."""
+    label, axis = call.label(0), call.node.attribute("axis", 0) % len(call.label(0).shape)
+    lengths, size = call.ints(1, ""), label.shape[axis]
+    if call.given(1) and lengths is None:
+        return call.freeze(f"{call.name} has lengths that are computed at run time")
+    if lengths is None or call.label(1).shape == ():
+        length = 1 if lengths is None else lengths[0]
+        lengths = tuple(min(length, size - start) for start in range(0, size, length))
+    ends = np.cumsum([0, *lengths])
+    parts = [call.wiring.take(label, axis, np.arange(a, b), call.name) for a, b in pairwise(ends)]
+    if not call.given(1) and not call.node.attribute("keepdims", 1):
+        parts = [call.wiring.reshape(part, (*part.shape[:axis], *part.shape[axis + 1 :]), call.name) for part in parts]
+    call.wiring.sequences[call.node.outputs[0]] = parts
+    return [Label(())]
+
+
+def sequence_at(call: Call) -> list[Label]:
+    """One part of a sequence that a split made."""
+    parts, place = call.wiring.sequences.get(call.node.inputs[0]), call.ints(1, "")
+    if parts is None or place is None or parts[place[0]].shape != call.outputs[0]:
+        return call.freeze(f"{call.name} picks from a sequence that is made at run time")
+    return [parts[place[0]]]
 
 
 def slice_(call: Call) -> list[Label]:

@@ -10,6 +10,7 @@ This finds the automorphisms of the wiring that exchange whole units in order. R
 automorphisms, which finds mirror images and rotations of irregular wirings too, at a cost no one can bound.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -71,16 +72,24 @@ def components(count: int, ties: Iterable[tuple[Ints, Ints]]) -> Ints:
     return component.astype(np.int64)
 
 
-def united(wiring: Wiring) -> tuple[Ints, list[Link]]:
-    """The unit of each atom and the links between units, once blocks that must move together are tied."""
+def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
+    """The unit of each atom and the links between units, once what must move together is tied."""
+    on_axis = np.zeros(wiring.count, np.uint64)
+    for number, (_, _, start, size) in enumerate(owners):
+        on_axis[start : start + size] = mixed(number)
     component = components(wiring.count, wiring.ties)
     while True:
         links = [distinct_links(component[atoms], component[blocks]) for atoms, blocks in wiring.blocks]
-        more = list(forced_ties(links))
+        links = [link for link in links if len(link[0])]
+        if not links:
+            return component, []
+        axes = np.zeros(int(component.max()) + 1, np.uint64)
+        np.add.at(axes, component, on_axis)
+        more = list(forced_ties(links, axes.tolist()))
         if not more:
             return component, [*links, *nested_links(links)]
         a, b = np.array(more).T
-        component = components(int(component.max()) + 1, [(a, b)])[component]
+        component = components(len(axes), [(a, b)])[component]
 
 
 def distinct_links(units: Ints, blocks: Ints) -> Link:
@@ -103,19 +112,24 @@ def members_by_block(link: Link) -> dict[int, tuple[int, ...]]:
     return {block: tuple(sorted(inside)) for block, inside in found.items()}
 
 
-def forced_ties(links: Sequence[Link]) -> Iterator[tuple[int, int]]:
-    """Blocks that hold the same units, and a block that is all of one unit: they can only move together."""
+def forced_ties(links: Sequence[Link], axes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Pairs of units that can only move together: blocks that hold the same units, and a block and the only unit in it
+    that lies on certain axes (`axes`: a number per unit for the axes it lies on)."""
     known: dict[tuple[int, ...], int] = {}
     for link in links:
         blocks_of = dict(zip(*(a.tolist() for a in np.unique(link[0], return_counts=True)), strict=True))
         here = members_by_block(link)
+        holders = Counter(here.values())
         for block, inside in here.items():
-            if len(inside) == 1 and blocks_of[inside[0]] == 1:
-                yield block, inside[0]
-            elif known.get(inside, block) != block:
+            alike = Counter(axes[unit] for unit in inside)
+            for unit in inside:
+                if alike[axes[unit]] == 1 and blocks_of[unit] == 1:
+                    yield block, unit
+            if holders[inside] == 1 and known.get(inside, block) != block:
                 yield block, known[inside]
         for block, inside in here.items():
-            known.setdefault(inside, block)
+            if holders[inside] == 1:
+                known.setdefault(inside, block)
 
 
 def nested_links(links: Sequence[Link]) -> Iterator[Link]:
@@ -178,7 +192,7 @@ class Units:
     links: list[Link] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.component, self.links = united(self.wiring)
+        self.component, self.links = united(self.wiring, self.owners)
 
     @cached_property
     def count(self) -> int:

@@ -760,6 +760,23 @@ def split(step: Step) -> Step:
     return around
 
 
+def gated_parts(net: Net, x: str, *lengths: str, **attributes: object) -> str:
+    """The product of the first two tensors of the sequence that the units are split into."""
+    parts = net.op("SplitToSequence", x, *lengths, axis=1, **attributes)
+    return net.op("Mul", *[net.op("SequenceAt", parts, net.constant(place)) for place in (0, -1)])
+
+
+PAIRED = "3: down[1] up[0]"
+case("SplitToSequence", vector(lambda net, x: gated_parts(net, x, net.constant(3)), 3), PAIRED)
+case("SequenceAt", vector(lambda net, x: gated_parts(net, x, net.constant([3, 3])), 3), PAIRED)
+case(
+    "SplitToSequence",
+    image(lambda net, x: net.op("Unsqueeze", gated_parts(net, x, keepdims=0), net.constant([1])), 1),
+    "frozen: up[0]",
+    name="into single units",
+)
+
+
 BOTH, THREE = "2: down[1] up[0]", "3: down[1] up[0]"
 case("TopK", image(split(lambda net, x: top(net, x, 2))), BOTH, name="in blocks")
 case("CumSum", image(split(lambda net, x: net.op("CumSum", x, net.constant(1)))), THREE, name="over blocks")

@@ -423,16 +423,7 @@ def test_leaving_out_any_member_moves_the_outputs(name):
             assert deviation(run(moved, inputs), expected) > 1e-6, f"{member.tensor}[{member.axis}]"
 
 
-SILENT = "the one member of a role that the proof leaves out is the one that no output reads"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason=SILENT, strict=True)) if name == "dead_branch" else name
-        for name in TRAPS
-    ],
-)
+@pytest.mark.parametrize("name", TRAPS)
 def test_the_proof_keeps_every_group_of_more_than_one_axis(name):
     """Of one axis alone nothing can be left out: the proof may keep it or not, but never rejects it."""
     graph = TRAPS[name].graph
