@@ -259,11 +259,11 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
     """How much the outputs move if a group is permuted with one member left out, for one member of every role, or up to
     three where the first does not show: it may be one that no output depends on.
 
-    Of a group with a single member (an axis that is only averaged over, say) its entries are shuffled instead.
+    Of a group with a single member (an axis that is only averaged over, say) its entries are changed instead.
     """
     if len(group.members) == 1:
         (member,) = group.members
-        return [(member, trial.deviation({member.tensor: shuffled(trial.weights[member.tensor], member)}))]
+        return [(member, trial.deviation({member.tensor: redrawn(trial.weights[member.tensor], member)}))]
     controls = []
     moved = permuted(trial.weights, [(group, order)])
     for alike in control_members(group, full):
@@ -280,11 +280,12 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
     return controls
 
 
-def shuffled(values: Array, member: Member) -> Array:
-    """A tensor with the entries at the positions of one member in another order."""
+def redrawn(values: Array, member: Member) -> Array:
+    """A tensor with other values at the positions of one member."""
     changed = np.moveaxis(values.copy(), member.axis, 0)
     entries = changed[member.positions.ravel()]
-    changed[member.positions.ravel()] = np.random.default_rng(0).permutation(entries.ravel()).reshape(entries.shape)
+    factors = np.random.default_rng(0).uniform(1.2, 1.8, entries.shape)
+    changed[member.positions.ravel()] = (entries * factors).astype(values.dtype)
     return np.moveaxis(changed, 0, member.axis)
 
 

@@ -506,7 +506,7 @@ def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding
     assert judged.groups[groups.usable()[0]].state == UNPROVEN
 
 
-def test_an_axis_that_is_only_averaged_over_is_proven_by_shuffling_its_tensor():
+def test_an_axis_that_is_only_averaged_over_is_proven_by_changing_its_entries():
     net = Net(0)
     table = net.op("ReduceMean", net.weight(7, 4, scale=1.0), net.constant([0]), keepdims=0)
     graph = net.graph(net.linear(net.op("Mul", net.linear(net.input("x", ("N", 3)), 3, 4), table), 4, 2))

@@ -200,7 +200,7 @@ def test_every_group_is_proven(name):
 
 
 def test_every_group_of_a_shufflenet_is_proven():
-    """Zhang et al. 2017 (arXiv:1707.01083), 4 groups: units of the streams move in all groups of a convolution alike."""
+    """Zhang et al. 2017 (arXiv:1707.01083), 4 groups: units of a stream move in all groups of a convolution alike."""
     graph = light("shufflenet")
     judged = prove(graph, axis_groups(graph))
     assert [group.reason for group in judged.groups if group.state in (FROZEN, UNPROVEN)] == []
