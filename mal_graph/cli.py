@@ -30,6 +30,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.groups import axis_groups
 from mal_graph.match import explain as explain_layer
 from mal_graph.match import match_layers
+from mal_graph.padding import paddings
 from mal_graph.probe import probe, unmeasured
 from mal_graph.prove import prove
 from mal_graph.report import (
@@ -133,6 +134,9 @@ def inspect(
     model: Model,
     format_: AsText = Format.text,
     full: Annotated[bool, typer.Option("--prove-full", help="Leave out every member in turn, not one a role.")] = False,
+    padding: Annotated[
+        bool, typer.Option("--padding", help="Test what added units would do, and list the widths that must follow.")
+    ] = False,
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
@@ -164,7 +168,7 @@ def inspect(
                 timeout=prove_timeout,
                 max_memory=memory,
             )
-    form = inspect_form(graph, groups)
+    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed) if padding else {})
     if format_ is Format.json:
         emit(form.json_text())
     else:
@@ -544,6 +548,13 @@ def print_inspection(form: InspectForm, verbose: bool) -> None:
             units = f"{len(alike)} x {group.units}" if len(alike) > 1 else str(group.units)
             groups.add_row(group.name, units, group.state, members, *figures, "; ".join(notes))
     emit_table(groups)
+    if any(group.padding for group in form.groups):
+        emit("\nunits added to a group")
+        added = table("group", "what they do", "widths that must follow")
+        for alike in families(form.groups, apart=verbose):
+            if alike[0].padding is not None:
+                added.add_row(alike[0].name, alike[0].padding, ", ".join(alike[0].widths))
+        emit_table(added)
     pinned = sum(group.state == "pinned" for group in form.groups)
     if pinned and not verbose:
         emit(f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them")

@@ -20,7 +20,7 @@ from mal_graph.layers import Parameter, parameters
 from mal_graph.ops import row_of
 from mal_graph.probe import Probe, probe
 from mal_graph.rules import Call
-from mal_graph.units import Class, Owner, classes
+from mal_graph.units import Class, Owner, Units
 
 CANDIDATE = "candidate"  # found, not yet proved
 PROVEN = "proven"
@@ -28,6 +28,7 @@ UNPROVEN = "unproven"
 PINNED = "pinned"
 FROZEN = "frozen"
 RIGID = "rigid"
+NUMBER_OF_BLOCKS = ("group of", "num_groups of")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class AxisGroup:
         inside: name and unit of the enclosing group of a nested one.
         statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
             live unit without a partner changes the others.
+        widths: the constants and attributes that hold its width, and must follow when it grows.
         deviation: how much the outputs moved in the proof, relative to the largest, with every unit permuted.
         control: the same with one member left out, the median over the members tried.
         inert: members whose absence never showed.
@@ -77,6 +79,7 @@ class AxisGroup:
     reason: str = ""
     inside: tuple[str, int] | None = None
     statistic: str = ""
+    widths: tuple[str, ...] = ()
     deviation: float | None = None
     control: float | None = None
     inert: tuple[str, ...] = ()
@@ -182,6 +185,8 @@ def traced(
             unknown[node.op].append(node.name)
         for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed, opset), strict=False):
             labels[name] = label
+            for held in width_names(node, row):
+                wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
     for value in graph.outputs:
         wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
     return wiring, owners, {op: tuple(names) for op, names in unknown.items()}
@@ -211,6 +216,14 @@ def outputs_of(
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
 
 
+def width_names(node: Node, row: ops.Row | None) -> list[str]:
+    """The attributes and inputs of a node that hold a width."""
+    if row is None:
+        return []
+    slots = {row.slot(i).name: name for i, name in enumerate(node.inputs) if row.slot(i).setting}
+    return [held for held in row.widths if node.attribute(held, 1) != 1 or slots.get(held)]
+
+
 def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row] | None) -> dict[tuple[str, int], str]:
     """What each stored axis is to the operator that applies it."""
     described: dict[tuple[str, int], str] = {}
@@ -227,10 +240,11 @@ def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row
 def grouped(wiring: Wiring, owners: list[Owner], described: Mapping[tuple[str, int], str]) -> Iterator[AxisGroup]:
     """The classes of units that lie on axes in use, as groups."""
     used = [owner for owner in owners if owner[:2] in described]
+    solved = Units(wiring, used)
     names: dict[str, int] = {}
     places: dict[int, tuple[str, int]] = {}  # of a unit: its group and its number there
     waiting: list[tuple[AxisGroup, Class]] = []
-    for found in sorted(classes(wiring, used), key=first_entry):
+    for found in sorted(solved.classes(), key=first_entry):
         # Units in the order of their first positions: the order a reader sees in the file.
         order = np.argsort(found.columns[:, 0, 1], kind="stable")
         members = tuple(members_of(found.columns[order], used, described))
@@ -250,9 +264,16 @@ def grouped(wiring: Wiring, owners: list[Owner], described: Mapping[tuple[str, i
         if group.is_usable:
             places.update({found.units[u]: (group.name, number) for number, u in enumerate(order.tolist())})
         waiting.append((group, found))
+    held: dict[int, list[str]] = {}
+    for where, atoms in wiring.widths:
+        for unit in np.unique(solved.component[atoms]).tolist():
+            held.setdefault(unit, []).append(where)
     for group, found in waiting:
         inside = next((places[block] for block in found.blocks if block in places), None)
-        yield replace(group, inside=inside) if group.is_usable else group
+        widths = tuple(dict.fromkeys(where for part in found.parts for where in held.get(part, ())))
+        if inside:  # the number of blocks does not follow what is inside one
+            widths = tuple(where for where in widths if not where.startswith(NUMBER_OF_BLOCKS))
+        yield replace(group, inside=inside, widths=widths) if group.is_usable else group
 
 
 def first_entry(found: Class) -> tuple[int, int, int]:

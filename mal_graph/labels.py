@@ -92,6 +92,7 @@ class Wiring:
         self.blocks: list[tuple[Atoms, Atoms]] = []  # atoms, and for each the atom of the block it belongs to
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
         self.statistics: list[Statistic] = []
+        self.widths: list[tuple[str, Atoms]] = []  # what holds a width, and the atoms on the axes it is a width of
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
@@ -120,6 +121,10 @@ class Wiring:
                 blocks = self.block_atoms(part, kept) if kept else part[:0]
                 self.statistics.append(Statistic(np.unique(part), np.unique(blocks), reason))
                 self.read(part)
+
+    def mark_width(self, label: Label, where: str) -> None:
+        """Note that a constant or an attribute holds a width of this label, and must follow when an axis grows."""
+        self.widths += [(where, np.unique(part)) for part in label.parts]
 
     def read(self, piece: Piece) -> None:
         """Note that an operator reads all units of this axis alike: those it reads more or less often are others."""

@@ -57,6 +57,8 @@ class Row:
         slots: its inputs; the last one repeats for variadic operators.
         zero: what it makes of a zero unit: "silent" (0), "live" (another finite value), "unsafe" (may be infinite,
             or changes other units).
+        compensation: what keeps the function when the axis it takes a statistic over grows from C to M units with
+            zeros in the new ones; "" where nothing does.
         widths: inputs and attributes that hold a width and must follow when an axis grows.
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
@@ -71,6 +73,7 @@ class Row:
     kind: str = ""
     slots: tuple[Slot, ...] = (Slot("x"),)
     zero: str = "silent"
+    compensation: str = ""
     widths: tuple[str, ...] = ()
     squashes: bool = False
     is_probability: bool = False
@@ -146,6 +149,17 @@ def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> 
 def _activation(zero: str = "silent") -> Row:
     return Row(rules.unary, slots=(X, setting("bound")), zero=zero)
 
+
+def _reduction(compensation: str) -> Row:
+    return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation)
+
+
+# What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
+ADDS_NOTHING = "nothing to do, zeros add nothing"
+RESCALED = "scale times sqrt(C/M), epsilon times C/M"
+CENTRED = "take the mean over the units off everything that writes them"
+NEVER_CHOSEN = "-1e30 instead of 0 in the new units"
+WHOLE_GROUPS = "only whole groups may be added"
 
 ROWS: Mapping[str, Row] = {
     # contractions with a weight
@@ -291,23 +305,31 @@ ROWS: Mapping[str, Row] = {
         rules.channel_norm,
         slots=(X, SCALE, SHIFT, Slot("mean", "shift"), Slot("variance", "variance")),
     ),
-    "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT)),
-    "GroupNormalization": Row(rules.group_norm, slots=(X, SCALE, SHIFT), zero="unsafe", widths=("num_groups",)),
+    "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT), compensation=WHOLE_GROUPS),
+    "GroupNormalization": Row(
+        rules.group_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=WHOLE_GROUPS, widths=("num_groups",)
+    ),
+    "LayerNormalization": Row(
+        rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=f"{CENTRED}, {RESCALED}"
+    ),
     **dict.fromkeys(
-        ["LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"],
-        Row(rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe"),
+        ["RMSNormalization", "SimplifiedLayerNormalization"],
+        Row(rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=RESCALED),
     ),
     "com.microsoft.SkipLayerNormalization": Row(
-        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT, SHIFT), zero="unsafe"
+        rules.skip_layer_norm,
+        slots=(X, SHIFT, SCALE, SHIFT, SHIFT),
+        zero="unsafe",
+        compensation=f"{CENTRED}, {RESCALED}",
     ),
     "com.microsoft.SkipSimplifiedLayerNormalization": Row(
-        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe"
+        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe", compensation=RESCALED
     ),
-    "LpNormalization": Row(rules.lp_norm),
+    "LpNormalization": Row(rules.lp_norm, compensation=ADDS_NOTHING),
     "MeanVarianceNormalization": Row(rules.mean_variance_norm, zero="unsafe"),
     "LRN": Row(rules.local_norm, zero="unsafe"),
-    "Softmax": Row(rules.softmax, zero="unsafe", squashes=True, is_probability=True),
-    "LogSoftmax": Row(rules.softmax, zero="unsafe", squashes=True),
+    "Softmax": Row(rules.softmax, zero="unsafe", compensation=NEVER_CHOSEN, squashes=True, is_probability=True),
+    "LogSoftmax": Row(rules.softmax, zero="unsafe", compensation=NEVER_CHOSEN, squashes=True),
     "Hardmax": Row(rules.first_of_equals, zero="unsafe"),
     # the order of an axis counts
     "TopK": Row(rules.top_k, slots=(X, setting("k")), zero="unsafe"),
@@ -326,21 +348,11 @@ ROWS: Mapping[str, Row] = {
     "MaxRoiPool": Row(rules.roi_pool, slots=(X, X)),
     "GridSample": Row(rules.grid_sample, slots=(X, X)),
     "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
-    **dict.fromkeys(
-        [
-            "ReduceSum",
-            "ReduceMean",
-            "ReduceMax",
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceL1",
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-            "ReduceSumSquare",
-        ],
-        Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe"),
-    ),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
+    "ReduceMean": _reduction("times M/C"),
+    "ReduceProd": _reduction("1 instead of 0 in the new units"),
+    "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),
     # shape
     "Reshape": Row(rules.reshape, moves=True, slots=(X, setting("shape")), widths=("shape",)),
     "Flatten": Row(rules.reshape, moves=True),

@@ -66,6 +66,12 @@ class Trial:
         found = self.session.run(self.inputs, {**self.weights, **changed}, deadline=self.deadline)
         return max((relative(found[name], y) for name, y in self.outputs.items()), default=0.0)
 
+    def at(self, changed: Weights) -> "Trial":
+        """The same trial from other weights on."""
+        weights = {**self.weights, **changed}
+        outputs = self.session.run(self.inputs, weights, read=list(self.outputs), deadline=self.deadline)
+        return replace(self, weights=weights, outputs=outputs)
+
     @cached_property
     def noise(self) -> float:
         """How much the outputs move when every weight is changed by as much as rounding does."""

@@ -17,6 +17,7 @@ from mal_graph.graph import LayerGraph, Value
 from mal_graph.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
 from mal_graph.layers import Layer, layers
 from mal_graph.match import Match
+from mal_graph.padding import Padding
 from mal_graph.pipeline import Assembly, Merged
 
 
@@ -54,6 +55,8 @@ class GroupForm(BaseModel):
     deviation: float | None = None
     control: float | None = None
     inert: list[str] = []
+    widths: list[str] = []
+    padding: str | None = None
 
 
 class LayerForm(BaseModel):
@@ -203,7 +206,8 @@ def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[
 # --- forms ------------------------------------------------------------------------------------------------------
 
 
-def inspect_form(graph: LayerGraph, groups: AxisGroups) -> InspectForm:
+def inspect_form(graph: LayerGraph, groups: AxisGroups, paddings: Mapping[str, Padding] | None = None) -> InspectForm:
+    """What `inspect` shows; `paddings` by name of the group, where they were tested."""
     total, some, full = coverage(graph, groups)
     found = layers(graph)
     listed = [weight for weight in graph.weights.values() if weight.is_float]
@@ -218,7 +222,7 @@ def inspect_form(graph: LayerGraph, groups: AxisGroups) -> InspectForm:
         coverage=some * scale,
         coverage_full=full * scale,
         layers=[layer_form(layer, groups) for layer in found],
-        groups=[group_form(group) for group in groups.groups],
+        groups=[group_form(group, (paddings or {}).get(group.name)) for group in groups.groups],
         unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
     )
 
@@ -253,7 +257,7 @@ def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[s
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def group_form(group: AxisGroup) -> GroupForm:
+def group_form(group: AxisGroup, padding: Padding | None = None) -> GroupForm:
     return GroupForm(
         name=group.name,
         units=group.units,
@@ -264,6 +268,8 @@ def group_form(group: AxisGroup) -> GroupForm:
         deviation=group.deviation,
         control=group.control,
         inert=list(group.inert),
+        widths=list(group.widths),
+        padding=None if padding is None else padding.statement,
     )
 
 

@@ -45,6 +45,7 @@ class Class:
             shape (units, entries, 2).
         fix: why they stay; None if they move.
         is_rigid: no unit is like another.
+        parts: the units with all that moves with them; what they have alike stands in the same order in each.
         blocks: the blocks that all of them belong to.
         statistic: the operator that takes a statistic over them, "" if none does.
     """
@@ -53,13 +54,9 @@ class Class:
     columns: Ints
     fix: Fix | None
     is_rigid: bool = False
+    parts: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     statistic: str = ""
-
-
-def classes(wiring: Wiring, owners: Sequence[Owner]) -> Iterator[Class]:
-    """The classes of the units of a wiring that lie on the axes of `owners`."""
-    return (found for found in Units(wiring, owners).classes() if found.columns.size)
 
 
 def components(count: int, ties: Iterable[tuple[Ints, Ints]]) -> Ints:
@@ -184,7 +181,7 @@ def numbered(hashes: NDArray[np.uint64]) -> Ints:
 
 @dataclass
 class Units:
-    """The units of one wiring, with all that tells them apart."""
+    """The units of a wiring that lie on the axes of `owners`, with all that tells them apart."""
 
     wiring: Wiring
     owners: Sequence[Owner]
@@ -366,15 +363,13 @@ class Units:
         found += alike.values()
         alone = [members[0][0] for members in found if len(members) == 1 and not fixed[members[0][0]]]
         moving = {unit for members in found if len(members) > 1 for unit, _ in members if not fixed[unit]}
-        for members in found:
-            if len(members) > 1 or fixed[members[0][0]]:
-                yield self.class_of(members)
-        left = [unit for unit in alone if has_places[unit] and not moving & self.around(unit)]
         rigid: dict[int, list[Moved]] = {}
-        for unit in left:
-            rigid.setdefault(int(self.kind[unit]), []).append((unit, []))
-        for members in rigid.values():
-            yield self.class_of(members, is_rigid=True)
+        for unit in alone:
+            if has_places[unit] and not moving & self.around(unit):
+                rigid.setdefault(int(self.kind[unit]), []).append((unit, []))
+        ready = [self.class_of(members) for members in found if len(members) > 1 or fixed[members[0][0]]]
+        ready += [self.class_of(members, is_rigid=True) for members in rigid.values()]
+        yield from (made for made in ready if made.columns.size)  # some blocks hold no weight
 
     def class_of(self, members: Sequence[Moved], is_rigid: bool = False) -> Class:
         """A class from its units, each with what moves with it."""
@@ -387,7 +382,8 @@ class Units:
         columns = np.stack([self.places.owner[index], self.places.position[index]], axis=2)
         blocks = tuple(dict.fromkeys(b for _, row in self.parents.get(first, ()) for b in row))
         statistic = self.statistic_of(first, order)
-        return Class(tuple(units[:, 0].tolist()), columns, self.fix_of(first), is_rigid, blocks, statistic)
+        parts = tuple(units.ravel().tolist())
+        return Class(tuple(units[:, 0].tolist()), columns, self.fix_of(first), is_rigid, parts, blocks, statistic)
 
     def around(self, unit: int) -> set[int]:
         """Every block that a unit lies in."""

@@ -21,7 +21,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # bar. `report` describes what `pipeline` returns, so it stands behind it.
 BARS = """
 errors graph interfaces labels units rules ops layers registry
-| probe groups calibrate prove
+| probe groups calibrate prove padding
 | match forms correspond align
 | merge rewrite
 | evaluate pipeline
