@@ -74,6 +74,15 @@ class Fixed(NamedTuple):
     fix: Fix
 
 
+class Belonging(NamedTuple):
+    """Atoms, for each the atom of the block it belongs to, and the place of that atom: a block that lies in several
+    places holds other atoms in each."""
+
+    atoms: Atoms
+    blocks: Atoms
+    places: Atoms
+
+
 class Statistic(NamedTuple):
     """Atoms over which an operator takes a sum, norm, maximum or mean, for each of the `blocks` by itself."""
 
@@ -89,7 +98,7 @@ class Wiring:
         self.count = 0
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.fixes: list[Fixed] = []
-        self.blocks: list[tuple[Atoms, Atoms]] = []  # atoms, and for each the atom of the block it belongs to
+        self.blocks: list[Belonging] = []
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
         self.statistics: list[Statistic] = []
         self.widths: list[tuple[str, Atoms]] = []  # what holds a width, and the atoms on the axes it is a width of
@@ -151,8 +160,9 @@ class Wiring:
 
     def belong(self, atoms: Atoms, blocks: Atoms) -> None:
         """Make whatever moves `atoms` move whole `blocks`; arrays that broadcast to one shape."""
-        inner, outer = np.broadcast_arrays(atoms, blocks)
-        self.blocks.append((inner.ravel(), outer.ravel()))
+        places = np.arange(blocks.size).reshape(blocks.shape)
+        inner, outer, place = np.broadcast_arrays(atoms, blocks, places)
+        self.blocks.append(Belonging(inner.ravel(), outer.ravel(), place.ravel()))
 
     def block_atoms(self, part: Atoms, axes: tuple[int, ...]) -> Atoms:
         """Atoms for some of the axes that a part varies along, each a block of the part's atoms."""

@@ -76,8 +76,12 @@ def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
         on_axis[start : start + size] = mixed(number)
     component = components(wiring.count, wiring.ties)
     while True:
-        links = [distinct_links(component[atoms], component[blocks]) for atoms, blocks in wiring.blocks]
-        links = [link for link in links if len(link[0])]
+        links = [
+            link
+            for atoms, blocks, places in wiring.blocks
+            for link in links_by_place(component[atoms], component[blocks], places)
+            if len(link[0])
+        ]
         if not links:
             return component, []
         axes = np.zeros(int(component.max()) + 1, np.uint64)
@@ -87,6 +91,15 @@ def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
             return component, [*links, *nested_links(links)]
         a, b = np.array(more).T
         component = components(len(axes), [(a, b)])[component]
+
+
+def links_by_place(units: Ints, blocks: Ints, places: Ints) -> Iterator[Link]:
+    """The links of one axis; those of blocks that lie in several places apart, by the first place, the second..."""
+    pairs, entry = np.unique(np.stack([blocks, places], 1), axis=0, return_inverse=True)
+    first = np.searchsorted(pairs[:, 0], pairs[:, 0])
+    rank = (np.arange(len(pairs)) - first)[entry.ravel()]
+    for number in range(int(rank.max(initial=-1)) + 1):
+        yield distinct_links(units[rank == number], blocks[rank == number])
 
 
 def distinct_links(units: Ints, blocks: Ints) -> Link:

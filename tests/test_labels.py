@@ -97,7 +97,7 @@ def test_mixing_two_hidden_axes_makes_an_atom_of_every_combination(wiring):
     label = wiring.fresh_label((2, 3))
     mixed = wiring.reshape(label, (3, 2), "Reshape")
     assert [part.tolist() for part in mixed.parts] == [[[5, 6], [7, 8], [9, 10]]]
-    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [
+    assert [(found.atoms.tolist(), found.blocks.tolist()) for found in wiring.blocks] == [
         ([5, 6, 7, 8, 9, 10], [0, 0, 0, 1, 1, 1]),
         ([5, 6, 7, 8, 9, 10], [2, 3, 4, 2, 3, 4]),
     ]
@@ -155,7 +155,9 @@ def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
     whole = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
     together = wiring.combine([whole, labelled(wiring, (3,), 0)], (2, 3))
     assert [part.tolist() for part in together.parts] == [[[0, 1, 2], [3, 4, 5]]]
-    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [(list(range(6)), [6, 7, 8] * 2)]
+    assert [(found.atoms.tolist(), found.blocks.tolist()) for found in wiring.blocks] == [
+        (list(range(6)), [6, 7, 8] * 2)
+    ]
 
 
 def test_two_split_axes_that_share_one_factor_keep_one_of_them_whole(wiring):
@@ -169,7 +171,7 @@ def test_a_factor_of_a_split_axis_gets_atoms_that_its_units_belong_to(wiring):
     split = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
     assert wiring.piece(split, 0).tolist() == [6, 7]
     assert wiring.piece(split, 0).tolist() == [6, 7], "asked again it is the same"
-    assert [(atoms.tolist(), blocks.tolist()) for atoms, blocks in wiring.blocks] == [
+    assert [(found.atoms.tolist(), found.blocks.tolist()) for found in wiring.blocks] == [
         (list(range(6)), [6, 6, 6, 7, 7, 7])
     ]
 

@@ -802,7 +802,6 @@ case(
     image(split(lambda net, x: net.op("Tile", x, net.constant([1, 1, 2, 1, 1]))), 12),
     BOTH,
     THREE,
-    *["2: down[1]"] * 6,  # the two that read the copies of one unit
     name="of blocks",
 )
 case(

@@ -389,31 +389,9 @@ def finished(net, *outputs):
     return load(proto)
 
 
-# --- faults that are known --------------------------------------------------------------------------------------
-# The proof rejects what they claim, so that nothing wrong is merged; what is lost are right groups. Steps that come
-# together in one of them are not drawn together.
-
-PLACES = "copies of one channel are one unit, and what belongs to the unit is not told which copy it belongs to"
-FAULTS = [
-    (["concat self", "prelu", "depthwise x2"], AssertionError, PLACES),
-    (["space to depth", "depthwise x2"], AssertionError, PLACES),
-    (["pick", "prelu", "positions"], AssertionError, PLACES),
-]
-REPEATS = {"concat self", "space to depth", "tile", "pick"}
-GROUPED = {"grouped", "grouped 3", "grouped 4", "grouped x2", "einsum groups", "two groupings"}
-PARTS = GROUPED | {"positions", "depthwise x2"}
-
-
-def is_known_fault(steps):
-    """Whether one step repeats channels and a later one makes something for each, or splits them."""
-    pairs = [(a, b) for i, a in enumerate(steps) for b in steps[i + 1 :]]
-    clashes = [(REPEATS, PARTS), ({"positions"}, REPEATS)]
-    return any(a in first and b in then for a, b in pairs for first, then in clashes)
-
-
 networks = st.builds(
     network,
-    st.lists(st.sampled_from(sorted(STEPS)), max_size=5).filter(lambda steps: not is_known_fault(steps)),
+    st.lists(st.sampled_from(sorted(STEPS)), max_size=5),
     st.sampled_from(sorted(HEADS)),
     st.sampled_from(["gemm", "gemm_nt", "matmul", "transposed"]),
     st.integers(0, 99),
@@ -442,18 +420,9 @@ def test_permuting_every_group_keeps_the_outputs(graph):
 @pytest.mark.parametrize(
     "steps",
     [
-        pytest.param(steps, id=", ".join(steps), marks=pytest.mark.xfail(reason=why, raises=raised, strict=True))
-        for steps, raised, why in FAULTS
-    ],
-)
-def test_permuting_keeps_the_outputs_where_it_is_known_not_to(steps):
-    graph = network(steps, "flatten", "gemm", 1)
-    assert moved_outputs(graph, axis_groups(graph)) <= EXACT
-
-
-@pytest.mark.parametrize(
-    "steps",
-    [
+        ["concat self", "prelu", "depthwise x2"],
+        ["space to depth", "depthwise x2"],
+        ["pick", "prelu", "positions"],
         ["tile", "prelu", "einsum groups", "positions"],
         ["concat self", "grouped"],
         ["space to depth", "grouped 4"],
@@ -467,14 +436,6 @@ def test_permuting_keeps_the_outputs_where_it_is_known_not_to(steps):
 def test_permuting_keeps_the_outputs_where_it_once_did_not(steps):
     graph = network(steps, "flatten", "gemm", 1)
     assert moved_outputs(graph, axis_groups(graph)) <= EXACT
-
-
-@pytest.mark.parametrize("steps", [steps for steps, _, _ in FAULTS], ids=", ".join)
-def test_the_proof_rejects_what_is_wrong_there(steps):
-    graph = network(steps, "flatten", "gemm", 1)
-    groups = prove(graph, axis_groups(graph))
-    usable = [replace(g, state="pinned") if g.state != "proven" else g for g in groups.groups]
-    assert moved_outputs(graph, replace(groups, groups=tuple(usable))) <= EXACT
 
 
 def test_the_exact_judge_computes_a_group_norm_in_float64():
