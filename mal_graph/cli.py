@@ -168,7 +168,7 @@ def inspect(
                 timeout=prove_timeout,
                 max_memory=memory,
             )
-    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed) if padding else {})
+    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed, timeout=prove_timeout) if padding else {})
     if format_ is Format.json:
         emit(form.json_text())
     else:

@@ -5,7 +5,7 @@ places form a group (see `units`). Groups may nest: the channels of one group of
 of the group of its groups.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -29,6 +29,8 @@ PINNED = "pinned"
 FROZEN = "frozen"
 RIGID = "rigid"
 NUMBER_OF_BLOCKS = ("group of", "num_groups of")
+
+Family = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,14 @@ class AxisGroup:
         return self.state in (PROVEN, CANDIDATE)
 
 
+def family(group: AxisGroup) -> Family | None:
+    """What the groups inside the units of one group have in common: one of them shows what leaving out a member does,
+    for the proof of the outer group lets them trade places."""
+    if group.inside is None:
+        return None
+    return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
+
+
 @dataclass(frozen=True)
 class AxisGroups:
     """The groups of one graph, with the parameters they were found on.
@@ -145,17 +155,44 @@ def axis_groups(
     """
     probed = probed or probe(graph)
     found = parameters(graph, table)
-    wiring, owners, unknown = traced(graph, probed, ops.ROWS if table is None else table, found)
-    return AxisGroups(tuple(grouped(wiring, owners, roles(graph, found, table))), tuple(found), probed, unknown)
+    described = roles(graph, found, table)
+    solved, _, unknown = traced(graph, probed, ops.ROWS if table is None else table, described)
+    groups = tuple(group for group, _ in grouped(solved, described))
+    return AxisGroups(groups, tuple(found), probed, unknown)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What is at every place of a network, once its groups are found.
+
+    Attributes:
+        labels: by tensor.
+        unit: the unit of each atom.
+        parts: by name of the group what moves with each of its units; shape (units, parts).
+    """
+
+    labels: Mapping[str, Label]
+    unit: NDArray[np.int64]
+    parts: Mapping[str, NDArray[np.int64]]
+
+
+def traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, ops.Row] | None = None) -> Traces:
+    """Find the groups of a graph once more, and keep where their units lie."""
+    described = roles(graph, groups.parameters, table)
+    solved, labels, _ = traced(graph, groups.probed, ops.ROWS if table is None else table, described)
+    return Traces(labels, solved.component, {group.name: parts for group, parts in grouped(solved, described)})
 
 
 def traced(
-    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row], found: Sequence[Parameter]
-) -> tuple[Wiring, list[Owner], dict[str, tuple[str, ...]]]:
+    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row], described: Collection[tuple[str, int]]
+) -> tuple[Units, dict[str, Label], dict[str, tuple[str, ...]]]:
     """Run the graph on labels.
 
+    Args:
+        described: the axes of weights that are in use, as (tensor, axis).
+
     Returns:
-        the wiring, (tensor, axis, first atom, length) for every axis of every weight, and nodes without a rule.
+        the units on these axes, labels by tensor, and nodes without a rule by operator.
     """
     wiring = Wiring()
     labels: dict[str, Label] = {}
@@ -165,7 +202,7 @@ def traced(
         labels[value.name] = fixed_label(
             probed.shapes.get(value.name, ()), Fix(PINNED, f"axes of model input {value.name!r}")
         )
-    in_use = list(dict.fromkeys(parameter.tensor for parameter in found))  # producers first, so that they name groups
+    in_use = [tensor for tensor, _ in described]  # producers first, so that they name groups
     for name in dict.fromkeys([*in_use, *graph.weights]):
         weight = graph.weights[name]
         if weight.scope or not weight.is_float:
@@ -175,7 +212,7 @@ def traced(
         labels[name] = wiring.fresh_label(weight.shape)
         for axis, size in enumerate(weight.shape):
             if size > 1:
-                owners.append((name, axis, start, size))
+                owners += [(name, axis, start, size)] if (name, axis) in described else []
                 start += size
     for node in graph.nodes:
         row, opset = row_of(node, table), graph.opsets.get(node.op.rpartition(".")[0], 1)
@@ -189,7 +226,7 @@ def traced(
                 wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
     for value in graph.outputs:
         wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
-    return wiring, owners, {op: tuple(names) for op, names in unknown.items()}
+    return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
 
 
 def outputs_of(
@@ -224,7 +261,9 @@ def width_names(node: Node, row: ops.Row | None) -> list[str]:
     return [held for held in row.widths if node.attribute(held, 1) != 1 or slots.get(held)]
 
 
-def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row] | None) -> dict[tuple[str, int], str]:
+def roles(
+    graph: LayerGraph, found: Sequence[Parameter], table: Mapping[str, ops.Row] | None
+) -> dict[tuple[str, int], str]:
     """What each stored axis is to the operator that applies it."""
     described: dict[tuple[str, int], str] = {}
     for parameter in found:
@@ -237,17 +276,15 @@ def roles(graph: LayerGraph, found: list[Parameter], table: Mapping[str, ops.Row
     return described
 
 
-def grouped(wiring: Wiring, owners: list[Owner], described: Mapping[tuple[str, int], str]) -> Iterator[AxisGroup]:
-    """The classes of units that lie on axes in use, as groups."""
-    used = [owner for owner in owners if owner[:2] in described]
-    solved = Units(wiring, used)
+def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
+    """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
     names: dict[str, int] = {}
     places: dict[int, tuple[str, int]] = {}  # of a unit: its group and its number there
-    waiting: list[tuple[AxisGroup, Class]] = []
+    waiting: list[tuple[AxisGroup, Class, NDArray[np.int64]]] = []
     for found in sorted(solved.classes(), key=first_entry):
         # Units in the order of their first positions: the order a reader sees in the file.
         order = np.argsort(found.columns[:, 0, 1], kind="stable")
-        members = tuple(members_of(found.columns[order], used, described))
+        members = tuple(members_of(found.columns[order], solved.owners, described))
         name = f"{members[0].tensor}[{members[0].axis}]"
         names[name] = names.get(name, 0) + 1
         state, reason = (found.fix.state, found.fix.reason) if found.fix else (CANDIDATE, "")
@@ -263,17 +300,17 @@ def grouped(wiring: Wiring, owners: list[Owner], described: Mapping[tuple[str, i
         )
         if group.is_usable:
             places.update({found.units[u]: (group.name, number) for number, u in enumerate(order.tolist())})
-        waiting.append((group, found))
+        waiting.append((group, found, np.reshape(found.parts, (len(found.units), -1))[order]))
     held: dict[int, list[str]] = {}
-    for where, atoms in wiring.widths:
+    for where, atoms in solved.wiring.widths:
         for unit in np.unique(solved.component[atoms]).tolist():
             held.setdefault(unit, []).append(where)
-    for group, found in waiting:
+    for group, found, parts in waiting:
         inside = next((places[block] for block in found.blocks if block in places), None)
         widths = tuple(dict.fromkeys(where for part in found.parts for where in held.get(part, ())))
         if inside:  # the number of blocks does not follow what is inside one
             widths = tuple(where for where in widths if not where.startswith(NUMBER_OF_BLOCKS))
-        yield replace(group, inside=inside, widths=widths) if group.is_usable else group
+        yield replace(group, inside=inside, widths=widths) if group.is_usable else group, parts
 
 
 def first_entry(found: Class) -> tuple[int, int, int]:

@@ -5,13 +5,14 @@ Rows follow ONNX up to opset 26; sources per operator: the ONNX operator specifi
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mal_graph import rules
+from mal_graph import rules, widths
 from mal_graph.graph import Node
+from mal_graph.widths import Width
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
 
@@ -59,7 +60,7 @@ class Row:
             or changes other units).
         compensation: what keeps the function when the axis it takes a statistic over grows from C to M units with
             zeros in the new ones; "" where nothing does.
-        widths: inputs and attributes that hold a width and must follow when an axis grows.
+        widths: inputs and attributes that hold a width, and how they follow when an axis is resized (see `widths`).
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
@@ -74,7 +75,7 @@ class Row:
     slots: tuple[Slot, ...] = (Slot("x"),)
     zero: str = "silent"
     compensation: str = ""
-    widths: tuple[str, ...] = ()
+    widths: Mapping[str, Width] = field(default_factory=dict)
     squashes: bool = False
     is_probability: bool = False
     commutes: bool = False
@@ -191,13 +192,19 @@ ROWS: Mapping[str, Row] = {
         channel=-1,
         zero="live",
     ),
-    "Conv": Row(rules.conv, "contraction", kind="conv", slots=(X, _weight(conv_axes), BIAS), widths=("group",)),
+    "Conv": Row(
+        rules.conv,
+        "contraction",
+        kind="conv",
+        slots=(X, _weight(conv_axes), BIAS),
+        widths={"group": widths.conv_groups},
+    ),
     "com.microsoft.FusedConv": Row(
         rules.fused_conv,
         "contraction",
         kind="fused_conv",
         slots=(X, _weight(conv_axes), BIAS, SHIFT),
-        widths=("group",),
+        widths={"group": widths.conv_groups},
         zero="live",
     ),
     "DeformConv": Row(
@@ -205,23 +212,21 @@ ROWS: Mapping[str, Row] = {
         "contraction",
         kind="deform_conv",
         slots=(X, _weight(conv_axes), X, BIAS, X),
-        widths=("group",),
+        widths={"group": widths.conv_groups},
     ),
     "ConvTranspose": Row(
         rules.conv_transpose,
         "contraction",
         kind="conv_transpose",
         slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
-        widths=("group",),
+        widths={"group": widths.transposed_conv_groups},
     ),
     # integer arithmetic: the weights are data of fixed order, scales may be parameters
     "QuantizeLinear": Row(rules.quantize, slots=(X, Slot("divisor", "variance"), ZERO_POINT), zero="live"),
     "DequantizeLinear": Row(rules.quantize, slots=(X, SCALE, ZERO_POINT), zero="live"),
     "DynamicQuantizeLinear": Row(rules.dynamic_quantize, zero="live"),
     "MatMulInteger": Row(rules.matmul_integer, "alone", kind="linear_integer", slots=(X, X, ZERO_POINT), zero="live"),
-    "ConvInteger": Row(
-        rules.conv_integer, "alone", kind="conv_integer", slots=(X, X, ZERO_POINT), widths=("group",), zero="live"
-    ),
+    "ConvInteger": Row(rules.conv_integer, "alone", kind="conv_integer", slots=(X, X, ZERO_POINT), zero="live"),
     "QLinearMatMul": Row(
         rules.qlinear_matmul,
         "alone",
@@ -234,7 +239,6 @@ ROWS: Mapping[str, Row] = {
         "alone",
         kind="conv_integer",
         slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", "variance"), ZERO_POINT, X),
-        widths=("group",),
         zero="live",
     ),
     # elementwise with two or more operands
@@ -307,7 +311,11 @@ ROWS: Mapping[str, Row] = {
     ),
     "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT), compensation=WHOLE_GROUPS),
     "GroupNormalization": Row(
-        rules.group_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=WHOLE_GROUPS, widths=("num_groups",)
+        rules.group_norm,
+        slots=(X, SCALE, SHIFT),
+        zero="unsafe",
+        compensation=WHOLE_GROUPS,
+        widths={"num_groups": widths.norm_groups},
     ),
     "LayerNormalization": Row(
         rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=f"{CENTRED}, {RESCALED}"
@@ -354,27 +362,42 @@ ROWS: Mapping[str, Row] = {
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
     **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),
     # shape
-    "Reshape": Row(rules.reshape, moves=True, slots=(X, setting("shape")), widths=("shape",)),
+    "Reshape": Row(rules.reshape, moves=True, slots=(X, setting("shape")), widths={"shape": widths.output_sizes}),
     "Flatten": Row(rules.reshape, moves=True),
     **dict.fromkeys(["Squeeze", "Unsqueeze"], Row(rules.reshape, moves=True, slots=(X, setting("axes")))),
     "Transpose": Row(rules.transpose, moves=True),
     "Concat": Row(rules.concat),
-    "Split": Row(rules.split, slots=(X, setting("split")), widths=("split",)),
-    "SplitToSequence": Row(rules.split_to_sequence, slots=(X, setting("split")), widths=("split",), is_sequence=True),
-    "SequenceAt": Row(rules.sequence_at, slots=(X, setting("position")), is_sequence=True),
-    "Slice": Row(rules.slice_, slots=(X, setting("bound")), widths=("starts", "ends")),
-    "Gather": Row(
-        rules.gather, "alone", kind="table", slots=(Slot("table", "weight"), setting("indices")), widths=("indices",)
+    "Split": Row(rules.split, slots=(X, setting("split")), widths={"split": widths.part_lengths}),
+    "SplitToSequence": Row(
+        rules.split_to_sequence, slots=(X, setting("split")), widths={"split": widths.part_lengths}, is_sequence=True
     ),
-    "Expand": Row(rules.expand, slots=(X, setting("shape")), widths=("shape",)),
-    "Pad": Row(rules.pad, slots=(X, setting("pads")), widths=("pads",)),
-    "Tile": Row(rules.tile, slots=(X, setting("repeats")), widths=("repeats",)),
+    "SequenceAt": Row(rules.sequence_at, slots=(X, setting("position")), is_sequence=True),
+    "Slice": Row(
+        rules.slice_,
+        slots=(X, setting("starts"), setting("ends"), setting("axes")),
+        widths={"starts": widths.slice_bounds, "ends": widths.slice_bounds},
+    ),
+    "Gather": Row(
+        rules.gather,
+        "alone",
+        kind="table",
+        slots=(Slot("table", "weight"), setting("indices")),
+        widths={"indices": widths.gathered},
+    ),
+    "Expand": Row(rules.expand, slots=(X, setting("shape")), widths={"shape": widths.output_sizes}),
+    "Pad": Row(rules.pad, slots=(X, setting("pads"))),
+    "Tile": Row(rules.tile, slots=(X, setting("repeats"))),
     "DepthToSpace": Row(rules.depth_to_space),
     "SpaceToDepth": Row(rules.space_to_depth),
-    "CenterCropPad": Row(rules.resize, slots=(X, setting("shape")), widths=("shape",)),
-    **dict.fromkeys(["Resize", "Upsample"], Row(rules.resize, slots=(X, setting("scales")), widths=("sizes",))),
+    "CenterCropPad": Row(rules.resize, slots=(X, setting("shape")), widths={"shape": widths.output_sizes}),
+    "Resize": Row(
+        rules.resize,
+        slots=(X, setting("roi"), setting("scales"), setting("sizes")),
+        widths={"sizes": widths.output_sizes},
+    ),
+    "Upsample": Row(rules.resize, slots=(X, setting("scales"))),
     **dict.fromkeys(["Shape", "Size"], Row(rules.shape_only, "shape")),
-    "ConstantOfShape": Row(rules.filled, "alone", slots=(setting("shape"),), widths=("shape",)),
+    "ConstantOfShape": Row(rules.filled, "alone", slots=(setting("shape"),)),
     # elements found by index or by value
     **dict.fromkeys(["GatherElements", "GatherND"], Row(rules.addressed, "alone", slots=(X, setting("indices")))),
     **dict.fromkeys(["ScatterElements", "ScatterND"], Row(rules.addressed, slots=(X, setting("indices"), X))),
@@ -386,7 +409,6 @@ ROWS: Mapping[str, Row] = {
         "alone",
         slots=(X, setting("depth"), setting("values")),
         zero="live",
-        widths=("depth",),
     ),
     **dict.fromkeys(
         ["NonZero", "Unique", "Compress"], Row(rules.chosen_by_value, "alone", slots=(X, setting("choice")))
@@ -399,7 +421,7 @@ ROWS: Mapping[str, Row] = {
         ["Range", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"],
         Row(rules.made, "alone", slots=(setting("size"),), zero="live"),
     ),
-    **dict.fromkeys(["RandomNormal", "RandomUniform"], Row(rules.made, "alone", zero="live", widths=("shape",))),
+    **dict.fromkeys(["RandomNormal", "RandomUniform"], Row(rules.made, "alone", zero="live")),
     **dict.fromkeys(
         ["RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"],
         Row(rules.random, "alone", zero="live"),

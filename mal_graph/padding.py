@@ -1,89 +1,137 @@
-"""What a unit that is not there does: the statements that growing a group rests on, measured on the calibrated copy.
+"""What units do that are added or taken away: the statements that resizing a group rests on.
 
-Two things make a padded unit harmless. It is *not read*: nothing that its producers make of it reaches the outputs
-while its consumers' weights are zero. Or it is *silent*: while its producers' weights are zero (variances one), what
-its consumers would make of it does not matter. Both are tested as they stand, on a quarter of a group's units: one side
-is set, the other changed, and the outputs must not move. A statistic over the units (a norm, mean, softmax) breaks the
-first; for those the operator table says which compensation is exact, if any.
+Two things make an added unit harmless. It is *not read*: whatever its producers make of it, nothing reaches the outputs
+while its consumers' new weights are zero. Or it is *silent*: while its producers' new weights are zero (variances one),
+it does not matter what its consumers would make of it. Both are tested as they stand, on the calibrated copy widened by
+a few units. The same copy without some units must give what the whole one gives when nothing reads them. A statistic
+over the units (a norm, mean, softmax) breaks these; the operator table says which compensation is exact, if any.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from time import monotonic
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.errors import RunError
+from mal_graph import registry
+from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import PROVEN, AxisGroup, AxisGroups, Member
+from mal_graph.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.ops import ROWS
-from mal_graph.prove import ACCEPT, Kind, Trial, family, open_trial, redrawn
+from mal_graph.prove import ACCEPT, Trial, open_trial, relative
+from mal_graph.resize import Resizing, coupled, resized, resizing, spread
+
+ADDED = 3  # units: a number that divides few widths
 
 
 @dataclass(frozen=True)
 class Padding:
-    """What may be said of units that are added to a group.
+    """What may be said of units that are added to a group or taken from it.
 
     Attributes:
-        not_read: how far the outputs move when the producers of units change whose consumers are zero.
-        silent: how far they move when the consumers of units change whose producers are zero.
+        not_read: how far the outputs move when units are added whose consumers are zero.
+        silent: how far they move when units are added whose producers are zero.
+        sliced: how far they move when units are taken away that are not read.
         compensation: what makes more units exact where an operator takes a statistic over them; "" where none does.
         reason: why nothing was measured, "" if it was.
     """
 
     not_read: float | None = None
     silent: float | None = None
+    sliced: float | None = None
     compensation: str = ""
     reason: str = ""
 
     @property
+    def holds(self) -> bool:
+        """Whether units may be added and taken away without a compensation."""
+        moves = (self.not_read, self.silent, self.sliced)
+        return all(moved is not None and moved <= ACCEPT for moved in moves)
+
+    @property
     def statement(self) -> str:
-        if self.reason:
-            return f"not tested: {self.reason}"
+        measured = (("not read", self.not_read), ("silent", self.silent), ("sliced", self.sliced))
         found = [
             f"{claim}{'' if moved <= ACCEPT else f': no ({moved:.0e})'}"
-            for claim, moved in (("not read", self.not_read), ("silent", self.silent))
+            for claim, moved in measured
             if moved is not None
         ]
-        return "; ".join([*found, *([self.compensation] if self.compensation else [])])
+        return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
+
+
+LATE = Padding(reason="not tested: its time was up")
 
 
 def paddings(
-    graph: LayerGraph, groups: AxisGroups, runner: Runner | None = None, *, seed: int = 0
+    graph: LayerGraph,
+    groups: AxisGroups,
+    runner: Runner | None = None,
+    *,
+    seed: int = 0,
+    timeout: float | None = None,
 ) -> Mapping[str, Padding]:
-    """Statements by name of the proven group; groups that lie alike inside the units of another are tested once."""
+    """Statements by name of the proven group; groups that can only be resized together have one in common.
+
+    `timeout`: seconds it may take; what is not tested by then says so.
+    """
     proven = [group for group in groups.groups if group.state == PROVEN]
     if not proven:
         return {}
+    deadline = None if timeout is None else monotonic() + timeout
     try:
-        trial = open_trial(graph, groups, runner, seed=seed)
+        trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
-        return {group.name: Padding(reason=str(error)) for group in proven}
-    pads = {parameter.tensor: parameter.pad for parameter in groups.parameters}
-    known: dict[Kind, Padding] = {}
-    found = {}
-    for group in proven:
-        kind = family(group)
-        padding = known[kind] if kind in known else tested(trial, group, pads, np.random.default_rng(seed))
-        if kind is not None:
-            known[kind] = padding
-        found[group.name] = padding
-    return found
+        return {group.name: Padding(reason=f"not tested: {error}") for group in proven}
+    bench = Bench(graph, groups, traces(graph, groups), trial, runner or registry.runner())
+    found: dict[str, Padding] = {}
+    for names in coupled(groups, bench.found):
+        alike = [group for group in proven if group.name in names]
+        if alike:
+            padding = tested(bench, alike, np.random.default_rng(seed))
+            found.update(dict.fromkeys((group.name for group in alike), padding))
+    return {group.name: found[group.name] for group in proven}
 
 
-def tested(trial: Trial, group: AxisGroup, pads: Mapping[str, float], rng: np.random.Generator) -> Padding:
-    """The statements on one group."""
-    consumers = [member for member in group.members if member.role.endswith(" in")]
-    producers = [member for member in group.members if not member.role.endswith(" in")]
+@dataclass(frozen=True)
+class Bench:
+    """What the tests of all groups of one graph have in common."""
+
+    graph: LayerGraph
+    groups: AxisGroups
+    found: Traces
+    trial: Trial
+    runner: Runner
+
+    @property
+    def is_late(self) -> bool:
+        return self.trial.deadline is not None and monotonic() >= self.trial.deadline
+
+    def resized(self, alike: Sequence[AxisGroup], units: Sequence[int]) -> tuple[Resizing, Trial]:
+        """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
+        change = resizing(self.graph, self.groups, self.found, {group.name: units for group in alike})
+        graph = resized(self.trial.graph, change, {})
+        session = self.runner.open(graph, read=list(self.trial.outputs), variable=list(self.trial.weights))
+        return change, replace(self.trial, graph=graph, session=session)
+
+
+def tested(bench: Bench, alike: Sequence[AxisGroup], rng: np.random.Generator) -> Padding:
+    """The statements on groups that can only be resized together."""
+    members = [member for group in alike for member in group.members]
+    consumers = [member for member in members if member.role.endswith(" in")]
+    producers = [member for member in members if not member.role.endswith(" in")]
     if not consumers or not any(member.role.endswith(" out") for member in producers):
-        return Padding(reason="its weights do not tell who makes its units and who reads them")
-    units = rng.permutation(group.units)[: max(1, group.units // 4)]
-    return Padding(
-        not_read=moved(trial, zeroed(trial.weights, consumers, units, {}), producers, units),
-        silent=moved(trial, zeroed(trial.weights, producers, units, pads), consumers, units),
-        compensation=compensation(group),
-    )
+        return Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
+    said = compensation(alike[0])
+    if bench.is_late:
+        return LATE
+    try:
+        not_read, silent = widened(bench, alike, consumers, producers)
+        return Padding(not_read, silent, sliced(bench, alike, consumers, rng), said)
+    except (ShapeError, RunError) as error:
+        return LATE if bench.is_late else Padding(compensation=said, reason=f"keeps its width: {error}")
 
 
 def compensation(group: AxisGroup) -> str:
@@ -95,22 +143,60 @@ def compensation(group: AxisGroup) -> str:
     return f"{group.statistic}: {exact or 'keep the width, no compensation is exact'}"
 
 
-def zeroed(
-    weights: Mapping[str, Array], members: Sequence[Member], units: NDArray[np.int64], pads: Mapping[str, float]
+def widened(
+    bench: Bench, alike: Sequence[AxisGroup], consumers: Sequence[Member], producers: Sequence[Member]
+) -> tuple[float, float]:
+    """How far the outputs move with more units that are not read, and with more that are silent."""
+    change, trial = bench.resized(alike, range(alike[0].units + ADDED))
+    pads = {parameter.tensor: parameter.pad for parameter in bench.groups.parameters}
+    whole = dict(trial.weights)
+    for name, axes in change.layouts.items():
+        if name in whole:
+            # New units resemble the last, at another size: they would show if anything read them.
+            sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
+            factors = reduce(np.multiply, np.ix_(*sizes))
+            whole[name] = np.asarray(spread(whole[name], axes, None) * factors, np.float32)
+    return (
+        moved(trial, {**whole, **blank(whole, consumers, change, {})}),
+        moved(trial, {**whole, **blank(whole, producers, change, pads)}),
+    )
+
+
+def blank(
+    weights: Mapping[str, Array], members: Sequence[Member], change: Resizing, pads: Mapping[str, float]
 ) -> dict[str, Array]:
-    """The tensors of members with some units as if they were not there."""
-    changed: dict[str, Array] = {}
+    """The tensors of members without anything for the added units: the pad value, 0 where `pads` names none."""
+    found: dict[str, Array] = {}
     for member in members:
-        values = np.moveaxis(changed.get(member.tensor, weights[member.tensor]).copy(), member.axis, 0)
-        values[member.positions[units].ravel()] = pads.get(member.tensor, 0.0)
-        changed[member.tensor] = np.moveaxis(values, 0, member.axis)
-    return changed
+        added = change.layouts[member.tensor][member.axis].added > 0
+        found[member.tensor] = filled(
+            found.get(member.tensor, weights[member.tensor]), member.axis, added, pads.get(member.tensor, 0.0)
+        )
+    return found
 
 
-def moved(trial: Trial, start: Mapping[str, Array], members: Sequence[Member], units: NDArray[np.int64]) -> float:
-    """How far the outputs move, from weights with `start` in place, when members change at some units."""
-    other = dict(start)
-    for member in members:
-        values = other.get(member.tensor, trial.weights[member.tensor])
-        other[member.tensor] = redrawn(values, replace(member, positions=member.positions[units]))
-    return trial.at(start).deviation(other)
+def sliced(bench: Bench, alike: Sequence[AxisGroup], consumers: Sequence[Member], rng: np.random.Generator) -> float:
+    """How far the outputs move when a quarter of the units is taken away, from where nothing reads them."""
+    units = alike[0].units
+    gone = rng.permutation(units)[: max(1, units // 4)]
+    zeroed: dict[str, Array] = {}
+    for member in consumers:
+        values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
+        zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
+    expected = bench.trial.at(zeroed)
+    change, trial = bench.resized(alike, sorted(set(range(units)) - set(gone.tolist())))
+    left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
+    return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
+
+
+def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.bool_], value: float) -> Array:
+    """A copy with one value at some indices of an axis."""
+    values = np.moveaxis(values.copy(), axis, 0)
+    values[indices] = value
+    return np.moveaxis(values, 0, axis)
+
+
+def moved(trial: Trial, weights: Mapping[str, Array]) -> float:
+    """How far the outputs are from the trial's with these weights."""
+    found = trial.session.run(trial.inputs, weights, deadline=trial.deadline)
+    return max((relative(found[name], y) for name, y in trial.outputs.items()), default=0.0)

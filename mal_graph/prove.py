@@ -21,7 +21,7 @@ from mal_graph import ops, registry
 from mal_graph.calibrate import calibrated, graph_in_float32
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
+from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Family, Member, family
 from mal_graph.interfaces import Runner, Session
 from mal_graph.ops import row_of
 
@@ -42,7 +42,6 @@ Progress = Callable[[int, int], None]
 Weights = Mapping[str, Array]
 Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
 Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
-Kind = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ def judged(
 ) -> Iterator[tuple[int, AxisGroup]]:
     """Verdicts on groups from one trial, by index."""
     cycled, exchanged = (bisected(trial, groups, orders, indices) for orders in moves)
-    known: dict[Kind, Controls] = {}  # of the first of each family of nested groups
+    known: dict[Family, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
         group, kind = groups.groups[i], family(groups.groups[i])
         controls = known[kind] if kind in known else controlled(trial, group, moves[0][i], full)
@@ -217,14 +216,6 @@ def judged(
         yield i, judge(trial, group, moves[0][i], max(cycled[i], exchanged[i]), controls)
         if progress:
             progress(done + 1, len(indices))
-
-
-def family(group: AxisGroup) -> Kind | None:
-    """What the groups inside the units of one group have in common: one of them shows what leaving out a member does,
-    for the proof of the outer group lets them trade places."""
-    if group.inside is None:
-        return None
-    return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
 
 
 def judged_exactly(

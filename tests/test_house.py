@@ -20,8 +20,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Imports go from right to left only. A module may import those of the bars before its own, and those before it in its
 # bar. `report` describes what `pipeline` returns, so it stands behind it.
 BARS = """
-errors graph interfaces labels units rules ops layers registry
-| probe groups calibrate prove padding
+errors graph interfaces labels units rules widths ops layers registry
+| probe groups calibrate prove resize padding
 | match forms correspond align
 | merge rewrite
 | evaluate pipeline

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from builders import Net, cnn, mlp, run
 
+from mal_graph import ops
 from mal_graph.groups import axis_groups
 from mal_graph.padding import compensation, paddings
 from mal_graph.prove import ACCEPT, prove
@@ -23,8 +24,9 @@ def test_added_units_of_plain_networks_are_not_read_and_stay_silent(graph):
     found = statements(graph)
     assert found
     for group, padding in found:
-        assert max(padding.not_read, padding.silent) <= ACCEPT, group.name
-        assert padding.statement.startswith("not read; silent")
+        assert max(padding.not_read, padding.silent, padding.sliced) <= ACCEPT, group.name
+        assert padding.holds
+        assert padding.statement == "not read; silent; sliced"
 
 
 def normed(op, **attributes):
@@ -63,6 +65,48 @@ def test_channels_inside_a_group_norm_are_read_and_whole_groups_are_not():
         assert ("only whole groups may be added" in padding.statement) == (group.inside is not None)
         follows = [width for width in group.widths if width.startswith("num_groups of GroupNormalization")]
         assert len(follows) == (group.inside is None)
+
+
+def test_groups_that_are_resized_together_have_one_statement():
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6))
+    x = net.op("Relu", net.conv(x, 6, 6, group=2))
+    found = statements(net.graph(net.conv(x, 6, 4)))
+    inner = [padding for group, padding in found if group.inside is not None]
+    assert len(inner) == 2
+    assert all(padding.holds for _, padding in found)
+    assert inner[0] is inner[1], "both halves of the grouped convolution"
+
+
+def test_a_width_that_nothing_expresses_is_kept():
+    """Ones for every channel are made of a single one at run time: their number is in no axis of the network."""
+    net = Net(0)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 5)), 5, 8))
+    ones = net.op("Expand", net.constant(np.ones((1, 1), np.float32)), net.constant([1, 8]))
+    ((_, padding),) = statements(net.graph(net.linear(net.op("Mul", x, ones), 8, 4)))
+    assert padding.statement.startswith("keeps its width: ")
+    assert not padding.holds
+
+
+def test_what_is_not_tested_in_its_time_says_so():
+    graph = cnn()
+    groups = prove(graph, axis_groups(graph))
+    found = paddings(graph, groups, timeout=0.0)
+    assert len(found) == len(groups.usable())
+    assert all(padding.statement.startswith("not tested: ") and not padding.holds for padding in found.values())
+    assert any("time was up" in padding.reason for padding in found.values())
+
+
+def test_a_wrong_width_in_the_table_keeps_the_width(monkeypatch):
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6))
+    x = net.op("Flatten", net.op("Conv", x, net.weight(6, 1, 3, 3), group=6))
+    graph = net.graph(net.linear(x, 24, 4))
+    assert [padding.holds for _, padding in statements(graph)] == [True]
+    row = replace(ops.ROWS["Conv"], widths={})
+    monkeypatch.setattr(ops, "ROWS", {**ops.ROWS, "Conv": row})
+    monkeypatch.setattr("mal_graph.resize.row_of", lambda node: ops.ROWS.get(node.op))
+    assert [padding.holds for _, padding in statements(graph)] == [False]
 
 
 def test_what_cannot_be_tested_says_so():

@@ -39,12 +39,15 @@ import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, AxisGroup, AxisGroups
+from mal_graph.padding import Padding, paddings
 from mal_graph.report import coverage
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show
 CONTROLS = 6  # groups on which that is tried
 COVERED = 0.9
+HOLDS = "free"  # units may be added and taken away
+PADDING_SECONDS = 60.0
 SEED = 20_231
 ROOT = Path(__file__).parents[1]
 LIGHT = "backend/test/data/light"
@@ -72,6 +75,8 @@ class Row:
     controls: int = 0
     oracle: str = ""  # why it could not judge
     error: str = ""
+    resized: dict[str, int] = field(default_factory=dict)  # proven groups by what added and removed units do
+    seconds_padding: float = 0.0
     saved: str = ""
     key: str = ""
     code: str = ""
@@ -496,7 +501,21 @@ def studied(path: Path, suite: str) -> Row:
         except Exception as error:  # the evaluator raises whatever its kernels raise
             row.oracle = f"oracle: {type(error).__name__}: {first_line(error)}"
     row.seconds_oracle = time.perf_counter() - start
+    if suite != "corpus":
+        start = time.perf_counter()
+        found = paddings(graph, groups, timeout=PADDING_SECONDS)
+        row.resized = dict(Counter(kind_of(padding) for padding in found.values()))
+        row.seconds_padding = time.perf_counter() - start
     return row
+
+
+def kind_of(padding: Padding) -> str:
+    """What was found of a group when units were added to it and taken away."""
+    if padding.holds:
+        return HOLDS
+    if padding.compensation:
+        return "needs a compensation"
+    return re.sub(r":.*", "", padding.reason) or "live where its producers are zero"
 
 
 def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
@@ -685,9 +704,9 @@ def table(rows: Sequence[Row]) -> str:
     """One line per model, as Markdown."""
     head = (
         "| model | nodes | groups | proven | unproven | coverage | coverage, full | frozen, unproven or rigid, share "
-        "| groups, s | proof, s | oracle | moved by all groups | moved by a member left out |"
+        "| groups, s | proof, s | free | padding, s | oracle | moved by all groups | moved by a member left out |"
     )
-    lines = [head, "|---" * 13 + "|"]
+    lines = [head, "|---" * 15 + "|"]
     for row in rows:
         reasons = "; ".join(
             f"{reason} {share:.2f}" for reason, share in list(row.reasons.items())[:3] if share >= 0.005
@@ -695,7 +714,8 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"| {row.model} | {row.nodes} | {row.groups} | {row.states.get(PROVEN, 0)} | {row.states.get(UNPROVEN, 0)} "
             f"| {row.coverage:.3f} | {row.coverage_full:.3f} | {reasons} | {row.seconds_groups:.1f} "
-            f"| {row.seconds_proof:.1f} | {row.verdict()} | {figure(row.deviation)} | {figure(row.power)} |"
+            f"| {row.seconds_proof:.1f} | {row.resized.get(HOLDS, 0)} | {row.seconds_padding:.1f} | {row.verdict()} "
+            f"| {figure(row.deviation)} | {figure(row.power)} |"
         )
     return "\n".join(lines)
 
@@ -720,6 +740,9 @@ def totals(rows: Sequence[Row]) -> str:
         f"* controls: {sum(row.controls for row in judged)}; models in which one moved the outputs by less than "
         f"{POWER:g}: {len(weak)}",
     ]
+    kinds = sum((Counter(row.resized) for row in rows), Counter())
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    lines += [f"* proven groups with units added and taken away: {found}"]
     lines += [f"  * {row.model}: {row.weakest} ({figure(row.power)})" for row in weak]
     lines += [f"* wrong in {row.model}: {', '.join(row.wrong)}" for row in rows if row.wrong]
     return "\n".join(lines)
