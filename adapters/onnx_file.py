@@ -27,6 +27,7 @@ from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from . import onnx_guard
+from .onnx_build import built_model, lazy_tensor, stored_value
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -64,15 +65,14 @@ class OnnxAdapter:
 
     def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
-        document: OnnxDocument = graph.source
-        if any(Path(tensor.path).resolve() == path.resolve() for tensor in document.external):
+        external = graph.source.external if isinstance(graph.source, OnnxDocument) else []
+        if any(Path(tensor.path).resolve() == path.resolve() for tensor in external):
             raise FileError(f"cannot write {path}: it holds the weights of {graph.name}; name another file")
-        for tensor in document.external:
+        for tensor in external:
             handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
-        model = edited_model(graph)
-        total = sum(tensor.nbytes for tensor in tensors(model))
-        external = bool(document.external) or total > EXTERNAL_DATA_FROM
-        write_whole(model, path, f"{path.name}.data" if external else None, accept)
+        model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
+        is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
+        write_whole(model, path, f"{path.name}.data" if external or is_big else None, accept)
 
     def check(self, path: Path) -> Mapping[str, str]:
         """What the ONNX checker and onnxruntime say of a saved file."""
@@ -332,21 +332,6 @@ def mapped_tensor(tensor: ir.ExternalTensor) -> ir.LazyTensor:
     return lazy_tensor(handle(tensor.name, tensor), tensor)
 
 
-def lazy_tensor(weight: Weight, old: ir.TensorProtocol | None = None) -> ir.LazyTensor:
-    """The weight as a tensor that is computed when written, and not kept; the notes on `old` stay on it."""
-    dtype = old.dtype if old is not None else ir.DataType.from_numpy(weight.dtype)
-    shape = ir.Shape(weight.shape)
-
-    def read() -> ir.TensorProtocol:
-        return ir.Tensor(np.asarray(weight.read(), order="C"), dtype=dtype, shape=shape)
-
-    lazy = ir.LazyTensor(read, dtype, shape, name=weight.name)
-    if old is not None:
-        lazy.name, lazy.doc_string = old.name, old.doc_string
-        lazy.metadata_props.update(old.metadata_props)
-    return lazy
-
-
 def make_constant(node: ir.Node, weight: Weight) -> None:
     """Make a Constant or ConstantOfShape node yield `weight`. It stays a node: before IR version 4 an initializer
     would have to be a model input too."""
@@ -360,13 +345,12 @@ def make_constant(node: ir.Node, weight: Weight) -> None:
 
 def inserted_value(main: ir.Graph, weight: Weight, ir_version: int) -> ir.Value:
     """A new stored value of the main graph: an initializer, or a Constant where that would have to be an input."""
-    tensor = lazy_tensor(weight)
     if ir_version < 4:
-        node = ir.node("Constant", [], {"value": tensor})
+        node = ir.node("Constant", [], {"value": lazy_tensor(weight)})
         node.outputs[0].name = weight.name
         main.insert_before(main[0], node)
         return node.outputs[0]
-    value = ir.Value(name=weight.name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = stored_value(weight)
     main.register_initializer(value)
     return value
 

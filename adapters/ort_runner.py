@@ -16,9 +16,9 @@ import onnxruntime as ort
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value
 
+from .onnx_build import IR_VERSION
 from .onnx_file import OnnxDocument, to_attribute
 
-IR_VERSION = 10  # old enough for every onnxruntime in use, new enough for every element type
 TYPE_NAMES = {
     "float": "float32",
     "double": "float64",
