@@ -3,8 +3,9 @@
 Two things make an added unit harmless. It is *not read*: whatever its producers make of it, nothing reaches the outputs
 while its consumers' new weights are zero. Or it is *silent*: while its producers' new weights are zero (variances one),
 it does not matter what its consumers would make of it. Both are tested as they stand, on the calibrated copy widened by
-a few units. The same copy without some units must give what the whole one gives when nothing reads them. A statistic
-over the units (a norm, mean, softmax) breaks these; the operator table says which compensation is exact, if any.
+a few units, beside the control that units which are neither do show. The same copy without some units must give what
+the whole one gives when nothing reads them. A statistic over the units (a norm, mean, softmax) breaks these; the
+operator table says which compensation is exact, if any.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.ops import ROWS
-from mal_graph.prove import ACCEPT, Trial, open_trial, relative
+from mal_graph.prove import ACCEPT, REJECT, Trial, open_trial, relative
 from mal_graph.resize import Resizing, coupled, resized, resizing, spread
+from mal_graph.widths import Layout
 
 ADDED = 3  # units: a number that divides few widths
 
@@ -128,7 +130,9 @@ def tested(bench: Bench, alike: Sequence[AxisGroup], rng: np.random.Generator) -
     if bench.is_late:
         return LATE
     try:
-        not_read, silent = widened(bench, alike, consumers, producers)
+        live, not_read, silent = widened(bench, alike, consumers, producers)
+        if live < REJECT:
+            return Padding(compensation=said, reason=f"not tested: live units would not show either ({live:.0e})")
         return Padding(not_read, silent, sliced(bench, alike, consumers, rng), said)
     except (ShapeError, RunError) as error:
         return LATE if bench.is_late else Padding(compensation=said, reason=f"keeps its width: {error}")
@@ -145,21 +149,36 @@ def compensation(group: AxisGroup) -> str:
 
 def widened(
     bench: Bench, alike: Sequence[AxisGroup], consumers: Sequence[Member], producers: Sequence[Member]
-) -> tuple[float, float]:
-    """How far the outputs move with more units that are not read, and with more that are silent."""
+) -> tuple[float, float, float]:
+    """How far the outputs move with more units that are live, with more that are not read, and that are silent."""
     change, trial = bench.resized(alike, range(alike[0].units + ADDED))
     pads = {parameter.tensor: parameter.pad for parameter in bench.groups.parameters}
     whole = dict(trial.weights)
-    for name, axes in change.layouts.items():
+    for name, layouts in change.layouts.items():
         if name in whole:
-            # New units resemble the last, at another size: they would show if anything read them.
+            # New units are others again, at another size: they show where anything reads them.
+            axes = [resembling(layout, name, axis, [*consumers, *producers]) for axis, layout in enumerate(layouts)]
             sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
             factors = reduce(np.multiply, np.ix_(*sizes))
             whole[name] = np.asarray(spread(whole[name], axes, None) * factors, np.float32)
     return (
+        moved(trial, whole),
         moved(trial, {**whole, **blank(whole, consumers, change, {})}),
         moved(trial, {**whole, **blank(whole, producers, change, pads)}),
     )
+
+
+def resembling(layout: Layout, tensor: str, axis: int, members: Sequence[Member]) -> Layout:
+    """An axis whose added units are like the ones before the last, one each: the last may be dead."""
+    old = layout.old.copy()
+    for member in members:
+        if (member.tensor, member.axis) == (tensor, axis):
+            last, order = np.sort(member.positions[-1].ravel()), np.argsort(member.positions[-1].ravel())
+            for number in range(1, ADDED + 1):
+                other = member.positions[(-1 - number) % len(member.positions)].ravel()
+                new = (layout.added == number) & np.isin(layout.old, last)
+                old[new] = other[order[np.searchsorted(last, layout.old[new])]]
+    return replace(layout, old=old)
 
 
 def blank(
@@ -198,5 +217,5 @@ def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.boo
 
 def moved(trial: Trial, weights: Mapping[str, Array]) -> float:
     """How far the outputs are from the trial's with these weights."""
-    found = trial.session.run(trial.inputs, weights, deadline=trial.deadline)
+    found = trial.session.run(trial.inputs, weights, read=list(trial.outputs), deadline=trial.deadline)
     return max((relative(found[name], y) for name, y in trial.outputs.items()), default=0.0)

@@ -62,7 +62,9 @@ class Trial:
 
     def deviation(self, changed: Weights) -> float:
         """max |y' - y| / max |y| over the outputs, with some weights changed."""
-        found = self.session.run(self.inputs, {**self.weights, **changed}, deadline=self.deadline)
+        found = self.session.run(
+            self.inputs, {**self.weights, **changed}, read=list(self.outputs), deadline=self.deadline
+        )
         return max((relative(found[name], y) for name, y in self.outputs.items()), default=0.0)
 
     def at(self, changed: Weights) -> "Trial":
@@ -399,15 +401,21 @@ def open_trial(
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
     graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights))
-    trial = Trial(graph, session, inputs, weights, session.run(inputs, weights, deadline=deadline), deadline)
+    readable = [name for name, dtype in session.types.items() if dtype]
+    outputs = session.run(inputs, weights, read=readable, deadline=deadline)
+    trial = Trial(graph, session, inputs, weights, outputs, deadline)
     if trial.flaw:
         raise RunError(trial.flaw)
     return trial
 
 
 def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[str]:
-    """The tensors a trial reads: each output, or what enters the operator that saturates it."""
-    return list(dict.fromkeys(before_squash(graph, value.name, table) for value in graph.outputs))
+    """The tensors a trial reads: each output, and what enters an operator without a rule, which must stay as well. Of
+    what is saturated, that which enters the operator that saturates it."""
+    unknown = [node for node in graph.nodes if row_of(node, table) is None]
+    entering = [name for node in unknown for name in (*node.inputs, *node.captures) if name in graph.producer]
+    fixed = [*(value.name for value in graph.outputs), *entering]
+    return list(dict.fromkeys(before_squash(graph, name, table) for name in fixed))
 
 
 def before_squash(graph: LayerGraph, name: str, table: Mapping[str, ops.Row] | None) -> str:

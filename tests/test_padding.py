@@ -88,6 +88,14 @@ def test_a_width_that_nothing_expresses_is_kept():
     assert not padding.holds
 
 
+def test_units_that_show_in_no_way_prove_nothing(monkeypatch):
+    graph = mlp()
+    monkeypatch.setattr("mal_graph.padding.moved", lambda trial, weights: 0.0)
+    for _, padding in statements(graph):
+        assert padding.statement == "not tested: live units would not show either (0e+00)"
+        assert not padding.holds
+
+
 def test_what_is_not_tested_in_its_time_says_so():
     graph = cnn()
     groups = prove(graph, axis_groups(graph))

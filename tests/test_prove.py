@@ -97,6 +97,17 @@ def test_a_saturating_end_is_read_before_it_saturates(net, op):
     assert {group.state for group in verdicts(graph)} == {PROVEN}
 
 
+def test_what_enters_an_operator_without_a_rule_is_watched_too():
+    """A threshold in a branch hides almost every wrong group; what it is applied to hides none."""
+    net = Net(0)
+    x = net.linear(net.input("x", ("N", 5)), 5, 8)
+    score = net.op("Sigmoid", net.linear(net.op("Relu", x), 8, 1))
+    graph = net.graph(net.op("Round", score))
+    table = {op: row for op, row in ROWS.items() if op != "Round"}
+    (out,) = graph.output_names
+    assert watched(graph, table) == [out, graph.nodes[graph.producer[score]].inputs[0]]
+
+
 def test_a_proof_changes_nothing_but_verdicts():
     graph = cnn()
     before = axis_groups(graph)
