@@ -13,7 +13,7 @@ from mal_graph.errors import MalGraphError
 from mal_graph.evaluate import evaluate
 from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
-from mal_graph.pipeline import align, assemble, load, save
+from mal_graph.pipeline import align, assemble, load, save, state_dict, to_module, trace
 from mal_graph.prove import prove
 
 try:
@@ -31,4 +31,7 @@ __all__ = [
     "match_layers",
     "prove",
     "save",
+    "state_dict",
+    "to_module",
+    "trace",
 ]

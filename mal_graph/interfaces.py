@@ -1,8 +1,8 @@
-"""The two protocols an outside author implements: `Adapter` (load, save) and `Runner` (run)."""
+"""The protocols an outside author implements: `Adapter` (load, save), `Tracer` (trace, give back), `Runner` (run)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from mal_graph.graph import Array, LayerGraph
 
@@ -27,6 +27,27 @@ class Adapter(Protocol):
 
     def check(self, path: Path) -> Mapping[str, str]:
         """Verdicts on a saved file by what was asked: "passed", or "failed: ..." with what was found."""
+        ...
+
+
+class Tracer(Protocol):
+    """Turns a framework's modules in memory into layer graphs, and layer graphs back into modules."""
+
+    def trace(self, module: Any, example_inputs: Any, dynamic_shapes: Any = None) -> LayerGraph:
+        """The module as a layer graph that shares its weights. Raises UnsupportedModel or DataError."""
+        ...
+
+    def to_module(self, graph: LayerGraph) -> Any:
+        """A runnable module with the weights of a traced graph."""
+        ...
+
+    def state_dict(self, graph: LayerGraph) -> dict[str, Any]:
+        """The weights of a traced graph under the names of the module's own state."""
+        ...
+
+    def build(self, target: str, weights: Path | None = None) -> Any:
+        """The module that `package.module:factory` makes, with the weights of a file. Raises UsageError, FileError or
+        ShapeError."""
         ...
 
 

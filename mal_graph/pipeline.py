@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -123,6 +123,42 @@ def load(model: object) -> LayerGraph:
     return registry.adapter_for(model).load(model)
 
 
+def trace(module: Any, example_inputs: Any, dynamic_shapes: Any = None) -> LayerGraph:
+    """The layer graph of a torch module, as it computes in evaluation mode.
+
+    Args:
+        module: a `torch.nn.Module`, a `torch.fx.GraphModule` or a `torch.export.ExportedProgram`; it is not changed,
+            and its weights are shared, not copied.
+        example_inputs: a tensor or a tuple of tensors that its `forward` takes.
+        dynamic_shapes: as for `torch.export.export`; by default the first axis of every input is dynamic where the
+            module allows it.
+
+    Raises:
+        UnsupportedModel: it cannot be traced, or holds what has no counterpart here.
+        DataError: it does not run on the example inputs.
+        UsageError: torch is not installed.
+    """
+    return registry.tracer().trace(module, example_inputs, dynamic_shapes)
+
+
+def to_module(graph: LayerGraph) -> Any:
+    """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on.
+
+    Raises:
+        UnsupportedModel: the graph was not traced from a module.
+    """
+    return registry.tracer().to_module(graph)
+
+
+def state_dict(graph: LayerGraph) -> dict[str, Any]:
+    """The weights of a traced graph, for `load_state_dict` of the class that was traced.
+
+    Raises:
+        UnsupportedModel: the graph was not traced from a module, or has other shapes than it.
+    """
+    return registry.tracer().state_dict(graph)
+
+
 def save(graph: LayerGraph, path: str | Path) -> None:
     """Write a graph where its source's adapter can, completely or not at all. Raises FileError."""
     registry.adapter_for(str(path)).save(graph, Path(path))
@@ -144,7 +180,8 @@ def write(assembly: Assembly, path: str | Path) -> Assembly:
         verdicts.update(adapter.check(written))
         if all(verdict == "passed" for verdict in verdicts.values()):
             return
-        before = adapter.check(Path(assembly.base.name))  # what the base has of itself is no fault of the merge
+        own = Path(assembly.base.name)  # what the base has of itself is no fault of the merge
+        before = adapter.check(own) if own.is_file() else {}
         for name in [name for name, verdict in before.items() if verdict != "passed"]:
             verdicts[name] = f"not passed by the base either: {before[name]}"
         if any(verdict.startswith("failed") for verdict in verdicts.values()):

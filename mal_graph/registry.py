@@ -4,7 +4,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from mal_graph.errors import FileError, UsageError
-from mal_graph.interfaces import Adapter, Runner
+from mal_graph.interfaces import Adapter, Runner, Tracer
 
 
 @cache
@@ -22,9 +22,26 @@ def runner(name: str = "onnxruntime") -> Runner:
     return made
 
 
+@cache
+def tracer() -> Tracer:
+    """What traces modules. Raises UsageError where its framework is not installed."""
+    for point in sorted(entry_points(group="mal_graph.tracers")):
+        try:
+            made: Tracer = point.load()()
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"tracing a module needs {error.name}, which is not installed: pip install 'mal-graph[{point.name}]'"
+            ) from None
+        return made
+    raise UsageError("no tracer of modules is registered: reinstall mal-graph")
+
+
 def adapter_for(model: object) -> Adapter:
     """The adapter that loads `model`. Raises FileError if none does."""
     for adapter in adapters():
         if adapter.claims(model):
             return adapter
-    raise FileError(f"cannot load {model!r}: no adapter takes it; give the path of an ONNX file")
+    raise FileError(
+        f"cannot load a {type(model).__name__}: no adapter takes it; give the path of an ONNX file, or mal_graph.trace "
+        "a torch module"
+    )

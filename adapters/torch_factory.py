@@ -1,0 +1,120 @@
+"""Modules named on a command line: `package.module:factory`, and the file their weights are in.
+
+Only what the user names is imported, and no file is ever unpickled: weights come from safetensors, or from what
+`torch.load(weights_only=True)` takes.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
+
+INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
+SHOWN = 3  # names in a message
+
+
+def built(target: str, weights: Path | None = None) -> nn.Module:
+    """The module that a factory makes, with the weights of a file.
+
+    Args:
+        target: `package.module:factory`; the current folder is looked in as well.
+        weights: a `.safetensors` file or a state dict saved by torch.
+
+    Raises:
+        UsageError: there is no such factory, or it makes no module.
+        FileError, ShapeError: the weights cannot be read, or are not those of the module.
+    """
+    module = made(target)
+    if weights is not None:
+        put_in(module, read_weights(weights), target, weights)
+    return module
+
+
+def made(target: str) -> nn.Module:
+    """What the factory gives."""
+    name, _, factory = target.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(importlib.import_module(name), factory)
+    except AttributeError:
+        raise UsageError(f"cannot build {target}: {name} has no {factory!r}; check the name") from None
+    except Exception as error:  # an import runs whatever the file holds
+        raise UsageError(f"cannot build {target}: importing {name} failed: {told(error)}; check the name") from error
+    try:
+        module = found()
+    except MalGraphError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"cannot build {target}: it raised {told(error)}; name a function that needs no arguments"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"cannot build {target}: it gave a {type(module).__name__}; it must give a torch.nn.Module")
+    return module
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file, by name. Raises FileError."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileError(f"cannot read the weights in {path}: {error.strerror or error}; check the path") from None
+    except SafetensorError as error:
+        raise FileError(f"cannot read the weights in {path}: it is no safetensors file ({error})") from None
+    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise FileError(
+            f"cannot read the weights in {path}: it is more than tensors, or broken ({told(error)}), and loading it "
+            "could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
+        ) from None
+    return tensors_in(found, path)
+
+
+def tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file holds: the whole of it, or what training scripts call it."""
+    if isinstance(found, Mapping):
+        for inside in (found, *(found[name] for name in INSIDE if name in found)):
+            if isinstance(inside, Mapping) and inside and all(isinstance(value, Tensor) for value in inside.values()):
+                return dict(inside)
+    raise FileError(
+        f"cannot read the weights in {path}: it holds a {type(found).__name__} and no state dict; "
+        "save model.state_dict() and give that file"
+    )
+
+
+def put_in(module: nn.Module, weights: Mapping[str, Tensor], target: str, path: Path) -> None:
+    """Load a state dict that must fit exactly."""
+    own = module.state_dict()
+    for what, names in (("lacks", own.keys() - weights.keys()), ("has more:", weights.keys() - own.keys())):
+        if names:
+            raise ShapeError(f"{path} does not fit {target}: it {what} {listed(names)}; give the weights of this class")
+    for name, value in own.items():
+        if value.shape != weights[name].shape:
+            raise ShapeError(
+                f"{path} does not fit {target}: {name} has shape {list(weights[name].shape)}, the module "
+                f"{list(value.shape)}; give the weights of this class"
+            )
+    module.load_state_dict(dict(weights))
+
+
+def listed(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

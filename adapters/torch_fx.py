@@ -1,0 +1,351 @@
+"""torch modules as layer graphs, and back.
+
+A module is traced by `torch.fx.symbolic_trace` where that gives a module which computes the same: it keeps submodules
+and their names, and can be trained. Where it does not - Python that asks for shapes, keyword arguments - the program of
+`torch.export` takes its place. Either way torch.export without any decomposition gives the operators, which are lowered
+onto ONNX's (`torch_ops`). The weights stay the module's own.
+
+Chosen: lowering ATen's operators only. Refused: lowering the modules and functions of torch.fx, several hundred names
+with signatures of their own for what torch itself reduces to some hundred operators with schemas; and torch's ONNX
+exporter, which takes ten times as long and needs onnxscript.
+"""
+
+import copy
+import inspect
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+from torch.utils import _pytree as pytree
+
+from mal_graph.errors import DataError, ShapeError, UnsupportedModel
+from mal_graph.graph import Array, LayerGraph, Weight
+
+from .torch_factory import built, told
+from .torch_lower import Packed
+from .torch_walk import lowered_program
+
+LOG = logging.getLogger(__name__)
+SAME = 1e-4  # how far, of the largest, outputs of a traced copy may lie from the module's
+TRAINED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)  # what evaluation changes
+QUANTISED = ("torch.ao.nn", "torchao", "bitsandbytes")
+HERE = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a layer graph of this adapter keeps as its source.
+
+    Attributes:
+        module: what computes the same and can be copied, a `torch.fx.GraphModule`.
+        state: the module's own tensors, by the names of its state.
+        keys: for each weight of the graph the names in the state that it stands for: several where these are tied.
+        packed: weights that stand for several tensors of the state.
+        constants: weights that stand for none: they are in the module's code.
+    """
+
+    module: fx.GraphModule
+    state: Mapping[str, Tensor]
+    keys: Mapping[str, tuple[str, ...]]
+    packed: Mapping[str, Packed]
+    constants: Mapping[str, Weight]
+
+
+class TorchAdapter:
+    """Traces modules and gives them back."""
+
+    def trace(self, module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> LayerGraph:
+        """The layer graph of a module, a GraphModule or an ExportedProgram. Raises UnsupportedModel or DataError."""
+        if isinstance(module, ExportedProgram):
+            graph, packed = lowered_program(module)
+            return with_source(graph, as_graph_module(module), module.state_dict, packed, "ExportedProgram")
+        check(module)
+        arguments = as_arguments(example_inputs)
+        with evaluating(module) as modes, torch.no_grad():
+            expected = outputs_of(module, arguments)
+            source = symbolic(module, arguments, expected)
+            program, graph, packed = lowered(module if source is None else source, arguments, dynamic_shapes)
+        if source is None:
+            source = as_graph_module(program)
+        else:
+            for name, part in source.named_modules():
+                part.training = modes.get(name, part.training)
+        return with_source(graph, source, module.state_dict(keep_vars=True), packed, type(module).__name__)
+
+    def to_module(self, graph: LayerGraph) -> fx.GraphModule:
+        """A copy of what was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
+        source = traced_source(graph)
+        made = copy.deepcopy(source.module)
+        own = made.state_dict(keep_vars=True)
+        for key, values in changed(graph, source).items():
+            if key in own:
+                own[key].data = as_tensor(values, own[key])
+        for name, (reader, _) in graph.inserted.items():
+            put_bias(made, graph, name, reader)
+        return made
+
+    def state_dict(self, graph: LayerGraph) -> dict[str, Tensor]:
+        """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
+        source = traced_source(graph)
+        new = changed(graph, source)
+        if graph.inserted:
+            raise ShapeError(
+                f"{graph.name} was given {', '.join(sorted(graph.inserted))}, for which its class has no parameter: "
+                "take the result of to_module, or merge a donor without biases there"
+            )
+        for key, values in new.items():
+            if values.shape != tuple(source.state[key].shape):
+                raise ShapeError(
+                    f"{key} has shape {list(values.shape)} now, {list(source.state[key].shape)} in the class: "
+                    "take the result of to_module"
+                )
+        return {
+            key: as_tensor(new[key], tensor) if key in new else tensor.detach() for key, tensor in source.state.items()
+        }
+
+    def build(self, target: str, weights: Path | None = None) -> nn.Module:
+        """The module that `package.module:factory` makes (see `torch_factory`)."""
+        return built(target, weights)
+
+
+# --- tracing ----------------------------------------------------------------------------------------------------
+
+
+def check(module: Any) -> None:
+    """Raise UnsupportedModel for what cannot be traced, before anything is tried."""
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModel(
+            f"cannot trace a {type(module).__name__}: give a torch.nn.Module, a GraphModule or an ExportedProgram"
+        )
+    name = type(module).__name__
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UnsupportedModel(f"cannot trace a {name}, which only wraps a module: trace model.module")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise UnsupportedModel(
+            f"cannot trace {name}, which is compiled to TorchScript: trace the module it was made of"
+        )
+    for path, part in module.named_modules():
+        if type(part).__module__.startswith(QUANTISED):
+            raise UnsupportedModel(
+                f"cannot trace {name}: {path or 'it'} is quantised ({type(part).__name__}); merge the float module, "
+                "then quantise"
+            )
+    for key, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise UnsupportedModel(
+                f"cannot trace {name}: {key} is on the meta device and has no values; load the weights first"
+            )
+        if tensor.is_quantized:
+            raise UnsupportedModel(f"cannot trace {name}: {key} is quantised; merge the float module, then quantise")
+
+
+def as_arguments(example: Any) -> Arguments:
+    """Positional and keyword arguments: a tensor, a tuple or list of them, or a dictionary by name."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    if isinstance(example, tuple | list):
+        return tuple(example), {}
+    return (() if example is None else (example,)), {}
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[dict[str, bool]]:
+    """The module in evaluation mode, and as it was afterwards; gives the modes of its parts by name."""
+    modes = {name: part.training for name, part in module.named_modules()}
+    if any(modes[name] and isinstance(part, TRAINED) for name, part in module.named_modules()):
+        warnings.warn(
+            f"{type(module).__name__} is in training mode: it is traced as it computes after .eval(), and stays in "
+            "training mode itself",
+            stacklevel=4,
+        )
+    parts = dict(module.named_modules())
+    try:
+        module.eval()
+        yield modes
+    finally:
+        for name, part in parts.items():
+            part.training = modes[name]
+
+
+def outputs_of(module: nn.Module, arguments: Arguments) -> list[Any]:
+    """What a module gives for the example. Raises DataError."""
+    args, kwargs = arguments
+    try:
+        return pytree.tree_leaves(module(*args, **kwargs))
+    except Exception as error:  # a module raises whatever its code raises
+        raise DataError(
+            f"{type(module).__name__} does not run on the example inputs ({shapes_in(arguments)}): {told(error)}"
+            f"{line_of(error)}; give inputs that its forward takes"
+        ) from error
+
+
+def shapes_in(arguments: Arguments) -> str:
+    leaves = pytree.tree_leaves(arguments)
+    return ", ".join(str(tuple(x.shape)) if isinstance(x, Tensor) else type(x).__name__ for x in leaves) or "none"
+
+
+def symbolic(module: nn.Module, arguments: Arguments, expected: list[Any]) -> fx.GraphModule | None:
+    """The module traced symbolically; None if that fails or gives another function."""
+    if isinstance(module, fx.GraphModule):
+        return module
+    try:
+        source = fx.symbolic_trace(module)
+        found = pytree.tree_leaves(source(*arguments[0], **arguments[1]))
+    except Exception:  # tracing runs the module's code on stand-ins, which raises whatever that raises
+        return None
+    return source if len(found) == len(expected) and all(map(is_same, found, expected)) else None
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two outputs are equal to rounding."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b) and bool(a == b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.dtype.is_floating_point:
+        return bool((a == b).all())
+    scale = float(b.detach().abs().max()) if b.numel() else 0.0
+    return bool(torch.allclose(a, b, rtol=0, atol=SAME * scale, equal_nan=True))
+
+
+def lowered(
+    module: nn.Module, arguments: Arguments, dynamic_shapes: Any
+) -> tuple[ExportedProgram, LayerGraph, Mapping[str, Packed]]:
+    """The program of a module and what it becomes: for any number of samples where it allows that, else for those of
+    the example. Raises UnsupportedModel."""
+    if dynamic_shapes is None:
+        wide = widened(arguments)
+        try:
+            program = torch.export.export(module, *wide, dynamic_shapes=dynamic_batch(module, wide), strict=False)
+            return program, *lowered_program(program)
+        except Exception as error:  # tracing runs the module's code, which raises whatever it raises
+            LOG.debug("%s is traced for the samples of the example: %s", type(module).__name__, told(error))
+    try:
+        program = torch.export.export(module, *arguments, dynamic_shapes=dynamic_shapes, strict=False)
+    except Exception as error:
+        raise UnsupportedModel(
+            f"cannot trace {type(module).__name__}: torch.fx and torch.export both fail, with {told(error)}"
+            f"{line_of(error)}; write that part without Python that depends on values"
+        ) from error
+    return program, *lowered_program(program)
+
+
+def widened(arguments: Arguments) -> Arguments:
+    """The example with two samples instead of one: torch takes an axis of length 1 for one that is always so."""
+    tensors = [x for x in pytree.tree_leaves(arguments) if isinstance(x, Tensor) and x.ndim]
+    if not tensors or any(len(tensor) != 1 for tensor in tensors):
+        return arguments
+    twice: Arguments = pytree.tree_map(
+        lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.ndim else x, arguments
+    )
+    return twice
+
+
+def dynamic_batch(module: nn.Module, arguments: Arguments) -> dict[str, Any]:
+    """A dynamic first axis for every input, by the argument's name."""
+    bound = inspect.signature(module.forward).bind(*arguments[0], **arguments[1]).arguments
+    return {
+        name: pytree.tree_map(lambda x: {0: Dim.AUTO} if isinstance(x, Tensor) and x.ndim else None, value)
+        for name, value in bound.items()
+    }
+
+
+def as_graph_module(program: ExportedProgram) -> fx.GraphModule:
+    """A program as a module that runs."""
+    made: fx.GraphModule = program.module()
+    return made
+
+
+def line_of(error: BaseException) -> str:
+    """Where in the user's own code an error was raised: " at FILE:LINE", or nothing."""
+    found = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        frames = traceback.extract_tb(cause.__traceback__)
+        theirs = [f for f in frames if not f.filename.startswith((*HERE, "<"))]
+        if theirs and not found:
+            found = f" at {theirs[-1].filename}:{theirs[-1].lineno}"
+        cause = cause.__cause__
+    return found
+
+
+def with_source(
+    graph: LayerGraph, module: fx.GraphModule, state: Mapping[str, Tensor], packed: Mapping[str, Packed], name: str
+) -> LayerGraph:
+    keys = keys_of(graph, state)
+    constants = {key: weight for key, weight in graph.weights.items() if key not in keys and key not in packed}
+    return replace(graph, name=name, source=Traced(module, state, keys, packed, constants))
+
+
+def keys_of(graph: LayerGraph, state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """For each weight of a graph the names in the state that it stands for."""
+    twins: dict[tuple[Any, ...], list[str]] = {}
+    for key, tensor in state.items():
+        twins.setdefault(identity(key, tensor), []).append(key)
+    return {name: tuple(twins[identity(name, state[name])]) for name in graph.weights if name in state}
+
+
+def identity(key: str, tensor: Tensor) -> tuple[Any, ...]:
+    """What is equal for names of one stored tensor."""
+    if not tensor.numel():
+        return (key,)
+    return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+# --- and back ---------------------------------------------------------------------------------------------------
+
+
+def traced_source(graph: LayerGraph) -> Traced:
+    if not isinstance(graph.source, Traced):
+        raise UnsupportedModel(f"{graph.name} was not traced from a torch module: save it as an ONNX file instead")
+    return graph.source
+
+
+def changed(graph: LayerGraph, source: Traced) -> dict[str, Array]:
+    """New values by name in the module's state."""
+    found: dict[str, Array] = {}
+    for name in sorted(graph.edited - graph.inserted.keys()):
+        values = graph.weights[name].read()
+        if name in source.packed:
+            found.update(zip(source.packed[name].parts, source.packed[name].unpack(values), strict=True))
+        elif name in source.keys:
+            found.update(dict.fromkeys(source.keys[name], values))
+        elif not np.array_equal(values, source.constants[name].read()):
+            raise UnsupportedModel(
+                f"the merge changed {name!r}, a constant in the code of {graph.name}, which a module cannot take: "
+                "save the result as an ONNX file, or leave its layer out with --layers"
+            )
+    return found
+
+
+def as_tensor(values: Array, like: Tensor) -> Tensor:
+    """Values as a tensor of the type and on the device of another."""
+    given = torch.from_numpy(np.array(values, np.float32 if values.dtype.kind == "V" else values.dtype))
+    return given.to(device=like.device, dtype=like.dtype)
+
+
+def put_bias(module: fx.GraphModule, graph: LayerGraph, name: str, reader: str) -> None:
+    """Give a submodule the bias it lacked. Raises ShapeError where there is no submodule that takes one."""
+    node = graph.nodes[graph.producer[reader]]
+    path = node.name.rpartition("/")[0]
+    try:
+        part = module.get_submodule(path)
+    except AttributeError:
+        part = module
+    weight = getattr(part, "weight", None)
+    if getattr(part, "bias", name) is not None or not isinstance(weight, Tensor):
+        raise ShapeError(
+            f"{graph.name} was given the bias {name!r}, for which {path or 'its code'} has no parameter: save the "
+            "result as an ONNX file"
+        )
+    part.bias = nn.Parameter(as_tensor(graph.weights[name].read(), weight), requires_grad=weight.requires_grad)
