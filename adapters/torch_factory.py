@@ -7,14 +7,14 @@ Only what the user names is imported, and no file is ever unpickled: weights com
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
@@ -67,7 +67,7 @@ def made(target: str) -> nn.Module:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a file, by name. Raises FileError."""
     try:
-        if path.suffix == ".safetensors":
+        if ".safetensors" in path.suffixes:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -80,6 +80,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
         ) from None
     return tensors_in(found, path)
+
+
+def write_state(state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None) -> None:
+    """Write a state dict as a safetensors file, completely or not at all: first beside the target, then in its place.
+    Tied tensors are written under every name. Raises FileError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        save_file({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}, partial)
+        if accept is not None:
+            accept(partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', error)}; choose another folder") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def tensors_in(found: Any, path: Path) -> dict[str, Tensor]:

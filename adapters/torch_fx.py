@@ -15,7 +15,7 @@ import inspect
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +27,10 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
-from mal_graph.errors import DataError, ShapeError, UnsupportedModel
+from mal_graph.errors import DataError, ShapeError, TraceWarning, UnsupportedModel
 from mal_graph.graph import Array, LayerGraph, Weight
 
-from .torch_factory import built, told
+from .torch_factory import built, read_weights, told, write_state
 from .torch_lower import Packed
 from .torch_walk import lowered_program
 
@@ -70,8 +70,8 @@ class TorchAdapter:
             graph, packed = lowered_program(module)
             return with_source(graph, as_graph_module(module), module.state_dict, packed, "ExportedProgram")
         check(module)
-        arguments = as_arguments(example_inputs)
-        with evaluating(module) as modes, torch.no_grad():
+        arguments = as_arguments(example_inputs, module)
+        with evaluating(module) as modes, torch.no_grad(), quiet():
             expected = outputs_of(module, arguments)
             source = symbolic(module, arguments, expected)
             program, graph, packed = lowered(module if source is None else source, arguments, dynamic_shapes)
@@ -113,6 +113,15 @@ class TorchAdapter:
             key: as_tensor(new[key], tensor) if key in new else tensor.detach() for key, tensor in source.state.items()
         }
 
+    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+        """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
+        write_state(self.state_dict(graph), path, accept)
+
+    def check(self, path: Path) -> Mapping[str, str]:
+        """Whether a written file can be read."""
+        read_weights(path)
+        return {"safetensors": "passed"}
+
     def build(self, target: str, weights: Path | None = None) -> nn.Module:
         """The module that `package.module:factory` makes (see `torch_factory`)."""
         return built(target, weights)
@@ -149,13 +158,36 @@ def check(module: Any) -> None:
             raise UnsupportedModel(f"cannot trace {name}: {key} is quantised; merge the float module, then quantise")
 
 
-def as_arguments(example: Any) -> Arguments:
-    """Positional and keyword arguments: a tensor, a tuple or list of them, or a dictionary by name."""
+def as_arguments(example: Any, like: nn.Module) -> Arguments:
+    """Positional and keyword arguments: a tensor, a tuple or list of them, or a dictionary by name; arrays become
+    tensors beside the module's own."""
+    own = next(iter((*like.parameters(), *like.buffers())), torch.empty(0))
+    example = pytree.tree_map_only(np.ndarray, lambda array: torch.tensor(array).to(own.device), example)
     if isinstance(example, Mapping):
-        return (), dict(example)
+        return in_order(like, example)
     if isinstance(example, tuple | list):
         return tuple(example), {}
     return (() if example is None else (example,)), {}
+
+
+def in_order(module: nn.Module, example: Mapping[str, Any]) -> Arguments:
+    """Arguments given by name, in the order of the module's own where they fit it: torch.export counts them."""
+    try:
+        bound = inspect.signature(module.forward).bind(**example)
+    except TypeError:  # the module itself says what does not fit
+        return (), dict(example)
+    return bound.args, bound.kwargs
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's log: what fails here is tried another way, or said as an error of ours."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 @contextmanager
@@ -166,7 +198,8 @@ def evaluating(module: nn.Module) -> Iterator[dict[str, bool]]:
         warnings.warn(
             f"{type(module).__name__} is in training mode: it is traced as it computes after .eval(), and stays in "
             "training mode itself",
-            stacklevel=4,
+            TraceWarning,
+            stacklevel=5,  # of whoever called mal_graph.trace
         )
     parts = dict(module.named_modules())
     try:

@@ -97,8 +97,8 @@ def is_seen_elsewhere(graph: fx.Graph) -> bool:
     for node in graph.nodes:
         if not is_in_place(node):
             continue
-        others = [other for other in sharing[memory[node]] if other is not node.args[0] and other is not node]
-        if any(order[user] > order[node] for other in others for user in other.users if other is not node):
+        views = [other for other in sharing[memory[node]] if order[other] < order[node] and other is not node.args[0]]
+        if any(order[user] > order[node] for view in views for user in view.users):
             return True
     return False
 

@@ -10,6 +10,7 @@ import re
 import stat
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from mal_graph import __version__, pipeline
 from mal_graph.draw import dot, mermaid
-from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, UsageError
+from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, TraceWarning, UsageError
 from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
 from mal_graph.evaluate import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
@@ -46,6 +47,7 @@ from mal_graph.report import (
     score_form,
     sha256_of,
 )
+from mal_graph.sources import is_factory, opened
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 PROVE_SECONDS = 600.0
@@ -81,8 +83,13 @@ class ScoreForms(StrEnum):
     probabilities = "probabilities"
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file.")]
-Base = Annotated[str, typer.Argument(metavar="BASE", help="The ONNX file that gives the graph.")]
+# A model is an ONNX file, or a torch module that a function makes, named as package.module:factory.
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file, or package.module:factory.")]
+Base = Annotated[str, typer.Argument(metavar="BASE", help="The model that gives the graph.")]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option("--weights", metavar="FILE", help="Weights (.safetensors, state dict) of a module; once for each."),
+]
 Matches = Annotated[
     str | None,
     typer.Option("--matches", metavar="FILE", help="Pairs of layers to use, as `match -o FILE` writes them."),
@@ -102,6 +109,12 @@ ProveTimeout = Annotated[
 MaxMemory = Annotated[
     str | None,
     typer.Option("--max-memory", metavar="SIZE", help="What a proof may take, as in 8GiB; else what is free."),
+]
+TraceInputs = Annotated[
+    str | None, typer.Option("--inputs", metavar="FILE.npz", help="Arrays that a module is traced on.")
+]
+TraceShapes = Annotated[
+    list[str] | None, typer.Option("--input-shape", metavar="NAME:1,3,64,64", help="Shape of an input to trace on.")
 ]
 # Accepted by every verb, so that one set of flags serves all; nothing is run or drawn in these.
 NoInputs = Annotated[str | None, typer.Option("--inputs", hidden=True)]
@@ -126,7 +139,7 @@ def options(
         bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Merge the weights of exported neural networks: two ONNX files of any width and depth in, one out."""
+    """Merge the weights of neural networks: two ONNX files or torch modules of any width and depth in, one out."""
 
 
 @app.command()
@@ -137,6 +150,7 @@ def inspect(
     padding: Annotated[
         bool, typer.Option("--padding", help="Test what added units would do, and list the widths that must follow.")
     ] = False,
+    weights: Weights = None,
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
@@ -147,8 +161,8 @@ def inspect(
     quiet: Quiet = False,
 ) -> None:
     """Show a model's layers and axis groups, and prove the groups by running it."""
-    graph = loaded(model, verbose)
     arrays, shapes, memory = npz(inputs), shapes_of(input_shape), bytes_of(max_memory)
+    (graph,) = loaded([model], verbose, weights, inputs=arrays, shapes=shapes, seed=seed)
     with progress_bars(quiet) as report:
         try:
             probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed, timeout=prove_timeout)
@@ -178,7 +192,7 @@ def inspect(
 @app.command()
 def match(
     base: Base,
-    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The ONNX file whose layers are looked up.")],
+    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model whose layers are looked up.")],
     output: Annotated[str | None, typer.Option("-o", "--output", metavar="FILE", help="Write the result here.")] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="LAYER", help="Show a layer's candidates.")
@@ -186,9 +200,10 @@ def match(
     matches: Matches = None,
     format_: Annotated[MatchFormat, typer.Option("--format", help="Form of the result.")] = MatchFormat.text,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing FILE.")] = False,
-    inputs: NoInputs = None,
-    input_shape: NoShapes = None,
-    seed: NoSeed = 0,
+    weights: Weights = None,
+    inputs: TraceInputs = None,
+    input_shape: TraceShapes = None,
+    seed: Seed = 0,
     proof: NoProof = True,
     prove_timeout: NoTimeout = PROVE_SECONDS,
     max_memory: NoMemory = None,
@@ -198,9 +213,10 @@ def match(
     """Show which layer of BASE answers to which layer of DONOR, and why."""
     if explain is not None and (output is not None or format_ in (MatchFormat.mermaid, MatchFormat.dot)):
         raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
-    target = None if output is None else checked_target(output, given(base, donor, matches), force)
-    pairs = read_pairs(matches)
-    a, b = loaded(base, verbose), loaded(donor, verbose)
+    files = given(base, donor, matches, inputs, *(weights or ()))
+    target = None if output is None else checked_target(output, files, force)
+    pairs, shapes = read_pairs(matches), shapes_of(input_shape)
+    a, b = loaded([base, donor], verbose, weights, inputs=npz(inputs), shapes=shapes, seed=seed)
     if explain is not None:
         print_candidates(a, b, explain, format_)
         return
@@ -224,10 +240,17 @@ def match(
 @app.command()
 def assemble(
     base: Base,
-    donors: Annotated[list[str], typer.Argument(metavar="DONOR", help="ONNX files merged into it, in order.")],
+    donors: Annotated[list[str], typer.Argument(metavar="DONOR", help="Models merged into it, in order.")],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="OUT", help="Merged file; default BASE.merged.onnx here.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Merged file, .onnx or the .safetensors of a module; default BASE.merged.onnx here.",
+        ),
     ] = None,
+    weights: Weights = None,
     lam: Annotated[float, typer.Option("--lambda", help="Merging factor: 0 is the base, 1 the donor.")] = 0.3,
     layers: Annotated[
         str | None,
@@ -258,13 +281,14 @@ def assemble(
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     sources = [base, *donors]
-    files = given(*sources, matches, data, inputs)
+    files = given(*sources, matches, data, inputs, *(weights or ()))
     target = checked_target(default_output(base) if output is None else output, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     if report_to is not None and same_file(report_to, target):
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
     arrays, probe_inputs, pairs, memory = npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
-    models = [loaded(path, verbose) for path in sources]
+    shapes = shapes_of(input_shape)
+    models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
     if arrays is not None:  # found out before the work, not after it
         labels_in(arrays)
         match_inputs(models[0], arrays)
@@ -284,11 +308,11 @@ def assemble(
             max_memory=memory,
             seed=seed,
             inputs=probe_inputs,
-            input_shapes=shapes_of(input_shape),
+            input_shapes=shapes,
             output=score_output,
             scores=None if scores is None else scores.value,
         )
-    hashes = {path: sha256_of(Path(path)) for path in sources}
+    hashes = {path: sha256_of(Path(path)) for path in (*sources, *(weights or ())) if not is_factory(path)}
     if not dry_run:
         result = pipeline.write(result, target)
     is_written = result.passed and not dry_run
@@ -310,11 +334,12 @@ def assemble(
 
 @app.command()
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="ONNX files to score.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models to score.")],
     data: Annotated[str, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels.")],
     output: Annotated[str | None, typer.Option("--output", metavar="NAME", help="The output that fits labels.")] = None,
     scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What the output holds.")] = None,
     format_: AsText = Format.text,
+    weights: Weights = None,
     inputs: NoInputs = None,
     input_shape: NoShapes = None,
     seed: NoSeed = 0,
@@ -328,10 +353,11 @@ def evaluate(
     arrays = read_npz(data)
     held: ScoreKind | None = None if scores is None else scores.value
     found = []
+    graphs = loaded(models, verbose, weights, data=arrays)
     with progress_bars(quiet) as bars:
-        for done, path in enumerate(models):
+        for done, (path, graph) in enumerate(zip(models, graphs, strict=True)):
             bars("scoring the models", done, len(models))
-            found.append(evaluate_model(loaded(path, verbose), arrays, arm=path, output=output, scores=held))
+            found.append(evaluate_model(graph, arrays, arm=path, output=output, scores=held))
     form = EvaluateForm(scores=[score_form(score) for score in found])
     if format_ is Format.json:
         emit(form.json_text())
@@ -345,12 +371,19 @@ def evaluate(
 # --- input ------------------------------------------------------------------------------------------------------
 
 
-def loaded(path: str, verbose: bool) -> LayerGraph:
-    graph = pipeline.load(path)
-    if verbose:
-        size = sum(weight.size for weight in graph.weights.values() if weight.is_float)
-        log(f"loaded {path}: {len(graph.nodes)} operators, {size:,} float parameters", quiet=False)
-    return graph
+def loaded(models: Sequence[str], verbose: bool, weights: Sequence[str] | None, **examples: Any) -> list[LayerGraph]:
+    """The models a command names (see `sources.opened`); what tracing warns of goes to stderr as one line each."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", TraceWarning)
+        graphs = opened(models, weights or [], **examples)
+    for warning in said:
+        log(f"warning: {warning.message}", quiet=False)
+    for path, graph in zip(models, graphs, strict=True):
+        if verbose:
+            size = sum(weight.size for weight in graph.weights.values() if weight.is_float)
+            log(f"loaded {path}: {len(graph.nodes)} operators, {size:,} float parameters", quiet=False)
+    return graphs
 
 
 def given(*paths: str | None) -> list[str]:
@@ -406,8 +439,8 @@ def read_pairs(path: str | None) -> tuple[tuple[str, str], ...] | None:
 
 
 def default_output(base: str) -> str:
-    """`base.onnx` gives `base.merged.onnx`, in the current folder."""
-    name = Path(base).name
+    """`base.onnx` gives `base.merged.onnx` and `package:factory` gives `factory.merged.onnx`, in the current folder."""
+    name = base.rpartition(":")[2] if is_factory(base) else Path(base).name
     return f"{name.removesuffix('.onnx')}.merged.onnx"
 
 

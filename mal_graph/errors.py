@@ -1,4 +1,5 @@
-"""Errors a user can cause. Each message is one sentence: what failed, where, what was found, what to do."""
+"""Errors a user can cause, and what is said without one. Each message is one sentence: what failed, where, what was
+found, what to do."""
 
 
 class MalGraphError(Exception):
@@ -35,3 +36,7 @@ class GateFailed(MalGraphError):
 
 class UsageError(MalGraphError):
     """An option's value makes no sense (lambda outside [0, 1], a selector that selects nothing)."""
+
+
+class TraceWarning(UserWarning):
+    """A module is traced otherwise than it stands."""

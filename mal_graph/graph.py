@@ -138,6 +138,10 @@ class LayerGraph:
     def output_names(self) -> frozenset[str]:
         return frozenset(value.name for value in self.outputs)
 
+    def named(self, name: str) -> "LayerGraph":
+        """The same graph under another name."""
+        return replace(self, name=name)
+
     def with_weights(self, replaced: Mapping[str, Array] | Iterable[Weight]) -> "LayerGraph":
         """The same graph with other values in some weights; shapes stay as they are."""
         if isinstance(replaced, Mapping):

@@ -33,7 +33,7 @@ class Adapter(Protocol):
 class Tracer(Protocol):
     """Turns a framework's modules in memory into layer graphs, and layer graphs back into modules."""
 
-    def trace(self, module: Any, example_inputs: Any, dynamic_shapes: Any = None) -> LayerGraph:
+    def trace(self, module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> LayerGraph:
         """The module as a layer graph that shares its weights. Raises UnsupportedModel or DataError."""
         ...
 
@@ -43,6 +43,14 @@ class Tracer(Protocol):
 
     def state_dict(self, graph: LayerGraph) -> dict[str, Any]:
         """The weights of a traced graph under the names of the module's own state."""
+        ...
+
+    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+        """Write the weights of a traced graph as a file of the framework's own, completely or not at all."""
+        ...
+
+    def check(self, path: Path) -> Mapping[str, str]:
+        """Verdicts on a saved file, as of an `Adapter`."""
         ...
 
     def build(self, target: str, weights: Path | None = None) -> Any:

@@ -123,13 +123,13 @@ def load(model: object) -> LayerGraph:
     return registry.adapter_for(model).load(model)
 
 
-def trace(module: Any, example_inputs: Any, dynamic_shapes: Any = None) -> LayerGraph:
+def trace(module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> LayerGraph:
     """The layer graph of a torch module, as it computes in evaluation mode.
 
     Args:
         module: a `torch.nn.Module`, a `torch.fx.GraphModule` or a `torch.export.ExportedProgram`; it is not changed,
             and its weights are shared, not copied.
-        example_inputs: a tensor or a tuple of tensors that its `forward` takes.
+        example_inputs: a tensor, a tuple of arguments, or a dictionary of them by name; none for an ExportedProgram.
         dynamic_shapes: as for `torch.export.export`; by default the first axis of every input is dynamic where the
             module allows it.
 
@@ -160,8 +160,10 @@ def state_dict(graph: LayerGraph) -> dict[str, Any]:
 
 
 def save(graph: LayerGraph, path: str | Path) -> None:
-    """Write a graph where its source's adapter can, completely or not at all. Raises FileError."""
-    registry.adapter_for(str(path)).save(graph, Path(path))
+    """Write a graph, completely or not at all: as an ONNX file, or the weights of a traced module where the path ends
+    in .safetensors. Raises FileError; ShapeError or UnsupportedModel where the module's class cannot take the weights.
+    """
+    registry.writer_for(str(path)).save(graph, Path(path))
 
 
 @np.errstate(all="ignore")
@@ -173,7 +175,7 @@ def write(assembly: Assembly, path: str | Path) -> Assembly:
     """
     if not assembly.passed:
         return assembly
-    adapter = registry.adapter_for(str(path))
+    adapter = registry.writer_for(str(path))
     verdicts: dict[str, str] = {}
 
     def accept(written: Path) -> None:

@@ -36,6 +36,11 @@ def tracer() -> Tracer:
     raise UsageError("no tracer of modules is registered: reinstall mal-graph")
 
 
+def writer_for(path: str) -> Adapter | Tracer:
+    """What writes a file of this name: the framework's own weights where it ends in .safetensors, else a model."""
+    return tracer() if path.endswith(".safetensors") else adapter_for(path)
+
+
 def adapter_for(model: object) -> Adapter:
     """The adapter that loads `model`. Raises FileError if none does."""
     for adapter in adapters():

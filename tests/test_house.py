@@ -26,6 +26,7 @@ errors graph interfaces labels units rules widths ops layers registry
 | merge rewrite
 | evaluate pipeline
 | draw report
+| sources
 | cli
 """
 ORDER = BARS.replace("|", " ").split()
