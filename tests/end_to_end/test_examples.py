@@ -3,6 +3,8 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,25 @@ def test_the_python_of_the_readme_runs(copied, capfd):
 
 def test_the_example_is_small():
     assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 2_000_000
+
+
+MODULES = ROOT / "examples" / "02_torch_fx"
+
+
+@pytest.mark.torch
+def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("torch")
+    shutil.copytree(MODULES, tmp_path / "example")
+    monkeypatch.chdir(tmp_path / "example")
+    for block in blocks(MODULES / "README.md", "sh"):
+        for words in (shlex.split(line) for line in block.splitlines()):
+            if words[0] == "python":
+                done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
+                assert re.search(r"^merged, as its class +accuracy 0\.\d+$", done.stdout, re.M)
+                assert len(re.findall(r"answers to", done.stdout)) == 3
+            else:
+                assert cli.main(words[1:]) == 0, words
+                out, err = capfd.readouterr()
+                assert out
+                assert err == ""
+    assert ort.InferenceSession("again.onnx").run(None, {"image": np.load("data.npz")["image"]})[0].shape == (500, 10)
