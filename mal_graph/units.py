@@ -360,7 +360,10 @@ class Units:
 
             return tuple((link, tuple(map(relative, blocks))) for link, blocks in self.parents.get(part, ()))
 
-        order = sorted(inside, key=lambda part: (self.kinds[part], seen(part), part))
+        rows = sorted((self.kinds[part], seen(part), part) for part in inside)
+        order = [part for _, _, part in rows]
+        if not any(part in self.children for part in order):  # none lies within another
+            return order, tuple((kind, parents) for kind, parents, _ in rows)
         place = {part: WITHIN - number for number, part in enumerate(order)}
         place[unit] = ITSELF
         profile = tuple(
