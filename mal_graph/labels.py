@@ -340,12 +340,12 @@ class Wiring:
         return Label(shape, tuple(parts), fixed)
 
     def with_places(self, label: Label, found: Sequence[tuple[list[int], list[int]]], shape: Sequence[int]) -> Label:
-        """The label with atoms on the fixed axes that a run of axes mixes with others, where it neither only merges nor
-        only splits: which place on them an index of the new axes is for differs from unit to unit."""
+        """The label with atoms on the fixed axes that a run of axes mixes with others so that the indices of one atom
+        lie across the new axes: which place on the fixed ones each is for differs from atom to atom."""
         parts, fixed = list(label.parts), dict(label.fixed)
         for old, new in found:
-            varying = {axis for part in label.parts for axis in spans(part)}
-            if not varying & set(old) or sum(shape[axis] > 1 for axis in new) < 2:
+            mixed = [part for part in label.parts if set(spans(part)) & set(old)] if len(new) > 1 else []
+            if not any(repeats_across(reshaped_part(part, label.shape, shape, found)[0]) for part in mixed):
                 continue
             for axis in fixed.keys() & set(old):
                 atoms = self.fresh(label.shape[axis])
