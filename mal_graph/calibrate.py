@@ -14,10 +14,12 @@ nothing but rounding. So a mean is only partly taken off, and the power of all c
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from time import monotonic
 
 import numpy as np
 
 from mal_graph import ops
+from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.groups import AxisGroups
 from mal_graph.interfaces import Runner
@@ -60,7 +62,7 @@ def calibrated(
     """A graph of the same function but for some factors, and values for every parameter with an axis, random and
     calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
     bench = Bench(graph, groups, centred)
-    weights = {**random_weights(groups.parameters, graph, seed), **bench.factors}
+    weights = {**random_weights(groups.parameters, graph, seed, deadline), **bench.factors}
     graph = bench.graph(bench.plain, bench.factors)
     read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
     read += [statistic.tensor for statistic in bench.statistics]
@@ -114,12 +116,19 @@ def read_float32(read: Callable[[], Array]) -> Array:
     return read().astype(np.float32)
 
 
-def random_weights(parameters: Sequence[Parameter], graph: LayerGraph, seed: int) -> dict[str, Array]:
-    """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs."""
+def random_weights(
+    parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
+) -> dict[str, Array]:
+    """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs.
+
+    Raises RunError where they are not drawn by the `deadline`.
+    """
     rng = np.random.default_rng(seed)
     drawn: dict[str, Array] = {}
     for parameter in parameters:
         weight = graph.weights[parameter.tensor]
+        if deadline is not None and monotonic() >= deadline:
+            raise RunError(f"{graph.name} was not through when its time was up")
         if weight.size > 1 and parameter.tensor not in drawn:
             drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
     return drawn

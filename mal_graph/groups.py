@@ -8,6 +8,7 @@ of the group of its groups.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -292,22 +293,26 @@ def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator
             state, reason = RIGID, "no two of its units are interchangeable"
         group = AxisGroup(
             name=name if names[name] == 1 else f"{name}#{names[name]}",
-            units=len(found.units),
+            units=len(found.parts),
             members=members,
             state=state,
             reason=reason,
             statistic=found.statistic,
         )
-        if group.is_usable:
-            places.update({found.units[u]: (group.name, number) for number, u in enumerate(order.tolist())})
-        waiting.append((group, found, np.reshape(found.parts, (len(found.units), -1))[order]))
+        parts = found.parts[order]
+        if group.is_usable and int(parts[0, 0]) in solved.children:
+            places.update({unit: (group.name, number) for number, unit in enumerate(parts[:, 0].tolist())})
+        waiting.append((group, found, parts))
     held: dict[int, list[str]] = {}
     for where, atoms in solved.wiring.widths:
         for unit in np.unique(solved.component[atoms]).tolist():
             held.setdefault(unit, []).append(where)
+    is_held = np.zeros(solved.count, bool)
+    is_held[list(held)] = True
     for group, found, parts in waiting:
         inside = next((places[block] for block in found.blocks if block in places), None)
-        widths = tuple(dict.fromkeys(where for part in found.parts for where in held.get(part, ())))
+        holding = found.parts[is_held[found.parts]].tolist()
+        widths = tuple(dict.fromkeys(where for part in holding for where in held[part]))
         if inside:  # the number of blocks does not follow what is inside one
             widths = tuple(where for where in widths if not where.startswith(NUMBER_OF_BLOCKS))
         yield replace(group, inside=inside, widths=widths) if group.is_usable else group, parts
@@ -324,6 +329,10 @@ def members_of(
 ) -> Iterator[Member]:
     """Columns of (owner, position) pairs, gathered by the weight axis they lie on."""
     index = columns[0, :, 0]
-    for owner in dict.fromkeys(index.tolist()):
+    ends = [*(np.flatnonzero(index[1:] != index[:-1]) + 1).tolist(), len(index)]
+    runs: dict[int, list[NDArray[np.int64]]] = {}
+    for start, end in pairwise([0, *ends]):
+        runs.setdefault(int(index[start]), []).append(columns[:, start:end, 1])
+    for owner, positions in runs.items():
         name, axis, _, _ = owners[owner]
-        yield Member(name, axis, described[name, axis], columns[:, index == owner, 1])
+        yield Member(name, axis, described[name, axis], np.hstack(positions) if positions[1:] else positions[0])

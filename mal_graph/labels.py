@@ -35,6 +35,7 @@ class Fix(NamedTuple):
 
 Piece = Atoms | Fix | None  # one axis: its atoms, why it is fixed, or None where all its indices hold the same
 
+PLACES = Fix("pinned", "places within a unit")
 LARGEST_PRODUCT = 1 << 21  # atoms that a reshape of two hidden axes into one may make
 
 
@@ -281,12 +282,27 @@ class Wiring:
             if part.shape[axis] == 1:
                 parts.append(part)
                 continue
-            taken = np.take(part, indices, axis=axis)
+            taken = np.take(self.told_apart(part), indices, axis=axis)
             if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
             elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
                 self.fix(taken, Fix("frozen", f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.fixed.items() if shape[a] > 1})
+
+    def told_apart(self, part: Atoms) -> Atoms:
+        """The part, with an atom of its own for every index of those that lie at several: what lies there may differ.
+        It belongs to the atom that it stands for, and to its place among those of that atom."""
+        atoms = part.ravel()
+        order = np.argsort(atoms, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order)) - np.searchsorted(atoms[order], atoms[order])
+        if not place.any():
+            return part
+        places, own = self.fresh(int(place.max()) + 1), self.fresh(part.size).reshape(part.shape)
+        self.fix(places, PLACES)
+        self.belong(own, part)
+        self.belong(own, places[place].reshape(part.shape))
+        return own
 
     def transpose(self, label: Label, order: Sequence[int]) -> Label:
         return Label(
@@ -300,13 +316,18 @@ class Wiring:
         if 0 in shape:
             self.fix_all(label, Fix("frozen", f"{by} has an empty axis"))
             return Label(shape)
+        if all(is_row(part) for part in label.parts) and (axes := moved_axes(label.shape, shape)) is not None:
+            return relaid(label, shape, axes)
         found = runs(label.shape, shape)
+        label = self.with_places(label, found, shape)
         label = self.multiplied_out(label, [old for old, _ in found], by)
         fixed: dict[int, Fix] = {}
         parts: list[Atoms] = []
         for part in label.parts:
             moved, ordered = reshaped_part(part, label.shape, shape, found)
-            fixed.update(dict.fromkeys(ordered, Fix("pinned", "places within a unit")))
+            if repeats_across(moved):
+                moved, ordered = reshaped_part(self.told_apart(part), label.shape, shape, found)
+            fixed.update(dict.fromkeys(ordered, PLACES))
             if spans(moved):
                 parts.append(moved)
             else:  # one unit, repeated: nothing would name it any more
@@ -317,6 +338,20 @@ class Wiring:
             if fix is not None:
                 fixed.update({axis: fix for axis in new if shape[axis] > 1 and axis not in varying})
         return Label(shape, tuple(parts), fixed)
+
+    def with_places(self, label: Label, found: Sequence[tuple[list[int], list[int]]], shape: Sequence[int]) -> Label:
+        """The label with atoms on the fixed axes that a run of axes mixes with others so that the indices of one atom
+        lie across the new axes: which place on the fixed ones each is for differs from atom to atom."""
+        parts, fixed = list(label.parts), dict(label.fixed)
+        for old, new in found:
+            mixed = [part for part in label.parts if set(spans(part)) & set(old)] if len(new) > 1 else []
+            if not any(repeats_across(reshaped_part(part, label.shape, shape, found)[0]) for part in mixed):
+                continue
+            for axis in fixed.keys() & set(old):
+                atoms = self.fresh(label.shape[axis])
+                self.fix(atoms, fixed.pop(axis))
+                parts.append(on_axis(atoms, axis, len(label.shape)))
+        return Label(label.shape, tuple(parts), fixed)
 
     def multiplied_out(self, label: Label, found: Sequence[list[int]], by: str) -> Label:
         """The label with one part for all those that one run of axes mixes: an atom for every combination, which
@@ -339,6 +374,28 @@ class Wiring:
                 self.belong(joined, part)
             parts.append(joined)
         return Label(label.shape, tuple(parts), fixed)
+
+
+def is_row(part: Atoms) -> bool:
+    """Whether a part varies along one axis only, from the first atom on."""
+    atoms = part.ravel()
+    return max(part.shape) == part.size and bool(atoms[0] != atoms[1])
+
+
+def moved_axes(old: Sequence[int], new: Sequence[int]) -> list[int] | None:
+    """The axes longer than 1 of a new shape, if they are those of the old one; else None."""
+    long = [axis for axis, size in enumerate(new) if size > 1]
+    return long if [size for size in old if size > 1] == [new[axis] for axis in long] else None
+
+
+def relaid(label: Label, shape: tuple[int, ...], moved: Sequence[int]) -> Label:
+    """A label of rows whose axes longer than 1 come to the places `moved`."""
+    place = dict(zip([axis for axis, size in enumerate(label.shape) if size > 1], moved, strict=True))
+    parts = []
+    for part in label.parts:
+        (axis,) = spans(part)
+        parts.append(on_axis(part.ravel(), place[axis], len(shape)))
+    return Label(shape, tuple(parts), {place[axis]: fix for axis, fix in label.fixed.items() if axis in place})
 
 
 def overlapping(kept: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -376,6 +433,15 @@ def runs(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[i
                 break
         found.append((left, right))
     return found
+
+
+def repeats_across(part: Atoms) -> bool:
+    """Whether an atom lies at several indices of a part that do not differ on one axis alone."""
+    axes = spans(part)
+    if len(axes) < 2 or len(np.unique(part)) == part.size:
+        return False
+    lines = [np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]) for axis in axes]
+    return all(sum(len(np.unique(line)) for line in along) > len(np.unique(part)) for along in lines)
 
 
 def reshaped_part(

@@ -180,9 +180,9 @@ def applied(
     node = graph.nodes[index]
     row = row_of(node, table)
     described = row.slot(slot) if row is not None else ops.Slot(f"input {slot}", "scale")
-    if -1 in axes:  # a reshape mixed its axes: kept whole, in stored order
-        axes = tuple(range(len(weight.shape)))
-    contracted = weight_axes(row, slot, node, len(axes)) if row is not None else None
+    is_mixed = -1 in axes  # by a reshape: kept whole, in stored order
+    axes = tuple(range(len(weight.shape))) if is_mixed else axes
+    contracted = weight_axes(row, slot, node, len(axes)) if row is not None and not is_mixed else None
     order: tuple[int | None, ...]
     if contracted is None:
         order = tuple(a for a in axes if a is not None and weight.shape[a] > 1)

@@ -69,6 +69,8 @@ def probe(
             found = measure(session, {**drawn, **fed}, readable, deadline)
         except RunError as failure:
             error = error or failure
+            if deadline is not None and monotonic() >= deadline:
+                break
             continue
         return with_stored(graph, drawn, *found)
     raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")

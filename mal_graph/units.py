@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -25,10 +26,18 @@ from mal_graph.labels import Fix, Wiring
 
 Ints = NDArray[np.int64]
 Owner = tuple[str, int, int, int]  # tensor, axis, first atom, length
-Link = tuple[Ints, Ints]  # units, and for each a block it belongs to: the links of one axis of one tensor
 Parents = tuple[tuple[int, tuple[int, ...]], ...]  # per link the blocks of one unit, in the order of its places
 Key = tuple[object, ...]
-Moved = tuple[int, list[int]]  # a unit, and what else moves with it
+Moved = list[int]  # a unit, and what else moves with it
+
+
+class Link(NamedTuple):
+    """Units, for each a block it belongs to, and how often in a row: the links of one axis of one tensor."""
+
+    units: Ints
+    blocks: Ints
+    times: Ints
+
 
 ITSELF = -1
 WITHIN = -2
@@ -40,21 +49,20 @@ class Class:
     """Units that may trade places, or that stay for the same reason.
 
     Attributes:
-        units: their numbers.
+        parts: the units, first in each row, with all that moves with them; what they have alike stands in the same
+            order in each. Shape (units, parts).
         columns: for each unit the (owner, position) pairs that move with it, in an order common to all;
             shape (units, entries, 2).
         fix: why they stay; None if they move.
         is_rigid: no unit is like another.
-        parts: the units with all that moves with them; what they have alike stands in the same order in each.
         blocks: the blocks that all of them belong to.
         statistic: the operator that takes a statistic over them, "" if none does.
     """
 
-    units: tuple[int, ...]
+    parts: Ints
     columns: Ints
     fix: Fix | None
     is_rigid: bool = False
-    parts: tuple[int, ...] = ()
     blocks: tuple[int, ...] = ()
     statistic: str = ""
 
@@ -80,7 +88,7 @@ def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
             link
             for atoms, blocks, places in wiring.blocks
             for link in links_by_place(component[atoms], component[blocks], places)
-            if len(link[0])
+            if len(link.units)
         ]
         if not links:
             return component, []
@@ -95,9 +103,10 @@ def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
 
 def links_by_place(units: Ints, blocks: Ints, places: Ints) -> Iterator[Link]:
     """The links of one axis; those of blocks that lie in several places apart, by the first place, the second..."""
-    pairs, entry = np.unique(np.stack([blocks, places], 1), axis=0, return_inverse=True)
-    first = np.searchsorted(pairs[:, 0], pairs[:, 0])
-    rank = (np.arange(len(pairs)) - first)[entry.ravel()]
+    count = int(places.max(initial=0)) + 1
+    pairs, entry = np.unique(blocks * count + places, return_inverse=True)
+    held = pairs // count
+    rank = (np.arange(len(pairs)) - np.searchsorted(held, held))[entry]
     for number in range(int(rank.max(initial=-1)) + 1):
         yield distinct_links(units[rank == number], blocks[rank == number])
 
@@ -110,14 +119,13 @@ def distinct_links(units: Ints, blocks: Ints) -> Link:
     units, blocks = units[order], blocks[order]
     new = np.ones(len(units), bool)
     new[1:] = (units[1:] != units[:-1]) | (blocks[1:] != blocks[:-1])
-    return units[new], blocks[new]
+    return Link(units[new], blocks[new], np.diff(np.flatnonzero(new), append=len(new)))
 
 
 def members_by_block(link: Link) -> dict[int, tuple[int, ...]]:
     """The units that belong to each block of one link."""
-    units, blocks = link
     found: dict[int, set[int]] = {}
-    for unit, block in zip(units.tolist(), blocks.tolist(), strict=True):
+    for unit, block in zip(link.units.tolist(), link.blocks.tolist(), strict=True):
         found.setdefault(block, set()).add(unit)
     return {block: tuple(sorted(inside)) for block, inside in found.items()}
 
@@ -127,7 +135,7 @@ def forced_ties(links: Sequence[Link], axes: Sequence[int]) -> Iterator[tuple[in
     that lies on certain axes (`axes`: a number per unit for the axes it lies on)."""
     known: dict[tuple[int, ...], int] = {}
     for link in links:
-        blocks_of = dict(zip(*(a.tolist() for a in np.unique(link[0], return_counts=True)), strict=True))
+        blocks_of = dict(zip(*(a.tolist() for a in np.unique(link.units, return_counts=True)), strict=True))
         here = members_by_block(link)
         holders = Counter(here.values())
         for block, inside in here.items():
@@ -146,7 +154,7 @@ def nested_links(links: Sequence[Link]) -> Iterator[Link]:
     """A block whose units all belong to one larger block belongs to it as well."""
     inside: dict[int, set[int]] = {}
     around: dict[int, set[int]] = {}
-    for units, blocks in links:
+    for units, blocks, _ in links:
         for unit, block in zip(units.tolist(), blocks.tolist(), strict=True):
             inside.setdefault(block, set()).add(unit)
             around.setdefault(unit, set()).add(block)
@@ -232,16 +240,27 @@ class Units:
     @cached_property
     def kind(self) -> Ints:
         """A number that is equal for units alike by themselves: the axes they touch, the operators that read them and
-        how often, why they are fixed, and, of several positions on one axis, which are tied to which."""
+        how often, how often they lie in each of their blocks, why they are fixed, and, of several positions on one
+        axis, which are tied to which."""
         hashes = np.zeros(self.count, np.uint64)
         np.add.at(hashes, self.places.unit, mixed(1, self.places.owner))
         if self.wiring.readings:
             lengths = [len(atoms) for atoms in self.wiring.readings]
             readers = np.repeat(np.arange(len(lengths)), lengths)
             np.add.at(hashes, self.component[np.concatenate(self.wiring.readings)], mixed(2, readers))
+        for link, (units, _, times) in enumerate(self.links):
+            if (times > 1).any():
+                place = np.arange(len(units)) - np.searchsorted(units, units)
+                np.add.at(hashes, units, mixed(5, link, place, times))
         for unit, number, first, second in self.ties_within:
             np.add.at(hashes, unit, mixed(3, number, first, second))
         return numbered(hashes + mixed(4, self.fix_number))
+
+    @cached_property
+    def kinds(self) -> list[int]:
+        """The same as a list, where units are asked for one by one."""
+        found: list[int] = self.kind.tolist()
+        return found
 
     @cached_property
     def ties_within(self) -> list[tuple[Ints, Ints, Ints, Ints]]:
@@ -266,7 +285,7 @@ class Units:
     def parents(self) -> Mapping[int, Parents]:
         """The blocks of each unit that belongs to any."""
         found: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
-        for number, (units, blocks) in enumerate(self.links):
+        for number, (units, blocks, _) in enumerate(self.links):
             starts = np.flatnonzero(np.diff(units, prepend=-1))
             for start, end in zip(starts, [*starts[1:], len(units)], strict=True):
                 found.setdefault(int(units[start]), []).append((number, tuple(blocks[start:end].tolist())))
@@ -276,7 +295,7 @@ class Units:
     def children(self) -> Mapping[int, tuple[int, ...]]:
         """The units of each block."""
         found: dict[int, set[int]] = {}
-        for units, blocks in self.links:
+        for units, blocks, _ in self.links:
             for unit, block in zip(units.tolist(), blocks.tolist(), strict=True):
                 found.setdefault(block, set()).add(unit)
         return {block: tuple(sorted(inside)) for block, inside in found.items()}
@@ -293,7 +312,7 @@ class Units:
             strength[units], chosen[units] = own, first.setdefault(fix, number)
         while True:
             before = strength.copy()
-            for units, blocks in self.links:
+            for units, blocks, _ in self.links:
                 weaker = strength[blocks] < strength[units]
                 strength[blocks[weaker]], chosen[blocks[weaker]] = strength[units[weaker]], chosen[units[weaker]]
             if (before == strength).all():
@@ -341,12 +360,15 @@ class Units:
 
             return tuple((link, tuple(map(relative, blocks))) for link, blocks in self.parents.get(part, ()))
 
-        order = sorted(inside, key=lambda part: (self.kind[part], seen(part), part))
+        rows = sorted((self.kinds[part], seen(part), part) for part in inside)
+        order = [part for _, _, part in rows]
+        if not any(part in self.children for part in order):  # none lies within another
+            return order, tuple((kind, parents) for kind, parents, _ in rows)
         place = {part: WITHIN - number for number, part in enumerate(order)}
         place[unit] = ITSELF
         profile = tuple(
             (
-                self.kind[part],
+                self.kinds[part],
                 tuple(
                     (link, tuple(place.get(block, block) for block in blocks)) for link, blocks in self.parents[part]
                 ),
@@ -363,40 +385,36 @@ class Units:
         structured &= ~fixed
         plain = np.flatnonzero(has_places & ~structured)
         plain = plain[np.argsort(self.kind[plain], kind="stable")]
-        found: list[list[Moved]] = [
-            [(unit, []) for unit in units.tolist()]
-            for units in np.split(plain, np.flatnonzero(np.diff(self.kind[plain])) + 1)
-            if len(units)
-        ]
+        ends = [0, *(np.flatnonzero(np.diff(self.kind[plain])) + 1).tolist(), len(plain)]
         alike: dict[Key, list[Moved]] = {}
         for unit in np.flatnonzero(structured).tolist():
             order, profile = self.below(unit) if unit in self.children else ([], ())
             if has_places[unit] or order:
-                alike.setdefault((self.kind[unit], self.parents.get(unit, ()), profile), []).append((unit, order))
-        found += alike.values()
-        alone = [members[0][0] for members in found if len(members) == 1 and not fixed[members[0][0]]]
-        moving = {unit for members in found if len(members) > 1 for unit, _ in members if not fixed[unit]}
+                alike.setdefault((self.kinds[unit], self.parents.get(unit, ()), profile), []).append([unit, *order])
+        found = [*(plain[a:b, None] for a, b in pairwise(ends) if a < b), *map(np.array, alike.values())]
+        moving = {row[0] for rows in alike.values() if len(rows) > 1 for row in rows}
         rigid: dict[int, list[Moved]] = {}
-        for unit in alone:
-            if has_places[unit] and not moving & self.around(unit):
-                rigid.setdefault(int(self.kind[unit]), []).append((unit, []))
-        ready = [self.class_of(members) for members in found if len(members) > 1 or fixed[members[0][0]]]
-        ready += [self.class_of(members, is_rigid=True) for members in rigid.values()]
-        yield from (made for made in ready if made.columns.size)  # some blocks hold no weight
+        for parts in found:
+            unit = int(parts[0, 0])
+            if len(parts) > 1 or fixed[unit]:
+                yield from self.class_of(parts)
+            elif has_places[unit] and not moving & self.around(unit):
+                rigid.setdefault(self.kinds[unit], []).append([unit])
+        for rows in rigid.values():
+            yield from self.class_of(np.array(rows), is_rigid=True)
 
-    def class_of(self, members: Sequence[Moved], is_rigid: bool = False) -> Class:
-        """A class from its units, each with what moves with it."""
-        first, order = members[0]
-        units = np.array([[unit, *order] for unit, order in members])  # (units, parts)
+    def class_of(self, parts: Ints, is_rigid: bool = False) -> Iterator[Class]:
+        """A class from its units, each with what moves with it; none of blocks that hold no weight."""
+        first, *order = parts[0].tolist()
         ends = self.places.ends
-        index = np.concatenate(
-            [ends[part][:, None] + np.arange(ends[part[0] + 1] - ends[part[0]]) for part in units.T], axis=1
-        )
+        counts = (ends[parts[0] + 1] - ends[parts[0]]).tolist()
+        if not any(counts):
+            return
+        spans = [ends[part][:, None] + np.arange(count) for part, count in zip(parts.T, counts, strict=True) if count]
+        index = spans[0] if len(spans) == 1 else np.concatenate(spans, axis=1)
         columns = np.stack([self.places.owner[index], self.places.position[index]], axis=2)
         blocks = tuple(dict.fromkeys(b for _, row in self.parents.get(first, ()) for b in row))
-        statistic = self.statistic_of(first, order)
-        parts = tuple(units.ravel().tolist())
-        return Class(tuple(units[:, 0].tolist()), columns, self.fix_of(first), is_rigid, parts, blocks, statistic)
+        yield Class(parts, columns, self.fix_of(first), is_rigid, blocks, self.statistic_of(first, order))
 
     def around(self, unit: int) -> set[int]:
         """Every block that a unit lies in."""

@@ -171,3 +171,12 @@ def test_depth_takes_the_longest_path(net):
 
 def test_widths_are_units_in_and_out():
     assert [layer.widths for layer in layers(mlp((3, 4, 5)))] == [(3, 4), (4, 5)]
+
+
+def test_a_weight_whose_axes_a_reshape_mixed_makes_no_units(net):
+    """Neither stored axis is the one that the operator makes units of."""
+    w = net.op("Reshape", net.weight(18, 4, name="w"), net.constant([3, 6, 4]))
+    x = net.op("MatMul", net.input("x", (3, 4, 5)), net.weight(5, 6))
+    graph = net.graph(net.op("Einsum", x, w, equation="abc,acz->abz"))
+    (found,) = [parameter for parameter in parameters(graph) if parameter.tensor == "w"]
+    assert (found.role, found.axes) == ("vector", (0, 1))

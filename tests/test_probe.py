@@ -93,3 +93,22 @@ def test_a_model_that_runs_at_no_shape_says_what_to_do(net):
     graph = net.graph(net.op("Reshape", x, net.constant([-1, 1009])))
     with pytest.raises(RunError, match=r"onnxruntime cannot run net.onnx.*--input-shape, or arrays with --inputs"):
         probe(graph)
+
+
+def test_a_probe_whose_time_is_up_tries_no_other_shapes():
+    runs = []
+
+    class Late:
+        types = {"y": "float32"}  # noqa: RUF012
+
+        def run(self, inputs, weights=None, read=None, deadline=None):
+            runs.append(inputs)
+            raise RunError("was not through when its time was up")
+
+    class Runner:
+        def open(self, graph, **options):
+            return Late()
+
+    with pytest.raises(RunError, match="time was up"):
+        probe(mlp(), Runner(), timeout=0.0)
+    assert len(runs) == 1

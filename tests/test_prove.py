@@ -9,8 +9,10 @@ import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph import registry, rules
+from mal_graph.calibrate import random_weights
 from mal_graph.errors import RunError
 from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
+from mal_graph.layers import parameters
 from mal_graph.ops import ROWS, Row
 from mal_graph.prove import derangement, exchange, permuted, prove, watched
 
@@ -439,6 +441,12 @@ class CountingRunner:
 def test_a_proof_that_takes_too_long_leaves_its_groups_unproven():
     for group in verdicts(mlp(), timeout=0.0):
         assert (group.state, group.reason) == (UNPROVEN, "mlp 8-16-12-10.onnx was not through when its time was up")
+
+
+def test_drawing_the_weights_of_a_large_model_ends_when_its_time_is_up():
+    graph = mlp()
+    with pytest.raises(RunError, match="its time was up"):
+        random_weights(parameters(graph), graph, 0, deadline=0.0)
 
 
 def test_what_was_judged_in_time_stands(monkeypatch):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from builders import Net, cnn, inputs_of, run
 
+from mal_graph import registry
 from mal_graph.groups import PROVEN, AxisGroup, Member, axis_groups
+from mal_graph.padding import Padding
 from mal_graph.prove import prove
 
 PATH = Path(__file__).parents[1] / "tools" / "study_groups.py"
@@ -155,6 +157,45 @@ def test_reasons_are_counted_without_names_and_figures(study):
 
 def test_a_failure_is_a_row_of_the_table(study):
     rows = [study.Row("good", states={"proven": 3}, deviation=1e-15, power=0.1), study.Row("bad", error="crash: x")]
-    assert "| bad | 0 | 0 | 0 | 0 | 0.000 | 0.000 |  | 0.0 | 0.0 | 0 | 0.0 | crash: x |" in study.table(rows)
+    assert "| bad | 0 | 0 | 0 | 0 | 0.000 | 0.000 |  | 0.0 | 0.0 | 0 | 0 | 0 | 0.0 | crash: x |" in study.table(rows)
     assert "groups proven: 3; right: 3; **wrong: 0**" in study.totals(rows)
     assert "1 failed" in study.totals(rows)
+
+
+def test_the_runs_that_permute_several_groups_are_told_from_controls(study, graph):
+    groups = axis_groups(graph)
+    counting = study.Counting(registry.runner(), groups)
+    prove(graph, groups, counting)
+    assert counting.together == 2  # a cycle of each group, and an exchange
+    assert counting.runs > counting.together + len(groups.usable())
+
+
+def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, proven):
+    place = groups.groups.index(proven[widest(proven)])
+    lacking = tuple(m for m in groups.groups[place].members if m is not heavy_member(groups.groups[place]))
+    waiting = [replace(g, state="candidate") if g.state == PROVEN else g for g in groups.groups]
+    waiting[place] = replace(waiting[place], members=lacking)
+    faulty = replace(groups, groups=tuple(waiting))
+    counting = study.Counting(registry.runner(), faulty)
+    prove(graph, faulty, counting)
+    assert 2 < counting.together <= study.RUNS_TOGETHER * 3 * np.log2(len(proven))
+
+
+def test_groups_that_units_cannot_be_added_to_are_listed_by_what_was_found(study):
+    rows = [study.Row("a", resized={study.HOLDS: 4, "not silent": 1}), study.Row("b", resized={"not silent": 2})]
+    assert "7, of which 4 free" in study.totals(rows)
+    assert "3 not silent: a 1, b 2" in study.totals(rows)
+
+
+@pytest.mark.parametrize(
+    ("padding", "kind"),
+    [
+        (Padding(0.0, 0.0, 0.0), "free"),
+        (Padding(0.0, 0.5, 0.0), "not silent"),
+        (Padding(0.5, 0.0, 0.5), "read, missed when taken away"),
+        (Padding(0.5, 0.5, 0.0, compensation="Softmax 'n1': keep"), "needs a compensation: Softmax ..: keep"),
+        (Padding(reason="keeps its width: Slice 'n2': no slice"), "keeps its width: Slice ..: no slice"),
+    ],
+)
+def test_what_was_found_of_a_group_is_named_without_names(study, padding, kind):
+    assert study.kind_of(padding) == kind

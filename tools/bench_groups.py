@@ -1,13 +1,18 @@
 """How long finding axis groups takes, against loading the same file: `python tools/bench_groups.py`.
 
 Nets of residual blocks (convolution, BatchNorm, ReLU, concatenation, grouped convolution) of growing length, written to
-a file each. Both times are taken in this process, one after the other, the best of several runs; what is reported is
-their ratio and the exponent with which the time grows.
+a file each. Both times are taken in this process, in turn, the best of several runs each; what is reported is their
+ratio and the exponent with which the time grows.
 """
 
 import argparse
+import platform
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+from functools import partial
+from importlib.metadata import version
 from math import log
 from pathlib import Path
 from time import perf_counter
@@ -62,41 +67,63 @@ def network(nodes: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
-def best(repeats: int, run) -> float:  # type: ignore[no-untyped-def]
-    times = []
+def best(repeats: int, *runs: Callable[[], object]) -> list[float]:
+    """The shortest time of each of some runs, taken in turn, so that a busy machine slows down all of them."""
+    times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return min(times)
+        for run, taken in zip(runs, times, strict=True):
+            start = perf_counter()
+            run()
+            taken.append(perf_counter() - start)
+    return [min(taken) for taken in times]
+
+
+def measured(sizes: Sequence[int], repeats: int) -> Iterator[str]:
+    """The table, line by line."""
+    yield "| nodes | groups | onnx_ir.load | probe run | axis groups | groups / load | all / load |"
+    yield "|---|---|---|---|---|---|---|"
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            path = Path(folder) / f"{size}.onnx"
+            onnx.save(network(size), path)
+            graph = mal_graph.load(str(path))
+            start = perf_counter()
+            probed = probe(graph)
+            probing = perf_counter() - start
+            load, group = partial(onnx_ir.load, path), partial(axis_groups, graph, probed)
+            loading, grouping = best(repeats, load, group)
+            seconds[size] = grouping
+            times = " | ".join(f"{time:.2f} s" for time in (loading, probing, grouping))
+            ratios = f"{grouping / loading:.2f} | {(grouping + probing) / loading:.2f}"
+            yield f"| {len(graph.nodes):,} | {len(group().usable()):,} | {times} | {ratios} |"
+    if len(seconds) > 1:
+        (a, first), *_, (b, last) = seconds.items()
+        yield f"\naxis groups grow with the {log(last / first) / log(b / a):.2f}th power of the nodes"
+
+
+def heading(command: str) -> str:
+    names = ("mal-graph", "onnx", "onnx-ir", "onnxruntime", "numpy", "scipy")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    return (
+        "# The cost of axis groups, against loading the file\n\n"
+        f"{date.today()}, Python {platform.python_version()}, {versions}. Made by `{command}`.\n"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sizes", nargs="*", type=int, default=[5_000, 50_000], help="numbers of nodes")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path, help="write the table here too")
     options = parser.parse_args()
-    print("| nodes | groups | onnx_ir.load | probe run | axis groups | groups / load | all / load |")
-    print("|---|---|---|---|---|---|---|")
-    seconds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for size in options.sizes:
-            path = Path(folder) / f"{size}.onnx"
-            onnx.save(network(size), path)
-            loading = best(options.repeats, lambda path=path: onnx_ir.load(path))
-            graph = mal_graph.load(str(path))
-            start = perf_counter()
-            probed = probe(graph)
-            probing = perf_counter() - start
-            grouping = best(options.repeats, lambda graph=graph, probed=probed: axis_groups(graph, probed))
-            found = axis_groups(graph, probed)
-            seconds[size] = grouping
-            times = " | ".join(f"{time:.2f} s" for time in (loading, probing, grouping))
-            ratios = f"{grouping / loading:.2f} | {(grouping + probing) / loading:.2f}"
-            print(f"| {len(graph.nodes):,} | {len(found.usable()):,} | {times} | {ratios} |", flush=True)
-    if len(seconds) > 1:
-        (a, first), *_, (b, last) = seconds.items()
-        print(f"\naxis groups grow with the {log(last / first) / log(b / a):.2f}th power of the nodes")
+    lines = [heading(" ".join(["python", "tools/bench_groups.py", *sys.argv[1:]]))]
+    print(lines[0])
+    for line in measured(options.sizes, options.repeats):
+        print(line, flush=True)
+        lines.append(line)
+    if options.output:
+        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

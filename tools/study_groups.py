@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,21 @@ import numpy as np
 from scipy.special import erf as special_erf
 
 import mal_graph
+from mal_graph import registry
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, AxisGroup, AxisGroups
+from mal_graph.interfaces import Runner, Session
 from mal_graph.padding import Padding, paddings
+from mal_graph.prove import ACCEPT
 from mal_graph.report import coverage
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show
 CONTROLS = 6  # groups on which that is tried
 COVERED = 0.9
+RUNS_TOGETHER = 3  # times log2 of the groups: what a proof may take beside its controls
+LISTED = 12  # models named for one kind of finding
 HOLDS = "free"  # units may be added and taken away
 PADDING_SECONDS = 60.0
 SEED = 20_231
@@ -68,6 +74,8 @@ class Row:
     seconds_groups: float = 0.0
     seconds_proof: float = 0.0
     seconds_oracle: float = 0.0
+    runs: int = 0  # of the model in the proof
+    runs_together: int = 0  # those that permute more than one group
     wrong: list[str] = field(default_factory=list)
     deviation: float | None = None  # of all proven groups at once
     power: float | None = None  # the least that a member left out moved
@@ -479,9 +487,10 @@ def studied(path: Path, suite: str) -> Row:
         groups = mal_graph.axis_groups(graph)
         row.seconds_groups = time.perf_counter() - start
         row.groups = len(groups.groups)
-        start = time.perf_counter()
-        groups = mal_graph.prove(graph, groups)
+        start, counting = time.perf_counter(), Counting(registry.runner(), groups)
+        groups = mal_graph.prove(graph, groups, counting)
         row.seconds_proof = time.perf_counter() - start
+        row.runs, row.runs_together = counting.runs, counting.together
     except MalGraphError as error:
         row.error = f"refused: {type(error).__name__}: {first_line(error)}"
         return row
@@ -509,13 +518,54 @@ def studied(path: Path, suite: str) -> Row:
     return row
 
 
+@dataclass
+class Counting:
+    """A runner that counts the runs of a proof, and how many of them permute more than one group."""
+
+    runner: Runner
+    groups: AxisGroups
+    runs: int = 0
+    together: int = 0
+
+    def open(self, graph: LayerGraph, **options: Any) -> Session:
+        return CountingSession(self.runner.open(graph, **options), self)
+
+    @cached_property
+    def groups_of(self) -> Mapping[str, set[int]]:
+        """By tensor the groups that it is a member of."""
+        found: dict[str, set[int]] = {}
+        for (tensor, _), here in self.groups.on_axis.items():
+            found.setdefault(tensor, set()).update(index for index, _ in here)
+        return found
+
+
+class CountingSession:
+    """One session of a counting runner; its first run is what the others are compared with."""
+
+    def __init__(self, session: Session, counting: Counting) -> None:
+        self.session, self.counting, self.types = session, counting, session.types
+        self.first: Mapping[str, Array] | None = None
+
+    def run(self, inputs: Mapping[str, Array], weights: Mapping[str, Array] | None = None, **options: Any) -> Any:
+        weights = weights or {}
+        self.first = weights if self.first is None else self.first
+        changed = [name for name, values in weights.items() if values is not self.first.get(name)]
+        shared = [self.counting.groups_of.get(name, set()) for name in changed]
+        self.counting.runs += 1
+        self.counting.together += bool(changed) and not set.intersection(*shared)
+        return self.session.run(inputs, weights, **options)
+
+
 def kind_of(padding: Padding) -> str:
     """What was found of a group when units were added to it and taken away."""
     if padding.holds:
         return HOLDS
     if padding.compensation:
-        return "needs a compensation"
-    return re.sub(r":.*", "", padding.reason) or "live where its producers are zero"
+        return short_reason(f"needs a compensation: {padding.compensation}")
+    if padding.reason:
+        return short_reason(padding.reason)
+    claims = {"read": padding.not_read, "not silent": padding.silent, "missed when taken away": padding.sliced}
+    return ", ".join(claim for claim, moved in claims.items() if moved is not None and moved > ACCEPT)
 
 
 def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
@@ -544,7 +594,7 @@ def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
 def short_reason(reason: str) -> str:
     """A reason without names and measured figures, so that equal ones count together."""
     reason = re.sub(r"\b\d+(\.\d+)?e[+-]?\d+\b", "..", re.sub(r"'[^']*'|\"[^\"]*\"", "..", reason))
-    reason = re.sub(r"\b\S*[/:]\S*", "..", reason)
+    reason = re.sub(r"\b\S*[/:]\S+", "..", reason)
     return reason[:90].replace("|", "/").strip()
 
 
@@ -704,9 +754,10 @@ def table(rows: Sequence[Row]) -> str:
     """One line per model, as Markdown."""
     head = (
         "| model | nodes | groups | proven | unproven | coverage | coverage, full | frozen, unproven or rigid, share "
-        "| groups, s | proof, s | free | padding, s | oracle | moved by all groups | moved by a member left out |"
+        "| groups, s | proof, s | runs | together | free | padding, s | oracle | moved by all groups "
+        "| moved by a member left out |"
     )
-    lines = [head, "|---" * 15 + "|"]
+    lines = [head, "|---" * 17 + "|"]
     for row in rows:
         reasons = "; ".join(
             f"{reason} {share:.2f}" for reason, share in list(row.reasons.items())[:3] if share >= 0.005
@@ -714,7 +765,8 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"| {row.model} | {row.nodes} | {row.groups} | {row.states.get(PROVEN, 0)} | {row.states.get(UNPROVEN, 0)} "
             f"| {row.coverage:.3f} | {row.coverage_full:.3f} | {reasons} | {row.seconds_groups:.1f} "
-            f"| {row.seconds_proof:.1f} | {row.resized.get(HOLDS, 0)} | {row.seconds_padding:.1f} | {row.verdict()} "
+            f"| {row.seconds_proof:.1f} | {row.runs} | {row.runs_together} | {row.resized.get(HOLDS, 0)} "
+            f"| {row.seconds_padding:.1f} | {row.verdict()} "
             f"| {figure(row.deviation)} | {figure(row.power)} |"
         )
     return "\n".join(lines)
@@ -740,12 +792,31 @@ def totals(rows: Sequence[Row]) -> str:
         f"* controls: {sum(row.controls for row in judged)}; models in which one moved the outputs by less than "
         f"{POWER:g}: {len(weak)}",
     ]
-    kinds = sum((Counter(row.resized) for row in rows), Counter())
-    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    lines += [f"* proven groups with units added and taken away: {found}"]
     lines += [f"  * {row.model}: {row.weakest} ({figure(row.power)})" for row in weak]
+    low = ", ".join(f"{row.model} {row.coverage:.3f}" for row in rows if row.coverage < COVERED)
+    dear = [row for row in rows if row.runs_together > RUNS_TOGETHER * max(1.0, np.log2(max(1, proven_of(row))))]
+    lines += [
+        f"* runs of a proof that permute several groups, more than {RUNS_TOGETHER} times log2 of the proven groups: "
+        f"{len(dear)} models",
+        *[f"  * {row.model}: {row.runs_together} runs, {proven_of(row)} groups proven" for row in dear],
+        f"* coverage below {COVERED}: {low or 'none'}",
+    ]
     lines += [f"* wrong in {row.model}: {', '.join(row.wrong)}" for row in rows if row.wrong]
-    return "\n".join(lines)
+    return "\n".join([*lines, *resized_totals(rows)])
+
+
+def proven_of(row: Row) -> int:
+    return row.states.get(PROVEN, 0)
+
+
+def resized_totals(rows: Sequence[Row]) -> Iterator[str]:
+    """What units added to proven groups and taken away do: how often, and in which models, what is not free first."""
+    kinds = sum((Counter(row.resized) for row in rows), Counter())
+    yield f"* proven groups with units added and taken away: {kinds.total()}, of which {kinds.pop(HOLDS, 0)} {HOLDS}"
+    for kind, count in kinds.most_common():
+        where = [f"{row.model} {row.resized[kind]}" for row in rows if kind in row.resized]
+        more = f" and {len(where) - LISTED} more models" if len(where) > LISTED else ""
+        yield f"  * {count} {kind}: {', '.join(where[:LISTED])}{more}"
 
 
 def corpus_table(rows: Sequence[Row]) -> str:
@@ -818,7 +889,9 @@ def installed(name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", type=Path, help="folder of ONNX files, e.g. of make_suite_models.py")
+    parser.add_argument(
+        "--models", type=Path, nargs="+", default=[], help="folders of ONNX files, e.g. of make_suite_models.py"
+    )
     parser.add_argument("--light", action="store_true", help="the nine published models in the onnx wheel")
     parser.add_argument("--corpus", action="store_true", help="the test models of the onnx wheel")
     parser.add_argument("-o", "--output", type=Path, help="write the tables here too")
@@ -839,11 +912,11 @@ def main() -> int:
         return 0
 
     suites: dict[str, list[Row]] = {}
-    cache = (options.models or Path(tempfile.gettempdir())) / "study_groups.jsonl"
+    cache = next(iter(options.models), Path(tempfile.gettempdir())) / "study_groups.jsonl"
     how = (cache, options.timeout, options.stale)
-    if options.models:
-        paths = [path for path in sorted(options.models.glob("*.onnx")) if options.only in path.name]
-        suites["models"] = studied_all(paths, "models", *how)
+    for folder in options.models:
+        paths = [path for path in sorted(folder.glob("*.onnx")) if options.only in path.name]
+        suites[folder.name] = studied_all(paths, folder.name, *how)
     if options.light:
         import onnx
 
@@ -851,8 +924,8 @@ def main() -> int:
         suites["light"] = studied_all([path for path in paths if options.only in path.name], "light", *how)
     if options.corpus:
         suites["corpus"] = studied_corpus(min(60.0, options.timeout), options.limit)
-    listed = options.models / "not_built.json" if options.models else None
-    not_built = json.loads(listed.read_text(encoding="utf-8")) if listed and listed.exists() else {}
+    listed = [folder / "not_built.json" for folder in options.models]
+    not_built = {k: v for path in listed if path.exists() for k, v in json.loads(path.read_text("utf-8")).items()}
     text = document(suites, " ".join(["python", "tools/study_groups.py", *sys.argv[1:]]), not_built)
     print(text)
     if options.output:

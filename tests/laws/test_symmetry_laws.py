@@ -438,6 +438,52 @@ def test_permuting_keeps_the_outputs_where_it_once_did_not(steps):
     assert moved_outputs(graph, axis_groups(graph)) <= EXACT
 
 
+# Rows of a batch and units in one axis, which is then cut where the length of a row does not divide it.
+
+
+def rows_of(net, units=12):
+    return net.op("MatMul", net.input("x", (3, 5)), net.weight(5, units))
+
+
+def read(net, x, width):
+    return net.op("Tanh", net.op("MatMul", x, net.weight(width, 4)))
+
+
+def means_of_uneven_rows(net):
+    """Some units enter a mean twice that others enter once."""
+    x = net.op("Reshape", net.op("Pad", rows_of(net), net.constant([1, 0, 1, 0])), net.constant([3, 20]))
+    return read(net, net.op("ReduceMean", x, net.constant([1]), keepdims=1), 1)
+
+
+def picked_from_a_flat_batch(net):
+    """Every unit is picked as often as any other, from different rows."""
+    x = net.op("Gather", net.op("Reshape", rows_of(net, 4), net.constant([12])), net.constant([0, 5, 10, 3]), axis=0)
+    return read(net, net.op("ReduceMean", x, net.constant([0]), keepdims=1), 1)
+
+
+def sliced_from_uneven_rows(net):
+    x = net.op("Reshape", rows_of(net), net.constant([2, 18]))
+    bounds = [net.constant([value]) for value in (16, -(2**60), 1, -2)]
+    return read(net, net.op("Reshape", net.op("Slice", x, *bounds), net.constant([3, 6])), 6)
+
+
+def turned_uneven_rows(net):
+    x = net.op("Conv", net.input("x", (3, 2, 4, 4)), net.weight(8, 2, 1, 1))
+    x = net.op("Reshape", x, net.constant([1, 2, 8, 4, 6]))
+    x = net.op("Reshape", net.op("Transpose", x, perm=[3, 2, 0, 1, 4]), net.constant([3, -1]))
+    return read(net, net.op("ReduceMean", x, net.constant([1]), keepdims=1), 1)
+
+
+UNEVEN = [means_of_uneven_rows, picked_from_a_flat_batch, sliced_from_uneven_rows, turned_uneven_rows]
+
+
+@pytest.mark.parametrize("build", UNEVEN)
+def test_permuting_keeps_the_outputs_where_rows_are_cut_unevenly(build):
+    net = Net(1)
+    graph = finished(net, build(net))
+    assert moved_outputs(graph, axis_groups(graph)) <= EXACT
+
+
 def test_the_exact_judge_computes_a_group_norm_in_float64():
     net = Net(0, opset=21)
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
