@@ -300,17 +300,43 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     detach(model)
     main = model.graph
     made_by = {out.name: node for node in main for out in node.outputs}
+    is_resized = False
     for name in sorted(graph.edited - graph.inserted.keys()):
         if name in main.initializers:
             value = main.initializers[name]
+            is_resized |= value.const_value is not None and value.const_value.shape != graph.weights[name].shape
             value.const_value = lazy_tensor(graph.weights[name], value.const_value)
+            value.shape = value.const_value.shape
         else:
             make_constant(made_by[name], graph.weights[name])
+    set_attributes(graph, document.model, made_by)
+    if is_resized:
+        forget_shapes(main)
     for name, (reader, slot) in graph.inserted.items():
         node = made_by[reader]
         node.resize_inputs(max(slot + 1, len(node.inputs)))
         node.replace_input_with(slot, inserted_value(main, graph.weights[name], model.ir_version))
     return model
+
+
+def set_attributes(graph: LayerGraph, source: ir.Model, made_by: Mapping[str | None, ir.Node]) -> None:
+    """Give the nodes of a clone of `source` the attributes that differ in the graph."""
+    old = {out.name: node.attributes for node in source.graph for out in node.outputs}
+    for node in graph.nodes:
+        name = next(out for out in node.outputs if out)
+        for key in old[name].keys() - node.attributes.keys():
+            del made_by[name].attributes[key]
+        for key, value in node.attributes.items():
+            if key not in old[name] or old[name][key].value is not value:
+                made_by[name].attributes[key] = ir.convenience.convert_attribute(key, value)
+
+
+def forget_shapes(main: ir.Graph) -> None:
+    """Take off the declared shapes of what lies between the inputs and the outputs: some do not hold any more."""
+    for node in main:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
 
 
 def detach(model: ir.Model) -> None:

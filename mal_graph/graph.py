@@ -2,7 +2,7 @@
 
 A `LayerGraph` holds one `Node` per operator, in the vocabulary of ONNX, and one `Weight` handle per stored tensor.
 It is a view: the adapter that made it keeps the source document untouched, and saving means that document plus the
-tensors replaced here. Weights stay in the file until `Weight.read` is called.
+tensors and attributes replaced here. Weights stay in the file until `Weight.read` is called.
 
 Chosen: tuples of frozen nodes, with the networkx `MultiDiGraph` built on first use. Refused: networkx as the only
 storage - the analyses that visit every node once are several times faster over a tuple, and a frozen value is shared
@@ -139,7 +139,7 @@ class LayerGraph:
         return frozenset(value.name for value in self.outputs)
 
     def with_weights(self, replaced: Mapping[str, Array] | Iterable[Weight]) -> "LayerGraph":
-        """The same graph with other values in some weights; shapes stay as they are."""
+        """The same graph with other values in some weights."""
         if isinstance(replaced, Mapping):
             replaced = [weight_of(name, values) for name, values in replaced.items()]
         new = {weight.name: weight for weight in replaced}

@@ -275,7 +275,7 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     if not taps:
         return ()
     groups = node.attribute("group", 1)
-    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else f"group {groups}"
+    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else "grouped"
     strides, dilations = node.attribute("strides", [1] * len(taps)), node.attribute("dilations", [1] * len(taps))
     return (tuple(taps), tuple(strides), tuple(dilations), dense)
 
@@ -318,7 +318,7 @@ def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
 
 
 def density(window: tuple[object, ...]) -> tuple[object, ...]:
-    """What no two layers that answer to each other differ in: the window's rank, and whether it is depthwise."""
+    """What no two layers that answer to each other differ in: the window's rank; dense, grouped or depthwise."""
     return (len(window[0]), window[-1]) if isinstance(window, tuple) and window and isinstance(window[0], tuple) else ()
 
 

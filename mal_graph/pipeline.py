@@ -24,11 +24,12 @@ from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, 
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
+from mal_graph.grow import EXACT, grown, outputs
 from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
-from mal_graph.probe import bulky_weights, probe
+from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
 from mal_graph.rewrite import with_bias_slots
 
@@ -45,6 +46,7 @@ class Options:
     Attributes:
         lam: merging factor, 0 is the base.
         pads: "keep", "fade" or "literal" (see `merge`).
+        width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
@@ -57,6 +59,7 @@ class Options:
 
     lam: float = 0.3
     pads: str = "keep"
+    width: str = "base"
     layers: str | None = None
     matches: tuple[tuple[str, str], ...] | None = None
     assume_ordered: bool = False
@@ -185,6 +188,7 @@ def assemble(
     *,
     lam: float = 0.3,
     pads: str = "keep",
+    width: str = "base",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
@@ -205,7 +209,8 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see `Options`.
+        lam, pads, width, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see
+            `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -219,6 +224,7 @@ def assemble(
     settings = Options(
         lam=lam,
         pads=pads,
+        width=width,
         layers=layers,
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
@@ -234,7 +240,7 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(lam, pads)
+    check(lam, pads, width)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -246,11 +252,15 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    result = base if lam == 0.0 else current
+    growths = [step.plan.growth for step in steps]
+    is_grown = any(growth.added for growth in growths)
+    result = base if lam == 0.0 and not is_grown else current
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
     }
+    if is_grown:
+        checks["lambda_0"] = lambda_0_verdict(max(growth.deviation for growth in growths))
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
@@ -271,10 +281,8 @@ def merged_into(
     base, match = with_bias_slots(base, donor, match, selected)
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
-    terms, missing = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
     progress(f"aligning {donor.name}", 0, 1)
-    planned = plan(base, match, assign(found), options.lam, pads=options.pads, layers=selected)
+    planned, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
@@ -284,7 +292,31 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    return Merged(donor, match, groups, donor_groups, planned, missing, moved), merge(planned)
+    return Merged(donor, planned.match, groups, donor_groups, planned, missing, moved), merge(planned)
+
+
+def planned_merge(
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    groups: AxisGroups,
+    donor_groups: AxisGroups,
+    strategy: Strategy,
+    options: Options,
+    selected: Iterable[int] | None,
+    runner: Runner,
+) -> tuple[Plan, dict[int, list[str]]]:
+    """Align, plan, and widen the base where that is wanted.
+
+    Returns:
+        the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
+    """
+    terms, missing = terms_of(base, donor, match)
+    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    made = plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected)
+    if options.width == "grow":
+        made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
+    return made, missing
 
 
 def proven_groups(
@@ -358,10 +390,13 @@ def self_check_verdict(steps: Sequence[Merged]) -> str:
     return "passed" if worst <= 10 * ACCEPT else f"failed: the donor's outputs move by {worst:.1e}"
 
 
+def lambda_0_verdict(moved: float) -> str:
+    return "passed" if moved <= EXACT else f"failed: the outputs of the wider base move by {moved:.1e} at lambda 0"
+
+
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
-    fed = bulky_weights(graph)
-    outputs = runner.open(graph, variable=list(fed)).run(groups.probed.inputs, fed)
-    bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    found = outputs(graph, groups.probed.inputs, runner)
+    bad = [name for name, array in found.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     return "passed" if not bad else f"failed: output {bad[0]!r} is not finite on the probe inputs"
 
 
@@ -450,9 +485,10 @@ def scored_arms(
     for index, donor in enumerate(donors):
         models["donor" if len(donors) == 1 else f"donor {index + 1}"] = partial(identity, donor)
     models["merged"] = lambda: result
-    models["plain average"] = lambda: rebuilt(base, steps, options, identity_alignment)
-    models["random permutation"] = lambda: rebuilt(base, steps, options, partial(random_alignment, seed=options.seed))
-    models["random donor"] = lambda: rebuilt(base, steps, options, assign, shuffle=True)
+    again = partial(rebuilt, base, steps, options, runner=runner)
+    models["plain average"] = lambda: again(identity_alignment)
+    models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
+    models["random donor"] = lambda: again(assign, shuffle=True)
     members = []
     for done, (arm, build) in enumerate(models.items()):
         prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
@@ -469,17 +505,24 @@ def identity(graph: LayerGraph) -> LayerGraph:
 
 
 def rebuilt(
-    base: LayerGraph, steps: Sequence[Merged], options: Options, strategy: Strategy, shuffle: bool = False
+    base: LayerGraph,
+    steps: Sequence[Merged],
+    options: Options,
+    strategy: Strategy,
+    *,
+    shuffle: bool = False,
+    runner: Runner | None = None,
 ) -> LayerGraph:
     """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
-    current = base
+    current, runner = base, runner or registry.runner()
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
         selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
         current, match = with_bias_slots(current, donor, step.match, selected)
-        terms, _ = terms_of(current, donor, match)
-        found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
-        current = merge(plan(current, match, strategy(found), options.lam, pads=options.pads, layers=selected))
+        made, _ = planned_merge(
+            current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
+        )
+        current = merge(made)
     return current
 
 

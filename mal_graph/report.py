@@ -121,13 +121,25 @@ class MergedForm(BaseModel):
 
 
 class AlignedForm(BaseModel):
+    """`units` of the base's group before it grew by `added`, and of the donor's."""
+
     donor: str
     base_group: str
     donor_group: str
     units: tuple[int, int]
+    added: int = 0
     assigned: int
     value: float
     random: float
+
+
+class KeptWidthForm(BaseModel):
+    """A group of the base that is narrower than the donor's and stays so."""
+
+    donor: str
+    group: str
+    units: int
+    reason: str
 
 
 class ScoreForm(BaseModel):
@@ -149,12 +161,14 @@ class AssembleForm(Document):
     donors: list[str]
     lambda_: float = Field(alias="lambda")
     pads: str
+    width: str = "base"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
     merged_parameters: int
     shares: list[float]
     alignment: list[AlignedForm]
+    kept_widths: list[KeptWidthForm] = []
     objective: list[float]
     peak_bytes: int
     checks: dict[str, str]
@@ -312,12 +326,14 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         donors=[step.donor.name for step in assembly.merged],
         lambda_=assembly.options.lam,
         pads=assembly.options.pads,
+        width=assembly.options.width,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
         merged_parameters=len_of_union(assembly),
         shares=list(assembly.shares),
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
+        kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
@@ -418,14 +434,23 @@ def len_of_union(assembly: Assembly) -> int:
     return sum(sizes.values())
 
 
+def kept_width_forms(step: Merged) -> list[KeptWidthForm]:
+    named = [(step.groups.groups[index], reason) for index, reason in step.plan.growth.kept.items()]
+    return [
+        KeptWidthForm(donor=step.donor.name, group=group.name, units=group.units, reason=reason)
+        for group, reason in named
+    ]
+
+
 def aligned_forms(step: Merged) -> list[AlignedForm]:
-    found = step.plan.alignment
+    found, added = step.plan.alignment, step.plan.growth.added
     return [
         AlignedForm(
             donor=step.donor.name,
             base_group=step.groups.groups[pair.base].name,
             donor_group=step.donor_groups.groups[pair.donor].name,
-            units=units,
+            units=(units[0] - added.get(pair.base, 0), units[1]),
+            added=added.get(pair.base, 0),
             assigned=int((order >= 0).sum()),
             value=value,
             random=random,

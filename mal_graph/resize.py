@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from mal_graph import rules
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.groups import AxisGroups, Family, Traces, family
+from mal_graph.groups import AxisGroups, Family, Member, Traces, family
 from mal_graph.labels import Atoms, Label, spans
-from mal_graph.layers import root_of
+from mal_graph.layers import parameters, root_of
 from mal_graph.ops import row_of
+from mal_graph.probe import unmeasured
 from mal_graph.widths import Layout, Resized, Width, kept, part_lengths
 
 Flags = NDArray[np.bool_]
@@ -279,6 +280,34 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     for (node, slot), values in change.operands.items():
         graph = graph.with_inserted(weight_of(f"{reader[node]}/{slot}/resized", values), reader[node], slot)
     return graph
+
+
+def resized_groups(
+    groups: AxisGroups, change: Resizing, units: Mapping[str, Sequence[int]], graph: LayerGraph
+) -> AxisGroups:
+    """The groups of a resized graph: those of the old one, with the units they have there.
+
+    Nothing is found or proved anew, and nothing was measured of `graph`. Groups inside added units are not listed.
+    """
+    found = []
+    for group in groups.groups:
+        wanted = units.get(group.name, range(group.units))
+        members = tuple(resized_member(member, wanted, change.layouts) for member in group.members)
+        added = sum(unit >= group.units for unit in wanted)
+        found.append(replace(group, units=len(wanted), members=members, added=added))
+    return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
+
+
+def resized_member(member: Member, wanted: Sequence[int], layouts: Layouts) -> Member:
+    """Where the units of a group stand on a resized axis."""
+    if member.tensor not in layouts:
+        return member
+    layout, size = layouts[member.tensor][member.axis], len(member.positions)
+    positions = [
+        layout.find([(old, max(0, unit - size + 1)) for old in member.positions[min(unit, size - 1)].tolist()])
+        for unit in wanted
+    ]
+    return replace(member, positions=np.array(positions, np.int64).reshape(len(wanted), -1))
 
 
 def with_attributes(node: Node, change: Resizing) -> Node:

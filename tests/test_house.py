@@ -23,7 +23,7 @@ BARS = """
 errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match forms correspond align
-| merge rewrite
+| merge grow rewrite
 | evaluate pipeline
 | draw report
 | cli
