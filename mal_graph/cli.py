@@ -634,6 +634,9 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
     for group in {pair.base_group: pair for pair in form.alignment if pair.added}.values():
         emit(f"group {group.base_group} grows from {group.units[0]} to {group.units[0] + group.added} units")
+    for window in form.windows:
+        old, new = ("x".join(map(str, taps)) for taps in window.taps)
+        emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
         emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
     if verbose:
@@ -644,6 +647,9 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
             units = f"{pair.units[0]}{f' + {pair.added}' if pair.added else ''} : {pair.units[1]}"
             aligned.add_row(pair.base_group, pair.donor_group, units, str(pair.assigned), *figures)
         emit_table(aligned)
+        for start in form.starts:
+            passes = " -> ".join(f"{objective:.6g}" for objective in start.objective)
+            emit(f"start {start.start}: objective {passes}")
         emit("")
     contributions = zip([form.base, *form.donors], form.shares, strict=True)
     emit(

@@ -172,8 +172,8 @@ class Pairing:
         """The pairs of axes of one term. Raises Refusal."""
         if len(term.base.shape) != len(term.donor.shape):
             raise Refusal(f"its shape {term.base.shape} has another rank than the donor's {term.donor.shape}")
-        if term.is_weight and term.base.shape[2:] != term.donor.shape[2:]:
-            raise Refusal(f"the windows differ: {cross(term.base.shape[2:])} against {cross(term.donor.shape[2:])}")
+        if term.misfit:
+            raise Refusal(term.misfit)
         return tuple(self.axis_pair(term, place) for place in range(len(term.base.shape)))
 
     def axis_pair(self, term: Term, place: int) -> AxisPair:
@@ -184,6 +184,8 @@ class Pairing:
         if not free[0] and not free[1]:
             self.check_closed(mine, self.base, called, "base", size == other)
             self.check_closed(theirs, self.donor, called, "donor", size == other)
+            if term.lead and place >= 2:
+                return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
             if size != other:
                 raise Refusal(
                     f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
@@ -279,7 +281,3 @@ def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
 
 def column(size: int) -> Index:
     return np.arange(size).reshape(-1, 1)
-
-
-def cross(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "none"

@@ -145,6 +145,10 @@ class LayerGraph:
         new = {weight.name: weight for weight in replaced}
         return replace(self, weights={**self.weights, **new}, edited=self.edited | set(new))
 
+    def with_node(self, index: int, node: Node) -> "LayerGraph":
+        """The same graph with other attributes in one of its nodes."""
+        return replace(self, nodes=(*self.nodes[:index], node, *self.nodes[index + 1 :]))
+
     def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
         """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""
         index = self.producer[reader]

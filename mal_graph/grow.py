@@ -69,7 +69,7 @@ def grown(
         return replace(planned, growth=Growth(kept=kept))
     found = bench.widened(chosen)
     added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
-    return replace(found.plan, growth=Growth(added, kept, bench.deviation(found.plan)))
+    return replace(found.plan, growth=Growth(added, kept))
 
 
 def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
@@ -95,9 +95,10 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
             kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
         elif group.statistic and not compensation(group).endswith(ADDS_NOTHING):
             kept[pair.base] = compensation(group)
-        elif used[number] != {"made", "read"}:
-            side = "makes" if "made" not in used[number] else "reads"
-            kept[pair.base] = f"no merged layer {side} its units"
+        elif "made" not in used[number]:
+            kept[pair.base] = "no merged layer makes its units"
+        elif "read" not in used[number] and not group.statistic:
+            kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units
     return wanted, kept
@@ -192,7 +193,7 @@ class Bench:
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         found = outputs(merge(replace(plan, lam=0.0)), self.groups.probed.inputs, self.runner)
-        return max((distance(found[name], y) for name, y in self.expected.items()), default=0.0)
+        return farthest(found, self.expected)
 
 
 def pad_values(planned: Plan) -> dict[str, float]:
@@ -233,6 +234,15 @@ def extended(order: Order, others: int, added: int) -> Order:
 def outputs(graph: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> dict[str, Array]:
     fed = bulky_weights(graph)
     return runner.open(graph, variable=list(fed)).run(inputs, fed)
+
+
+def apart(a: LayerGraph, b: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> float:
+    """How far the outputs of one graph are from those of another, relative to the largest of each."""
+    return farthest(outputs(a, inputs, runner), outputs(b, inputs, runner))
+
+
+def farthest(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    return max((distance(found[name], y) for name, y in expected.items()), default=0.0)
 
 
 def distance(found: Array, expected: Array) -> float:

@@ -62,12 +62,10 @@ class Growth:
     Attributes:
         added: how many units, by index of the base's group.
         kept: why a group keeps its width though the donor's has more units, by index.
-        deviation: how far the outputs of the wider model are from the base's at lambda 0.
     """
 
     added: Mapping[int, int] = field(default_factory=dict)
     kept: Mapping[int, str] = field(default_factory=dict)
-    deviation: float = 0.0
 
 
 @dataclass(frozen=True)

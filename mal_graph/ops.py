@@ -65,6 +65,8 @@ class Row:
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
+        pointwise: what a layer with one tap that moves by one is a kind of as well.
+        has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
     """
 
@@ -80,6 +82,8 @@ class Row:
     is_probability: bool = False
     commutes: bool = False
     is_sequence: bool = False
+    has_window: bool = False
+    pointwise: str = ""
     channel: int = 1
 
     @property
@@ -196,6 +200,8 @@ ROWS: Mapping[str, Row] = {
         rules.conv,
         "contraction",
         kind="conv",
+        has_window=True,
+        pointwise="linear",
         slots=(X, _weight(conv_axes), BIAS),
         widths={"group": widths.conv_groups},
     ),
@@ -203,6 +209,8 @@ ROWS: Mapping[str, Row] = {
         rules.fused_conv,
         "contraction",
         kind="fused_conv",
+        has_window=True,
+        pointwise="fused_linear",
         slots=(X, _weight(conv_axes), BIAS, SHIFT),
         widths={"group": widths.conv_groups},
         zero="live",
@@ -218,6 +226,8 @@ ROWS: Mapping[str, Row] = {
         rules.conv_transpose,
         "contraction",
         kind="conv_transpose",
+        has_window=True,
+        pointwise="linear",
         slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
         widths={"group": widths.transposed_conv_groups},
     ),

@@ -24,18 +24,19 @@ from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, 
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
-from mal_graph.grow import EXACT, grown, outputs
+from mal_graph.grow import EXACT, apart, grown, outputs
 from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
 from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
-from mal_graph.rewrite import with_bias_slots
+from mal_graph.rewrite import with_bias_slots, with_larger_windows
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Strategy = Callable[[Correspondence], Alignment]
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
+Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
 
 
@@ -84,6 +85,8 @@ class Merged:
         plan: what was done.
         missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
+        windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
+        at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
     """
 
     donor: LayerGraph
@@ -93,6 +96,8 @@ class Merged:
     plan: Plan
     missing: Mapping[int, list[str]]
     self_check: float | None
+    windows: Mapping[int, Windows] = field(default_factory=dict)
+    at_zero: float | None = None
 
 
 @dataclass(frozen=True)
@@ -252,15 +257,14 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    growths = [step.plan.growth for step in steps]
-    is_grown = any(growth.added for growth in growths)
-    result = base if lam == 0.0 and not is_grown else current
+    is_reshaped = any(step.at_zero is not None for step in steps)
+    result = base if lam == 0.0 and not is_reshaped else current
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
     }
-    if is_grown:
-        checks["lambda_0"] = lambda_0_verdict(max(growth.deviation for growth in growths))
+    if is_reshaped:
+        checks["lambda_0"] = lambda_0_verdict(max(step.at_zero or 0.0 for step in steps))
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
@@ -276,9 +280,10 @@ def merged_into(
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
     """Merge one donor: match, prove, align, plan, check, merge."""
-    match = match_layers(base, donor, options.matches)
-    selected = None if options.layers is None else selected_layers(match.base, options.layers)
-    base, match = with_bias_slots(base, donor, match, selected)
+    given, found = base, match_layers(base, donor, options.matches)
+    selected = None if options.layers is None else selected_layers(found.base, options.layers)
+    base, match = prepared(base, donor, found, options, selected)
+    windows = larger_windows(found.base, match.base)
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
@@ -292,7 +297,29 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    return Merged(donor, planned.match, groups, donor_groups, planned, missing, moved), merge(planned)
+    at_zero = None
+    if planned.growth.added or windows:
+        at_zero = apart(merge(replace(planned, lam=0.0)), given, groups.probed.inputs, runner)
+    step = Merged(donor, planned.match, groups, donor_groups, planned, missing, moved, windows, at_zero)
+    return step, merge(planned)
+
+
+def prepared(
+    base: LayerGraph, donor: LayerGraph, match: Match, options: Options, selected: Iterable[int] | None
+) -> tuple[LayerGraph, Match]:
+    """The base with a place for what the donor has: biases, and taps where it may grow."""
+    if options.width == "grow":
+        base, match = with_larger_windows(base, donor, match, selected)
+    return with_bias_slots(base, donor, match, selected)
+
+
+def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[int, Windows]:
+    """What the windows of layers were and are, where these differ, by index of the layer."""
+    taps = [
+        (tuple(layer.weight.shape[2:]) if layer.weight else () for layer in pair)
+        for pair in zip(before, after, strict=True)
+    ]
+    return {index: (old, new) for index, (old, new) in enumerate(taps) if old != new}
 
 
 def planned_merge(
@@ -518,7 +545,7 @@ def rebuilt(
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
         selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
-        current, match = with_bias_slots(current, donor, step.match, selected)
+        current, match = prepared(current, donor, step.match, options, selected)
         made, _ = planned_merge(
             current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
         )

@@ -133,6 +133,21 @@ class AlignedForm(BaseModel):
     random: float
 
 
+class StartForm(BaseModel):
+    """One start of the alternation: the objective before the first pass and after each; it ends where none gains."""
+
+    donor: str
+    start: str
+    objective: list[float]
+
+
+class WindowForm(BaseModel):
+    """A convolution of the base whose window grew."""
+
+    layer: str
+    taps: tuple[list[int], list[int]]
+
+
 class KeptWidthForm(BaseModel):
     """A group of the base that is narrower than the donor's and stays so."""
 
@@ -169,7 +184,9 @@ class AssembleForm(Document):
     shares: list[float]
     alignment: list[AlignedForm]
     kept_widths: list[KeptWidthForm] = []
+    windows: list[WindowForm] = []
     objective: list[float]
+    starts: list[StartForm] = []
     peak_bytes: int
     checks: dict[str, str]
     notes: list[str]
@@ -334,7 +351,9 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         shares=list(assembly.shares),
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
         kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
+        windows=[form for step in assembly.merged for form in window_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
+        starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
         notes=notes(assembly),
@@ -439,6 +458,22 @@ def kept_width_forms(step: Merged) -> list[KeptWidthForm]:
     return [
         KeptWidthForm(donor=step.donor.name, group=group.name, units=group.units, reason=reason)
         for group, reason in named
+    ]
+
+
+def start_forms(step: Merged) -> list[StartForm]:
+    """The starts of one alignment; the one that was kept alone where it needed no comparison."""
+    found = step.plan.alignment
+    return [
+        StartForm(donor=step.donor.name, start=start, objective=list(history))
+        for start, history in found.starts or ((found.start, found.history),)
+    ]
+
+
+def window_forms(step: Merged) -> list[WindowForm]:
+    return [
+        WindowForm(layer=step.match.base[index].name, taps=(list(old), list(new)))
+        for index, (old, new) in step.windows.items()
     ]
 
 

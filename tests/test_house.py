@@ -22,7 +22,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 BARS = """
 errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
-| match forms correspond align
+| match windows forms correspond align
 | merge grow rewrite
 | evaluate pipeline
 | draw report

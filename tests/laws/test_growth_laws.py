@@ -57,7 +57,7 @@ def merged(base, donor, lam, pads="keep", **options):
     return mal_graph.assemble(base, donor, lam=lam, pads=pads, width="grow", proof=False, **options)
 
 
-def apart(a, b):
+def far(a, b):
     inputs = inputs_of(b)
     return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
 
@@ -72,10 +72,10 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
         grew += 1
         assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
         assert result.checks["lambda_0"] == "passed"
-        assert apart(result.graph, base) <= 1e-5
-        assert apart(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+        assert far(result.graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
         again = mal_graph.load(save(result.graph, tmp_path / "grown.onnx"))
-        assert apart(again, result.graph) == 0.0
+        assert far(again, result.graph) == 0.0
     assert grew
 
 
@@ -95,9 +95,9 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
 def test_all_groups_grow_at_once(make, pads):
     base, donor = reseeded(make(), 1), wider_everywhere(make(), 2)
     tolerance = 1e-2 if "float16" in {w.dtype.name for w in base.weights.values()} else 1e-5
-    assert apart(merged(base, donor, 0.0, pads).graph, base) <= tolerance
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= tolerance
     result = merged(base, donor, 1.0, pads)
-    assert apart(result.graph, donor) <= tolerance
+    assert far(result.graph, donor) <= tolerance
     assert {w.shape for w in result.graph.weights.values()} == {w.shape for w in donor.weights.values()}
 
 
@@ -105,9 +105,9 @@ def test_all_groups_grow_at_once(make, pads):
 def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_function(pads):
     base, donor = mlp((6, 8, 9, 4), 0), mlp((6, 11, 5, 4), 1)
     result = merged(base, donor, 1.0, pads)
-    assert apart(result.graph, donor) <= 1e-5
+    assert far(result.graph, donor) <= 1e-5
     assert [w.shape for w in result.graph.weights.values()] == [(11, 6), (11,), (9, 11), (9,), (4, 9), (4,)]
-    assert apart(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
 
 
 def test_a_narrower_donor_grows_nothing():
@@ -150,15 +150,15 @@ def test_a_tensor_that_the_donor_lacks_lets_its_further_units_pass():
     """The base's BatchNorm has no partner in a folded donor: it passes what comes in the new channels."""
     base, donor = cnn((6,), 1, 0), cnn((9,), 1, 1, bn=False)
     for pads in PADS:
-        assert apart(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-        assert apart(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
 
 
 def test_a_layer_that_the_donor_lacks_adds_nothing_to_a_stream_that_grows():
     base, donor = cnn((6,), 2, 0), cnn((9,), 1, 1)
     result = merged(base, donor, 1.0, "fade")
     assert result.merged[0].plan.growth.added
-    assert apart(merged(base, donor, 0.0).graph, base) <= 1e-5
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-5
 
 
 # --- what keeps its width ----------------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ def test_a_sum_over_units_allows_more_of_them_if_they_start_silent(pads):
     base, donor = with_statistic(6, 0, "ReduceSum"), with_statistic(9, 1, "ReduceSum")
     result = merged(base, donor, 0.0, pads)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
-    assert apart(result.graph, base) <= 1e-5
-    assert apart(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
 
 
 def test_a_group_that_two_groups_of_the_donor_answer_to_keeps_its_width():
@@ -265,7 +265,7 @@ def test_several_donors_widen_the_base_one_after_the_other(tmp_path):
     assert result.passed
     assert result.graph.weights["w0"].shape == (14, 6)
     again = mal_graph.load(save(result.graph, tmp_path / "grown.onnx"))
-    assert apart(again, result.graph) == 0.0
+    assert far(again, result.graph) == 0.0
 
 
 def test_the_controls_grow_like_the_merge():
