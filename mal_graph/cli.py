@@ -237,6 +237,9 @@ def assemble(
     width: Annotated[
         str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")
     ] = "base",
+    depth: Annotated[
+        str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
+    ] = "match",
     assume_ordered: Annotated[
         bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
     ] = False,
@@ -280,6 +283,7 @@ def assemble(
             lam=lam,
             pads=pads,
             width=width,
+            depth=depth,
             layers=layers,
             matches=pairs,
             assume_ordered=assume_ordered,
@@ -634,6 +638,8 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
     for group in {pair.base_group: pair for pair in form.alignment if pair.added}.values():
         emit(f"group {group.base_group} grows from {group.units[0]} to {group.units[0] + group.added} units")
+    for name in form.identities:
+        emit(f"layer {name} is an identity layer added to the base")
     for window in form.windows:
         old, new = ("x".join(map(str, taps)) for taps in window.taps)
         emit(f"layer {window.layer} grows from {old} to {new} taps")

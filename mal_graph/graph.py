@@ -9,7 +9,7 @@ storage - the analyses that visit every node once are several times faster over 
 safely between steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -148,6 +148,19 @@ class LayerGraph:
     def with_node(self, index: int, node: Node) -> "LayerGraph":
         """The same graph with other attributes in one of its nodes."""
         return replace(self, nodes=(*self.nodes[:index], node, *self.nodes[index + 1 :]))
+
+    def with_nodes_behind(self, index: int, nodes: Sequence[Node], weights: Iterable[Weight]) -> "LayerGraph":
+        """The same graph with new nodes behind one of its own: what read its first output reads the last node's."""
+        old, new = self.nodes[index].outputs[0], nodes[-1].outputs[0]
+        behind = [
+            replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
+            for node in self.nodes[index + 1 :]
+        ]
+        return replace(
+            self,
+            nodes=(*self.nodes[: index + 1], *nodes, *behind),
+            weights={**self.weights, **{weight.name: weight for weight in weights}},
+        )
 
     def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
         """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""

@@ -34,6 +34,7 @@ from mal_graph.match import Match
 
 PADS = ("keep", "fade", "literal")
 WIDTHS = ("base", "grow")
+DEPTHS = ("match", "expand")
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,13 @@ def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Or
     return Step(tensor, term.pair, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
 
 
-def check(lam: float, pads: str, width: str = "base") -> None:
+def check(lam: float, pads: str, width: str = "base", depth: str = "match") -> None:
     if not 0.0 <= lam <= 1.0:
         raise UsageError(f"lambda is {lam}: give a merging factor from 0 (the base) to 1 (the donor)")
     if pads not in PADS:
         raise UsageError(f"pads is {pads!r}: choose one of {', '.join(PADS)}")
+    if depth not in DEPTHS:
+        raise UsageError(f"depth is {depth!r}: choose one of {', '.join(DEPTHS)}")
     if width not in WIDTHS:
         raise UsageError(f"width is {width!r}: choose one of {', '.join(WIDTHS)}")
 

@@ -65,6 +65,7 @@ class Row:
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
+        is_idempotent: it does nothing the second time.
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
@@ -84,12 +85,18 @@ class Row:
     is_sequence: bool = False
     has_window: bool = False
     pointwise: str = ""
+    is_idempotent: bool = False
     channel: int = 1
 
     @property
     def is_linear(self) -> bool:
         """Whether what it gives is linear in its weight, with no activation built in."""
         return self.part == "contraction" and self.zero == "silent"
+
+    @property
+    def keeps_axes(self) -> bool:
+        """Whether its output has the axes of its input, with the units where they were."""
+        return self.rule in (rules.unary, rules.elementwise, rules.channel_norm, rules.dropout)
 
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
@@ -151,8 +158,8 @@ def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> 
     return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
 
 
-def _activation(zero: str = "silent") -> Row:
-    return Row(rules.unary, slots=(X, setting("bound")), zero=zero)
+def _activation(zero: str = "silent", *, is_idempotent: bool = False) -> Row:
+    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent)
 
 
 def _reduction(compensation: str) -> Row:
@@ -270,7 +277,6 @@ ROWS: Mapping[str, Row] = {
     # activations and other maps of one operand
     **dict.fromkeys(
         [
-            "Relu",
             "LeakyRelu",
             "Elu",
             "Selu",
@@ -279,7 +285,6 @@ ROWS: Mapping[str, Row] = {
             "Mish",
             "HardSwish",
             "Swish",
-            "ThresholdedRelu",
             "Shrink",
             "Softsign",
             "Tanh",
@@ -291,7 +296,6 @@ ROWS: Mapping[str, Row] = {
             "Asinh",
             "Atanh",
             "Tan",
-            "Abs",
             "Neg",
             "Sign",
             "Sqrt",
@@ -306,8 +310,10 @@ ROWS: Mapping[str, Row] = {
         _activation(),
     ),
     **dict.fromkeys(
-        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot", "Clip"], _activation("live")
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation("live")
     ),
+    **dict.fromkeys(["Relu", "ThresholdedRelu", "Abs"], _activation(is_idempotent=True)),
+    "Clip": _activation("live", is_idempotent=True),
     "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
     **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True)),

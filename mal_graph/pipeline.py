@@ -21,6 +21,7 @@ from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import GateFailed, MatchError, UsageError
 from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, score
+from mal_graph.expand import expanded
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
@@ -48,6 +49,7 @@ class Options:
         lam: merging factor, 0 is the base.
         pads: "keep", "fade" or "literal" (see `merge`).
         width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
+        depth: "match", or "expand" to give the base identity layers where a donor has more (see `expand`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
@@ -61,6 +63,7 @@ class Options:
     lam: float = 0.3
     pads: str = "keep"
     width: str = "base"
+    depth: str = "match"
     layers: str | None = None
     matches: tuple[tuple[str, str], ...] | None = None
     assume_ordered: bool = False
@@ -85,7 +88,9 @@ class Merged:
         plan: what was done.
         missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
+        first: the match before the base was given layers.
         windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
+        identities: names of the identity layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
     """
 
@@ -96,7 +101,9 @@ class Merged:
     plan: Plan
     missing: Mapping[int, list[str]]
     self_check: float | None
+    first: Match
     windows: Mapping[int, Windows] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
     at_zero: float | None = None
 
 
@@ -194,6 +201,7 @@ def assemble(
     lam: float = 0.3,
     pads: str = "keep",
     width: str = "base",
+    depth: str = "match",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
@@ -214,8 +222,8 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, width, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see
-            `Options`.
+        lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores:
+            see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -230,6 +238,7 @@ def assemble(
         lam=lam,
         pads=pads,
         width=width,
+        depth=depth,
         layers=layers,
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
@@ -245,7 +254,7 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(lam, pads, width)
+    check(lam, pads, width, depth)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -280,7 +289,8 @@ def merged_into(
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
     """Merge one donor: match, prove, align, plan, check, merge."""
-    given, found = base, match_layers(base, donor, options.matches)
+    given, first = base, match_layers(base, donor, options.matches)
+    base, found, identities = deepened(base, donor, first, options)
     selected = None if options.layers is None else selected_layers(found.base, options.layers)
     base, match = prepared(base, donor, found, options, selected)
     windows = larger_windows(found.base, match.base)
@@ -298,10 +308,19 @@ def merged_into(
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
     at_zero = None
-    if planned.growth.added or windows:
+    if planned.growth.added or windows or identities:
         at_zero = apart(merge(replace(planned, lam=0.0)), given, groups.probed.inputs, runner)
-    step = Merged(donor, planned.match, groups, donor_groups, planned, missing, moved, windows, at_zero)
+    step = Merged(
+        donor, planned.match, groups, donor_groups, planned, missing, moved, first, windows, identities, at_zero
+    )
     return step, merge(planned)
+
+
+def deepened(
+    base: LayerGraph, donor: LayerGraph, match: Match, options: Options
+) -> tuple[LayerGraph, Match, tuple[str, ...]]:
+    """The base with identity layers where the donor has more, if that is wanted, and the names of these."""
+    return expanded(base, donor, match) if options.depth == "expand" else (base, match, ())
 
 
 def prepared(
@@ -545,7 +564,8 @@ def rebuilt(
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
         selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
-        current, match = prepared(current, donor, step.match, options, selected)
+        current, match, _ = deepened(current, donor, step.first, options)
+        current, match = prepared(current, donor, match, options, selected)
         made, _ = planned_merge(
             current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
         )

@@ -177,6 +177,7 @@ class AssembleForm(Document):
     lambda_: float = Field(alias="lambda")
     pads: str
     width: str = "base"
+    depth: str = "match"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
@@ -185,6 +186,7 @@ class AssembleForm(Document):
     alignment: list[AlignedForm]
     kept_widths: list[KeptWidthForm] = []
     windows: list[WindowForm] = []
+    identities: list[str] = []
     objective: list[float]
     starts: list[StartForm] = []
     peak_bytes: int
@@ -344,6 +346,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         lambda_=assembly.options.lam,
         pads=assembly.options.pads,
         width=assembly.options.width,
+        depth=assembly.options.depth,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
@@ -352,6 +355,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
         kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
         windows=[form for step in assembly.merged for form in window_forms(step)],
+        identities=[name for step in assembly.merged for name in step.identities],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),

@@ -23,7 +23,7 @@ BARS = """
 errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond align
-| merge grow rewrite
+| merge grow rewrite expand
 | evaluate pipeline
 | draw report
 | cli
