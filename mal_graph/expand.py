@@ -14,11 +14,10 @@ from dataclasses import replace
 import numpy as np
 
 from mal_graph.forms import by_role, foldable_norm
-from mal_graph.graph import Array, LayerGraph, Node, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.layers import Layer, layers
 from mal_graph.match import Match, layer_edges, match_layers
 from mal_graph.ops import bias_slot, row_of, weight_axes
-from mal_graph.rewrite import unused_name
 from mal_graph.windows import Misfit, spans_of
 
 

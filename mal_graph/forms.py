@@ -217,14 +217,14 @@ def row_vector(weight: Parameter) -> Parameter:
     return Parameter(weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1])
 
 
-def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Parameter]:
-    """A layer's parameters by operator, role and how many of the kind came before."""
-    found: dict[tuple[str, str, int], Parameter] = {}
+def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, bool, int], Parameter]:
+    """A layer's parameters by operator, role, whether they are scalars, and how many of the kind came before."""
+    found: dict[tuple[str, str, bool, int], Parameter] = {}
     for parameter in layer.applied:
         named = parameter.role in ("weight", "bias")
-        op = "" if named else graph.nodes[parameter.node].op
-        count = sum(key[:2] == (op, parameter.role) for key in found)
-        found[op, parameter.role, count] = parameter
+        kind = ("" if named else graph.nodes[parameter.node].op, parameter.role, not named and not parameter.shape)
+        count = sum(key[:3] == kind for key in found)
+        found[*kind, count] = parameter
     return found
 
 

@@ -175,3 +175,10 @@ class LayerGraph:
             weights={**self.weights, weight.name: weight},
             inserted={**self.inserted, weight.name: (reader, slot)},
         )
+
+
+def unused_name(graph: LayerGraph, name: str) -> str:
+    taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
+    while name in taken:
+        name += "_"
+    return name

@@ -3,7 +3,7 @@
 A step between the plan and the merge. The base's graph is laid out anew with one more unit for every unit of the donor
 that found no place, and the plan is carried over to it, the donor's further units standing on the new ones. What is new
 holds the value of a unit that is not there, so that the wider graph computes what the base does; what entries become is
-said by the table in `merge`.
+said by the table in `merge`. An average over units is multiplied by the ratio of widths, which the zeros leave out.
 
 A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
 them, and zeros change it), where several groups of the donor answer to it, where its width cannot be expressed, or
@@ -28,11 +28,12 @@ from mal_graph.groups import AxisGroups, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
-from mal_graph.ops import ADDS_NOTHING
+from mal_graph.ops import ADDS_NOTHING, AVERAGED
 from mal_graph.padding import compensation
 from mal_graph.probe import bulky_weights
-from mal_graph.resize import coupled, resized, resized_groups, resizing
+from mal_graph.resize import compensated, coupled, resized, resized_groups, resizing
 
+EXACT_FOR = (ADDS_NOTHING, AVERAGED)  # statistics that allow for zeros
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
@@ -69,7 +70,7 @@ def grown(
         return replace(planned, growth=Growth(kept=kept))
     found = bench.widened(chosen)
     added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
-    return replace(found.plan, growth=Growth(added, kept))
+    return replace(found.plan, growth=Growth(added, kept, found.plan.growth.factors))
 
 
 def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
@@ -93,8 +94,8 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
         group = groups.groups[pair.base]
         if len(partners[pair.base]) > 1:
             kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
-        elif group.statistic and not compensation(group).endswith(ADDS_NOTHING):
-            kept[pair.base] = compensation(group)
+        elif group.statistic and not compensation(group).endswith(EXACT_FOR):
+            kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
             kept[pair.base] = "no merged layer makes its units"
         elif "read" not in used[number] and not group.statistic:
@@ -188,7 +189,12 @@ class Bench:
         base = resized(self.planned.base, change, pad_values(self.planned))
         groups = resized_groups(self.groups, change, units, base)
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
-        return Wide(plan, groups)
+        # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
+        base, factors = compensated(base, change)
+        match = replace(plan.match, base=layers(base))
+        if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
+            raise ShapeError("a factor behind an average would make a layer of its own")
+        return Wide(replace(plan, base=base, match=match, growth=Growth(factors=factors)), groups)
 
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""

@@ -29,7 +29,7 @@ from mal_graph.align import Alignment, Orders, is_whole, matched_positions
 from mal_graph.correspond import AxisPair
 from mal_graph.errors import UsageError
 from mal_graph.forms import Term
-from mal_graph.graph import Array, LayerGraph, Weight
+from mal_graph.graph import Array, LayerGraph, Weight, weight_of
 from mal_graph.match import Match
 
 PADS = ("keep", "fade", "literal")
@@ -63,10 +63,13 @@ class Growth:
     Attributes:
         added: how many units, by index of the base's group.
         kept: why a group keeps its width though the donor's has more units, by index.
+        factors: by name of a constant the ratio of widths that averages are multiplied by: as much for the base, 1 for
+            the donor, whose units are all there.
     """
 
     added: Mapping[int, int] = field(default_factory=dict)
     kept: Mapping[int, str] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,7 +194,13 @@ def merge(plan: Plan) -> LayerGraph:
     if plan.lam == 0.0 and not plan.growth.added:
         return plan.base
     weights = [merged_weight(plan, step) for step in plan.steps]
-    return plan.base.with_weights(weights)
+    factors = [merged_factor(plan, name, factor) for name, factor in plan.growth.factors.items()]
+    return plan.base.with_weights([*weights, *factors])
+
+
+def merged_factor(plan: Plan, name: str, factor: float) -> Weight:
+    values = np.array((1 - plan.lam) * factor + plan.lam, plan.base.weights[name].dtype)
+    return weight_of(name, values)
 
 
 def merged_weight(plan: Plan, step: Step) -> Weight:

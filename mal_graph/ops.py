@@ -168,6 +168,7 @@ def _reduction(compensation: str) -> Row:
 
 # What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
 ADDS_NOTHING = "nothing to do, zeros add nothing"
+AVERAGED = "times M/C"
 RESCALED = "scale times sqrt(C/M), epsilon times C/M"
 CENTRED = "take the mean over the units off everything that writes them"
 NEVER_CHOSEN = "-1e30 instead of 0 in the new units"
@@ -373,7 +374,7 @@ ROWS: Mapping[str, Row] = {
     "GridSample": Row(rules.grid_sample, slots=(X, X)),
     "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
-    "ReduceMean": _reduction("times M/C"),
+    "ReduceMean": _reduction(AVERAGED),
     "ReduceProd": _reduction("1 instead of 0 in the new units"),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
     **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),

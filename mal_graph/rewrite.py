@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mal_graph.forms import by_role, foldable_norm
-from mal_graph.graph import Array, LayerGraph, Weight, weight_of
+from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
 from mal_graph.layers import Layer, Parameter, layers
 from mal_graph.match import Match
 from mal_graph.ops import bias_slot
@@ -104,10 +104,3 @@ def needs_slot(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> bool:
         return "bias" in by_role(b) or foldable_norm(donor, b) is not None
     # The shift of a BatchNorm takes the bias of a donor without one; beside a BatchNorm of its own it stays a bias.
     return "bias" in by_role(b) and foldable_norm(donor, b) is not None
-
-
-def unused_name(graph: LayerGraph, name: str) -> str:
-    taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
-    while name in taken:
-        name += "_"
-    return name

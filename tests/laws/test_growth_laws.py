@@ -176,8 +176,39 @@ def kept(base, donor):
 
 
 def test_a_group_under_a_statistic_keeps_its_width_with_the_reason():
-    (reason,) = kept(with_statistic(6, 0, "ReduceMean"), with_statistic(9, 1, "ReduceMean"))
-    assert reason.startswith("ReduceMean 'ReduceMean_2': ")
+    (reason,) = kept(with_statistic(6, 0, "ReduceMax"), with_statistic(9, 1, "ReduceMax"))
+    assert reason == "ReduceMax 'ReduceMax_2' is taken over its units, which added zeros would change"
+
+
+def written_out_norm(width, seed, *, centred):
+    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice."""
+    net = Net(seed)
+    x = net.linear(net.input("x", ("N", 5)), 5, width)
+    for _ in range(2):
+        y = net.op("Sub", x, net.op("ReduceMean", x, net.constant([-1]), keepdims=1)) if centred else x
+        square = net.op("ReduceMean", net.op("Mul", y, y), net.constant([-1]), keepdims=1)
+        y = net.op("Div", y, net.op("Sqrt", net.op("Add", square, net.constant(np.float32(1e-2)))))
+        y = net.op("Mul", y, net.weight(width))
+        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(y, width, 7)), 7, width))
+    return net.graph(net.linear(x, width, 3))
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_path):
+    base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert list(result.merged[0].plan.growth.factors.values()) == [1.5, 1.5]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, pads).graph
+    assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
+    assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
+
+
+def test_a_written_out_layer_norm_keeps_its_width_for_its_outputs_would_move():
+    (reason,) = kept(written_out_norm(6, 0, centred=True), written_out_norm(9, 1, centred=True))
+    assert reason.startswith("with more units the outputs at lambda 0 move by")
 
 
 @pytest.mark.parametrize("pads", PADS)
