@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from builders import Net, cnn, deviation, inputs_of, mlp, narrower, reseeded, run, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_resize import NETS as RESIZED_NETS
 
 import mal_graph
@@ -108,6 +110,20 @@ def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_func
     assert far(result.graph, donor) <= 1e-5
     assert [w.shape for w in result.graph.weights.values()] == [(11, 6), (11,), (9, 11), (9,), (4, 9), (4,)]
     assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+
+
+widths = st.lists(st.integers(2, 9), min_size=2, max_size=2)
+
+
+@settings(max_examples=15)
+@given(widths, widths, st.sampled_from(["fade", "literal"]), st.sampled_from(["gemm", "gemm_nt", "transposed"]))
+def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, pads, style):
+    base, donor = mlp((6, *mine, 4), 0, style), mlp((6, *theirs, 4), 1)
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    result = merged(base, donor, 1.0, pads)
+    assert far(result.graph, donor) <= 1e-5
+    grown_by = [max(0, b - a) for a, b in zip(mine, theirs, strict=True)]
+    assert sorted(result.merged[0].plan.growth.added.values()) == sorted(n for n in grown_by if n)
 
 
 def test_a_narrower_donor_grows_nothing():
