@@ -27,7 +27,7 @@ from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from . import onnx_guard
-from .onnx_build import built_model, lazy_tensor, stored_value
+from .onnx_build import built_model, built_node, lazy_tensor, stored_value
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -294,23 +294,71 @@ def filled_weight(node: ir.Node, name: str, weights: Mapping[str, Weight]) -> We
 
 
 def edited_model(graph: LayerGraph) -> ir.Model:
-    """A clone of the source with the graph's edited and inserted weights in place."""
+    """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
     model = document.model.clone()
     detach(model)
     main = model.graph
-    made_by = {out.name: node for node in main for out in node.outputs}
-    for name in sorted(graph.edited - graph.inserted.keys()):
+    made_by = {out.name: node for node in main for out in node.outputs if out.name}
+    values = {out.name: out for node in main for out in node.outputs if out.name}
+    values.update({value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name})
+    is_resized = False
+    for name in sorted(graph.edited & values.keys()):
         if name in main.initializers:
             value = main.initializers[name]
+            is_resized |= value.const_value is not None and value.const_value.shape != graph.weights[name].shape
             value.const_value = lazy_tensor(graph.weights[name], value.const_value)
+            value.shape = value.const_value.shape
         else:
             make_constant(made_by[name], graph.weights[name])
-    for name, (reader, slot) in graph.inserted.items():
-        node = made_by[reader]
-        node.resize_inputs(max(slot + 1, len(node.inputs)))
-        node.replace_input_with(slot, inserted_value(main, graph.weights[name], model.ir_version))
+    for name in dict.fromkeys(name for node in graph.nodes for name in node.inputs):
+        if name in graph.weights and name not in values:
+            values[name] = inserted_value(main, graph.weights[name], model.ir_version)
+    last: ir.Node | None = None
+    for node in graph.nodes:
+        own = made_by.get(first_output(node))
+        if own is None:
+            own = built_node(node, values, {})
+            main.insert_after(last, own) if last is not None else main.insert_before(main[0], own)
+        set_inputs(own, node, values)
+        last = own
+    set_attributes(graph, document.model, made_by)
+    if is_resized:
+        forget_shapes(main)
     return model
+
+
+def first_output(node: Node) -> str:
+    return next(out for out in node.outputs if out)
+
+
+def set_inputs(own: ir.Node, node: Node, values: Mapping[str, ir.Value]) -> None:
+    """Let a node of the document read what the view's node reads."""
+    own.resize_inputs(max(len(own.inputs), len(node.inputs)))
+    for slot, name in enumerate(node.inputs):
+        value = own.inputs[slot]
+        if name != ("" if value is None else value.name or ""):
+            own.replace_input_with(slot, values[name] if name else None)
+
+
+def set_attributes(graph: LayerGraph, source: ir.Model, made_by: Mapping[str, ir.Node]) -> None:
+    """Give the nodes of a clone of `source` the attributes that differ in the graph."""
+    old = {out.name: node.attributes for node in source.graph for out in node.outputs if out.name}
+    for node in graph.nodes:
+        name = first_output(node)
+        for key in old[name].keys() - node.attributes.keys() if name in old else ():
+            del made_by[name].attributes[key]
+        for key, value in node.attributes.items() if name in old else ():
+            if key not in old[name] or old[name][key].value is not value:
+                made_by[name].attributes[key] = ir.convenience.convert_attribute(key, value)
+
+
+def forget_shapes(main: ir.Graph) -> None:
+    """Take off the declared shapes of what lies between the inputs and the outputs: some do not hold any more."""
+    for node in main:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
 
 
 def detach(model: ir.Model) -> None:

@@ -9,7 +9,7 @@ padding the smaller side with zeros changes neither the optimum nor the order, s
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -53,6 +53,7 @@ class Alignment:
         random_values: the mean of the same over all random assignments.
         start: the start that led to the best objective: "forward", "nearest" or "identity".
         history: the objective before the first and after each pass over the pairs that still change.
+        starts: every start that was raised, with its history.
     """
 
     found: Correspondence
@@ -62,6 +63,7 @@ class Alignment:
     random_values: tuple[float, ...]
     start: str
     history: tuple[float, ...]
+    starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
 def align(found: Correspondence) -> Alignment:
@@ -97,7 +99,8 @@ def align(found: Correspondence) -> Alignment:
     if problem.is_small or floor > max(history[-1] for _, _, history in raised):
         raised.append(("identity", *problem.ascended(identity)))
     name, orders, history = max(raised, key=lambda found: found[2][-1])
-    return described(problem, orders, name, history)
+    tried = tuple((start, passes) for start, _, passes in raised)
+    return replace(described(problem, orders, name, history), starts=tried)
 
 
 def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:

@@ -257,6 +257,12 @@ def assemble(
         typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%."),
     ] = None,
     pads: Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")] = "keep",
+    width: Annotated[
+        str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")
+    ] = "base",
+    depth: Annotated[
+        str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
+    ] = "match",
     assume_ordered: Annotated[
         bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
     ] = False,
@@ -300,6 +306,8 @@ def assemble(
             progress=bars,
             lam=lam,
             pads=pads,
+            width=width,
+            depth=depth,
             layers=layers,
             matches=pairs,
             assume_ordered=assume_ordered,
@@ -661,15 +669,26 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}")
     for unmatched in form.unmatched_donor:
         emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
+    for group in {pair.base_group: pair for pair in form.alignment if pair.added}.values():
+        emit(f"group {group.base_group} grows from {group.units[0]} to {group.units[0] + group.added} units")
+    for name in form.identities:
+        emit(f"layer {name} is an identity layer added to the base")
+    for window in form.windows:
+        old, new = ("x".join(map(str, taps)) for taps in window.taps)
+        emit(f"layer {window.layer} grows from {old} to {new} taps")
+    for kept in form.kept_widths:
+        emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
     if verbose:
         emit("\nalignment (the summed inner products of paired units, and of units paired at random)")
         aligned = table("base group", "donor group", "units", "assigned", "value", "random")
         for pair in form.alignment:
             figures = (f"{pair.value:.4g}", f"{pair.random:.4g}")
-            aligned.add_row(
-                pair.base_group, pair.donor_group, f"{pair.units[0]} : {pair.units[1]}", str(pair.assigned), *figures
-            )
+            units = f"{pair.units[0]}{f' + {pair.added}' if pair.added else ''} : {pair.units[1]}"
+            aligned.add_row(pair.base_group, pair.donor_group, units, str(pair.assigned), *figures)
         emit_table(aligned)
+        for start in form.starts:
+            passes = " -> ".join(f"{objective:.6g}" for objective in start.objective)
+            emit(f"start {start.start}: objective {passes}")
         emit("")
     contributions = zip([form.base, *form.donors], form.shares, strict=True)
     emit(

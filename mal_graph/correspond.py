@@ -16,6 +16,7 @@ from mal_graph.groups import PINNED, RIGID, AxisGroup, AxisGroups, Member
 from mal_graph.layers import Parameter
 
 Index = NDArray[np.int64]
+NOWHERE: Index = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class AxisPair:
         size: length of the base's axis.
         blocks: what corresponds; base positions in no block have no counterpart.
         statistic: base positions whose group feeds a statistic, where a live unit without a partner is not allowed.
+        added: base positions of units that were added for the donor's.
     """
 
     size: int
     blocks: tuple[Block, ...]
-    statistic: Index = field(default_factory=lambda: np.zeros(0, np.int64))
+    statistic: Index = field(default_factory=lambda: NOWHERE)
+    added: Index = field(default_factory=lambda: NOWHERE)
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,8 @@ class Pairing:
         """The pairs of axes of one term. Raises Refusal."""
         if len(term.base.shape) != len(term.donor.shape):
             raise Refusal(f"its shape {term.base.shape} has another rank than the donor's {term.donor.shape}")
-        if term.is_weight and term.base.shape[2:] != term.donor.shape[2:]:
-            raise Refusal(f"the windows differ: {cross(term.base.shape[2:])} against {cross(term.donor.shape[2:])}")
+        if term.misfit:
+            raise Refusal(term.misfit)
         return tuple(self.axis_pair(term, place) for place in range(len(term.base.shape)))
 
     def axis_pair(self, term: Term, place: int) -> AxisPair:
@@ -181,6 +184,8 @@ class Pairing:
         if not free[0] and not free[1]:
             self.check_closed(mine, self.base, called, "base", size == other)
             self.check_closed(theirs, self.donor, called, "donor", size == other)
+            if term.lead and place >= 2:
+                return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
             if size != other:
                 raise Refusal(
                     f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
@@ -189,8 +194,10 @@ class Pairing:
         self.check_closed(mine, self.base, called, "base", False)
         self.check_closed(theirs, self.donor, called, "donor", False)
         found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
-        statistic = [m.positions.ravel() for g, m in free[0] if self.base.groups[g].statistic]
-        return AxisPair(size, tuple(found), np.concatenate(statistic) if statistic else np.zeros(0, np.int64))
+        owned = [(self.base.groups[g], m.positions) for g, m in free[0]]
+        statistic = [positions.ravel() for group, positions in owned if group.statistic]
+        added = [positions[group.units - group.added :].ravel() for group, positions in owned]
+        return AxisPair(size, tuple(found), np.concatenate([NOWHERE, *statistic]), np.concatenate([NOWHERE, *added]))
 
     def check_closed(
         self, found: Sequence[tuple[int, Member]], groups: AxisGroups, called: str, side: str, alike: bool
@@ -269,12 +276,8 @@ def share(a: Index, b: Index) -> bool:
 
 def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
     reasons: list[AxisGroup] = [groups.groups[g] for g, _ in found]
-    return reasons[0].reason if reasons else "a single unit"
+    return reasons[0].reason or "it lies inside another group" if reasons else "a single unit"
 
 
 def column(size: int) -> Index:
     return np.arange(size).reshape(-1, 1)
-
-
-def cross(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "none"

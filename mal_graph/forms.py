@@ -6,10 +6,11 @@ stored transposed. Parameters are canonical already (see `layers`), so what is l
 * BatchNorm in the donor only: its effective weight and bias are merged.
 * BatchNorm in the base only: the base's stays, and the donor's effective weight is divided by the base's
   s = gamma / sqrt(variance + epsilon), so that the *effective* weight is interpolated.
+* A linear layer and a convolution of one tap: the donor's weight takes or loses the axes of that tap.
 * A bias in the base only: the donor's is zero. A bias in the donor only needs a slot, see `rewrite.with_bias_slots`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +20,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.layers import Layer, Parameter
 from mal_graph.match import Match
 from mal_graph.ops import norm_epsilon, row_of
+from mal_graph.windows import Misfit, offsets
 
 TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it
 
@@ -36,6 +38,8 @@ class Term:
         donor: the donor's parameter whose axes the donor's values have; the same number of axes as `base`.
         base_values, donor_values: what is compared, canonical, float32.
         incoming: the donor's values that are merged, the compared ones if None.
+        lead: on every axis of a window the base's taps before the donor's first; empty where the windows are equal.
+        misfit: why the donor's window does not lie in the base's, "" if it does.
         restore: turns incoming values, already in the base's order, into the form the base stores; None where they are.
             Takes and gives an array of the base's canonical shape.
     """
@@ -47,6 +51,8 @@ class Term:
     donor_values: Read
     incoming: Read | None = None
     restore: Restore | None = None
+    lead: tuple[int, ...] = ()
+    misfit: str = ""
 
     @property
     def is_weight(self) -> bool:
@@ -107,7 +113,7 @@ def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Te
     left: dict[int, list[str]] = {}
     for index, pair in enumerate(match.pairs):
         found, missing = layer_terms(base, donor, match.base[pair.base], match.donor[pair.donor], index)
-        terms += found
+        terms += [placed(base, donor, term) for term in found]
         if missing:
             left[index] = missing
     return terms, left
@@ -115,6 +121,7 @@ def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Te
 
 def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: int) -> tuple[list[Term], list[str]]:
     norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, b)
+    b = in_rank_of(a, b)
     if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
         folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
         done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
@@ -142,6 +149,38 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
         if np.prod(p.shape) > 1
     ]
     return terms, left
+
+
+def in_rank_of(a: Layer, b: Layer) -> Layer:
+    """The donor's layer with as many axes on its weight as the base's has, where those that come or go are one tap."""
+    if a.weight is None or b.weight is None or len(a.weight.shape) == len(b.weight.shape):
+        return b
+    weight, rank = b.weight, len(a.weight.shape)
+    if any(size != 1 for size in (*a.weight.shape[2:], *weight.shape[2:])):
+        return b
+    axes = (*weight.axes[:2], *[None] * (rank - 2))
+    formed = replace(weight, axes=axes, shape=(*weight.shape[:2], *a.weight.shape[2:]))
+    swapped = [tuple(formed if p is weight else p for p in own) for own in (b.parameters, b.applied)]
+    return replace(b, parameters=swapped[0], applied=swapped[1])
+
+
+def placed(base: LayerGraph, donor: LayerGraph, term: Term) -> Term:
+    """The term, with the place of the donor's window in the base's."""
+    mine, theirs = term.base.shape[2:], term.donor.shape[2:]
+    if not term.is_weight or mine == theirs or len(mine) != len(theirs):
+        return term
+    differ = f"the windows differ: {cross(mine)} against {cross(theirs)}"
+    try:
+        found = offsets(base.nodes[term.base.node], mine, donor.nodes[term.donor.node], theirs)
+    except Misfit as reason:
+        return replace(term, misfit=f"{differ}, and {reason}")
+    if any(min(ends) < 0 for ends in found):
+        return replace(term, misfit=f"{differ}; --width grow makes the base's larger")
+    return replace(term, lead=tuple(lead for lead, _ in found))
+
+
+def cross(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
 
 
 def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
@@ -178,14 +217,14 @@ def row_vector(weight: Parameter) -> Parameter:
     return Parameter(weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1])
 
 
-def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, int], Parameter]:
-    """A layer's parameters by operator, role and how many of the kind came before."""
-    found: dict[tuple[str, str, int], Parameter] = {}
+def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, bool, int], Parameter]:
+    """A layer's parameters by operator, role, whether they are scalars, and how many of the kind came before."""
+    found: dict[tuple[str, str, bool, int], Parameter] = {}
     for parameter in layer.applied:
         named = parameter.role in ("weight", "bias")
-        op = "" if named else graph.nodes[parameter.node].op
-        count = sum(key[:2] == (op, parameter.role) for key in found)
-        found[op, parameter.role, count] = parameter
+        kind = ("" if named else graph.nodes[parameter.node].op, parameter.role, not named and not parameter.shape)
+        count = sum(key[:3] == kind for key in found)
+        found[*kind, count] = parameter
     return found
 
 

@@ -2,14 +2,14 @@
 
 A `LayerGraph` holds one `Node` per operator, in the vocabulary of ONNX, and one `Weight` handle per stored tensor.
 It is a view: the adapter that made it keeps the source document untouched, and saving means that document plus the
-tensors replaced here. Weights stay in the file until `Weight.read` is called.
+tensors and attributes replaced here. Weights stay in the file until `Weight.read` is called.
 
 Chosen: tuples of frozen nodes, with the networkx `MultiDiGraph` built on first use. Refused: networkx as the only
 storage - the analyses that visit every node once are several times faster over a tuple, and a frozen value is shared
 safely between steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -143,11 +143,28 @@ class LayerGraph:
         return replace(self, name=name)
 
     def with_weights(self, replaced: Mapping[str, Array] | Iterable[Weight]) -> "LayerGraph":
-        """The same graph with other values in some weights; shapes stay as they are."""
+        """The same graph with other values in some weights."""
         if isinstance(replaced, Mapping):
             replaced = [weight_of(name, values) for name, values in replaced.items()]
         new = {weight.name: weight for weight in replaced}
         return replace(self, weights={**self.weights, **new}, edited=self.edited | set(new))
+
+    def with_node(self, index: int, node: Node) -> "LayerGraph":
+        """The same graph with other attributes in one of its nodes."""
+        return replace(self, nodes=(*self.nodes[:index], node, *self.nodes[index + 1 :]))
+
+    def with_nodes_behind(self, index: int, nodes: Sequence[Node], weights: Iterable[Weight]) -> "LayerGraph":
+        """The same graph with new nodes behind one of its own: what read its first output reads the last node's."""
+        old, new = self.nodes[index].outputs[0], nodes[-1].outputs[0]
+        behind = [
+            replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
+            for node in self.nodes[index + 1 :]
+        ]
+        return replace(
+            self,
+            nodes=(*self.nodes[: index + 1], *nodes, *behind),
+            weights={**self.weights, **{weight.name: weight for weight in weights}},
+        )
 
     def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
         """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""
@@ -162,3 +179,10 @@ class LayerGraph:
             weights={**self.weights, weight.name: weight},
             inserted={**self.inserted, weight.name: (reader, slot)},
         )
+
+
+def unused_name(graph: LayerGraph, name: str) -> str:
+    taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
+    while name in taken:
+        name += "_"
+    return name

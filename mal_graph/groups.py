@@ -73,6 +73,7 @@ class AxisGroup:
         deviation: how much the outputs moved in the proof, relative to the largest, with every unit permuted.
         control: the same with one member left out, the median over the members tried.
         inert: members whose absence never showed.
+        added: how many of its last units were added (see `grow`).
     """
 
     name: str
@@ -86,6 +87,7 @@ class AxisGroup:
     deviation: float | None = None
     control: float | None = None
     inert: tuple[str, ...] = ()
+    added: int = 0
 
     @property
     def is_usable(self) -> bool:

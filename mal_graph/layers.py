@@ -43,6 +43,11 @@ class Parameter:
     pad: float = 0.0
     factor: float = 1.0
 
+    @property
+    def neutral(self) -> float:
+        """The value that lets a unit pass as it is."""
+        return 1.0 if self.draw in ("scale", "variance") else 0.0
+
     def canonical(self, stored: Array) -> Array:
         """The stored tensor in canonical form."""
         kept = [axis for axis in self.axes if axis is not None]

@@ -75,6 +75,7 @@ class Profile:
         up, down: hashes of each layer with what is before and after it, at radius 0 to CONTEXT, then without limit.
         activations: the operators inside that are neither contraction, norm nor arrangement.
         windows: kernel sizes, strides, dilations and groups.
+        meanings: what each layer may answer to; two layers that have none in common are never paired.
         statistics: scale-free figures of each layer's weight, shape (layers, 2).
     """
 
@@ -85,6 +86,7 @@ class Profile:
     down: tuple[tuple[str, ...], ...]
     activations: tuple[frozenset[str], ...]
     windows: tuple[tuple[object, ...], ...]
+    meanings: tuple[frozenset[tuple[object, ...]], ...]
     statistics: NDArray[np.float64]
 
     @cached_property
@@ -183,6 +185,7 @@ def profile(graph: LayerGraph) -> Profile:
         tuple(tuple(level[p] for level in down) for p in own),
         tuple(activations(graph, layer) for layer in found),
         windows,
+        tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
         np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
     )
 
@@ -275,9 +278,23 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     if not taps:
         return ()
     groups = node.attribute("group", 1)
-    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else f"group {groups}"
+    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else "grouped"
     strides, dilations = node.attribute("strides", [1] * len(taps)), node.attribute("dilations", [1] * len(taps))
     return (tuple(taps), tuple(strides), tuple(dilations), dense)
+
+
+def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
+    """What a layer may answer to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
+    window of one tap that moves by one is a linear layer at every place as well."""
+    if layer.weight is None or not window:
+        return frozenset({(layer.kind,)})
+    node = graph.nodes[layer.weight.node]
+    row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
+    found: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
+    moves = {*taps, *node.attribute("strides", ()), *(1 + n for n in node.attribute("pads", ()))}
+    if row is not None and row.pointwise and dense == "dense" and moves == {1}:
+        found.add((row.pointwise,))
+    return frozenset(found)
 
 
 def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
@@ -310,16 +327,11 @@ def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
 def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
     """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
     table = np.full((len(a.layers), len(b.layers)), -np.inf)
-    for i, layer in enumerate(a.layers):
-        for j, other in enumerate(b.layers):
-            if layer.kind == other.kind and density(a.windows[i]) == density(b.windows[j]):
+    for i in range(len(a.layers)):
+        for j in range(len(b.layers)):
+            if a.meanings[i] & b.meanings[j]:
                 table[i, j] = total_score(a, b, i, j)
     return table
-
-
-def density(window: tuple[object, ...]) -> tuple[object, ...]:
-    """What no two layers that answer to each other differ in: the window's rank, and whether it is depthwise."""
-    return (len(window[0]), window[-1]) if isinstance(window, tuple) and window and isinstance(window[0], tuple) else ()
 
 
 def total_score(a: Profile, b: Profile, i: int, j: int) -> float:
@@ -341,7 +353,8 @@ def score_parts(a: Profile, b: Profile, i: int, j: int) -> dict[str, float]:
     ratios = [abs(np.log2(x / y)) for x, y in zip(a.layers[i].widths, b.layers[j].widths, strict=True)]
     seen = a.activations[i] | b.activations[j]
     shared = a.activations[i] & b.activations[j]
-    windows = [x == y for x, y in zip(a.windows[i], b.windows[j], strict=True)]
+    # Where one side has no window, the other's is one tap.
+    windows = [x == y for x, y in zip(a.windows[i] or b.windows[j], b.windows[j] or a.windows[i], strict=True)]
     return {
         "context": float(np.mean(levels)),
         "position": 1.0 - abs(a.position(i) - b.position(j)),
@@ -469,7 +482,7 @@ def given_pairs(
         i, j = find_layer(base, a.layers, left), find_layer(donor, b.layers, right)
         if i in chosen or j in chosen.values():
             raise MatchError(f"the pair {left!r} - {right!r} uses a layer a second time: pair every layer at most once")
-        if a.layers[i].kind != b.layers[j].kind:
+        if a.layers[i].kind != b.layers[j].kind and not a.meanings[i] & b.meanings[j]:
             raise MatchError(
                 f"cannot pair {left!r} ({a.layers[i].kind}) with {right!r} ({b.layers[j].kind}): "
                 "pair layers of the same kind"

@@ -7,15 +7,19 @@ An entry of a merged weight depends on whether the units of its row and its colu
 | matched / matched         | (1-lam) A + lam B | the same        | the same        |
 | matched / without partner | A                 | (1-lam) A       | (1-lam) A       |
 | without partner / any     | A                 | A               | (1-lam) A       |
+| matched / added           | lam B             | lam B           | lam B           |
+| added / with a partner    | B                 | B               | lam B           |
+| added / without partner   | 0                 | 0               | 0               |
 
-Per-unit vectors follow the rows; in `literal` the missing side is the value of a unit that is not there (variance 1,
-anything else 0). Units that feed a sum, norm, mean or maximum over their axis follow `literal` in every mode: alive
-but without a partner they would change the others. Source of the literal form: Model Assembly Learning
-(arXiv:2503.21657), as far as it can be read; the other two are ours.
+Added units stand where the donor has more of them, if the base was widened for these (see `grow`). Per-unit vectors
+follow the rows; in `literal` the missing side is the value of a unit that is not there (variance 1, anything else 0).
+Units that feed a sum, norm, mean or maximum over their axis follow `literal` in every mode: alive but without a partner
+they would change the others. Source of the literal form: Model Assembly Learning (arXiv:2503.21657), as far as it can
+be read; the other two are ours.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -25,10 +29,12 @@ from mal_graph.align import Alignment, Orders, is_whole, matched_positions
 from mal_graph.correspond import AxisPair
 from mal_graph.errors import UsageError
 from mal_graph.forms import Term
-from mal_graph.graph import Array, LayerGraph, Weight
+from mal_graph.graph import Array, LayerGraph, Weight, weight_of
 from mal_graph.match import Match
 
 PADS = ("keep", "fade", "literal")
+WIDTHS = ("base", "grow")
+DEPTHS = ("match", "expand")
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,22 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """What was widened before a merge.
+
+    Attributes:
+        added: how many units, by index of the base's group.
+        kept: why a group keeps its width though the donor's has more units, by index.
+        factors: by name of a constant the ratio of widths that averages are multiplied by: as much for the base, 1 for
+            the donor, whose units are all there.
+    """
+
+    added: Mapping[int, int] = field(default_factory=dict)
+    kept: Mapping[int, str] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be done, tensor by tensor; nothing is computed yet.
 
@@ -62,6 +84,7 @@ class Plan:
         steps: in the order of the base's layers.
         skipped: why a layer of the base keeps its weights, by index of the layer.
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
+        growth: what of `base` was widened for this merge.
     """
 
     base: LayerGraph
@@ -72,6 +95,7 @@ class Plan:
     steps: tuple[Step, ...]
     skipped: Mapping[int, str]
     dropped: Mapping[int, tuple[str, ...]]
+    growth: Growth = field(default_factory=Growth)
 
     @property
     def merged_layers(self) -> list[int]:
@@ -128,16 +152,24 @@ def plan(
         if shared:
             dropped[layer] = (*dropped.get(layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
             continue
-        share = matched_share(axes, alignment.orders)
-        steps.append(Step(term.base.tensor, term.pair, share, base.weights[term.base.tensor].nbytes, term, axes))
+        steps.append(step_of(base, term, axes, alignment.orders))
     return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped)
 
 
-def check(lam: float, pads: str) -> None:
+def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders) -> Step:
+    tensor = term.base.tensor
+    return Step(tensor, term.pair, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
+
+
+def check(lam: float, pads: str, width: str = "base", depth: str = "match") -> None:
     if not 0.0 <= lam <= 1.0:
         raise UsageError(f"lambda is {lam}: give a merging factor from 0 (the base) to 1 (the donor)")
     if pads not in PADS:
         raise UsageError(f"pads is {pads!r}: choose one of {', '.join(PADS)}")
+    if depth not in DEPTHS:
+        raise UsageError(f"depth is {depth!r}: choose one of {', '.join(DEPTHS)}")
+    if width not in WIDTHS:
+        raise UsageError(f"width is {width!r}: choose one of {', '.join(WIDTHS)}")
 
 
 def tie_conflict(match: Match, term: Term, skipped: Mapping[int, str]) -> str:
@@ -157,12 +189,18 @@ def tie_conflict(match: Match, term: Term, skipped: Mapping[int, str]) -> str:
 def merge(plan: Plan) -> LayerGraph:
     """The base with the planned tensors merged; values are computed when they are read.
 
-    At lam = 0 this is the base itself.
+    At lam = 0 this is the base itself, unless it was widened.
     """
-    if plan.lam == 0.0:
+    if plan.lam == 0.0 and not plan.growth.added:
         return plan.base
     weights = [merged_weight(plan, step) for step in plan.steps]
-    return plan.base.with_weights(weights)
+    factors = [merged_factor(plan, name, factor) for name, factor in plan.growth.factors.items()]
+    return plan.base.with_weights([*weights, *factors])
+
+
+def merged_factor(plan: Plan, name: str, factor: float) -> Weight:
+    values = np.array((1 - plan.lam) * factor + plan.lam, plan.base.weights[name].dtype)
+    return weight_of(name, values)
 
 
 def merged_weight(plan: Plan, step: Step) -> Weight:
@@ -189,6 +227,7 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     theirs = term.stored_form(in_base_order(term.merged_values(), axes, orders, mine.shape)).astype(compute)
     both = outer(masks, mine.shape)
     merged = np.where(both & (mine != theirs), interpolated(mine, theirs, lam), mine)
+    merged = np.where(both & given_entries(term, axes, mine.shape, pads), theirs, merged)
     fading = fading_entries(term, axes, masks, mine.shape, pads)
     if fading.any():
         # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
@@ -199,9 +238,9 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
 
 
 def interpolated(a: Array, b: Array, lam: float) -> Array:
-    """(1 - lam) a + lam b; a copy of b at lam = 1, where computing would turn infinities into NaN."""
-    if lam == 1.0:
-        return b
+    """(1 - lam) a + lam b; a copy at both ends, where computing would turn infinities into NaN."""
+    if lam in (0.0, 1.0):
+        return b if lam else a
     moved: Array = a + a.dtype.type(lam) * (b - a)
     return moved
 
@@ -227,6 +266,18 @@ def fading_entries(
         in_statistic = [in_statistic[0], *[np.zeros(n, bool) for n in shape[1:]]]
     must_fade = ~outer([~flags for flags in in_statistic], shape)
     return must_fade | (lone_column & ~lone_row) if pads == "fade" else must_fade
+
+
+def given_entries(term: Term, axes: Sequence[AxisPair], shape: tuple[int, ...], pads: str) -> NDArray[np.bool_]:
+    """The entries that are the donor's whatever lambda: the rows of added units, unless these move like all others."""
+    if pads == "literal":
+        return np.zeros(shape, bool)
+    rows = [
+        np.isin(np.arange(n), np.setdiff1d(axis.added, axis.statistic)) for n, axis in zip(shape, axes, strict=True)
+    ]
+    if term.is_weight:
+        rows[1:] = [np.zeros(n, bool) for n in shape[1:]]
+    return ~outer([~flags for flags in rows], shape)
 
 
 def in_base_order(values: Array, axes: Sequence[AxisPair], orders: Orders, shape: tuple[int, ...]) -> Array:

@@ -65,6 +65,9 @@ class Row:
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
+        is_idempotent: it does nothing the second time.
+        pointwise: what a layer with one tap that moves by one is a kind of as well.
+        has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
     """
 
@@ -80,12 +83,20 @@ class Row:
     is_probability: bool = False
     commutes: bool = False
     is_sequence: bool = False
+    has_window: bool = False
+    pointwise: str = ""
+    is_idempotent: bool = False
     channel: int = 1
 
     @property
     def is_linear(self) -> bool:
         """Whether what it gives is linear in its weight, with no activation built in."""
         return self.part == "contraction" and self.zero == "silent"
+
+    @property
+    def keeps_axes(self) -> bool:
+        """Whether its output has the axes of its input, with the units where they were."""
+        return self.rule in (rules.unary, rules.elementwise, rules.channel_norm, rules.dropout)
 
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
@@ -147,8 +158,8 @@ def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> 
     return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
 
 
-def _activation(zero: str = "silent") -> Row:
-    return Row(rules.unary, slots=(X, setting("bound")), zero=zero)
+def _activation(zero: str = "silent", *, is_idempotent: bool = False) -> Row:
+    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent)
 
 
 def _reduction(compensation: str) -> Row:
@@ -157,6 +168,7 @@ def _reduction(compensation: str) -> Row:
 
 # What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
 ADDS_NOTHING = "nothing to do, zeros add nothing"
+AVERAGED = "times M/C"
 RESCALED = "scale times sqrt(C/M), epsilon times C/M"
 CENTRED = "take the mean over the units off everything that writes them"
 NEVER_CHOSEN = "-1e30 instead of 0 in the new units"
@@ -196,6 +208,8 @@ ROWS: Mapping[str, Row] = {
         rules.conv,
         "contraction",
         kind="conv",
+        has_window=True,
+        pointwise="linear",
         slots=(X, _weight(conv_axes), BIAS),
         widths={"group": widths.conv_groups},
     ),
@@ -203,6 +217,8 @@ ROWS: Mapping[str, Row] = {
         rules.fused_conv,
         "contraction",
         kind="fused_conv",
+        has_window=True,
+        pointwise="fused_linear",
         slots=(X, _weight(conv_axes), BIAS, SHIFT),
         widths={"group": widths.conv_groups},
         zero="live",
@@ -218,6 +234,8 @@ ROWS: Mapping[str, Row] = {
         rules.conv_transpose,
         "contraction",
         kind="conv_transpose",
+        has_window=True,
+        pointwise="linear",
         slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
         widths={"group": widths.transposed_conv_groups},
     ),
@@ -260,7 +278,6 @@ ROWS: Mapping[str, Row] = {
     # activations and other maps of one operand
     **dict.fromkeys(
         [
-            "Relu",
             "LeakyRelu",
             "Elu",
             "Selu",
@@ -269,7 +286,6 @@ ROWS: Mapping[str, Row] = {
             "Mish",
             "HardSwish",
             "Swish",
-            "ThresholdedRelu",
             "Shrink",
             "Softsign",
             "Tanh",
@@ -281,7 +297,6 @@ ROWS: Mapping[str, Row] = {
             "Asinh",
             "Atanh",
             "Tan",
-            "Abs",
             "Neg",
             "Sign",
             "Sqrt",
@@ -296,8 +311,10 @@ ROWS: Mapping[str, Row] = {
         _activation(),
     ),
     **dict.fromkeys(
-        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot", "Clip"], _activation("live")
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation("live")
     ),
+    **dict.fromkeys(["Relu", "ThresholdedRelu", "Abs"], _activation(is_idempotent=True)),
+    "Clip": _activation("live", is_idempotent=True),
     "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
     **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True)),
@@ -357,7 +374,7 @@ ROWS: Mapping[str, Row] = {
     "GridSample": Row(rules.grid_sample, slots=(X, X)),
     "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
-    "ReduceMean": _reduction("times M/C"),
+    "ReduceMean": _reduction(AVERAGED),
     "ReduceProd": _reduction("1 instead of 0 in the new units"),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
     **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),

@@ -21,20 +21,23 @@ from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import GateFailed, MatchError, UsageError
 from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, score
+from mal_graph.expand import expanded
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
+from mal_graph.grow import EXACT, apart, grown, outputs
 from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
-from mal_graph.probe import bulky_weights, probe
+from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
-from mal_graph.rewrite import with_bias_slots
+from mal_graph.rewrite import with_bias_slots, with_larger_windows
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Strategy = Callable[[Correspondence], Alignment]
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
+Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
 
 
@@ -45,6 +48,8 @@ class Options:
     Attributes:
         lam: merging factor, 0 is the base.
         pads: "keep", "fade" or "literal" (see `merge`).
+        width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
+        depth: "match", or "expand" to give the base identity layers where a donor has more (see `expand`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
@@ -57,6 +62,8 @@ class Options:
 
     lam: float = 0.3
     pads: str = "keep"
+    width: str = "base"
+    depth: str = "match"
     layers: str | None = None
     matches: tuple[tuple[str, str], ...] | None = None
     assume_ordered: bool = False
@@ -81,6 +88,10 @@ class Merged:
         plan: what was done.
         missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
+        first: the match before the base was given layers.
+        windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
+        identities: names of the identity layers that the base was given.
+        at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
     """
 
     donor: LayerGraph
@@ -90,6 +101,10 @@ class Merged:
     plan: Plan
     missing: Mapping[int, list[str]]
     self_check: float | None
+    first: Match
+    windows: Mapping[int, Windows] = field(default_factory=dict)
+    identities: tuple[str, ...] = ()
+    at_zero: float | None = None
 
 
 @dataclass(frozen=True)
@@ -224,6 +239,8 @@ def assemble(
     *,
     lam: float = 0.3,
     pads: str = "keep",
+    width: str = "base",
+    depth: str = "match",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
@@ -244,7 +261,8 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see `Options`.
+        lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores:
+            see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -258,6 +276,8 @@ def assemble(
     settings = Options(
         lam=lam,
         pads=pads,
+        width=width,
+        depth=depth,
         layers=layers,
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
@@ -273,7 +293,7 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(lam, pads)
+    check(lam, pads, width, depth)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -285,11 +305,14 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    result = base if lam == 0.0 else current
+    is_reshaped = any(step.at_zero is not None for step in steps)
+    result = base if lam == 0.0 and not is_reshaped else current
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
     }
+    if is_reshaped:
+        checks["lambda_0"] = lambda_0_verdict(max(step.at_zero or 0.0 for step in steps))
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
@@ -305,15 +328,15 @@ def merged_into(
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
     """Merge one donor: match, prove, align, plan, check, merge."""
-    match = match_layers(base, donor, options.matches)
-    selected = None if options.layers is None else selected_layers(match.base, options.layers)
-    base, match = with_bias_slots(base, donor, match, selected)
+    given, first = base, match_layers(base, donor, options.matches)
+    base, found, identities = deepened(base, donor, first, options)
+    selected = None if options.layers is None else selected_layers(found.base, options.layers)
+    base, match = prepared(base, donor, found, options, selected)
+    windows = larger_windows(found.base, match.base)
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
-    terms, missing = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
     progress(f"aligning {donor.name}", 0, 1)
-    planned = plan(base, match, assign(found), options.lam, pads=options.pads, layers=selected)
+    planned, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
@@ -323,7 +346,62 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    return Merged(donor, match, groups, donor_groups, planned, missing, moved), merge(planned)
+    at_zero = None
+    if planned.growth.added or windows or identities:
+        at_zero = apart(merge(replace(planned, lam=0.0)), given, groups.probed.inputs, runner)
+    step = Merged(
+        donor, planned.match, groups, donor_groups, planned, missing, moved, first, windows, identities, at_zero
+    )
+    return step, merge(planned)
+
+
+def deepened(
+    base: LayerGraph, donor: LayerGraph, match: Match, options: Options
+) -> tuple[LayerGraph, Match, tuple[str, ...]]:
+    """The base with identity layers where the donor has more, if that is wanted, and the names of these."""
+    return expanded(base, donor, match) if options.depth == "expand" else (base, match, ())
+
+
+def prepared(
+    base: LayerGraph, donor: LayerGraph, match: Match, options: Options, selected: Iterable[int] | None
+) -> tuple[LayerGraph, Match]:
+    """The base with a place for what the donor has: biases, and taps where it may grow."""
+    if options.width == "grow":
+        base, match = with_larger_windows(base, donor, match, selected)
+    return with_bias_slots(base, donor, match, selected)
+
+
+def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[int, Windows]:
+    """What the windows of layers were and are, where these differ, by index of the layer."""
+    taps = [
+        (tuple(layer.weight.shape[2:]) if layer.weight else () for layer in pair)
+        for pair in zip(before, after, strict=True)
+    ]
+    return {index: (old, new) for index, (old, new) in enumerate(taps) if old != new}
+
+
+def planned_merge(
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    groups: AxisGroups,
+    donor_groups: AxisGroups,
+    strategy: Strategy,
+    options: Options,
+    selected: Iterable[int] | None,
+    runner: Runner,
+) -> tuple[Plan, dict[int, list[str]]]:
+    """Align, plan, and widen the base where that is wanted.
+
+    Returns:
+        the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
+    """
+    terms, missing = terms_of(base, donor, match)
+    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    made = plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected)
+    if options.width == "grow":
+        made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
+    return made, missing
 
 
 def proven_groups(
@@ -397,10 +475,13 @@ def self_check_verdict(steps: Sequence[Merged]) -> str:
     return "passed" if worst <= 10 * ACCEPT else f"failed: the donor's outputs move by {worst:.1e}"
 
 
+def lambda_0_verdict(moved: float) -> str:
+    return "passed" if moved <= EXACT else f"failed: the outputs of the wider base move by {moved:.1e} at lambda 0"
+
+
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
-    fed = bulky_weights(graph)
-    outputs = runner.open(graph, variable=list(fed)).run(groups.probed.inputs, fed)
-    bad = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    found = outputs(graph, groups.probed.inputs, runner)
+    bad = [name for name, array in found.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     return "passed" if not bad else f"failed: output {bad[0]!r} is not finite on the probe inputs"
 
 
@@ -489,9 +570,10 @@ def scored_arms(
     for index, donor in enumerate(donors):
         models["donor" if len(donors) == 1 else f"donor {index + 1}"] = partial(identity, donor)
     models["merged"] = lambda: result
-    models["plain average"] = lambda: rebuilt(base, steps, options, identity_alignment)
-    models["random permutation"] = lambda: rebuilt(base, steps, options, partial(random_alignment, seed=options.seed))
-    models["random donor"] = lambda: rebuilt(base, steps, options, assign, shuffle=True)
+    again = partial(rebuilt, base, steps, options, runner=runner)
+    models["plain average"] = lambda: again(identity_alignment)
+    models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
+    models["random donor"] = lambda: again(assign, shuffle=True)
     members = []
     for done, (arm, build) in enumerate(models.items()):
         prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
@@ -508,17 +590,25 @@ def identity(graph: LayerGraph) -> LayerGraph:
 
 
 def rebuilt(
-    base: LayerGraph, steps: Sequence[Merged], options: Options, strategy: Strategy, shuffle: bool = False
+    base: LayerGraph,
+    steps: Sequence[Merged],
+    options: Options,
+    strategy: Strategy,
+    *,
+    shuffle: bool = False,
+    runner: Runner | None = None,
 ) -> LayerGraph:
     """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
-    current = base
+    current, runner = base, runner or registry.runner()
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
         selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
-        current, match = with_bias_slots(current, donor, step.match, selected)
-        terms, _ = terms_of(current, donor, match)
-        found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
-        current = merge(plan(current, match, strategy(found), options.lam, pads=options.pads, layers=selected))
+        current, match, _ = deepened(current, donor, step.first, options)
+        current, match = prepared(current, donor, match, options, selected)
+        made, _ = planned_merge(
+            current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
+        )
+        current = merge(made)
     return current
 
 

@@ -121,13 +121,40 @@ class MergedForm(BaseModel):
 
 
 class AlignedForm(BaseModel):
+    """`units` of the base's group before it grew by `added`, and of the donor's."""
+
     donor: str
     base_group: str
     donor_group: str
     units: tuple[int, int]
+    added: int = 0
     assigned: int
     value: float
     random: float
+
+
+class StartForm(BaseModel):
+    """One start of the alternation: the objective before the first pass and after each; it ends where none gains."""
+
+    donor: str
+    start: str
+    objective: list[float]
+
+
+class WindowForm(BaseModel):
+    """A convolution of the base whose window grew."""
+
+    layer: str
+    taps: tuple[list[int], list[int]]
+
+
+class KeptWidthForm(BaseModel):
+    """A group of the base that is narrower than the donor's and stays so."""
+
+    donor: str
+    group: str
+    units: int
+    reason: str
 
 
 class ScoreForm(BaseModel):
@@ -149,13 +176,19 @@ class AssembleForm(Document):
     donors: list[str]
     lambda_: float = Field(alias="lambda")
     pads: str
+    width: str = "base"
+    depth: str = "match"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
     merged_parameters: int
     shares: list[float]
     alignment: list[AlignedForm]
+    kept_widths: list[KeptWidthForm] = []
+    windows: list[WindowForm] = []
+    identities: list[str] = []
     objective: list[float]
+    starts: list[StartForm] = []
     peak_bytes: int
     checks: dict[str, str]
     notes: list[str]
@@ -312,13 +345,19 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         donors=[step.donor.name for step in assembly.merged],
         lambda_=assembly.options.lam,
         pads=assembly.options.pads,
+        width=assembly.options.width,
+        depth=assembly.options.depth,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
         merged_parameters=len_of_union(assembly),
         shares=list(assembly.shares),
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
+        kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
+        windows=[form for step in assembly.merged for form in window_forms(step)],
+        identities=[name for step in assembly.merged for name in step.identities],
         objective=[step.plan.alignment.objective for step in assembly.merged],
+        starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
         notes=notes(assembly),
@@ -418,14 +457,39 @@ def len_of_union(assembly: Assembly) -> int:
     return sum(sizes.values())
 
 
-def aligned_forms(step: Merged) -> list[AlignedForm]:
+def kept_width_forms(step: Merged) -> list[KeptWidthForm]:
+    named = [(step.groups.groups[index], reason) for index, reason in step.plan.growth.kept.items()]
+    return [
+        KeptWidthForm(donor=step.donor.name, group=group.name, units=group.units, reason=reason)
+        for group, reason in named
+    ]
+
+
+def start_forms(step: Merged) -> list[StartForm]:
+    """The starts of one alignment; the one that was kept alone where it needed no comparison."""
     found = step.plan.alignment
+    return [
+        StartForm(donor=step.donor.name, start=start, objective=list(history))
+        for start, history in found.starts or ((found.start, found.history),)
+    ]
+
+
+def window_forms(step: Merged) -> list[WindowForm]:
+    return [
+        WindowForm(layer=step.match.base[index].name, taps=(list(old), list(new)))
+        for index, (old, new) in step.windows.items()
+    ]
+
+
+def aligned_forms(step: Merged) -> list[AlignedForm]:
+    found, added = step.plan.alignment, step.plan.growth.added
     return [
         AlignedForm(
             donor=step.donor.name,
             base_group=step.groups.groups[pair.base].name,
             donor_group=step.donor_groups.groups[pair.donor].name,
-            units=units,
+            units=(units[0] - added.get(pair.base, 0), units[1]),
+            added=added.get(pair.base, 0),
             assigned=int((order >= 0).sum()),
             value=value,
             random=random,

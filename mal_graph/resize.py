@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from mal_graph import rules
 from mal_graph.errors import ShapeError
-from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.groups import AxisGroups, Family, Traces, family
+from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.groups import AxisGroups, Family, Member, Traces, family
 from mal_graph.labels import Atoms, Label, spans
-from mal_graph.layers import root_of
-from mal_graph.ops import row_of
-from mal_graph.widths import Layout, Resized, Width, kept, part_lengths
+from mal_graph.layers import parameters, root_of
+from mal_graph.ops import AVERAGED, row_of
+from mal_graph.probe import unmeasured
+from mal_graph.widths import Layout, Resized, Width, average_ratio, kept, part_lengths
 
 Flags = NDArray[np.bool_]
 Layouts = Mapping[str, tuple[Layout, ...]]
@@ -38,11 +39,13 @@ class Resizing:
         layouts: the axes of every stored tensor that changes.
         attributes: by (name of a node, attribute) what it must hold, None where it must go.
         operands: by (name of a node, input slot) the constant that takes its place.
+        factors: by name of a node that divides by a width, what its output must be multiplied by (see `compensated`).
     """
 
     layouts: Layouts
     attributes: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
     operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,15 @@ def resizing(graph: LayerGraph, groups: AxisGroups, found: Traces, units: Mappin
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
     operands: dict[tuple[str, int], Array] = {}
+    factors: dict[str, float] = {}
     for node in graph.nodes:
         touched = [layouts[name] for name in (*node.inputs, *node.outputs) if name]
         if all(axis.is_kept for axes in touched for axis in axes):
             continue
         row = row_of(node)
+        if row is not None and row.compensation == AVERAGED:
+            ratio = average_ratio(resized_call(node, "", groups, layouts))
+            factors.update({node.name: ratio} if ratio != 1.0 else {})
         for held, width in row.widths.items() if row is not None else ():
             call = resized_call(node, held, groups, layouts)
             slot = slot_of(node, held)
@@ -95,7 +102,7 @@ def resizing(graph: LayerGraph, groups: AxisGroups, found: Traces, units: Mappin
                 attributes[node.name, "num_outputs"] = None
                 operands[node.name, 1] = np.array(part_lengths(call, []), np.int64)
     stored = {name: layouts[name] for name in graph.weights if not all(axis.is_kept for axis in layouts[name])}
-    return Resizing(stored, attributes, operands)
+    return Resizing(stored, attributes, operands, factors)
 
 
 def coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
@@ -279,6 +286,52 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     for (node, slot), values in change.operands.items():
         graph = graph.with_inserted(weight_of(f"{reader[node]}/{slot}/resized", values), reader[node], slot)
     return graph
+
+
+def compensated(graph: LayerGraph, change: Resizing) -> tuple[LayerGraph, dict[str, float]]:
+    """A resized graph in which averages are those over the old units: exact while the added ones are zeros.
+
+    Returns:
+        the graph, and the factors by name of the stored constants that hold them.
+    """
+    dtype = next((weight.dtype for weight in graph.weights.values() if weight.is_float), np.dtype(np.float32))
+    factors: dict[str, float] = {}
+    for name, factor in change.factors.items():
+        index = next(i for i, node in enumerate(graph.nodes) if node.name == name)
+        out = graph.nodes[index].outputs[0]
+        constant = weight_of(unused_name(graph, f"{out}.widened.factor"), np.array(factor, dtype))
+        new = unused_name(graph, f"{out}.widened")
+        graph = graph.with_nodes_behind(index, [Node(new, "Mul", (out, constant.name), (new,))], [constant])
+        factors[constant.name] = factor
+    return graph, factors
+
+
+def resized_groups(
+    groups: AxisGroups, change: Resizing, units: Mapping[str, Sequence[int]], graph: LayerGraph
+) -> AxisGroups:
+    """The groups of a resized graph: those of the old one, with the units they have there.
+
+    Nothing is found or proved anew, and nothing was measured of `graph`. Groups inside added units are not listed.
+    """
+    found = []
+    for group in groups.groups:
+        wanted = units.get(group.name, range(group.units))
+        members = tuple(resized_member(member, wanted, change.layouts) for member in group.members)
+        added = sum(unit >= group.units for unit in wanted)
+        found.append(replace(group, units=len(wanted), members=members, added=added))
+    return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
+
+
+def resized_member(member: Member, wanted: Sequence[int], layouts: Layouts) -> Member:
+    """Where the units of a group stand on a resized axis."""
+    if member.tensor not in layouts:
+        return member
+    layout, size = layouts[member.tensor][member.axis], len(member.positions)
+    positions = [
+        layout.find([(old, max(0, unit - size + 1)) for old in member.positions[min(unit, size - 1)].tolist()])
+        for unit in wanted
+    ]
+    return replace(member, positions=np.array(positions, np.int64).reshape(len(wanted), -1))
 
 
 def with_attributes(node: Node, change: Resizing) -> Node:

@@ -149,3 +149,10 @@ def norm_groups(call: Resized, held: list[int]) -> list[int]:
     members = channels.size // held[0]
     inside = np.bincount(channels.old // members, minlength=held[0])
     return held if (inside == inside[0]).all() else [len(channels) // members]
+
+
+def average_ratio(call: Resized) -> float:
+    """By how much the number of entries grows that a reduction goes over."""
+    axes = call.ints(1, "axes")
+    reduced = call.inputs[0] if not axes else [call.inputs[0][axis] for axis in axes]
+    return float(np.prod([len(axis) / axis.size for axis in reduced]))

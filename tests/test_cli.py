@@ -304,6 +304,24 @@ def test_assemble_json_has_the_promised_keys(run, folder):
     assert found["output"] == "base.merged.onnx"
 
 
+def test_a_base_that_grows_says_what_grew_and_checks_it(run, folder):
+    ran = run("assemble", "base.onnx", "donor.onnx", "--width", "grow", "--format", "json")
+    assert ran.json["width"] == "grow"
+    ran = run("assemble", "base.onnx", "donor.onnx", "--width", "grow", "--force", "-v", "-q")
+    assert "group w2[0] grows from 12 to 14 units" in ran.out
+    assert re.search(r"^w2\[0\] +w2\[0\] +12 \+ 2 : 14 +14 ", ran.out, re.M)
+    assert re.search(r"^start \w+: objective \S+ -> ", ran.out, re.M)
+    assert "check lambda_0: passed" in ran.out
+    ran = run("assemble", "other.onnx", "base.onnx", "--width", "grow", "--depth", "expand")
+    assert re.search(r"^layer relu\d\.identity is an identity layer added to the base$", ran.out, re.M)
+    assert ran.out.count("passed") == 5
+
+
+@pytest.mark.parametrize("option", ["width", "depth"])
+def test_an_unknown_width_or_depth_is_refused(refused, option):
+    refused("assemble", "base.onnx", "donor.onnx", f"--{option}", "more", match=f"{option} is 'more': choose one of")
+
+
 def test_the_scores_of_every_arm_come_last(run, folder):
     ran = run("assemble", "base.onnx", "donor.onnx", "--data", "data.npz")
     lines = ran.out.splitlines()[-8:]

@@ -22,8 +22,8 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 BARS = """
 errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
-| match forms correspond align
-| merge rewrite
+| match windows forms correspond align
+| merge grow rewrite expand
 | evaluate pipeline
 | draw report
 | sources

@@ -149,3 +149,18 @@ def test_the_report_is_json_without_numpy_in_it(two_donors):
     assert np.isfinite(found["objective"]).all()
     assert found["output"] is None
     assert found["lambda"] == 0.25
+
+
+def test_every_start_is_reported_with_its_objective_per_pass():
+    form = assemble_form(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)))
+    assert len(form.starts) > 1
+    assert max(start.objective[-1] for start in form.starts) == pytest.approx(form.objective[0])
+    assert {start.start for start in form.starts} >= {"forward", "identity"}
+
+
+def test_what_grows_and_what_keeps_its_width_is_reported():
+    form = assemble_form(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 12, 7, 5), 1), width="grow"))
+    assert [(pair.units, pair.added, pair.assigned) for pair in form.alignment] == [((8, 12), 4, 12), ((7, 7), 0, 7)]
+    assert form.width == "grow"
+    kept = assemble_form(assemble(mlp((6, 8, 5), 0), mlp((6, 12, 7, 5), 1), width="grow")).kept_widths
+    assert [(line.units, line.reason) for line in kept] == [(8, "2 groups of the donor answer to it")]

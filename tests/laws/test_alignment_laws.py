@@ -116,6 +116,9 @@ def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
     identity = Problem(found).objective([cropped_identity(a, b) for a, b in found.units])
     assert done.objective >= identity - 1e-6 * abs(identity)
     assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(done.history))
+    for _, history in done.starts:
+        assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(history))
+        assert history[-1] <= done.objective + 1e-6 * abs(done.objective)
 
 
 def test_aligning_twice_gives_the_same_orders():

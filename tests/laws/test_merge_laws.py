@@ -306,7 +306,7 @@ def test_a_layer_with_another_window_keeps_the_base_and_is_listed():
     base = windowed(3, 0)
     result = mal_graph.assemble(base, windowed(5, 1), proof=False)
     plan_ = result.merged[0].plan
-    assert [why for why in plan_.skipped.values()] == ["the windows differ: 3x3 against 5x5"]
+    assert list(plan_.skipped.values()) == ["the windows differ: 3x3 against 5x5; --width grow makes the base's larger"]
     assert "w0" not in result.graph.edited
 
 

@@ -1,0 +1,262 @@
+"""Growth: the base widened where the donor is wider.
+
+A step between the plan and the merge. The base's graph is laid out anew with one more unit for every unit of the donor
+that found no place, and the plan is carried over to it, the donor's further units standing on the new ones. What is new
+holds the value of a unit that is not there, so that the wider graph computes what the base does; what entries become is
+said by the table in `merge`. An average over units is multiplied by the ratio of widths, which the zeros leave out.
+
+A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
+them, and zeros change it), where several groups of the donor answer to it, where its width cannot be expressed, or
+where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows.
+
+Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refused: merged tensors that are larger than
+the base's - every step that reads positions would have to know two layouts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from mal_graph.align import Order
+from mal_graph.correspond import correspondence
+from mal_graph.errors import RunError, ShapeError
+from mal_graph.forms import terms_of
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.groups import AxisGroups, Traces, traces
+from mal_graph.interfaces import Runner
+from mal_graph.layers import layers, parameters
+from mal_graph.merge import Growth, Plan, merge, step_of
+from mal_graph.ops import ADDS_NOTHING, AVERAGED
+from mal_graph.padding import compensation
+from mal_graph.probe import bulky_weights
+from mal_graph.resize import compensated, coupled, resized, resized_groups, resizing
+
+EXACT_FOR = (ADDS_NOTHING, AVERAGED)  # statistics that allow for zeros
+EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
+
+Added = Mapping[str, int]  # units to add, by name of the base's group
+
+
+def grown(
+    planned: Plan,
+    groups: AxisGroups,
+    donor: LayerGraph,
+    donor_groups: AxisGroups,
+    runner: Runner,
+    *,
+    assume_ordered: bool = False,
+) -> Plan:
+    """A plan on a base that has a unit for every unit of the donor, wherever this changes nothing at lambda 0.
+
+    Args:
+        planned: a plan on the base as it is.
+        groups, donor_groups: of the base and of the donor.
+        runner: compares the outputs.
+        assume_ordered: as the plan was made.
+
+    Returns:
+        the plan with `growth` told; at lambda 0 it gives a graph that computes what the base does.
+    """
+    wanted, kept = asked(planned, groups)
+    if not wanted:
+        return replace(planned, growth=Growth(kept=kept))
+    bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups))
+    possible, reasons = growable(groups, bench.found, wanted, kept)
+    chosen, more = bench.settled(possible)
+    kept = {**kept, **reasons, **more}
+    if not chosen:
+        return replace(planned, growth=Growth(kept=kept))
+    found = bench.widened(chosen)
+    added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
+    return replace(found.plan, growth=Growth(added, kept, found.plan.growth.factors))
+
+
+def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
+    """How many units the groups of the base lack, by name, and why some are not given them, by index."""
+    found = planned.alignment.found
+    used: dict[int, set[str]] = {}
+    for step in planned.steps:
+        for place, axis in enumerate(step.axes):
+            side = "read" if step.term.is_weight and place == 1 else "made"
+            for block in axis.blocks:
+                used.setdefault(block.pair, set()).add(side)
+    partners: dict[int, set[int]] = {}
+    for number, pair in enumerate(found.pairs):
+        if number in used:
+            partners.setdefault(pair.base, set()).add(pair.donor)
+    wanted: dict[str, int] = {}
+    kept: dict[int, str] = {}
+    for number, (pair, (units, others)) in enumerate(zip(found.pairs, found.units, strict=True)):
+        if others <= units or number not in used:
+            continue
+        group = groups.groups[pair.base]
+        if len(partners[pair.base]) > 1:
+            kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
+        elif group.statistic and not compensation(group).endswith(EXACT_FOR):
+            kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
+        elif "made" not in used[number]:
+            kept[pair.base] = "no merged layer makes its units"
+        elif "read" not in used[number] and not group.statistic:
+            kept[pair.base] = "no merged layer reads its units"
+        else:
+            wanted[group.name] = others - units
+    return wanted, kept
+
+
+def growable(
+    groups: AxisGroups, found: Traces, wanted: Added, kept: Mapping[int, str]
+) -> tuple[list[Added], dict[int, str]]:
+    """The sets of groups that grow together, and why some cannot, by index of the group."""
+    index = {group.name: i for i, group in enumerate(groups.groups)}
+    chosen: list[Added] = []
+    reasons: dict[int, str] = {}
+    for names in coupled(groups, found):
+        here = sorted(names & wanted.keys())
+        alike = {wanted[name] for name in here}
+        held = [name for name in sorted(names) if index[name] in kept]
+        if not here:
+            continue
+        if len(alike) == 1 and not held:
+            chosen.append(dict.fromkeys(sorted(names), wanted[here[0]]))
+            continue
+        why = f"it can only be resized with {held[0]}" if held else f"{', '.join(here)} can only be resized alike"
+        reasons.update({index[name]: why for name in here})
+    return chosen, reasons
+
+
+@dataclass(frozen=True)
+class Wide:
+    """A plan on a wider base, with the groups of that."""
+
+    plan: Plan
+    groups: AxisGroups
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What growth is tried on."""
+
+    planned: Plan
+    groups: AxisGroups
+    donor: LayerGraph
+    donor_groups: AxisGroups
+    runner: Runner
+    assume_ordered: bool
+    found: Traces
+
+    @cached_property
+    def expected(self) -> dict[str, Array]:
+        return outputs(self.planned.base, self.groups.probed.inputs, self.runner)
+
+    def settled(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]]:
+        """The sets that grow together without moving the outputs at lambda 0, by halving; and why others do not."""
+        if not sets:
+            return [], {}
+        why = self.fault(sets)
+        if not why:
+            return list(sets), {}
+        if len(sets) == 1:
+            index = {group.name: i for i, group in enumerate(self.groups.groups)}
+            return [], {index[name]: why for name in sets[0]}
+        half = len(sets) // 2
+        (left, first), (right, second) = self.settled(sets[:half]), self.settled(sets[half:])
+        if not self.fault([*left, *right]):
+            return [*left, *right], {**first, **second}
+        return left, {**first, **second, **self.refused(right)}
+
+    def refused(self, sets: Sequence[Added]) -> dict[int, str]:
+        names = {name for added in sets for name in added}
+        why = "with more units in others too, the outputs at lambda 0 move"
+        return {i: why for i, group in enumerate(self.groups.groups) if group.name in names}
+
+    def fault(self, sets: Sequence[Added]) -> str:
+        """Why groups cannot grow: "" if they can."""
+        if not sets:
+            return ""
+        try:
+            moved = self.deviation(self.widened(sets).plan)
+        except (ShapeError, RunError) as error:
+            return str(error)
+        return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
+
+    def widened(self, sets: Sequence[Added]) -> Wide:
+        """The plan on the base with more units in some groups. Raises ShapeError."""
+        added = {name: count for each in sets for name, count in each.items()}
+        units = {g.name: range(g.units + added[g.name]) for g in self.groups.groups if g.name in added}
+        change = resizing(self.planned.base, self.groups, self.found, units)
+        base = resized(self.planned.base, change, pad_values(self.planned))
+        groups = resized_groups(self.groups, change, units, base)
+        plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
+        # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
+        base, factors = compensated(base, change)
+        match = replace(plan.match, base=layers(base))
+        if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
+            raise ShapeError("a factor behind an average would make a layer of its own")
+        return Wide(replace(plan, base=base, match=match, growth=Growth(factors=factors)), groups)
+
+    def deviation(self, plan: Plan) -> float:
+        """How far the outputs of a plan's graph are from the base's at lambda 0."""
+        found = outputs(merge(replace(plan, lam=0.0)), self.groups.probed.inputs, self.runner)
+        return farthest(found, self.expected)
+
+
+def pad_values(planned: Plan) -> dict[str, float]:
+    """What new positions of the base's tensors hold: the value of a unit that is not there; where the donor has no
+    such tensor, the one that lets its unit pass."""
+    merged = {step.tensor for step in planned.steps}
+    return {p.tensor: p.pad if p.tensor in merged else p.neutral for p in reversed(parameters(planned.base))}
+
+
+def carried_over(
+    planned: Plan,
+    base: LayerGraph,
+    groups: AxisGroups,
+    donor: LayerGraph,
+    donor_groups: AxisGroups,
+    assume_ordered: bool,
+) -> Plan:
+    """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
+    match = replace(planned.match, base=layers(base))
+    terms, _ = terms_of(base, donor, match)
+    found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
+    orders = tuple(
+        extended(order, donor_groups.groups[pair.donor].units, groups.groups[pair.base].added)
+        for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)
+    )
+    alignment = replace(planned.alignment, found=found, orders=orders)
+    merged = {(step.layer, step.tensor) for step in planned.steps}
+    steps = [step_of(base, t, axes, orders) for t, axes in found.terms if (t.pair, t.base.tensor) in merged]
+    return replace(planned, base=base, match=match, alignment=alignment, steps=tuple(steps))
+
+
+def extended(order: Order, others: int, added: int) -> Order:
+    """An order with the donor's units that found no place behind it."""
+    left = np.setdiff1d(np.arange(others), order)
+    return np.concatenate([order, left[:added], np.full(max(0, added - len(left)), -1)])
+
+
+def outputs(graph: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> dict[str, Array]:
+    fed = bulky_weights(graph)
+    return runner.open(graph, variable=list(fed)).run(inputs, fed)
+
+
+def apart(a: LayerGraph, b: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> float:
+    """How far the outputs of one graph are from those of another, relative to the largest of each."""
+    return farthest(outputs(a, inputs, runner), outputs(b, inputs, runner))
+
+
+def farthest(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    return max((distance(found[name], y) for name, y in expected.items()), default=0.0)
+
+
+def distance(found: Array, expected: Array) -> float:
+    """The largest difference, relative to the largest value; infinite where one is not finite and the other is."""
+    if found.dtype.kind != "f":
+        return 0.0 if np.array_equal(found, expected) else np.inf
+    if np.array_equal(found, expected, equal_nan=True):
+        return 0.0
+    scale = float(np.max(np.abs(expected), initial=0.0))
+    moved = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
+    return moved / scale if np.isfinite(moved) and scale else np.inf

@@ -1,0 +1,222 @@
+"""Laws of depth: layers meet shallow to deep, and a base with identity layers computes what it did."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from builders import Net, deviation, inputs_of, load, mlp, reseeded, run, save
+
+import mal_graph
+from mal_graph import ops
+from mal_graph.match import match_layers
+
+DEPTHS = (2, 3, 5, 6)
+
+
+def deep(layers, seed, width=7, **options):
+    return mlp((6, *[width] * (layers - 1), 4), seed, **options)
+
+
+def merged(base, donor, lam, pads="fade", width="grow", **options):
+    return mal_graph.assemble(base, donor, lam=lam, pads=pads, width=width, depth="expand", proof=False, **options)
+
+
+def far(a, b):
+    inputs = inputs_of(b)
+    return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
+
+
+@pytest.mark.parametrize("layers", DEPTHS)
+@pytest.mark.parametrize("others", DEPTHS)
+def test_layers_meet_shallow_to_deep_in_nets_of_any_depth(layers, others):
+    match = match_layers(deep(layers, 0), deep(others, 1, width=9))
+    assert len(match.pairs) == min(layers, others)
+    assert [pair.donor for pair in match.pairs] == sorted(pair.donor for pair in match.pairs)
+    ends = (match.pairs[0], match.pairs[-1])
+    assert [(p.base, p.donor) for p in ends] == [(0, 0), (layers - 1, others - 1)]
+
+
+@pytest.mark.parametrize(("layers", "others"), [(2, 3), (2, 6), (3, 5), (5, 6), (6, 2)])
+@pytest.mark.parametrize("style", ["gemm", "gemm_nt", "matmul"])
+def test_an_expanded_base_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(layers, others, style, tmp_path):
+    base, donor = deep(layers, 0, style=style), deep(others, 1, width=9)
+    result = merged(base, donor, 0.0)
+    assert len(result.merged[0].identities) == max(0, others - layers)
+    assert far(result.graph, base) <= 1e-5
+    if others >= layers and style != "matmul":  # an added MatMul has no bias
+        assert result.checks["lambda_0"] == "passed"
+        assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
+    again = mal_graph.load(save(result.graph, tmp_path / "deep.onnx"))
+    assert far(again, result.graph) == 0.0
+
+
+def chain(taps, seed, *, units=6, bn=False, group=1, dilation=1, activation="Relu"):
+    """Convolutions one after the other, then a head."""
+    net = Net(seed)
+    x, width = net.input("x", ("N", 3, 8, 8)), 3
+    for number, count in enumerate(taps):
+        groups = units if group == "depthwise" and number else 1
+        w = net.weight(units, width // groups, count, count)
+        reach = dilation * (count - 1)
+        pads = [reach // 2] * 2 + [reach - reach // 2] * 2
+        x = net.op("Conv", x, w, net.weight(units), pads=pads, dilations=[dilation] * 2, group=groups)
+        x, width = net.op(activation, net.norm(x, units) if bn else x), units
+    return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), units, 4))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"bn": True}, {"dilation": 2}, {"group": "depthwise"}],
+    ids=["plain", "norm", "dilated", "depthwise"],
+)
+def test_identity_convolutions_have_the_donors_windows(form):
+    base, donor = chain((3,), 0), chain((3, 5, 3 if form.get("dilation") else 4), 1, units=8, **form)
+    if form.get("dilation"):
+        base = chain((3,), 0, dilation=2)
+    result = merged(base, donor, 0.0)
+    assert len(result.merged[0].identities) == 2, result.merged[0].match.unmatched_donor
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Abs"])
+def test_an_activation_that_does_nothing_the_second_time_is_repeated(activation):
+    base, donor = deep(2, 0, activation=activation), deep(4, 1, activation=activation)
+    assert len(merged(base, donor, 0.0).merged[0].identities) == 2
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-6
+
+
+def clipped(layers, seed):
+    net = Net(seed)
+    x = net.input("x", ("N", 6))
+    low, high = net.constant(np.float32(0)), net.constant(np.float32(0.5))
+    for _ in range(layers - 1):
+        x = net.op("Clip", net.linear(x, 6, 6), low, high)
+    return net.graph(net.linear(x, 6, 4))
+
+
+def test_a_clip_is_repeated_with_its_bounds():
+    base, donor = clipped(2, 0), clipped(3, 1)
+    assert len(merged(base, donor, 0.0).merged[0].identities) == 1
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-6
+    assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
+
+
+# --- what cannot be exact ----------------------------------------------------------------------------------------
+
+
+def refused(base, donor):
+    result = merged(base, donor, 0.3)
+    assert not result.merged[0].identities
+    return [why.split("stand for it: ")[-1] for why in result.merged[0].match.unmatched_donor.values()]
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "Gelu", "LeakyRelu", "Sigmoid"])
+def test_behind_another_activation_nothing_is_added_and_the_reason_is_listed(activation):
+    (why,) = refused(deep(2, 0, activation=activation), deep(3, 1, activation=activation))
+    assert why == f"layer Gemm_0 has no activation that does nothing the second time (found {activation})"
+
+
+def written_out(layers, seed):
+    """HardSwish in parts: a Clip that only a part of the signal passes."""
+    net = Net(seed)
+    x = net.input("x", ("N", 6))
+    for _ in range(layers - 1):
+        x = net.linear(x, 6, 6)
+        gate = net.op("Add", x, net.constant(np.float32(3)))
+        gate = net.op("Clip", gate, net.constant(np.float32(0)), net.constant(np.float32(6)))
+        x = net.op("Mul", x, net.op("Div", gate, net.constant(np.float32(6))))
+    return net.graph(net.linear(x, 6, 4))
+
+
+def test_a_clip_that_only_gates_the_signal_is_not_repeated():
+    (why,) = refused(written_out(2, 0), written_out(3, 1))
+    assert "does nothing the second time (found Add, Clip" in why
+
+
+def test_a_window_that_makes_the_map_smaller_is_refused():
+    net = Net(1)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 8, 8)), 3, 6))
+    x = net.op("Relu", net.conv(x, 6, 6, stride=2))
+    x = net.op("Relu", net.conv(x, 6, 6))
+    donor = net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 6, 4))
+    reasons = refused_all(chain((3,), 0), donor)
+    assert "its window does not give a map of the size that it takes" in reasons
+
+
+def refused_all(base, donor):
+    found = merged(base, donor, 0.3).merged[0].match.unmatched_donor.values()
+    return [why.split("stand for it: ")[-1] for why in found]
+
+
+def test_an_activation_that_is_wrongly_said_to_repeat_is_found_out(monkeypatch):
+    """The mutation: the check at lambda 0 fails, and nothing is written."""
+    row = dataclasses.replace(ops.ROWS["Tanh"], is_idempotent=True)
+    monkeypatch.setattr(ops, "ROWS", {**ops.ROWS, "Tanh": row})
+    monkeypatch.setattr("mal_graph.expand.row_of", lambda node: ops.ROWS.get(node.op))
+    result = merged(deep(2, 0, activation="Tanh"), deep(3, 1, activation="Tanh"), 0.3)
+    assert result.checks["lambda_0"].startswith("failed: the outputs")
+    assert not result.passed
+
+
+# --- the whole job -----------------------------------------------------------------------------------------------
+
+
+def test_the_file_keeps_what_the_base_says_of_itself(tmp_path):
+    net = Net(0)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 7))
+    proto = net.proto(net.linear(x, 7, 4))
+    proto.graph.doc_string, proto.producer_name = "a base", "exporter"
+    onnx.helper.set_model_props(proto, {"labels": "a,b"})
+    result = merged(load(proto), deep(3, 1), 0.3)
+    written = onnx.load(save(result.graph, tmp_path / "deep.onnx"))
+    assert (written.graph.doc_string, written.producer_name) == ("a base", "exporter")
+    assert {p.key: p.value for p in written.metadata_props} == {"labels": "a,b"}
+    assert [(o.domain, o.version) for o in written.opset_import] == [(o.domain, o.version) for o in proto.opset_import]
+    assert [node.op_type for node in written.graph.node] == ["Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    names = [node.name for node in written.graph.node]
+    assert len(set(names)) == len(names)
+    onnx.checker.check_model(written, full_check=True)
+
+
+def test_the_same_file_is_written_every_time(tmp_path):
+    paths = [tmp_path / name for name in ("a.onnx", "b.onnx")]
+    for path in paths:
+        save(merged(deep(2, 0), deep(5, 1, width=9), 0.3).graph, path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_the_controls_are_expanded_like_the_merge():
+    base, donor = deep(2, 0), deep(4, 1, width=9)
+    data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32), "labels": np.arange(20) % 4}
+    result = merged(base, donor, 0.3, data=data)
+    assert len({score.loss for score in result.scores}) == len(result.scores)
+
+
+def test_donors_deepen_the_base_one_after_the_other():
+    base, donors = deep(2, 0), [deep(3, 1), deep(5, 2)]
+    result = mal_graph.assemble(base, donors, lam=0.3, depth="expand")
+    assert [len(step.identities) for step in result.merged] == [1, 2]
+    assert result.passed
+    assert far(mal_graph.assemble(base, donors, lam=0.0, depth="expand").graph, base) <= 1e-5
+
+
+def test_a_selector_sees_the_added_layers():
+    base, donor = deep(2, 0), deep(3, 1)
+    result = merged(base, donor, 0.3, layers="*identity*")
+    assert [result.merged[0].match.base[i].name for i in (p.base for p in result.merged[0].match.pairs)][1] in (
+        result.merged[0].identities
+    )
+    assert len(result.merged[0].plan.merged_layers) == 1
+
+
+def test_an_unknown_depth_is_refused():
+    with pytest.raises(mal_graph.MalGraphError, match="depth is 'deep': choose one of match, expand"):
+        mal_graph.assemble(mlp(), mlp(), depth="deep")
+
+
+def test_random_weights_of_the_expanded_base_do_not_matter_at_lambda_0():
+    for seed in range(3):
+        base = reseeded(deep(2, 0), seed)
+        assert far(merged(base, deep(4, 1), 0.0, pads="keep").graph, base) <= 1e-6

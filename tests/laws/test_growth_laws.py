@@ -1,0 +1,322 @@
+"""Laws of growth: a base that is widened for a donor computes its own function at lambda 0 and the donor's at 1."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from builders import Net, cnn, deviation, inputs_of, mlp, narrower, reseeded, run, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_resize import NETS as RESIZED_NETS
+
+import mal_graph
+from mal_graph import grow, ops
+from mal_graph.correspond import moving_groups
+from mal_graph.groups import axis_groups, traces
+from mal_graph.resize import coupled, resized, resizing
+
+PADS = ("keep", "fade", "literal")
+
+
+def grouped():
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6))
+    return net.graph(net.conv(net.op("Relu", net.conv(x, 6, 6, group=3)), 6, 2, 1))
+
+
+NETS = {
+    **{name: build for name, build in RESIZED_NETS.items() if name not in ("split, unequal", "sequence", "concat")},
+    "residual": lambda: cnn((6,)),
+    "grouped": grouped,
+}
+
+
+def wider_donors(graph, seed, extra=2):
+    """Donors of the graph's structure with more units, once for every set of groups that grows together; of groups
+    that lie inside one another only those that are aligned."""
+    groups = axis_groups(graph)
+    found = traces(graph, groups)
+    aligned = {groups.groups[index].name for index in moving_groups(groups)}
+    for names in coupled(groups, found):
+        here = [group for group in groups.groups if group.name in names]
+        if any(group.statistic for group in here) or not names & aligned:
+            continue
+        units = {group.name: range(group.units + extra) for group in here}
+        yield units, reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+
+
+def wider_everywhere(graph, seed):
+    """One donor with more units in every group, 1 to 3 in turn."""
+    groups = axis_groups(graph)
+    found = traces(graph, groups)
+    units = {}
+    for number, names in enumerate(coupled(groups, found)):
+        units.update({g.name: range(g.units + 1 + number % 3) for g in groups.groups if g.name in names})
+    return reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+
+
+def merged(base, donor, lam, pads="keep", **options):
+    return mal_graph.assemble(base, donor, lam=lam, pads=pads, width="grow", proof=False, **options)
+
+
+def far(a, b):
+    inputs = inputs_of(b)
+    return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
+
+
+@pytest.mark.parametrize("build", NETS.values(), ids=NETS)
+def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(build, tmp_path):
+    base = reseeded(build(), 1)
+    grew = 0
+    for number, (units, donor) in enumerate(wider_donors(build(), 2)):
+        pads = PADS[number % 3]
+        result = merged(base, donor, 0.0, pads)
+        grew += 1
+        assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
+        assert result.checks["lambda_0"] == "passed"
+        assert far(result.graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+        again = mal_graph.load(save(result.graph, tmp_path / "grown.onnx"))
+        assert far(again, result.graph) == 0.0
+    assert grew
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        mlp,
+        lambda: mlp(style="transposed"),
+        lambda: cnn((6, 8), concat=True, head="flatten"),
+        lambda: cnn((6, 8), depthwise=True),
+        lambda: cnn((6, 8), bn=False, inner=4),
+        lambda: cnn((6,), head="flatten", dtype="float16"),
+    ],
+    ids=["mlp", "transposed", "concat, flattened", "depthwise", "without norm", "float16"],
+)
+def test_all_groups_grow_at_once(make, pads):
+    base, donor = reseeded(make(), 1), wider_everywhere(make(), 2)
+    tolerance = 1e-2 if "float16" in {w.dtype.name for w in base.weights.values()} else 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= tolerance
+    result = merged(base, donor, 1.0, pads)
+    assert far(result.graph, donor) <= tolerance
+    assert {w.shape for w in result.graph.weights.values()} == {w.shape for w in donor.weights.values()}
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_function(pads):
+    base, donor = mlp((6, 8, 9, 4), 0), mlp((6, 11, 5, 4), 1)
+    result = merged(base, donor, 1.0, pads)
+    assert far(result.graph, donor) <= 1e-5
+    assert [w.shape for w in result.graph.weights.values()] == [(11, 6), (11,), (9, 11), (9,), (4, 9), (4,)]
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+
+
+widths = st.lists(st.integers(2, 9), min_size=2, max_size=2)
+
+
+@settings(max_examples=15)
+@given(widths, widths, st.sampled_from(["fade", "literal"]), st.sampled_from(["gemm", "gemm_nt", "transposed"]))
+def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, pads, style):
+    base, donor = mlp((6, *mine, 4), 0, style), mlp((6, *theirs, 4), 1)
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    result = merged(base, donor, 1.0, pads)
+    assert far(result.graph, donor) <= 1e-5
+    grown_by = [max(0, b - a) for a, b in zip(mine, theirs, strict=True)]
+    assert sorted(result.merged[0].plan.growth.added.values()) == sorted(n for n in grown_by if n)
+
+
+def test_a_narrower_donor_grows_nothing():
+    base, wide = cnn((8, 10), 1, 0), cnn((8, 10), 1, 1)
+    donor, _ = narrower(wide, axis_groups(wide), 2)
+    plain = mal_graph.assemble(base, donor, proof=False)
+    result = merged(base, donor, 0.3)
+    assert "lambda_0" not in result.checks
+    for name, weight in plain.graph.weights.items():
+        assert np.array_equal(result.graph.weights[name].read(), weight.read())
+
+
+@pytest.mark.parametrize(
+    ("pads", "row"),
+    [("keep", 1.0), ("fade", 1.0), ("literal", 0.25)],
+)
+def test_added_units_follow_the_table(pads, row):
+    """2 hidden units meet 3; then 3 meet 2 in the next layer, so that rows and columns of all kinds cross."""
+    first = np.array([[9, 1], [1, 9]], np.float32)
+    base = mlp((2, 2, 3, 2), 0).with_weights(
+        {"w0": first, "w2": np.array([[9, 1], [1, 9], [1, 1]], np.float32), "w4": np.ones((2, 3), np.float32)}
+    )
+    donor = mlp((2, 3, 2, 2), 0).with_weights(
+        {
+            "w0": np.array([[45, 5], [5, 45], [5, 5]], np.float32),
+            "w2": np.array([[45, 5, 5], [5, 45, 5]], np.float32),
+            "w4": np.full((2, 2), 5, np.float32),
+        }
+    )
+    result = merged(base, donor, 0.25, pads)
+    w0, w1, w2 = (result.graph.weights[name].read() for name in ("w0", "w1", "w2"))
+    np.testing.assert_array_equal(w0[:2], [[18, 2], [2, 18]])
+    np.testing.assert_array_equal(w0[2], [5 * row] * 2)  # added / matched
+    assert w1[2] == np.float32(row) * donor.weights["w1"].read()[2]
+    np.testing.assert_array_equal(w2[:2, 2], [1.25, 1.25])  # matched / added: lam B
+    assert w2[2, 2] == 0  # a unit without a partner reads no added unit
+
+
+def test_a_tensor_that_the_donor_lacks_lets_its_further_units_pass():
+    """The base's BatchNorm has no partner in a folded donor: it passes what comes in the new channels."""
+    base, donor = cnn((6,), 1, 0), cnn((9,), 1, 1, bn=False)
+    for pads in PADS:
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+def test_a_layer_that_the_donor_lacks_adds_nothing_to_a_stream_that_grows():
+    base, donor = cnn((6,), 2, 0), cnn((9,), 1, 1)
+    result = merged(base, donor, 1.0, "fade")
+    assert result.merged[0].plan.growth.added
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-5
+
+
+# --- what keeps its width ----------------------------------------------------------------------------------------
+
+
+def with_statistic(width, seed, op, **attributes):
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 5)), 5, width))
+    statistic = net.op(op, x, net.constant(np.array([1], np.int64)), **attributes)
+    return net.graph(net.linear(net.op("Mul", x, statistic), width, 3))
+
+
+def kept(base, donor):
+    return list(merged(base, donor, 0.3).merged[0].plan.growth.kept.values())
+
+
+def test_a_group_under_a_statistic_keeps_its_width_with_the_reason():
+    (reason,) = kept(with_statistic(6, 0, "ReduceMax"), with_statistic(9, 1, "ReduceMax"))
+    assert reason == "ReduceMax 'ReduceMax_2' is taken over its units, which added zeros would change"
+
+
+def written_out_norm(width, seed, *, centred):
+    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice."""
+    net = Net(seed)
+    x = net.linear(net.input("x", ("N", 5)), 5, width)
+    for _ in range(2):
+        y = net.op("Sub", x, net.op("ReduceMean", x, net.constant([-1]), keepdims=1)) if centred else x
+        square = net.op("ReduceMean", net.op("Mul", y, y), net.constant([-1]), keepdims=1)
+        y = net.op("Div", y, net.op("Sqrt", net.op("Add", square, net.constant(np.float32(1e-2)))))
+        y = net.op("Mul", y, net.weight(width))
+        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(y, width, 7)), 7, width))
+    return net.graph(net.linear(x, width, 3))
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_path):
+    base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert list(result.merged[0].plan.growth.factors.values()) == [1.5, 1.5]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, pads).graph
+    assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
+    assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
+
+
+def test_a_written_out_layer_norm_keeps_its_width_for_its_outputs_would_move():
+    (reason,) = kept(written_out_norm(6, 0, centred=True), written_out_norm(9, 1, centred=True))
+    assert reason.startswith("with more units the outputs at lambda 0 move by")
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_a_sum_over_units_allows_more_of_them_if_they_start_silent(pads):
+    base, donor = with_statistic(6, 0, "ReduceSum"), with_statistic(9, 1, "ReduceSum")
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+def test_a_group_that_two_groups_of_the_donor_answer_to_keeps_its_width():
+    assert kept(mlp((6, 8, 4), 0), mlp((6, 12, 10, 4), 1)) == ["2 groups of the donor answer to it"]
+
+
+def test_units_that_no_merged_layer_reads_are_not_added():
+    assert kept_selected("0:1") == ["no merged layer reads its units"]
+    assert kept_selected("1:2") == ["no merged layer makes its units"]
+
+
+def kept_selected(layers):
+    result = merged(mlp((6, 8, 4), 0), mlp((6, 12, 4), 1), 0.3, layers=layers)
+    return list(result.merged[0].plan.growth.kept.values())
+
+
+def reversed_slice(width, seed):
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 5)), 5, width))
+    x = net.op("Slice", x, net.constant([-1]), net.constant([-99]), net.constant([1]), net.constant([-1]))
+    x = net.op("Relu", net.linear(x, width, width))
+    return net.graph(net.linear(x, width, 2))
+
+
+def test_a_width_that_cannot_be_expressed_is_kept_and_the_others_grow():
+    result = merged(reversed_slice(6, 0), reversed_slice(8, 1), 0.3)
+    growth = result.merged[0].plan.growth
+    assert list(growth.added.values()) == [2]
+    assert ["reverse" in why or "no slice" in why for why in growth.kept.values()] == [True]
+
+
+def test_a_width_that_the_table_forgets_is_found_out_by_the_outputs(monkeypatch):
+    """The mutation: without its row the Slice takes other units in the wider graph, and nothing else says so."""
+    base, donor = two_halves(6, 0), two_halves(8, 1)
+    assert merged(base, donor, 0.3).merged[0].plan.growth.added
+    row = dataclasses.replace(ops.ROWS["Slice"], widths={})
+    monkeypatch.setattr("mal_graph.resize.row_of", lambda node: row if node.op == "Slice" else ops.ROWS.get(node.op))
+    (reason, *_) = kept(base, donor)
+    assert "the outputs at lambda 0 move" in reason
+
+
+def two_halves(width, seed):
+    """One half of the units is used twice, the whole is used too, all sizes as they come."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 5)), 5, width))
+    half = net.op("Slice", x, net.constant([width // 2]), net.constant([width]), net.constant([1]))
+    total = net.op("ReduceSum", half, net.constant([1]), keepdims=1)
+    return net.graph(net.op("Add", net.linear(x, width, 3), total))
+
+
+def test_live_units_that_are_read_show_in_the_check(monkeypatch):
+    """The mutation: columns of added units that are the donor's from the start."""
+    base, donor = mlp((6, 8, 4), 0), mlp((6, 12, 4), 1)
+    monkeypatch.setattr(grow, "merge", lambda plan: merged_at_once(plan))
+    assert ["outputs at lambda 0 move" in why for why in kept(base, donor)] == [True]
+
+
+def merged_at_once(plan):
+    from mal_graph.merge import merge
+
+    return merge(dataclasses.replace(plan, lam=1.0))
+
+
+def test_an_unknown_width_is_refused():
+    with pytest.raises(mal_graph.MalGraphError, match="width is 'wide': choose one of base, grow"):
+        mal_graph.assemble(mlp(), mlp(), width="wide")
+
+
+# --- the whole job -----------------------------------------------------------------------------------------------
+
+
+def test_several_donors_widen_the_base_one_after_the_other(tmp_path):
+    base, donors = mlp((6, 8, 5), 0), [mlp((6, 11, 5), 1), mlp((6, 14, 5), 2)]
+    result = mal_graph.assemble(base, donors, lam=0.25, width="grow")
+    assert [sum(step.plan.growth.added.values()) for step in result.merged] == [3, 3]
+    assert result.passed
+    assert result.graph.weights["w0"].shape == (14, 6)
+    again = mal_graph.load(save(result.graph, tmp_path / "grown.onnx"))
+    assert far(again, result.graph) == 0.0
+
+
+def test_the_controls_grow_like_the_merge():
+    base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 5), 1)
+    data = {"x": np.random.default_rng(0).standard_normal((20, 6)).astype(np.float32), "labels": np.arange(20) % 5}
+    result = merged(base, donor, 0.3, data=data)
+    assert len({score.loss for score in result.scores}) == len(result.scores)
