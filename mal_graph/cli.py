@@ -1,4 +1,4 @@
-"""The command line: `mal-graph inspect | match | assemble | evaluate`.
+"""The command line: `mal-graph inspect | match | assemble | evaluate | sweep`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage.
 """
@@ -10,7 +10,7 @@ import re
 import stat
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mal_graph import __version__, pipeline
+from mal_graph import __version__, pipeline, plot
 from mal_graph.draw import dot, mermaid
 from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, UsageError
 from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
@@ -36,16 +36,23 @@ from mal_graph.prove import prove
 from mal_graph.report import (
     AssembleForm,
     EvaluateForm,
+    GridForm,
     GroupForm,
     InspectForm,
     MatchForm,
     ScoreForm,
+    SweepForm,
     assemble_form,
+    grid_form,
     inspect_form,
     match_form,
     score_form,
     sha256_of,
+    sweep_form,
 )
+from mal_graph.sweep import EPS, lambdas_of
+from mal_graph.sweep import grid as sweep_grid
+from mal_graph.sweep import sweep as sweep_lambda
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 PROVE_SECONDS = 600.0
@@ -342,6 +349,87 @@ def evaluate(
     print_scores(form.scores, "model")
 
 
+@app.command()
+def sweep(
+    base: Base,
+    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The ONNX file merged into it.")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels.")],
+    lambdas: Annotated[
+        str | None, typer.Option("--lambdas", metavar="0:1:0.05", help="From, to and step, or a list 0,0.1,0.5.")
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write a .json, .csv, .svg or .png; several may be given."),
+    ] = None,
+    eps: Annotated[float, typer.Option("--eps", help="How much more loss than the base's lambda* may cost.")] = EPS,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Merge one base layer with one donor layer at a time, at --lambda.")
+    ] = False,
+    lam: Annotated[float, typer.Option("--lambda", help="Merging factor of --grid.")] = 0.3,
+    layers: Annotated[
+        str | None, typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%.")
+    ] = None,
+    pads: Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")] = "keep",
+    assume_ordered: Annotated[
+        bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
+    ] = False,
+    matches: Matches = None,
+    score_output: Annotated[
+        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
+    ] = None,
+    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    format_: AsText = Format.text,
+    inputs: InputsFile = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    proof: Prove = True,
+    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    max_memory: MaxMemory = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
+    if grid and (lambdas is not None or layers is not None or matches is not None):
+        raise UsageError("--grid merges every layer with every layer at one --lambda: give no --lambdas or selection")
+    files = given(base, donor, matches, data, inputs)
+    targets = [checked_result(path, files, force) for path in output or []]
+    chosen = lambdas_of("0:1:0.05" if lambdas is None else lambdas)
+    arrays, probe_inputs, pairs, memory = read_npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
+    a, b = loaded(base, verbose), loaded(donor, verbose)
+    match_inputs(a, arrays)  # found out before the work, not after it
+    with progress_bars(quiet) as bars:
+        options: dict[str, Any] = {
+            "pads": pads,
+            "assume_ordered": assume_ordered,
+            "proof": proof,
+            "prove_timeout": prove_timeout,
+            "max_memory": memory,
+            "seed": seed,
+            "inputs": probe_inputs,
+            "input_shapes": shapes_of(input_shape),
+            "output": score_output,
+            "scores": None if scores is None else scores.value,
+            "progress": bars,
+        }
+        if grid:
+            cells = sweep_grid(a, b, arrays, lam=lam, **options)
+            form: SweepForm | GridForm = grid_form(cells)
+            drawn: Callable[[str], bytes] = lambda kind: plot.heat_map(cells, kind)  # noqa: E731
+        else:
+            found = sweep_lambda(a, b, arrays, lambdas=chosen, eps=eps, layers=layers, matches=pairs, **options)
+            form, drawn = sweep_form(found), lambda kind: plot.curves(found, kind)
+    for target in targets:
+        write_result(target, form, drawn)
+        log(f"wrote {target}", quiet)
+    if format_ is Format.json:
+        emit(form.json_text())
+    elif isinstance(form, GridForm):
+        print_grid(form, verbose)
+    else:
+        print_sweep(form)
+
+
 # --- input ------------------------------------------------------------------------------------------------------
 
 
@@ -441,6 +529,26 @@ def checked_target(path: str, sources: Sequence[str], force: bool, write: bool =
     return target
 
 
+def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
+    """A path that a sweep may be written to. Raises FileError or UsageError before any work is done."""
+    target = checked_target(path, sources, force)
+    kind = target.suffix.removeprefix(".")
+    if kind not in ("json", "csv", *plot.IMAGES):
+        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
+    if kind in plot.IMAGES:
+        plot.new_figure(1, 1)
+    return target
+
+
+def write_result(path: Path, form: SweepForm | GridForm, drawn: Callable[[str], bytes]) -> None:
+    """Write a sweep in the form that the file's name ends in."""
+    kind = path.suffix.removeprefix(".")
+    if kind in plot.IMAGES:
+        write_bytes(path, drawn(kind))
+    else:
+        write_text(path, form.csv_text() if kind == "csv" else form.json_text() + "\n")
+
+
 def same_file(a: str | Path, b: str | Path) -> bool:
     """Whether two paths lead to one file, through links too."""
     try:
@@ -450,10 +558,14 @@ def same_file(a: str | Path, b: str | Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, completely or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -651,6 +763,46 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
     if form.scores:
         emit("")
         print_scores(form.scores, "arm")
+
+
+def print_sweep(form: SweepForm) -> None:
+    """Loss and metric of every arm at every lambda, what they amount to, and what is wrong."""
+    emit(f"{form.donor} into {form.base}: {form.samples} samples; loss is {form.loss_name}, with {form.metric_name}")
+    names = [curve.arm for curve in form.arms]
+    rows = Table(box=None, pad_edge=False)
+    for column in ("lambda", *names):
+        rows.add_column(column, justify="right")
+    for i, lam in enumerate(form.lambdas):
+        rows.add_row(f"{lam:g}", *(f"{curve.loss[i]:.4f}  {curve.metric[i]:.4f}" for curve in form.arms))
+    emit_table(rows)
+    if form.donor_scores is not None:
+        emit(f"the donor alone: loss {form.donor_scores.loss:.4f}, {form.metric_name} {form.donor_scores.metric:.4f}")
+    emit("")
+    emit(f"lambda*: up to where the loss is never more than {form.eps:g} above the base's")
+    summary = table("arm", "lambda*", "largest rise", "barrier")
+    for curve in form.arms:
+        barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
+        summary.add_row(curve.arm, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier)
+    emit_table(summary)
+    for finding in form.findings:
+        emit(f"finding: {finding}")
+
+
+def print_grid(form: GridForm, verbose: bool) -> None:
+    """The change of the loss by base and donor layer."""
+    emit(f"change of the loss, {form.base_loss:.4f} in the base, by merging one layer with one at {form.lambda_:g}")
+    rows = Table(box=None, pad_edge=False)
+    for column in ("base layer", *form.donor_layers):
+        rows.add_column(column, justify="left" if column == "base layer" else "right", overflow="fold")
+    blank = {(pair.base, pair.donor) for pair in form.blank}
+    for name, line in zip(form.base_layers, form.change, strict=True):
+        cells = zip(form.donor_layers, line, strict=True)
+        rows.add_row(name, *("-" if (name, other) in blank else f"{change:+.4f}" for other, change in cells))
+    emit_table(rows)
+    for pair in form.blank if verbose else ():
+        emit(f"{pair.base} with {pair.donor}: {pair.reason}")
+    if form.blank and not verbose:
+        emit(f"{len(form.blank)} pairs cannot be merged; -v says why")
 
 
 def print_scores(scores: list[ScoreForm], what: str) -> None:

@@ -474,13 +474,18 @@ def rebuilt(
     """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
     current = base
     for step in steps:
-        donor = shuffled(step.donor, options.seed) if shuffle else step.donor
-        selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
-        current, match = with_bias_slots(current, donor, step.match, selected)
-        terms, _ = terms_of(current, donor, match)
-        found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
-        current = merge(plan(current, match, strategy(found), options.lam, pads=options.pads, layers=selected))
+        current = merge(replanned(current, step, options, strategy, shuffle))
     return current
+
+
+def replanned(base: LayerGraph, step: Merged, options: Options, strategy: Strategy, shuffle: bool = False) -> Plan:
+    """The plan of one step again, with the same pairs of layers."""
+    donor = shuffled(step.donor, options.seed) if shuffle else step.donor
+    selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
+    base, match = with_bias_slots(base, donor, step.match, selected)
+    terms, _ = terms_of(base, donor, match)
+    found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
+    return plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected)
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -24,6 +24,7 @@ KEYS = {
     "match": ["schema", "pairs", "unmatched_base", "unmatched_donor", "matched_parameters"],
     "assemble": ["schema", "base", "donors", "lambda", "merged", "skipped", "merged_parameters", "checks", "scores"],
     "evaluate": ["schema", "scores"],
+    "sweep": ["schema", "base", "donor", "lambdas", "eps", "arms", "donor_scores", "findings"],
 }
 
 
@@ -495,6 +496,55 @@ def test_evaluate_takes_the_users_word_for_what_an_output_holds(run, folder):
     assert "holds no probabilities: try --scores logits" in wrong.err
 
 
+# --- sweep ------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_prints_every_arm_at_every_lambda_and_what_they_amount_to(run, folder):
+    ran = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0:1:0.5")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^lambda +aligned +plain average +random permutation +random donor$", ran.out, re.M)
+    assert re.search(r"^ +0\.5( +\d+\.\d{4}  \d\.\d{4}){4}$", ran.out, re.M)
+    assert re.search(r"^aligned +\d[.\d]* +-?\d+\.\d{4} +-$", ran.out, re.M)
+    found = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--format", "json").json
+    assert next(iter(found)) == "schema"
+    assert set(KEYS["sweep"]) <= set(found)
+
+
+def test_sweep_writes_the_form_that_the_name_ends_in(run, folder):
+    pytest.importorskip("matplotlib")
+    names = [f"curve.{kind}" for kind in ("json", "csv", "svg", "png")]
+    targets = [word for name in names for word in ("-o", name)]
+    ran = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", *targets)
+    assert (ran.code, ran.err.split()) == (0, [word for name in names for word in ("wrote", name)])
+    starts = [(folder / name).read_bytes()[:5] for name in names]
+    assert starts == [b'{\n  "', b"arm,l", b"<?xml", b"\x89PNG\r"]
+
+
+def test_sweep_maps_the_layers(run, folder):
+    ran = run("sweep", "--grid", "base.onnx", "donor.onnx", "--data", "data.npz", "-o", "grid.csv")
+    assert ran.code == 0
+    assert re.search(r"^base layer +Gemm_0 +Gemm_2 +Gemm_4$", ran.out, re.M)
+    assert re.search(r"^\d pairs cannot be merged; -v says why$", ran.out, re.M)
+    assert (folder / "grid.csv").read_text().startswith("base layer,donor layer,change of the loss,reason\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--lambdas", "0:1"], "is no list of numbers"),
+        (["--lambdas", "0,2"], "2 is among the lambdas"),
+        (["--eps", "-1"], "eps is -1"),
+        (["-o", "curve.txt"], r"its name must end in \.json, \.csv, \.svg or \.png"),
+        (["-o", "data.npz"], "it is one of the inputs"),
+        (["--grid", "--lambdas", "0.5"], "give no --lambdas or selection"),
+        (["--grid", "--lambda", "2"], "lambda is 2"),
+        (["--pads", "none"], "pads is 'none'"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(refused, words, match):
+    refused("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", *words, match=match)
+
+
 # --- the command itself -----------------------------------------------------------------------------------------
 
 
@@ -510,7 +560,7 @@ def test_help_is_printed(run, words):
 
 
 def test_help_of_the_command_lists_the_verbs(run):
-    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate"))
+    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate", "sweep"))
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match forms correspond align
 | merge rewrite
-| evaluate pipeline
-| draw report
+| evaluate pipeline sweep
+| draw plot report
 | cli
 """
 ORDER = BARS.replace("|", " ").split()
