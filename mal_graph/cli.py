@@ -235,7 +235,14 @@ def assemble(
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="OUT", help="Merged file; default BASE.merged.onnx here.")
     ] = None,
-    lam: Annotated[float, typer.Option("--lambda", help="Merging factor: 0 is the base, 1 the donor.")] = 0.3,
+    lam: Annotated[
+        str,
+        typer.Option("--lambda", metavar="NUMBER", help="0 is the base, 1 the donor; 0.1,0.5 rises over the depth."),
+    ] = "0.3",
+    lam_for: Annotated[
+        list[str] | None,
+        typer.Option("--lambda-for", metavar="SELECTOR=NUMBER", help="The lambda of these layers; may be repeated."),
+    ] = None,
     layers: Annotated[
         str | None,
         typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%."),
@@ -281,7 +288,8 @@ def assemble(
             models[1:],
             data=arrays,
             progress=bars,
-            lam=lam,
+            lam=lambda_over_depth(lam),
+            lam_for=lambdas_by_selector(lam_for),
             pads=pads,
             layers=layers,
             matches=pairs,
@@ -464,6 +472,32 @@ def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
     return shapes or None
 
 
+def lambda_over_depth(text: str) -> float | list[float]:
+    """A merging factor, or several over the depth of the base. Raises UsageError."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--lambda {text!r} is no merging factor: write a number such as 0.3, or several over the depth of the "
+            "base such as 0.1,0.3,0.5"
+        ) from None
+    return found if len(found) > 1 else found[0]
+
+
+def lambdas_by_selector(texts: list[str] | None) -> dict[str, float]:
+    """`SELECTOR=0.5` as merging factors by selector. Raises UsageError."""
+    found = {}
+    for text in texts or []:
+        selector, _, number = text.rpartition("=")
+        try:
+            found[selector] = float(number)
+        except ValueError:
+            selector = ""
+        if not selector:
+            raise UsageError(f"--lambda-for {text!r} names no layers and number: write SELECTOR=0.5, as in 'conv*=0.5'")
+    return found
+
+
 def bytes_of(text: str | None) -> int | None:
     """`8GiB`, `500MB` or a number of bytes as bytes. Raises UsageError."""
     if text is None:
@@ -611,7 +645,7 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
         yield report
 
 
-NUMBERS = ("units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
+NUMBERS = ("lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
 
 
 def table(*columns: str) -> Table:
@@ -729,9 +763,11 @@ def print_candidates(base: LayerGraph, donor: LayerGraph, layer: str, format_: M
 
 def print_assembly(form: AssembleForm, verbose: bool) -> None:
     """What was merged, what not and why, and how good it is; the scores come last."""
-    merged = table("merged layer", "with", "of", "relation", "matched")
+    several = len({layer.factor for layer in form.merged}) > 1
+    merged = table("merged layer", "with", "of", "relation", "matched", *(["lambda"] if several else []))
     for layer in form.merged:
-        merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}")
+        own = [f"{layer.factor:g}"] if several else []
+        merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}", *own)
     emit_table(merged)
     for layer in form.merged:
         for line in (*layer.dropped, *layer.missing):
@@ -752,8 +788,8 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit("")
     contributions = zip([form.base, *form.donors], form.shares, strict=True)
     emit(
-        f"{form.merged_parameters:,} parameters merged at lambda {form.lambda_:g}; shares: "
-        + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
+        f"{form.merged_parameters:,} parameters merged at {'a mean ' if several else ''}lambda {form.lambda_:g}; "
+        "shares: " + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
     )
     for name, verdict in form.checks.items():
         emit(f"check {name}: {verdict}")

@@ -15,7 +15,7 @@ but without a partner they would change the others. Source of the literal form: 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -62,6 +62,7 @@ class Plan:
         steps: in the order of the base's layers.
         skipped: why a layer of the base keeps its weights, by index of the layer.
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
+        factors: the merging factors of layers that have their own, by index of the layer.
     """
 
     base: LayerGraph
@@ -72,6 +73,19 @@ class Plan:
     steps: tuple[Step, ...]
     skipped: Mapping[int, str]
     dropped: Mapping[int, tuple[str, ...]]
+    factors: Mapping[int, float] = field(default_factory=dict)
+
+    def factor(self, step: Step) -> float:
+        """The merging factor of one step."""
+        return self.factors.get(self.match.pairs[step.layer].base, self.lam)
+
+    @property
+    def mean_factor(self) -> float:
+        """Over all parameters that are merged."""
+        sizes = [int(np.prod(step.term.base.shape)) for step in self.steps]
+        if not self.factors or not sum(sizes):
+            return self.lam
+        return float(np.average([self.factor(step) for step in self.steps], weights=sizes))
 
     @property
     def merged_layers(self) -> list[int]:
@@ -96,6 +110,7 @@ def plan(
     *,
     pads: str = "keep",
     layers: Iterable[int] | None = None,
+    factors: Mapping[int, float] | None = None,
 ) -> Plan:
     """Plan a merge.
 
@@ -104,11 +119,13 @@ def plan(
         lam: merging factor in [0, 1].
         pads: see the table above.
         layers: indices of the base layers to merge, all of them if left out.
+        factors: merging factors of base layers that have their own, by index.
 
     Raises:
         UsageError: `lam` or `pads` is out of range.
     """
-    check(lam, pads)
+    for factor in (lam, *(factors or {}).values()):
+        check(factor, pads)
     selected = None if layers is None else set(layers)
     skipped = dict(match.unmatched_base)
     dropped: dict[int, tuple[str, ...]] = {}
@@ -130,7 +147,7 @@ def plan(
             continue
         share = matched_share(axes, alignment.orders)
         steps.append(Step(term.base.tensor, term.pair, share, base.weights[term.base.tensor].nbytes, term, axes))
-    return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped)
+    return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped, factors=factors or {})
 
 
 def check(lam: float, pads: str) -> None:
@@ -159,10 +176,8 @@ def merge(plan: Plan) -> LayerGraph:
 
     At lam = 0 this is the base itself.
     """
-    if plan.lam == 0.0:
-        return plan.base
-    weights = [merged_weight(plan, step) for step in plan.steps]
-    return plan.base.with_weights(weights)
+    moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step)]
+    return plan.base.with_weights(moved) if moved else plan.base
 
 
 def merged_weight(plan: Plan, step: Step) -> Weight:
@@ -174,7 +189,7 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     weight = plan.base.weights[step.tensor]
     stored = weight.read()
     a = step.term.base.canonical(stored)
-    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.lam, plan.pads)
+    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.factor(step), plan.pads)
     result = step.term.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
     result = np.ascontiguousarray(result)
     result.flags.writeable = False

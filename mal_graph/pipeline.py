@@ -44,6 +44,8 @@ class Options:
 
     Attributes:
         lam: merging factor, 0 is the base.
+        gradient: merging factors over the depth of the base, with straight lines between; `lam` is then their mean.
+        lam_for: selectors as in `layers`, and the merging factor of what each selects; the last one holds.
         pads: "keep", "fade" or "literal" (see `merge`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
@@ -56,6 +58,8 @@ class Options:
     """
 
     lam: float = 0.3
+    gradient: tuple[float, ...] = ()
+    lam_for: tuple[tuple[str, float], ...] = ()
     pads: str = "keep"
     layers: str | None = None
     matches: tuple[tuple[str, str], ...] | None = None
@@ -183,7 +187,8 @@ def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
     *,
-    lam: float = 0.3,
+    lam: float | Sequence[float] = 0.3,
+    lam_for: Mapping[str, float] | None = None,
     pads: str = "keep",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
@@ -205,7 +210,9 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see `Options`.
+        lam: merging factor, or several over the depth of the base, with straight lines between.
+        lam_for: merging factors of what selectors select.
+        pads, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -216,8 +223,13 @@ def assemble(
         MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
         UsageError: an option makes no sense.
     """
+    several = tuple(lam) if isinstance(lam, Sequence) else ()
+    if isinstance(lam, Sequence) and not several:
+        raise UsageError("no lambda given: give a merging factor from 0 (the base) to 1 (the donor)")
     settings = Options(
-        lam=lam,
+        lam=sum(several) / len(several) if isinstance(lam, Sequence) else lam,
+        gradient=several,
+        lam_for=tuple((lam_for or {}).items()),
         pads=pads,
         layers=layers,
         matches=None if matches is None else tuple(matches),
@@ -234,7 +246,8 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(lam, pads)
+    for factor in (*several, settings.lam, *(lam_for or {}).values()):
+        check(factor, pads)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -246,7 +259,7 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    result = base if lam == 0.0 else current
+    result = current if any(step.plan.factor(s) for step in steps for s in step.plan.steps) else base
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
@@ -254,7 +267,7 @@ def assemble(
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
-    return Assembly(result, base, tuple(steps), shares(lam, len(found)), checks, arms, settings)
+    return Assembly(result, base, tuple(steps), shares(steps[0].plan.mean_factor, len(found)), checks, arms, settings)
 
 
 def merged_into(
@@ -274,7 +287,15 @@ def merged_into(
     terms, missing = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
     progress(f"aligning {donor.name}", 0, 1)
-    planned = plan(base, match, assign(found), options.lam, pads=options.pads, layers=selected)
+    planned = plan(
+        base,
+        match,
+        assign(found),
+        options.lam,
+        pads=options.pads,
+        layers=selected,
+        factors=factors_of(match.base, options),
+    )
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
@@ -426,6 +447,27 @@ def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> 
     return fnmatchcase(layer.name, selector)
 
 
+def factors_of(found: Sequence[Layer], options: Options) -> dict[int, float]:
+    """The merging factors of layers that have their own, by index.
+
+    Raises:
+        UsageError: there are more factors than layers to give them to, or a selector selects nothing.
+    """
+    factors: dict[int, float] = {}
+    if options.gradient:
+        if len(options.gradient) > len(found):
+            raise UsageError(
+                f"{len(options.gradient)} lambdas are given for {len(found)} layers: give one, or a few that are "
+                "spread over the depth of the base"
+            )
+        deepest = max(layer.depth for layer in found) or 1
+        at = np.linspace(0, 1, len(options.gradient))
+        factors = {i: float(np.interp(layer.depth / deepest, at, options.gradient)) for i, layer in enumerate(found)}
+    for selector, lam in options.lam_for:
+        factors |= dict.fromkeys(selected_layers(found, selector), lam)
+    return factors
+
+
 def shares(lam: float, donors: int) -> tuple[float, ...]:
     """What each model contributes after W <- (1 - lam) W + lam B, base first."""
     return ((1 - lam) ** donors, *(lam * (1 - lam) ** (donors - 1 - i) for i in range(donors)))
@@ -485,7 +527,15 @@ def replanned(base: LayerGraph, step: Merged, options: Options, strategy: Strate
     base, match = with_bias_slots(base, donor, step.match, selected)
     terms, _ = terms_of(base, donor, match)
     found = correspondence(step.groups, step.donor_groups, terms, assume_ordered=options.assume_ordered)
-    return plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected)
+    return plan(
+        base,
+        match,
+        strategy(found),
+        options.lam,
+        pads=options.pads,
+        layers=selected,
+        factors=factors_of(match.base, options),
+    )
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -119,6 +119,7 @@ class MergedForm(BaseModel):
     relation: str
     model: str
     matched: float
+    factor: float
     dropped: list[str] = []
     missing: list[str] = []
 
@@ -383,7 +384,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
     return AssembleForm(
         base=assembly.base.name,
         donors=[step.donor.name for step in assembly.merged],
-        lambda_=assembly.options.lam,
+        lambda_=assembly.merged[0].plan.mean_factor,
         pads=assembly.options.pads,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
@@ -415,6 +416,7 @@ def merged_forms(step: Merged) -> list[MergedForm]:
                 relation=pair.relation,
                 model=step.donor.name,
                 matched=share,
+                factor=step.plan.factor(own[0]),
                 dropped=list(step.plan.dropped.get(pair.base, ())),
                 missing=list(step.missing.get(index, ())),
             )
@@ -437,7 +439,7 @@ def left_over(
 
 def notes(assembly: Assembly) -> list[str]:
     """What a reader of the scores should know."""
-    if assembly.options.lam == 0.0:
+    if not any(step.plan.factor(s) for step in assembly.merged for s in step.plan.steps):
         return []
     found = []
     norms = len({norm for step in assembly.merged for norm in merged_norms(step)})

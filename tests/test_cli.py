@@ -571,7 +571,7 @@ def test_help_of_the_command_lists_the_verbs(run):
         (["evaluate", "base.onnx"], "Missing option '--data'"),
         (["merge", "a", "b"], "No such command 'merge'"),
         (["inspect", "base.onnx", "--format", "yaml"], "'yaml' is not one of"),
-        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "Invalid value for '--lambda'"),
+        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "--lambda 'x' is no merging factor"),
         (["inspect", "base.onnx", "--seed", "-1"], "Invalid value for '--seed'"),
         (["inspect", "base.onnx", "--nonsense"], "No such option"),
     ],
@@ -753,6 +753,31 @@ def test_a_lambda_outside_zero_to_one_is_refused(refused, value):
     refused(
         "assemble", "base.onnx", "donor.onnx", "--lambda", value, match=rf"lambda is {value}: give .* from 0 .* to 1"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--lambda", "much"], "--lambda 'much' is no merging factor: write a number such as 0.3, or several"),
+        (["--lambda", "0.1,,0.5"], "is no merging factor"),
+        (["--lambda", "0.1,2"], "lambda is 2.0"),
+        (["--lambda", "0.1,0.2,0.3,0.4"], "4 lambdas are given for 3 layers"),
+        (["--lambda-for", "Gemm_0"], "names no layers and number: write SELECTOR=0.5"),
+        (["--lambda-for", "=0.5"], "names no layers and number"),
+        (["--lambda-for", "conv*=0.5"], r"the selector 'conv\*' selects none of 3 layers"),
+    ],
+)
+def test_lambdas_per_layer_that_make_no_sense_are_refused(refused, words, match):
+    refused("assemble", "base.onnx", "donor.onnx", *words, match=match)
+
+
+def test_lambdas_per_layer_are_shown_with_their_layer(run, folder):
+    words = ["assemble", "base.onnx", "donor.onnx", "--lambda", "0,0.5", "--lambda-for", "Gemm_2=0.125", "--dry-run"]
+    ran = run(*words)
+    assert ran.code == 0
+    assert re.search(r"^Gemm_2 .* 0\.125$", ran.out, re.M)
+    assert re.search(r"^Gemm_4 .* 0\.5$", ran.out, re.M)
+    assert "parameters merged at a mean lambda 0." in ran.out
 
 
 def test_unknown_pads_are_refused(refused):
