@@ -24,8 +24,8 @@ errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond align
 | merge grow rewrite expand
-| evaluate pipeline
-| draw report
+| evaluate pipeline sweep
+| draw plot report
 | sources
 | cli
 """
