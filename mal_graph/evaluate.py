@@ -8,7 +8,7 @@ Chosen: logits or probabilities are told apart by the operator that ends the gra
 network whose logits happen to lie in [0, 1] would be scored wrongly without a word.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -55,11 +55,14 @@ class Scores:
     arm: str
     loss: float
     metric: float
-    metric_name: Literal["accuracy", "R2"]
-    loss_name: Literal["cross-entropy", "mean squared error"]
+    metric_name: Literal["accuracy", "R2", "agreement"]
+    loss_name: Literal["cross-entropy", "mean squared error", "mean entropy"]
     samples: int
     output: str
     scores: ScoreKind
+
+
+Judge = Callable[[Prediction, Array, str], Scores]  # (a prediction, the labels, the name of the arm)
 
 
 def evaluate(
@@ -179,6 +182,16 @@ def score(prediction: Prediction, labels: Array, arm: str) -> Scores:
         return Scores(arm, loss, metric, "R2", "mean squared error", len(labels), prediction.output, "values")
     loss, metric = class_scores(prediction, labels)
     return Scores(arm, loss, metric, "accuracy", "cross-entropy", len(labels), prediction.output, prediction.scores)
+
+
+def agreement(prediction: Prediction, classes: Array, arm: str) -> Scores:
+    """How often a prediction names the given classes, those of another model, and its mean entropy in nats as loss."""
+    _, share = class_scores(prediction, classes)
+    likely = np.exp(prediction.values)
+    terms = np.where(likely > 0, likely * prediction.values, 0.0)  # 0 log 0 is 0
+    entropy = np.where(np.isnan(likely).any(axis=1), np.nan, 0.0 - terms.sum(axis=1))
+    found = float(entropy.mean())
+    return Scores(arm, found, share, "agreement", "mean entropy", classes.size, prediction.output, prediction.scores)
 
 
 def class_scores(prediction: Prediction, labels: Array) -> tuple[float, float]:

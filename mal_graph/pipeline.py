@@ -20,7 +20,7 @@ from mal_graph.align import (
 from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import GateFailed, MatchError, UsageError
-from mal_graph.evaluate import ScoreKind, Scores, ensemble, labels_in, predict, score
+from mal_graph.evaluate import Judge, ScoreKind, Scores, ensemble, labels_in, predict, score
 from mal_graph.expand import expanded
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
@@ -90,9 +90,11 @@ class Merged:
         match: layers of the model so far and of the donor.
         groups, donor_groups: the axis groups of both.
         plan: what was done.
+        ungrown: the plan before the base grew.
         missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
         first: the match before the base was given layers.
+        selected: the layers of the base that were given a place for what the donor has; all of them if None.
         windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
         identities: names of the identity layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
@@ -103,9 +105,11 @@ class Merged:
     groups: AxisGroups
     donor_groups: AxisGroups
     plan: Plan
+    ungrown: Plan
     missing: Mapping[int, list[str]]
     self_check: float | None
     first: Match
+    selected: tuple[int, ...] | None = None
     windows: Mapping[int, Windows] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     at_zero: float | None = None
@@ -321,16 +325,12 @@ def assemble(
     is_reshaped = any(step.at_zero is not None for step in steps)
     is_moved = any(step.plan.factor(s) for step in steps for s in step.plan.steps)
     result = current if is_moved or is_reshaped else base
-    checks = {
-        "finite": finite_on_probe(result, steps[0].groups, runner),
-        "self_check": self_check_verdict(steps),
-    }
-    if is_reshaped:
-        checks["lambda_0"] = lambda_0_verdict(max(step.at_zero or 0.0 for step in steps))
+    checks = checked(result, steps, runner)
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
-    return Assembly(result, base, tuple(steps), shares(steps[0].plan.mean_factor, len(found)), checks, arms, settings)
+    factors = [step.plan.mean_factor for step in steps]
+    return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings)
 
 
 def merged_into(
@@ -350,7 +350,8 @@ def merged_into(
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    planned, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
+    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected)
+    planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
@@ -360,13 +361,37 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    at_zero = None
-    if planned.growth.added or windows or identities:
-        at_zero = apart(merge(replace(planned, lam=0.0)), given, groups.probed.inputs, runner)
     step = Merged(
-        donor, planned.match, groups, donor_groups, planned, missing, moved, first, windows, identities, at_zero
+        donor=donor,
+        match=planned.match,
+        groups=groups,
+        donor_groups=donor_groups,
+        plan=planned,
+        ungrown=ungrown,
+        missing=missing,
+        self_check=moved,
+        first=first,
+        selected=None if selected is None else tuple(selected),
+        windows=windows,
+        identities=identities,
     )
-    return step, merge(planned)
+    return compared_at_zero(step, given, runner), merge(planned)
+
+
+def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
+    """The step with its outputs at lambda 0 compared with those of the model before, where its shape changed."""
+    if not (step.plan.growth.added or step.windows or step.identities):
+        return step
+    at_zero = merge(replace(step.plan, lam=0.0))
+    return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
+
+
+def narrowed(step: Merged, layers: Iterable[int], lam: float, options: Options, runner: Runner) -> Merged:
+    """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
+    whole = step.ungrown
+    ungrown = plan(whole.base, whole.match, whole.alignment, lam, pads=options.pads, layers=layers)
+    planned = widened(ungrown, step.groups, step.donor, step.donor_groups, options, runner)
+    return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
 
 def deepened(
@@ -403,9 +428,8 @@ def planned_merge(
     strategy: Strategy,
     options: Options,
     selected: Iterable[int] | None,
-    runner: Runner,
 ) -> tuple[Plan, dict[int, list[str]]]:
-    """Align, plan, and widen the base where that is wanted.
+    """Align and plan.
 
     Returns:
         the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
@@ -414,9 +438,21 @@ def planned_merge(
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
     factors = factors_of(match.base, options)
     made = plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected, factors=factors)
-    if options.width == "grow":
-        made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
     return made, missing
+
+
+def widened(
+    planned: Plan,
+    groups: AxisGroups,
+    donor: LayerGraph,
+    donor_groups: AxisGroups,
+    options: Options,
+    runner: Runner,
+) -> Plan:
+    """The plan on a wider base, where that is wanted."""
+    if options.width != "grow":
+        return planned
+    return grown(planned, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
 
 
 def proven_groups(
@@ -480,6 +516,13 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
         moves = [(groups.groups[g], orders[min(turn, len(orders) - 1)]) for g, orders in waiting.items()]
         worst = max(worst, trial.deviation(permuted(trial.weights, moves)))
     return worst
+
+
+def checked(result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> dict[str, str]:
+    """What was checked of a result before it is written, with "passed" or what was found."""
+    checks = {"finite": finite_on_probe(result, steps[0].groups, runner), "self_check": self_check_verdict(steps)}
+    at_zero = [step.at_zero for step in steps if step.at_zero is not None]
+    return {**checks, "lambda_0": lambda_0_verdict(max(at_zero))} if at_zero else checks
 
 
 def self_check_verdict(steps: Sequence[Merged]) -> str:
@@ -582,9 +625,12 @@ def factors_of(found: Sequence[Layer], options: Options) -> dict[int, float]:
     return factors
 
 
-def shares(lam: float, donors: int) -> tuple[float, ...]:
-    """What each model contributes after W <- (1 - lam) W + lam B, base first."""
-    return ((1 - lam) ** donors, *(lam * (1 - lam) ** (donors - 1 - i) for i in range(donors)))
+def shares(factors: Sequence[float]) -> tuple[float, ...]:
+    """What each model contributes after W <- (1 - lam) W + lam B for every lam in turn, base first."""
+    found = [1.0]
+    for lam in factors:
+        found = [*(share * (1 - lam) for share in found), lam]
+    return tuple(found)
 
 
 # --- the arms of a comparison -----------------------------------------------------------------------------------
@@ -599,6 +645,7 @@ def scored_arms(
     data: Mapping[str, Array],
     runner: Runner,
     progress: Progress,
+    judge: Judge = score,
 ) -> Iterable[Scores]:
     """Scores of the merged model beside every control that uses the same data: none."""
     labels = labels_in(data)
@@ -615,9 +662,9 @@ def scored_arms(
         prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
         if arm == "base" or arm.startswith("donor"):
             members.append(prediction)
-        yield score(prediction, labels, arm)
+        yield judge(prediction, labels, arm)
         progress("scoring the arms", done + 1, len(models) + 1)
-    yield score(ensemble(members), labels, "ensemble")
+    yield judge(ensemble(members), labels, "ensemble")
     progress("scoring the arms", len(models) + 1, len(models) + 1)
 
 
@@ -645,13 +692,14 @@ def replanned(
     base: LayerGraph, step: Merged, options: Options, strategy: Strategy, runner: Runner, *, shuffle: bool = False
 ) -> Plan:
     """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor."""
+    options = replace(options, lam=step.plan.lam)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
-    selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
     base, match, _ = deepened(base, donor, step.first, options)
-    base, match = prepared(base, donor, match, options, selected)
+    base, match = prepared(base, donor, match, options, step.selected)
     groups, theirs = step.groups, step.donor_groups
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, selected, runner)
-    return made
+    chosen = {step.match.pairs[index].base for index in step.plan.merged_layers}
+    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen)
+    return widened(made, groups, donor, theirs, options, runner)
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -18,7 +18,7 @@ from mal_graph.align import align as assign
 from mal_graph.align import identity_alignment, random_alignment
 from mal_graph.correspond import correspondence
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluate import Predictor, ScoreKind, Scores, evaluate, labels_in, score
+from mal_graph.evaluate import Judge, Predictor, ScoreKind, Scores, evaluate, labels_in, score
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroups
@@ -222,7 +222,13 @@ def checked_lambdas(given: Iterable[float]) -> tuple[float, ...]:
 
 
 def scored_along(
-    planned: Plan, lambdas: Sequence[float], arm: str, data: Mapping[str, Array], options: Options, runner: Runner
+    planned: Plan,
+    lambdas: Sequence[float],
+    arm: str,
+    data: Mapping[str, Array],
+    options: Options,
+    runner: Runner,
+    judge: Judge = score,
 ) -> Iterator[Scores]:
     """The scores of one arm at every lambda, out of one session."""
     line = Line(planned)
@@ -230,7 +236,7 @@ def scored_along(
         line.start, data, output=options.output, scores=options.scores, runner=runner, variable=list(line.ends)
     )
     for lam in lambdas:
-        yield score(asked.predict(line.at(lam)), asked.labels, arm)
+        yield judge(asked.predict(line.at(lam)), asked.labels, arm)
 
 
 class Line:

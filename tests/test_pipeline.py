@@ -101,7 +101,7 @@ def test_lambdas_that_fit_no_layer_are_refused(options, message):
 @pytest.mark.parametrize("lam", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("donors", [1, 2, 5])
 def test_shares_add_up_and_are_what_merging_numbers_gives(lam, donors):
-    found = shares(lam, donors)
+    found = shares([lam] * donors)
     merged = np.eye(donors + 1)[0]
     for i in range(donors):
         merged = (1 - lam) * merged + lam * np.eye(donors + 1)[i + 1]
@@ -281,16 +281,16 @@ def test_only_selected_layers_get_a_bias(monkeypatch):
 
 def test_the_plain_average_is_the_average_in_stored_order():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
-    steps = mal_graph.assemble(base, donor, proof=False).merged
-    found = values(rebuilt(base, steps, Options(lam=0.5), identity_alignment))
+    steps = mal_graph.assemble(base, donor, lam=0.5, proof=False).merged
+    found = values(rebuilt(base, steps, Options(), identity_alignment))
     for name, a in values(base).items():
         np.testing.assert_allclose(found[name], (a + values(donor)[name]) / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_the_plain_average_of_a_narrower_donor_is_cropped():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 5, 5), 1)
-    steps = mal_graph.assemble(base, donor, proof=False).merged
-    found = values(rebuilt(base, steps, Options(lam=0.5), identity_alignment))
+    steps = mal_graph.assemble(base, donor, lam=0.5, proof=False).merged
+    found = values(rebuilt(base, steps, Options(), identity_alignment))
     np.testing.assert_allclose(
         found["w0"][:5], (values(base)["w0"][:5] + values(donor)["w0"]) / 2, rtol=1e-5, atol=1e-6
     )
@@ -301,7 +301,7 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
 def test_a_merge_rebuilt_is_the_merge(pads):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
     result = mal_graph.assemble(base, donors, lam=0.4, pads=pads, proof=False)
-    again = rebuilt(base, result.merged, Options(lam=0.4, pads=pads), assign)
+    again = rebuilt(base, result.merged, Options(pads=pads), assign)
     assert set(again.weights) == set(result.graph.weights)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
