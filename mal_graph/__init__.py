@@ -7,20 +7,17 @@
 Importing this package loads no framework: adapters and runners are found through entry points when they are needed.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from mal_graph.errors import MalGraphError
 from mal_graph.evaluate import evaluate
 from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
 from mal_graph.pipeline import align, assemble, load, save, state_dict, to_module, trace
 from mal_graph.prove import prove
+from mal_graph.registry import version
 from mal_graph.sweep import grid, sweep
+from mal_graph.zoo import zoo
 
-try:
-    __version__ = version("mal-graph")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0"
+__version__ = version()
 
 __all__ = [
     "MalGraphError",
@@ -37,4 +34,5 @@ __all__ = [
     "sweep",
     "to_module",
     "trace",
+    "zoo",
 ]

@@ -1,6 +1,7 @@
-"""The command line: `mal-graph inspect | match | assemble | evaluate | sweep`.
+"""The command line: `mal-graph inspect | match | assemble | evaluate | sweep | zoo`.
 
-Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage.
+Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
+130 interrupted.
 """
 
 import io
@@ -13,13 +14,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mal_graph import __version__, pipeline, plot
@@ -27,6 +29,7 @@ from mal_graph.draw import dot, mermaid
 from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, TraceWarning, UsageError
 from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
 from mal_graph.evaluate import evaluate as evaluate_model
+from mal_graph.files import write_bytes, write_text
 from mal_graph.graph import LayerGraph
 from mal_graph.groups import axis_groups
 from mal_graph.match import explain as explain_layer
@@ -43,6 +46,7 @@ from mal_graph.report import (
     MatchForm,
     ScoreForm,
     SweepForm,
+    ZooForm,
     assemble_form,
     grid_form,
     inspect_form,
@@ -50,13 +54,17 @@ from mal_graph.report import (
     score_form,
     sha256_of,
     sweep_form,
+    zoo_form,
 )
 from mal_graph.sources import is_factory, opened
 from mal_graph.sweep import EPS, lambdas_of
 from mal_graph.sweep import grid as sweep_grid
 from mal_graph.sweep import sweep as sweep_lambda
+from mal_graph.zoo import EPS as GATE_EPS
+from mal_graph.zoo import LAMBDAS, MIN_SCORE, files_in
+from mal_graph.zoo import zoo as assemble_zoo
 
-GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
+GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 PROVE_SECONDS = 600.0
 
 app = typer.Typer(
@@ -477,6 +485,119 @@ def sweep(
         print_sweep(form)
 
 
+@app.command()
+def zoo(
+    base: Base,
+    folder: Annotated[str, typer.Argument(metavar="ZOO_DIR", help="A folder of .onnx files, taken by name.")],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE.npz", help="Held-out inputs and labels; half decides, half is reported."),
+    ] = None,
+    report_data: Annotated[
+        str | None, typer.Option("--report-data", metavar="FILE.npz", help="Report on these; all of --data decides.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Merged file; default BASE.merged.onnx here."),
+    ] = None,
+    lambdas: Annotated[
+        str, typer.Option("--lambdas", metavar="LIST", help="Merging factors to try: a list, or from:to:step.")
+    ] = ",".join(map(str, LAMBDAS)),
+    eps: Annotated[
+        float, typer.Option("--eps", help="How far accuracy, R2 or agreement may fall below the base's.")
+    ] = GATE_EPS,
+    min_score: Annotated[
+        float, typer.Option("--min-score", help="Without data: what a pair of layers must score to be merged.")
+    ] = MIN_SCORE,
+    resume: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="STATE.json", help="Keeps every decision; default OUT.zoo.json."),
+    ] = None,
+    pads: Pads = "keep",
+    width: WidthOption = "base",
+    depth: DepthOption = "match",
+    assume_ordered: AssumeOrdered = False,
+    score_output: Annotated[
+        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
+    ] = None,
+    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite existing files, and a state of another search.")
+    ] = False,
+    format_: AsText = Format.text,
+    weights: Weights = None,
+    inputs: InputsFile = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    proof: Prove = True,
+    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    max_memory: MaxMemory = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge into BASE what the models of ZOO_DIR have to give, as far as held-out data say that it helps.
+
+    Every decision is kept in a state file: the same command, given again after an interruption, goes on from there.
+    """
+    donors = [str(path) for path in files_in(Path(folder))]
+    files = given(base, *donors, data, report_data, inputs, *(weights or ()))
+    target = checked_target(default_output(base) if output is None else output, files, force)
+    state = checked_target(f"{target}.zoo.json" if resume is None else resume, files, force=True)
+    report_to = None if report is None else checked_target(report, files, force)
+    if len({os.path.realpath(path) for path in (target, state, report_to) if path}) < (3 if report_to else 2):
+        raise FileError("cannot write the model, its state and the report to one file: name another for each")
+    arrays, reported, probe_inputs, shapes = npz(data), npz(report_data), npz(inputs), shapes_of(input_shape)
+    memory, factors = bytes_of(max_memory), lambdas_of(lambdas)
+    (graph,) = loaded([base], verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
+    try:
+        with progress_bars(quiet) as bars:
+            found = assemble_zoo(
+                graph,
+                folder,
+                arrays,
+                report_data=reported,
+                lambdas=factors,
+                eps=eps,
+                min_score=min_score,
+                state=state,
+                restart=force,
+                pads=pads,
+                width=width,
+                depth=depth,
+                assume_ordered=assume_ordered,
+                proof=proof,
+                prove_timeout=prove_timeout,
+                max_memory=memory,
+                seed=seed,
+                inputs=probe_inputs,
+                input_shapes=shapes,
+                output=score_output,
+                scores=None if scores is None else scores.value,
+                progress=bars,
+            )
+    except KeyboardInterrupt:
+        log(f"interrupted: what was decided is in {state}; the same command goes on from there", quiet=False)
+        raise typer.Exit(INTERRUPTED) from None
+    result = found.assembly
+    if result.merged:
+        result = pipeline.write(result, target)
+    is_written = bool(result.merged) and result.passed
+    hashes = {path: sha256_of(Path(path)) for path in files if not is_factory(path)}
+    form = zoo_form(replace(found, assembly=result), target if is_written else None, state, hashes)
+    if report_to is not None:
+        write_text(report_to, form.json_text() + "\n")
+    if format_ is Format.json:
+        emit(form.json_text())
+    else:
+        print_zoo(form, verbose)
+    if not is_written:
+        failed = [f"{name} {verdict}" for name, verdict in result.checks.items() if verdict.startswith("failed")]
+        why = "; ".join(failed) or f"no donor passed the gate, and {base} stays as it is"
+        log(f"error: no merged model was written: {why}", quiet=False)
+        raise typer.Exit(GATE_FAILED)
+
+
 # --- input ------------------------------------------------------------------------------------------------------
 
 
@@ -637,21 +758,6 @@ def same_file(a: str | Path, b: str | Path) -> bool:
         return False
 
 
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, completely or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FileError(f"cannot write {path}: {error.strerror}; choose another file") from None
-
-
 # --- output -----------------------------------------------------------------------------------------------------
 
 
@@ -678,9 +784,11 @@ def printable(text: str) -> str:
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
     """Progress on stderr, one bar for each thing that is done; nothing where stderr is no terminal."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
+    options: dict[str, Any] = {"transient": True, "speed_estimate_period": 3600.0}  # a step may take minutes
     hidden = quiet or not sys.stderr.isatty()  # rich's own test says yes wherever colours are forced
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=hidden) as bars:
+    with Progress(*columns, console=Console(stderr=True), disable=hidden, **options) as bars:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
@@ -691,7 +799,8 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
         yield report
 
 
-NUMBERS = ("lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
+NUMBERS = {"lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random"}
+NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric"}
 
 
 def table(*columns: str) -> Table:
@@ -879,6 +988,50 @@ def print_sweep(form: SweepForm) -> None:
     emit_table(summary)
     for finding in form.findings:
         emit(f"finding: {finding}")
+
+
+def print_zoo(form: ZooForm, verbose: bool) -> None:
+    """What became of every donor and why, and how good the result is; the scores come last."""
+    loss, metric = (form.gate.base.loss_name, form.gate.base.metric_name) if form.gate else ("loss", "metric")
+    rows = table("donor", "", "merged", "lambda", loss, metric)
+    for outcome in form.donors:
+        kept = outcome.kept
+        numbers = [] if kept is None else [f"{kept.factor:g}", *map(score_text, (kept.loss, kept.metric))]
+        rows.add_row(outcome.donor, outcome.verdict, "" if kept is None else kept.name, *numbers)
+    emit_table(rows)
+    for outcome in form.donors:
+        if outcome.kept is None:
+            emit(f"{outcome.donor} is {outcome.verdict}: {outcome.reason}")
+    if verbose:
+        emit("")
+        tried = table("donor", "candidate", "lambda", loss, metric)
+        for outcome in form.donors:
+            for one in outcome.candidates:
+                for p in one.points:
+                    tried.add_row(outcome.donor, one.name, f"{p.factor:g}", *map(score_text, (p.loss, p.metric)))
+        emit_table(tried)
+    emit("")
+    emit(f"decided by {form.decided_by}")
+    if form.gate is None:
+        emit(f"merged were layers that score {form.min_score:g} or more, at the smallest lambda")
+    else:
+        first, last = form.gate.base, form.gate.result
+        emit(
+            f"on the {form.gate.samples} samples that decided: {loss} {last.loss:.4f}, the base's {first.loss:.4f}; "
+            f"{metric} {last.metric:.4f}, the base's {first.metric:.4f}, which may be missed by {form.gate.eps:g}"
+        )
+    for name, verdict in form.checks.items():
+        emit(f"check {name}: {verdict}")
+    for note in form.notes:
+        emit(f"note: {note}")
+    emit(f"wrote {form.output}" if form.output else "no model was written")
+    if form.scores:
+        emit("\non samples that decided nothing:")
+        print_scores(form.scores, "arm")
+
+
+def score_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def print_grid(form: GridForm, verbose: bool) -> None:

@@ -1,10 +1,20 @@
 """Finds adapters and runners through entry points, so that `import mal_graph` loads no framework."""
 
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points
+from importlib.metadata import version as installed_version
 
 from mal_graph.errors import FileError, UsageError
 from mal_graph.interfaces import Adapter, Runner, Tracer
+
+
+@cache
+def version() -> str:
+    """The version of this package."""
+    try:
+        return installed_version("mal-graph")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "0"
 
 
 @cache

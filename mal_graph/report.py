@@ -17,11 +17,13 @@ from mal_graph.evaluate import Scores
 from mal_graph.forms import dead_channels, foldable_norm
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
+from mal_graph.journal import Kept, Outcome
 from mal_graph.layers import Layer, layers
 from mal_graph.match import Match
 from mal_graph.padding import Padding
 from mal_graph.pipeline import Assembly, Merged
 from mal_graph.sweep import Grid, Sweep
+from mal_graph.zoo import Zoo
 
 
 class Document(BaseModel):
@@ -239,6 +241,63 @@ class SweepForm(Document):
             for point in zip(self.lambdas, curve.loss, curve.metric, strict=True)
         ]
         return csv_text(("arm", "lambda", "loss", self.metric_name), rows)
+
+
+class PointForm(BaseModel):
+    factor: float
+    loss: float
+    metric: float
+
+
+class CandidateForm(BaseModel):
+    name: str
+    layers: list[str]
+    points: list[PointForm]
+
+
+class KeptForm(BaseModel):
+    name: str
+    layers: list[str]
+    factor: float
+    loss: float | None
+    metric: float | None
+
+
+class OutcomeForm(BaseModel):
+    donor: str
+    verdict: str
+    reason: str
+    kept: KeptForm | None
+    candidates: list[CandidateForm]
+
+
+class GateForm(BaseModel):
+    """What a model had to meet on the deciding part of the data, and how the result does there."""
+
+    samples: int
+    eps: float
+    base: ScoreForm
+    result: ScoreForm
+
+
+class ZooForm(Document):
+    """JSON of `mal-graph zoo`; `scores` are of the reporting part of the data."""
+
+    schema_: str = Field("mal-graph/zoo/1", alias="schema")
+    base: str
+    decided_by: str
+    gate: GateForm | None
+    min_score: float | None
+    lambdas: list[float]
+    donors: list[OutcomeForm]
+    merged: list[MergedForm]
+    shares: list[float]
+    checks: dict[str, str]
+    notes: list[str]
+    scores: list[ScoreForm]
+    output: str | None = None
+    state: str | None = None
+    sha256: dict[str, str] = {}
 
 
 class BlankForm(BaseModel):
@@ -628,6 +687,55 @@ def grid_form(found: Grid) -> GridForm:
             for (i, j), reason in found.reasons.items()
         ],
     )
+
+
+def zoo_form(
+    found: Zoo, output: Path | None = None, state: Path | None = None, hashes: dict[str, str] | None = None
+) -> ZooForm:
+    terms, assembly = found.terms, found.assembly
+    gate = None
+    if terms.gate is not None and found.best is not None:
+        base, result = score_form(terms.gate.base), score_form(found.best)
+        gate = GateForm(samples=terms.gate.base.samples, eps=terms.gate.eps, base=base, result=result)
+    return ZooForm(
+        base=assembly.base.name,
+        decided_by=terms.basis,
+        gate=gate,
+        min_score=None if gate else terms.min_score,
+        lambdas=list(terms.lambdas),
+        donors=[outcome_form(outcome) for outcome in found.outcomes],
+        merged=[form for step in assembly.merged for form in merged_forms(step)],
+        shares=list(assembly.shares),
+        checks=dict(assembly.checks),
+        notes=notes(assembly),
+        scores=[score_form(score) for score in assembly.scores],
+        output=None if output is None else str(output),
+        state=None if state is None else str(state),
+        sha256=hashes or {},
+    )
+
+
+def outcome_form(outcome: Outcome) -> OutcomeForm:
+    kept = outcome.kept
+    return OutcomeForm(
+        donor=outcome.donor,
+        verdict=outcome.verdict,
+        reason=outcome.reason,
+        kept=None if kept is None else kept_form(kept),
+        candidates=[
+            CandidateForm(
+                name=one.name,
+                layers=list(one.layers),
+                points=[PointForm(factor=p.lam, loss=p.loss, metric=p.metric) for p in one.points],
+            )
+            for one in outcome.tried
+        ],
+    )
+
+
+def kept_form(kept: Kept) -> KeptForm:
+    layers = list(kept.layers)
+    return KeptForm(name=kept.name, layers=layers, factor=kept.lam, loss=kept.loss, metric=kept.metric)
 
 
 def sha256_of(path: Path) -> str:

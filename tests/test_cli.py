@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper
 
 import mal_graph
 from mal_graph import cli, pipeline
+from mal_graph.groups import axis_groups
 
 NAME = r"[\w.]+"
 KEYS = {
@@ -25,6 +26,7 @@ KEYS = {
     "assemble": ["schema", "base", "donors", "lambda", "merged", "skipped", "merged_parameters", "checks", "scores"],
     "evaluate": ["schema", "scores"],
     "sweep": ["schema", "base", "donor", "lambdas", "eps", "arms", "donor_scores", "findings"],
+    "zoo": ["schema", "base", "decided_by", "gate", "donors", "merged", "checks", "scores", "state", "sha256"],
 }
 
 
@@ -563,6 +565,116 @@ def test_a_sweep_that_makes_no_sense_is_refused(refused, words, match):
     refused("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", *words, match=match)
 
 
+# --- zoo --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def zoo_folder(folder):
+    """A folder of donors beside the base: a better copy, a stranger and what is no model. The labels are the copy's."""
+    (folder / "zoo").mkdir()
+    better, _ = permuted_copy(mal_graph.load("base.onnx"), axis_groups(mal_graph.load("base.onnx")), 1)
+    save(better, folder / "zoo" / "a.onnx")
+    save(mlp((8, 12, 14, 5), seed=1), folder / "zoo" / "b.onnx")
+    (folder / "zoo" / "broken.onnx").write_bytes(b"no model")
+    rng = np.random.default_rng(1)
+    noisy = {n: v + 0.3 * rng.standard_normal(v.shape).astype(v.dtype) for n, v in stored("base.onnx").items()}
+    save(mal_graph.load("base.onnx").with_weights(noisy), folder / "base.onnx")
+    images = rng.normal(size=(80, 8)).astype(np.float32)
+    out = ort.InferenceSession("zoo/a.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": images})[0]
+    np.savez(folder / "data.npz", x=images, labels=out.argmax(axis=1))
+    return folder
+
+
+def test_a_zoo_is_merged_as_far_as_it_helps_and_everything_is_said(run, zoo_folder):
+    ran = run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx", "--report", "report.json")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^donor +merged +lambda +cross-entropy +accuracy$", ran.out, re.M)
+    assert re.search(r"^a\.onnx +accepted +\S.* +0\.\d+ +\d\.\d{4} +\d\.\d{4}$", ran.out, re.M)
+    assert re.search(r"^broken.onnx is skipped: cannot load .*broken.onnx: it holds no graph", ran.out, re.M)
+    assert "decided by labels\non the 40 samples that decided: cross-entropy" in ran.out
+    assert "check onnxruntime: passed\nwrote out.onnx\n\non samples that decided nothing:\n40 samples" in ran.out
+    written = json.loads((zoo_folder / "report.json").read_text())
+    assert next(iter(written)) == "schema"
+    assert set(KEYS["zoo"]) <= set(written)
+    assert set(written["sha256"]) == {"base.onnx", "zoo/a.onnx", "zoo/b.onnx", "zoo/broken.onnx", "data.npz"}
+    assert (zoo_folder / written["state"]).is_file()
+    again = run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx", "--force", "-v", "--format", "json")
+    assert again.json == written
+    assert run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-v").out.count("all layers") > 2
+
+
+def test_a_zoo_that_is_interrupted_goes_on_from_its_state(run, zoo_folder, monkeypatch):
+    words = ["zoo", "base.onnx", "zoo", "--data", "data.npz"]
+    assert run(*words, "-o", "whole.onnx").code == 0
+    module = sys.modules["mal_graph.zoo"]
+    real = module.merged_into
+
+    def interrupted(base, donor, *rest):
+        if donor.name == "b.onnx":
+            raise KeyboardInterrupt
+        return real(base, donor, *rest)
+
+    monkeypatch.setattr(module, "merged_into", interrupted)
+    ran = run(*words, "-o", "out.onnx", "--resume", "state.json")
+    assert (ran.code, ran.out) == (cli.INTERRUPTED, "")
+    assert ran.err == "interrupted: what was decided is in state.json; the same command goes on from there\n"
+    assert not (zoo_folder / "out.onnx").exists()
+    monkeypatch.setattr(module, "merged_into", real)
+    assert run(*words, "-o", "out.onnx", "--resume", "state.json").code == 0
+    assert (zoo_folder / "out.onnx").read_bytes() == (zoo_folder / "whole.onnx").read_bytes()
+    assert (zoo_folder / "state.json").read_bytes() == (zoo_folder / "whole.onnx.zoo.json").read_bytes()
+
+
+def test_a_zoo_without_data_says_that_nothing_was_scored(run, zoo_folder):
+    ran = run("zoo", "base.onnx", "zoo")
+    assert ran.code == 0
+    assert "decided by structure alone: nothing was scored" in ran.out
+    assert "on samples" not in ran.out
+    assert (zoo_folder / "base.merged.onnx").is_file()
+
+
+def test_a_zoo_that_has_nothing_to_give_fails_the_gate_and_writes_no_model(run, zoo_folder):
+    (zoo_folder / "zoo" / "a.onnx").unlink()
+    worse = {n: v * np.float32(-1e3) for n, v in stored("zoo/b.onnx").items()}
+    save(mal_graph.load("zoo/b.onnx").with_weights(worse), zoo_folder / "zoo" / "b.onnx")
+    ran = run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx")
+    assert ran.code == cli.GATE_FAILED
+    assert re.search("^b.onnx is refused: no candidate is better than the model so far", ran.out, re.M)
+    assert "no donor passed the gate, and base.onnx stays as it is" in ran.err
+    assert not (zoo_folder / "out.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["nowhere"], "cannot read the zoo nowhere: No such file or directory"),
+        (["base.onnx"], "cannot read the zoo base.onnx: Not a directory"),
+        (["empty"], r"the zoo empty holds no \.onnx file"),
+        (["unusable"], "none of 1 donors can be merged into base.onnx: x.onnx: cannot load .*: it holds no graph"),
+        (["zoo", "-o", "zoo/b.onnx", "--force"], "it is one of the inputs"),
+        (["zoo", "--resume", "data.npz"], "it is one of the inputs"),
+        (["zoo", "-o", "out.onnx", "--resume", "out.onnx"], "to one file: name another for each"),
+        (["zoo", "-o", "out.onnx", "--report", "out.onnx.zoo.json"], "to one file: name another for each"),
+        (["zoo", "--eps", "-1"], "eps is -1"),
+        (["zoo", "--lambdas", "x"], "is no list of numbers"),
+        (["zoo", "--report-data", "small.npz"], "there are 3 samples to report on"),
+        (["zoo", "--data", "small.npz"], "there are 2 samples to decide by"),
+        (["zoo", "--data", "nan.npz"], "entries that are not finite"),
+        (["zoo", "--data", "names.npz"], "do not fit the inputs"),
+    ],
+)
+def test_a_zoo_that_makes_no_sense_is_refused(refused, zoo_folder, words, match):
+    (zoo_folder / "empty").mkdir()
+    (zoo_folder / "unusable").mkdir()
+    (zoo_folder / "unusable" / "x.onnx").write_bytes(b"no model")
+    x = np.zeros((80, 8), np.float32)
+    np.savez(zoo_folder / "small.npz", x=x[:3], labels=np.arange(3))
+    np.savez(zoo_folder / "nan.npz", x=x + np.nan, labels=np.arange(80) % 5)
+    np.savez(zoo_folder / "names.npz", y=x[:, :3], labels=np.arange(80) % 5)
+    data = [] if "--data" in words else ["--data", "data.npz"]
+    refused("zoo", "base.onnx", *words, *data, match=match)
+
+
 # --- the command itself -----------------------------------------------------------------------------------------
 
 
@@ -578,7 +690,7 @@ def test_help_is_printed(run, words):
 
 
 def test_help_of_the_command_lists_the_verbs(run):
-    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate", "sweep"))
+    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate", "sweep", "zoo"))
 
 
 @pytest.mark.parametrize(

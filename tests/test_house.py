@@ -20,11 +20,11 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 # Imports go from right to left only. A module may import those of the bars before its own, and those before it in its
 # bar. `report` describes what `pipeline` returns, so it stands behind it.
 BARS = """
-errors graph interfaces labels units rules widths ops layers registry
+errors files graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond align
 | merge grow rewrite expand
-| evaluate pipeline sweep
+| evaluate gate journal pipeline sweep zoo
 | draw plot report
 | sources
 | cli
