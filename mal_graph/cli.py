@@ -783,7 +783,7 @@ def printable(text: str) -> str:
 
 @contextmanager
 def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
-    """Progress on stderr, one bar for each thing that is done; nothing where stderr is no terminal."""
+    """Progress on stderr, one bar for each thing under way; nothing where stderr is no terminal."""
     times = (TimeElapsedColumn(), TimeRemainingColumn())
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
     options: dict[str, Any] = {"transient": True, "speed_estimate_period": 3600.0}  # a step may take minutes
@@ -794,7 +794,7 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
         def report(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            bars.update(tasks[what], completed=done, total=total, visible=done < total)
 
         yield report
 

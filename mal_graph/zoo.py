@@ -213,8 +213,9 @@ def zoo(
     elif report_data is not None:
         raise UsageError("there are data to report on and none to decide by: give both, or those to decide by alone")
     terms = Terms(options, chosen, min_score, held, None, runner, progress or (lambda what, done, total: None))
-    best = None if held is None else scored(base, held, terms)
-    if best is not None:
+    best = None
+    if held is not None:
+        best, _ = (scored(base, part, held, terms) for part in (held.gate, held.report))  # found out before the work
         if not np.isfinite(best.loss):
             raise MatchError(f"the loss of {base.name} on the data is {best.loss}: no merge can be held against it")
         terms = replace(terms, gate=Gate(best, eps))
@@ -224,9 +225,7 @@ def zoo(
         journal = read_journal(Path(state), journal.inputs, restart)
     found, journal = searched(SoFar(base, (), best), entries, journal, state, terms)
     if all(outcome.verdict == SKIPPED for outcome in journal.outcomes):
-        reasons = "; ".join(f"{outcome.donor}: {outcome.reason}" for outcome in journal.outcomes[:3])
-        more = f"; and {len(journal.outcomes) - 3} more" if len(journal.outcomes) > 3 else ""
-        raise MatchError(f"none of {len(entries)} donors can be merged into {base.name}: {reasons}{more}")
+        raise MatchError(none_of(base, journal.outcomes))
     return Zoo(assembled(base, found, terms), journal.outcomes, terms, found.best)
 
 
@@ -307,8 +306,17 @@ def inputs_of(
         "set of options": digest(
             repr((registry.version(), plain, terms.lambdas, terms.min_score, eps)), (options.inputs or {}).items()
         ),
-        **{f"donor {entry.name}": entry.digest for entry in entries},
+        **{f"donor {place} ({entry.name})": entry.digest for place, entry in enumerate(entries, 1)},
     }
+
+
+def none_of(base: LayerGraph, outcomes: Sequence[Outcome]) -> str:
+    """That no donor can be merged, with the first reasons."""
+    if not outcomes:
+        return f"there is no donor for {base.name}: name at least one model to merge into it"
+    reasons = "; ".join(f"{outcome.donor}: {outcome.reason}" for outcome in outcomes[:3])
+    more = f"; and {len(outcomes) - 3} more" if len(outcomes) > 3 else ""
+    return f"none of {len(outcomes)} donors can be merged into {base.name}: {reasons}{more}"
 
 
 # --- decisions --------------------------------------------------------------------------------------------------
@@ -365,7 +373,7 @@ def taken(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: 
     graph = merge(part.plan)
     moved = {name: w.read() for name, w in graph.weights.items() if w is not part.plan.base.weights.get(name)}
     graph = graph.with_weights(moved)
-    best = scored(graph, terms.held, terms) if is_scored and terms.held is not None else None
+    best = scored(graph, terms.held.gate, terms.held, terms) if is_scored and terms.held is not None else None
     return SoFar(graph, (*found.steps, compared_at_zero(part, found.graph, terms.runner)), best)
 
 
@@ -379,11 +387,11 @@ def objection(merged: SoFar, found: SoFar, terms: Terms) -> str:
     return ""
 
 
-def scored(graph: LayerGraph, held: HeldOut, terms: Terms) -> Scores:
-    """A model on the deciding part."""
+def scored(graph: LayerGraph, part: Arrays, held: HeldOut, terms: Terms) -> Scores:
+    """A model on one part of the data."""
     options = terms.options
-    found = predict(graph, held.gate, output=options.output, scores=options.scores, runner=terms.runner)
-    return held.judge(found, labels_in(held.gate), graph.name)
+    found = predict(graph, part, output=options.output, scores=options.scores, runner=terms.runner)
+    return held.judge(found, labels_in(part), graph.name)
 
 
 # --- by figures -------------------------------------------------------------------------------------------------
@@ -500,10 +508,8 @@ def assembled(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
 
 def fits(donor: LayerGraph, held: HeldOut, terms: Terms) -> bool:
     """Whether a donor can be scored itself: it may have another head than the base, which is not merged."""
-    options = terms.options
     try:
-        found = predict(donor, held.report, output=options.output, scores=options.scores, runner=terms.runner)
-        held.judge(found, labels_in(held.report), donor.name)
+        scored(donor, held.report, held, terms)
     except DataError:
         return False
     return True

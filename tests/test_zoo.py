@@ -273,6 +273,8 @@ def test_a_zoo_without_a_usable_donor_is_refused(tmp_path, make, message):
     base, _, data = family(donors=0)
     with pytest.raises((FileError, MatchError), match=message):
         zoo(base, make(tmp_path / "zoo"), data, state=tmp_path / "state.json")
+    with pytest.raises(MatchError, match="there is no donor for"):
+        zoo(base, [], data)
     assert not (tmp_path / "state.json").exists()
 
 
@@ -444,10 +446,11 @@ def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monk
         (lambda given: given | {"data": given["data"] | {"x": given["data"]["x"] + 1}}, "its data is not"),
         (lambda given: given | {"report_data": given["data"]}, "its reporting data is not"),
         (lambda given: given | {"eps": 0.5}, "its set of options is not"),
-        (lambda given: given | {"donors": given["donors"][:1]}, "its donor donor 1 is not"),
+        (lambda given: given | {"donors": given["donors"][::-1]}, r"its donor 1 \(donor 0\) is not"),
+        (lambda given: given | {"donors": given["donors"][:1]}, r"its donor 2 \(donor 1\) is not"),
         (
             lambda given: given | {"donors": [given["donors"][0], given["base"].named("donor 1")]},
-            "its donor donor 1",
+            r"its donor 2 \(donor 1\) is not",
         ),
     ],
 )
