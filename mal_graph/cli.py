@@ -60,8 +60,8 @@ from mal_graph.sources import is_factory, opened
 from mal_graph.sweep import EPS, lambdas_of
 from mal_graph.sweep import grid as sweep_grid
 from mal_graph.sweep import sweep as sweep_lambda
+from mal_graph.zoo import CONTROLS, LAMBDAS, MIN_SCORE, files_in
 from mal_graph.zoo import EPS as GATE_EPS
-from mal_graph.zoo import LAMBDAS, MIN_SCORE, files_in
 from mal_graph.zoo import zoo as assemble_zoo
 
 GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -509,6 +509,9 @@ def zoo(
     min_score: Annotated[
         float, typer.Option("--min-score", help="Without data: what a pair of layers must score to be merged.")
     ] = MIN_SCORE,
+    controls: Annotated[
+        int, typer.Option("--controls", min=0, help="How many shuffled copies of a donor it has to be better than.")
+    ] = CONTROLS,
     resume: Annotated[
         str | None,
         typer.Option("--resume", metavar="STATE.json", help="Keeps every decision; default OUT.zoo.json."),
@@ -560,6 +563,7 @@ def zoo(
                 lambdas=factors,
                 eps=eps,
                 min_score=min_score,
+                controls=controls,
                 state=state,
                 restart=force,
                 pads=pads,
@@ -800,7 +804,7 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
 
 
 NUMBERS = {"lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random"}
-NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric"}
+NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric", "shuffled"}
 
 
 def table(*columns: str) -> Table:
@@ -993,15 +997,17 @@ def print_sweep(form: SweepForm) -> None:
 def print_zoo(form: ZooForm, verbose: bool) -> None:
     """What became of every donor and why, and how good the result is; the scores come last."""
     loss, metric = (form.gate.base.loss_name, form.gate.base.metric_name) if form.gate else ("loss", "metric")
-    rows = table("donor", "", "merged", "lambda", loss, metric)
+    rows = table("donor", "", "merged", "lambda", loss, metric, "shuffled")
     for outcome in form.donors:
         kept = outcome.kept
-        numbers = [] if kept is None else [f"{kept.factor:g}", *map(score_text, (kept.loss, kept.metric))]
+        numbers = [] if kept is None else [f"{kept.factor:g}", *map(score_text, (kept.loss, kept.metric, kept.control))]
         rows.add_row(outcome.donor, outcome.verdict, "" if kept is None else kept.name, *numbers)
     emit_table(rows)
     for outcome in form.donors:
         if outcome.kept is None:
             emit(f"{outcome.donor} is {outcome.verdict}: {outcome.reason}")
+    if form.controls:
+        emit(f'"shuffled" is the lowest {loss} of {form.controls} copies of the donor with shuffled weights')
     if verbose:
         emit("")
         tried = table("donor", "candidate", "lambda", loss, metric)

@@ -46,13 +46,20 @@ class Tried:
 
 @dataclass(frozen=True)
 class Kept:
-    """What was merged of an accepted donor; the figures are those of the merged model, None where nothing is scored."""
+    """What was merged of an accepted donor.
+
+    Attributes:
+        name, layers, lam: the candidate and its lambda.
+        loss, metric: of the merged model; None where nothing is scored.
+        control: the lowest loss that the donor gave with shuffled weights; None where this was not tried.
+    """
 
     name: str
     layers: tuple[str, ...]
     lam: float
     loss: float | None = None
     metric: float | None = None
+    control: float | None = None
 
 
 @dataclass(frozen=True)

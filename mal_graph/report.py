@@ -261,6 +261,7 @@ class KeptForm(BaseModel):
     factor: float
     loss: float | None
     metric: float | None
+    control: float | None
 
 
 class OutcomeForm(BaseModel):
@@ -288,6 +289,7 @@ class ZooForm(Document):
     decided_by: str
     gate: GateForm | None
     min_score: float | None
+    controls: int
     lambdas: list[float]
     donors: list[OutcomeForm]
     merged: list[MergedForm]
@@ -702,6 +704,7 @@ def zoo_form(
         decided_by=terms.basis,
         gate=gate,
         min_score=None if gate else terms.min_score,
+        controls=terms.controls if gate else 0,
         lambdas=list(terms.lambdas),
         donors=[outcome_form(outcome) for outcome in found.outcomes],
         merged=[form for step in assembly.merged for form in merged_forms(step)],
@@ -735,7 +738,9 @@ def outcome_form(outcome: Outcome) -> OutcomeForm:
 
 def kept_form(kept: Kept) -> KeptForm:
     layers = list(kept.layers)
-    return KeptForm(name=kept.name, layers=layers, factor=kept.lam, loss=kept.loss, metric=kept.metric)
+    return KeptForm(
+        name=kept.name, layers=layers, factor=kept.lam, loss=kept.loss, metric=kept.metric, control=kept.control
+    )
 
 
 def sha256_of(path: Path) -> str:

@@ -3,8 +3,9 @@
 Donor after donor, in the order of their names, is opened, matched, proved and aligned with the model so far. The
 matcher then proposes a short list of candidates, from the whole donor to single layers (see `candidates`); each is
 scored at a few lambdas out of one session on the deciding part of the data. The best is merged if it passes the gate
-(see `gate`) and is better than the model so far; a donor gives at most one step. The reporting part is read once, at
-the end.
+(see `gate`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
+a base that is too sure of itself gains from almost any change. A donor gives at most one step. The reporting part is
+read once, at the end.
 
 Without data nothing can be scored: donors are merged where their layers are like the base's, at the smallest lambda.
 
@@ -59,9 +60,11 @@ from mal_graph.pipeline import (
     proven_groups,
     scored_arms,
     shares,
+    shuffled,
 )
 from mal_graph.sweep import checked_lambdas, scored_along
 
+CONTROLS = 3  # donors with shuffled weights that an accepted donor is held against
 LAMBDAS = (0.05, 0.1, 0.2, 0.3, 0.5)
 EPS = 0.0
 PREFIXES = (0.25, 0.5, 0.75)  # of the depth
@@ -94,6 +97,7 @@ class Terms:
     options: Options
     lambdas: tuple[float, ...]
     min_score: float
+    controls: int
     held: HeldOut | None
     gate: Gate | None
     runner: Runner
@@ -146,6 +150,7 @@ def zoo(
     lambdas: Iterable[float] = LAMBDAS,
     eps: float = EPS,
     min_score: float = MIN_SCORE,
+    controls: int = CONTROLS,
     state: str | Path | None = None,
     restart: bool = False,
     pads: str = "keep",
@@ -175,6 +180,7 @@ def zoo(
         lambdas: merging factors to try.
         eps: by how much the metric (accuracy, R2 or agreement) may fall below the base's on the deciding part.
         min_score: what a pair of layers has to score to be merged without data.
+        controls: how many times a donor with shuffled weights has to do worse before the donor is accepted.
         state: a file that keeps every decision; if it is there, the search goes on from it, to an equal result.
         restart: start anew where that file is of another search.
         others: as for `assemble`.
@@ -189,6 +195,8 @@ def zoo(
         raise UsageError(f"eps is {eps}: give by how much the base's metric may be missed, 0 or more")
     if not 0.0 <= min_score <= 1.0:
         raise UsageError(f"the least score of a pair is {min_score}: give a number from 0 to 1")
+    if controls < 0:
+        raise UsageError(f"the number of controls is {controls}: give 0 or more")
     chosen = checked_lambdas(lambdas)[1:]  # 0 is the model so far
     check(chosen[-1], pads, width, depth)
     options = Options(
@@ -212,7 +220,8 @@ def zoo(
         held = held_out(base, data, report_data, seed=seed, output=output, scores=scores, runner=runner)
     elif report_data is not None:
         raise UsageError("there are data to report on and none to decide by: give both, or those to decide by alone")
-    terms = Terms(options, chosen, min_score, held, None, runner, progress or (lambda what, done, total: None))
+    report = progress or (lambda what, done, total: None)
+    terms = Terms(options, chosen, min_score, controls, held, None, runner, report)
     best = None
     if held is not None:
         best, _ = (scored(base, part, held, terms) for part in (held.gate, held.report))  # found out before the work
@@ -298,14 +307,13 @@ def inputs_of(
 ) -> dict[str, str]:
     """Digests of everything that decides the course of a search, by what it is."""
     options = terms.options
+    own = (terms.lambdas, terms.min_score, terms.controls, eps)
     plain = [(f.name, getattr(options, f.name)) for f in fields(options) if f.name != "inputs"]
     return {
         "base": fingerprint(base),
         "data": digest("", (data or {}).items()),
         "reporting data": digest("", (report_data or {}).items()),
-        "set of options": digest(
-            repr((registry.version(), plain, terms.lambdas, terms.min_score, eps)), (options.inputs or {}).items()
-        ),
+        "set of options": digest(repr((registry.version(), plain, own)), (options.inputs or {}).items()),
         **{f"donor {place} ({entry.name})": entry.digest for place, entry in enumerate(entries, 1)},
     }
 
@@ -345,6 +353,11 @@ def decided(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Out
         return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
     if merged.best is not None:
         choice = replace(choice, loss=merged.best.loss, metric=merged.best.metric)
+        control = lowest_control(found, entry, step, merged.best.loss, terms, known)
+        if control is not None and not merged.best.loss < control:
+            reason = f"its loss falls to {merged.best.loss:.4f}, but with shuffled weights to {control:.4f}"
+            return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
+        choice = replace(choice, control=control)
     return Outcome(entry.name, ACCEPTED, accepted_because(choice, found.best), tried, choice), merged
 
 
@@ -375,6 +388,25 @@ def taken(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: 
     graph = graph.with_weights(moved)
     best = scored(graph, terms.held.gate, terms.held, terms) if is_scored and terms.held is not None else None
     return SoFar(graph, (*found.steps, compared_at_zero(part, found.graph, terms.runner)), best)
+
+
+def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms: Terms, known: Known) -> float | None:
+    """The lowest loss that the donor gives with its weights shuffled, at any candidate and lambda that pass the gate;
+    no further ones are tried once `loss` is not below it."""
+    assert terms.gate is not None  # there is a loss
+    lowest = None
+    for number in range(1, terms.controls + 1):
+        donor = shuffled(step.donor, terms.options.seed + number).named(f"{entry.name} shuffled")
+        control = replace(entry, name=donor.name, model=donor)
+        try:
+            tried = tuple(scored_candidates(aligned(found, control, terms, known), control, terms))
+        except MatchError:  # it has nothing to give in this order
+            continue
+        losses = [p.loss for one in tried for p in one.points if terms.gate.passes(p) and np.isfinite(p.loss)]
+        lowest = min([*losses, *([] if lowest is None else [lowest])], default=None)
+        if lowest is not None and not loss < lowest:
+            break
+    return lowest
 
 
 def objection(merged: SoFar, found: SoFar, terms: Terms) -> str:

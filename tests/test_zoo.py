@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sys
 
 import numpy as np
@@ -21,7 +22,8 @@ from mal_graph.pipeline import Options
 from mal_graph.report import zoo_form
 from mal_graph.zoo import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
 
-FAST = {"proof": False}
+FAST = {"proof": False, "controls": 0}  # controls have tests of their own
+PLAIN = Options(lam=1.0, proof=False)
 
 
 def noisy(graph, share, seed):
@@ -124,6 +126,27 @@ def test_better_copies_of_the_base_are_accepted_and_help_on_the_samples_that_dec
     assert arms["merged"].samples == 60
 
 
+def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their_figure():
+    base, donors, data = family(donors=1)
+    (outcome,) = zoo(base, donors, data, proof=False).outcomes
+    assert outcome.verdict == "accepted"
+    assert outcome.kept.loss < outcome.kept.control
+    copies = [pipeline.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
+    tried = [one for copy in copies for one in zoo(base, [copy], data, **FAST).outcomes[0].tried]
+    floor = zoo(base, donors, data, **FAST).terms.gate.base.metric
+    passing = [point.loss for one in tried for point in one.points if point.metric >= floor]
+    assert outcome.kept.control == min(passing)
+
+
+def test_a_donor_that_helps_no_more_than_a_control_is_refused_with_both_figures(monkeypatch):
+    """The control is the donor itself, so it does just as well."""
+    base, donors, data = family(donors=1)
+    monkeypatch.setattr(sys.modules["mal_graph.zoo"], "shuffled", lambda donor, seed: donor)
+    (outcome,) = zoo(base, donors, data, proof=False).outcomes
+    assert (outcome.verdict, outcome.kept) == ("refused", None)
+    assert re.search(r": its loss falls to (\d\.\d{4}), but with shuffled weights to \1$", outcome.reason)
+
+
 @pytest.mark.parametrize(
     ("metric", "loss", "eps", "preferred"),
     [
@@ -149,7 +172,7 @@ def test_the_gate_asks_for_the_bases_metric_and_a_lower_loss(metric, loss, eps, 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 8, 5), (6, *[8] * 12, 5)])
 def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shape):
     base, donor = mlp(shape, 0), mlp(shape, 1)
-    step, _ = pipeline.merged_into(base, donor, Options(lam=1.0, **FAST), registry.runner(), lambda *_: None, [])
+    step, _ = pipeline.merged_into(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
     found = candidates(step)
     layers = len(shape) - 1
     assert len({frozenset(one.layers) for one in found}) == len(found) <= 1 + len(PREFIXES) + SINGLES
@@ -167,7 +190,7 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda():
     names = mal_graph.match_layers(base, donor)
     assert [(p.base, p.donor) for p in names.pairs] == pairs
     factors = {layer.name: kept.lam if layer.name in kept.layers else 0.0 for layer in names.base}
-    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, **FAST)
+    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, proof=False)
     for name, values in stored(merged.graph).items():
         np.testing.assert_array_equal(stored(found.assembly.graph)[name], values)
 
@@ -175,13 +198,13 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda():
 def test_every_point_in_the_report_is_the_merge_at_that_lambda():
     base, donors, data = family(donors=1)
     found = zoo(base, donors, data, **FAST)
-    step, _ = pipeline.merged_into(base, donors[0], Options(**FAST), registry.runner(), lambda *_: None, [])
+    step, _ = pipeline.merged_into(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
     index = {layer.name: i for i, layer in enumerate(step.match.base)}
     for one in found.outcomes[0].tried:
         assert [point.lam for point in one.points] == list(LAMBDAS)
         for point in (one.points[0], one.points[-1]):
             layers = [index[name] for name in one.layers]
-            part = pipeline.narrowed(step, layers, point.lam, Options(**FAST), registry.runner())
+            part = pipeline.narrowed(step, layers, point.lam, PLAIN, registry.runner())
             measured = on_gate(merge(part.plan), base, data)
             assert (point.loss, point.metric) == (pytest.approx(measured.loss, rel=1e-5), measured.metric)
 
@@ -343,6 +366,7 @@ def test_only_one_part_with_labels_is_refused():
         ({"eps": float("nan")}, "eps is nan"),
         ({"lambdas": [0.0]}, "there is no lambda above 0"),
         ({"lambdas": [2.0]}, "2 is among the lambdas"),
+        ({"controls": -1}, "the number of controls is -1"),
         ({"min_score": 1.5}, "the least score of a pair is 1.5"),
         ({"pads": "none"}, "pads is 'none'"),
     ],
