@@ -335,11 +335,16 @@ def decided(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Out
     if entry.reason:
         return Outcome(entry.name, SKIPPED, entry.reason), found
     try:
-        step = aligned(found, entry, terms, known)
+        return weighed(found, entry, terms, known)
     except UsageError:
         raise
-    except MalGraphError as error:
+    except MalGraphError as error:  # the base ran and was scored before, so it is the donor's
         return Outcome(entry.name, SKIPPED, str(error)), found
+
+
+def weighed(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Outcome, SoFar]:
+    """The best of one donor, and the model with it if it is accepted. Raises MalGraphError where none can be merged."""
+    step = aligned(found, entry, terms, known)
     tried: tuple[Tried, ...] = ()
     if terms.gate is None or found.best is None:
         choice = alike(step, terms)
@@ -394,7 +399,7 @@ def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms:
     """The lowest loss that the donor gives with its weights shuffled, at any candidate and lambda that pass the gate;
     no further ones are tried once `loss` is not below it."""
     assert terms.gate is not None  # there is a loss
-    lowest = None
+    losses: list[float] = []
     for number in range(1, terms.controls + 1):
         donor = shuffled(step.donor, terms.options.seed + number).named(f"{entry.name} shuffled")
         control = replace(entry, name=donor.name, model=donor)
@@ -402,11 +407,10 @@ def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms:
             tried = tuple(scored_candidates(aligned(found, control, terms, known), control, terms))
         except MatchError:  # it has nothing to give in this order
             continue
-        losses = [p.loss for one in tried for p in one.points if terms.gate.passes(p) and np.isfinite(p.loss)]
-        lowest = min([*losses, *([] if lowest is None else [lowest])], default=None)
-        if lowest is not None and not loss < lowest:
+        losses += [p.loss for one in tried for p in one.points if terms.gate.passes(p) and np.isfinite(p.loss)]
+        if losses and not loss < min(losses):
             break
-    return lowest
+    return min(losses, default=None)
 
 
 def objection(merged: SoFar, found: SoFar, terms: Terms) -> str:

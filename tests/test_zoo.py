@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import pipeline, registry
-from mal_graph.errors import DataError, FileError, MatchError, UsageError
+from mal_graph.errors import DataError, FileError, MatchError, RunError, UsageError
 from mal_graph.evaluate import Scores, agreement, labels_in, predict, score
 from mal_graph.gate import Gate, halves, held_out
 from mal_graph.groups import axis_groups
@@ -279,6 +279,22 @@ def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself():
     assert found.outcomes[0].verdict == "accepted"
     assert all(head not in one.layers for one in found.outcomes[0].tried)
     assert "donor" not in [arm.arm for arm in found.assembly.scores]
+
+
+def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
+    base, donors, data = family(donors=2)
+    module = sys.modules["mal_graph.zoo"]
+    real = module.scored_along
+
+    def failing(planned, lambdas, arm, *rest):
+        if arm == "donor 0":
+            raise RunError("onnxruntime cannot run it")
+        return real(planned, lambdas, arm, *rest)
+
+    monkeypatch.setattr(module, "scored_along", failing)
+    told = [(outcome.verdict, outcome.reason) for outcome in zoo(base, donors, data, **FAST).outcomes]
+    assert told[0] == ("skipped", "onnxruntime cannot run it")
+    assert told[1][0] == "accepted"
 
 
 @pytest.mark.parametrize(
