@@ -1006,7 +1006,7 @@ def print_zoo(form: ZooForm, verbose: bool) -> None:
     for outcome in form.donors:
         if outcome.kept is None:
             emit(f"{outcome.donor} is {outcome.verdict}: {outcome.reason}")
-    if form.controls:
+    if any(outcome.kept and outcome.kept.control is not None for outcome in form.donors):
         emit(f'"shuffled" is the lowest {loss} of {form.controls} copies of the donor with shuffled weights')
     if verbose:
         emit("")
