@@ -38,7 +38,8 @@ USE = [
     if "cd examples/01_first_merge" in block
     if (found := commands(block))
 ]
-PYTHON = blocks(ROOT / "README.md", "python")
+PYTHON = [block for block in blocks(ROOT / "README.md", "python") if "import torch" not in block]
+TORCH = [block for block in blocks(ROOT / "README.md", "python") if "import torch" in block]
 
 
 @pytest.fixture
@@ -91,6 +92,16 @@ def test_the_python_of_the_readme_runs(copied, capfd):
     assert err == ""
     for path in set(copied.iterdir()) - before:
         assert is_changed("cnn_a.onnx", path, np.load("data.npz")["image"])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("block", TORCH)
+def test_the_torch_of_the_readme_runs(block, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "GraphModule" in capfd.readouterr().out
+    assert ort.InferenceSession("merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
 
 
 def test_the_example_is_small():
