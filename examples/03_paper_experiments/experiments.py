@@ -91,7 +91,7 @@ def barrier_pairs(is_small: bool) -> list[tuple[Spec, Spec]]:
     """Base and donor: of equal width, wider, and a narrower donor."""
     shapes = [((48, 48), (48, 48)), ((192, 192), (192, 192)), ((64, 64), (40, 40))]
     if not is_small:
-        shapes = [((512,) * 3, (512,) * 3), ((1536,) * 3, (1536,) * 3), ((512,) * 3, (384,) * 3)]
+        shapes = [((512,) * 3, (512,) * 3), ((1024,) * 3, (1024,) * 3), ((512,) * 3, (384,) * 3)]
     data, epochs = ("cifar10", 15 if is_small else 5)
     return [(Spec(data, a, 0, epochs=epochs), Spec(data, b, 1, epochs=epochs)) for a, b in shapes]
 
