@@ -15,6 +15,7 @@ from mal_graph.graph import Node
 from mal_graph.widths import Width
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
+UnitAxis = Callable[[Node, int], int]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Slot:
         setting: it steers the operator and is never a parameter (target shapes, clip bounds).
         axes: of a weight, the axes that make and that consume units, from (node, rank); None where it has no such pair.
         factor: the attribute that multiplies it, if any.
+        makes: of a weight, the axis of the output that holds the units it makes, from (node, rank of the weight); the
+            operator's `channel` if None.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Slot:
     setting: bool = False
     axes: WeightAxes | None = None
     factor: str = ""
+    makes: UnitAxis | None = None
 
     def factor_of(self, node: Node) -> float:
         """What the operator multiplies this input by."""
@@ -124,19 +128,46 @@ def einsum_axes(operand: int) -> WeightAxes:
     """Of two operands, the first axis that the other lacks and the output has, and the first that is summed with it."""
 
     def axes(node: Node, rank: int) -> tuple[int, int] | None:
-        equation = node.attribute("equation", "")
-        terms = equation.partition("->")[0].replace(" ", "").split(",")
+        terms = einsum_terms(node)
         if len(terms) != 2:
             return None
         other = set(terms[1 - operand])
-        ranks = [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
-        read, out = rules.einsum_letters(equation, ranks)
+        read, out = rules.einsum_letters(node.attribute("equation", ""), einsum_ranks(terms, operand, rank))
         makes = [axis for axis, letter in enumerate(read[operand]) if letter in out and letter not in other]
         takes = [axis for axis, letter in enumerate(read[operand]) if letter not in out and letter in other]
         makes = [axis for axis in makes if "." not in read[operand][axis]]
         return (makes[0], takes[0]) if makes and takes else None
 
     return axes
+
+
+def einsum_makes(operand: int) -> UnitAxis:
+    """The axis of the output with the letter of the operand's first axis of `einsum_axes`, counted from the end."""
+
+    def makes(node: Node, rank: int) -> int:
+        found = einsum_axes(operand)(node, rank)
+        assert found is not None  # only weights make units
+        ranks = einsum_ranks(einsum_terms(node), operand, rank)
+        read, out = rules.einsum_letters(node.attribute("equation", ""), ranks)
+        return out.index(read[operand][found[0]]) - len(out)
+
+    return makes
+
+
+def einsum_terms(node: Node) -> list[str]:
+    return str(node.attribute("equation", "")).partition("->")[0].replace(" ", "").split(",")
+
+
+def einsum_ranks(terms: Sequence[str], operand: int, rank: int) -> list[int]:
+    return [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
+
+
+def row_axis(node: Node, rank: int) -> int:
+    return -2
+
+
+def column_axis(node: Node, rank: int) -> int:
+    return -1
 
 
 X = Slot("x")
@@ -150,8 +181,8 @@ def setting(name: str) -> Slot:
     return Slot(name, setting=True)
 
 
-def _weight(axes: WeightAxes) -> Slot:
-    return Slot("weight", "weight", axes=axes)
+def _weight(axes: WeightAxes, makes: UnitAxis | None = None) -> Slot:
+    return Slot("weight", "weight", axes=axes, makes=makes)
 
 
 def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> Row:
@@ -187,14 +218,25 @@ ROWS: Mapping[str, Row] = {
         rules.matmul,
         "contraction",
         kind="linear",
-        slots=(_weight(lambda node, rank: (rank - 2, rank - 1)), _weight(lambda node, rank: (rank - 1, rank - 2))),
+        slots=(
+            _weight(lambda node, rank: (rank - 2, rank - 1), row_axis),
+            _weight(lambda node, rank: (rank - 1, rank - 2), column_axis),
+        ),
     ),
-    "Einsum": Row(rules.einsum, "contraction", kind="linear", slots=(_weight(einsum_axes(0)), _weight(einsum_axes(1)))),
+    "Einsum": Row(
+        rules.einsum,
+        "contraction",
+        kind="linear",
+        slots=(_weight(einsum_axes(0), einsum_makes(0)), _weight(einsum_axes(1), einsum_makes(1))),
+    ),
     "com.microsoft.FusedMatMul": Row(
         rules.fused_matmul,
         "contraction",
         kind="linear",
-        slots=(replace(_weight(fused_axes("A")), factor="alpha"), replace(_weight(fused_axes("B")), factor="alpha")),
+        slots=(
+            replace(_weight(fused_axes("A"), row_axis), factor="alpha"),
+            replace(_weight(fused_axes("B"), column_axis), factor="alpha"),
+        ),
     ),
     "com.microsoft.FusedGemm": Row(
         rules.gemm,
@@ -458,6 +500,13 @@ def weight_axes(row: Row, slot: int, node: Node, rank: int) -> tuple[int, int] |
     """(out axis, in axis) of a contraction's weight of the given rank; None for anything else."""
     axes: Any = row.slot(slot).axes
     return None if axes is None or rank < 2 else axes(node, rank)
+
+
+def unit_axis(node: Node, slot: int, rank: int) -> int:
+    """The axis of a contraction's output that holds the units which its weight, of the given rank, makes."""
+    row = ROWS[node.op]
+    makes = row.slot(slot).makes
+    return row.channel if makes is None else makes(node, rank)
 
 
 def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:

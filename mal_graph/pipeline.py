@@ -30,8 +30,10 @@ from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
+from mal_graph.moments import calibration_inputs
 from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
+from mal_graph.repair import Repair, repaired
 from mal_graph.rewrite import with_bias_slots, with_larger_windows
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
@@ -58,6 +60,7 @@ class Options:
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
         output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
+        calibrate: unlabelled inputs to repair the merged model on (see `repair`); it stays as merged without.
     """
 
     lam: float = 0.3
@@ -75,6 +78,7 @@ class Options:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     output: str | None = None
     scores: ScoreKind | None = None
+    calibrate: Mapping[str, Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Merged:
         windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
         identities: names of the identity layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
+        repair: what was repaired; None if nothing was to be.
     """
 
     donor: LayerGraph
@@ -105,6 +110,7 @@ class Merged:
     windows: Mapping[int, Windows] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     at_zero: float | None = None
+    repair: Repair | None = None
 
 
 @dataclass(frozen=True)
@@ -253,6 +259,7 @@ def assemble(
     data: Mapping[str, Array] | None = None,
     output: str | None = None,
     scores: ScoreKind | None = None,
+    calibrate: Mapping[str, Array] | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Assembly:
@@ -261,8 +268,8 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores:
-            see `Options`.
+        lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
+            calibrate: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -271,6 +278,7 @@ def assemble(
 
     Raises:
         MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
+        DataError: the data or the calibration inputs do not fit.
         UsageError: an option makes no sense.
     """
     settings = Options(
@@ -289,6 +297,7 @@ def assemble(
         input_shapes=input_shapes,
         output=output,
         scores=scores,
+        calibrate=calibrate,
     )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
@@ -300,6 +309,9 @@ def assemble(
     runner = runner or registry.runner()
     for donor in found:
         check_inputs(base, donor)
+    if calibrate is not None:  # found out before the work, not after it
+        for graph in (base, *found):
+            calibration_inputs(graph, calibrate)
     known: Known = []
     current, steps = base, []
     for donor in found:
@@ -349,10 +361,26 @@ def merged_into(
     at_zero = None
     if planned.growth.added or windows or identities:
         at_zero = apart(merge(replace(planned, lam=0.0)), given, groups.probed.inputs, runner)
+    result, repair = with_repair(merge(planned), planned, donor, options, runner, progress)
     step = Merged(
-        donor, planned.match, groups, donor_groups, planned, missing, moved, first, windows, identities, at_zero
+        donor, planned.match, groups, donor_groups, planned, missing, moved, first, windows, identities, at_zero, repair
     )
-    return step, merge(planned)
+    return step, result
+
+
+def with_repair(
+    graph: LayerGraph,
+    planned: Plan,
+    donor: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Progress | None = None,
+) -> tuple[LayerGraph, Repair | None]:
+    """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
+    if options.calibrate is None or options.lam == 0.0:
+        return graph, None
+    said = None if progress is None else partial(progress, f"repairing after {donor.name}")
+    return repaired(graph, planned, donor, options.calibrate, runner, said)
 
 
 def deepened(
@@ -564,7 +592,7 @@ def scored_arms(
     runner: Runner,
     progress: Progress,
 ) -> Iterable[Scores]:
-    """Scores of the merged model beside every control that uses the same data: none."""
+    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs."""
     labels = labels_in(data)
     models: dict[str, Callable[[], LayerGraph]] = {"base": lambda: base}
     for index, donor in enumerate(donors):
@@ -574,6 +602,8 @@ def scored_arms(
     models["plain average"] = lambda: again(identity_alignment)
     models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
     models["random donor"] = lambda: again(assign, shuffle=True)
+    if any(step.repair for step in steps):
+        models["base, repaired"] = lambda: again(assign, is_merged=False)
     members = []
     for done, (arm, build) in enumerate(models.items()):
         prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
@@ -596,9 +626,13 @@ def rebuilt(
     strategy: Strategy,
     *,
     shuffle: bool = False,
+    is_merged: bool = True,
     runner: Runner | None = None,
 ) -> LayerGraph:
-    """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
+    """The merge again, with the same pairs of layers and another alignment, or with shuffled donors; repaired like it.
+
+    Without `is_merged` the weights stay the base's and are repaired alone, towards the goals of the merge.
+    """
     current, runner = base, runner or registry.runner()
     for step in steps:
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
@@ -608,7 +642,7 @@ def rebuilt(
         made, _ = planned_merge(
             current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
         )
-        current = merge(made)
+        current, _ = with_repair(merge(made) if is_merged else made.base, made, donor, options, runner)
     return current
 
 
