@@ -5,10 +5,16 @@ Every pair of groups gets one rectangular assignment. The objective is the sum, 
 problem with the others fixed (Ainsworth et al. 2023, arXiv:2209.04836, section 3.2, made rectangular). That covers
 Model Assembly Learning's size-compatible case (one assignment) and its size-incompatible case (two, alternating):
 padding the smaller side with zeros changes neither the optimum nor the order, so nothing is padded here.
+
+The time goes into the products that make up the scores, so no product is computed twice: the scores of every pair are
+kept with the orders they belong to, and where orders of other pairs have changed since, what the units that moved
+contributed is replaced (`Problem.scores`). The first sweep goes forward from the inputs and leaves out what depends on
+orders not yet known; after it a pair is solved again only when a pair it shares a tensor with has changed. Refused: a
+table for every tensor instead of every pair, which is simpler but takes the memory of the model many times over.
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,13 +35,14 @@ except ImportError:
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
 HINT = 1e-3  # the weight of what only tells equal units apart
 TIE = 1e-6  # relative: what a random decision between equal scores may cost
+HALF = 0.5  # of what was found: what the identity must be worth to be raised too
 NEAR = 0.5  # relative distance from which on units are nothing like copies
-BLOCK = 1 << 20  # entries that are summed up at once
-SMALL = 5_000_000  # entries up to which every start is tried
+BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
 TINY = 500_000  # entries: a problem is started so often that no more are gone through each time
+STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
 MAX_STARTS = 48
 MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
-COPY = 1e-10  # squared distance, relative to the donor, below which matched units are copies of each other
+COPY = 1e-10  # squared distance, relative to the donor's tensor, up to which matched entries are copies
 Order = NDArray[np.int64]
 Orders = tuple[Order, ...]
 Scores = NDArray[np.float64]
@@ -73,10 +80,10 @@ def align(found: Correspondence) -> Alignment:
 
     * forward from the inputs, each pair by the tensors whose other axes are already assigned;
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
-      not for large models that are nothing like copies;
-    * the identity, where the problem is small or the identity is better than what was found.
+      not for models that turn out to be nothing like copies, unless they are tiny;
+    * the identity, where the problem is tiny or the identity is worth half of what was found.
 
-    Small problems are started several times, with equal scores decided at random (seeded).
+    Tiny problems are started several times, with equal scores decided at random (seeded).
 
     Returns:
         deterministic; the objective is never below the identity's.
@@ -86,17 +93,16 @@ def align(found: Correspondence) -> Alignment:
     floor = problem.objective(identity)
     starts: list[tuple[str, Orders]] = []
     for seed in range(1 + problem.spare_starts):
-        nearest = problem.forward(by_distance=True, seed=seed)
-        if not problem.is_small and problem.distance(nearest) > NEAR:
-            continue
-        nearest = problem.nearest(nearest)
-        if problem.distance(nearest) <= COPY and problem.objective(nearest) >= floor:
-            # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
-            return described(problem, nearest, "nearest", (problem.objective(nearest),))
-        starts.append(("nearest", nearest))
-    starts += [("forward", problem.forward(by_distance=False, seed=seed)) for seed in range(1 + problem.spare_starts)]
+        close, forward = problem.forward_by_distance(seed), problem.forward(seed)  # mostly of the same products
+        if close is not None:
+            nearest = problem.nearest(close)
+            if problem.is_copy(nearest) and (worth := problem.objective(nearest)) >= floor:
+                # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
+                return described(problem, nearest, "nearest", (worth,))
+            starts.append(("nearest", nearest))
+        starts.append(("forward", forward))
     raised = [(name, *problem.ascended(orders)) for name, orders in distinct(starts)]
-    if problem.is_small or floor > max(history[-1] for _, _, history in raised):
+    if problem.spare_starts or floor > HALF * max(history[-1] for _, _, history in raised):
         raised.append(("identity", *problem.ascended(identity)))
     name, orders, history = max(raised, key=lambda found: found[2][-1])
     tried = tuple((start, passes) for start, _, passes in raised)
@@ -111,13 +117,13 @@ def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:
 
 def described(problem: "Problem", orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
     """An alignment with its figures."""
-    tables = [problem.scores(pair, orders) for pair in range(len(orders))]
+    figures = [problem.figures(pair, orders) for pair in range(len(orders))]
     return Alignment(
         problem.found,
         orders,
         problem.objective(orders),
-        tuple(value(table, order) for table, order in zip(tables, orders, strict=True)),
-        tuple(random_value(table) for table in tables),
+        tuple(worth for worth, _ in figures),
+        tuple(random for _, random in figures),
         start,
         history,
     )
@@ -153,14 +159,15 @@ def match_units(score: Scores) -> Order:
     units, others = score.shape
     if not np.isfinite(score).all():
         raise ShapeError("cannot assign units: their scores are not finite, so a weight holds NaN or infinity")
-    best = score.argmax(axis=1)
-    if units <= others and len(np.unique(best)) == units:
-        return np.asarray(best, np.int64)  # a row-wise optimum that is an assignment is the optimum
+    order = np.full(units, -1, np.int64)
+    best = score.argmax(axis=int(units <= others))
+    if len(np.unique(best)) == len(best):  # where no two units of the shorter side want the same, that is the optimum
+        order[best if units > others else slice(None)] = np.arange(others) if units > others else best
+        return order
     if solve_fast is not None:
         _, rows, columns = solve_fast(-score, extend_cost=True)
     else:
         rows, columns = linear_sum_assignment(score, maximize=True)
-    order = np.full(units, -1, np.int64)
     order[rows] = columns
     return order
 
@@ -210,6 +217,17 @@ def matched_positions(axis: AxisPair, orders: Sequence[Order | None]) -> tuple[I
     return np.concatenate(base), np.concatenate(donor)
 
 
+Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
+
+
+@dataclass
+class Table:
+    """Summed inner products of the units of one pair, and what was assigned on the tensors' other axes for them."""
+
+    scores: Scores
+    under: dict[Touch, dict[int, Order]]
+
+
 class Problem:
     """The objective over a correspondence, with the values it is computed from."""
 
@@ -217,12 +235,13 @@ class Problem:
         self.found = found
         self.count = len(found.pairs)
         self.is_compared = [term.is_compared for term, _ in found.terms]
-        self.touching: list[list[tuple[int, int, int]]] = [[] for _ in range(self.count)]  # (term, axis, block)
+        self.touching: list[list[Touch]] = [[] for _ in range(self.count)]
         for t, (_, axes) in enumerate(found.terms):
             for place, axis in enumerate(axes):
                 for b, block in enumerate(axis.blocks):
                     if block.pair >= 0:
                         self.touching[block.pair].append((t, place, b))
+        self.tables: dict[int, Table] = {}
 
     @cached_property
     def values(self) -> list[tuple[Array, Array]]:
@@ -238,35 +257,122 @@ class Problem:
                 found[pair] |= here - {pair}
         return found
 
-    def rows(self, touch: tuple[int, int, int], orders: Sequence[Order | None]) -> tuple[Array, Array] | None:
-        """One tensor's rows for the units of one block, shapes (base units, f) and (donor units, f), with the other
-        axes cut and ordered by what is assigned there; None if that is not known yet."""
-        t, place, b = touch
-        _, axes = self.found.terms[t]
-        a, d = self.values[t]
-        for other, axis in enumerate(axes):
-            if other == place or is_whole(axis):
+    # --- scores ---
+
+    def scores(self, pair: int, orders: Sequence[Order | None]) -> Scores:
+        """What each base unit gains from each donor unit, shape (base units, donor units); read-only.
+
+        Tensors whose other axes hold an order that is not known yet are left out.
+        """
+        touches = [touch for touch in self.touching[pair] if self.is_compared[touch[0]]]
+        under = {touch: other for touch in touches if (other := self.others(touch, orders)) is not None}
+        table = self.tables.get(pair)
+        if table is None or self.is_stale(table, under):
+            table = self.tables[pair] = Table(np.zeros(self.found.units[pair]), {})
+        new = {touch: others for touch, others in under.items() if touch not in table.under}
+        if new:
+            table.scores += self.products(new)
+        for touch, before in table.under.items():
+            self.update(table.scores, touch, before, under[touch])
+        table.under = under
+        return table.scores
+
+    def others(self, touch: Touch, orders: Sequence[Order | None]) -> dict[int, Order] | None:
+        """The donor position on each base position of a tensor's other axes, where they are not whole; None if that is
+        not known yet."""
+        found = {}
+        for other, axis in enumerate(self.found.terms[touch[0]][1]):
+            if other == touch[1] or is_whole(axis):
                 continue
             positions = matched_positions(axis, orders)
             if positions is None:
                 return None
-            a, d = a.take(positions[0], axis=other), d.take(positions[1], axis=other)
-        block = axes[place].blocks[b]
-        return unit_rows(a, place, block.base), unit_rows(d, place, block.donor)
+            found[other] = np.full(axis.size, -1)
+            found[other][positions[0]] = positions[1]
+        return found
 
-    def scores(self, pair: int, orders: Sequence[Order | None], by_distance: bool = False) -> Scores:
-        """What each base unit gains from each donor unit, shape (base units, donor units)."""
-        total = np.zeros(self.found.units[pair])
-        for touch in self.touching[pair]:
-            rows = self.rows(touch, orders) if by_distance or self.is_compared[touch[0]] else None
-            if rows is None:
-                continue
-            a, d = rows
-            if by_distance:
-                total += minus_distances(a, d)
-            else:
-                total += a @ d.T
+    def is_stale(self, table: Table, under: Mapping[Touch, Mapping[int, Order]]) -> bool:
+        """Whether replacing what has changed would cost more than starting anew, or cannot be done."""
+        changed = total = 0.0
+        for touch, before in table.under.items():
+            after = under.get(touch)
+            if after is None:
+                return True
+            size = self.values[touch[0]][0].size
+            total += size
+            changed += sum(size * float(np.mean(before[i] != after[i])) for i in before)
+        return changed > STALE * total
+
+    def update(self, scores: Scores, touch: Touch, before: Mapping[int, Order], after: Mapping[int, Order]) -> None:
+        """Replace the products of the units that stand elsewhere now, axis by axis."""
+        now = dict(before)
+        for other, order in after.items():
+            changed = np.flatnonzero(now[other] != order)
+            if changed.size:
+                base, donor = cuts(now)
+                base[other] = changed
+                rows = self.rows(0, touch, base)
+                new, old = (self.rows(1, touch, {**donor, other: placed[changed]}) for placed in (order, now[other]))
+                scores += rows @ (new - old).T
+            now[other] = order
+
+    def products(self, under: Mapping[Touch, Mapping[int, Order]]) -> Array:
+        """The inner products of the units' rows in some tensors, shape (base units, donor units)."""
+        rows = [
+            [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))] for touch, others in under.items()
+        ]
+        a, d = rows[0] if len(rows) == 1 else (np.concatenate(side, axis=1) for side in zip(*rows, strict=True))
+        products: Array = a @ d.T
+        return products
+
+    def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
+        """The rows of one tensor for the units of one block, shape (units, features), of the base (side 0) or the donor
+        (1), with other axes cut to these positions."""
+        t, place, b = touch
+        values = self.values[t][side]
+        for other, positions in cut.items():
+            values = taken(values, positions, other)
+        block = self.found.terms[t][1][place].blocks[b]
+        return unit_rows(values, place, block.donor if side else block.base)
+
+    def distances(self, pair: int, orders: Sequence[Order | None]) -> tuple[Scores, float, float]:
+        """Minus half the squared distances of the base's units to the donor's, over all tensors, compared or not.
+
+        Returns:
+            the distances but for what every assignment pays: the squared lengths of a side of which every unit has a
+            partner; half of what it pays; half the donor's squared lengths, summed.
+        """
+        touches = self.touching[pair]
+        under = {touch: others for touch in touches if (others := self.others(touch, orders)) is not None}
+        rest = {touch: others for touch, others in under.items() if not self.is_compared[touch[0]]}
+        table = self.scores(pair, orders)
+        if rest:
+            table = table + self.products(rest)
+        a, d = (0.5 * self.squares(pair, side, under) for side in (0, 1))
+        if len(a) > len(d):
+            table = table - a[:, None]
+        if len(a) < len(d):
+            table = table - d
+        paid = sum(float(side.sum()) for side in (a, d) if len(side) == min(len(a), len(d)))
+        return table, paid, float(d.sum())
+
+    def squares(self, pair: int, side: int, under: Mapping[Touch, Mapping[int, Order]]) -> Scores:
+        """The squared lengths of the units' rows in some tensors."""
+        total = np.zeros(self.found.units[pair][side])
+        for (t, place, b), others in under.items():
+            values = self.values[t][side]
+            for other, positions in cuts(others)[side].items():
+                values = taken(values, np.sort(positions), other)
+            block = self.found.terms[t][1][place].blocks[b]
+            total += unit_squares(values, place, block.donor if side else block.base)
         return total
+
+    def figures(self, pair: int, orders: Orders) -> tuple[float, float]:
+        """What a pair contributes, given the others, and the mean of that over all its random assignments."""
+        table = self.scores(pair, orders)
+        return value(table, orders[pair]), random_value(table)
+
+    # --- starts ---
 
     @cached_property
     def size(self) -> int:
@@ -274,36 +380,59 @@ class Problem:
         return sum(a.size + d.size for a, d in self.values)
 
     @property
-    def is_small(self) -> bool:
-        """Whether every start can be afforded."""
-        return self.size <= SMALL
-
-    @property
     def spare_starts(self) -> int:
         """How many more times the problem can be started for little."""
         return min(MAX_STARTS, TINY // max(1, self.size))
 
-    def forward(self, by_distance: bool, seed: int = 0) -> Orders:
-        """Assign the pairs in the order of the base's layers, by what is assigned before them.
+    def forward(self, seed: int) -> Orders:
+        """Assign the pairs in the order of the base's layers, by what is assigned before them. With a seed, what is
+        equal even so is decided at random."""
+        rng = np.random.default_rng(seed)
+        orders: list[Order | None] = [None] * self.count
+        for pair in self.in_order(orders, compared=True):
+            orders[pair] = match_units(with_ties_broken(self.scores(pair, orders), rng if seed else None))
+        return tuple(order for order in orders if order is not None)
 
-        By distance, units that this leaves equal (dead ones, twins) are told apart by the sorted entries of the
-        tensors behind them, which do not depend on what is assigned there. With a seed, what is equal even so is
-        decided at random.
+    def forward_by_distance(self, seed: int) -> Orders | None:
+        """The same by distance; None where a large problem's units turn out to be nothing like copies.
+
+        Units that this leaves equal (dead ones, twins) are told apart by the sorted entries of the tensors behind them,
+        which do not depend on what is assigned there.
         """
         rng = np.random.default_rng(seed)
         orders: list[Order | None] = [None] * self.count
+        distance = norm = 0.0
+        for pair in self.in_order(orders, compared=False):
+            table, paid, length = self.distances(pair, orders)
+            hinted = table + HINT * self.sorted_scores(pair, orders) if has_ties(table) else table
+            order = match_units(with_ties_broken(hinted, rng if seed else None))
+            distance += paid - value(table, order)
+            norm += length
+            if not self.spare_starts and distance > NEAR * norm:
+                return None
+            orders[pair] = order
+        return tuple(order for order in orders if order is not None)
+
+    def in_order(self, orders: Sequence[Order | None], compared: bool) -> Iterator[int]:
+        """Every pair, the first next that a tensor tells something about while `orders` is being filled."""
         waiting = list(range(self.count))
         while waiting:
-            ready = [p for p in waiting if any(self.is_ready(touch, orders, by_distance) for touch in self.touching[p])]
-            pair = ready[0] if ready else waiting[0]
-            table = self.scores(pair, orders, by_distance)
-            if by_distance:
-                table += HINT * self.sorted_scores(pair, orders)
-            if seed:
-                table += TIE * float(np.abs(table).max(initial=0.0)) * rng.random(table.shape)
-            orders[pair] = match_units(table)
+            pair = next((p for p in waiting if self.is_ready(p, orders, compared)), waiting[0])
             waiting.remove(pair)
-        return tuple(order for order in orders if order is not None)
+            yield pair
+
+    def is_ready(self, pair: int, orders: Sequence[Order | None], compared: bool) -> bool:
+        """Whether a tensor tells the units of a pair apart: one whose other axes are assigned."""
+        return any(
+            (self.is_compared[t] or not compared)
+            and all(
+                block.pair < 0 or orders[block.pair] is not None
+                for other, axis in enumerate(self.found.terms[t][1])
+                if other != place
+                for block in axis.blocks
+            )
+            for t, place, _ in self.touching[pair]
+        )
 
     def sorted_scores(self, pair: int, orders: Sequence[Order | None]) -> Scores:
         """Minus the squared distances of the units' sorted entries, in the tensors whose other axes are not assigned
@@ -312,11 +441,13 @@ class Problem:
         for t, place, b in self.touching[pair]:
             block = self.found.terms[t][1][place].blocks[b]
             a, d = self.values[t]
-            if self.rows((t, place, b), orders) is None:
+            if self.others((t, place, b), orders) is None:
                 mine, theirs = np.sort(unit_rows(a, place, block.base)), np.sort(unit_rows(d, place, block.donor))
                 if mine.shape[1] == theirs.shape[1]:
                     total += minus_distances(mine, theirs)
         return total
+
+    # --- updates ---
 
     def nearest(self, start: Orders) -> Orders:
         """Solve pair after pair for the least distance, each again when a neighbour changed. Units that the tensors
@@ -327,7 +458,7 @@ class Problem:
         while waiting and budget:
             budget -= 1
             pair = waiting.popleft()
-            table = self.scores(pair, orders, by_distance=True)
+            table, _, _ = self.distances(pair, orders)
             new = match_units(table)
             gained = value(table, new) - value(table, orders[pair])
             if gained > TOLERANCE * float(np.abs(table).max(initial=0.0)):
@@ -335,57 +466,47 @@ class Problem:
                 waiting.extend(sorted(self.neighbours[pair] - set(waiting)))
         return tuple(orders)
 
-    def is_ready(self, touch: tuple[int, int, int], orders: Sequence[Order | None], by_distance: bool) -> bool:
-        """Whether a tensor can tell units apart while its other axes are assigned."""
-        t, place, _ = touch
-        _, axes = self.found.terms[t]
-        return (by_distance or self.is_compared[t]) and all(
-            block.pair < 0 or orders[block.pair] is not None
-            for other, axis in enumerate(axes)
-            if other != place
-            for block in axis.blocks
-        )
-
     def ascended(self, start: Orders) -> tuple[Orders, tuple[float, ...]]:
         """Solve pair after pair, each again when a neighbour changed, until none gains."""
         orders = list(start)
         history = [self.objective(start)]
         waiting = deque(range(self.count))
         while waiting:
+            gained = 0.0
             for _ in range(len(waiting)):  # one pass
                 pair = waiting.popleft()
-                if self.improve(pair, orders):
+                gain = self.improve(pair, orders)
+                gained += gain
+                if gain:
                     waiting.extend(sorted(self.neighbours[pair] - set(waiting)))
-            history.append(self.objective(tuple(orders)))
+            history.append(history[-1] + gained)
         return tuple(orders), tuple(history)
 
-    def improve(self, pair: int, orders: list[Order]) -> bool:
-        """Put the best order of one pair in place, if it gains more than rounding."""
+    def improve(self, pair: int, orders: list[Order]) -> float:
+        """Put the best order of one pair in place, if it gains more than rounding; what it gains, else 0."""
         table = self.scores(pair, orders)
         new = match_units(table)
-        old_value = value(table, orders[pair])
-        scale = float(np.abs(table).max(initial=0.0)) * len(orders[pair])
-        if value(table, new) <= old_value + TOLERANCE * scale:
-            return False
-        trial = [*orders[:pair], new, *orders[pair + 1 :]]
+        gain = value(table, new) - value(table, orders[pair])
+        if gain <= TOLERANCE * float(np.abs(table).max(initial=0.0)) * len(new):
+            return 0.0
         if self.is_coupled(pair):  # it stands on two axes of one tensor, where the score is only a linearisation
             before = self.objective(orders)
-            if self.objective(trial) <= before + TOLERANCE * abs(before):
-                return False
+            gain = self.objective([*orders[:pair], new, *orders[pair + 1 :]]) - before
+            if gain <= TOLERANCE * abs(before):
+                return 0.0
         orders[pair] = new
-        return True
+        return gain
 
     def is_coupled(self, pair: int) -> bool:
         """Whether one tensor has the pair on two axes."""
         places = {(t, place) for t, place, _ in self.touching[pair]}
         return len({t for t, _ in places}) < len(places)
 
+    # --- the objective ---
+
     def objective(self, orders: Sequence[Order]) -> float:
         """The sum over all tensors of <A, P_out B P_in^T>."""
-        return sum(self.inner_product(t, orders) for t in range(len(self.found.terms)) if self.is_compared[t])
-
-    def inner_product(self, t: int, orders: Sequence[Order]) -> float:
-        return dot(*self.cut(t, orders))
+        return sum(dot(*self.cut(t, orders)) for t in range(len(self.found.terms)) if self.is_compared[t])
 
     def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
         """The matched entries of one tensor of both models, in the same order."""
@@ -395,18 +516,13 @@ class Problem:
                 continue
             positions = matched_positions(axis, orders)
             assert positions is not None  # every order is known here
-            a, d = a.take(positions[0], axis=place), d.take(positions[1], axis=place)
+            a, d = taken(a, positions[0], place), taken(d, positions[1], place)
         return a, d
 
-    def distance(self, orders: Sequence[Order]) -> float:
-        """The squared distance of the matched entries of both models, relative to the donor's; 0 for copies, about 1
-        or more for strangers."""
-        distance = norm = 0.0
-        for t in range(len(self.found.terms)):
-            a, d = self.cut(t, orders)
-            distance += dot(a - d, a - d)
-            norm += dot(d, d)
-        return distance / norm if norm else 0.0
+    def is_copy(self, orders: Sequence[Order]) -> bool:
+        """Whether the matched entries of every tensor are equal but for rounding."""
+        cuts = (self.cut(t, orders) for t in range(len(self.found.terms)))
+        return all(squared(a - d) <= COPY * squared(d) for a, d in cuts)
 
 
 def is_whole(axis: AxisPair) -> bool:
@@ -414,17 +530,59 @@ def is_whole(axis: AxisPair) -> bool:
     return len(axis.blocks) == 1 and axis.blocks[0].pair < 0 and len(axis.blocks[0].base) == axis.size
 
 
+def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:
+    """The matched positions of some axes, of the base and of the donor."""
+    base = {other: np.flatnonzero(order >= 0) for other, order in others.items()}
+    return base, {other: order[base[other]] for other, order in others.items()}
+
+
+def taken(values: Array, positions: Index, place: int) -> Array:
+    """The entries at these positions of an axis, in their order, zero at -1; the array itself where nothing changes."""
+    if len(positions) == values.shape[place] and (positions == np.arange(len(positions))).all():
+        return values
+    found = values.take(positions, axis=place)
+    none = positions < 0
+    if none.any():
+        np.moveaxis(found, place, 0)[none] = 0
+    return found
+
+
 def unit_rows(values: Array, place: int, positions: Index) -> Array:
     """The entries that belong to each unit, as rows, shape (units, features)."""
-    moved = np.moveaxis(values, place, 0)
-    return moved[positions.ravel()].reshape(len(positions), -1)
+    return np.moveaxis(taken(values, positions.ravel(), place), place, 0).reshape(len(positions), -1)
+
+
+def unit_squares(values: Array, place: int, positions: Index) -> Array:
+    """The squared length of each unit's row."""
+    axes = list(range(values.ndim))
+    squares = np.einsum(values, axes, values, axes, [place])
+    found: Scores = squares[positions].sum(axis=1, dtype=np.float64)
+    return found
+
+
+def has_ties(score: Scores) -> bool:
+    """Whether some unit's best two scores are equal but for rounding."""
+    if score.shape[1] < 2:
+        return False
+    best = np.partition(score, -2, axis=1)[:, -2:]
+    return bool((best[:, 1] - best[:, 0] <= TIE * float(np.abs(score).max())).any())
+
+
+def with_ties_broken(score: Scores, rng: np.random.Generator | None) -> Scores:
+    """The scores with equal ones told apart at random, if there is a generator."""
+    if rng is None:
+        return score
+    return score + TIE * float(np.abs(score).max(initial=0.0)) * rng.random(score.shape)
 
 
 def dot(a: Array, b: Array) -> float:
-    """The inner product of two arrays, summed up in blocks so that float32 is exact enough for any size."""
+    """The inner product of two arrays."""
     a, b = np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()
-    blocks = range(0, a.size, BLOCK)
-    return sum(float(np.dot(a[i : i + BLOCK].astype(np.float64), b[i : i + BLOCK])) for i in blocks)
+    return sum(float(np.dot(a[i : i + BLOCK], b[i : i + BLOCK])) for i in range(0, a.size, BLOCK))
+
+
+def squared(a: Array) -> float:
+    return dot(a, a)
 
 
 def minus_distances(a: Array, b: Array) -> Scores:

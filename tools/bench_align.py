@@ -1,0 +1,241 @@
+"""CPU time of the alignment beside weight matching as published: `python tools/bench_align.py -o FILE.md`.
+
+Weight matching is coordinate descent over permutations (Ainsworth et al. 2023, arXiv:2209.04836, section 3.2): groups
+in random order, every score computed anew, scipy's assignment, until a sweep brings no progress. `weight_matching`
+below is a straight port of it, written from that description. It gets the same tensors, already read and folded, as
+arrays in memory; our time starts from the correspondence, so reading, folding and the report's figures are in it.
+
+Donors are copies of the base with the units of every group shuffled, mixed with noise of the same size: donor =
+corr * copy + sqrt(1 - corr^2) * noise. All weights are random; nothing here was trained. Times are CPU seconds of this
+process with one thread, medians of runs one after the other; the objective is divided by |A| |B|.
+"""
+
+# ruff: noqa: E402 - the number of threads must be set before numpy is imported
+import os
+
+for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx import TensorProto, helper, numpy_helper
+from scipy.optimize import linear_sum_assignment
+
+import mal_graph
+from mal_graph.align import Problem, squared
+from mal_graph.align import align as assign
+from mal_graph.calibrate import random_weights
+from mal_graph.correspond import Correspondence, correspondence
+from mal_graph.forms import terms_of
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.groups import AxisGroups, axis_groups
+from mal_graph.layers import parameters
+from mal_graph.match import match_layers
+from mal_graph.prove import permuted
+from mal_graph_adapters.onnx_file import layer_graph
+
+RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"
+VGG16 = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3)
+CORRELATIONS = {"exact copy": 1.0, "planted, corr .7": 0.7, "weak, corr .3": 0.3, "independent": 0.0}
+MAX_SWEEPS = 100
+
+
+# --- the published algorithm ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of both models, and the permutation on each of its axes, -1 for none."""
+
+    a: Array
+    b: Array
+    axes: tuple[int, ...]
+
+
+def tensors_of(found: Correspondence) -> list[Tensor]:
+    """What counts in the objective, as weight matching wants it: one permutation an axis, one index a unit."""
+    tensors = []
+    for term, axes in found.terms:
+        if term.is_compared:
+            blocks = [axis.blocks[0] for axis in axes]
+            assert all(len(axis.blocks) == 1 and axis.blocks[0].base.shape[1] == 1 for axis in axes)
+            tensors.append(Tensor(term.base_values(), term.donor_values(), tuple(block.pair for block in blocks)))
+    return tensors
+
+
+def weight_matching(tensors: Sequence[Tensor], sizes: Sequence[int], seed: int) -> tuple[list[Array], int]:
+    """The permutations, and how many sweeps they took."""
+    rng = np.random.default_rng(seed)
+    perms = [np.arange(size) for size in sizes]
+    touching = [
+        [(t, axis) for t in tensors for axis, p in enumerate(t.axes) if p == pair] for pair in range(len(sizes))
+    ]
+    for sweep in range(MAX_SWEEPS):
+        progress = False
+        for pair in rng.permutation(len(sizes)):
+            scores = np.zeros((sizes[pair], sizes[pair]))
+            for tensor, axis in touching[pair]:
+                b = tensor.b
+                for other, p in enumerate(tensor.axes):
+                    if other != axis and p >= 0:
+                        b = b.take(perms[p], axis=other)
+                rows = [np.moveaxis(side, axis, 0).reshape(sizes[pair], -1) for side in (tensor.a, b)]
+                scores += rows[0] @ rows[1].T
+            _, new = linear_sum_assignment(scores, maximize=True)
+            own = np.arange(sizes[pair])
+            progress |= bool(scores[own, new].sum() > scores[own, perms[pair]].sum() + 1e-12)
+            perms[pair] = new
+        if not progress:
+            return perms, sweep + 1
+    return perms, MAX_SWEEPS
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def chain(name: str, shape: Sequence[int | str], layers: Sequence[tuple[str, tuple[int, ...]]]) -> LayerGraph:
+    """Layers ("Conv" or "Gemm", with the weight's shape) with bias and ReLU, and "MaxPool"s between, as a graph."""
+    nodes: list[onnx.NodeProto] = []
+    weights: list[onnx.TensorProto] = []
+    x = "x"
+    for i, (op, sizes) in enumerate(layers):
+        names = []
+        for part, size in (("w", sizes), ("b", sizes[:1])) if sizes else ():
+            weights.append(numpy_helper.from_array(np.zeros(size, np.float32), f"{part}{i}"))
+            names.append(f"{part}{i}")
+        extra: dict[str, object] = {"transB": 1} if op == "Gemm" else {"pads": [1] * 4} if op == "Conv" else {}
+        extra = {"kernel_shape": [2, 2], "strides": [2, 2]} if op == "MaxPool" else extra
+        nodes.append(helper.make_node(op, [x, *names], [f"y{i}"], name=f"n{i}", **extra))
+        x = f"y{i}"
+        if sizes and i + 1 < len(layers):
+            nodes.append(helper.make_node("Relu", [x], [f"r{i}"], name=f"relu{i}"))
+            x = f"r{i}"
+        if i + 1 < len(layers) and layers[i + 1][0] == "Gemm" and op != "Gemm":
+            nodes.append(helper.make_node("GlobalAveragePool", [x], ["pooled"]))
+            nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+            x = "flat"
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, None)],
+        weights,
+    )
+    return loaded(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), name)
+
+
+def loaded(model: onnx.ModelProto, name: str) -> LayerGraph:
+    return layer_graph(onnx_ir.from_proto(model), Path(f"{name}.onnx"))
+
+
+def mlp() -> LayerGraph:
+    widths = (784, 512, 512, 512, 10)
+    return chain("mlp", ("N", 784), [("Gemm", (b, a)) for a, b in pairwise(widths)])
+
+
+def vgg16() -> LayerGraph:
+    layers: list[tuple[str, tuple[int, ...]]] = []
+    width = 3
+    for units in VGG16:
+        if isinstance(units, int):
+            layers.append(("Conv", (units, width, 3, 3)))
+            width = units
+        else:
+            layers.append(("MaxPool", ()))
+    return chain("vgg16", ("N", 3, 32, 32), [*layers, ("Gemm", (10, width))])
+
+
+def resnet50() -> LayerGraph:
+    return mal_graph.load(str(RESNET50))
+
+
+MODELS: dict[str, Callable[[], LayerGraph]] = {"MLP 3x512": mlp, "VGG16": vgg16, "ResNet50": resnet50}
+
+
+def drawn(graph: LayerGraph, seed: int) -> LayerGraph:
+    return graph.with_weights(random_weights(parameters(graph), graph, seed))
+
+
+def donor_of(base: LayerGraph, groups: AxisGroups, correlation: float, seed: int) -> LayerGraph:
+    """A shuffled copy of the base, mixed with another random model; scales and variances stay the copy's."""
+    rng = np.random.default_rng(seed)
+    values = {name: weight.read() for name, weight in base.weights.items() if weight.is_float}
+    moved = permuted(values, [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()])
+    other = random_weights(parameters(base), base, seed)
+    mixed = {p.tensor for p in parameters(base) if p.draw not in ("scale", "variance")}
+    share, rest = np.float32(correlation), np.float32(np.sqrt(1 - correlation**2))
+    return base.with_weights({n: share * moved[n] + rest * other[n] if n in mixed else moved[n] for n in moved})
+
+
+def found_between(base: LayerGraph, groups: AxisGroups, donor: LayerGraph) -> Correspondence:
+    names = [layer.name for layer in match_layers(base, base).base]
+    terms, _ = terms_of(base, donor, match_layers(base, donor, [(name, name) for name in names]))
+    return correspondence(groups, groups, terms)
+
+
+# --- measuring --------------------------------------------------------------------------------------------------
+
+
+def seconds(run: Callable[[], object]) -> tuple[float, object]:
+    start = process_time()
+    result = run()
+    return process_time() - start, result
+
+
+def compared(name: str, base: LayerGraph, groups: AxisGroups, kind: str, repeats: int) -> str:
+    """One row of the table."""
+    found = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
+    tensors, sizes = tensors_of(found), [a for a, _ in found.units]
+    problem = Problem(found)
+    scale = float(np.sqrt(sum(squared(t.a) for t in tensors) * sum(squared(t.b) for t in tensors)))
+    ours, theirs, ratios, worst, best, sweeps = [], [], [], np.inf, -np.inf, []
+    for seed in range(repeats):
+        took, done = seconds(lambda: assign(found))
+        ours.append(took)
+        worst = min(worst, done.objective / scale)  # type: ignore[attr-defined]
+        took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))  # type: ignore[misc]
+        theirs.append(took)
+        best = max(best, problem.objective(matched[0]) / scale)  # type: ignore[index]
+        sweeps.append(str(matched[1]))  # type: ignore[index]
+        ratios.append(theirs[-1] / ours[-1])
+    return (
+        f"| {name} | {kind} | {median(theirs):.2f} | {', '.join(sweeps)} | {median(ours):.2f} | "
+        f"{median(ratios):.1f} | {best:.4f} | {worst:.4f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", metavar="FILE.md", help="write the table here too")
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--kinds", nargs="*", choices=CORRELATIONS, default=list(CORRELATIONS))
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    lines = [
+        "| models | donor | weight matching (CPU s) | its sweeps | ours (CPU s) | ratio | its best objective | ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines), flush=True)
+    for name in options.models:
+        base = drawn(MODELS[name](), 0)
+        groups = axis_groups(base)
+        for kind in options.kinds:
+            lines.append(compared(name, base, groups, kind, options.repeats))
+            print(lines[-1], flush=True)
+    if options.output:
+        text = (__doc__ or "").split("\n\n", 1)
+        Path(options.output).write_text(f"# Alignment beside weight matching\n\n{text[1]}\n" + "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
