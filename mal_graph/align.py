@@ -39,6 +39,7 @@ HALF = 0.5  # of what was found: what the identity must be worth to be raised to
 NEAR = 0.5  # relative distance from which on units are nothing like copies
 BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
 TINY = 500_000  # entries: a problem is started so often that no more are gone through each time
+NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
 MAX_STARTS = 48
 MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
@@ -321,9 +322,15 @@ class Problem:
         rows = [
             [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))] for touch, others in under.items()
         ]
-        a, d = rows[0] if len(rows) == 1 else (np.concatenate(side, axis=1) for side in zip(*rows, strict=True))
-        products: Array = a @ d.T
-        return products
+        narrow = [pair for pair in rows if pair[0].shape[1] < NARROW]
+        wide = [pair for pair in rows if pair[0].shape[1] >= NARROW]
+        if narrow:
+            wide.append([np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)])
+        (a, d), *others = wide
+        total: Array = a @ d.T
+        for a, d in others:
+            total += a @ d.T
+        return total
 
     def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
         """The rows of one tensor for the units of one block, shape (units, features), of the base (side 0) or the donor
@@ -564,8 +571,8 @@ def has_ties(score: Scores) -> bool:
     """Whether some unit's best two scores are equal but for rounding."""
     if score.shape[1] < 2:
         return False
-    best = np.partition(score, -2, axis=1)[:, -2:]
-    return bool((best[:, 1] - best[:, 0] <= TIE * float(np.abs(score).max())).any())
+    best = score.max(axis=1)
+    return bool(np.count_nonzero(score >= (best - TIE * np.abs(best).max())[:, None]) > len(score))
 
 
 def with_ties_broken(score: Scores, rng: np.random.Generator | None) -> Scores:
