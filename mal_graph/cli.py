@@ -276,6 +276,12 @@ def assemble(
         str | None,
         typer.Option("--calibrate", metavar="FILE.npz", help="Unlabelled inputs: measure and repair on them."),
     ] = None,
+    signal: Annotated[
+        str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
+    ] = "weights",
+    repair: Annotated[
+        bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
+    ] = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -298,7 +304,8 @@ def assemble(
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
     arrays, probe_inputs, pairs, memory = npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
     shapes, unlabelled = shapes_of(input_shape), npz(calibrate)
-    models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
+    examples = unlabelled if arrays is None else arrays
+    models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=examples, seed=seed)
     if arrays is not None:  # found out before the work, not after it
         labels_in(arrays)
         match_inputs(models[0], arrays)
@@ -324,6 +331,8 @@ def assemble(
             output=score_output,
             scores=None if scores is None else scores.value,
             calibrate=unlabelled,
+            signal=signal,
+            repair=repair,
         )
     hashes = {path: sha256_of(Path(path)) for path in (*sources, *(weights or ())) if not is_factory(path)}
     if not dry_run:
@@ -683,12 +692,12 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
         emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
-    for repair in form.repair:
+    for done in form.repair:
         emit(
-            f"repaired after {repair.donor} on {repair.samples} samples: {len(repair.rescaled)} layers brought to "
-            f"their goals, {len(repair.reset)} BatchNormalizations measured anew"
+            f"repaired after {done.donor} on {done.samples} samples: {len(done.rescaled)} layers brought to "
+            f"their goals, {len(done.reset)} BatchNormalizations measured anew"
         )
-        for left in repair.left:
+        for left in done.left:
             emit(f"layer {left.layer} is not repaired: {left.reason}")
     if verbose:
         emit("\nalignment (the summed inner products of paired units, and of units paired at random)")

@@ -66,6 +66,31 @@ class Moments:
         return flat
 
 
+@dataclass
+class Comoments:
+    """Means and variances of the units of two models, and the products of each with each, in the same way."""
+
+    a: Moments = field(default_factory=Moments)
+    b: Moments = field(default_factory=Moments)
+    products: Array = field(default_factory=lambda: np.zeros(()))
+
+    def add(self, a: Array, b: Array) -> None:
+        means = a.mean(axis=1), b.mean(axis=1)
+        gaps = np.outer(means[0] - self.a.mean, means[1] - self.b.mean)
+        own, total = a.shape[1], self.a.count + a.shape[1]
+        left = (a - means[0][:, None]) @ (b - means[1][:, None]).T
+        self.products = self.products + left + gaps * self.a.count * own / total
+        self.a.add(a)
+        self.b.add(b)
+
+    @property
+    def correlation(self) -> Array:
+        """Between -1 and 1, shape (units, other units); 0 for units that do not vary."""
+        size = np.outer(self.a.sd, self.b.sd) * self.a.count
+        found: Array = np.where(size > 0, self.products / np.where(size > 0, size, 1), 0.0)
+        return found
+
+
 class Stream:
     """Calibration inputs on their way through one model.
 

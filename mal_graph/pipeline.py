@@ -13,6 +13,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.align import (
     Alignment,
+    Evidence,
     as_permutation,
     identity_alignment,
     random_alignment,
@@ -35,9 +36,10 @@ from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
 from mal_graph.repair import Repair, repaired
 from mal_graph.rewrite import with_bias_slots, with_larger_windows
+from mal_graph.signals import SHARES, activation_evidence, check_signal
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
-Strategy = Callable[[Correspondence], Alignment]
+Strategy = Callable[[Correspondence, Evidence | None], Alignment]
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
@@ -60,7 +62,9 @@ class Options:
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
         output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
-        calibrate: unlabelled inputs to repair the merged model on (see `repair`); it stays as merged without.
+        calibrate: unlabelled inputs to measure activations on.
+        signal: "weights", "activations" or "both": what says which units answer to each other (see `signals`).
+        repair: whether the merged model is repaired (see `repair`), where there is something to measure on.
     """
 
     lam: float = 0.3
@@ -79,6 +83,8 @@ class Options:
     output: str | None = None
     scores: ScoreKind | None = None
     calibrate: Mapping[str, Array] | None = None
+    signal: str = "weights"
+    repair: bool = True
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,8 @@ def assemble(
     output: str | None = None,
     scores: ScoreKind | None = None,
     calibrate: Mapping[str, Array] | None = None,
+    signal: str = "weights",
+    repair: bool = True,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Assembly:
@@ -269,7 +277,7 @@ def assemble(
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
         lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
-            calibrate: see `Options`.
+            calibrate, signal, repair: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -298,11 +306,14 @@ def assemble(
         output=output,
         scores=scores,
         calibrate=calibrate,
+        signal=signal,
+        repair=repair,
     )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
     check(lam, pads, width, depth)
+    check_signal(signal, calibrate)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -377,7 +388,7 @@ def with_repair(
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    if options.calibrate is None or options.lam == 0.0:
+    if options.calibrate is None or not options.repair or options.lam == 0.0:
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
     return repaired(graph, planned, donor, options.calibrate, runner, said)
@@ -426,7 +437,10 @@ def planned_merge(
     """
     terms, missing = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    made = plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected)
+    evidence, share = None, SHARES[options.signal]
+    if share and options.calibrate is not None:
+        evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
+    made = plan(base, match, strategy(found, evidence), options.lam, pads=options.pads, layers=selected)
     if options.width == "grow":
         made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
     return made, missing

@@ -188,6 +188,7 @@ class AssembleForm(Document):
     pads: str
     width: str = "base"
     depth: str = "match"
+    signal: str = "weights"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
@@ -358,6 +359,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         pads=assembly.options.pads,
         width=assembly.options.width,
         depth=assembly.options.depth,
+        signal=assembly.options.signal,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
@@ -419,7 +421,7 @@ def notes(assembly: Assembly) -> list[str]:
         return []
     found = []
     norms = len({norm for step in assembly.merged for norm in merged_norms(step)})
-    if norms and assembly.options.calibrate is None:
+    if norms and not any(step.repair for step in assembly.merged):
         found.append(
             f"the statistics of {norms} BatchNormalizations are not measured again on data: "
             "expect the merged model, and the arms made like it, to score far lower than they could; "

@@ -356,6 +356,13 @@ def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
     assert all(map(np.array_equal, stored("same.onnx").values(), stored("a.onnx").values()))
 
 
+def test_the_signal_is_chosen_and_repair_can_be_left_out(run, folder):
+    words = ("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "--format", "json", "--force")
+    both, plain = (run(*words, *more).json for more in (("--signal", "both"), ("--no-repair",)))
+    assert (both["signal"], plain["signal"]) == ("both", "weights")
+    assert ([len(done["rescaled"]) for done in both["repair"]], plain["repair"]) == ([3], [])
+
+
 def test_a_dry_run_writes_no_model(run, folder):
     before = contents(folder)
     ran = run("assemble", "base.onnx", "donor.onnx", "--dry-run")
@@ -757,6 +764,17 @@ def test_a_selector_that_selects_nothing_is_refused(refused, selector):
         selector,
         match=rf"the selector '{re.escape(selector)}' selects none of 3 layers \(Gemm_0, .*\): give a name pattern",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--signal", "both"), "signal is 'both', but there are no calibration inputs: give some with --calibrate"),
+        (("--signal", "phase", "--calibrate", "data.npz"), "signal is 'phase': choose one of weights, both, activat"),
+    ],
+)
+def test_a_signal_that_cannot_be_measured_is_refused(refused, words, told):
+    refused("assemble", "base.onnx", "donor.onnx", *words, match=told)
 
 
 def with_nan(array):

@@ -24,7 +24,7 @@ errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond align
 | merge grow rewrite expand
-| evaluate moments repair pipeline
+| evaluate moments signals repair pipeline
 | draw report
 | sources
 | cli
