@@ -157,7 +157,7 @@ def identity_alignment(found: Correspondence, evidence: Evidence | None = None) 
     return described(problem, orders, "identity", (problem.objective(orders),))
 
 
-def random_alignment(found: Correspondence, evidence: Evidence | None = None, *, seed: int) -> Alignment:
+def random_alignment(found: Correspondence, seed: int, evidence: Evidence | None = None) -> Alignment:
     """Every order drawn at random: the control "random permutation"."""
     rng = np.random.default_rng(seed)
     problem = Problem(found, evidence)

@@ -279,6 +279,9 @@ def assemble(
     signal: Annotated[
         str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
     ] = "weights",
+    scale_free: Annotated[
+        bool, typer.Option("--scale-free", help="Compare units at unit size, where ReLU and the like leave it open.")
+    ] = False,
     repair: Annotated[
         bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
     ] = True,
@@ -333,6 +336,7 @@ def assemble(
             calibrate=unlabelled,
             signal=signal,
             repair=repair,
+            scale_free=scale_free,
         )
     hashes = {path: sha256_of(Path(path)) for path in (*sources, *(weights or ())) if not is_factory(path)}
     if not dry_run:

@@ -73,6 +73,8 @@ class Row:
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
+        scales: whether positive factors on units come out as they went in: where "one" operand has them (the first, or
+            any that commutes), where "all" have them, or "any"; "" where they change something else.
     """
 
     rule: rules.Rule
@@ -90,6 +92,7 @@ class Row:
     has_window: bool = False
     pointwise: str = ""
     is_idempotent: bool = False
+    scales: str = ""
     channel: int = 1
 
     @property
@@ -185,16 +188,16 @@ def _weight(axes: WeightAxes, makes: UnitAxis | None = None) -> Slot:
     return Slot("weight", "weight", axes=axes, makes=makes)
 
 
-def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> Row:
-    return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
+def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False, scales: str = "") -> Row:
+    return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes, scales=scales)
 
 
-def _activation(zero: str = "silent", *, is_idempotent: bool = False) -> Row:
-    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent)
+def _activation(zero: str = "silent", *, is_idempotent: bool = False, scales: str = "") -> Row:
+    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent, scales=scales)
 
 
-def _reduction(compensation: str) -> Row:
-    return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation)
+def _reduction(compensation: str, scales: str = "") -> Row:
+    return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation, scales=scales)
 
 
 # What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
@@ -302,12 +305,12 @@ ROWS: Mapping[str, Row] = {
         zero="live",
     ),
     # elementwise with two or more operands
-    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True)),
-    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"))),
-    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True)),
-    "Mul": _elementwise(SCALE, commutes=True),
-    "Div": _elementwise(SCALE, zero="unsafe"),
-    "PRelu": _elementwise(X, Slot("slope", "scale")),
+    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True, scales="all")),
+    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"), scales="all")),
+    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True, scales="all")),
+    "Mul": _elementwise(SCALE, commutes=True, scales="one"),
+    "Div": _elementwise(SCALE, zero="unsafe", scales="one"),
+    "PRelu": _elementwise(X, Slot("slope", "scale"), scales="one"),
     "Pow": _elementwise(X, Slot("exponent", "scale"), zero="live"),
     "SwiGLU": _elementwise(X, SCALE),
     **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], _elementwise(X, SHIFT)),
@@ -320,7 +323,6 @@ ROWS: Mapping[str, Row] = {
     # activations and other maps of one operand
     **dict.fromkeys(
         [
-            "LeakyRelu",
             "Elu",
             "Selu",
             "Celu",
@@ -339,7 +341,6 @@ ROWS: Mapping[str, Row] = {
             "Asinh",
             "Atanh",
             "Tan",
-            "Neg",
             "Sign",
             "Sqrt",
             "Floor",
@@ -355,18 +356,21 @@ ROWS: Mapping[str, Row] = {
     **dict.fromkeys(
         ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation("live")
     ),
-    **dict.fromkeys(["Relu", "ThresholdedRelu", "Abs"], _activation(is_idempotent=True)),
+    **dict.fromkeys(["LeakyRelu", "Neg"], _activation(scales="one")),
+    **dict.fromkeys(["Relu", "Abs"], _activation(is_idempotent=True, scales="one")),
+    "ThresholdedRelu": _activation(is_idempotent=True),
     "Clip": _activation("live", is_idempotent=True),
     "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
-    **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True)),
-    "CastLike": Row(rules.unary, moves=True, slots=(X, setting("type"))),
+    **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True, scales="one")),
+    "CastLike": Row(rules.unary, moves=True, slots=(X, setting("type")), scales="one"),
     "BitCast": Row(rules.bit_cast),
-    "Dropout": Row(rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training"))),
+    "Dropout": Row(rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training")), scales="one"),
     # normalisation
     "BatchNormalization": Row(
         rules.channel_norm,
         slots=(X, SCALE, SHIFT, Slot("mean", "shift"), Slot("variance", "variance")),
+        scales="one",
     ),
     "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT), compensation=WHOLE_GROUPS),
     "GroupNormalization": Row(
@@ -409,24 +413,32 @@ ROWS: Mapping[str, Row] = {
     "STFT": Row(rules.short_fourier, slots=(X, setting("step"), Slot("window", "scale"), setting("length"))),
     # pooling and reductions
     **dict.fromkeys(
-        ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], Row(rules.pool)
+        ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"],
+        Row(rules.pool, scales="one"),
     ),
     "RoiAlign": Row(rules.roi_pool, slots=(X, X, setting("samples"))),
     "MaxRoiPool": Row(rules.roi_pool, slots=(X, X)),
     "GridSample": Row(rules.grid_sample, slots=(X, X)),
     "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
-    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
-    "ReduceMean": _reduction(AVERAGED),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], _reduction(ADDS_NOTHING, scales="one")),
+    **dict.fromkeys(["ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
+    "ReduceMean": _reduction(AVERAGED, scales="one"),
     "ReduceProd": _reduction("1 instead of 0 in the new units"),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
-    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("", scales="one")),
     # shape
-    "Reshape": Row(rules.reshape, moves=True, slots=(X, setting("shape")), widths={"shape": widths.output_sizes}),
-    "Flatten": Row(rules.reshape, moves=True),
-    **dict.fromkeys(["Squeeze", "Unsqueeze"], Row(rules.reshape, moves=True, slots=(X, setting("axes")))),
-    "Transpose": Row(rules.transpose, moves=True),
-    "Concat": Row(rules.concat),
-    "Split": Row(rules.split, slots=(X, setting("split")), widths={"split": widths.part_lengths}),
+    "Reshape": Row(
+        rules.reshape,
+        moves=True,
+        slots=(X, setting("shape")),
+        widths={"shape": widths.output_sizes},
+        scales="one",
+    ),
+    "Flatten": Row(rules.reshape, moves=True, scales="one"),
+    **dict.fromkeys(["Squeeze", "Unsqueeze"], Row(rules.reshape, moves=True, slots=(X, setting("axes")), scales="one")),
+    "Transpose": Row(rules.transpose, moves=True, scales="one"),
+    "Concat": Row(rules.concat, scales="any"),
+    "Split": Row(rules.split, slots=(X, setting("split")), widths={"split": widths.part_lengths}, scales="one"),
     "SplitToSequence": Row(
         rules.split_to_sequence, slots=(X, setting("split")), widths={"split": widths.part_lengths}, is_sequence=True
     ),
@@ -435,6 +447,7 @@ ROWS: Mapping[str, Row] = {
         rules.slice_,
         slots=(X, setting("starts"), setting("ends"), setting("axes")),
         widths={"starts": widths.slice_bounds, "ends": widths.slice_bounds},
+        scales="one",
     ),
     "Gather": Row(
         rules.gather,
@@ -453,6 +466,7 @@ ROWS: Mapping[str, Row] = {
         rules.resize,
         slots=(X, setting("roi"), setting("scales"), setting("sizes")),
         widths={"sizes": widths.output_sizes},
+        scales="one",
     ),
     "Upsample": Row(rules.resize, slots=(X, setting("scales"))),
     **dict.fromkeys(["Shape", "Size"], Row(rules.shape_only, "shape")),

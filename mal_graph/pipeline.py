@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -36,13 +36,19 @@ from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
 from mal_graph.repair import Repair, repaired
 from mal_graph.rewrite import with_bias_slots, with_larger_windows
+from mal_graph.scales import open_groups, scale_free
 from mal_graph.signals import SHARES, activation_evidence, check_signal
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
-Strategy = Callable[[Correspondence, Evidence | None], Alignment]
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
+
+
+class Strategy(Protocol):
+    """A way to assign units."""
+
+    def __call__(self, found: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Options:
         calibrate: unlabelled inputs to measure activations on.
         signal: "weights", "activations" or "both": what says which units answer to each other (see `signals`).
         repair: whether the merged model is repaired (see `repair`), where there is something to measure on.
+        scale_free: compare units at unit size where the network leaves their scale open (see `scales`).
     """
 
     lam: float = 0.3
@@ -85,6 +92,7 @@ class Options:
     calibrate: Mapping[str, Array] | None = None
     signal: str = "weights"
     repair: bool = True
+    scale_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,6 +276,7 @@ def assemble(
     calibrate: Mapping[str, Array] | None = None,
     signal: str = "weights",
     repair: bool = True,
+    scale_free: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Assembly:
@@ -277,7 +286,7 @@ def assemble(
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
         lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
-            calibrate, signal, repair: see `Options`.
+            calibrate, signal, repair, scale_free: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -308,6 +317,7 @@ def assemble(
         calibrate=calibrate,
         signal=signal,
         repair=repair,
+        scale_free=scale_free,
     )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
@@ -437,10 +447,12 @@ def planned_merge(
     """
     terms, missing = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    if options.scale_free:
+        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
     evidence, share = None, SHARES[options.signal]
     if share and options.calibrate is not None:
         evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
-    made = plan(base, match, strategy(found, evidence), options.lam, pads=options.pads, layers=selected)
+    made = plan(base, match, strategy(found, evidence=evidence), options.lam, pads=options.pads, layers=selected)
     if options.width == "grow":
         made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
     return made, missing

@@ -22,7 +22,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 BARS = """
 errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
-| match windows forms correspond align
+| match windows forms correspond scales align
 | merge grow rewrite expand
 | evaluate moments signals repair pipeline
 | draw report

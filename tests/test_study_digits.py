@@ -65,6 +65,6 @@ def test_a_short_run_scores_every_arm(study, tmp_path):
     found = study.runs([0], tmp_path, pairs, epochs=2)
     merges = ["aligned", "plain average", "random permutation", "random donor"]
     arms = ["base", "donor", *merges, "ensemble", *(f"{arm}, repaired" for arm in (*merges, "base"))]
-    arms += [f"aligned by {how}" for how in ("activations", "activations, repaired", "both", "both, repaired")]
+    arms += [f"{arm}{suffix}" for arm in study.VARIANTS for suffix in ("", ", repaired")]
     assert [score.arm for score in found] == arms * 2
     assert all(0 <= score.accuracy <= 1 and score.loss > 0 for score in found)

@@ -3,8 +3,8 @@
     python tools/study_digits.py --seeds 5 --markdown tools/results/study_digits.md
 
 For each seed and kind of pair two models are trained on differently skewed halves of scikit-learn's digits, merged at
-lambda 0.3 and 0.5, and scored on 500 test images that neither was trained on: aligned by weights, by activations and by
-both, as merged and repaired, each on 200 unlabelled images that no model has seen. Exit code 1 if the law fails: for
+lambda 0.3 and 0.5, and scored on 500 test images that neither was trained on: aligned by weights (as stored, and with
+scales removed), by activations and by both, as merged and repaired, on 200 unlabelled images that no model has seen. Exit code 1 if the law fails: for
 MLPs of equal width the merge aligned by weights must have a lower median loss than plain average and random
 permutation. For the other pairs, and where everything is repaired, that is a goal. Needs torch and scikit-learn;
 trained models are kept in --cache.
@@ -31,6 +31,11 @@ LAMBDAS = (0.3, 0.5)
 BELOW = ("plain average", "random permutation")  # what the aligned merge is held against
 NAMES = {"merged": "aligned"}
 REPAIRED = ", repaired"
+VARIANTS: Mapping[str, Mapping[str, object]] = {
+    "aligned by activations": {"signal": "activations"},
+    "aligned by both": {"signal": "both"},
+    "aligned, scale free": {"scale_free": True},
+}
 UNTOUCHED = ("base", "donor", "ensemble")  # arms that repair does nothing to
 
 
@@ -88,10 +93,10 @@ def arms(base: object, donor: object, lam: float, seed: int, data: Arrays, unlab
     again = partial(mal_graph.assemble, base, donor, lam=lam, seed=seed, calibrate=unlabelled, proof=False)
     repaired = {NAMES.get(score.arm, score.arm): score for score in again(data=data).scores}
     found |= {f"{arm.removesuffix(REPAIRED)}{REPAIRED}": s for arm, s in repaired.items() if arm not in UNTOUCHED}
-    for signal in ("activations", "both"):
+    for arm, options in VARIANTS.items():
         for suffix in ("", REPAIRED):
-            result = again(signal=signal, repair=bool(suffix))
-            found[f"aligned by {signal}{suffix}"] = mal_graph.evaluate(result.graph, data)
+            result = again(**options, repair=bool(suffix))
+            found[f"{arm}{suffix}"] = mal_graph.evaluate(result.graph, data)
     return found
 
 
