@@ -115,6 +115,12 @@ class Stream:
         self.fed = {**bulky, **{name: graph.weights[name].read() for name in variable}}
         self.session = runner.open(graph, read=list(dict.fromkeys(read)), variable=list(self.fed))
 
+    @property
+    def samples(self) -> int:
+        """How many samples are run: whole batches, where their size is fixed."""
+        samples = min(len(array) for array in self.inputs.values())
+        return samples - samples % max([1, *fixed_batches(self.graph)])
+
     def read(
         self, batch: slice, tensors: Sequence[str], weights: Mapping[str, Array] | None = None
     ) -> Mapping[str, Array]:
@@ -144,13 +150,17 @@ def streamed(
 
 def batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
     """Samples to run together. Where a model fixes its batch, samples beyond the last whole batch are left out."""
-    samples = min(len(array) for stream, _ in sides for array in stream.inputs.values())
+    samples = min(stream.samples for stream, _ in sides)
     fixed = {size for stream, _ in sides for size in fixed_batches(stream.graph)}
     if len(fixed) > 1:
-        raise DataError(f"the models fix their batches at {' and '.join(map(str, sorted(fixed)))} samples: export one")
+        sizes = " and ".join(map(str, sorted(fixed)))
+        raise DataError(
+            f"the models run batches of {sizes} samples, so they cannot run on the same ones: export them with one "
+            "size, or a dynamic batch axis"
+        )
     if fixed:
         size = fixed.pop()
-        return [slice(i, i + size) for i in range(0, samples - size + 1, size)]
+        return [slice(i, i + size) for i in range(0, samples, size)]
     first = [stream.read(slice(0, 1), tensors).values() for stream, tensors in sides]
     entries = sum(array.size for found in first for array in found)
     size = max(1, min(MAX_BATCH, MAX_READ // max(1, entries)))

@@ -121,8 +121,7 @@ def repaired(
             progress(done + 1, len(levels))
     rescaled = tuple(site.layer for site in sites if not site.statistics)
     reset = tuple(site.layer for site in sites if site.statistics)
-    samples = min(len(array) for array in stream.inputs.values())
-    return graph.with_weights(weights), Repair(samples, rescaled, reset, left)
+    return graph.with_weights(weights), Repair(stream.samples, rescaled, reset, left)
 
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:

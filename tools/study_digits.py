@@ -4,10 +4,10 @@
 
 For each seed and kind of pair two models are trained on differently skewed halves of scikit-learn's digits, merged at
 lambda 0.3 and 0.5, and scored on 500 test images that neither was trained on: aligned by weights (as stored, and with
-scales removed), by activations and by both, as merged and repaired, on 200 unlabelled images that no model has seen. Exit code 1 if the law fails: for
-MLPs of equal width the merge aligned by weights must have a lower median loss than plain average and random
-permutation. For the other pairs, and where everything is repaired, that is a goal. Needs torch and scikit-learn;
-trained models are kept in --cache.
+scales removed), by activations and by both, as merged and repaired, on 200 unlabelled images that no model has seen.
+Exit code 1 if the law fails: for MLPs of equal width the merge aligned by weights must have a lower median loss than
+plain average and random permutation. For the other pairs, and where everything is repaired, that is a goal. Needs torch
+and scikit-learn; trained models are kept in --cache.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.align import identity_alignment
 from mal_graph.correspond import correspondence
+from mal_graph.errors import DataError
 from mal_graph.evaluate import predict
 from mal_graph.forms import foldable_norm, terms_of
 from mal_graph.groups import axis_groups
@@ -261,6 +262,77 @@ def test_a_shared_weight_is_left_and_said():
     assert np.array_equal(result.weights["w2"].read(), merge(made).weights["w2"].read())
 
 
+@pytest.mark.torch
+def test_a_traced_module_without_biases_gets_them_and_runs():
+    torch = pytest.importorskip("torch")
+
+    def module(seed):
+        torch.manual_seed(seed)
+        first, second = torch.nn.Linear(8, 6, bias=False), torch.nn.Linear(6, 4, bias=False)
+        return torch.nn.Sequential(first, torch.nn.ReLU(), second).eval()
+
+    x = samples()["x"]
+    base, donor = (mal_graph.trace(module(seed), torch.from_numpy(x[:4])) for seed in (0, 1))
+    arrays = {base.inputs[0].name: x}
+    made = planned(base, donor, 0.5)
+    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
+    assert len(repair.rescaled) == 2
+    found, goals = mal_graph.to_module(result)(torch.from_numpy(x)), []
+    for side in (base, donor):
+        goals.append(RUNNER.open(side).run(arrays)[side.outputs[0].name])
+    values = next(iter(found.values())) if isinstance(found, dict) else found
+    np.testing.assert_allclose(values.detach().numpy().mean(axis=0), sum(g.mean(axis=0) for g in goals) / 2, atol=1e-4)
+    np.testing.assert_allclose(values.detach().numpy().std(axis=0), sum(g.std(axis=0) for g in goals) / 2, rtol=1e-3)
+
+
+# --- models of fixed batch, growth, half precision ---------------------------------------------------------------
+
+
+def fixed(seed, batch):
+    net = Net(seed)
+    x = net.linear(net.input("x", (batch, 8)), 8, 6)
+    return net.graph(net.linear(net.op("Relu", x), 6, 3))
+
+
+def test_a_fixed_batch_is_never_filled_up():
+    """Repeated samples would count twice: what is left over is not run."""
+    base, donor, arrays = fixed(0, 4), fixed(1, 4), samples(66)
+    made = planned(base, donor)
+    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
+    assert repair.samples == 64
+    (first, *_), whole = statistics(result, arrays), statistics(result, {"x": arrays["x"][:64]})
+    assert np.array_equal(first.mean, whole[0].mean)
+
+
+def test_samples_for_less_than_a_fixed_batch_are_refused():
+    with pytest.raises(DataError, match=r"there are 20 calibration samples: give at least 32, one batch of net"):
+        mal_graph.assemble(fixed(0, 32), fixed(1, 32), calibrate=samples(20))
+
+
+def test_models_of_other_fixed_batches_cannot_be_compared_on_the_same_samples():
+    with pytest.raises(DataError, match=r"the models run batches of 1 and 4 samples, so they cannot run on the same"):
+        mal_graph.assemble(fixed(0, 4), fixed(1, 1), calibrate=samples(), signal="both", proof=False)
+
+
+def test_units_that_were_added_are_brought_to_the_donors_values():
+    base, donor, arrays = mlp((8, 6, 5), 0), mlp((8, 9, 5), 1), samples()
+    done = mal_graph.assemble(base, donor, lam=0.4, width="grow", calibrate=arrays, proof=False)
+    (order,) = done.merged[0].plan.alignment.orders
+    theirs, after = statistics(donor, arrays)[0], statistics(done.graph, arrays)[0]
+    np.testing.assert_allclose(after.mean[6:], theirs.mean[order[6:]], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.sd[6:], theirs.sd[order[6:]], rtol=1e-4)
+
+
+def test_half_precision_stays_and_meets_the_goals_as_far_as_it_can():
+    base, donor = (mlp((8, 12, 5), seed, dtype="float16") for seed in (0, 1))
+    arrays = samples()
+    made = planned(base, donor, 0.5)
+    result, _ = repaired(merge(made), made, donor, arrays, RUNNER)
+    assert result.weights["w0"].read().dtype == np.float16
+    mine, theirs, after = (statistics(graph, arrays)[0] for graph in (base, donor, result))
+    np.testing.assert_allclose(after.sd, (mine.sd + theirs.sd) / 2, rtol=5e-3)
+
+
 # --- the pipeline ------------------------------------------------------------------------------------------------
 
 
@@ -289,6 +361,16 @@ def test_labels_among_the_calibration_inputs_change_nothing():
     results = [mal_graph.assemble(base, donor, calibrate=given, proof=False) for given in (arrays, labelled)]
     inputs = {**samples(9, seed=2), "labels": np.zeros(9, np.int64)}
     assert np.array_equal(*(predict(found.graph, inputs).values for found in results))
+
+
+def test_donors_are_repaired_one_after_the_other():
+    base, arrays = mlp((8, 12, 5), 0), samples()
+    donors = [mlp((8, 12, 5), 1), mlp((8, 12, 5), 2)]
+    both = mal_graph.assemble(base, donors, calibrate=arrays, proof=False)
+    first = mal_graph.assemble(base, donors[0], calibrate=arrays, proof=False)
+    second = mal_graph.assemble(first.graph, donors[1], calibrate=arrays, proof=False)
+    for name, weight in both.graph.weights.items():
+        assert np.array_equal(weight.read(), second.graph.weights[name].read())
 
 
 def test_a_shuffled_copy_is_repaired_to_the_base():
