@@ -28,7 +28,7 @@ from torch.export import Dim, ExportedProgram
 from torch.utils import _pytree as pytree
 
 from mal_graph.errors import DataError, ShapeError, TraceWarning, UnsupportedModel
-from mal_graph.graph import Array, LayerGraph, Weight
+from mal_graph.graph import Array, LayerGraph, Node, Weight
 
 from .torch_factory import built, read_weights, told, write_state
 from .torch_lower import Packed
@@ -52,6 +52,7 @@ class Traced:
         keys: for each weight of the graph the names in the state that it stands for: several where these are tied.
         packed: weights that stand for several tensors of the state.
         constants: weights that stand for none: they are in the module's code.
+        nodes: the operators as they were traced.
     """
 
     module: fx.GraphModule
@@ -59,6 +60,7 @@ class Traced:
     keys: Mapping[str, tuple[str, ...]]
     packed: Mapping[str, Packed]
     constants: Mapping[str, Weight]
+    nodes: tuple[Node, ...]
 
 
 class TorchAdapter:
@@ -85,11 +87,13 @@ class TorchAdapter:
     def to_module(self, graph: LayerGraph) -> fx.GraphModule:
         """A copy of what was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
         source = traced_source(graph)
+        new = changed(graph, source)
         made = copy.deepcopy(source.module)
         own = made.state_dict(keep_vars=True)
-        for key, values in changed(graph, source).items():
+        for key, values in new.items():
             if key in own:
                 own[key].data = as_tensor(values, own[key])
+        put_widths(made, graph, source)
         for name, (reader, _) in graph.inserted.items():
             put_bias(made, graph, name, reader)
         return made
@@ -317,7 +321,7 @@ def with_source(
 ) -> LayerGraph:
     keys = keys_of(graph, state)
     constants = {key: weight for key, weight in graph.weights.items() if key not in keys and key not in packed}
-    return replace(graph, name=name, source=Traced(module, state, keys, packed, constants))
+    return replace(graph, name=name, source=Traced(module, state, keys, packed, constants, graph.nodes))
 
 
 def keys_of(graph: LayerGraph, state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -353,6 +357,8 @@ def changed(graph: LayerGraph, source: Traced) -> dict[str, Array]:
             found.update(zip(source.packed[name].parts, source.packed[name].unpack(values), strict=True))
         elif name in source.keys:
             found.update(dict.fromkeys(source.keys[name], values))
+        elif name not in source.constants:
+            raise held(graph, f"it has no {name!r}, which the merge put in")
         elif not np.array_equal(values, source.constants[name].read()):
             raise UnsupportedModel(
                 f"the merge changed {name!r}, a constant in the code of {graph.name}, which a module cannot take: "
@@ -382,3 +388,49 @@ def put_bias(module: fx.GraphModule, graph: LayerGraph, name: str, reader: str) 
             "result as an ONNX file"
         )
     part.bias = nn.Parameter(as_tensor(graph.weights[name].read(), weight), requires_grad=weight.requires_grad)
+
+
+def put_widths(module: fx.GraphModule, graph: LayerGraph, source: Traced) -> None:
+    """Make submodules say the widths that their weights have. Raises ShapeError where the code holds one."""
+    if len(graph.nodes) != len(source.nodes):
+        raise held(graph, "it has other operators than were traced")
+    for node, before in zip(graph.nodes, source.nodes, strict=True):
+        read = tuple("" if name in graph.inserted else name for name in node.inputs)
+        if read[: len(before.inputs)] != before.inputs or any(read[len(before.inputs) :]):
+            raise held(graph, f"{node.name} reads a size that follows a width")
+        for name, value in node.attributes.items():
+            if value != before.attributes[name]:
+                put_number(module, graph, node, name, value)
+    for part in module.modules():
+        for kind, names in WIDTHS.items():
+            if isinstance(part, kind) and part.weight is not None:
+                put_sizes(part, names)
+
+
+# What a submodule says of the axes of its weight.
+WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
+    nn.Linear: ("out_features", "in_features"),
+    nn.modules.batchnorm._NormBase: ("num_features",),
+    nn.GroupNorm: ("num_channels",),
+    nn.PReLU: ("num_parameters",),
+}
+NUMBERS = {"group": "groups", "num_groups": "num_groups"}  # attributes of operators, and of modules
+
+
+def put_sizes(part: Any, names: tuple[str, ...]) -> None:
+    for name, size in zip(names, part.weight.shape, strict=True):
+        setattr(part, name, size)
+
+
+def put_number(module: fx.GraphModule, graph: LayerGraph, node: Node, name: str, value: Any) -> None:
+    try:
+        part = module.get_submodule(node.name.rpartition("/")[0])
+    except AttributeError:
+        part = module
+    if not hasattr(part, NUMBERS.get(name, "")):
+        raise held(graph, f"{name} of {node.name} follows a width")
+    setattr(part, NUMBERS[name], value)
+
+
+def held(graph: LayerGraph, why: str) -> ShapeError:
+    return ShapeError(f"{graph.name} cannot be given back as a module: {why}; save it as an ONNX file")

@@ -15,6 +15,7 @@ from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
 from mal_graph.pipeline import align, assemble, load, save, state_dict, to_module, trace
 from mal_graph.prove import prove
+from mal_graph.sweep import grid, sweep
 
 try:
     __version__ = version("mal-graph")
@@ -27,11 +28,13 @@ __all__ = [
     "assemble",
     "axis_groups",
     "evaluate",
+    "grid",
     "load",
     "match_layers",
     "prove",
     "save",
     "state_dict",
+    "sweep",
     "to_module",
     "trace",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `mal-graph inspect | match | assemble | evaluate`.
+"""The command line: `mal-graph inspect | match | assemble | evaluate | sweep`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage.
 """
@@ -11,7 +11,7 @@ import stat
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mal_graph import __version__, pipeline
+from mal_graph import __version__, pipeline, plot
 from mal_graph.draw import dot, mermaid
 from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, TraceWarning, UsageError
 from mal_graph.evaluate import ScoreKind, labels_in, match_inputs, read_npz
@@ -37,17 +37,24 @@ from mal_graph.prove import prove
 from mal_graph.report import (
     AssembleForm,
     EvaluateForm,
+    GridForm,
     GroupForm,
     InspectForm,
     MatchForm,
     ScoreForm,
+    SweepForm,
     assemble_form,
+    grid_form,
     inspect_form,
     match_form,
     score_form,
     sha256_of,
+    sweep_form,
 )
 from mal_graph.sources import is_factory, opened
+from mal_graph.sweep import EPS, lambdas_of
+from mal_graph.sweep import grid as sweep_grid
+from mal_graph.sweep import sweep as sweep_lambda
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 PROVE_SECONDS = 600.0
@@ -93,6 +100,17 @@ Weights = Annotated[
 Matches = Annotated[
     str | None,
     typer.Option("--matches", metavar="FILE", help="Pairs of layers to use, as `match -o FILE` writes them."),
+]
+LayersOption = Annotated[
+    str | None, typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%.")
+]
+Pads = Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")]
+WidthOption = Annotated[str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")]
+DepthOption = Annotated[
+    str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
+]
+AssumeOrdered = Annotated[
+    bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
 ]
 AsText = Annotated[Format, typer.Option("--format", help="Form of the result on stdout.")]
 InputsFile = Annotated[str | None, typer.Option("--inputs", metavar="FILE.npz", help="Arrays for the probe runs.")]
@@ -251,21 +269,19 @@ def assemble(
         ),
     ] = None,
     weights: Weights = None,
-    lam: Annotated[float, typer.Option("--lambda", help="Merging factor: 0 is the base, 1 the donor.")] = 0.3,
-    layers: Annotated[
-        str | None,
-        typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%."),
+    lam: Annotated[
+        str,
+        typer.Option("--lambda", metavar="NUMBER", help="0 is the base, 1 the donor; 0.1,0.5 rises over the depth."),
+    ] = "0.3",
+    lam_for: Annotated[
+        list[str] | None,
+        typer.Option("--lambda-for", metavar="SELECTOR=NUMBER", help="The lambda of these layers; may be repeated."),
     ] = None,
-    pads: Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")] = "keep",
-    width: Annotated[
-        str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")
-    ] = "base",
-    depth: Annotated[
-        str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
-    ] = "match",
-    assume_ordered: Annotated[
-        bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
-    ] = False,
+    layers: LayersOption = None,
+    pads: Pads = "keep",
+    width: WidthOption = "base",
+    depth: DepthOption = "match",
+    assume_ordered: AssumeOrdered = False,
     matches: Matches = None,
     data: Annotated[str | None, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels: score it.")] = None,
     score_output: Annotated[
@@ -318,7 +334,8 @@ def assemble(
             models[1:],
             data=arrays,
             progress=bars,
-            lam=lam,
+            lam=lambda_over_depth(lam),
+            lam_for=lambdas_by_selector(lam_for),
             pads=pads,
             width=width,
             depth=depth,
@@ -394,6 +411,90 @@ def evaluate(
     print_scores(form.scores, "model")
 
 
+@app.command()
+def sweep(
+    base: Base,
+    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model merged into it.")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels.")],
+    lambdas: Annotated[
+        str | None, typer.Option("--lambdas", metavar="0:1:0.05", help="From, to and step, or a list 0,0.1,0.5.")
+    ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write a .json, .csv, .svg or .png; several may be given."),
+    ] = None,
+    eps: Annotated[float, typer.Option("--eps", help="How much more loss than the base's lambda* may cost.")] = EPS,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Merge one base layer with one donor layer at a time, at --lambda.")
+    ] = False,
+    lam: Annotated[float, typer.Option("--lambda", help="Merging factor of --grid.")] = 0.3,
+    layers: LayersOption = None,
+    pads: Pads = "keep",
+    width: WidthOption = "base",
+    depth: DepthOption = "match",
+    assume_ordered: AssumeOrdered = False,
+    matches: Matches = None,
+    score_output: Annotated[
+        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
+    ] = None,
+    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    format_: AsText = Format.text,
+    weights: Weights = None,
+    inputs: InputsFile = None,
+    input_shape: InputShapes = None,
+    seed: Seed = 0,
+    proof: Prove = True,
+    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    max_memory: MaxMemory = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
+    if grid and (lambdas, layers, matches, width, depth) != (None, None, None, "base", "match"):
+        raise UsageError(
+            "--grid merges every layer with every layer at one --lambda: give no --lambdas, no selection, no growth"
+        )
+    files = given(base, donor, matches, data, inputs, *(weights or ()))
+    targets = [checked_result(path, files, force) for path in output or []]
+    chosen = lambdas_of("0:1:0.05" if lambdas is None else lambdas)
+    arrays, probe_inputs, pairs, memory = read_npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
+    shapes = shapes_of(input_shape)
+    a, b = loaded([base, donor], verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
+    match_inputs(a, arrays)  # found out before the work, not after it
+    with progress_bars(quiet) as bars:
+        options: dict[str, Any] = {
+            "pads": pads,
+            "assume_ordered": assume_ordered,
+            "proof": proof,
+            "prove_timeout": prove_timeout,
+            "max_memory": memory,
+            "seed": seed,
+            "inputs": probe_inputs,
+            "input_shapes": shapes,
+            "output": score_output,
+            "scores": None if scores is None else scores.value,
+            "progress": bars,
+        }
+        if grid:
+            cells = sweep_grid(a, b, arrays, lam=lam, **options)
+            form: SweepForm | GridForm = grid_form(cells)
+            drawn: Callable[[str], bytes] = lambda kind: plot.heat_map(cells, kind)  # noqa: E731
+        else:
+            options |= {"width": width, "depth": depth, "layers": layers, "matches": pairs}
+            found = sweep_lambda(a, b, arrays, lambdas=chosen, eps=eps, **options)
+            form, drawn = sweep_form(found), lambda kind: plot.curves(found, kind)
+    for target in targets:
+        write_result(target, form, drawn)
+        log(f"wrote {target}", quiet)
+    if format_ is Format.json:
+        emit(form.json_text())
+    elif isinstance(form, GridForm):
+        print_grid(form, verbose)
+    else:
+        print_sweep(form)
+
+
 # --- input ------------------------------------------------------------------------------------------------------
 
 
@@ -433,6 +534,32 @@ def shapes_of(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
         if not name or not shapes[name] or min(shapes[name]) < 1:
             raise UsageError(f"--input-shape {text!r} is no shape: write NAME:1,3,64,64 with sizes from 1")
     return shapes or None
+
+
+def lambda_over_depth(text: str) -> float | list[float]:
+    """A merging factor, or several over the depth of the base. Raises UsageError."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"--lambda {text!r} is no merging factor: write a number such as 0.3, or several over the depth of the "
+            "base such as 0.1,0.3,0.5"
+        ) from None
+    return found if len(found) > 1 else found[0]
+
+
+def lambdas_by_selector(texts: list[str] | None) -> dict[str, float]:
+    """`SELECTOR=0.5` as merging factors by selector. Raises UsageError."""
+    found = {}
+    for text in texts or []:
+        selector, _, number = text.rpartition("=")
+        try:
+            found[selector] = float(number)
+        except ValueError:
+            selector = ""
+        if not selector:
+            raise UsageError(f"--lambda-for {text!r} names no layers and number: write SELECTOR=0.5, as in 'conv*=0.5'")
+    return found
 
 
 def bytes_of(text: str | None) -> int | None:
@@ -500,6 +627,26 @@ def checked_target(path: str, sources: Sequence[str], force: bool, write: bool =
     return target
 
 
+def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
+    """A path that a sweep may be written to. Raises FileError or UsageError before any work is done."""
+    target = checked_target(path, sources, force)
+    kind = target.suffix.removeprefix(".")
+    if kind not in ("json", "csv", *plot.IMAGES):
+        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
+    if kind in plot.IMAGES:
+        plot.new_figure(1, 1)
+    return target
+
+
+def write_result(path: Path, form: SweepForm | GridForm, drawn: Callable[[str], bytes]) -> None:
+    """Write a sweep in the form that the file's name ends in."""
+    kind = path.suffix.removeprefix(".")
+    if kind in plot.IMAGES:
+        write_bytes(path, drawn(kind))
+    else:
+        write_text(path, form.csv_text() if kind == "csv" else form.json_text() + "\n")
+
+
 def same_file(a: str | Path, b: str | Path) -> bool:
     """Whether two paths lead to one file, through links too."""
     try:
@@ -509,10 +656,14 @@ def same_file(a: str | Path, b: str | Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, completely or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -558,7 +709,7 @@ def progress_bars(quiet: bool) -> Iterator[pipeline.Progress]:
         yield report
 
 
-NUMBERS = ("units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
+NUMBERS = ("lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random")
 
 
 def table(*columns: str) -> Table:
@@ -676,9 +827,11 @@ def print_candidates(base: LayerGraph, donor: LayerGraph, layer: str, format_: M
 
 def print_assembly(form: AssembleForm, verbose: bool) -> None:
     """What was merged, what not and why, and how good it is; the scores come last."""
-    merged = table("merged layer", "with", "of", "relation", "matched")
+    several = len({layer.factor for layer in form.merged}) > 1
+    merged = table("merged layer", "with", "of", "relation", "matched", *(["lambda"] if several else []))
     for layer in form.merged:
-        merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}")
+        own = [f"{layer.factor:g}"] if several else []
+        merged.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}", *own)
     emit_table(merged)
     for layer in form.merged:
         for line in (*layer.dropped, *layer.missing):
@@ -717,8 +870,8 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit("")
     contributions = zip([form.base, *form.donors], form.shares, strict=True)
     emit(
-        f"{form.merged_parameters:,} parameters merged at lambda {form.lambda_:g}; shares: "
-        + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
+        f"{form.merged_parameters:,} parameters merged at {'a mean ' if several else ''}lambda {form.lambda_:g}; "
+        "shares: " + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
     )
     for name, verdict in form.checks.items():
         emit(f"check {name}: {verdict}")
@@ -728,6 +881,46 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
     if form.scores:
         emit("")
         print_scores(form.scores, "arm")
+
+
+def print_sweep(form: SweepForm) -> None:
+    """Loss and metric of every arm at every lambda, what they amount to, and what is wrong."""
+    emit(f"{form.donor} into {form.base}: {form.samples} samples; loss is {form.loss_name}, with {form.metric_name}")
+    names = [curve.arm for curve in form.arms]
+    rows = Table(box=None, pad_edge=False)
+    for column in ("lambda", *names):
+        rows.add_column(column, justify="right")
+    for i, lam in enumerate(form.lambdas):
+        rows.add_row(f"{lam:g}", *(f"{curve.loss[i]:.4f}  {curve.metric[i]:.4f}" for curve in form.arms))
+    emit_table(rows)
+    if form.donor_scores is not None:
+        emit(f"the donor alone: loss {form.donor_scores.loss:.4f}, {form.metric_name} {form.donor_scores.metric:.4f}")
+    emit("")
+    emit(f"lambda*: up to where the loss is never more than {form.eps:g} above the base's")
+    summary = table("arm", "lambda*", "largest rise", "barrier")
+    for curve in form.arms:
+        barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
+        summary.add_row(curve.arm, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier)
+    emit_table(summary)
+    for finding in form.findings:
+        emit(f"finding: {finding}")
+
+
+def print_grid(form: GridForm, verbose: bool) -> None:
+    """The change of the loss by base and donor layer."""
+    emit(f"change of the loss, {form.base_loss:.4f} in the base, by merging one layer with one at {form.lambda_:g}")
+    rows = Table(box=None, pad_edge=False)
+    for column in ("base layer", *form.donor_layers):
+        rows.add_column(column, justify="left" if column == "base layer" else "right", overflow="fold")
+    blank = {(pair.base, pair.donor) for pair in form.blank}
+    for name, line in zip(form.base_layers, form.change, strict=True):
+        cells = zip(form.donor_layers, line, strict=True)
+        rows.add_row(name, *("-" if (name, other) in blank else f"{change:+.4f}" for other, change in cells))
+    emit_table(rows)
+    for pair in form.blank if verbose else ():
+        emit(f"{pair.base} with {pair.donor}: {pair.reason}")
+    if form.blank and not verbose:
+        emit(f"{len(form.blank)} pairs cannot be merged; -v says why")
 
 
 def print_scores(scores: list[ScoreForm], what: str) -> None:

@@ -95,14 +95,55 @@ def predict(
     runner: Runner | None = None,
 ) -> Prediction:
     """Log-probabilities or values of every sample in `data`; arguments and errors as for `evaluate`."""
-    labels = labels_in(data)
-    is_regression = regression_wanted(labels, scores)
-    inputs = match_inputs(graph, data)
-    name, values = run(graph, inputs, labels, is_regression, output, runner or default_runner())
-    if is_regression:
-        return Prediction(values.reshape(len(values), -1).astype(np.float64), name, "values")
-    kind = scores or scores_of(graph, name)
-    return Prediction(log_probabilities(class_rows(values, labels), kind, name), name, kind)
+    return Predictor(graph, data, output=output, scores=scores, runner=runner).predict()
+
+
+class Predictor:
+    """One session of a model, to be asked about the same data several times, with other weights each time."""
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        data: Mapping[str, Array],
+        *,
+        output: str | None = None,
+        scores: ScoreKind | None = None,
+        runner: Runner | None = None,
+        variable: Sequence[str] = (),
+    ) -> None:
+        """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction."""
+        self.graph = graph
+        self.labels = labels_in(data)
+        self.is_regression = regression_wanted(self.labels, scores)
+        self.inputs = match_inputs(graph, data)
+        self.scores = scores
+        if output is not None and output not in graph.output_names:
+            names = ", ".join(sorted(graph.output_names))
+            raise DataError(f"{graph.name} has no output {output!r}: take one of {names}")
+        self.output = output
+        self.session = (runner or default_runner()).open(graph, optimize=True, variable=variable)
+
+    def predict(self, weights: Mapping[str, Array] | None = None) -> Prediction:
+        """What the model says of every sample."""
+        name, values = self.run(weights)
+        if self.is_regression:
+            return Prediction(values.reshape(len(values), -1).astype(np.float64), name, "values")
+        kind = self.scores or scores_of(self.graph, name)
+        return Prediction(log_probabilities(class_rows(values, self.labels), kind, name), name, kind)
+
+    def run(self, weights: Mapping[str, Array] | None) -> tuple[str, Array]:
+        """The output that fits the labels, and its values for every sample, batch by batch."""
+        session, labels = self.session, self.labels
+        names = [value.name for value in self.graph.outputs if session.types.get(value.name) != ""]
+        first, *rest = batches(self.graph, self.inputs, len(labels))
+        wanted = [self.output] if self.output else names
+        values = session.run({key: array[first] for key, array in self.inputs.items()}, weights, wanted)
+        name = choose_output(self.graph, values, labels[first], labels, self.is_regression)
+        parts = [values[name]]
+        for batch in rest:
+            fed = {key: array[batch] for key, array in self.inputs.items()}
+            parts.append(session.run(fed, weights, [name])[name])
+        return name, np.concatenate(parts)[: len(labels)]
 
 
 def ensemble(predictions: Sequence[Prediction]) -> Prediction:
@@ -302,28 +343,6 @@ def cast(array: Array, value: Value) -> Array:
 
 
 # --- running ---
-
-
-def run(
-    graph: LayerGraph,
-    inputs: Mapping[str, Array],
-    labels: Array,
-    is_regression: bool,
-    output: str | None,
-    runner: Runner,
-) -> tuple[str, Array]:
-    """The output that fits the labels, and its values for every sample, batch by batch."""
-    if output is not None and output not in graph.output_names:
-        raise DataError(f"{graph.name} has no output {output!r}: take one of {', '.join(sorted(graph.output_names))}")
-    session = runner.open(graph, optimize=True)
-    names = [value.name for value in graph.outputs if session.types.get(value.name) != ""]
-    first, *rest = batches(graph, inputs, len(labels))
-    values = session.run({name: array[first] for name, array in inputs.items()}, read=[output] if output else names)
-    name = choose_output(graph, values, labels[first], labels, is_regression)
-    parts = [values[name]]
-    for batch in rest:
-        parts += [session.run({key: array[batch] for key, array in inputs.items()}, read=[name])[name]]
-    return name, np.concatenate(parts)[: len(labels)]
 
 
 def batches(graph: LayerGraph, inputs: Mapping[str, Array], samples: int) -> list[Array]:

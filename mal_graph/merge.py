@@ -85,6 +85,7 @@ class Plan:
         skipped: why a layer of the base keeps its weights, by index of the layer.
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
         growth: what of `base` was widened for this merge.
+        factors: the merging factors of layers that have their own, by index of the layer.
     """
 
     base: LayerGraph
@@ -96,6 +97,19 @@ class Plan:
     skipped: Mapping[int, str]
     dropped: Mapping[int, tuple[str, ...]]
     growth: Growth = field(default_factory=Growth)
+    factors: Mapping[int, float] = field(default_factory=dict)
+
+    def factor(self, step: Step) -> float:
+        """The merging factor of one step."""
+        return self.factors.get(self.match.pairs[step.layer].base, self.lam)
+
+    @property
+    def mean_factor(self) -> float:
+        """Over all parameters that are merged."""
+        sizes = [int(np.prod(step.term.base.shape)) for step in self.steps]
+        if not self.factors or not sum(sizes):
+            return self.lam
+        return float(np.average([self.factor(step) for step in self.steps], weights=sizes))
 
     @property
     def merged_layers(self) -> list[int]:
@@ -120,6 +134,7 @@ def plan(
     *,
     pads: str = "keep",
     layers: Iterable[int] | None = None,
+    factors: Mapping[int, float] | None = None,
 ) -> Plan:
     """Plan a merge.
 
@@ -128,11 +143,13 @@ def plan(
         lam: merging factor in [0, 1].
         pads: see the table above.
         layers: indices of the base layers to merge, all of them if left out.
+        factors: merging factors of base layers that have their own, by index.
 
     Raises:
         UsageError: `lam` or `pads` is out of range.
     """
-    check(lam, pads)
+    for factor in (lam, *(factors or {}).values()):
+        check(factor, pads)
     selected = None if layers is None else set(layers)
     skipped = dict(match.unmatched_base)
     dropped: dict[int, tuple[str, ...]] = {}
@@ -153,7 +170,7 @@ def plan(
             dropped[layer] = (*dropped.get(layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
             continue
         steps.append(step_of(base, term, axes, alignment.orders))
-    return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped)
+    return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped, factors=factors or {})
 
 
 def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders) -> Step:
@@ -191,11 +208,9 @@ def merge(plan: Plan) -> LayerGraph:
 
     At lam = 0 this is the base itself, unless it was widened.
     """
-    if plan.lam == 0.0 and not plan.growth.added:
-        return plan.base
-    weights = [merged_weight(plan, step) for step in plan.steps]
-    factors = [merged_factor(plan, name, factor) for name, factor in plan.growth.factors.items()]
-    return plan.base.with_weights([*weights, *factors])
+    moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step) or plan.growth.added]
+    moved += [merged_factor(plan, name, factor) for name, factor in plan.growth.factors.items()]
+    return plan.base.with_weights(moved) if moved else plan.base
 
 
 def merged_factor(plan: Plan, name: str, factor: float) -> Weight:
@@ -212,7 +227,7 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     weight = plan.base.weights[step.tensor]
     stored = weight.read()
     a = step.term.base.canonical(stored)
-    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.lam, plan.pads)
+    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.factor(step), plan.pads)
     result = step.term.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
     result = np.ascontiguousarray(result)
     result.flags.writeable = False

@@ -57,6 +57,8 @@ class Options:
 
     Attributes:
         lam: merging factor, 0 is the base.
+        gradient: merging factors over the depth of the base, with straight lines between; `lam` is then their mean.
+        lam_for: selectors as in `layers`, and the merging factor of what each selects; the last one holds.
         pads: "keep", "fade" or "literal" (see `merge`).
         width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
         depth: "match", or "expand" to give the base identity layers where a donor has more (see `expand`).
@@ -75,6 +77,8 @@ class Options:
     """
 
     lam: float = 0.3
+    gradient: tuple[float, ...] = ()
+    lam_for: tuple[tuple[str, float], ...] = ()
     pads: str = "keep"
     width: str = "base"
     depth: str = "match"
@@ -257,7 +261,8 @@ def assemble(
     base: LayerGraph,
     donors: LayerGraph | Sequence[LayerGraph],
     *,
-    lam: float = 0.3,
+    lam: float | Sequence[float] = 0.3,
+    lam_for: Mapping[str, float] | None = None,
     pads: str = "keep",
     width: str = "base",
     depth: str = "match",
@@ -285,7 +290,9 @@ def assemble(
     Args:
         base: gives the graph, the signature and the names.
         donors: each is matched with and aligned to the result so far.
-        lam, pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
+        lam: merging factor, or several over the depth of the base, with straight lines between.
+        lam_for: merging factors of what selectors select.
+        pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
             calibrate, signal, repair, scale_free: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
@@ -298,8 +305,13 @@ def assemble(
         DataError: the data or the calibration inputs do not fit.
         UsageError: an option makes no sense.
     """
+    several = tuple(lam) if isinstance(lam, Sequence) else ()
+    if isinstance(lam, Sequence) and not several:
+        raise UsageError("no lambda given: give a merging factor from 0 (the base) to 1 (the donor)")
     settings = Options(
-        lam=lam,
+        lam=sum(several) / len(several) if isinstance(lam, Sequence) else lam,
+        gradient=several,
+        lam_for=tuple((lam_for or {}).items()),
         pads=pads,
         width=width,
         depth=depth,
@@ -322,7 +334,8 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    check(lam, pads, width, depth)
+    for factor in (*several, settings.lam, *(lam_for or {}).values()):
+        check(factor, pads, width, depth)
     check_signal(signal, calibrate)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
@@ -339,7 +352,8 @@ def assemble(
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
     is_reshaped = any(step.at_zero is not None for step in steps)
-    result = base if lam == 0.0 and not is_reshaped else current
+    is_moved = any(step.plan.factor(s) for step in steps for s in step.plan.steps)
+    result = current if is_moved or is_reshaped else base
     checks = {
         "finite": finite_on_probe(result, steps[0].groups, runner),
         "self_check": self_check_verdict(steps),
@@ -349,7 +363,7 @@ def assemble(
     arms: tuple[Scores, ...] = ()
     if data is not None:
         arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
-    return Assembly(result, base, tuple(steps), shares(lam, len(found)), checks, arms, settings)
+    return Assembly(result, base, tuple(steps), shares(steps[0].plan.mean_factor, len(found)), checks, arms, settings)
 
 
 def merged_into(
@@ -398,7 +412,7 @@ def with_repair(
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    if options.calibrate is None or not options.repair or options.lam == 0.0:
+    if options.calibrate is None or not options.repair or not any(map(planned.factor, planned.steps)):
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
     return repaired(graph, planned, donor, options.calibrate, runner, said)
@@ -452,7 +466,9 @@ def planned_merge(
     evidence, share = None, SHARES[options.signal]
     if share and options.calibrate is not None:
         evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
-    made = plan(base, match, strategy(found, evidence=evidence), options.lam, pads=options.pads, layers=selected)
+    order = strategy(found, evidence=evidence)
+    factors = factors_of(match.base, options)
+    made = plan(base, match, order, options.lam, pads=options.pads, layers=selected, factors=factors)
     if options.width == "grow":
         made = grown(made, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
     return made, missing
@@ -600,6 +616,27 @@ def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> 
     return fnmatchcase(layer.name, selector)
 
 
+def factors_of(found: Sequence[Layer], options: Options) -> dict[int, float]:
+    """The merging factors of layers that have their own, by index.
+
+    Raises:
+        UsageError: there are more factors than layers to give them to, or a selector selects nothing.
+    """
+    factors: dict[int, float] = {}
+    if options.gradient:
+        if len(options.gradient) > len(found):
+            raise UsageError(
+                f"{len(options.gradient)} lambdas are given for {len(found)} layers: give one, or a few that are "
+                "spread over the depth of the base"
+            )
+        deepest = max(layer.depth for layer in found) or 1
+        at = np.linspace(0, 1, len(options.gradient))
+        factors = {i: float(np.interp(layer.depth / deepest, at, options.gradient)) for i, layer in enumerate(found)}
+    for selector, lam in options.lam_for:
+        factors |= dict.fromkeys(selected_layers(found, selector), lam)
+    return factors
+
+
 def shares(lam: float, donors: int) -> tuple[float, ...]:
     """What each model contributes after W <- (1 - lam) W + lam B, base first."""
     return ((1 - lam) ** donors, *(lam * (1 - lam) ** (donors - 1 - i) for i in range(donors)))
@@ -661,15 +698,23 @@ def rebuilt(
     """
     current, runner = base, runner or registry.runner()
     for step in steps:
+        made = replanned(current, step, options, strategy, runner, shuffle=shuffle)
         donor = shuffled(step.donor, options.seed) if shuffle else step.donor
-        selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
-        current, match, _ = deepened(current, donor, step.first, options)
-        current, match = prepared(current, donor, match, options, selected)
-        made, _ = planned_merge(
-            current, donor, match, step.groups, step.donor_groups, strategy, options, selected, runner
-        )
         current, _ = with_repair(merge(made) if is_merged else made.base, made, donor, options, runner)
     return current
+
+
+def replanned(
+    base: LayerGraph, step: Merged, options: Options, strategy: Strategy, runner: Runner, *, shuffle: bool = False
+) -> Plan:
+    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor."""
+    donor = shuffled(step.donor, options.seed) if shuffle else step.donor
+    selected = {step.match.pairs[index].base for index in step.plan.merged_layers}
+    base, match, _ = deepened(base, donor, step.first, options)
+    base, match = prepared(base, donor, match, options, selected)
+    groups, theirs = step.groups, step.donor_groups
+    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, selected, runner)
+    return made
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -141,7 +141,8 @@ def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
 
 
 def weight_steps(plan: Plan) -> list[Step]:
-    return [step for step in plan.steps if step.term.is_weight]
+    """What is merged of contractions' weights; at lambda 0 nothing is."""
+    return [step for step in plan.steps if step.term.is_weight and plan.factor(step)]
 
 
 @dataclass(frozen=True)
@@ -235,12 +236,12 @@ def with_goals(
 def goal(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
     term = Term(step.layer, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
-    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.lam, plan.pads)
+    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.pads)
 
 
 def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:
     """The BatchNormalizations whose statistics were merged; why one cannot be measured anew is added to `left`."""
-    merged = {step.tensor for step in plan.steps}
+    merged = {step.tensor for step in plan.steps if plan.factor(step)}
     applied = parameters(graph)
     tensors = [parameter.tensor for parameter in applied]
     found: dict[int, dict[str, Parameter]] = {}

@@ -3,7 +3,9 @@
 The JSON forms are pydantic models, one per command, each with a `schema` field that changes when a key does.
 """
 
+import csv
 import hashlib
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from mal_graph.layers import Layer, layers
 from mal_graph.match import Match
 from mal_graph.padding import Padding
 from mal_graph.pipeline import Assembly, Merged
+from mal_graph.sweep import Grid, Sweep
 
 
 class Document(BaseModel):
@@ -116,6 +119,7 @@ class MergedForm(BaseModel):
     relation: str
     model: str
     matched: float
+    factor: float
     dropped: list[str] = []
     missing: list[str] = []
 
@@ -214,6 +218,76 @@ class EvaluateForm(Document):
 
     schema_: str = Field("mal-graph/evaluate/1", alias="schema")
     scores: list[ScoreForm]
+
+
+class CurveForm(BaseModel):
+    arm: str
+    lambda_star: float
+    rise: float
+    barrier: float | None
+    loss: list[float]
+    metric: list[float]
+
+
+class SweepForm(Document):
+    """JSON of `mal-graph sweep`."""
+
+    schema_: str = Field("mal-graph/sweep/1", alias="schema")
+    base: str
+    donor: str
+    lambdas: list[float]
+    eps: float
+    loss_name: str
+    metric_name: str
+    samples: int
+    arms: list[CurveForm]
+    donor_scores: ScoreForm | None
+    findings: list[str]
+
+    def csv_text(self) -> str:
+        rows = [
+            (curve.arm, *point)
+            for curve in self.arms
+            for point in zip(self.lambdas, curve.loss, curve.metric, strict=True)
+        ]
+        return csv_text(("arm", "lambda", "loss", self.metric_name), rows)
+
+
+class BlankForm(BaseModel):
+    base: str
+    donor: str
+    reason: str
+
+
+class GridForm(Document):
+    """JSON of `mal-graph sweep --grid`."""
+
+    schema_: str = Field("mal-graph/grid/1", alias="schema")
+    base: str
+    donor: str
+    lambda_: float = Field(alias="lambda")
+    base_loss: float
+    base_layers: list[str]
+    donor_layers: list[str]
+    change: list[list[float]]
+    blank: list[BlankForm]
+
+    def csv_text(self) -> str:
+        why = {(pair.base, pair.donor): pair.reason for pair in self.blank}
+        rows = [
+            (a, b, "" if (a, b) in why else change, why.get((a, b), ""))
+            for a, line in zip(self.base_layers, self.change, strict=True)
+            for b, change in zip(self.donor_layers, line, strict=True)
+        ]
+        return csv_text(("base layer", "donor layer", "change of the loss", "reason"), rows)
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------
@@ -355,7 +429,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
     return AssembleForm(
         base=assembly.base.name,
         donors=[step.donor.name for step in assembly.merged],
-        lambda_=assembly.options.lam,
+        lambda_=assembly.merged[0].plan.mean_factor,
         pads=assembly.options.pads,
         width=assembly.options.width,
         depth=assembly.options.depth,
@@ -395,6 +469,7 @@ def merged_forms(step: Merged) -> list[MergedForm]:
                 relation=pair.relation,
                 model=step.donor.name,
                 matched=share,
+                factor=step.plan.factor(own[0]),
                 dropped=list(step.plan.dropped.get(pair.base, ())),
                 missing=list(step.missing.get(index, ())),
             )
@@ -417,7 +492,7 @@ def left_over(
 
 def notes(assembly: Assembly) -> list[str]:
     """What a reader of the scores should know."""
-    if assembly.options.lam == 0.0:
+    if not any(step.plan.factor(s) for step in assembly.merged for s in step.plan.steps):
         return []
     found = []
     norms = len({norm for step in assembly.merged for norm in merged_norms(step)})
@@ -543,6 +618,48 @@ def score_form(score: Scores) -> ScoreForm:
         samples=score.samples,
         output=score.output,
         scores=score.scores,
+    )
+
+
+def sweep_form(found: Sweep) -> SweepForm:
+    first = found.curves[0].points[0]
+    return SweepForm(
+        base=found.base,
+        donor=found.donor,
+        lambdas=list(found.lambdas),
+        eps=found.eps,
+        loss_name=first.loss_name,
+        metric_name=first.metric_name,
+        samples=first.samples,
+        arms=[
+            CurveForm(
+                arm=curve.arm,
+                lambda_star=curve.lam_star,
+                rise=curve.rise,
+                barrier=curve.barrier,
+                loss=[point.loss for point in curve.points],
+                metric=[point.metric for point in curve.points],
+            )
+            for curve in found.curves
+        ],
+        donor_scores=None if found.donor_scores is None else score_form(found.donor_scores),
+        findings=list(found.findings),
+    )
+
+
+def grid_form(found: Grid) -> GridForm:
+    return GridForm(
+        base=found.base,
+        donor=found.donor,
+        lambda_=found.lam,
+        base_loss=found.base_loss,
+        base_layers=list(found.base_layers),
+        donor_layers=list(found.donor_layers),
+        change=found.change.tolist(),
+        blank=[
+            BlankForm(base=found.base_layers[i], donor=found.donor_layers[j], reason=reason)
+            for (i, j), reason in found.reasons.items()
+        ],
     )
 
 

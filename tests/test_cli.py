@@ -24,6 +24,7 @@ KEYS = {
     "match": ["schema", "pairs", "unmatched_base", "unmatched_donor", "matched_parameters"],
     "assemble": ["schema", "base", "donors", "lambda", "merged", "skipped", "merged_parameters", "checks", "scores"],
     "evaluate": ["schema", "scores"],
+    "sweep": ["schema", "base", "donor", "lambdas", "eps", "arms", "donor_scores", "findings"],
 }
 
 
@@ -538,6 +539,55 @@ def test_evaluate_takes_the_users_word_for_what_an_output_holds(run, folder):
     assert "holds no probabilities: try --scores logits" in wrong.err
 
 
+# --- sweep ------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_prints_every_arm_at_every_lambda_and_what_they_amount_to(run, folder):
+    ran = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0:1:0.5")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^lambda +aligned +plain average +random permutation +random donor$", ran.out, re.M)
+    assert re.search(r"^ +0\.5( +\d+\.\d{4}  \d\.\d{4}){4}$", ran.out, re.M)
+    assert re.search(r"^aligned +\d[.\d]* +-?\d+\.\d{4} +-$", ran.out, re.M)
+    found = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--format", "json").json
+    assert next(iter(found)) == "schema"
+    assert set(KEYS["sweep"]) <= set(found)
+
+
+def test_sweep_writes_the_form_that_the_name_ends_in(run, folder):
+    pytest.importorskip("matplotlib")
+    names = [f"curve.{kind}" for kind in ("json", "csv", "svg", "png")]
+    targets = [word for name in names for word in ("-o", name)]
+    ran = run("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", *targets)
+    assert (ran.code, ran.err.split()) == (0, [word for name in names for word in ("wrote", name)])
+    starts = [(folder / name).read_bytes()[:5] for name in names]
+    assert starts == [b'{\n  "', b"arm,l", b"<?xml", b"\x89PNG\r"]
+
+
+def test_sweep_maps_the_layers(run, folder):
+    ran = run("sweep", "--grid", "base.onnx", "donor.onnx", "--data", "data.npz", "-o", "grid.csv")
+    assert ran.code == 0
+    assert re.search(r"^base layer +Gemm_0 +Gemm_2 +Gemm_4$", ran.out, re.M)
+    assert re.search(r"^\d pairs cannot be merged; -v says why$", ran.out, re.M)
+    assert (folder / "grid.csv").read_text().startswith("base layer,donor layer,change of the loss,reason\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--lambdas", "0:1"], "is no list of numbers"),
+        (["--lambdas", "0,2"], "2 is among the lambdas"),
+        (["--eps", "-1"], "eps is -1"),
+        (["-o", "curve.txt"], r"its name must end in \.json, \.csv, \.svg or \.png"),
+        (["-o", "data.npz"], "it is one of the inputs"),
+        (["--grid", "--lambdas", "0.5"], "give no --lambdas, no selection"),
+        (["--grid", "--lambda", "2"], "lambda is 2"),
+        (["--pads", "none"], "pads is 'none'"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(refused, words, match):
+    refused("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", *words, match=match)
+
+
 # --- the command itself -----------------------------------------------------------------------------------------
 
 
@@ -553,7 +603,7 @@ def test_help_is_printed(run, words):
 
 
 def test_help_of_the_command_lists_the_verbs(run):
-    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate"))
+    assert all(verb in run("-h").out for verb in ("inspect", "match", "assemble", "evaluate", "sweep"))
 
 
 @pytest.mark.parametrize(
@@ -564,7 +614,7 @@ def test_help_of_the_command_lists_the_verbs(run):
         (["evaluate", "base.onnx"], "Missing option '--data'"),
         (["merge", "a", "b"], "No such command 'merge'"),
         (["inspect", "base.onnx", "--format", "yaml"], "'yaml' is not one of"),
-        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "Invalid value for '--lambda'"),
+        (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "--lambda 'x' is no merging factor"),
         (["inspect", "base.onnx", "--seed", "-1"], "Invalid value for '--seed'"),
         (["inspect", "base.onnx", "--nonsense"], "No such option"),
     ],
@@ -746,6 +796,31 @@ def test_a_lambda_outside_zero_to_one_is_refused(refused, value):
     refused(
         "assemble", "base.onnx", "donor.onnx", "--lambda", value, match=rf"lambda is {value}: give .* from 0 .* to 1"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["--lambda", "much"], "--lambda 'much' is no merging factor: write a number such as 0.3, or several"),
+        (["--lambda", "0.1,,0.5"], "is no merging factor"),
+        (["--lambda", "0.1,2"], "lambda is 2.0"),
+        (["--lambda", "0.1,0.2,0.3,0.4"], "4 lambdas are given for 3 layers"),
+        (["--lambda-for", "Gemm_0"], "names no layers and number: write SELECTOR=0.5"),
+        (["--lambda-for", "=0.5"], "names no layers and number"),
+        (["--lambda-for", "conv*=0.5"], r"the selector 'conv\*' selects none of 3 layers"),
+    ],
+)
+def test_lambdas_per_layer_that_make_no_sense_are_refused(refused, words, match):
+    refused("assemble", "base.onnx", "donor.onnx", *words, match=match)
+
+
+def test_lambdas_per_layer_are_shown_with_their_layer(run, folder):
+    words = ["assemble", "base.onnx", "donor.onnx", "--lambda", "0,0.5", "--lambda-for", "Gemm_2=0.125", "--dry-run"]
+    ran = run(*words)
+    assert ran.code == 0
+    assert re.search(r"^Gemm_2 .* 0\.125$", ran.out, re.M)
+    assert re.search(r"^Gemm_4 .* 0\.5$", ran.out, re.M)
+    assert "parameters merged at a mean lambda 0." in ran.out
 
 
 def test_unknown_pads_are_refused(refused):

@@ -24,8 +24,8 @@ errors graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond scales align
 | merge grow rewrite expand
-| evaluate moments signals repair pipeline
-| draw report
+| evaluate moments signals repair pipeline sweep
+| draw plot report
 | sources
 | cli
 """

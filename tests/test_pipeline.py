@@ -47,6 +47,54 @@ def bare(seed):
     return net.graph(net.op("Gemm", x, net.weight(5, 8), transB=1))
 
 
+# --- lambda per layer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        ({"lam": [0.0, 1.0]}, [0, 0.25, 0.5, 0.75, 1]),
+        ({"lam": [0.2, 0.6, 0.2]}, [0.2, 0.4, 0.6, 0.4, 0.2]),
+        ({"lam": 0.3, "lam_for": {"1:3": 0.9}}, [0.3, 0.9, 0.9, 0.3, 0.3]),
+        ({"lam": [0.0, 1.0], "lam_for": {"*": 0.5, "4:5": 0.0}}, [0.5, 0.5, 0.5, 0.5, 0]),
+    ],
+)
+def test_every_layer_is_merged_by_its_own_lambda(options, factors):
+    base, donor = mlp((6, 8, 7, 6, 8, 5), 0), mlp((6, 7, 8, 8, 6, 5), 1)
+    found = mal_graph.assemble(base, donor, proof=False, **options)
+    for index, factor in enumerate(factors):
+        alone = values(mal_graph.assemble(base, donor, lam=factor, proof=False).graph)
+        for name in (f"w{2 * index}", f"w{2 * index + 1}"):
+            np.testing.assert_array_equal(found.graph.weights[name].read(), alone[name])
+    (step,) = found.merged
+    sizes = [base.weights[s.tensor].size for s in step.plan.steps]
+    mean = np.average(np.repeat(factors, 2), weights=sizes)
+    assert found.shares == pytest.approx((1 - mean, mean))
+
+
+def test_the_controls_use_the_same_lambdas():
+    base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
+    found = mal_graph.assemble(base, donor, lam=0.7, lam_for={"*": 0.0}, data=data_for(), proof=False)
+    scores = {score.arm: score.loss for score in found.scores}
+    assert found.graph is base
+    assert {scores[arm] for arm in ("merged", "plain average", "random permutation")} == {scores["base"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lam": [0.1, 1.5]}, "lambda is 1.5"),
+        ({"lam": []}, "no lambda given: give a merging factor"),
+        ({"lam": [0.1, 0.2, 0.3]}, "3 lambdas are given for 2 layers: give one, or a few"),
+        ({"lam_for": {"*": 2.0}}, "lambda is 2.0"),
+        ({"lam_for": {"conv*": 0.5}}, "the selector 'conv\\*' selects none of 2 layers"),
+    ],
+)
+def test_lambdas_that_fit_no_layer_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), proof=False, **options)
+
+
 # --- several donors ----------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from make_suite_models import TIMM, own_model, timm_model
+from make_suite_models import ALSO_BY_DYNAMO, TIMM, own_model, timm_model
 from suite_networks import NETWORKS
 from torch import nn
 
@@ -212,7 +212,7 @@ def rejected(graphs: Mapping[str, LayerGraph]) -> list[str]:
 # --- the table --------------------------------------------------------------------------------------------------
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
+def table(rows: Sequence[Row], left_out: Sequence[str]) -> Iterator[str]:
     names = ("fx", "export", *EXPORTERS)
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", "onnx", "onnxruntime", "mal-graph"))
     yield "# The same axis groups from every front end"
@@ -220,6 +220,8 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{date.today()}, {packages}. Made by `python tools/compare_front_ends.py --models suite_models -o FILE`."
     yield ""
     yield from summary(rows)
+    if left_out:
+        yield f"* not tried, for want of time: {', '.join(left_out)}"
     yield ""
     yield (
         "| network | traced by | groups | "
@@ -262,13 +264,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, help="the folder that make_suite_models.py filled")
     parser.add_argument("--only", default="", help="networks with this in their name")
+    parser.add_argument("--minutes", type=float, default=600, help="what is not begun by then is left out, and listed")
     parser.add_argument("-o", "--output", type=Path, help="write the table here")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    rows = []
-    for network in [name for name in (*NETWORKS, *TIMM) if options.only in name]:
+    rows: list[Row] = []
+    start = time.monotonic()
+    names = [name for name in dict.fromkeys((*NETWORKS, *ALSO_BY_DYNAMO, *TIMM)) if options.only in name]
+    for network in names:
+        if time.monotonic() - start > 60 * options.minutes:
+            break
         try:
             rows.append(compared(network, options.models))
         except Exception as error:  # a network that cannot be built is listed
@@ -277,7 +284,7 @@ def main() -> int:
         print(
             row.network, row.by, row.verdicts or row.failed, f"{row.deviation:.0e}", f"{row.seconds:.0f} s", flush=True
         )
-    text = "\n".join(table(rows)) + "\n"
+    text = "\n".join(table(rows, names[len(rows) :])) + "\n"
     print(text)
     if options.output is not None:
         options.output.write_text(text, encoding="utf-8")

@@ -331,6 +331,61 @@ def base_without_norm(module):
     return mal_graph.trace(module, image())
 
 
+class Wide(nn.Module):
+    """Everything whose width a submodule or its code may hold."""
+
+    def __init__(self, units=4, depthwise=False, viewed=False, grouped=False):
+        super().__init__()
+        self.first = nn.Conv2d(3, units, 3, padding=1)
+        self.norm = nn.GroupNorm(units // 2, units) if grouped else nn.BatchNorm2d(units)
+        self.slope = nn.PReLU(units)
+        self.middle = nn.Conv2d(units, units, 3, padding=1, groups=units) if depthwise else nn.Identity()
+        self.last = nn.Conv2d(units, 5, 1)
+        self.units = units if viewed else 0
+
+    def forward(self, x):
+        x = self.middle(self.slope(self.norm(self.first(x))))
+        if self.units:
+            x = x.reshape(x.shape[0], self.units, -1).reshape(x.shape[0], self.units, 8, 8)
+        return self.last(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("options", [{}, {"depthwise": True}])
+def test_a_widened_module_is_given_back_with_its_widths(options):
+    base, donor = seeded(Wide, **options), seeded(Wide, 7, seed=1, **options)
+    result = mal_graph.assemble(*(mal_graph.trace(m, image()) for m in (base, donor)), width="grow", lam=0.4)
+    made = mal_graph.to_module(result.graph).eval()
+    assert made.get_parameter("first.weight").shape[0] == 7
+    assert made.get_submodule("norm").num_features == made.get_submodule("slope").num_parameters == 7
+    with torch.no_grad():
+        np.testing.assert_allclose(run(result.graph, image())[0], made(image()), rtol=1e-4, atol=1e-5)
+        again = mal_graph.trace(made, image())
+        np.testing.assert_allclose(run(again, image())[0], made(image()), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ShapeError, match=r"first\.\w+ has shape .* take the result of to_module"):
+        mal_graph.state_dict(result.graph)
+
+
+def test_a_width_in_the_code_is_not_given_back():
+    base, donor = seeded(Wide, viewed=True), seeded(Wide, 7, seed=1, viewed=True)
+    result = mal_graph.assemble(*(mal_graph.trace(m, image()) for m in (base, donor)), width="grow", lam=0.4)
+    with pytest.raises(ShapeError, match=r"back as a module: /Reshape reads a size .*; save it as an ONNX file"):
+        mal_graph.to_module(result.graph)
+
+
+def test_a_deepened_module_is_not_given_back():
+    base, donor = (nn.Sequential(*layers).eval() for layers in (stack(5), stack(5, 5)))
+    graphs = [mal_graph.trace(module, torch.randn(2, 4)) for module in (base, donor)]
+    result = mal_graph.assemble(*graphs, depth="expand")
+    with pytest.raises(ShapeError, match=r"it has no 'relu.identity.*', which the merge put in; save"):
+        mal_graph.to_module(result.graph)
+
+
+def stack(*widths):
+    sizes = (4, *widths)
+    hidden = [part for a, b in zip(sizes, widths, strict=False) for part in (nn.Linear(a, b), nn.ReLU())]
+    return [*hidden, nn.Linear(widths[-1], 3)]
+
+
 # --- what is refused ---
 
 

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,8 @@ USE = [
     if "cd examples/01_first_merge" in block
     if (found := commands(block))
 ]
-PYTHON = blocks(ROOT / "README.md", "python")
+PYTHON = [block for block in blocks(ROOT / "README.md", "python") if "import torch" not in block]
+TORCH = [block for block in blocks(ROOT / "README.md", "python") if "import torch" in block]
 
 
 @pytest.fixture
@@ -92,6 +94,16 @@ def test_the_python_of_the_readme_runs(copied, capfd):
         assert is_changed("cnn_a.onnx", path, np.load("data.npz")["image"])
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("block", TORCH)
+def test_the_torch_of_the_readme_runs(block, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "GraphModule" in capfd.readouterr().out
+    assert ort.InferenceSession("merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
+
+
 def test_the_example_is_small():
     assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 2_000_000
 
@@ -116,3 +128,40 @@ def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
                 assert out
                 assert err == ""
     assert ort.InferenceSession("again.onnx").run(None, {"image": np.load("data.npz")["image"]})[0].shape == (500, 10)
+
+
+PAPER = ROOT / "examples" / "03_paper_experiments"
+
+
+@pytest.fixture
+def experiments(monkeypatch):
+    """The experiments, on networks that are hardly trained."""
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(PAPER))
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    found = import_module("experiments")
+    monkeypatch.setattr(found, "LAMBDAS", (0.0, 0.3, 0.5, 1.0))
+    monkeypatch.setattr(found, "COARSE", (0.0, 0.3, 1.0))
+    monkeypatch.setattr(found, "GAP_SHAPES", ((16, 8), (12, 8)))
+    monkeypatch.setattr(import_module("train_paper_models"), "MOST_EPOCHS", 2)
+    return found
+
+
+@pytest.mark.torch
+def test_every_experiment_runs_on_the_digits(experiments, tmp_path, capsys):
+    words = ["--data", "digits", "--models", str(tmp_path / "models"), "--out", str(tmp_path / "report")]
+    assert experiments.main(["all", *words]) == 0
+    told = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", told, re.M) == [found.title for found in experiments.EXPERIMENTS.values()]
+    for arm in ("aligned", "plain average", "random permutation", "random donor"):
+        assert f"| {arm} |" in told
+    trained = sorted((tmp_path / "models").iterdir())
+    stamps = [path.stat().st_mtime_ns for path in trained]
+    assert experiments.main(["narrow_donor", *words]) == 0
+    assert [path.stat().st_mtime_ns for path in trained] == stamps  # what is there is not trained again
+
+
+@pytest.mark.torch
+def test_missing_data_are_named(experiments, tmp_path):
+    with pytest.raises(SystemExit, match=r"train-images-idx3-ubyte, packed as \.gz or not"):
+        experiments.main(["narrow_donor", "--data", str(tmp_path), "--models", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""The same network through several exporters gives the same groups: they belong to the network, not to its file.
+"""The same network through several exporters, or traced, gives the same groups: they belong to the network.
 
 Names, operators and the layout of weights differ between the files, so weights are recognised by their values: every
 one is drawn at random, and equals one parameter of the torch module up to the order of its axes and axes of length 1.
@@ -15,6 +15,7 @@ import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from onnx import helper, numpy_helper
 
+import mal_graph
 from mal_graph import rules
 from mal_graph.groups import axis_groups
 from mal_graph.ops import ROWS, Row
@@ -151,6 +152,10 @@ EXPORTERS = {
     "dynamo, not optimised": {"dynamo": True, "optimize": False},
     "older": {"dynamo": False},
 }
+TRACED = {
+    "traced by torch.fx": lambda module, x: module,
+    "traced by torch.export": lambda module, x: torch.export.export(module, (x,), strict=False),
+}
 
 
 @cache
@@ -167,6 +172,8 @@ def drawn(network, shape):
 @cache
 def exported(network, shape, exporter):
     (module, x), target = drawn(network, shape), io.BytesIO()
+    if exporter in TRACED:
+        return mal_graph.trace(TRACED[exporter](module, x), x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if EXPORTERS[exporter]["dynamo"]:
@@ -225,8 +232,9 @@ def needs_torch(request):
 @pytest.mark.parametrize(("network", "shape", "units"), NETWORKS)
 def test_every_exporter_gives_the_same_groups(network, shape, units):
     module, _ = drawn(network, shape)
-    found = {exporter: canonical(exported(network, shape, exporter), module) for exporter in EXPORTERS}
-    assert {exporter: sizes(groups) for exporter, groups in found.items()} == dict.fromkeys(EXPORTERS, units)
+    ways = [*EXPORTERS, *TRACED]
+    found = {way: canonical(exported(network, shape, way), module) for way in ways}
+    assert {way: sizes(groups) for way, groups in found.items()} == dict.fromkeys(ways, units)
     for groups in found.values():
         assert groups == found["older"]
 
@@ -234,14 +242,14 @@ def test_every_exporter_gives_the_same_groups(network, shape, units):
 @pytest.mark.torch
 @pytest.mark.parametrize(("network", "shape", "units"), FOLDED)
 def test_every_exporter_gives_the_same_units_where_it_folds_weights(network, shape, units):
-    for exporter in EXPORTERS:
-        groups = axis_groups(exported(network, shape, exporter))
+    for way in (*EXPORTERS, *TRACED):
+        groups = axis_groups(exported(network, shape, way))
         assert sorted(groups.groups[i].units for i in groups.usable()) == units
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize(("network", "shape", "units"), [*NETWORKS, *FOLDED])
-@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("exporter", [*EXPORTERS, *TRACED])
 def test_moving_the_groups_of_an_export_keeps_its_outputs(network, shape, units, exporter):
     graph = exported(network, shape, exporter)
     inputs = inputs_of(graph)

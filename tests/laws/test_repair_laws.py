@@ -342,6 +342,19 @@ def test_at_lambda_0_the_base_stays_bit_for_bit():
     assert result.graph is base
 
 
+def test_a_layer_at_lambda_0_stays_and_every_other_has_the_goal_of_its_own_lambda():
+    base, donor, arrays = mlp((8, 12, 10, 5), 0), mlp((8, 12, 10, 5), 1), samples()
+    done = mal_graph.assemble(
+        base, donor, lam=0.5, lam_for={"Gemm_0": 0.0, "Gemm_2": 0.25}, calibrate=arrays, proof=False
+    )
+    assert done.merged[0].repair.rescaled == ("Gemm_2", "Gemm_4")
+    assert all(np.array_equal(done.graph.weights[name].read(), base.weights[name].read()) for name in ("w0", "w1"))
+    orders = done.merged[0].plan.alignment.orders
+    mine, theirs, after = (statistics(graph, arrays) for graph in (base, donor, done.graph))
+    np.testing.assert_allclose(after[1].sd, 0.75 * mine[1].sd + 0.25 * theirs[1].sd[orders[1]], rtol=1e-4)
+    np.testing.assert_allclose(after[2].sd, 0.5 * mine[2].sd + 0.5 * theirs[2].sd, rtol=1e-4)
+
+
 def test_every_control_is_repaired_and_the_base_alone_too():
     base, donor, arrays = mlp((8, 12, 10, 5), 0), mlp((8, 12, 10, 5), 1), samples()
     data = {**samples(40, seed=1), "labels": np.random.default_rng(0).integers(0, 5, 40)}
