@@ -81,6 +81,13 @@ def test_units_are_found_on_the_axis_that_the_operator_makes_them_on(style):
     assert [moments.mean.shape for moments in statistics(graph, samples())] == [(7,), (6,), (5,)]
 
 
+def test_units_of_a_linear_layer_over_positions_are_on_the_last_axis():
+    net = Net(0)
+    x = net.op("MatMul", net.input("x", ("N", 4, 8)), net.weight(8, 6))
+    (moments,) = statistics(net.graph(net.op("Add", x, net.weight(6))), samples(shape=(4, 8)))
+    assert moments.mean.shape == (6,)
+
+
 @pytest.mark.parametrize(
     ("equation", "shape"), [("ntk,kc->ntc", (5, 6)), ("ck,ntk->nct", (6, 5)), ("nkt,kc->cnt", (5, 6))]
 )

@@ -1,5 +1,6 @@
 """Laws of the signals: what activations alone tell of the units, and how they count beside weights."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -161,7 +162,10 @@ def test_the_mix_does_not_depend_on_the_size_of_the_weights():
     found, evidence = evidence_between(base, donor, samples())
     louder = donor.with_weights({name: 64 * w.read() for name, w in donor.weights.items()})
     _, again = compared(base, louder)
-    assert all(map(np.array_equal, align(found, evidence).orders, align(again, evidence).orders))
+    mixed = align(found, evidence).orders
+    assert all(map(np.array_equal, mixed, align(again, evidence).orders))
+    for share in (1e-6, 1 - 1e-6):  # both of them count
+        assert not all(map(np.array_equal, mixed, align(found, replace(evidence, share=share)).orders))
 
 
 def test_weights_decide_what_activations_leave_open():
