@@ -6,6 +6,9 @@ problem with the others fixed (Ainsworth et al. 2023, arXiv:2209.04836, section 
 Model Assembly Learning's size-compatible case (one assignment) and its size-incompatible case (two, alternating):
 padding the smaller side with zeros changes neither the optimum nor the order, so nothing is padded here.
 
+Scores of units from elsewhere, such as their activations, join as `Evidence`: a table for every pair, which does not
+depend on the others. Both sums are divided by what they can reach, so that one number says how much each counts.
+
 The time goes into the products that make up the scores, so no product is computed twice: the scores of every pair are
 kept with the orders they belong to, and where orders of other pairs have changed since, what the units that moved
 contributed is replaced (`Problem.scores`). The first sweep goes forward from the inputs and leaves out what depends on
@@ -17,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +54,28 @@ Scores = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What else than their weights says which units answer to each other.
+
+    Attributes:
+        tables: per pair of groups, shape (base units, donor units); zero where nothing is known.
+        bound: what all assigned scores can add up to.
+        share: how much it counts, between 0 and 1; the weights count the rest.
+    """
+
+    tables: tuple[Scores, ...]
+    bound: float
+    share: float
+
+
+@dataclass(frozen=True)
 class Alignment:
     """The units of two models, assigned.
 
     Attributes:
         found: the correspondence of groups and tensors it is an alignment of.
         orders: per pair of groups an array of shape (base units,): the donor unit on each base unit, -1 for none.
-        objective: the sum over all tensors.
+        objective: the sum over all tensors, and over the evidence, if there is any.
         values: what each pair of groups contributes, given the others.
         random_values: the mean of the same over all random assignments.
         start: the start that led to the best objective: "forward", "nearest" or "identity".
@@ -74,14 +93,14 @@ class Alignment:
     starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
-def align(found: Correspondence) -> Alignment:
-    """Assign the units of every pair of groups.
+def align(found: Correspondence, evidence: Evidence | None = None) -> Alignment:
+    """Assign the units of every pair of groups, by their weights and by what else is known.
 
     Starts, each raised until no update of a single pair gains, the best result kept:
 
     * forward from the inputs, each pair by the tensors whose other axes are already assigned;
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
-      not for models that turn out to be nothing like copies, unless they are tiny;
+      not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
     * the identity, where the problem is tiny or the identity is worth half of what was found.
 
     Tiny problems are started several times, with equal scores decided at random (seeded).
@@ -89,12 +108,13 @@ def align(found: Correspondence) -> Alignment:
     Returns:
         deterministic; the objective is never below the identity's.
     """
-    problem = Problem(found)
+    problem = Problem(found, evidence)
     identity = tuple(cropped_identity(a, b) for a, b in found.units)
     floor = problem.objective(identity)
     starts: list[tuple[str, Orders]] = []
     for seed in range(1 + problem.spare_starts):
-        close, forward = problem.forward_by_distance(seed), problem.forward(seed)  # mostly of the same products
+        # Mostly of the same products.
+        close, forward = None if evidence else problem.forward_by_distance(seed), problem.forward(seed)
         if close is not None:
             nearest = problem.nearest(close)
             if problem.is_copy(nearest) and (worth := problem.objective(nearest)) >= floor:
@@ -130,17 +150,17 @@ def described(problem: "Problem", orders: Orders, start: str, history: tuple[flo
     )
 
 
-def identity_alignment(found: Correspondence) -> Alignment:
+def identity_alignment(found: Correspondence, evidence: Evidence | None = None) -> Alignment:
     """Every unit on the unit with its own number: the control "plain average"."""
-    problem = Problem(found)
+    problem = Problem(found, evidence)
     orders = tuple(cropped_identity(a, b) for a, b in found.units)
     return described(problem, orders, "identity", (problem.objective(orders),))
 
 
-def random_alignment(found: Correspondence, seed: int) -> Alignment:
+def random_alignment(found: Correspondence, seed: int, evidence: Evidence | None = None) -> Alignment:
     """Every order drawn at random: the control "random permutation"."""
     rng = np.random.default_rng(seed)
-    problem = Problem(found)
+    problem = Problem(found, evidence)
     orders = tuple(random_order(a, b, rng) for a, b in found.units)
     return described(problem, orders, "random", (problem.objective(orders),))
 
@@ -232,8 +252,9 @@ class Table:
 class Problem:
     """The objective over a correspondence, with the values it is computed from."""
 
-    def __init__(self, found: Correspondence) -> None:
+    def __init__(self, found: Correspondence, evidence: Evidence | None = None) -> None:
         self.found = found
+        self.evidence = evidence
         self.count = len(found.pairs)
         self.is_compared = [term.is_compared for term, _ in found.terms]
         self.touching: list[list[Touch]] = [[] for _ in range(self.count)]
@@ -249,6 +270,18 @@ class Problem:
         return [(term.base_values(), term.donor_values()) for term, _ in self.found.terms]
 
     @cached_property
+    def extra(self) -> tuple[Scores, ...]:
+        """The evidence of every pair, in the scale of the weights' inner products; none if there is none."""
+        known = self.evidence
+        if known is None:
+            return ()
+        reach = sum(
+            sqrt(squared(a) * squared(d)) for (a, d), is_in in zip(self.values, self.is_compared, strict=True) if is_in
+        )
+        factor = known.share / (1 - known.share) * (reach or 1.0) / (known.bound or 1.0)
+        return tuple(factor * table for table in known.tables)
+
+    @cached_property
     def neighbours(self) -> list[set[int]]:
         """Pairs that share a tensor; one that stands on two axes of a tensor is its own neighbour too."""
         found = [{pair} if self.is_coupled(pair) else set() for pair in range(self.count)]
@@ -261,7 +294,12 @@ class Problem:
     # --- scores ---
 
     def scores(self, pair: int, orders: Sequence[Order | None]) -> Scores:
-        """What each base unit gains from each donor unit, shape (base units, donor units); read-only.
+        """What each base unit gains from each donor unit, shape (base units, donor units); read-only."""
+        products = self.weight_scores(pair, orders)
+        return products + self.extra[pair] if self.extra else products
+
+    def weight_scores(self, pair: int, orders: Sequence[Order | None]) -> Scores:
+        """The same by the weights alone.
 
         Tensors whose other axes hold an order that is not known yet are left out.
         """
@@ -352,7 +390,7 @@ class Problem:
         touches = self.touching[pair]
         under = {touch: others for touch in touches if (others := self.others(touch, orders)) is not None}
         rest = {touch: others for touch, others in under.items() if not self.is_compared[touch[0]]}
-        table = self.scores(pair, orders)
+        table = self.weight_scores(pair, orders)
         if rest:
             table = table + self.products(rest)
         a, d = (0.5 * self.squares(pair, side, under) for side in (0, 1))
@@ -429,8 +467,8 @@ class Problem:
             yield pair
 
     def is_ready(self, pair: int, orders: Sequence[Order | None], compared: bool) -> bool:
-        """Whether a tensor tells the units of a pair apart: one whose other axes are assigned."""
-        return any(
+        """Whether a tensor tells the units of a pair apart: one whose other axes are assigned; or evidence does."""
+        return bool(compared and self.extra and self.extra[pair].any()) or any(
             (self.is_compared[t] or not compared)
             and all(
                 block.pair < 0 or orders[block.pair] is not None
@@ -512,8 +550,9 @@ class Problem:
     # --- the objective ---
 
     def objective(self, orders: Sequence[Order]) -> float:
-        """The sum over all tensors of <A, P_out B P_in^T>."""
-        return sum(dot(*self.cut(t, orders)) for t in range(len(self.found.terms)) if self.is_compared[t])
+        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence."""
+        products = sum(dot(*self.cut(t, orders)) for t in range(len(self.found.terms)) if self.is_compared[t])
+        return products + sum(value(table, order) for table, order in zip(self.extra, orders, strict=False))
 
     def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
         """The matched entries of one tensor of both models, in the same order."""

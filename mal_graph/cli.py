@@ -296,6 +296,19 @@ def assemble(
         str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
     ] = None,
     scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option("--calibrate", metavar="FILE.npz", help="Unlabelled inputs: measure and repair on them."),
+    ] = None,
+    signal: Annotated[
+        str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
+    ] = "weights",
+    scale_free: Annotated[
+        bool, typer.Option("--scale-free", help="Compare units at unit size, where ReLU and the like leave it open.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
+    ] = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -311,14 +324,15 @@ def assemble(
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     sources = [base, *donors]
-    files = given(*sources, matches, data, inputs, *(weights or ()))
+    files = given(*sources, matches, data, calibrate, inputs, *(weights or ()))
     target = checked_target(default_output(base) if output is None else output, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     if report_to is not None and same_file(report_to, target):
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
     arrays, probe_inputs, pairs, memory = npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
-    shapes = shapes_of(input_shape)
-    models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
+    shapes, unlabelled = shapes_of(input_shape), npz(calibrate)
+    examples = unlabelled if arrays is None else arrays
+    models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=examples, seed=seed)
     if arrays is not None:  # found out before the work, not after it
         labels_in(arrays)
         match_inputs(models[0], arrays)
@@ -344,6 +358,10 @@ def assemble(
             input_shapes=shapes,
             output=score_output,
             scores=None if scores is None else scores.value,
+            calibrate=unlabelled,
+            signal=signal,
+            repair=repair,
+            scale_free=scale_free,
         )
     hashes = {path: sha256_of(Path(path)) for path in (*sources, *(weights or ())) if not is_factory(path)}
     if not dry_run:
@@ -944,6 +962,13 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
         emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
+    for done in form.repair:
+        emit(
+            f"repaired after {done.donor} on {done.samples} samples: {len(done.rescaled)} layers brought to "
+            f"their goals, {len(done.reset)} BatchNormalizations measured anew"
+        )
+        for left in done.left:
+            emit(f"layer {left.layer} is not repaired: {left.reason}")
     if verbose:
         emit("\nalignment (the summed inner products of paired units, and of units paired at random)")
         aligned = table("base group", "donor group", "units", "assigned", "value", "random")

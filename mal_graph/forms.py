@@ -194,13 +194,15 @@ def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Par
 
 
 def compared_folded(base: LayerGraph, donor: LayerGraph, term: Term, norm_a: Norm | None, norm_b: Norm | None) -> Term:
-    """The term, with the weight compared as the BatchNorms behind it leave it: its own scale means nothing there."""
-    if norm_a is None or norm_b is None or not term.is_weight:
+    """The term, with weight and bias compared as the BatchNorms behind them leave them: their own scale means nothing
+    there."""
+    folded = {"weight": folded_weight, "bias": folded_bias}.get(term.base.role)
+    if norm_a is None or norm_b is None or folded is None:
         return term
     return replace(
         term,
-        base_values=partial(folded_weight, base, term.base, norm_a),
-        donor_values=partial(folded_weight, donor, term.donor, norm_b),
+        base_values=partial(folded, base, term.base, norm_a),
+        donor_values=partial(folded, donor, term.donor, norm_b),
         incoming=term.donor_values,
     )
 

@@ -15,6 +15,7 @@ from mal_graph.graph import Node
 from mal_graph.widths import Width
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
+UnitAxis = Callable[[Node, int], int]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Slot:
         setting: it steers the operator and is never a parameter (target shapes, clip bounds).
         axes: of a weight, the axes that make and that consume units, from (node, rank); None where it has no such pair.
         factor: the attribute that multiplies it, if any.
+        makes: of a weight, the axis of the output that holds the units it makes, from (node, rank of the weight); the
+            operator's `channel` if None.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Slot:
     setting: bool = False
     axes: WeightAxes | None = None
     factor: str = ""
+    makes: UnitAxis | None = None
 
     def factor_of(self, node: Node) -> float:
         """What the operator multiplies this input by."""
@@ -69,6 +73,8 @@ class Row:
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
+        scales: whether positive factors on units come out as they went in: where "one" operand has them (the first, or
+            any that commutes), where "all" have them, or "any"; "" where they change something else.
     """
 
     rule: rules.Rule
@@ -86,6 +92,7 @@ class Row:
     has_window: bool = False
     pointwise: str = ""
     is_idempotent: bool = False
+    scales: str = ""
     channel: int = 1
 
     @property
@@ -124,19 +131,46 @@ def einsum_axes(operand: int) -> WeightAxes:
     """Of two operands, the first axis that the other lacks and the output has, and the first that is summed with it."""
 
     def axes(node: Node, rank: int) -> tuple[int, int] | None:
-        equation = node.attribute("equation", "")
-        terms = equation.partition("->")[0].replace(" ", "").split(",")
+        terms = einsum_terms(node)
         if len(terms) != 2:
             return None
         other = set(terms[1 - operand])
-        ranks = [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
-        read, out = rules.einsum_letters(equation, ranks)
+        read, out = rules.einsum_letters(node.attribute("equation", ""), einsum_ranks(terms, operand, rank))
         makes = [axis for axis, letter in enumerate(read[operand]) if letter in out and letter not in other]
         takes = [axis for axis, letter in enumerate(read[operand]) if letter not in out and letter in other]
         makes = [axis for axis in makes if "." not in read[operand][axis]]
         return (makes[0], takes[0]) if makes and takes else None
 
     return axes
+
+
+def einsum_makes(operand: int) -> UnitAxis:
+    """The axis of the output with the letter of the operand's first axis of `einsum_axes`, counted from the end."""
+
+    def makes(node: Node, rank: int) -> int:
+        found = einsum_axes(operand)(node, rank)
+        assert found is not None  # only weights make units
+        ranks = einsum_ranks(einsum_terms(node), operand, rank)
+        read, out = rules.einsum_letters(node.attribute("equation", ""), ranks)
+        return out.index(read[operand][found[0]]) - len(out)
+
+    return makes
+
+
+def einsum_terms(node: Node) -> list[str]:
+    return str(node.attribute("equation", "")).partition("->")[0].replace(" ", "").split(",")
+
+
+def einsum_ranks(terms: Sequence[str], operand: int, rank: int) -> list[int]:
+    return [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
+
+
+def row_axis(node: Node, rank: int) -> int:
+    return -2
+
+
+def column_axis(node: Node, rank: int) -> int:
+    return -1
 
 
 X = Slot("x")
@@ -150,20 +184,20 @@ def setting(name: str) -> Slot:
     return Slot(name, setting=True)
 
 
-def _weight(axes: WeightAxes) -> Slot:
-    return Slot("weight", "weight", axes=axes)
+def _weight(axes: WeightAxes, makes: UnitAxis | None = None) -> Slot:
+    return Slot("weight", "weight", axes=axes, makes=makes)
 
 
-def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False) -> Row:
-    return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes)
+def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False, scales: str = "") -> Row:
+    return Row(rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes, scales=scales)
 
 
-def _activation(zero: str = "silent", *, is_idempotent: bool = False) -> Row:
-    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent)
+def _activation(zero: str = "silent", *, is_idempotent: bool = False, scales: str = "") -> Row:
+    return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent, scales=scales)
 
 
-def _reduction(compensation: str) -> Row:
-    return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation)
+def _reduction(compensation: str, scales: str = "") -> Row:
+    return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation, scales=scales)
 
 
 # What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
@@ -187,14 +221,25 @@ ROWS: Mapping[str, Row] = {
         rules.matmul,
         "contraction",
         kind="linear",
-        slots=(_weight(lambda node, rank: (rank - 2, rank - 1)), _weight(lambda node, rank: (rank - 1, rank - 2))),
+        slots=(
+            _weight(lambda node, rank: (rank - 2, rank - 1), row_axis),
+            _weight(lambda node, rank: (rank - 1, rank - 2), column_axis),
+        ),
     ),
-    "Einsum": Row(rules.einsum, "contraction", kind="linear", slots=(_weight(einsum_axes(0)), _weight(einsum_axes(1)))),
+    "Einsum": Row(
+        rules.einsum,
+        "contraction",
+        kind="linear",
+        slots=(_weight(einsum_axes(0), einsum_makes(0)), _weight(einsum_axes(1), einsum_makes(1))),
+    ),
     "com.microsoft.FusedMatMul": Row(
         rules.fused_matmul,
         "contraction",
         kind="linear",
-        slots=(replace(_weight(fused_axes("A")), factor="alpha"), replace(_weight(fused_axes("B")), factor="alpha")),
+        slots=(
+            replace(_weight(fused_axes("A"), row_axis), factor="alpha"),
+            replace(_weight(fused_axes("B"), column_axis), factor="alpha"),
+        ),
     ),
     "com.microsoft.FusedGemm": Row(
         rules.gemm,
@@ -260,12 +305,12 @@ ROWS: Mapping[str, Row] = {
         zero="live",
     ),
     # elementwise with two or more operands
-    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True)),
-    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"))),
-    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True)),
-    "Mul": _elementwise(SCALE, commutes=True),
-    "Div": _elementwise(SCALE, zero="unsafe"),
-    "PRelu": _elementwise(X, Slot("slope", "scale")),
+    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True, scales="all")),
+    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"), scales="all")),
+    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True, scales="all")),
+    "Mul": _elementwise(SCALE, commutes=True, scales="one"),
+    "Div": _elementwise(SCALE, zero="unsafe", scales="one"),
+    "PRelu": _elementwise(X, Slot("slope", "scale"), scales="one"),
     "Pow": _elementwise(X, Slot("exponent", "scale"), zero="live"),
     "SwiGLU": _elementwise(X, SCALE),
     **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], _elementwise(X, SHIFT)),
@@ -278,7 +323,6 @@ ROWS: Mapping[str, Row] = {
     # activations and other maps of one operand
     **dict.fromkeys(
         [
-            "LeakyRelu",
             "Elu",
             "Selu",
             "Celu",
@@ -297,7 +341,6 @@ ROWS: Mapping[str, Row] = {
             "Asinh",
             "Atanh",
             "Tan",
-            "Neg",
             "Sign",
             "Sqrt",
             "Floor",
@@ -313,18 +356,21 @@ ROWS: Mapping[str, Row] = {
     **dict.fromkeys(
         ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation("live")
     ),
-    **dict.fromkeys(["Relu", "ThresholdedRelu", "Abs"], _activation(is_idempotent=True)),
+    **dict.fromkeys(["LeakyRelu", "Neg"], _activation(scales="one")),
+    **dict.fromkeys(["Relu", "Abs"], _activation(is_idempotent=True, scales="one")),
+    "ThresholdedRelu": _activation(is_idempotent=True),
     "Clip": _activation("live", is_idempotent=True),
     "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
-    **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True)),
-    "CastLike": Row(rules.unary, moves=True, slots=(X, setting("type"))),
+    **dict.fromkeys(["Identity", "Cast"], Row(rules.unary, moves=True, scales="one")),
+    "CastLike": Row(rules.unary, moves=True, slots=(X, setting("type")), scales="one"),
     "BitCast": Row(rules.bit_cast),
-    "Dropout": Row(rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training"))),
+    "Dropout": Row(rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training")), scales="one"),
     # normalisation
     "BatchNormalization": Row(
         rules.channel_norm,
         slots=(X, SCALE, SHIFT, Slot("mean", "shift"), Slot("variance", "variance")),
+        scales="one",
     ),
     "InstanceNormalization": Row(rules.instance_norm, slots=(X, SCALE, SHIFT), compensation=WHOLE_GROUPS),
     "GroupNormalization": Row(
@@ -367,24 +413,32 @@ ROWS: Mapping[str, Row] = {
     "STFT": Row(rules.short_fourier, slots=(X, setting("step"), Slot("window", "scale"), setting("length"))),
     # pooling and reductions
     **dict.fromkeys(
-        ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"], Row(rules.pool)
+        ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"],
+        Row(rules.pool, scales="one"),
     ),
     "RoiAlign": Row(rules.roi_pool, slots=(X, X, setting("samples"))),
     "MaxRoiPool": Row(rules.roi_pool, slots=(X, X)),
     "GridSample": Row(rules.grid_sample, slots=(X, X)),
     "AffineGrid": Row(rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
-    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
-    "ReduceMean": _reduction(AVERAGED),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], _reduction(ADDS_NOTHING, scales="one")),
+    **dict.fromkeys(["ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
+    "ReduceMean": _reduction(AVERAGED, scales="one"),
     "ReduceProd": _reduction("1 instead of 0 in the new units"),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
-    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("")),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("", scales="one")),
     # shape
-    "Reshape": Row(rules.reshape, moves=True, slots=(X, setting("shape")), widths={"shape": widths.output_sizes}),
-    "Flatten": Row(rules.reshape, moves=True),
-    **dict.fromkeys(["Squeeze", "Unsqueeze"], Row(rules.reshape, moves=True, slots=(X, setting("axes")))),
-    "Transpose": Row(rules.transpose, moves=True),
-    "Concat": Row(rules.concat),
-    "Split": Row(rules.split, slots=(X, setting("split")), widths={"split": widths.part_lengths}),
+    "Reshape": Row(
+        rules.reshape,
+        moves=True,
+        slots=(X, setting("shape")),
+        widths={"shape": widths.output_sizes},
+        scales="one",
+    ),
+    "Flatten": Row(rules.reshape, moves=True, scales="one"),
+    **dict.fromkeys(["Squeeze", "Unsqueeze"], Row(rules.reshape, moves=True, slots=(X, setting("axes")), scales="one")),
+    "Transpose": Row(rules.transpose, moves=True, scales="one"),
+    "Concat": Row(rules.concat, scales="any"),
+    "Split": Row(rules.split, slots=(X, setting("split")), widths={"split": widths.part_lengths}, scales="one"),
     "SplitToSequence": Row(
         rules.split_to_sequence, slots=(X, setting("split")), widths={"split": widths.part_lengths}, is_sequence=True
     ),
@@ -393,6 +447,7 @@ ROWS: Mapping[str, Row] = {
         rules.slice_,
         slots=(X, setting("starts"), setting("ends"), setting("axes")),
         widths={"starts": widths.slice_bounds, "ends": widths.slice_bounds},
+        scales="one",
     ),
     "Gather": Row(
         rules.gather,
@@ -411,6 +466,7 @@ ROWS: Mapping[str, Row] = {
         rules.resize,
         slots=(X, setting("roi"), setting("scales"), setting("sizes")),
         widths={"sizes": widths.output_sizes},
+        scales="one",
     ),
     "Upsample": Row(rules.resize, slots=(X, setting("scales"))),
     **dict.fromkeys(["Shape", "Size"], Row(rules.shape_only, "shape")),
@@ -458,6 +514,13 @@ def weight_axes(row: Row, slot: int, node: Node, rank: int) -> tuple[int, int] |
     """(out axis, in axis) of a contraction's weight of the given rank; None for anything else."""
     axes: Any = row.slot(slot).axes
     return None if axes is None or rank < 2 else axes(node, rank)
+
+
+def unit_axis(node: Node, slot: int, rank: int) -> int:
+    """The axis of a contraction's output that holds the units which its weight, of the given rank, makes."""
+    row = ROWS[node.op]
+    makes = row.slot(slot).makes
+    return row.channel if makes is None else makes(node, rank)
 
 
 def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:

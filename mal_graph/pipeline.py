@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mal_graph import registry
 from mal_graph.align import (
     Alignment,
+    Evidence,
     as_permutation,
     identity_alignment,
     random_alignment,
@@ -30,15 +31,24 @@ from mal_graph.interfaces import Runner
 from mal_graph.layers import Layer
 from mal_graph.match import Match, match_layers
 from mal_graph.merge import Plan, check, merge, plan
+from mal_graph.moments import calibration_inputs
 from mal_graph.probe import probe
 from mal_graph.prove import ACCEPT, Trial, open_trial, permuted, prove
+from mal_graph.repair import Repair, repaired
 from mal_graph.rewrite import with_bias_slots, with_larger_windows
+from mal_graph.scales import open_groups, scale_free
+from mal_graph.signals import SHARES, activation_evidence, check_signal
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
-Strategy = Callable[[Correspondence], Alignment]
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
+
+
+class Strategy(Protocol):
+    """A way to assign units."""
+
+    def __call__(self, found: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,10 @@ class Options:
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
         output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
+        calibrate: unlabelled inputs to measure activations on.
+        signal: "weights", "activations" or "both": what says which units answer to each other (see `signals`).
+        repair: whether the merged model is repaired (see `repair`), where there is something to measure on.
+        scale_free: compare units at unit size where the network leaves their scale open (see `scales`).
     """
 
     lam: float = 0.3
@@ -79,6 +93,10 @@ class Options:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     output: str | None = None
     scores: ScoreKind | None = None
+    calibrate: Mapping[str, Array] | None = None
+    signal: str = "weights"
+    repair: bool = True
+    scale_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,6 +116,7 @@ class Merged:
         windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
         identities: names of the identity layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
+        repair: what was repaired; None if nothing was to be.
     """
 
     donor: LayerGraph
@@ -113,6 +132,7 @@ class Merged:
     windows: Mapping[int, Windows] = field(default_factory=dict)
     identities: tuple[str, ...] = ()
     at_zero: float | None = None
+    repair: Repair | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +282,10 @@ def assemble(
     data: Mapping[str, Array] | None = None,
     output: str | None = None,
     scores: ScoreKind | None = None,
+    calibrate: Mapping[str, Array] | None = None,
+    signal: str = "weights",
+    repair: bool = True,
+    scale_free: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Assembly:
@@ -272,8 +296,8 @@ def assemble(
         donors: each is matched with and aligned to the result so far.
         lam: merging factor, or several over the depth of the base, with straight lines between.
         lam_for: merging factors of what selectors select.
-        pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores: see
-            `Options`.
+        pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
+            calibrate, signal, repair, scale_free: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -282,6 +306,7 @@ def assemble(
 
     Raises:
         MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
+        DataError: the data or the calibration inputs do not fit.
         UsageError: an option makes no sense.
     """
     several = tuple(lam) if isinstance(lam, Sequence) else ()
@@ -305,18 +330,26 @@ def assemble(
         input_shapes=input_shapes,
         output=output,
         scores=scores,
+        calibrate=calibrate,
+        signal=signal,
+        repair=repair,
+        scale_free=scale_free,
     )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
     for factor in (*several, settings.lam, *(lam_for or {}).values()):
         check(factor, pads, width, depth)
+    check_signal(signal, calibrate)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
     runner = runner or registry.runner()
     for donor in found:
         check_inputs(base, donor)
+    if calibrate is not None:  # found out before the work, not after it
+        for graph in (base, *found):
+            calibration_inputs(graph, calibrate)
     known: Known = []
     current, steps = base, []
     for donor in found:
@@ -350,7 +383,7 @@ def merged_into(
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected)
+    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
@@ -361,6 +394,7 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
+    result, repair = with_repair(merge(planned), planned, donor, options, runner, progress)
     step = Merged(
         donor=donor,
         match=planned.match,
@@ -374,8 +408,24 @@ def merged_into(
         selected=None if selected is None else tuple(selected),
         windows=windows,
         identities=identities,
+        repair=repair,
     )
-    return compared_at_zero(step, given, runner), merge(planned)
+    return compared_at_zero(step, given, runner), result
+
+
+def with_repair(
+    graph: LayerGraph,
+    planned: Plan,
+    donor: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Progress | None = None,
+) -> tuple[LayerGraph, Repair | None]:
+    """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
+    if options.calibrate is None or not options.repair or not any(map(planned.factor, planned.steps)):
+        return graph, None
+    said = None if progress is None else partial(progress, f"repairing after {donor.name}")
+    return repaired(graph, planned, donor, options.calibrate, runner, said)
 
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
@@ -428,16 +478,23 @@ def planned_merge(
     strategy: Strategy,
     options: Options,
     selected: Iterable[int] | None,
+    runner: Runner,
 ) -> tuple[Plan, dict[int, list[str]]]:
-    """Align and plan.
+    """Align, by weights and what the runner shows of activations, and plan.
 
     Returns:
         the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
     """
     terms, missing = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    if options.scale_free:
+        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
+    evidence, share = None, SHARES[options.signal]
+    if share and options.calibrate is not None:
+        evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
+    order = strategy(found, evidence=evidence)
     factors = factors_of(match.base, options)
-    made = plan(base, match, strategy(found), options.lam, pads=options.pads, layers=selected, factors=factors)
+    made = plan(base, match, order, options.lam, pads=options.pads, layers=selected, factors=factors)
     return made, missing
 
 
@@ -647,7 +704,7 @@ def scored_arms(
     progress: Progress,
     judge: Judge = score,
 ) -> Iterable[Scores]:
-    """Scores of the merged model beside every control that uses the same data: none."""
+    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs."""
     labels = labels_in(data)
     models: dict[str, Callable[[], LayerGraph]] = {"base": lambda: base}
     for index, donor in enumerate(donors):
@@ -657,6 +714,8 @@ def scored_arms(
     models["plain average"] = lambda: again(identity_alignment)
     models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
     models["random donor"] = lambda: again(assign, shuffle=True)
+    if any(step.repair for step in steps):
+        models["base, repaired"] = lambda: again(assign, is_merged=False)
     members = []
     for done, (arm, build) in enumerate(models.items()):
         prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
@@ -679,12 +738,18 @@ def rebuilt(
     strategy: Strategy,
     *,
     shuffle: bool = False,
+    is_merged: bool = True,
     runner: Runner | None = None,
 ) -> LayerGraph:
-    """The merge again, with the same pairs of layers and another alignment, or with shuffled donors."""
+    """The merge again, with the same pairs of layers and another alignment, or with shuffled donors; repaired like it.
+
+    Without `is_merged` the weights stay the base's and are repaired alone, towards the goals of the merge.
+    """
     current, runner = base, runner or registry.runner()
     for step in steps:
-        current = merge(replanned(current, step, options, strategy, runner, shuffle=shuffle))
+        made = replanned(current, step, options, strategy, runner, shuffle=shuffle)
+        donor = shuffled(step.donor, options.seed) if shuffle else step.donor
+        current, _ = with_repair(merge(made) if is_merged else made.base, made, donor, options, runner)
     return current
 
 
@@ -698,7 +763,7 @@ def replanned(
     base, match = prepared(base, donor, match, options, step.selected)
     groups, theirs = step.groups, step.donor_groups
     chosen = {step.match.pairs[index].base for index in step.plan.merged_layers}
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen)
+    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, runner)
     return widened(made, groups, donor, theirs, options, runner)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from mal_graph.evaluate import Scores
+from mal_graph.evaluate import LABELS, Scores
 from mal_graph.forms import dead_channels, foldable_norm
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
@@ -163,6 +163,16 @@ class KeptWidthForm(BaseModel):
     reason: str
 
 
+class RepairForm(BaseModel):
+    """What was repaired after one merge: layers brought to their goals, BatchNormalizations measured anew."""
+
+    donor: str
+    samples: int
+    rescaled: list[str]
+    reset: list[str]
+    left: list[UnmatchedForm] = []
+
+
 class ScoreForm(BaseModel):
     arm: str
     loss: float
@@ -184,6 +194,7 @@ class AssembleForm(Document):
     pads: str
     width: str = "base"
     depth: str = "match"
+    signal: str = "weights"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
@@ -193,6 +204,7 @@ class AssembleForm(Document):
     kept_widths: list[KeptWidthForm] = []
     windows: list[WindowForm] = []
     identities: list[str] = []
+    repair: list[RepairForm] = []
     objective: list[float]
     starts: list[StartForm] = []
     peak_bytes: int
@@ -482,6 +494,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         pads=assembly.options.pads,
         width=assembly.options.width,
         depth=assembly.options.depth,
+        signal=assembly.options.signal,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
@@ -491,6 +504,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
         windows=[form for step in assembly.merged for form in window_forms(step)],
         identities=[name for step in assembly.merged for name in step.identities],
+        repair=[form for step in assembly.merged for form in repair_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
@@ -543,11 +557,14 @@ def notes(assembly: Assembly) -> list[str]:
         return []
     found = []
     norms = len({norm for step in assembly.merged for norm in merged_norms(step)})
-    if norms:
+    if norms and not any(step.repair for step in assembly.merged):
         found.append(
             f"the statistics of {norms} BatchNormalizations are not measured again on data: "
-            "expect the merged model, and the arms made like it, to score far lower than they could"
+            "expect the merged model, and the arms made like it, to score far lower than they could; "
+            "--calibrate measures them"
         )
+    if LABELS in (assembly.options.calibrate or {}):
+        found.append("the labels among the calibration inputs are not used")
     dead = sum(dead_in(step) for step in assembly.merged)
     if dead:
         found.append(f"{dead} channels keep the base's weights: its BatchNormalization scales them to nothing")
@@ -607,6 +624,22 @@ def start_forms(step: Merged) -> list[StartForm]:
     return [
         StartForm(donor=step.donor.name, start=start, objective=list(history))
         for start, history in found.starts or ((found.start, found.history),)
+    ]
+
+
+def repair_forms(step: Merged) -> list[RepairForm]:
+    if step.repair is None:
+        return []
+    left = [UnmatchedForm(layer=layer, reason=why) for layer, why in step.repair.left.items()]
+    done = step.repair
+    return [
+        RepairForm(
+            donor=step.donor.name,
+            samples=done.samples,
+            rescaled=list(done.rescaled),
+            reset=list(done.reset),
+            left=left,
+        )
     ]
 
 

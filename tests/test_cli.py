@@ -341,6 +341,31 @@ def test_a_merge_of_batch_norms_says_that_their_statistics_are_not_measured_agai
     assert "note:" not in run("assemble", "base.onnx", "donor.onnx").out
 
 
+def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
+    save(cnn((4, 4), seed=0), folder / "a.onnx")
+    save(cnn((4, 4), seed=1), folder / "b.onnx")
+    rng = np.random.default_rng(0)
+    arrays = {"x": rng.normal(size=(20, 3, 8, 8)).astype(np.float32), "labels": rng.integers(0, 5, 20)}
+    np.savez(folder / "some.npz", **arrays)
+    ran = run("assemble", "a.onnx", "b.onnx", "--calibrate", "some.npz", "--data", "some.npz", "-q")
+    assert (
+        "repaired after b.onnx on 20 samples: 1 layers brought to their goals, 6 BatchNormalizations measured anew"
+        in ran.out
+    )
+    assert "are not measured again" not in ran.out
+    assert "note: the labels among the calibration inputs are not used" in ran.out
+    assert "base, repaired" in ran.out
+    assert run("assemble", "a.onnx", "b.onnx", "--lambda", "0", "--calibrate", "some.npz", "-o", "same.onnx").code == 0
+    assert all(map(np.array_equal, stored("same.onnx").values(), stored("a.onnx").values()))
+
+
+def test_the_signal_is_chosen_and_repair_can_be_left_out(run, folder):
+    words = ("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "--format", "json", "--force")
+    both, plain = (run(*words, *more).json for more in (("--signal", "both"), ("--no-repair",)))
+    assert (both["signal"], plain["signal"]) == ("both", "weights")
+    assert ([len(done["rescaled"]) for done in both["repair"]], plain["repair"]) == ([3], [])
+
+
 def test_a_dry_run_writes_no_model(run, folder):
     before = contents(folder)
     ran = run("assemble", "base.onnx", "donor.onnx", "--dry-run")
@@ -926,6 +951,60 @@ def test_a_selector_that_selects_nothing_is_refused(refused, selector):
         selector,
         match=rf"the selector '{re.escape(selector)}' selects none of 3 layers \(Gemm_0, .*\): give a name pattern",
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--signal", "both"), "signal is 'both', but there are no calibration inputs: give some with --calibrate"),
+        (("--signal", "phase", "--calibrate", "data.npz"), "signal is 'phase': choose one of weights, both, activat"),
+    ],
+)
+def test_a_signal_that_cannot_be_measured_is_refused(refused, words, told):
+    refused("assemble", "base.onnx", "donor.onnx", *words, match=told)
+
+
+def with_nan(array):
+    array[3, 2] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        (
+            {"y": np.zeros((20, 7), np.float32)},
+            r"do not fit the inputs of base\.onnx: .* found 'y' float32 \(20, 7\); give",
+        ),
+        (
+            {"x": np.zeros((20, 9), np.float32)},
+            r"do not fit the inputs of base\.onnx: .* found 'x' float32 \(20, 9\); give",
+        ),
+        ({"labels": np.zeros(20)}, r"do not fit the inputs of base\.onnx: .* found nothing; give"),
+        (
+            {"x": with_nan(np.ones((20, 8), np.float32))},
+            r"for input 'x' holds NaN or infinity in sample 3: leave it out",
+        ),
+        ({"x": np.ones((15, 8), np.float32)}, r"there are 15 calibration samples: give at least 16"),
+        ({"x": np.ones((0, 8), np.float32)}, r"there are 0 calibration samples: give at least 16"),
+        ({"x": np.array(["a"] * 20)}, r"do not fit the inputs of base\.onnx: "),
+    ],
+    ids=["name and shape", "shape", "no inputs", "nan", "too few", "none", "text"],
+)
+def test_calibration_inputs_that_do_not_fit_are_refused(refused, folder, arrays, told):
+    np.savez(folder / "bad.npz", **arrays)
+    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", "bad.npz", match=told)
+
+
+@pytest.mark.parametrize("name", ["missing.npz", "base.onnx"])
+def test_calibration_inputs_that_cannot_be_read_are_refused(refused, name):
+    told = r"no data file at missing\.npz" if name == "missing.npz" else r"base\.onnx is not an \.npz file"
+    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", name, match=told)
+
+
+def test_calibration_inputs_are_no_target(refused, folder):
+    told = r"cannot write data\.npz: it is one of the inputs"
+    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "-o", "data.npz", "--force", match=told)
 
 
 @pytest.mark.parametrize("text", ["x", "x:", ":1,2", "x:1,a", "x:0,8", "x:1,-8", "x:1,,8", "x:1.5,8"])

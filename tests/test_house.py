@@ -22,9 +22,9 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 BARS = """
 errors files graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
-| match windows forms correspond align
+| match windows forms correspond scales align
 | merge grow rewrite expand
-| evaluate gate journal pipeline sweep zoo
+| evaluate moments signals repair gate journal pipeline sweep zoo
 | draw plot report
 | sources
 | cli

@@ -41,8 +41,16 @@ def test_a_claim_is_judged_by_the_median_loss(study, permutation, verdict):
         "MLP 64-64 <- 64-64",
         {"aligned": (0.2, 0.2, 0.8), "plain average": (0.5, 0.5, 0.5), "random permutation": permutation},
     )
-    assert f"| MLP 64-64 <- 64-64 | 0.3 | {verdict} | law |" in study.claims(made)
+    assert f"| MLP 64-64 <- 64-64 | 0.3 | {verdict} | law | no | no |" in study.claims(made)
     assert study.broken_laws(made) == ([] if verdict == "yes" else ["MLP 64-64 <- 64-64 at 0.3"])
+
+
+@pytest.mark.parametrize(("base", "verdicts"), [(0.5, "yes | yes"), (0.1, "yes | no")])
+def test_with_repair_the_base_repaired_counts_too(study, base, verdicts):
+    losses = {"aligned": 0.2, "plain average": 0.3, "random permutation": 0.3, "base": base}
+    pair = "MLP 64-48 <- 96-64"
+    made = scores(study, pair, {f"{arm}, repaired": (loss,) for arm, loss in losses.items()})
+    assert f"| {pair} | 0.3 | no | goal | {verdicts} |" in study.claims(made)
 
 
 def test_a_goal_that_is_missed_breaks_no_law(study):
@@ -55,6 +63,8 @@ def test_a_short_run_scores_every_arm(study, tmp_path):
     pytest.importorskip("torch")
     pairs = {"MLP 64-64 <- 64-64": study.Pair("mlp", ((12, 8),), ((8, 12),), True)}
     found = study.runs([0], tmp_path, pairs, epochs=2)
-    arms = ["base", "donor", "aligned", "plain average", "random permutation", "random donor", "ensemble"]
+    merges = ["aligned", "plain average", "random permutation", "random donor"]
+    arms = ["base", "donor", *merges, "ensemble", *(f"{arm}, repaired" for arm in (*merges, "base"))]
+    arms += [f"{arm}{suffix}" for arm in study.VARIANTS for suffix in ("", ", repaired")]
     assert [score.arm for score in found] == arms * 2
     assert all(0 <= score.accuracy <= 1 and score.loss > 0 for score in found)

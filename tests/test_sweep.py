@@ -207,7 +207,7 @@ def test_an_alignment_no_better_than_random_is_named_with_both_figures():
     donor = mlp((6, 16, 12, 5), 1)
     module = sys.modules["mal_graph.pipeline"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "assign", lambda found: module.random_alignment(found, 0))
+        patched.setattr(module, "assign", lambda found, evidence: module.random_alignment(found, 0))
         found = sweep(base, donor, data_for(base, 60), lambdas=POINTS, proof=False, seed=0)
     means = [
         np.mean([p.loss for p in c.points[1:]]) for c in found.curves if c.arm in ("aligned", "random permutation")

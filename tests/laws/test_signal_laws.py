@@ -1,0 +1,202 @@
+"""Laws of the signals: what activations alone tell of the units, and how they count beside weights."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from builders import Net, cnn, mlp, narrower, permuted_copy, wider
+
+import mal_graph
+from mal_graph import pipeline, registry
+from mal_graph.align import align, match_units, value
+from mal_graph.correspond import correspondence
+from mal_graph.errors import UsageError
+from mal_graph.forms import terms_of
+from mal_graph.groups import axis_groups
+from mal_graph.match import match_layers
+from mal_graph.moments import Comoments
+from mal_graph.signals import SHARES, activation, activation_evidence
+
+RUNNER = registry.runner()
+
+
+def samples(count=120, shape=(8,), seed=0):
+    return {"x": np.random.default_rng(seed).normal(0.3, 1.2, (count, *shape)).astype(np.float32)}
+
+
+def compared(base, donor):
+    match = match_layers(base, donor)
+    terms, _ = terms_of(base, donor, match)
+    return match, correspondence(axis_groups(base), axis_groups(donor), terms)
+
+
+def evidence_between(base, donor, arrays, share=0.5):
+    match, found = compared(base, donor)
+    return found, activation_evidence(found, base, donor, match, arrays, RUNNER, share)
+
+
+NETS = {
+    "mlp": (lambda: mlp((8, 14, 12, 5), 0), (8,)),
+    "matmul": (lambda: mlp((8, 14, 12, 5), 0, "matmul"), (8,)),
+    "tanh": (lambda: mlp((8, 14, 12, 5), 0, activation="Tanh"), (8,)),
+    "cnn": (lambda: cnn((6, 8), 1, 0), (3, 8, 8)),
+    "concat": (lambda: cnn((6, 8), 1, 0, concat=True), (3, 8, 8)),
+    "flatten": (lambda: cnn((6, 8), 1, 0, head="flatten"), (3, 8, 8)),
+}
+
+
+# --- activations -------------------------------------------------------------------------------------------------
+
+
+def test_correlations_are_numpys_whatever_the_batches():
+    rng = np.random.default_rng(0)
+    a = rng.normal(5, 0.1, (4, 90))
+    b = np.stack([a[1] * 3 + 1, rng.normal(size=90), -a[0], np.full(90, 7.0), a[2] + rng.normal(size=90)])
+    found = Comoments()
+    for start, end in ((0, 7), (7, 8), (8, 90)):
+        found.add(a[:, start:end], b[:, start:end])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = np.nan_to_num(np.corrcoef(a, b)[:4, 4:])
+    np.testing.assert_allclose(found.correlation, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_planted_permutation_is_recovered_from_activations_alone(net):
+    """No weight is looked at: the table of every pair has its best assignment there."""
+    make, shape = NETS[net]
+    base = make()
+    donor, orders = permuted_copy(base, axis_groups(base), 3)
+    found, evidence = evidence_between(base, donor, samples(shape=shape))
+    for pair, table in zip(found.pairs, evidence.tables, strict=True):
+        assert np.array_equal(match_units(table), orders[pair.base])
+        assert np.isclose(value(table, orders[pair.base]) / len(table), round(table.max()), atol=1e-6)
+
+
+@pytest.mark.parametrize("change", [narrower, wider])
+def test_units_that_a_donor_lacks_or_has_more_of_do_not_disturb_the_others(change):
+    base = mlp((8, 14, 12, 5), 0)
+    donor, orders = change(base, axis_groups(base), 3)
+    found, evidence = evidence_between(base, donor, samples())
+    for pair, table in zip(found.pairs[:1], evidence.tables[:1], strict=True):  # what is behind computes something else
+        order = match_units(table)
+        assert np.array_equal(order[orders[pair.base] >= 0], orders[pair.base][orders[pair.base] >= 0])
+
+
+@pytest.mark.parametrize("signal", ["activations", "both"])
+def test_assembling_by_the_signal_gives_a_shuffled_copy_back(signal):
+    base = cnn((6, 8), 1, 0, concat=True)
+    donor, orders = permuted_copy(base, axis_groups(base), 1)
+    result = mal_graph.assemble(base, donor, lam=0.5, signal=signal, calibrate=samples(shape=(3, 8, 8)), proof=False)
+    made = result.merged[0].plan.alignment
+    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+
+
+def test_a_noisy_copy_is_recovered_from_activations():
+    base = mlp((8, 14, 12, 5), 0)
+    donor, orders = permuted_copy(base, axis_groups(base), 3)
+    rng = np.random.default_rng(0)
+    noisy = {
+        name: (w.read() + 0.1 * w.read().std() * rng.normal(size=w.shape)).astype(np.float32)
+        for name, w in donor.weights.items()
+    }
+    found, evidence = evidence_between(base, donor.with_weights(noisy), samples())
+    for pair, table in zip(found.pairs, evidence.tables, strict=True):
+        assert np.array_equal(match_units(table), orders[pair.base])
+
+
+def rescaled(graph, seed):
+    """The same function: every hidden unit of an MLP with ReLU times a factor of its own, taken back behind it."""
+    rng, values = np.random.default_rng(seed), {name: w.read() for name, w in graph.weights.items()}
+    for first, bias, second in (("w0", "w1", "w2"), ("w2", "w3", "w4")):
+        factor = np.exp(rng.normal(0, 1.5, len(values[bias]))).astype(np.float32)
+        values[first], values[bias] = values[first] * factor[:, None], values[bias] * factor
+        values[second] = values[second] / factor
+    return graph.with_weights(values)
+
+
+def test_scales_that_relu_leaves_open_do_not_count():
+    base = mlp((8, 14, 12, 5), 0)
+    donor, orders = permuted_copy(base, axis_groups(base), 3)
+    found, evidence = evidence_between(base, rescaled(donor, 0), samples())
+    for pair, table in zip(found.pairs, evidence.tables, strict=True):
+        assert np.array_equal(match_units(table), orders[pair.base])
+
+
+def test_units_are_compared_behind_the_activation():
+    net = Net(0)
+    x = net.conv(net.input("x", ("N", 3, 8, 8)), 3, 4)
+    y = net.op("Mul", x, net.op("Sigmoid", x))  # written out, with a fan-out that joins again
+    graph = net.graph(net.op("Flatten", net.op("GlobalAveragePool", y)))
+    (layer,) = match_layers(graph, graph).base
+    assert activation(graph, layer).tensor == y
+
+
+def test_maps_of_different_size_are_compared_by_their_means():
+    def net(stride):
+        made = Net(0)
+        x = made.op("Relu", made.conv(made.input("x", ("N", 3, 8, 8)), 3, 6, stride=stride))
+        return made.graph(made.linear(made.op("Flatten", made.op("GlobalAveragePool", x)), 6, 4))
+
+    _, evidence = evidence_between(net(1), net(2), samples(shape=(3, 8, 8)))
+    assert np.array_equal(match_units(evidence.tables[0]), np.arange(6))
+
+
+# --- mixing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [SHARES["both"], SHARES["activations"]])
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_the_mixed_objective_never_falls(net, share):
+    make, shape = NETS[net]
+    other = {"mlp": mlp((8, 10, 15, 5), 1), "cnn": cnn((7, 6), 1, 1)}[net]
+    found, evidence = evidence_between(make(), other, samples(shape=shape), share)
+    done = align(found, evidence)
+    for _, history in done.starts:
+        assert all(after >= before - 1e-6 * abs(before) for before, after in pairwise(history))
+    assert done.history[-1] == pytest.approx(done.objective, rel=1e-6)
+
+
+def test_the_mix_does_not_depend_on_the_size_of_the_weights():
+    base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
+    found, evidence = evidence_between(base, donor, samples())
+    louder = donor.with_weights({name: 64 * w.read() for name, w in donor.weights.items()})
+    _, again = compared(base, louder)
+    mixed = align(found, evidence).orders
+    assert all(map(np.array_equal, mixed, align(again, evidence).orders))
+    for share in (1e-6, 1 - 1e-6):  # both of them count
+        assert not all(map(np.array_equal, mixed, align(found, replace(evidence, share=share)).orders))
+
+
+def test_weights_decide_what_activations_leave_open():
+    """Two hidden units are dead: nothing but their weights tells them apart."""
+    base = mlp((8, 6, 5), 0)
+    values = {name: w.read().copy() for name, w in base.weights.items()}
+    values["w1"][[1, 4]] = -100
+    base = base.with_weights(values)
+    donor, orders = permuted_copy(base, axis_groups(base), 1)
+    found, evidence = evidence_between(base, donor, samples(), SHARES["activations"])
+    assert np.array_equal(align(found, evidence).orders[0], orders[found.pairs[0].base])
+
+
+def test_by_weights_alone_calibration_inputs_change_no_order():
+    base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
+    plain, given = (mal_graph.assemble(base, donor, calibrate=c, proof=False) for c in (None, samples()))
+    assert all(map(np.array_equal, *(found.merged[0].plan.alignment.orders for found in (plain, given))))
+
+
+def test_a_signal_without_samples_or_of_no_known_name_is_refused():
+    base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
+    with pytest.raises(UsageError, match=r"signal is 'both', but there are no calibration inputs: give some with"):
+        mal_graph.assemble(base, donor, signal="both")
+    with pytest.raises(UsageError, match=r"signal is 'phase': choose one of weights, both, activations"):
+        mal_graph.assemble(base, donor, signal="phase", calibrate=samples())
+
+
+def test_without_repair_nothing_is_repaired():
+    base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
+    plain = mal_graph.assemble(base, donor, proof=False)
+    other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, proof=False)
+    for name, weight in plain.graph.weights.items():
+        assert np.array_equal(weight.read(), other.graph.weights[name].read())
+    assert pipeline.Options().repair
