@@ -170,7 +170,8 @@ class Bench:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
         change = resizing(self.graph, self.groups, self.found, units, self.sets)
         graph = resized(self.trial.graph, change, {})
-        session = self.runner.open(graph, read=list(self.trial.outputs), variable=list(self.trial.weights))
+        read, variable = list(self.trial.outputs), list(self.trial.weights)
+        session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
 
 

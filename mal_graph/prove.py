@@ -407,7 +407,7 @@ def open_trial(
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
     graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
-    session = runner.open(graph, read=watched(graph, table), variable=list(weights))
+    session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)
     trial = Trial(graph, session, inputs, weights, outputs, deadline)
