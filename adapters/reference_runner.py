@@ -66,5 +66,6 @@ class ReferenceRunner:
         read: Sequence[str] | None = None,
         variable: Sequence[str] = (),
         optimize: bool = False,
+        deadline: float | None = None,
     ) -> ReferenceSession:
         return ReferenceSession(graph, read, variable)

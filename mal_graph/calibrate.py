@@ -69,7 +69,9 @@ def calibrated(
     if not read:
         return graph, weights
     gauged = bench.graph(bench.nodes, {**bench.factors, **bench.constants})
-    found = runner.open(gauged, read=read, variable=list(weights)).run(inputs, weights, deadline=deadline)
+    found = runner.open(gauged, read=read, variable=list(weights), deadline=deadline).run(
+        inputs, weights, deadline=deadline
+    )
     found = {name: array for name, array in found.items() if np.isfinite(array).all()}
     new = dict(weights)
     for scaling in bench.scalings:

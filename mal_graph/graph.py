@@ -11,7 +11,7 @@ safely between steps.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -45,7 +45,13 @@ class Weight:
     @property
     def is_float(self) -> bool:
         """Whether the values may be averaged: a float type that arithmetic is defined on."""
-        return self.dtype.name in MERGEABLE_TYPES
+        return is_mergeable(self.dtype)
+
+
+@cache
+def is_mergeable(dtype: np.dtype[Any]) -> bool:
+    """Whether arithmetic is defined on a type; numpy takes long to tell the name of one."""
+    return dtype.name in MERGEABLE_TYPES
 
 
 def weight_of(name: str, values: Array) -> Weight:

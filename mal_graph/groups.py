@@ -282,7 +282,7 @@ def roles(
 def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
     """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
     names: dict[str, int] = {}
-    places: dict[int, tuple[str, int]] = {}  # of a unit: its group and its number there
+    group_of, number_in = np.full(solved.count, -1), np.zeros(solved.count, np.int64)  # of units that hold others
     waiting: list[tuple[AxisGroup, Class, NDArray[np.int64]]] = []
     for found in sorted(solved.classes(), key=first_entry):
         # Units in the order of their first positions: the order a reader sees in the file.
@@ -302,8 +302,8 @@ def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator
             statistic=found.statistic,
         )
         parts = found.parts[order]
-        if group.is_usable and int(parts[0, 0]) in solved.children:
-            places.update({unit: (group.name, number) for number, unit in enumerate(parts[:, 0].tolist())})
+        if group.is_usable and parts.shape[1] > 1:
+            group_of[parts[:, 0]], number_in[parts[:, 0]] = len(waiting), np.arange(len(parts))
         waiting.append((group, found, parts))
     held: dict[int, list[str]] = {}
     for where, atoms in solved.wiring.widths:
@@ -312,7 +312,8 @@ def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator
     is_held = np.zeros(solved.count, bool)
     is_held[list(held)] = True
     for group, found, parts in waiting:
-        inside = next((places[block] for block in found.blocks if block in places), None)
+        around = next((block for block in found.blocks if group_of[block] >= 0), None)
+        inside = None if around is None else (waiting[group_of[around]][0].name, int(number_in[around]))
         holding = found.parts[is_held[found.parts]].tolist()
         widths = tuple(dict.fromkeys(where for part in holding for where in held[part]))
         if inside:  # the number of blocks does not follow what is inside one
@@ -337,4 +338,6 @@ def members_of(
         runs.setdefault(int(index[start]), []).append(columns[:, start:end, 1])
     for owner, positions in runs.items():
         name, axis, _, _ = owners[owner]
-        yield Member(name, axis, described[name, axis], np.hstack(positions) if positions[1:] else positions[0])
+        yield Member(
+            name, axis, described[name, axis], np.concatenate(positions, axis=1) if positions[1:] else positions[0]
+        )

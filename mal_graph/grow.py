@@ -30,7 +30,7 @@ from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
 from mal_graph.ops import ADDS_NOTHING, AVERAGED
 from mal_graph.padding import compensation
-from mal_graph.probe import bulky_weights
+from mal_graph.probe import fed_weights
 from mal_graph.resize import compensated, coupled, resized, resized_groups, resizing
 
 EXACT_FOR = (ADDS_NOTHING, AVERAGED)  # statistics that allow for zeros
@@ -238,7 +238,7 @@ def extended(order: Order, others: int, added: int) -> Order:
 
 
 def outputs(graph: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> dict[str, Array]:
-    fed = bulky_weights(graph)
+    fed = fed_weights(graph)
     return runner.open(graph, variable=list(fed)).run(inputs, fed)
 
 

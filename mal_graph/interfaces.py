@@ -88,10 +88,12 @@ class Runner(Protocol):
         read: Sequence[str] | None = None,
         variable: Sequence[str] = (),
         optimize: bool = False,
+        deadline: float | None = None,
     ) -> Session:
         """A session that can read the tensors in `read` (default: the outputs).
 
         Weights named in `variable` must be given to every run. Input shapes may differ from the declared ones.
-        Raises RunError where the runtime refuses the graph.
+        Raises RunError where the runtime refuses the graph, or will not be ready when `time.monotonic()` reaches
+        `deadline`.
         """
         ...

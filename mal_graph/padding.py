@@ -6,11 +6,14 @@ it does not matter what its consumers would make of it. Both are tested as they 
 a few units, beside the control that units which are neither do show. The same copy without some units must give what
 the whole one gives when nothing reads them. A statistic over the units (a norm, mean, softmax) breaks these; the
 operator table says which compensation is exact, if any.
+
+One widened network serves many groups: while nothing reads the added units of the others, those of each in turn are
+live, and then silent. What fails is halved, down to groups that are tested by themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from time import monotonic
 
 import numpy as np
@@ -22,7 +25,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.ops import ROWS
-from mal_graph.prove import ACCEPT, REJECT, Trial, open_trial, relative
+from mal_graph.prove import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
 from mal_graph.resize import Resizing, coupled, resized, resizing, spread
 from mal_graph.widths import Layout
 
@@ -65,6 +68,7 @@ class Padding:
 
 
 LATE = Padding(reason="not tested: its time was up")
+MUTE = Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
 
 
 def paddings(
@@ -87,14 +91,60 @@ def paddings(
         trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
         return {group.name: Padding(reason=f"not tested: {error}") for group in proven}
-    bench = Bench(graph, groups, traces(graph, groups), trial, runner or registry.runner())
-    found: dict[str, Padding] = {}
-    for names in coupled(groups, bench.found):
-        alike = [group for group in proven if group.name in names]
-        if alike:
-            padding = tested(bench, alike, np.random.default_rng(seed))
-            found.update(dict.fromkeys((group.name for group in alike), padding))
-    return {group.name: found[group.name] for group in proven}
+    found = traces(graph, groups)
+    sets = coupled(groups, found)
+    bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
+    alike = [Alike(tuple(group for group in proven if group.name in names)) for names in sets]
+    said: dict[str, Padding] = {}
+    for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
+        some = [one for one in alike if one.groups and kind(one)]
+        # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
+        for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
+            for one, padding in tested(bench, batch, np.random.default_rng(seed)):
+                said.update(dict.fromkeys((group.name for group in one.groups), padding))
+    return {group.name: said[group.name] for group in proven}
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Groups that can only be resized together."""
+
+    groups: tuple[AxisGroup, ...]
+
+    def is_plain(self) -> bool:
+        return not self.is_inside() and not self.is_counted()
+
+    def is_inside(self) -> bool:
+        """Whether they lie inside units, which would be widened at the same time."""
+        return any(group.inside for group in self.groups) and not self.is_counted()
+
+    def is_counted(self) -> bool:
+        return any(group.statistic for group in self.groups)
+
+    @property
+    def names(self) -> list[str]:
+        return [group.name for group in self.groups]
+
+    @property
+    def units(self) -> int:
+        return self.groups[0].units
+
+    @cached_property
+    def members(self) -> list[Member]:
+        return [member for group in self.groups for member in group.members]
+
+    @property
+    def consumers(self) -> list[Member]:
+        return [member for member in self.members if member.role.endswith(" in")]
+
+    @property
+    def producers(self) -> list[Member]:
+        return [member for member in self.members if not member.role.endswith(" in")]
+
+    @property
+    def tells_sides(self) -> bool:
+        """Whether its weights tell who makes its units and who reads them."""
+        return bool(self.consumers) and any(member.role.endswith(" out") for member in self.producers)
 
 
 @dataclass(frozen=True)
@@ -104,6 +154,7 @@ class Bench:
     graph: LayerGraph
     groups: AxisGroups
     found: Traces
+    sets: Sequence[set[str]]
     trial: Trial
     runner: Runner
 
@@ -111,31 +162,55 @@ class Bench:
     def is_late(self) -> bool:
         return self.trial.deadline is not None and monotonic() >= self.trial.deadline
 
-    def resized(self, alike: Sequence[AxisGroup], units: Sequence[int]) -> tuple[Resizing, Trial]:
+    @cached_property
+    def pads(self) -> Mapping[str, float]:
+        return {parameter.tensor: parameter.pad for parameter in self.groups.parameters}
+
+    def resized(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
-        change = resizing(self.graph, self.groups, self.found, {group.name: units for group in alike})
+        change = resizing(self.graph, self.groups, self.found, units, self.sets)
         graph = resized(self.trial.graph, change, {})
-        session = self.runner.open(graph, read=list(self.trial.outputs), variable=list(self.trial.weights))
+        read, variable = list(self.trial.outputs), list(self.trial.weights)
+        session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
 
 
-def tested(bench: Bench, alike: Sequence[AxisGroup], rng: np.random.Generator) -> Padding:
-    """The statements on groups that can only be resized together."""
-    members = [member for group in alike for member in group.members]
-    consumers = [member for member in members if member.role.endswith(" in")]
-    producers = [member for member in members if not member.role.endswith(" in")]
-    if not consumers or not any(member.role.endswith(" out") for member in producers):
-        return Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
-    said = compensation(alike[0])
+def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, Padding]]:
+    """The statements on sets of groups: all together, by halves where together they do not hold."""
+    mute = [one for one in alike if not one.tells_sides]
+    yield from ((one, MUTE) for one in mute)
+    alike = [one for one in alike if one.tells_sides]
+    if not alike:
+        return
     if bench.is_late:
-        return LATE
+        yield from ((one, LATE) for one in alike)
+        return
+    said, reason = compensation(alike[0].groups[0]), ""
     try:
-        live, not_read, silent = widened(bench, alike, consumers, producers)
-        if live < REJECT:
-            return Padding(compensation=said, reason=f"not tested: live units would not show either ({live:.0e})")
-        return Padding(not_read, silent, sliced(bench, alike, consumers, rng), said)
+        widened = Widened(bench, alike)
+        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
     except (ShapeError, RunError) as error:
-        return LATE if bench.is_late else Padding(compensation=said, reason=f"keeps its width: {error}")
+        reason = f"keeps its width: {error}"
+    if len(alike) > 1 and (reason or max(not_read, gone) > ACCEPT):
+        half = len(alike) // 2
+        yield from tested(bench, alike[:half], rng)
+        yield from tested(bench, alike[half:], rng)
+        return
+    if reason:
+        yield alike[0], LATE if bench.is_late else Padding(compensation=said, reason=reason)
+        return
+    try:
+        silent = halved(range(len(alike)), lambda some: widened.moved([], some))
+        live = [widened.moved([number], []) for number in range(len(alike))]
+    except RunError:
+        yield from ((one, LATE) for one in alike)
+        return
+    for number, one in enumerate(alike):
+        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
+            reason = f"not tested: live units would not show either ({live[number]:.0e})"
+            yield one, Padding(compensation=said, reason=reason)
+        else:
+            yield one, Padding(not_read, silent[number], gone, said)
 
 
 def compensation(group: AxisGroup) -> str:
@@ -147,32 +222,62 @@ def compensation(group: AxisGroup) -> str:
     return f"{group.statistic}: {exact or 'keep the width, no compensation is exact'}"
 
 
-def widened(
-    bench: Bench, alike: Sequence[AxisGroup], consumers: Sequence[Member], producers: Sequence[Member]
-) -> tuple[float, float, float]:
-    """How far the outputs move with more units that are live, with more that are not read, and that are silent."""
-    change, trial = bench.resized(alike, range(alike[0].units + ADDED))
-    pads = {parameter.tensor: parameter.pad for parameter in bench.groups.parameters}
-    whole = dict(trial.weights)
-    for name, layouts in change.layouts.items():
-        if name in whole:
-            # New units are others again, at another size: they show where anything reads them.
-            axes = [resembling(layout, name, axis, [*consumers, *producers]) for axis, layout in enumerate(layouts)]
-            sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
-            factors = reduce(np.multiply, np.ix_(*sizes))
-            whole[name] = np.asarray(spread(whole[name], axes, None) * factors, np.float32)
-    return (
-        moved(trial, whole),
-        moved(trial, {**whole, **blank(whole, consumers, change, {})}),
-        moved(trial, {**whole, **blank(whole, producers, change, pads)}),
-    )
+class Widened:
+    """The trial with a few more units in some sets of groups.
+
+    Attributes:
+        whole: its weights. New units are others again, at another size: they show where anything reads them.
+        unread: those of their consumers, with zeros for the added units.
+    """
+
+    def __init__(self, bench: Bench, alike: Sequence[Alike]) -> None:
+        self.bench, self.alike = bench, alike
+        units = {name: range(one.units + ADDED) for one in alike for name in one.names}
+        self.change, self.trial = bench.resized(units)
+        self.on: dict[str, list[tuple[int, Member]]] = {}  # by tensor the number of the set and the member
+        for number, one in enumerate(alike):
+            for member in one.members:
+                self.on.setdefault(member.tensor, []).append((number, member))
+        self.whole = dict(self.trial.weights)
+        for name, layouts in self.change.layouts.items():
+            if name in self.whole:
+                members = [member for _, member in self.on.get(name, ())]
+                axes = [resembling(layout, axis, members) for axis, layout in enumerate(layouts)]
+                sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
+                factors = reduce(np.multiply, np.ix_(*sizes))
+                self.whole[name] = np.asarray(spread(self.whole[name], axes, None) * factors, np.float32)
+        self.unread = {name: self.filled(name, (), ()) for name in self.on}
+
+    def filled(self, tensor: str, live: Collection[int], silent: Collection[int]) -> Array:
+        """A tensor with nothing for added units: in the consumers of those that are not read, and, in the producers of
+        those that are silent, their pad value."""
+        values = self.whole[tensor]
+        for number, member in self.on[tensor]:
+            reads, added = member.role.endswith(" in"), added_of(self.change.layouts[tensor][member.axis], member)
+            if number in silent and not reads:
+                values = filled(values, member.axis, added, self.bench.pads.get(tensor, 0.0))
+            elif number not in live and number not in silent and reads:
+                values = filled(values, member.axis, added, 0.0)
+        return values
+
+    def moved(self, live: Collection[int], silent: Collection[int]) -> float:
+        """How far the outputs move with the added units of some sets live, of some silent, of the others not read."""
+        touched = {member.tensor for number in (*live, *silent) for member in self.alike[number].members}
+        other = {name: self.filled(name, live, silent) for name in touched}
+        return moved(self.trial, {**self.whole, **self.unread, **other})
 
 
-def resembling(layout: Layout, tensor: str, axis: int, members: Sequence[Member]) -> Layout:
+def added_of(layout: Layout, member: Member) -> NDArray[np.bool_]:
+    """The indices of the units added behind a member's."""
+    added: NDArray[np.bool_] = (layout.added > 0) & np.isin(layout.old, member.positions[-1])
+    return added
+
+
+def resembling(layout: Layout, axis: int, members: Sequence[Member]) -> Layout:
     """An axis whose added units are like the ones before the last, one each: the last may be dead."""
     old = layout.old.copy()
     for member in members:
-        if (member.tensor, member.axis) == (tensor, axis):
+        if member.axis == axis:
             last, order = np.sort(member.positions[-1].ravel()), np.argsort(member.positions[-1].ravel())
             for number in range(1, ADDED + 1):
                 other = member.positions[(-1 - number) % len(member.positions)].ravel()
@@ -181,29 +286,18 @@ def resembling(layout: Layout, tensor: str, axis: int, members: Sequence[Member]
     return replace(layout, old=old)
 
 
-def blank(
-    weights: Mapping[str, Array], members: Sequence[Member], change: Resizing, pads: Mapping[str, float]
-) -> dict[str, Array]:
-    """The tensors of members without anything for the added units: the pad value, 0 where `pads` names none."""
-    found: dict[str, Array] = {}
-    for member in members:
-        added = change.layouts[member.tensor][member.axis].added > 0
-        found[member.tensor] = filled(
-            found.get(member.tensor, weights[member.tensor]), member.axis, added, pads.get(member.tensor, 0.0)
-        )
-    return found
-
-
-def sliced(bench: Bench, alike: Sequence[AxisGroup], consumers: Sequence[Member], rng: np.random.Generator) -> float:
+def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> float:
     """How far the outputs move when a quarter of the units is taken away, from where nothing reads them."""
-    units = alike[0].units
-    gone = rng.permutation(units)[: max(1, units // 4)]
+    units: dict[str, Sequence[int]] = {}
     zeroed: dict[str, Array] = {}
-    for member in consumers:
-        values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
-        zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
+    for one in alike:
+        gone = rng.permutation(one.units)[: max(1, one.units // 4)]
+        units.update(dict.fromkeys(one.names, sorted(set(range(one.units)) - set(gone.tolist()))))
+        for member in one.consumers:
+            values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
+            zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
     expected = bench.trial.at(zeroed)
-    change, trial = bench.resized(alike, sorted(set(range(units)) - set(gone.tolist())))
+    change, trial = bench.resized(units)
     left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
     return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
 

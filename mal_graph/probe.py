@@ -21,7 +21,6 @@ BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few othe
 SIZES = (64, 11, 32, 16, 224, 128, 256, 512, 8, 4, 2, 1)  # tried in turn for the other dynamic axes
 SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a proof does not depend on it
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
-FED_FROM = 1024  # weights of so many elements are fed to the probe
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27
 
@@ -57,9 +56,10 @@ def probe(
     """
     runner = runner or registry.runner()
     check_names(graph, [*(inputs or {}), *(input_shapes or {})])
-    fed = bulky_weights(graph)
-    session = runner.open(graph, read=[out for node in graph.nodes for out in node.outputs if out], variable=list(fed))
     deadline = None if timeout is None else monotonic() + timeout
+    fed = fed_weights(graph)
+    read = [out for node in graph.nodes for out in node.outputs if out]
+    session = runner.open(graph, read=read, variable=list(fed), deadline=deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     error: RunError | None = None
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
@@ -76,10 +76,11 @@ def probe(
     raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")
 
 
-def bulky_weights(graph: LayerGraph) -> dict[str, Array]:
-    """The larger weights by name, to be fed to a session rather than copied into its model, which ends at 2 GB."""
+def fed_weights(graph: LayerGraph) -> dict[str, Array]:
+    """The weights by name, to be fed to a session rather than copied into its model, which ends at 2 GB and is slow to
+    open where it stores many."""
     tensors = dict.fromkeys(parameter.tensor for parameter in parameters(graph))
-    return {name: graph.weights[name].read() for name in tensors if graph.weights[name].size >= FED_FROM}
+    return {name: graph.weights[name].read() for name in tensors if graph.weights[name].size > 1}
 
 
 def unmeasured(graph: LayerGraph) -> Probe:

@@ -243,15 +243,22 @@ def bisected(
     trial: Trial, groups: AxisGroups, orders: Moves, indices: Sequence[int], accept: float = ACCEPT
 ) -> dict[int, float]:
     """The deviation of each group: that of the largest set permuted at once that passes, or its own."""
-    changed = permuted(trial.weights, [(groups.groups[i], orders[i]) for i in indices])
-    deviation = trial.deviation(changed)
-    if deviation <= accept or len(indices) == 1:
-        return dict.fromkeys(indices, deviation)
+
+    def deviation(some: Sequence[int]) -> float:
+        return trial.deviation(permuted(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
+
+    return halved(indices, deviation, accept)
+
+
+def halved(
+    indices: Sequence[int], deviation: Callable[[Sequence[int]], float], accept: float = ACCEPT
+) -> dict[int, float]:
+    """Of each index the deviation of the largest set that is accepted, or its own; what is not accepted is halved."""
+    found = deviation(indices)
+    if found <= accept or len(indices) == 1:
+        return dict.fromkeys(indices, found)
     half = len(indices) // 2
-    return {
-        **bisected(trial, groups, orders, indices[:half], accept),
-        **bisected(trial, groups, orders, indices[half:], accept),
-    }
+    return {**halved(indices[:half], deviation, accept), **halved(indices[half:], deviation, accept)}
 
 
 def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
@@ -400,7 +407,7 @@ def open_trial(
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
     graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
-    session = runner.open(graph, read=watched(graph, table), variable=list(weights))
+    session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)
     trial = Trial(graph, session, inputs, weights, outputs, deadline)

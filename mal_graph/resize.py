@@ -66,18 +66,26 @@ class Change:
     added: int
 
 
-def resizing(graph: LayerGraph, groups: AxisGroups, found: Traces, units: Mapping[str, Sequence[int]]) -> Resizing:
+def resizing(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    found: Traces,
+    units: Mapping[str, Sequence[int]],
+    sets: Sequence[Collection[str]] | None = None,
+) -> Resizing:
     """How a graph changes when groups get other units.
 
     Args:
         found: where the units of the groups lie.
         units: by name of the group the units it shall have: old ones by their number, in order, then added ones as
             `group.units`, `group.units + 1`... Coupled groups are resized alike (see `coupled`).
+        sets: the coupled groups, found here if left out.
 
     Raises:
         ShapeError: a width cannot be expressed.
     """
-    changes = [change_of(found, names, units) for names in coupled(groups, found) if names & units.keys()]
+    sets = coupled(groups, found) if sets is None else sets
+    changes = [change_of(found, names, units) for names in sets if not units.keys().isdisjoint(names)]
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
     operands: dict[tuple[str, int], Array] = {}

@@ -10,7 +10,6 @@ This finds the automorphisms of the wiring that exchange whole units in order. R
 automorphisms, which finds mirror images and rotations of irregular wirings too, at a cost no one can bound.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,26 +21,37 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mal_graph.labels import Fix, Wiring
+from mal_graph.labels import Belonging, Fix, Wiring
 
 Ints = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
 Owner = tuple[str, int, int, int]  # tensor, axis, first atom, length
-Parents = tuple[tuple[int, tuple[int, ...]], ...]  # per link the blocks of one unit, in the order of its places
-Key = tuple[object, ...]
-Moved = list[int]  # a unit, and what else moves with it
-
-
-class Link(NamedTuple):
-    """Units, for each a block it belongs to, and how often in a row: the links of one axis of one tensor."""
-
-    units: Ints
-    blocks: Ints
-    times: Ints
-
 
 ITSELF = -1
 WITHIN = -2
 MIXER = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Links(NamedTuple):
+    """Units and the blocks they belong to, a row for each, ordered by axis, by unit, and by place in the unit.
+
+    Attributes:
+        axis: a number for the axis of a tensor that a row was found on; those of blocks that lie in several places
+            have one number for the first places, one for the second...
+        unit, block: what belongs to what.
+        times: how often in a row.
+    """
+
+    axis: Ints
+    unit: Ints
+    block: Ints
+    times: Ints
+
+    @property
+    def place(self) -> Ints:
+        """Of each row its place among those of its unit on the axis."""
+        return rank(self.axis, self.unit)
 
 
 @dataclass(frozen=True)
@@ -77,95 +87,123 @@ def components(count: int, ties: Iterable[tuple[Ints, Ints]]) -> Ints:
     return component.astype(np.int64)
 
 
-def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, list[Link]]:
+def positions_of(owners: Sequence[Owner]) -> tuple[Ints, Ints, Ints]:
+    """Every position on some axes: the number of the owner, the index on its axis, and the atom there."""
+    start, size = np.array([owner[2:] for owner in owners], np.int64).reshape(-1, 2).T
+    owner = np.repeat(np.arange(len(owners)), size)
+    position = rank(owner)
+    return owner, position, start[owner] + position
+
+
+def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, Links]:
     """The unit of each atom and the links between units, once what must move together is tied."""
     on_axis = np.zeros(wiring.count, np.uint64)
-    for number, (_, _, start, size) in enumerate(owners):
-        on_axis[start : start + size] = mixed(number)
+    owner, _, atom = positions_of(owners)
+    on_axis[atom] = mixed(owner)
     component = components(wiring.count, wiring.ties)
     while True:
-        links = [
-            link
-            for atoms, blocks, places in wiring.blocks
-            for link in links_by_place(component[atoms], component[blocks], places)
-            if len(link.units)
-        ]
-        if not links:
-            return component, []
-        axes = np.zeros(int(component.max()) + 1, np.uint64)
+        links = linked(component, wiring.blocks)
+        axes = np.zeros(int(component.max(initial=-1)) + 1, np.uint64)
         np.add.at(axes, component, on_axis)
-        more = list(forced_ties(links, axes.tolist()))
-        if not more:
-            return component, [*links, *nested_links(links)]
-        a, b = np.array(more).T
-        component = components(len(axes), [(a, b)])[component]
+        more = forced_ties(links, axes)
+        if not len(more[0]):
+            return component, with_nested(links)
+        component = components(len(axes), [more])[component]
 
 
-def links_by_place(units: Ints, blocks: Ints, places: Ints) -> Iterator[Link]:
-    """The links of one axis; those of blocks that lie in several places apart, by the first place, the second..."""
-    count = int(places.max(initial=0)) + 1
-    pairs, entry = np.unique(blocks * count + places, return_inverse=True)
-    held = pairs // count
-    rank = (np.arange(len(pairs)) - np.searchsorted(held, held))[entry]
-    for number in range(int(rank.max(initial=-1)) + 1):
-        yield distinct_links(units[rank == number], blocks[rank == number])
+def linked(component: Ints, blocks: Sequence[Belonging]) -> Links:
+    """The links that belongings make, without those of a unit to itself."""
+    axis = np.repeat(np.arange(len(blocks)), [len(belonging.atoms) for belonging in blocks])
+    unit, block, place = (
+        np.concatenate([np.zeros(0, np.int64), *(belonging[column] for belonging in blocks)]) for column in range(3)
+    )
+    unit, block = component[unit], component[block]
+    order = np.lexsort((place, block, axis))
+    new_place, new_block = (begins(*(c[order] for c in columns)) for columns in ((axis, block, place), (axis, block)))
+    number = np.cumsum(new_place)
+    which = np.empty_like(number)  # of the places of its block on the axis
+    which[order] = number - number[np.maximum.accumulate(np.where(new_block, np.arange(len(order)), 0))]
+    axis = axis * (int(which.max(initial=0)) + 1) + which
+    kept = np.lexsort((unit, axis))
+    kept = kept[unit[kept] != block[kept]]
+    axis, unit, block = axis[kept], unit[kept], block[kept]
+    new = np.flatnonzero(begins(axis, unit, block))
+    return Links(axis[new], unit[new], block[new], np.diff(new, append=len(axis)))
 
 
-def distinct_links(units: Ints, blocks: Ints) -> Link:
-    """Links without those of a unit to itself, ordered by unit and by place, each run of equal ones once."""
-    apart = units != blocks
-    units, blocks = units[apart], blocks[apart]
-    order = np.argsort(units, kind="stable")
-    units, blocks = units[order], blocks[order]
-    new = np.ones(len(units), bool)
-    new[1:] = (units[1:] != units[:-1]) | (blocks[1:] != blocks[:-1])
-    return Link(units[new], blocks[new], np.diff(np.flatnonzero(new), append=len(new)))
-
-
-def members_by_block(link: Link) -> dict[int, tuple[int, ...]]:
-    """The units that belong to each block of one link."""
-    found: dict[int, set[int]] = {}
-    for unit, block in zip(link.units.tolist(), link.blocks.tolist(), strict=True):
-        found.setdefault(block, set()).add(unit)
-    return {block: tuple(sorted(inside)) for block, inside in found.items()}
-
-
-def forced_ties(links: Sequence[Link], axes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def forced_ties(links: Links, axes: Hashes) -> tuple[Ints, Ints]:
     """Pairs of units that can only move together: blocks that hold the same units, and a block and the only unit in it
     that lies on certain axes (`axes`: a number per unit for the axes it lies on)."""
-    known: dict[tuple[int, ...], int] = {}
-    for link in links:
-        blocks_of = dict(zip(*(a.tolist() for a in np.unique(link.units, return_counts=True)), strict=True))
-        here = members_by_block(link)
-        holders = Counter(here.values())
-        for block, inside in here.items():
-            alike = Counter(axes[unit] for unit in inside)
-            for unit in inside:
-                if alike[axes[unit]] == 1 and blocks_of[unit] == 1:
-                    yield block, unit
-            if holders[inside] == 1 and known.get(inside, block) != block:
-                yield block, known[inside]
-        for block, inside in here.items():
-            if holders[inside] == 1:
-                known.setdefault(inside, block)
+    axis, block, unit = distinct(links.axis, links.block, links.unit)
+    only = (how_many(axis, block, axes[unit]) == 1) & (how_many(axis, unit) == 1)
+    new = np.flatnonzero(begins(axis, block))
+    content = np.add.reduceat(mixed(unit), new) if len(new) else np.zeros(0, np.uint64)
+    axis_of, blocks = axis[new], block[new]
+    alone = how_many(axis_of, content) == 1  # no other block on the axis holds the same
+    content, blocks = content[alone], blocks[alone]
+    order = np.argsort(content, kind="stable")
+    content, blocks = content[order], blocks[order]
+    same = (content[1:] == content[:-1]) & (blocks[1:] != blocks[:-1])
+    return np.concatenate([block[only], blocks[1:][same]]), np.concatenate([unit[only], blocks[:-1][same]])
 
 
-def nested_links(links: Sequence[Link]) -> Iterator[Link]:
-    """A block whose units all belong to one larger block belongs to it as well."""
-    inside: dict[int, set[int]] = {}
-    around: dict[int, set[int]] = {}
-    for units, blocks, _ in links:
-        for unit, block in zip(units.tolist(), blocks.tolist(), strict=True):
-            inside.setdefault(block, set()).add(unit)
-            around.setdefault(unit, set()).add(block)
-    found: dict[int, list[tuple[int, int]]] = {}
-    for block, held in inside.items():
-        for place, larger in enumerate(sorted(set.intersection(*(around[unit] for unit in held)) - {block})):
-            if len(inside[larger]) > len(held) and larger not in around.get(block, set()):
-                found.setdefault(place, []).append((block, larger))
-    for pairs in found.values():
-        a, b = np.array(pairs).T
-        yield distinct_links(a, b)
+def with_nested(links: Links) -> Links:
+    """The links, and those of blocks whose units all belong to one larger block: they belong to it as well."""
+    unit, block = distinct(links.unit, links.block)
+    count = int(max(unit.max(initial=0), block.max(initial=0))) + 1
+    size = np.bincount(block, minlength=count)
+    row, other = joined(unit, unit)
+    pair, shared = np.unique(block[row] * count + block[other], return_counts=True)
+    inner, outer = np.divmod(pair, count)
+    around = (shared == size[inner]) & (inner != outer)
+    inner, outer = inner[around], outer[around]
+    place = rank(inner)
+    new = (size[outer] > size[inner]) & ~np.isin(inner * count + outer, unit * count + block)
+    inner, outer, place = inner[new], outer[new], place[new]
+    order = np.lexsort((inner, place))
+    axis = int(links.axis.max(initial=-1)) + 1 + place[order]
+    added = Links(axis, inner[order], outer[order], np.ones_like(axis))
+    return Links(*(np.concatenate(columns) for columns in zip(links, added, strict=True)))
+
+
+# --- rows of integers -------------------------------------------------------------------------------------------
+
+
+def begins(*columns: NDArray[np.generic]) -> Flags:
+    """Which rows differ from the one before."""
+    new = np.ones(len(columns[0]), bool)
+    new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return new
+
+
+def distinct(*columns: Ints) -> list[Ints]:
+    """Each row once, in order."""
+    order = np.lexsort(columns[::-1])
+    columns = tuple(column[order] for column in columns)
+    new = begins(*columns)
+    return [column[new] for column in columns]
+
+
+def how_many(*columns: NDArray[np.generic]) -> Ints:
+    """For each row how many are equal to it."""
+    _, which, counts = np.unique(mixed(*columns), return_inverse=True, return_counts=True)
+    found: Ints = counts[which]
+    return found
+
+
+def rank(*columns: Ints) -> Ints:
+    """Of each row its place in its run of equal rows."""
+    at = np.arange(len(columns[0]))
+    ranks: Ints = at - np.maximum.accumulate(np.where(begins(*columns), at, 0))
+    return ranks
+
+
+def joined(keys: Ints, ordered: Ints) -> tuple[Ints, Ints]:
+    """Every pair of a row of `keys` and one of `ordered` that hold the same number."""
+    start = np.searchsorted(ordered, keys)
+    lengths = np.searchsorted(ordered, keys, side="right") - start
+    row = np.repeat(np.arange(len(keys)), lengths)
+    return row, start[row] + rank(row)
 
 
 class Places(NamedTuple):
@@ -182,7 +220,7 @@ class Places(NamedTuple):
     ends: Ints
 
 
-def mixed(*columns: Ints | int) -> NDArray[np.uint64]:
+def mixed(*columns: NDArray[np.generic] | int) -> Hashes:
     """A hash of each row; sums of such hashes differ for different multisets but by a chance of one in 2^64."""
     found = np.zeros(1, np.uint64)
     for column in columns:
@@ -192,7 +230,7 @@ def mixed(*columns: Ints | int) -> NDArray[np.uint64]:
     return found
 
 
-def numbered(hashes: NDArray[np.uint64]) -> Ints:
+def numbered(hashes: Hashes) -> Ints:
     """Numbers for hashes, in the order in which they first occur."""
     _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
     order: Ints = np.argsort(np.argsort(first))
@@ -207,7 +245,7 @@ class Units:
     wiring: Wiring
     owners: Sequence[Owner]
     component: Ints = field(init=False)
-    links: list[Link] = field(init=False)
+    links: Links = field(init=False)
 
     def __post_init__(self) -> None:
         self.component, self.links = united(self.wiring, self.owners)
@@ -219,10 +257,7 @@ class Units:
     @cached_property
     def places(self) -> Places:
         """Every position on an axis in use; several of one unit on one axis in the order of what each is for."""
-        sizes = [size for _, _, _, size in self.owners]
-        owner = np.repeat(np.arange(len(sizes)), sizes)
-        position = np.concatenate([np.arange(size) for size in sizes]) if sizes else np.zeros(0, np.int64)
-        atom = np.repeat([start for _, _, start, _ in self.owners], sizes).astype(np.int64) + position
+        owner, position, atom = positions_of(self.owners)
         unit = self.component[atom]
         order = np.lexsort((position, self.purpose[atom], owner, unit))
         ends = np.searchsorted(unit[order], np.arange(self.count + 1))
@@ -248,19 +283,14 @@ class Units:
             lengths = [len(atoms) for atoms in self.wiring.readings]
             readers = np.repeat(np.arange(len(lengths)), lengths)
             np.add.at(hashes, self.component[np.concatenate(self.wiring.readings)], mixed(2, readers))
-        for link, (units, _, times) in enumerate(self.links):
-            if (times > 1).any():
-                place = np.arange(len(units)) - np.searchsorted(units, units)
-                np.add.at(hashes, units, mixed(5, link, place, times))
+        uneven = np.zeros(int(self.links.axis.max(initial=-1)) + 1, bool)
+        uneven[self.links.axis[self.links.times > 1]] = True
+        rows = uneven[self.links.axis]
+        axis, unit, _, times = (column[rows] for column in self.links)
+        np.add.at(hashes, unit, mixed(5, axis, rank(axis, unit), times))
         for unit, number, first, second in self.ties_within:
             np.add.at(hashes, unit, mixed(3, number, first, second))
         return numbered(hashes + mixed(4, self.fix_number))
-
-    @cached_property
-    def kinds(self) -> list[int]:
-        """The same as a list, where units are asked for one by one."""
-        found: list[int] = self.kind.tolist()
-        return found
 
     @cached_property
     def ties_within(self) -> list[tuple[Ints, Ints, Ints, Ints]]:
@@ -282,25 +312,6 @@ class Units:
         return found
 
     @cached_property
-    def parents(self) -> Mapping[int, Parents]:
-        """The blocks of each unit that belongs to any."""
-        found: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
-        for number, (units, blocks, _) in enumerate(self.links):
-            starts = np.flatnonzero(np.diff(units, prepend=-1))
-            for start, end in zip(starts, [*starts[1:], len(units)], strict=True):
-                found.setdefault(int(units[start]), []).append((number, tuple(blocks[start:end].tolist())))
-        return {unit: tuple(rows) for unit, rows in found.items()}
-
-    @cached_property
-    def children(self) -> Mapping[int, tuple[int, ...]]:
-        """The units of each block."""
-        found: dict[int, set[int]] = {}
-        for units, blocks, _ in self.links:
-            for unit, block in zip(units.tolist(), blocks.tolist(), strict=True):
-                found.setdefault(block, set()).add(unit)
-        return {block: tuple(sorted(inside)) for block, inside in found.items()}
-
-    @cached_property
     def fix_number(self) -> Ints:
         """Per unit the number of the fix that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
         What holds a unit that stays must stay itself."""
@@ -311,12 +322,11 @@ class Units:
             units = units[strength[units] < own]
             strength[units], chosen[units] = own, first.setdefault(fix, number)
         while True:
-            before = strength.copy()
-            for units, blocks, _ in self.links:
-                weaker = strength[blocks] < strength[units]
-                strength[blocks[weaker]], chosen[blocks[weaker]] = strength[units[weaker]], chosen[units[weaker]]
-            if (before == strength).all():
+            weaker = np.flatnonzero(strength[self.links.block] < strength[self.links.unit])[::-1]  # the first outweighs
+            if not len(weaker):
                 return chosen
+            units, blocks = self.links.unit[weaker], self.links.block[weaker]
+            strength[blocks], chosen[blocks] = strength[units], chosen[units]
 
     def fix_of(self, unit: int) -> Fix | None:
         number = self.fix_number[unit]
@@ -342,66 +352,91 @@ class Units:
                     return reason
         return ""
 
-    def below(self, unit: int) -> tuple[list[int], tuple[object, ...]]:
-        """All that moves with a block, in an order that is the same for interchangeable blocks, and how the block
-        sees it: the kind of each part and what else that belongs to."""
-        inside = {unit}
-        waiting = list(self.children.get(unit, ()))
-        while waiting:
-            part = waiting.pop()
-            if part not in inside:
-                inside.add(part)
-                waiting += self.children.get(part, ())
-        inside.remove(unit)
+    @cached_property
+    def by_unit(self) -> Links:
+        """The links ordered by unit, then by axis and place."""
+        order = np.argsort(self.links.unit, kind="stable")
+        return Links(*(column[order] for column in self.links))
 
-        def seen(part: int) -> Parents:
-            def relative(block: int) -> int:
-                return ITSELF if block == unit else WITHIN if block in inside else block
+    @cached_property
+    def is_free(self) -> Flags:
+        """Which units no fix holds."""
+        free: Flags = self.fix_number < 0
+        return free
 
-            return tuple((link, tuple(map(relative, blocks))) for link, blocks in self.parents.get(part, ()))
+    @cached_property
+    def held(self) -> tuple[Ints, Ints]:
+        """Free blocks, each with every unit that moves with it, those within others too; ordered by block."""
+        block, unit = distinct(self.links.block, self.links.unit)
+        block, unit = block[self.is_free[block]], unit[self.is_free[block]]
+        above, below = block, unit
+        while True:
+            row, inner = joined(below, block)
+            apart = above[row] != unit[inner]
+            more = distinct(np.concatenate([above, above[row][apart]]), np.concatenate([below, unit[inner][apart]]))
+            if len(more[0]) == len(above):
+                return above, below
+            above, below = more
 
-        rows = sorted((self.kinds[part], seen(part), part) for part in inside)
-        order = [part for _, _, part in rows]
-        if not any(part in self.children for part in order):  # none lies within another
-            return order, tuple((kind, parents) for kind, parents, _ in rows)
-        place = {part: WITHIN - number for number, part in enumerate(order)}
-        place[unit] = ITSELF
-        profile = tuple(
-            (
-                self.kinds[part],
-                tuple(
-                    (link, tuple(place.get(block, block) for block in blocks)) for link, blocks in self.parents[part]
-                ),
-            )
-            for part in order
-        )
-        return order, profile
+    @cached_property
+    def arranged(self) -> tuple[Ints, Ints, Hashes]:
+        """What moves with each free block, in an order that is the same for interchangeable blocks: the blocks, the
+        units, and per unit of the network a hash of how it sees all that it holds, as a block: the kind of each part
+        and what else that belongs to."""
+        block, part = self.held
+        kind, place = self.kind[part], self.by_unit.place
+        row, link = joined(part, self.by_unit.unit)
+        outer = self.by_unit.block[link]
+        pair = block * self.count + part
+        at = np.searchsorted(pair, block[row] * self.count + outer)
+        at = np.minimum(at, len(pair) - 1) if len(pair) else at
+        is_within = pair[at] == block[row] * self.count + outer
+
+        def seen(places: Ints | int) -> Hashes:
+            """A hash of each part as its block sees it, with numbers for the blocks that lie within this one."""
+            blocks = np.where(outer == block[row], ITSELF, np.where(is_within, places, outer))
+            links = np.zeros(len(part), np.uint64)
+            np.add.at(links, row, mixed(6, self.by_unit.axis[link], place[link], blocks))
+            return mixed(7, kind, links)
+
+        order = np.lexsort((part, numbered(seen(WITHIN)), kind, block))
+        number = np.empty_like(order)
+        number[order] = rank(block[order])
+        profile = np.zeros(self.count, np.uint64)
+        np.add.at(profile, block, mixed(8, number, seen(WITHIN - number[at])))
+        return block[order], part[order], profile
+
+    @cached_property
+    def nature(self) -> Hashes:
+        """A hash per unit, equal for interchangeable ones: of its kind, and of a free one the blocks it belongs to and
+        what it holds."""
+        links = np.zeros(self.count, np.uint64)
+        np.add.at(links, self.links.unit, mixed(6, self.links.axis, self.links.place, self.links.block))
+        _, _, profile = self.arranged
+        return mixed(9, self.kind, np.where(self.is_free, mixed(links, profile), 0))
 
     def classes(self) -> Iterator[Class]:
-        """Units without blocks are alike by kind; blocks and what belongs to them are compared one by one."""
-        fixed, has_places = self.fix_number >= 0, np.diff(self.places.ends) > 0
-        structured = np.zeros(self.count, bool)
-        structured[[*self.parents, *self.children]] = True
-        structured &= ~fixed
-        plain = np.flatnonzero(has_places & ~structured)
-        plain = plain[np.argsort(self.kind[plain], kind="stable")]
-        ends = [0, *(np.flatnonzero(np.diff(self.kind[plain])) + 1).tolist(), len(plain)]
-        alike: dict[Key, list[Moved]] = {}
-        for unit in np.flatnonzero(structured).tolist():
-            order, profile = self.below(unit) if unit in self.children else ([], ())
-            if has_places[unit] or order:
-                alike.setdefault((self.kinds[unit], self.parents.get(unit, ()), profile), []).append([unit, *order])
-        found = [*(plain[a:b, None] for a, b in pairwise(ends) if a < b), *map(np.array, alike.values())]
-        moving = {row[0] for rows in alike.values() if len(rows) > 1 for row in rows}
-        rigid: dict[int, list[Moved]] = {}
-        for parts in found:
-            unit = int(parts[0, 0])
-            if len(parts) > 1 or fixed[unit]:
-                yield from self.class_of(parts)
-            elif has_places[unit] and not moving & self.around(unit):
-                rigid.setdefault(self.kinds[unit], []).append([unit])
-        for rows in rigid.values():
-            yield from self.class_of(np.array(rows), is_rigid=True)
+        """Units that are alike, with all that they hold; the others by kind."""
+        block, part, _ = self.arranged
+        start = np.searchsorted(block, np.arange(self.count + 1))
+        has_places = np.diff(self.places.ends) > 0
+        chosen = np.flatnonzero(has_places | (np.diff(start) > 0))
+        chosen = chosen[np.argsort(self.nature[chosen], kind="stable")]
+        ends = [*np.flatnonzero(begins(self.nature[chosen])).tolist(), len(chosen)]
+        alone, moving = np.zeros(self.count, bool), np.zeros(self.count, bool)
+        for first, last in pairwise(ends):
+            units = chosen[first:last]
+            held = start[units[0] + 1] - start[units[0]]
+            if last - first > 1 or not self.is_free[units[0]]:
+                moving[units] = self.is_free[units[0]]
+                yield from self.class_of(np.column_stack([units, part[start[units][:, None] + np.arange(held)]]))
+            else:
+                alone[units] = has_places[units]
+        alone[part[moving[block]]] = False  # these move with a block that does
+        rigid = np.flatnonzero(alone)
+        rigid = rigid[np.argsort(self.kind[rigid], kind="stable")]
+        for rows in np.split(rigid, np.flatnonzero(begins(self.kind[rigid]))[1:]) if len(rigid) else ():
+            yield from self.class_of(rows[:, None], is_rigid=True)
 
     def class_of(self, parts: Ints, is_rigid: bool = False) -> Iterator[Class]:
         """A class from its units, each with what moves with it; none of blocks that hold no weight."""
@@ -413,15 +448,6 @@ class Units:
         spans = [ends[part][:, None] + np.arange(count) for part, count in zip(parts.T, counts, strict=True) if count]
         index = spans[0] if len(spans) == 1 else np.concatenate(spans, axis=1)
         columns = np.stack([self.places.owner[index], self.places.position[index]], axis=2)
-        blocks = tuple(dict.fromkeys(b for _, row in self.parents.get(first, ()) for b in row))
+        around = slice(*np.searchsorted(self.by_unit.unit, [first, first + 1]))
+        blocks = tuple(dict.fromkeys(self.by_unit.block[around].tolist()))
         yield Class(parts, columns, self.fix_of(first), is_rigid, blocks, self.statistic_of(first, order))
-
-    def around(self, unit: int) -> set[int]:
-        """Every block that a unit lies in."""
-        found: set[int] = set()
-        waiting = [unit]
-        while waiting:
-            for _, blocks in self.parents.get(waiting.pop(), ()):
-                waiting += [block for block in blocks if block not in found]
-                found.update(blocks)
-        return found

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from builders import Net, cnn, load, mlp, permuted_copy
+from builders import Net, cnn, deviation, inputs_of, load, mlp, permuted_copy, run
 from onnx import TensorProto, helper, numpy_helper
 
 from mal_graph.errors import RunError
@@ -441,3 +441,25 @@ def test_permuted_copy_changes_every_member():
     for i in orders:
         for member in groups.groups[i].members:
             assert not np.array_equal(copy.weights[member.tensor].read(), graph.weights[member.tensor].read())
+
+
+def test_a_group_norm_over_a_concat_keeps_the_blocks_of_the_norm_before_it():
+    """The second norm reads whole blocks of the first one's channels, at places that do not matter to it."""
+    net = Net(0, opset=20)
+
+    def norm(x, channels):
+        shape = net.constant([0, 2, -1])
+        ones, zeros = (net.constant(values) for values in (np.ones(2, np.float32), np.zeros(2, np.float32)))
+        y = net.op("InstanceNormalization", net.op("Reshape", x, shape), ones, zeros)
+        y = net.op("Reshape", y, net.constant([0, channels, 4, 4]))
+        return net.op("Relu", net.op("Mul", y, net.weight(channels, 1, 1, scale=1.0)))
+
+    first = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 8)
+    second = net.conv(norm(first, 8), 8, 8)
+    graph = net.graph(net.conv(norm(net.op("Concat", second, first, axis=1), 16), 16, 4))
+    groups = axis_groups(graph)
+    found = [(group.units, group.inside) for group in groups.groups if group.is_usable]
+    outer = next(group.name for group in groups.groups if group.is_usable and group.units == 2)
+    assert found == [(2, None), (4, (outer, 0)), (4, (outer, 1)), (8, None)]
+    copy, _ = permuted_copy(graph, groups)
+    assert deviation(run(copy, inputs_of(graph)), run(graph, inputs_of(graph))) < 1e-12

@@ -1,11 +1,14 @@
 """One run: shapes, small integers, and inputs drawn so that the model runs."""
 
+from time import monotonic, process_time
+
 import numpy as np
 import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph.errors import DataError, RunError
 from mal_graph.probe import probe
+from mal_graph_adapters.ort_runner import OrtRunner
 
 
 @pytest.fixture
@@ -112,3 +115,43 @@ def test_a_probe_whose_time_is_up_tries_no_other_shapes():
     with pytest.raises(RunError, match="time was up"):
         probe(mlp(), Runner(), timeout=0.0)
     assert len(runs) == 1
+
+
+def chain(length):
+    """Linear layers of four units, one behind the other."""
+    net = Net(0)
+    x = net.input("x", ("N", 4))
+    for _ in range(length):
+        x = net.linear(x, 4, 4)
+    return net.graph(x)
+
+
+def test_a_session_that_cannot_be_opened_in_time_is_not_opened():
+    graph, start = chain(3000), monotonic()
+    with pytest.raises(RunError, match="was not opened when its time was up"):
+        OrtRunner().open(graph, deadline=start + 0.2)
+    taken = monotonic() - start
+    start = monotonic()
+    OrtRunner().open(graph)
+    assert taken < monotonic() - start, "as long as opening it would have taken"
+
+
+def test_a_long_chain_is_probed_without_a_run_for_every_pair_of_weights():
+    """Time per layer stays the same: onnxruntime looks each input up in a list, stored weights cost it their square."""
+    seconds = []
+    for length in (500, 4000):
+        graph, start = chain(length), process_time()
+        assert len(probe(graph).shapes) > 2 * length
+        seconds.append(process_time() - start)
+    assert seconds[1] < 3 * 8 * seconds[0]
+
+
+def test_a_run_in_training_leaves_the_arrays_it_is_fed():
+    net = Net(0, opset=17)
+    x = net.conv(net.input("x", (2, 3, 4, 4)), 3, 5)
+    stored = [net.weight(5, scale=1.0), net.weight(5), net.weight(5), net.constant(np.ones(5, np.float32))]
+    graph = net.graph(net.op("BatchNormalization", x, *stored, outputs=3, training_mode=1)[0])
+    fed = {name: weight.read().copy() for name, weight in graph.weights.items()}
+    before = {name: values.copy() for name, values in fed.items()}
+    OrtRunner().open(graph, variable=list(fed)).run({"x": np.ones((2, 3, 4, 4), np.float32)}, fed)
+    assert all(np.array_equal(fed[name], before[name]) for name in fed)

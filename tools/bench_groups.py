@@ -2,7 +2,8 @@
 
 Nets of residual blocks (convolution, BatchNorm, ReLU, concatenation, grouped convolution) of growing length, written to
 a file each. Both times are taken in this process, in turn, the best of several runs each; what is reported is their
-ratio and the exponent with which the time grows.
+ratio and the exponent with which the time grows. "Axis groups" is everything from the loaded graph and the shapes of
+its tensors to the groups: parameters, axis rules, units, members. The run that measures the shapes is listed by itself.
 """
 
 import argparse
