@@ -1,9 +1,10 @@
 """How long finding axis groups takes, against loading the same file: `python tools/bench_groups.py`.
 
 Nets of residual blocks (convolution, BatchNorm, ReLU, concatenation, grouped convolution) of growing length, written to
-a file each. Both times are taken in this process, in turn, the best of several runs each; what is reported is their
-ratio and the exponent with which the time grows. "Axis groups" is everything from the loaded graph and the shapes of
-its tensors to the groups: parameters, axis rules, units, members. The run that measures the shapes is listed by itself.
+a file each. All times are processor times of this process, those of loading and of groups taken in turn, the best of
+several runs each, so that a busy machine counts for little; what is reported is their ratio and the exponent with which
+the time grows. "Axis groups" is everything from the loaded graph and the shapes of its tensors to the groups:
+parameters, axis rules, units, members. The run that measures the shapes is listed by itself.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from functools import partial
 from importlib.metadata import version
 from math import log
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import onnx
@@ -69,13 +70,13 @@ def network(nodes: int) -> onnx.ModelProto:
 
 
 def best(repeats: int, *runs: Callable[[], object]) -> list[float]:
-    """The shortest time of each of some runs, taken in turn, so that a busy machine slows down all of them."""
+    """The shortest processor time of each of some runs, taken in turn."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats):
         for run, taken in zip(runs, times, strict=True):
-            start = perf_counter()
+            start = process_time()
             run()
-            taken.append(perf_counter() - start)
+            taken.append(process_time() - start)
     return [min(taken) for taken in times]
 
 
@@ -89,9 +90,9 @@ def measured(sizes: Sequence[int], repeats: int) -> Iterator[str]:
             path = Path(folder) / f"{size}.onnx"
             onnx.save(network(size), path)
             graph = mal_graph.load(str(path))
-            start = perf_counter()
+            start = process_time()
             probed = probe(graph)
-            probing = perf_counter() - start
+            probing = process_time() - start
             load, group = partial(onnx_ir.load, path), partial(axis_groups, graph, probed)
             loading, grouping = best(repeats, load, group)
             seconds[size] = grouping
