@@ -13,7 +13,7 @@ from mal_graph.errors import DataError
 from mal_graph.evaluate import LABELS, MAX_BATCH, match_inputs
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.interfaces import Runner
-from mal_graph.probe import bulky_weights
+from mal_graph.probe import fed_weights
 
 LEAST = 16  # samples: the mean of fewer is off by more than a quarter of the deviation
 MAX_READ = 1 << 23  # entries that are read at once
@@ -111,8 +111,7 @@ class Stream:
     ) -> None:
         self.graph = graph
         self.inputs = calibration_inputs(graph, arrays)
-        bulky = bulky_weights(graph)
-        self.fed = {**bulky, **{name: graph.weights[name].read() for name in variable}}
+        self.fed = {**fed_weights(graph), **{name: graph.weights[name].read() for name in variable}}
         self.session = runner.open(graph, read=list(dict.fromkeys(read)), variable=list(self.fed))
 
     @property
