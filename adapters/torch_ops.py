@@ -314,10 +314,21 @@ def masked_fill(at: Site, x: Wire, mask: Wire, value: Wire | Number) -> str:
 
 
 @lowers("contiguous", "clone", "alias", "detach", "lift_fresh_copy", "positive", "resolve_conj", "resolve_neg")
-@lowers("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 def same(at: Site, x: Wire, *unused: Any, **also_unused: Any) -> str:
     """What evaluation leaves as it is."""
     return x.name
+
+
+@lowers("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+def dropout(at: Site, x: Wire, share: float, training: bool) -> str:
+    check_dropout(share if training else 0.0)
+    return x.name
+
+
+def check_dropout(share: float) -> None:
+    """Refuse what is dropped at random even in evaluation: a merge could not be compared with anything."""
+    if share > 0:
+        raise UnsupportedModel(f"it drops {share:.0%} at random in evaluation mode too: pass training=self.training")
 
 
 @lowers("to", "type_as", "_to_copy")
@@ -473,6 +484,7 @@ def attention(
     enable_gqa: bool = False,
 ) -> str:
     """softmax(Q K^T / sqrt(d) + mask) V, written out; with fewer heads of keys than of queries, each serves several."""
+    check_dropout(dropout)
     if enable_gqa:
         times = query.side(-3) // key.side(-3)
         keys, values = (repeated(at, x.name, x.shape, x.rank - 3, times) for x in (key, value))
@@ -773,13 +785,18 @@ def avg_pool(
     found = pooled(at, x, "AveragePool", kernel, stride, padding, ceil, count_include_pad=int(count_include_pad))
     if divisor is None:
         return found
-    return at.op("Mul", found, at.number(prod(spread(kernel, int(str(at.node.target)[-10]))) / divisor))
+    return at.op("Mul", found, at.number(prod(spread(kernel, spatial_rank(at))) / divisor))
+
+
+def spatial_rank(at: Site) -> int:
+    """How many axes a pooling operator slides over, by its name."""
+    return next(rank for rank in (1, 2, 3) if f"pool{rank}d" in str(at.node.target))
 
 
 def pooled(
     at: Site, x: Wire, op: str, kernel: Any, stride: Any, padding: Any, ceil: bool, dilations: Any = None, **more: Any
 ) -> str:
-    spatial = next(d for d in (1, 2, 3) if f"pool{d}d" in str(at.node.target))
+    spatial = spatial_rank(at)
     sizes = spread(kernel, spatial)
 
     def run(given: Wire | str) -> str:
@@ -811,7 +828,7 @@ def adaptive_max_pool(at: Site, x: Wire, sizes: Any) -> Several:
 def adaptive(at: Site, x: Wire, sizes: Any, reducer: str, pool: str, whole: str) -> str:
     """Windows of equal size where the lengths allow it; else axis by axis each window by itself, which may overlap:
     a mean over a box is the mean of means, a maximum the maximum of maxima."""
-    spatial = next(d for d in (1, 2, 3) if f"pool{d}d" in str(at.node.target))
+    spatial = spatial_rank(at)
     wanted = spread(sizes, spatial)
     axes = list(range(x.rank - spatial, x.rank))
     if all(size == 1 for size in wanted) and x.rank == spatial + 2:

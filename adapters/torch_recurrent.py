@@ -16,6 +16,7 @@ from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import Array, Weight
 
 from .torch_lower import Packed, Site, Wire, lowers
+from .torch_ops import check_dropout
 
 ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # torch's place of each of ONNX's gates
 KINDS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
@@ -38,6 +39,7 @@ def recurrent(
     packet = str(at.node.target).removeprefix("aten.").partition(".")[0]
     op, directions = KINDS[packet], 2 if bidirectional else 1
     each = 4 if has_biases else 2
+    check_dropout(dropout if training else 0.0)
     if len(params) != layers * directions * each:
         raise UnsupportedModel(f"{at.path}: a projected {op} (proj_size) has no counterpart in ONNX")
     units = params[1].side(1)

@@ -523,6 +523,8 @@ def test_every_operator_of_the_table_is_tried():
         (lambda x: torch.linalg.vector_norm(x, 3), "norm of order 3"),
         (lambda x: x.roll(1), "roll over all axes"),
         (lambda x: x.diff(n=2), "order 2"),
+        (lambda x: f.dropout(x, 0.2, training=True), "drops 20% at random in evaluation mode too"),
+        (lambda x: f.scaled_dot_product_attention(x, x, x, dropout_p=0.1), "drops 10% at random"),
         (lambda x: f.adaptive_max_pool2d(x, 2, return_indices=True)[1], "use the first only"),
     ],
 )
