@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # protobuf has no types
 
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
@@ -57,11 +57,11 @@ class OnnxAdapter:
     def load(self, model: object) -> LayerGraph:
         """The layer graph of an ONNX file. Raises FileError for a broken or unsafe file, UnsupportedModel for one
         that cannot be merged."""
-        path = onnx_guard.checked_path(Path(os.fsdecode(model)))  # type: ignore[arg-type]
+        path = onnx_guard.checked_path(Path(os.fsdecode(model)))  # type: ignore[arg-type]  # see `claims`
         document = linked(onnx_guard.check_file(path), path)
         onnx_guard.check_model(document, path)
         sort(document, path)
-        return replace(layer_graph(document, path), name=os.fsdecode(model))  # type: ignore[arg-type]
+        return replace(layer_graph(document, path), name=os.fsdecode(model))  # type: ignore[arg-type]  # see `claims`
 
     def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""

@@ -19,8 +19,8 @@ from pathlib import Path, PureWindowsPath
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # protobuf has no types
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # nor here
 
 from mal_graph.errors import FileError, UnsupportedModel
 
@@ -340,8 +340,7 @@ def has_one_maker_per_name(proto: onnx.ModelProto, path: Path) -> None:
 def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
     if len(set(names)) == len(names):
         return
-    seen: set[str] = set()
-    twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    twice = next(name for place, name in enumerate(names) if name in names[:place])
     raise broken(path, f"{twice!r} is made twice as {what}", "export the model again")
 
 

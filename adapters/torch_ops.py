@@ -1101,9 +1101,9 @@ def resized(at: Site, x: Wire, sizes: Any, scales: Any, *, mode: str, where: str
     """By the sizes wanted, or by factors where these were given."""
     if sizes is None:
         factors = at.constant([1.0] * (x.rank - len(scales)) + [float(scale) for scale in scales], np.float32)
-        target = (None, factors)
+        target: tuple[str | None, ...] = (None, factors)
     else:
-        target = (None, None, at.sizes(at.shape))  # type: ignore[assignment]
+        target = (None, None, at.sizes(at.shape))
     return at.op("Resize", x, *target, mode=mode, coordinate_transformation_mode=where, **more)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -487,11 +488,11 @@ def sweep(
         if grid:
             cells = sweep_grid(a, b, arrays, lam=lam, **options)
             form: SweepForm | GridForm = grid_form(cells)
-            drawn: Callable[[str], bytes] = lambda kind: plot.heat_map(cells, kind)  # noqa: E731
+            drawn: Callable[[str], bytes] = partial(plot.heat_map, cells)
         else:
             options |= {"width": width, "depth": depth, "layers": layers, "matches": pairs}
             found = sweep_lambda(a, b, arrays, lambdas=chosen, eps=eps, **options)
-            form, drawn = sweep_form(found), lambda kind: plot.curves(found, kind)
+            form, drawn = sweep_form(found), partial(plot.curves, found)
     for target in targets:
         write_result(target, form, drawn)
         log(f"wrote {target}", quiet)

@@ -454,7 +454,7 @@ def log_probabilities(rows: Array, kind: ScoreKind, output: str) -> Array:
     Raises:
         DataError: probabilities lie outside [0, 1].
     """
-    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]
+    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes has no types
     rows = rows.astype(np.float64)
     if kind == "probabilities":
         if np.any(rows < -PROBABILITY_SLACK) or np.any(rows > 1 + PROBABILITY_SLACK):
