@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -834,13 +835,24 @@ def table(*columns: str) -> Table:
 
 
 def emit_table(rows: Table) -> None:
-    """A table, folded to the width of a terminal, else as wide as it is."""
-    buffer = io.StringIO()
-    wide = Console(file=buffer, width=100_000, highlight=False, markup=False, emoji=False, color_system=None)
-    width = wide.measure(rows).maximum
-    wide.width = min(width, Console().width) if sys.stdout.isatty() else width
-    wide.print(rows)
-    emit("\n".join(line.rstrip() for line in buffer.getvalue().splitlines()))
+    """A table, folded to the width of a terminal, else as wide as it is; rich lays out some thousand rows a second."""
+    if sys.stdout.isatty():
+        buffer = io.StringIO()
+        width = Console().width
+        Console(file=buffer, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(rows)
+        lines = buffer.getvalue().splitlines()
+    else:
+        columns = [[str(column.header), *map(str, column.cells)] for column in rows.columns]
+        padded = [justified(cells, column.justify) for cells, column in zip(columns, rows.columns, strict=True)]
+        lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
+    emit("\n".join(line.rstrip() for line in lines))
+
+
+def justified(cells: Sequence[str], side: str) -> list[str]:
+    """Cells of one column, as wide as the widest, in places of a terminal."""
+    width = max(map(cell_len, cells))
+    blanks = [" " * (width - cell_len(cell)) for cell in cells]
+    return [blank + cell if side == "right" else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
 
 
 def print_inspection(form: InspectForm, verbose: bool) -> None:

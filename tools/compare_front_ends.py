@@ -6,8 +6,10 @@
 Each network of the suite is built once more with the weights of the files, traced (by torch.fx where that works) and
 exported, and the groups are compared as sets of places in the module's parameters. A stored tensor of a file is
 recognised by its values. Where an exporter folds BatchNorm, convolutions have other values than the module's: there
-the numbers of units are compared. Traced graphs are also run in onnxruntime beside torch. Where groups differ all of
-them are proved. Exit code 1 if one is rejected.
+the numbers of units are compared. Where groups differ all of them are proved. Exit code 1 if one is rejected.
+
+Traced graphs are also run in onnxruntime beside torch. How far float32 itself is from float64 stands beside it, and how
+far graph and module are apart where both compute in float64: that tells rounding from another function.
 """
 
 import argparse
@@ -36,7 +38,9 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroup
 
 EXPORTERS = ("ts", "dynamo", "dynamo_raw")
+RUNNERS = ("onnxruntime", "reference")
 AGREED = 1e-5  # how far, of the largest, an output in onnxruntime may lie from torch's
+SAME = 1e-6  # and where both compute in float64, from constants that a file stores in float32
 Place = tuple[str, int, int]  # parameter, axis, index
 Units = frozenset[frozenset[Place]]  # a group, as the places of each of its units
 
@@ -62,6 +66,7 @@ class Row:
     rejected: list[str] = field(default_factory=list)
     deviation: float = 0.0
     noise: float = 0.0
+    exact: float = 0.0
     seconds: float = 0.0
 
 
@@ -138,7 +143,7 @@ def compared(network: str, folder: Path | None) -> Row:
     for name, graph in front_ends(network, module, inputs, folder, row):
         graphs[name] = graph
         if name == "fx":
-            row.deviation, row.noise = deviation(graph, module, inputs)
+            row.deviation, row.noise, row.exact = deviations(graph, module, inputs)
         row.found[name] = found_in(graph, module)
     reference = next(iter(row.found.values()), None)
     for name, found in row.found.items():
@@ -170,16 +175,17 @@ def front_ends(
             row.failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
 
 
-def deviation(graph: LayerGraph, module: nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[float, float]:
-    """How far onnxruntime is from torch, and torch in float32 from torch in float64, of the largest output."""
+def deviations(graph: LayerGraph, module: nn.Module, inputs: Sequence[torch.Tensor]) -> tuple[float, float, float]:
+    """How far, of the largest output, onnxruntime is from torch; torch in float32 from torch in float64; and in float64
+    the graph from torch."""
     fed = {value.name: x.numpy() for value, x in zip(graph.inputs, inputs, strict=True)}
-    made = list(registry.runner().open(graph).run(fed).values())
+    made, judged = (list(runner.open(graph).run(fed).values()) for runner in map(registry.runner, RUNNERS))
     with torch.no_grad():
         wanted = [x.numpy() for x in torch.utils._pytree.tree_leaves(module(*inputs))]
         module.double()
         exact = [x.numpy() for x in torch.utils._pytree.tree_leaves(module(*(x.double() for x in inputs)))]
         module.float()
-    return farthest(made, wanted), farthest(wanted, exact)
+    return farthest(made, wanted), farthest(wanted, exact), farthest(judged, exact)
 
 
 def farthest(a: Sequence[Array], b: Sequence[Array]) -> float:
@@ -226,15 +232,15 @@ def table(rows: Sequence[Row], left_out: Sequence[str]) -> Iterator[str]:
     yield (
         "| network | traced by | groups | "
         + " | ".join(names)
-        + " | onnxruntime from torch | float32 from float64 | s |"
+        + " | onnxruntime from torch | float32 from float64 | both in float64 | s |"
     )
-    yield "|" + "---|" * (len(names) + 6)
+    yield "|" + "---|" * (len(names) + 7)
     for row in rows:
         groups = sum(next(iter(row.found.values())).sizes.values()) if row.found else 0
         cells = [row.failed.get(name, row.verdicts.get(name, "")) for name in names]
         yield (
             f"| {row.network} | {row.by} | {groups} | {' | '.join(cells)} | {row.deviation:.0e} | {row.noise:.0e} "
-            f"| {row.seconds:.0f} |"
+            f"| {row.exact:.0e} | {row.seconds:.0f} |"
         )
 
 
@@ -252,6 +258,11 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     yield (
         f"* outputs in onnxruntime within {AGREED:.0e} of torch's: {len(traced) - len(off)} of {len(traced)}; farther: "
         + (", ".join(f"{row.network} {row.deviation:.0e} (torch itself {row.noise:.0e})" for row in off) or "none")
+    )
+    apart = [f"{row.network} {row.exact:.0e}" for row in traced if row.exact > SAME]
+    yield (
+        f"* graph and module in float64 within {SAME:.0e} of each other: {len(traced) - len(apart)} of {len(traced)}; "
+        f"farther: {', '.join(apart) or 'none'}"
     )
     differing = [row.network for row in rows if any(text.startswith("differs") for text in row.verdicts.values())]
     wrong = [f"{row.network} {name}" for row in rows for name in row.rejected]
