@@ -10,16 +10,21 @@ the numbers of units are compared. Where groups differ all of them are proved. E
 
 Traced graphs are also run in onnxruntime beside torch. How far float32 itself is from float64 stands beside it, and how
 far graph and module are apart where both compute in float64: that tells rounding from another function.
+
+Each network runs in a process of its own. Rows are kept as JSON lines beside the models, and used again while the code
+has not changed.
 """
 
 import argparse
+import json
 import logging
+import subprocess
 import sys
 import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import version
 from itertools import permutations
@@ -29,6 +34,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from make_suite_models import ALSO_BY_DYNAMO, TIMM, own_model, timm_model
+from study_groups import Exact, code_digest, read_lines
 from suite_networks import NETWORKS
 from torch import nn
 
@@ -38,7 +44,6 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroup
 
 EXPORTERS = ("ts", "dynamo", "dynamo_raw")
-RUNNERS = ("onnxruntime", "reference")
 AGREED = 1e-5  # how far, of the largest, an output in onnxruntime may lie from torch's
 SAME = 1e-6  # and where both compute in float64, from constants that a file stores in float32
 Place = tuple[str, int, int]  # parameter, axis, index
@@ -60,7 +65,7 @@ class Row:
 
     network: str
     by: str = ""
-    found: dict[str, Found] = field(default_factory=dict)
+    groups: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)
     rejected: list[str] = field(default_factory=list)
@@ -68,6 +73,7 @@ class Row:
     noise: float = 0.0
     exact: float = 0.0
     seconds: float = 0.0
+    code: str = ""
 
 
 # --- groups as places in the module ----------------------------------------------------------------------------
@@ -139,15 +145,17 @@ def compared(network: str, folder: Path | None) -> Row:
     start = time.perf_counter()
     module, inputs = own_model(network) if network in NETWORKS else timm_model(network)
     row = Row(network)
-    graphs = {}
+    graphs: dict[str, LayerGraph] = {}
+    found: dict[str, Found] = {}
     for name, graph in front_ends(network, module, inputs, folder, row):
         graphs[name] = graph
         if name == "fx":
             row.deviation, row.noise, row.exact = deviations(graph, module, inputs)
-        row.found[name] = found_in(graph, module)
-    reference = next(iter(row.found.values()), None)
-    for name, found in row.found.items():
-        row.verdicts[name] = verdict(reference, found) if reference is not None else ""
+        found[name] = found_in(graph, module)
+    for name, theirs in found.items():
+        reference = next(iter(found.values()))
+        row.groups = sum(reference.sizes.values())
+        row.verdicts[name] = verdict(reference, theirs)
     if any(text.startswith("differs") for text in row.verdicts.values()):
         row.rejected = rejected(graphs)
     row.seconds = time.perf_counter() - start
@@ -179,13 +187,19 @@ def deviations(graph: LayerGraph, module: nn.Module, inputs: Sequence[torch.Tens
     """How far, of the largest output, onnxruntime is from torch; torch in float32 from torch in float64; and in float64
     the graph from torch."""
     fed = {value.name: x.numpy() for value, x in zip(graph.inputs, inputs, strict=True)}
-    made, judged = (list(runner.open(graph).run(fed).values()) for runner in map(registry.runner, RUNNERS))
+    made = list(registry.runner().open(graph).run(fed).values())
+    judge = Exact(graph)
+    judged = judge.run(*(doubled(part) for part in (fed, {name: graph.weights[name].read() for name in judge.weights})))
     with torch.no_grad():
         wanted = [x.numpy() for x in torch.utils._pytree.tree_leaves(module(*inputs))]
         module.double()
         exact = [x.numpy() for x in torch.utils._pytree.tree_leaves(module(*(x.double() for x in inputs)))]
         module.float()
     return farthest(made, wanted), farthest(wanted, exact), farthest(judged, exact)
+
+
+def doubled(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in arrays.items()}
 
 
 def farthest(a: Sequence[Array], b: Sequence[Array]) -> float:
@@ -236,16 +250,15 @@ def table(rows: Sequence[Row], left_out: Sequence[str]) -> Iterator[str]:
     )
     yield "|" + "---|" * (len(names) + 7)
     for row in rows:
-        groups = sum(next(iter(row.found.values())).sizes.values()) if row.found else 0
         cells = [row.failed.get(name, row.verdicts.get(name, "")) for name in names]
         yield (
-            f"| {row.network} | {row.by} | {groups} | {' | '.join(cells)} | {row.deviation:.0e} | {row.noise:.0e} "
+            f"| {row.network} | {row.by} | {row.groups} | {' | '.join(cells)} | {row.deviation:.0e} | {row.noise:.0e} "
             f"| {row.exact:.0e} | {row.seconds:.0f} |"
         )
 
 
 def summary(rows: Sequence[Row]) -> Iterator[str]:
-    traced = [row for row in rows if "fx" in row.found]
+    traced = [row for row in rows if "fx" in row.verdicts]
     yield f"* networks: {len(rows)}; traced: {len(traced)}, by torch.fx {sum(row.by == 'torch.fx' for row in traced)}"
     for name in ("export", *EXPORTERS):
         here = [row for row in rows if name in row.verdicts]
@@ -271,30 +284,55 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     )
 
 
+# --- many networks ----------------------------------------------------------------------------------------------
+
+
+def compared_apart(network: str, folder: Path | None, timeout: float) -> Row:
+    """`compared` in a process of its own, ended after `timeout` seconds."""
+    command = [sys.executable, __file__, "--one", network, *(["--models", str(folder)] if folder else [])]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        return Row(**json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return Row(network, failed={"fx": f"timed out after {timeout:.0f} s"})
+    except (IndexError, ValueError, TypeError):  # a network that cannot be built is listed
+        return Row(network, failed={"fx": (done.stderr.strip() or "-").splitlines()[-1][:200]})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", type=Path, help="the folder that make_suite_models.py filled")
     parser.add_argument("--only", default="", help="networks with this in their name")
     parser.add_argument("--minutes", type=float, default=600, help="what is not begun by then is left out, and listed")
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for one network")
     parser.add_argument("-o", "--output", type=Path, help="write the table here")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
+    if options.one:
+        torch.set_num_threads(1)
+        warnings.filterwarnings("ignore")
+        logging.disable(logging.WARNING)
+        print(json.dumps(asdict(compared(options.one, options.models))))
+        return 0
+
+    kept = None if options.models is None else options.models / "compare_front_ends.jsonl"
+    code = code_digest(__file__)
+    known = {row.network: row for row in read_lines(kept, Row) if row.code == code}
     rows: list[Row] = []
     start = time.monotonic()
     names = [name for name in dict.fromkeys((*NETWORKS, *ALSO_BY_DYNAMO, *TIMM)) if options.only in name]
     for network in names:
         if time.monotonic() - start > 60 * options.minutes:
             break
-        try:
-            rows.append(compared(network, options.models))
-        except Exception as error:  # a network that cannot be built is listed
-            rows.append(Row(network, failed={"fx": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}))
-        row = rows[-1]
-        print(
-            row.network, row.by, row.verdicts or row.failed, f"{row.deviation:.0e}", f"{row.seconds:.0f} s", flush=True
-        )
+        row = known.get(network)
+        if row is None:
+            row = compared_apart(network, options.models, options.timeout)
+            row.code = code
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+        rows.append(row)
+        print(row.network, row.by, row.verdicts, row.failed, f"{row.deviation:.0e}", f"{row.seconds:.0f} s", flush=True)
     text = "\n".join(table(rows, names[len(rows) :])) + "\n"
     print(text)
     if options.output is not None:

@@ -31,7 +31,7 @@ from datetime import date
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import erf as special_erf
@@ -57,6 +57,7 @@ PADDING_SECONDS = 100.0
 SEED = 20_231
 ROOT = Path(__file__).parents[1]
 LIGHT = "backend/test/data/light"
+T = TypeVar("T")
 
 
 @dataclass
@@ -270,6 +271,7 @@ class Exact:
 
     def __init__(self, graph: LayerGraph) -> None:
         from onnx import TensorProto
+        from onnx.helper import make_attribute
         from onnx.reference import ReferenceEvaluator
 
         from mal_graph_adapters.ort_runner import model_proto
@@ -278,6 +280,8 @@ class Exact:
         self.weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
         model = model_proto(graph, None, self.weights)
         for node in model.graph.node:
+            if node.op_type == "GroupNormalization" and graph.opsets.get("", 1) >= 21:
+                node.attribute.append(make_attribute("stash_type", TensorProto.DOUBLE))  # what it computes in
             for attribute in node.attribute:
                 if node.op_type == "Cast" and attribute.name == "to" and attribute.i in (1, 10, 16):
                     attribute.i = TensorProto.DOUBLE
@@ -666,21 +670,25 @@ def studied_all(paths: Sequence[Path], suite: str, cache: Path, timeout: float, 
 
 def read_cache(cache: Path) -> dict[str, Row]:
     """Rows by key, the latest of each."""
-    if not cache.exists():
-        return {}
-    found = {}
-    for line in cache.read_text(encoding="utf-8").splitlines():
+    return {row.key: row for row in read_lines(cache, Row)}
+
+
+def read_lines(cache: Path | None, kind: Callable[..., T]) -> list[T]:
+    """What a file of JSON lines holds; lines that are cut off, or of an earlier form, are left out."""
+    found = []
+    lines = cache.read_text(encoding="utf-8").splitlines() if cache is not None and cache.exists() else []
+    for line in lines:
         try:
-            row = Row(**json.loads(line))
-        except (ValueError, TypeError):  # cut off, or of an earlier form
+            found.append(kind(**json.loads(line)))
+        except (ValueError, TypeError):
             continue
-        found[row.key] = row
     return found
 
 
-def code_digest() -> str:
-    """What the rows depend on: the package's sources and this file."""
-    sources = sorted([*Path(mal_graph.__file__).parent.glob("*.py"), *(ROOT / "adapters").glob("*.py"), Path(__file__)])
+def code_digest(tool: str = __file__) -> str:
+    """What the rows depend on: the package's sources, this file, and the tool that makes them."""
+    own = {Path(__file__).resolve(), Path(tool).resolve()}
+    sources = sorted([*Path(mal_graph.__file__).parent.glob("*.py"), *(ROOT / "adapters").glob("*.py"), *own])
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
-from itertools import product
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ import mal_graph
 from mal_graph import plot
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
+from mal_graph.merge import PADS
 from mal_graph.sweep import Curve, Sweep
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
@@ -137,7 +138,7 @@ def narrow_pair(is_small: bool) -> list[Spec]:
 
 def narrow_donor(bench: Bench) -> Iterator[str]:
     base, donor = narrow_pair(bench.is_small)
-    for pads in ("keep", "literal"):
+    for pads in PADS:
         found = swept(bench, base, donor, LAMBDAS, pads=pads)
         yield f"`--pads {pads}`, lambda* at {EPS:g} more loss than the base:"
         yield ""
@@ -246,16 +247,16 @@ def convolutions(bench: Bench) -> Iterator[str]:
 
 # --- what merging is worth --------------------------------------------------------------------------------------
 
-GAP_SHAPES = ((64, 64), (128, 64), (96, 48), (128, 128), (64, 32))
+GAP_SHAPES = ((512, 512), (256, 256), (384, 192), (512, 256))
+SMALL_GAP_SHAPES = ((64, 64), (96, 48))
 
 
 def gap_pairs(is_small: bool, seed: int) -> list[tuple[Spec, Spec]]:
     """Networks of different widths, trained on differently skewed halves."""
-    shapes = [(a, b) for a, b in product(GAP_SHAPES, GAP_SHAPES) if a != b][: 2 if is_small else 12]
-    epochs = 15 if is_small else 3
+    shapes, epochs = (SMALL_GAP_SHAPES, 15) if is_small else (GAP_SHAPES, 8)
     return [
         (Spec("fashion-mnist", a, 2 * seed, "a", epochs), Spec("fashion-mnist", b, 2 * seed + 1, "b", epochs))
-        for a, b in shapes
+        for a, b in permutations(shapes, 2)
     ]
 
 
@@ -265,42 +266,49 @@ def gap_seeds(is_small: bool) -> range:
 
 def gap(bench: Bench) -> Iterator[str]:
     """Net gap closure: what the aligned merge wins of the ensemble's accuracy, less the best control's."""
-    yield from header("base <- donor", "seed", "base", "ensemble", *ARMS, "net gap closure")
-    nets, left_out = [], 0
+    yield from header("base <- donor", "seed", "pads", "base", "ensemble", *ARMS, "net gap closure")
+    nets: dict[str, list[float]] = {pads: [] for pads in PADS}
+    left_out = 0
     for seed in gap_seeds(bench.is_small):
         for a, b in gap_pairs(bench.is_small, seed):
-            base, ensemble, chosen = closures(bench, a, b)
-            gained = ensemble - base
-            closed = {arm: (metric - base) / gained for arm, metric in chosen.items()} if gained > 0 else {}
-            counts = gained >= 0.01
-            net = (
-                closed[ALIGNED] - max(0.0, *(value for arm, value in closed.items() if arm != ALIGNED))
-                if counts
-                else None
-            )
-            nets += [] if net is None else [net]
-            left_out += net is None
-            cells = [f"{metric:.3f}" for metric in (base, ensemble, *chosen.values())]
-            yield row(f"{widths(a)} <- {widths(b)}", seed, *cells, "-" if net is None else f"{net:+.2f}")
+            gained = None
+            for pads, found in nets.items():
+                base, ensemble, chosen = closures(bench, a, b, pads)
+                gained = ensemble - base
+                net = net_closure(base, ensemble, chosen) if gained >= LEAST_GAIN else None
+                found += [] if net is None else [net]
+                cells = [f"{metric:.3f}" for metric in (base, ensemble, *chosen.values())]
+                yield row(f"{widths(a)} <- {widths(b)}", seed, pads, *cells, "-" if net is None else f"{net:+.2f}")
+            left_out += gained is not None and gained < LEAST_GAIN
     yield ""
-    middle = f"{median(nets):+.2f}" if nets else "-"
+    yield from header("pads", "pairs", "median net gap closure", "least", "most")
+    for pads, found in nets.items():
+        figures = [f"{of(found):+.2f}" for of in (median, min, max)] if found else ["-"] * 3
+        yield row(pads, len(found), *figures)
+    yield ""
     yield (
-        f"Median net gap closure over {len(nets)} pairs: {middle}; {left_out} pairs whose ensemble gains less than one "
-        "point are listed and not averaged. Each arm has its lambda from the validation split; accuracies are of the "
-        "test split."
+        f"{left_out} pairs whose ensemble gains less than one point are listed and not averaged. Each arm has its "
+        "lambda from the validation split; accuracies are of the test split."
     )
 
 
+def net_closure(base: float, ensemble: float, chosen: Mapping[str, float]) -> float:
+    """The share of the ensemble's gain that the aligned merge has, less that of the best control."""
+    closed = {arm: (metric - base) / (ensemble - base) for arm, metric in chosen.items()}
+    return closed[ALIGNED] - max(0.0, *(value for arm, value in closed.items() if arm != ALIGNED))
+
+
 ARMS = (ALIGNED, "plain average", "random permutation", "random donor")
+LEAST_GAIN = 0.01  # what the ensemble must gain in accuracy for its pair to count
 
 
-def closures(bench: Bench, a: Spec, b: Spec) -> tuple[float, float, dict[str, float]]:
+def closures(bench: Bench, a: Spec, b: Spec, pads: str) -> tuple[float, float, dict[str, float]]:
     """Test accuracy of the base, of the ensemble, and of every arm at its own lambda."""
     base, donor = bench.model(a), bench.model(b)
     chosen: dict[str, float] = {}
     validation, test = bench.samples(a.data, "validation"), bench.samples(a.data, "test")
-    on_validation = mal_graph.sweep(base, donor, validation, lambdas=COARSE, proof=False)
-    on_test = mal_graph.sweep(base, donor, test, lambdas=COARSE, proof=False)
+    on_validation = mal_graph.sweep(base, donor, validation, lambdas=COARSE, proof=False, pads=pads)
+    on_test = mal_graph.sweep(base, donor, test, lambdas=COARSE, proof=False, pads=pads)
     for judged, told in zip(on_validation.curves, on_test.curves, strict=True):
         best = max(range(len(COARSE)), key=lambda i, curve=judged: (curve.points[i].metric, -i))
         chosen[told.arm] = told.points[best].metric

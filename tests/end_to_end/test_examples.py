@@ -142,7 +142,7 @@ def experiments(monkeypatch):
     found = import_module("experiments")
     monkeypatch.setattr(found, "LAMBDAS", (0.0, 0.3, 0.5, 1.0))
     monkeypatch.setattr(found, "COARSE", (0.0, 0.3, 1.0))
-    monkeypatch.setattr(found, "GAP_SHAPES", ((16, 8), (12, 8)))
+    monkeypatch.setattr(found, "SMALL_GAP_SHAPES", ((16, 8), (12, 8)))
     monkeypatch.setattr(import_module("train_paper_models"), "MOST_EPOCHS", 2)
     return found
 
