@@ -98,6 +98,11 @@ class Options:
     repair: bool = True
     scale_free: bool = False
 
+    @property
+    def repair_inputs(self) -> Mapping[str, Array] | None:
+        """What merged models are repaired on; None if they are not."""
+        return self.calibrate if self.repair else None
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -340,16 +345,13 @@ def assemble(
         raise UsageError("no donor given: name at least one model to merge into the base")
     for factor in (*several, settings.lam, *(lam_for or {}).values()):
         check(factor, pads, width, depth)
-    check_signal(signal, calibrate)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
     runner = runner or registry.runner()
     for donor in found:
         check_inputs(base, donor)
-    if calibrate is not None:  # found out before the work, not after it
-        for graph in (base, *found):
-            calibration_inputs(graph, calibrate)
+    check_calibration([base, *found], settings)
     known: Known = []
     current, steps = base, []
     for donor in found:
@@ -374,7 +376,21 @@ def merged_into(
     progress: Progress,
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
-    """Merge one donor: match, prove, align, plan, check, merge."""
+    """Merge one donor: match, prove, align, plan, check, merge, repair."""
+    step = merge_step(base, donor, options, runner, progress, known)
+    result, repair = with_repair(merge(step.plan), step.plan, donor, options, runner, progress)
+    return replace(step, repair=repair), result
+
+
+def merge_step(
+    base: LayerGraph,
+    donor: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+) -> Merged:
+    """One donor matched, proved, aligned, planned and checked: all but the merging, which any lambda can share."""
     given, first = base, match_layers(base, donor, options.matches)
     base, found, identities = deepened(base, donor, first, options)
     selected = None if options.layers is None else selected_layers(found.base, options.layers)
@@ -394,7 +410,6 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    result, repair = with_repair(merge(planned), planned, donor, options, runner, progress)
     step = Merged(
         donor=donor,
         match=planned.match,
@@ -408,9 +423,8 @@ def merged_into(
         selected=None if selected is None else tuple(selected),
         windows=windows,
         identities=identities,
-        repair=repair,
     )
-    return compared_at_zero(step, given, runner), result
+    return compared_at_zero(step, given, runner)
 
 
 def with_repair(
@@ -422,10 +436,10 @@ def with_repair(
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    if options.calibrate is None or not options.repair or not any(map(planned.factor, planned.steps)):
+    if options.repair_inputs is None or not any(map(planned.factor, planned.steps)):
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
-    return repaired(graph, planned, donor, options.calibrate, runner, said)
+    return repaired(graph, planned, donor, options.repair_inputs, runner, said)
 
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
@@ -614,6 +628,15 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
                 f"the inputs of {donor.name} do not fit {base.name}: it takes {described(b)}, "
                 f"the base {described(a)}; {hint}"
             )
+
+
+def check_calibration(models: Iterable[LayerGraph], options: Options) -> None:
+    """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
+    not after it."""
+    check_signal(options.signal, options.calibrate)
+    for graph in models:
+        if options.calibrate is not None:
+            calibration_inputs(graph, options.calibrate)
 
 
 def shapes_fit(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:
