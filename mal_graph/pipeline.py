@@ -23,7 +23,7 @@ from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import GateFailed, MatchError, UsageError
 from mal_graph.evaluate import Judge, ScoreKind, Scores, ensemble, labels_in, predict, score
 from mal_graph.expand import expanded
-from mal_graph.forms import terms_of
+from mal_graph.forms import Term, terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
 from mal_graph.grow import EXACT, apart, grown, outputs
@@ -250,6 +250,10 @@ def align(
     donor_groups: AxisGroups,
     *,
     assume_ordered: bool = False,
+    calibrate: Mapping[str, Array] | None = None,
+    signal: str = "weights",
+    scale_free: bool = False,
+    runner: Runner | None = None,
 ) -> Alignment:
     """Assign the donor's units to the base's, along the tensors of their matched layers.
 
@@ -257,12 +261,23 @@ def align(
         base, donor, match: two models and the layers that answer to each other.
         base_groups, donor_groups: their axis groups; unproven ones are used only while they are candidates.
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+        calibrate: unlabelled inputs to run both models on, where `signal` asks for activations.
+        signal: what says which units are alike: "weights", "activations" or "both" (see `signals`).
+        scale_free: compare units at unit size where the networks leave their scale open (see `scales`).
 
     Returns:
         an order for every pair of groups that matched layers induce (see `align.Alignment`).
+
+    Raises:
+        DataError: the calibration inputs do not fit a model, or are too few.
+        UsageError: the signal is unknown, or asks for calibration inputs and there are none.
     """
+    options = Options(assume_ordered=assume_ordered, calibrate=calibrate, signal=signal, scale_free=scale_free)
+    check_calibration([base, donor], options)
     terms, _ = terms_of(base, donor, match)
-    return assign(correspondence(base_groups, donor_groups, terms, assume_ordered=assume_ordered))
+    sides = base, donor, match, base_groups, donor_groups
+    found, evidence = compared(*sides, terms, options, runner or registry.runner())
+    return assign(found, evidence)
 
 
 @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
@@ -500,16 +515,31 @@ def planned_merge(
         the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
     """
     terms, missing = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    if options.scale_free:
-        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
-    evidence, share = None, SHARES[options.signal]
-    if share and options.calibrate is not None:
-        evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
+    found, evidence = compared(base, donor, match, groups, donor_groups, terms, options, runner)
     order = strategy(found, evidence=evidence)
     factors = factors_of(match.base, options)
     made = plan(base, match, order, options.lam, pads=options.pads, layers=selected, factors=factors)
     return made, missing
+
+
+def compared(
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    groups: AxisGroups,
+    donor_groups: AxisGroups,
+    terms: Sequence[Term],
+    options: Options,
+    runner: Runner,
+) -> tuple[Correspondence, Evidence | None]:
+    """What of both models answers to each other, at the scales wanted, and what their activations say of it."""
+    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    if options.scale_free:
+        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
+    share = SHARES[options.signal]
+    if not share or options.calibrate is None:
+        return found, None
+    return found, activation_evidence(found, base, donor, match, options.calibrate, runner, share)
 
 
 def widened(
