@@ -1032,6 +1032,8 @@ def print_sweep(form: SweepForm) -> None:
     emit_table(rows)
     if form.donor_scores is not None:
         emit(f"the donor alone: loss {form.donor_scores.loss:.4f}, {form.metric_name} {form.donor_scores.metric:.4f}")
+    else:
+        emit(f"the donor alone has no score: {form.unscored}")
     emit("")
     emit(f"lambda*: up to where the loss is never more than {form.eps:g} above the base's")
     summary = table("arm", "lambda*", "largest rise", "barrier")

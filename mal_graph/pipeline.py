@@ -20,8 +20,8 @@ from mal_graph.align import (
 )
 from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
-from mal_graph.errors import GateFailed, MatchError, UsageError
-from mal_graph.evaluate import Judge, ScoreKind, Scores, ensemble, labels_in, predict, score
+from mal_graph.errors import DataError, GateFailed, MatchError, UsageError
+from mal_graph.evaluate import Judge, Prediction, ScoreKind, Scores, ensemble, labels_in, predict, score
 from mal_graph.expand import expanded
 from mal_graph.forms import Term, terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
@@ -151,6 +151,7 @@ class Assembly:
         shares: how much of the result each model contributes where everything is matched, base first.
         checks: what was checked of the result, with "passed" or what was found.
         scores: the arms, where data was given.
+        unscored: why a donor has no score there, by its arm.
     """
 
     graph: LayerGraph
@@ -160,6 +161,7 @@ class Assembly:
     checks: Mapping[str, str]
     scores: tuple[Scores, ...] = ()
     options: Options = field(default_factory=Options)
+    unscored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -377,10 +379,11 @@ def assemble(
     result = current if is_moved or is_reshaped else base
     checks = checked(result, steps, runner)
     arms: tuple[Scores, ...] = ()
+    unscored: dict[str, str] = {}
     if data is not None:
-        arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
+        arms, unscored = scored_arms(base, steps, result, settings, data, runner, report)
     factors = [step.plan.mean_factor for step in steps]
-    return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings)
+    return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings, unscored)
 
 
 def merged_into(
@@ -748,7 +751,6 @@ def shares(factors: Sequence[float]) -> tuple[float, ...]:
 
 def scored_arms(
     base: LayerGraph,
-    donors: Sequence[LayerGraph],
     steps: Sequence[Merged],
     result: LayerGraph,
     options: Options,
@@ -756,32 +758,59 @@ def scored_arms(
     runner: Runner,
     progress: Progress,
     judge: Judge = score,
-) -> Iterable[Scores]:
-    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs."""
+) -> tuple[tuple[Scores, ...], dict[str, str]]:
+    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs.
+
+    Returns:
+        the scores; and why a donor has none, by its arm. The ensemble is that of the models that have one.
+    """
     labels = labels_in(data)
-    models: dict[str, Callable[[], LayerGraph]] = {"base": lambda: base}
-    for index, donor in enumerate(donors):
-        models["donor" if len(donors) == 1 else f"donor {index + 1}"] = partial(identity, donor)
-    models["merged"] = lambda: result
     again = partial(rebuilt, base, steps, options, runner=runner)
-    models["plain average"] = lambda: again(identity_alignment)
-    models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
-    models["random donor"] = lambda: again(assign, shuffle=True)
+    models: dict[str, Callable[[], LayerGraph]] = {
+        "merged": lambda: result,
+        "plain average": lambda: again(identity_alignment),
+        "random permutation": lambda: again(partial(random_alignment, seed=options.seed)),
+        "random donor": lambda: again(assign, shuffle=True),
+    }
     if any(step.repair for step in steps):
         models["base, repaired"] = lambda: again(assign, is_merged=False)
-    members = []
-    for done, (arm, build) in enumerate(models.items()):
-        prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
-        if arm == "base" or arm.startswith("donor"):
-            members.append(prediction)
-        yield judge(prediction, labels, arm)
-        progress("scoring the arms", done + 1, len(models) + 1)
-    yield judge(ensemble(members), labels, "ensemble")
-    progress("scoring the arms", len(models) + 1, len(models) + 1)
+    total = 2 + len(steps) + len(models)
+    members = [predicted_like(None, base, data, options, runner)]
+    found = [judge(members[0], labels, "base")]
+    unscored: dict[str, str] = {}
+    for index, step in enumerate(steps):
+        arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
+        try:
+            prediction = predicted_like(members[0], step.donor, data, options, runner)
+        except DataError as error:
+            unscored[arm] = str(error)
+            continue
+        members.append(prediction)
+        found.append(judge(prediction, labels, arm))
+        progress("scoring the arms", len(found), total)
+    for arm, build in models.items():
+        found.append(judge(predicted_like(None, build(), data, options, runner), labels, arm))
+        progress("scoring the arms", len(found), total)
+    if len(members) > 1:
+        found.append(judge(ensemble(members), labels, "ensemble"))
+    progress("scoring the arms", total, total)
+    return tuple(found), unscored
 
 
-def identity(graph: LayerGraph) -> LayerGraph:
-    return graph
+def predicted_like(
+    beside: Prediction | None, graph: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner
+) -> Prediction:
+    """What a model says of every sample; a donor in the terms of the base, whose prediction is `beside`.
+
+    Raises:
+        DataError: the data do not fit the model, or it tells other classes apart than the base.
+    """
+    output = options.output if beside is None or options.output in graph.output_names else None
+    found = predict(graph, data, output=output, scores=options.scores, runner=runner)
+    if beside is not None and found.values.shape != beside.values.shape:
+        theirs, mine = found.values.shape[1], beside.values.shape[1]
+        raise DataError(f"output {found.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")
+    return found
 
 
 def rebuilt(

@@ -244,6 +244,7 @@ class SweepForm(Document):
     samples: int
     arms: list[CurveForm]
     donor_scores: ScoreForm | None
+    unscored: str = ""
     findings: list[str]
     signal: str = "weights"
     repair: list[RepairForm] = []
@@ -514,7 +515,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
-        notes=notes(assembly.merged, assembly.options),
+        notes=[*unscored_notes(assembly), *notes(assembly.merged, assembly.options)],
         scores=[score_form(score) for score in assembly.scores],
         output=None if output is None else str(output),
         sha256=hashes or {},
@@ -554,6 +555,10 @@ def left_over(
         for layers, reasons in [side(step)]
         for i, why in sorted(reasons.items())
     ]
+
+
+def unscored_notes(assembly: Assembly) -> list[str]:
+    return [f"{arm} has no score and no part in the ensemble: {why}" for arm, why in assembly.unscored.items()]
 
 
 def notes(steps: Sequence[Merged], options: Options) -> list[str]:
@@ -709,6 +714,7 @@ def sweep_form(found: Sweep) -> SweepForm:
             for curve in found.curves
         ],
         donor_scores=None if found.donor_scores is None else score_form(found.donor_scores),
+        unscored=found.unscored,
         findings=list(found.findings),
         signal=found.options.signal,
         repair=repair_forms(found.step),
@@ -753,7 +759,7 @@ def zoo_form(
         repair=[form for step in assembly.merged for form in repair_forms(step)],
         shares=list(assembly.shares),
         checks=dict(assembly.checks),
-        notes=notes(assembly.merged, assembly.options),
+        notes=[*unscored_notes(assembly), *notes(assembly.merged, assembly.options)],
         scores=[score_form(score) for score in assembly.scores],
         output=None if output is None else str(output),
         state=None if state is None else str(state),

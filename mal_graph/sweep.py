@@ -19,7 +19,7 @@ from mal_graph.align import align as assign
 from mal_graph.align import identity_alignment, random_alignment
 from mal_graph.correspond import correspondence
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluate import Judge, Predictor, ScoreKind, Scores, evaluate, labels_in, score
+from mal_graph.evaluate import Judge, Predictor, ScoreKind, Scores, labels_in, score
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroups
@@ -34,6 +34,7 @@ from mal_graph.pipeline import (
     check_calibration,
     check_inputs,
     merge_step,
+    predicted_like,
     proven_groups,
     replanned,
     self_check_verdict,
@@ -79,6 +80,7 @@ class Sweep:
         eps: how much more loss than the base's is put up with.
         curves: "aligned" first, then the controls.
         donor_scores: the donor itself on the same data; None where it cannot be scored on them.
+        unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
         step, options: what the aligned arm merges, and what of it is repaired; how all arms are made.
     """
@@ -89,6 +91,7 @@ class Sweep:
     eps: float
     curves: tuple[Curve, ...]
     donor_scores: Scores | None
+    unscored: str
     findings: tuple[str, ...]
     step: Merged
     options: Options
@@ -209,9 +212,9 @@ def sweep(
         points = scored_along(line, chosen, arm, data, options, runner)
         curves.append(curve(arm, chosen, tuple(points), eps, is_whole(step) and arm not in (STRANGER, ALONE)))
         report("scoring the arms", done + 1, len(arms))
-    own = donor_scores(donor, data, options, runner)
-    found = findings(step, chosen, eps, curves, own, labels_in(data))
-    return Sweep(base.name, donor.name, chosen, eps, tuple(curves), own, tuple(found), step, options)
+    own, unscored = donor_scores(base, donor, data, options, runner)
+    found = findings(step, chosen, eps, curves, own or unscored, labels_in(data))
+    return Sweep(base.name, donor.name, chosen, eps, tuple(curves), own, unscored, tuple(found), step, options)
 
 
 # --- lambda -----------------------------------------------------------------------------------------------------
@@ -341,19 +344,22 @@ def is_whole(step: Merged) -> bool:
     return not any(left) and all(a == b for a, b in planned.alignment.found.units)
 
 
-def donor_scores(donor: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner) -> Scores | None:
-    """The donor on the base's data; None where it gives nothing that fits the labels."""
+def donor_scores(
+    base: LayerGraph, donor: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner
+) -> tuple[Scores | None, str]:
+    """The donor on the base's data; or why it gives nothing that can be held against the base."""
+    beside = predicted_like(None, base, data, options, runner)
     try:
-        return evaluate(donor, data, arm="donor", scores=options.scores, runner=runner)
-    except DataError:
-        return None
+        return score(predicted_like(beside, donor, data, options, runner), labels_in(data), "donor"), ""
+    except DataError as error:
+        return None, str(error)
 
 
 # --- what the figures show --------------------------------------------------------------------------------------
 
 
 def findings(
-    step: Merged, lambdas: Sequence[float], eps: float, curves: Sequence[Curve], own: Scores | None, labels: Array
+    step: Merged, lambdas: Sequence[float], eps: float, curves: Sequence[Curve], own: Scores | str, labels: Array
 ) -> Iterator[str]:
     """Failures in words, each with its evidence."""
     verdict = self_check_verdict([step])
@@ -402,10 +408,10 @@ def out_of_place(step: Merged) -> Iterator[str]:
             )
 
 
-def chance(own: Scores | None, labels: Array) -> str:
-    """That a donor does no better than a constant on the data; "" if it does."""
-    if own is None:
-        return "the donor gives nothing that fits the labels"
+def chance(own: Scores | str, labels: Array) -> str:
+    """That a donor does no better than a constant on the data, or has no scores; "" if it does."""
+    if isinstance(own, str):
+        return f"the donor gives nothing to be scored: {own}"
     if own.metric_name == "R2":
         return f"the donor's R2 on them is {own.metric:.3f}, that of a constant is 0" if not own.metric > 0 else ""
     largest = float(np.unique(labels, return_counts=True)[1].max() / labels.size)

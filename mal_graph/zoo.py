@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.errors import DataError, FileError, MalGraphError, MatchError, UsageError
+from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
 from mal_graph.evaluate import ScoreKind, Scores, labels_in, predict
 from mal_graph.gate import Arrays, Gate, HeldOut, held_out
 from mal_graph.graph import LayerGraph
@@ -538,31 +538,13 @@ def assembled(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     checks = checked(found.graph, found.steps, terms.runner)
     factors = [step.plan.mean_factor for step in found.steps]
     arms: tuple[Scores, ...] = ()
+    unscored: dict[str, str] = {}
     if terms.held is not None:
-        donors = [step.donor for step in found.steps if fits(step.donor, terms.held, terms)]
-        arms = tuple(
-            scored_arms(
-                base,
-                donors,
-                found.steps,
-                found.graph,
-                terms.options,
-                terms.held.report,
-                terms.runner,
-                terms.progress,
-                terms.held.judge,
-            )
+        report, judge = terms.held.report, terms.held.judge
+        arms, unscored = scored_arms(
+            base, found.steps, found.graph, terms.options, report, terms.runner, terms.progress, judge
         )
-    return Assembly(found.graph, base, found.steps, shares(factors), checks, arms, terms.options)
-
-
-def fits(donor: LayerGraph, held: HeldOut, terms: Terms) -> bool:
-    """Whether a donor can be scored itself: it may have another head than the base, which is not merged."""
-    try:
-        scored(donor, held.report, held, terms)
-    except DataError:
-        return False
-    return True
+    return Assembly(found.graph, base, found.steps, shares(factors), checks, arms, terms.options, unscored)
 
 
 __all__ = ["Zoo", "zoo"]

@@ -333,6 +333,19 @@ def test_the_scores_of_every_arm_come_last(run, folder):
     assert [re.split(r"  +", line)[0] for line in lines[1:]] == arms
 
 
+def test_a_donor_with_another_head_is_merged_and_it_is_said_why_it_has_no_score(run, folder):
+    save(mlp((8, 16, 12, 100), seed=3), folder / "hundred.onnx")
+    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz")
+    assert (ran.code, ran.err) == (0, "")
+    told = "of hundred.onnx tells 100 classes apart, the base's 5"
+    assert re.search(rf"^note: donor has no score and no part in the ensemble: output '\w+' {told}$", ran.out, re.M)
+    assert re.search(r"^merged +\d", ran.out, re.M)
+    assert not re.search(r"^(donor|ensemble) +\d", ran.out, re.M)
+    swept = run("sweep", "base.onnx", "hundred.onnx", "--data", "data.npz", "--lambdas", "0.5")
+    assert swept.code == 0
+    assert re.search(rf"^the donor alone has no score: output '\w+' {told}$", swept.out, re.M)
+
+
 def test_a_merge_of_batch_norms_says_that_their_statistics_are_not_measured_again(run, folder):
     save(cnn((4, 4), seed=0), folder / "a.onnx")
     save(cnn((4, 4), seed=1), folder / "b.onnx")

@@ -316,7 +316,18 @@ def test_a_donor_that_fits_no_label_is_named():
     donor = net.graph(net.op("Reshape", net.linear(x, 16, 8), net.constant([-1, 2, 2, 2])))
     found = sweep(base, donor, data_for(base), lambdas=[0.5], proof=False)
     assert found.donor_scores is None
-    assert "semantic mismatch of the data: the donor gives nothing that fits the labels" in found.findings
+    assert found.unscored.startswith("no output of net.onnx fits the labels")
+    assert f"semantic mismatch of the data: the donor gives nothing to be scored: {found.unscored}" in found.findings
+
+
+@pytest.mark.parametrize("head", [40, 2])
+def test_a_donor_with_another_head_is_swept_and_it_is_said_why_it_has_no_score(head):
+    base, donor = mlp((6, 16, 5), 0), mlp((6, 16, head), 1)
+    form = sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], proof=False))
+    assert form.donor_scores is None
+    assert form.unscored.endswith(f"tells {head} classes apart, the base's 5")
+    assert len(form.arms) == 4
+    assert np.isfinite([curve.loss for curve in form.arms]).all()
 
 
 def test_a_deep_donor_layer_in_a_shallow_base_layer_is_named_where_the_loss_rises():

@@ -291,16 +291,20 @@ def test_every_file_of_the_folder_is_listed_once_with_its_reason(tmp_path):
     assert all(told[name][0] != "skipped" for name in ("d0 again.onnx", "d1.onnx"))
 
 
-def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself():
+@pytest.mark.parametrize("classes", [2, 40])
+def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself(classes):
     teacher = mlp((6, 9, 8, 5), 0)
     base, data = noisy(teacher, 0.6, 1), data_of(teacher)
     values = stored(noisy(teacher, 0.1, 2))
-    donor = mlp((6, 9, 8, 2), 3).with_weights({name: values[name] for name in list(values)[:4]})
+    donor = mlp((6, 9, 8, classes), 3).with_weights({name: values[name] for name in list(values)[:4]})
     found = zoo(base, [donor], data, **FAST)
     head = mal_graph.match_layers(base, base).base[-1].name
     assert found.outcomes[0].verdict == "accepted"
     assert all(head not in one.layers for one in found.outcomes[0].tried)
-    assert "donor" not in [arm.arm for arm in found.assembly.scores]
+    arms = [arm.arm for arm in found.assembly.scores]
+    assert arms == ["base", "merged", "plain average", "random permutation", "random donor"]
+    note = f"tells {classes} classes apart, the base's 5"
+    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_form(found).notes)
 
 
 def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
