@@ -332,7 +332,7 @@ def assemble(
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     sources = [base, *donors]
     files = given(*sources, matches, data, calibrate, inputs, *(weights or ()))
-    target = checked_target(default_output(base) if output is None else output, files, force, write=not dry_run)
+    target = merged_target(output, base, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     if report_to is not None and same_file(report_to, target):
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
@@ -577,7 +577,7 @@ def zoo(
     """
     donors = [str(path) for path in files_in(Path(folder))]
     files = given(base, *donors, data, report_data, calibrate, inputs, *(weights or ()))
-    target = checked_target(default_output(base) if output is None else output, files, force)
+    target = merged_target(output, base, files, force)
     state = checked_target(f"{target}.zoo.json" if resume is None else resume, files, force=True)
     report_to = None if report is None else checked_target(report, files, force)
     if len({os.path.realpath(path) for path in (target, state, report_to) if path}) < (3 if report_to else 2):
@@ -739,6 +739,14 @@ def default_output(base: str) -> str:
     """`base.onnx` gives `base.merged.onnx` and `package:factory` gives `factory.merged.onnx`, in the current folder."""
     name = base.rpartition(":")[2] if is_factory(base) else Path(base).name
     return f"{name.removesuffix('.onnx')}.merged.onnx"
+
+
+def merged_target(output: str | None, base: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
+    """Where the merged model goes. Raises FileError before any work is done."""
+    path = default_output(base) if output is None else output
+    if path.endswith(".safetensors") and not is_factory(base):
+        raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
+    return checked_target(path, sources, force, write)
 
 
 def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
