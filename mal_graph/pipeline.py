@@ -15,6 +15,7 @@ from mal_graph.align import (
     Alignment,
     Evidence,
     as_permutation,
+    given_alignment,
     identity_alignment,
     random_alignment,
 )
@@ -407,8 +408,10 @@ def merge_step(
     runner: Runner,
     progress: Progress,
     known: Known,
+    strategy: Strategy | None = None,
 ) -> Merged:
     """One donor matched, proved, aligned, planned and checked: all but the merging, which any lambda can share."""
+    strategy = strategy or assign
     given, first = base, match_layers(base, donor, options.matches)
     base, found, identities = deepened(base, donor, first, options)
     selected = None if options.layers is None else selected_layers(found.base, options.layers)
@@ -417,7 +420,7 @@ def merge_step(
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
+    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, options, selected, runner)
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
@@ -773,7 +776,7 @@ def scored_arms(
         "random donor": lambda: again(assign, shuffle=True),
     }
     if any(step.repair for step in steps):
-        models["base, repaired"] = lambda: again(assign, is_merged=False)
+        models["base, repaired"] = lambda: again(None, is_merged=False)
     total = 2 + len(steps) + len(models)
     members = [predicted_like(None, base, data, options, runner)]
     found = [judge(members[0], labels, "base")]
@@ -817,7 +820,7 @@ def rebuilt(
     base: LayerGraph,
     steps: Sequence[Merged],
     options: Options,
-    strategy: Strategy,
+    strategy: Strategy | None,
     *,
     shuffle: bool = False,
     is_merged: bool = True,
@@ -836,10 +839,20 @@ def rebuilt(
 
 
 def replanned(
-    base: LayerGraph, step: Merged, options: Options, strategy: Strategy, runner: Runner, *, shuffle: bool = False
+    base: LayerGraph,
+    step: Merged,
+    options: Options,
+    strategy: Strategy | None,
+    runner: Runner,
+    *,
+    shuffle: bool = False,
 ) -> Plan:
-    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor."""
-    options = replace(options, lam=step.plan.lam)
+    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor.
+
+    Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
+    """
+    options = replace(options, lam=step.plan.lam, signal=options.signal if strategy is assign else "weights")
+    strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
     base, match, _ = deepened(base, donor, step.first, options)
     base, match = prepared(base, donor, match, options, step.selected)

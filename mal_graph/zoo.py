@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
+from mal_graph.align import given_alignment
+from mal_graph.errors import FileError, MalGraphError, MatchError, ShapeError, UsageError
 from mal_graph.evaluate import ScoreKind, Scores, labels_in, predict
 from mal_graph.gate import Arrays, Gate, HeldOut, held_out
 from mal_graph.graph import LayerGraph
@@ -51,6 +52,7 @@ from mal_graph.pipeline import (
     Merged,
     Options,
     Progress,
+    Strategy,
     check_calibration,
     check_inputs,
     checked,
@@ -376,6 +378,7 @@ def weighed(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Out
             reason = f"its loss falls to {merged.best.loss:.4f}, but with shuffled weights to {control:.4f}"
             return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
         choice = replace(choice, control=control)
+    choice = choice.with_orders(step.ungrown.alignment.orders)
     return Outcome(entry.name, ACCEPTED, accepted_because(choice, found.best), tried, choice), merged
 
 
@@ -383,16 +386,22 @@ def replayed(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: 
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
         return found
-    merged = taken(found, aligned(found, entry, terms, known), outcome.kept, terms, is_scored=False)
+    kept = partial(given_alignment, orders=outcome.kept.read_orders())
+    try:
+        step = aligned(found, entry, terms, known, kept)
+    except ShapeError as error:
+        error.add_note(f"while merging {entry.name} as the state says it was; remove the state to start anew")
+        raise
+    merged = taken(found, step, outcome.kept, terms, is_scored=False)
     if found.best is None or outcome.kept.loss is None or outcome.kept.metric is None:
         return merged
     return replace(merged, best=replace(found.best, loss=outcome.kept.loss, metric=outcome.kept.metric))
 
 
-def aligned(found: SoFar, entry: Entry, terms: Terms, known: Known) -> Merged:
+def aligned(found: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
     """The whole donor, matched, proved and aligned with the model so far."""
     donor = entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
-    return merge_step(found.graph, donor, terms.options, terms.runner, terms.progress, known)
+    return merge_step(found.graph, donor, terms.options, terms.runner, terms.progress, known, strategy)
 
 
 def taken(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: bool = True) -> SoFar:

@@ -355,12 +355,49 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
 
 
 @pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
-def test_a_merge_rebuilt_is_the_merge(pads):
+@pytest.mark.parametrize("strategy", [assign, None], ids=["aligned again", "as it was"])
+def test_a_merge_rebuilt_is_the_merge(pads, strategy):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
     result = mal_graph.assemble(base, donors, lam=0.4, pads=pads, proof=False)
-    again = rebuilt(base, result.merged, Options(pads=pads), assign)
+    again = rebuilt(base, result.merged, Options(pads=pads), strategy)
     assert set(again.weights) == set(result.graph.weights)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
+
+
+def test_a_grown_merge_rebuilt_is_the_merge():
+    base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 9, 5), 1)
+    shape = {"width": "grow", "depth": "expand"}
+    result = mal_graph.assemble(base, donor, proof=False, **shape)
+    again = rebuilt(base, result.merged, Options(**shape), None)
+    assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
+
+
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"signal": "both"}])
+def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(monkeypatch, options):
+    """Its goals are those of the merge, so its units stand where the merge put the donors'."""
+    base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)
+    module, calls = sys.modules["mal_graph.align"], {}
+
+    def counting(name, real):
+        def call(*rest, **more):
+            calls[name] += 1
+            return real(*rest, **more)
+
+        return call
+
+    def count(repair):
+        calls.update(assigned=0, looked=0)
+        given = {"data": data_for(), "calibrate": {"x": data_for(samples=60)["x"]}, "proof": False, **options}
+        arms = [one.arm for one in mal_graph.assemble(base, donor, repair=repair, **given).scores]
+        assert ("base, repaired" in arms) == repair
+        return dict(calls)
+
+    monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
+    monkeypatch.setattr(MODULE, "activation_evidence", counting("looked", MODULE.activation_evidence))
+    assert count(True) == count(False)
+    assert count(True)["looked"] == (2 if "signal" in options else 0)  # for the merge and the random donor
+    monkeypatch.setattr(MODULE, "given_alignment", lambda found, orders, evidence=None: assign(found, evidence))
+    assert count(True)["assigned"] > count(False)["assigned"]
 
 
 def test_a_random_donor_holds_the_donors_values_in_another_order():

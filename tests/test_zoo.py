@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import pipeline, registry
-from mal_graph.errors import DataError, FileError, MatchError, RunError, UsageError
+from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
 from mal_graph.evaluate import Scores, agreement, labels_in, predict, score
 from mal_graph.gate import Gate, halves, held_out
 from mal_graph.groups import axis_groups
@@ -528,6 +528,51 @@ def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monk
     monkeypatch.setattr(module, "merge_step", lambda a, b, *rest: merged.append(b.name) or into(a, b, *rest))
     zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
     assert merged == ["d0.onnx"]
+
+
+def counted(monkeypatch):
+    """A list that gets an entry for every assignment problem that is solved."""
+    solved, module = [], sys.modules["mal_graph.align"]
+    real = module.match_units
+    monkeypatch.setattr(module, "match_units", lambda score: solved.append(score.shape) or real(score))
+    return solved
+
+
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"calibrate": inputs_only(), "signal": "both"}])
+def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, options):
+    base, donors, _ = family()
+    donors = [*donors, mlp((6, 12, 5), 9).named("wider")]
+    solved, options = counted(monkeypatch), {"min_score": 0.0, "state": tmp_path / "s.json", **FAST, **options}
+    first = zoo(base, donors, **options)
+    assert len(first.assembly.merged) == 4
+    assert solved
+    solved.clear()
+    again = zoo(base, donors, **options)
+    assert not solved
+    for name, values in stored(first.assembly.graph).items():
+        assert np.array_equal(stored(again.assembly.graph)[name], values)
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        (["0 0 1 2 3 4 5 6 7"], "the 1 orders are not of these 1 pairs of groups"),
+        (["0 1 2 3 4 5 6 7 9"], "the 1 orders are not of these 1 pairs"),
+        (["0 1 2"], "the 1 orders are not of these 1 pairs"),
+        ([], "the 0 orders are not of these 1 pairs"),
+        (["a b c"], "the state holds no orders for "),
+    ],
+)
+def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
+    base, donors, data = family(donors=1)
+    given = {"state": tmp_path / "s.json", **FAST}
+    zoo(base, donors, data, **given)
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert len(written["outcomes"][0]["kept"]["orders"]) == 1
+    written["outcomes"][0]["kept"]["orders"] = orders
+    (tmp_path / "s.json").write_text(json.dumps(written))
+    with pytest.raises((ShapeError, FileError), match=message):
+        zoo(base, donors, data, **given)
 
 
 def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
