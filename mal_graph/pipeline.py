@@ -828,7 +828,8 @@ def rebuilt(
 ) -> LayerGraph:
     """The merge again, with the same pairs of layers and another alignment, or with shuffled donors; repaired like it.
 
-    Without `is_merged` the weights stay the base's and are repaired alone, towards the goals of the merge.
+    Without a strategy the units stay where the steps put them. Without `is_merged` the weights stay the base's and are
+    repaired alone, towards the goals of the merge.
     """
     current, runner = base, runner or registry.runner()
     for step in steps:

@@ -80,6 +80,13 @@ def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, w
     assert not np.array_equal(values(found.graph)["w0"], values(base)["w0"])
 
 
+def test_a_donor_that_is_not_held_against_the_base_breaks_the_ensemble(monkeypatch):
+    real = MODULE.predicted_like
+    monkeypatch.setattr(MODULE, "predicted_like", lambda beside, *rest: real(None, *rest))
+    with pytest.raises(DataError, match="an ensemble needs predictions of one shape"):
+        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), proof=False)
+
+
 def test_the_ensemble_is_that_of_the_models_that_have_scores():
     base, donors, data = with_head(5, 0), [with_head(40, 1), with_head(5, 2)], data_for()
     found = mal_graph.assemble(base, donors, data=data, proof=False)

@@ -105,6 +105,16 @@ def test_with_calibration_inputs_every_point_of_every_arm_is_the_repaired_merge(
     assert far_from_repaired_merges(*PAIRS[pair](), **shape) < 1e-4
 
 
+def test_a_base_that_grows_in_width_and_depth_is_repaired_at_every_point_too():
+    shape = {"width": "grow", "depth": "expand"}
+    assert far_from_repaired_merges(mlp((6, 7, 5), 0), mlp((6, 9, 8, 5), 1), **shape) < 1e-4
+
+
+def test_half_precision_is_repaired_at_every_point_as_far_as_it_can():
+    pair = (mlp((6, 9, 5), seed, dtype="float16") for seed in (0, 1))
+    assert far_from_repaired_merges(*pair) < 1e-2
+
+
 def test_repair_towards_the_goals_of_another_lambda_breaks_the_law(monkeypatch):
     monkeypatch.setattr(RepairedLine, "at", lambda made, lam: made.repairs.at(1.0, made.line.at(lam)))
     assert far_from_repaired_merges(*PAIRS["narrower mlp"]()) > 1e-2

@@ -241,7 +241,17 @@ def bare(seed, widths=(6, 8, 5)):
     return net.graph(x)
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"width": "grow", "depth": "expand"}, {"pads": "literal"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"width": "grow"},
+        {"width": "grow", "depth": "expand"},
+        {"pads": "literal"},
+        {"calibrate": inputs_only()},
+        {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
+    ],
+)
 @pytest.mark.parametrize("donor", [mlp((6, 11, 5), 1), mlp((6, 11, 9, 5), 2)], ids=["wider", "deeper"])
 def test_a_base_without_biases_takes_layers_of_donors_that_have_them_and_may_grow(options, donor):
     base = bare(0)
@@ -494,7 +504,15 @@ def stop_at(count):
     return report
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"calibrate": inputs_only(), "signal": "both"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"width": "grow"},
+        {"calibrate": inputs_only(), "signal": "both"},
+        {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
+    ],
+)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, count, options):
     base, donors, data = family(4)
