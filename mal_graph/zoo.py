@@ -279,9 +279,9 @@ def entries_of(base: LayerGraph, donors: str | Path | Iterable[str | Path | Laye
     """Every donor once, with why it is not used if it is not. Raises FileError."""
     seen = {fingerprint(base): "the base"}
     for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
-        name = model.name if isinstance(model, LayerGraph | Path) else str(model)
+        name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
         try:
-            graph = model if isinstance(model, LayerGraph) else load(str(model))
+            graph = model if isinstance(model, LayerGraph) else load(str(model) if isinstance(model, Path) else model)
             found = fingerprint(graph)
         except MalGraphError as error:
             yield Entry(name, model, digest_of_file(Path(str(model))), str(error))

@@ -174,6 +174,14 @@ def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(thei
         assert written[0] == written[1]
 
 
+def test_a_donor_that_was_not_traced_is_skipped_and_it_is_said_how_to(their):
+    base, donors = family(their)
+    found = mal_graph.zoo(base, [their.base(), donors[0]], data_of(their), controls=0)
+    assert (found.outcomes[0].donor, found.outcomes[0].verdict) == ("Sequential", "skipped")
+    assert found.outcomes[0].reason.endswith("or mal_graph.trace a torch module")
+    assert found.outcomes[1].verdict == "accepted"
+
+
 def test_a_module_with_other_weights_does_not_go_on(their, tmp_path):
     base, donors = family(their)
     given = {"state": tmp_path / "s.json", "controls": 0}
