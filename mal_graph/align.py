@@ -78,7 +78,8 @@ class Alignment:
         objective: the sum over all tensors, and over the evidence, if there is any.
         values: what each pair of groups contributes, given the others.
         random_values: the mean of the same over all random assignments.
-        start: the start that led to the best objective: "forward", "nearest" or "identity".
+        start: the start that led to the best objective: "forward", "nearest" or "identity"; "random" and "given" are of
+            orders that were not assigned at all.
         history: the objective before the first and after each pass over the pairs that still change.
         starts: every start that was raised, with its history.
     """
@@ -112,10 +113,12 @@ def align(found: Correspondence, evidence: Evidence | None = None) -> Alignment:
     identity = tuple(cropped_identity(a, b) for a, b in found.units)
     floor = problem.objective(identity)
     starts: list[tuple[str, Orders]] = []
+    known: set[tuple[bytes, ...]] = set()
     for seed in range(1 + problem.spare_starts):
         # Mostly of the same products.
         close, forward = None if evidence else problem.forward_by_distance(seed), problem.forward(seed)
-        if close is not None:
+        if close is not None and key_of(close) not in known:  # else it leads where it led before
+            known.add(key_of(close))
             nearest = problem.nearest(close)
             if problem.is_copy(nearest) and (worth := problem.objective(nearest)) >= floor:
                 # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
@@ -132,8 +135,12 @@ def align(found: Correspondence, evidence: Evidence | None = None) -> Alignment:
 
 def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:
     """The starts without repetitions: where no scores are equal, every seed gives the same."""
-    found = {tuple(order.tobytes() for order in orders): (name, orders) for name, orders in reversed(starts)}
+    found = {key_of(orders): (name, orders) for name, orders in reversed(starts)}
     return list(reversed(found.values()))
+
+
+def key_of(orders: Orders) -> tuple[bytes, ...]:
+    return tuple(order.tobytes() for order in orders)
 
 
 def described(problem: "Problem", orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
@@ -155,6 +162,19 @@ def identity_alignment(found: Correspondence, evidence: Evidence | None = None) 
     problem = Problem(found, evidence)
     orders = tuple(cropped_identity(a, b) for a, b in found.units)
     return described(problem, orders, "identity", (problem.objective(orders),))
+
+
+def given_alignment(found: Correspondence, orders: Orders, evidence: Evidence | None = None) -> Alignment:
+    """Every unit where it was put before, by an alignment of the same pairs of groups. Raises ShapeError if it was of
+    others."""
+    lengths = [len(order) for order in orders]
+    if lengths != [units for units, _ in found.units] or not all(map(is_assignment, orders, found.units)):
+        raise ShapeError(
+            f"cannot put units where they were: the {len(orders)} orders are not of these {len(found.units)} pairs of "
+            "groups; align the models anew"
+        )
+    problem = Problem(found, evidence)
+    return described(problem, orders, "given", (problem.objective(orders),))
 
 
 def random_alignment(found: Correspondence, seed: int, evidence: Evidence | None = None) -> Alignment:
@@ -191,6 +211,12 @@ def match_units(score: Scores) -> Order:
         rows, columns = linear_sum_assignment(score, maximize=True)
     order[rows] = columns
     return order
+
+
+def is_assignment(order: Order, units: tuple[int, int]) -> bool:
+    """Whether an order puts units of the donor on units of the base, none twice."""
+    used = order[order != -1]
+    return len(np.unique(used)) == len(used) and bool(np.isin(used, np.arange(units[1])).all())
 
 
 def cropped_identity(units: int, others: int) -> Order:

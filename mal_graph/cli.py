@@ -46,6 +46,7 @@ from mal_graph.report import (
     GroupForm,
     InspectForm,
     MatchForm,
+    RepairForm,
     ScoreForm,
     SweepForm,
     ZooForm,
@@ -122,6 +123,22 @@ DepthOption = Annotated[
 AssumeOrdered = Annotated[
     bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
 ]
+Calibrate = Annotated[
+    str | None, typer.Option("--calibrate", metavar="FILE.npz", help="Unlabelled inputs: measure and repair on them.")
+]
+SignalOption = Annotated[
+    str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
+]
+ScaleFree = Annotated[
+    bool, typer.Option("--scale-free", help="Compare units at unit size, where ReLU and the like leave it open.")
+]
+RepairOption = Annotated[
+    bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
+]
+ScoreOutput = Annotated[
+    str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
+]
+ScoresOption = Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")]
 AsText = Annotated[Format, typer.Option("--format", help="Form of the result on stdout.")]
 InputsFile = Annotated[str | None, typer.Option("--inputs", metavar="FILE.npz", help="Arrays for the probe runs.")]
 InputShapes = Annotated[
@@ -294,23 +311,12 @@ def assemble(
     assume_ordered: AssumeOrdered = False,
     matches: Matches = None,
     data: Annotated[str | None, typer.Option("--data", metavar="FILE.npz", help="Inputs and labels: score it.")] = None,
-    score_output: Annotated[
-        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
-    ] = None,
-    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
-    calibrate: Annotated[
-        str | None,
-        typer.Option("--calibrate", metavar="FILE.npz", help="Unlabelled inputs: measure and repair on them."),
-    ] = None,
-    signal: Annotated[
-        str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
-    ] = "weights",
-    scale_free: Annotated[
-        bool, typer.Option("--scale-free", help="Compare units at unit size, where ReLU and the like leave it open.")
-    ] = False,
-    repair: Annotated[
-        bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
-    ] = True,
+    score_output: ScoreOutput = None,
+    scores: ScoresOption = None,
+    calibrate: Calibrate = None,
+    signal: SignalOption = "weights",
+    scale_free: ScaleFree = False,
+    repair: RepairOption = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
@@ -327,7 +333,7 @@ def assemble(
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     sources = [base, *donors]
     files = given(*sources, matches, data, calibrate, inputs, *(weights or ()))
-    target = checked_target(default_output(base) if output is None else output, files, force, write=not dry_run)
+    target = merged_target(output, base, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     if report_to is not None and same_file(report_to, target):
         raise FileError(f"cannot write the report to {report}: the merged model goes there; name another file")
@@ -444,10 +450,12 @@ def sweep(
     depth: DepthOption = "match",
     assume_ordered: AssumeOrdered = False,
     matches: Matches = None,
-    score_output: Annotated[
-        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
-    ] = None,
-    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    score_output: ScoreOutput = None,
+    scores: ScoresOption = None,
+    calibrate: Calibrate = None,
+    signal: SignalOption = "weights",
+    scale_free: ScaleFree = False,
+    repair: RepairOption = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     format_: AsText = Format.text,
     weights: Weights = None,
@@ -465,11 +473,13 @@ def sweep(
         raise UsageError(
             "--grid merges every layer with every layer at one --lambda: give no --lambdas, no selection, no growth"
         )
-    files = given(base, donor, matches, data, inputs, *(weights or ()))
+    if grid and (calibrate, signal, scale_free) != (None, "weights", False):
+        raise UsageError("--grid compares and merges weights as they are: give no --calibrate, --signal, --scale-free")
+    files = given(base, donor, matches, data, calibrate, inputs, *(weights or ()))
     targets = [checked_result(path, files, force) for path in output or []]
     chosen = lambdas_of("0:1:0.05" if lambdas is None else lambdas)
     arrays, probe_inputs, pairs, memory = read_npz(data), npz(inputs), read_pairs(matches), bytes_of(max_memory)
-    shapes = shapes_of(input_shape)
+    shapes, unlabelled = shapes_of(input_shape), npz(calibrate)
     a, b = loaded([base, donor], verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
     match_inputs(a, arrays)  # found out before the work, not after it
     with progress_bars(quiet) as bars:
@@ -492,6 +502,7 @@ def sweep(
             drawn: Callable[[str], bytes] = partial(plot.heat_map, cells)
         else:
             options |= {"width": width, "depth": depth, "layers": layers, "matches": pairs}
+            options |= {"calibrate": unlabelled, "signal": signal, "repair": repair, "scale_free": scale_free}
             found = sweep_lambda(a, b, arrays, lambdas=chosen, eps=eps, **options)
             form, drawn = sweep_form(found), partial(plot.curves, found)
     for target in targets:
@@ -540,10 +551,12 @@ def zoo(
     width: WidthOption = "base",
     depth: DepthOption = "match",
     assume_ordered: AssumeOrdered = False,
-    score_output: Annotated[
-        str | None, typer.Option("--score-output", metavar="NAME", help="The output that fits the labels.")
-    ] = None,
-    scores: Annotated[ScoreForms | None, typer.Option("--scores", help="What that output holds.")] = None,
+    score_output: ScoreOutput = None,
+    scores: ScoresOption = None,
+    calibrate: Calibrate = None,
+    signal: SignalOption = "weights",
+    scale_free: ScaleFree = False,
+    repair: RepairOption = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite existing files, and a state of another search.")
@@ -564,15 +577,16 @@ def zoo(
     Every decision is kept in a state file: the same command, given again after an interruption, goes on from there.
     """
     donors = [str(path) for path in files_in(Path(folder))]
-    files = given(base, *donors, data, report_data, inputs, *(weights or ()))
-    target = checked_target(default_output(base) if output is None else output, files, force)
+    files = given(base, *donors, data, report_data, calibrate, inputs, *(weights or ()))
+    target = merged_target(output, base, files, force)
     state = checked_target(f"{target}.zoo.json" if resume is None else resume, files, force=True)
     report_to = None if report is None else checked_target(report, files, force)
     if len({os.path.realpath(path) for path in (target, state, report_to) if path}) < (3 if report_to else 2):
         raise FileError("cannot write the model, its state and the report to one file: name another for each")
     arrays, reported, probe_inputs, shapes = npz(data), npz(report_data), npz(inputs), shapes_of(input_shape)
-    memory, factors = bytes_of(max_memory), lambdas_of(lambdas)
-    (graph,) = loaded([base], verbose, weights, inputs=probe_inputs, shapes=shapes, data=arrays, seed=seed)
+    memory, factors, unlabelled = bytes_of(max_memory), lambdas_of(lambdas), npz(calibrate)
+    examples = unlabelled if arrays is None else arrays
+    (graph,) = loaded([base], verbose, weights, inputs=probe_inputs, shapes=shapes, data=examples, seed=seed)
     try:
         with progress_bars(quiet) as bars:
             found = assemble_zoo(
@@ -598,6 +612,10 @@ def zoo(
                 input_shapes=shapes,
                 output=score_output,
                 scores=None if scores is None else scores.value,
+                calibrate=unlabelled,
+                signal=signal,
+                repair=repair,
+                scale_free=scale_free,
                 progress=bars,
             )
     except KeyboardInterrupt:
@@ -722,6 +740,14 @@ def default_output(base: str) -> str:
     """`base.onnx` gives `base.merged.onnx` and `package:factory` gives `factory.merged.onnx`, in the current folder."""
     name = base.rpartition(":")[2] if is_factory(base) else Path(base).name
     return f"{name.removesuffix('.onnx')}.merged.onnx"
+
+
+def merged_target(output: str | None, base: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
+    """Where the merged model goes. Raises FileError before any work is done."""
+    path = default_output(base) if output is None else output
+    if path.endswith(".safetensors") and not is_factory(base):
+        raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
+    return checked_target(path, sources, force, write)
 
 
 def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
@@ -975,13 +1001,7 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
         emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
-    for done in form.repair:
-        emit(
-            f"repaired after {done.donor} on {done.samples} samples: {len(done.rescaled)} layers brought to "
-            f"their goals, {len(done.reset)} BatchNormalizations measured anew"
-        )
-        for left in done.left:
-            emit(f"layer {left.layer} is not repaired: {left.reason}")
+    print_repair(form.repair)
     if verbose:
         emit("\nalignment (the summed inner products of paired units, and of units paired at random)")
         aligned = table("base group", "donor group", "units", "assigned", "value", "random")
@@ -1009,9 +1029,20 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         print_scores(form.scores, "arm")
 
 
+def print_repair(repairs: Sequence[RepairForm]) -> None:
+    for done in repairs:
+        emit(
+            f"repaired after {done.donor} on {done.samples} samples: {len(done.rescaled)} layers brought to "
+            f"their goals, {len(done.reset)} BatchNormalizations measured anew"
+        )
+        for left in done.left:
+            emit(f"layer {left.layer} is not repaired: {left.reason}")
+
+
 def print_sweep(form: SweepForm) -> None:
     """Loss and metric of every arm at every lambda, what they amount to, and what is wrong."""
     emit(f"{form.donor} into {form.base}: {form.samples} samples; loss is {form.loss_name}, with {form.metric_name}")
+    print_repair(form.repair)
     names = [curve.arm for curve in form.arms]
     rows = Table(box=None, pad_edge=False)
     for column in ("lambda", *names):
@@ -1021,6 +1052,8 @@ def print_sweep(form: SweepForm) -> None:
     emit_table(rows)
     if form.donor_scores is not None:
         emit(f"the donor alone: loss {form.donor_scores.loss:.4f}, {form.metric_name} {form.donor_scores.metric:.4f}")
+    else:
+        emit(f"the donor alone has no score: {form.unscored}")
     emit("")
     emit(f"lambda*: up to where the loss is never more than {form.eps:g} above the base's")
     summary = table("arm", "lambda*", "largest rise", "barrier")
@@ -1030,6 +1063,8 @@ def print_sweep(form: SweepForm) -> None:
     emit_table(summary)
     for finding in form.findings:
         emit(f"finding: {finding}")
+    for note in form.notes:
+        emit(f"note: {note}")
 
 
 def print_zoo(form: ZooForm, verbose: bool) -> None:
@@ -1055,6 +1090,7 @@ def print_zoo(form: ZooForm, verbose: bool) -> None:
                     tried.add_row(outcome.donor, one.name, f"{p.factor:g}", *map(score_text, (p.loss, p.metric)))
         emit_table(tried)
     emit("")
+    print_repair(form.repair)
     emit(f"decided by {form.decided_by}")
     if form.gate is None:
         emit(f"merged were layers that score {form.min_score:g} or more, at the smallest lambda")

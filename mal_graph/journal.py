@@ -1,9 +1,9 @@
 """What became of every donor, as a file that a search can be taken up from.
 
-Chosen: decisions are kept, weights are not. A search that is taken up merges the accepted donors again, with the layers
-and lambda that were written down, and opens no other donor that was decided on: the same steps in the same order give
-the same bytes. Refused: the model so far as a second file - it would have to be as complete as the result (a base that
-grew, traced modules), and its bytes would depend on how often the search was stopped.
+Chosen: decisions are kept, weights are not. A search that is taken up merges the accepted donors again, with the
+layers, lambda and orders that were written down, and opens no other donor that was decided on: the same steps in the
+same order give the same bytes. Refused: the model so far as a second file - it would have to be as complete as the
+result (a base that grew, traced modules), and its bytes would depend on how often the search was stopped.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from mal_graph.align import Orders
 from mal_graph.errors import FileError
 from mal_graph.files import write_text
 from mal_graph.graph import Array, LayerGraph
@@ -23,7 +24,7 @@ from mal_graph.graph import Array, LayerGraph
 ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"
 SKIPPED: Literal["skipped"] = "skipped"
-SCHEMA = "mal-graph/zoo-state/1"
+SCHEMA = "mal-graph/zoo-state/2"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Kept:
         name, layers, lam: the candidate and its lambda.
         loss, metric: of the merged model; None where nothing is scored.
         control: the lowest loss that the donor gave with shuffled weights; None where this was not tried.
+        orders: for every pair of groups the donor unit on each base unit, -1 for none, as a text of numbers.
     """
 
     name: str
@@ -60,6 +62,17 @@ class Kept:
     loss: float | None = None
     metric: float | None = None
     control: float | None = None
+    orders: tuple[str, ...] = ()
+
+    def with_orders(self, orders: Orders) -> "Kept":
+        return replace(self, orders=tuple(" ".join(map(str, order.tolist())) for order in orders))
+
+    def read_orders(self) -> Orders:
+        """The orders as arrays. Raises FileError where they are no numbers."""
+        try:
+            return tuple(np.array(text.split(), np.int64) for text in self.orders)
+        except (ValueError, OverflowError):
+            raise FileError(f"the state holds no orders for {self.name}: remove it to start anew") from None
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,16 @@ from mal_graph.align import (
     Alignment,
     Evidence,
     as_permutation,
+    given_alignment,
     identity_alignment,
     random_alignment,
 )
 from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
-from mal_graph.errors import GateFailed, MatchError, UsageError
-from mal_graph.evaluate import Judge, ScoreKind, Scores, ensemble, labels_in, predict, score
+from mal_graph.errors import DataError, GateFailed, MatchError, UsageError
+from mal_graph.evaluate import Judge, Prediction, ScoreKind, Scores, ensemble, labels_in, predict, score
 from mal_graph.expand import expanded
-from mal_graph.forms import terms_of
+from mal_graph.forms import Term, terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
 from mal_graph.grow import EXACT, apart, grown, outputs
@@ -98,6 +99,11 @@ class Options:
     repair: bool = True
     scale_free: bool = False
 
+    @property
+    def repair_inputs(self) -> Mapping[str, Array] | None:
+        """What merged models are repaired on; None if they are not."""
+        return self.calibrate if self.repair else None
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -146,6 +152,7 @@ class Assembly:
         shares: how much of the result each model contributes where everything is matched, base first.
         checks: what was checked of the result, with "passed" or what was found.
         scores: the arms, where data was given.
+        unscored: why a donor has no score there, by its arm.
     """
 
     graph: LayerGraph
@@ -155,6 +162,7 @@ class Assembly:
     checks: Mapping[str, str]
     scores: tuple[Scores, ...] = ()
     options: Options = field(default_factory=Options)
+    unscored: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -245,6 +253,10 @@ def align(
     donor_groups: AxisGroups,
     *,
     assume_ordered: bool = False,
+    calibrate: Mapping[str, Array] | None = None,
+    signal: str = "weights",
+    scale_free: bool = False,
+    runner: Runner | None = None,
 ) -> Alignment:
     """Assign the donor's units to the base's, along the tensors of their matched layers.
 
@@ -252,12 +264,23 @@ def align(
         base, donor, match: two models and the layers that answer to each other.
         base_groups, donor_groups: their axis groups; unproven ones are used only while they are candidates.
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+        calibrate: unlabelled inputs to run both models on, where `signal` asks for activations.
+        signal: what says which units are alike: "weights", "activations" or "both" (see `signals`).
+        scale_free: compare units at unit size where the networks leave their scale open (see `scales`).
 
     Returns:
         an order for every pair of groups that matched layers induce (see `align.Alignment`).
+
+    Raises:
+        DataError: the calibration inputs do not fit a model, or are too few.
+        UsageError: the signal is unknown, or asks for calibration inputs and there are none.
     """
+    options = Options(assume_ordered=assume_ordered, calibrate=calibrate, signal=signal, scale_free=scale_free)
+    check_calibration([base, donor], options)
     terms, _ = terms_of(base, donor, match)
-    return assign(correspondence(base_groups, donor_groups, terms, assume_ordered=assume_ordered))
+    sides = base, donor, match, base_groups, donor_groups
+    found, evidence = compared(*sides, terms, options, runner or registry.runner())
+    return assign(found, evidence)
 
 
 @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
@@ -340,16 +363,13 @@ def assemble(
         raise UsageError("no donor given: name at least one model to merge into the base")
     for factor in (*several, settings.lam, *(lam_for or {}).values()):
         check(factor, pads, width, depth)
-    check_signal(signal, calibrate)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
     runner = runner or registry.runner()
     for donor in found:
         check_inputs(base, donor)
-    if calibrate is not None:  # found out before the work, not after it
-        for graph in (base, *found):
-            calibration_inputs(graph, calibrate)
+    check_calibration([base, *found], settings)
     known: Known = []
     current, steps = base, []
     for donor in found:
@@ -360,10 +380,11 @@ def assemble(
     result = current if is_moved or is_reshaped else base
     checks = checked(result, steps, runner)
     arms: tuple[Scores, ...] = ()
+    unscored: dict[str, str] = {}
     if data is not None:
-        arms = tuple(scored_arms(base, found, steps, result, settings, data, runner, report))
+        arms, unscored = scored_arms(base, steps, result, settings, data, runner, report)
     factors = [step.plan.mean_factor for step in steps]
-    return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings)
+    return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings, unscored)
 
 
 def merged_into(
@@ -374,7 +395,23 @@ def merged_into(
     progress: Progress,
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
-    """Merge one donor: match, prove, align, plan, check, merge."""
+    """Merge one donor: match, prove, align, plan, check, merge, repair."""
+    step = merge_step(base, donor, options, runner, progress, known)
+    result, repair = with_repair(merge(step.plan), step.plan, donor, options, runner, progress)
+    return replace(step, repair=repair), result
+
+
+def merge_step(
+    base: LayerGraph,
+    donor: LayerGraph,
+    options: Options,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+    strategy: Strategy | None = None,
+) -> Merged:
+    """One donor matched, proved, aligned, planned and checked: all but the merging, which any lambda can share."""
+    strategy = strategy or assign
     given, first = base, match_layers(base, donor, options.matches)
     base, found, identities = deepened(base, donor, first, options)
     selected = None if options.layers is None else selected_layers(found.base, options.layers)
@@ -383,7 +420,7 @@ def merged_into(
     groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, assign, options, selected, runner)
+    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, options, selected, runner)
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
@@ -394,7 +431,6 @@ def merged_into(
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
     moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
-    result, repair = with_repair(merge(planned), planned, donor, options, runner, progress)
     step = Merged(
         donor=donor,
         match=planned.match,
@@ -408,9 +444,8 @@ def merged_into(
         selected=None if selected is None else tuple(selected),
         windows=windows,
         identities=identities,
-        repair=repair,
     )
-    return compared_at_zero(step, given, runner), result
+    return compared_at_zero(step, given, runner)
 
 
 def with_repair(
@@ -422,10 +457,10 @@ def with_repair(
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    if options.calibrate is None or not options.repair or not any(map(planned.factor, planned.steps)):
+    if options.repair_inputs is None or not any(map(planned.factor, planned.steps)):
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
-    return repaired(graph, planned, donor, options.calibrate, runner, said)
+    return repaired(graph, planned, donor, options.repair_inputs, runner, said)
 
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
@@ -486,16 +521,31 @@ def planned_merge(
         the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
     """
     terms, missing = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    if options.scale_free:
-        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
-    evidence, share = None, SHARES[options.signal]
-    if share and options.calibrate is not None:
-        evidence = activation_evidence(found, base, donor, match, options.calibrate, runner, share)
+    found, evidence = compared(base, donor, match, groups, donor_groups, terms, options, runner)
     order = strategy(found, evidence=evidence)
     factors = factors_of(match.base, options)
     made = plan(base, match, order, options.lam, pads=options.pads, layers=selected, factors=factors)
     return made, missing
+
+
+def compared(
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    groups: AxisGroups,
+    donor_groups: AxisGroups,
+    terms: Sequence[Term],
+    options: Options,
+    runner: Runner,
+) -> tuple[Correspondence, Evidence | None]:
+    """What of both models answers to each other, at the scales wanted, and what their activations say of it."""
+    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    if options.scale_free:
+        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
+    share = SHARES[options.signal]
+    if not share or options.calibrate is None:
+        return found, None
+    return found, activation_evidence(found, base, donor, match, options.calibrate, runner, share)
 
 
 def widened(
@@ -616,6 +666,15 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
             )
 
 
+def check_calibration(models: Iterable[LayerGraph], options: Options) -> None:
+    """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
+    not after it."""
+    check_signal(options.signal, options.calibrate)
+    for graph in models:
+        if options.calibrate is not None:
+            calibration_inputs(graph, options.calibrate)
+
+
 def shapes_fit(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:
     """Whether two declared shapes allow the same arrays, the first axis (the batch) left aside."""
     if a is None or b is None:
@@ -695,7 +754,6 @@ def shares(factors: Sequence[float]) -> tuple[float, ...]:
 
 def scored_arms(
     base: LayerGraph,
-    donors: Sequence[LayerGraph],
     steps: Sequence[Merged],
     result: LayerGraph,
     options: Options,
@@ -703,39 +761,66 @@ def scored_arms(
     runner: Runner,
     progress: Progress,
     judge: Judge = score,
-) -> Iterable[Scores]:
-    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs."""
+) -> tuple[tuple[Scores, ...], dict[str, str]]:
+    """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs.
+
+    Returns:
+        the scores; and why a donor has none, by its arm. The ensemble is that of the models that have one.
+    """
     labels = labels_in(data)
-    models: dict[str, Callable[[], LayerGraph]] = {"base": lambda: base}
-    for index, donor in enumerate(donors):
-        models["donor" if len(donors) == 1 else f"donor {index + 1}"] = partial(identity, donor)
-    models["merged"] = lambda: result
     again = partial(rebuilt, base, steps, options, runner=runner)
-    models["plain average"] = lambda: again(identity_alignment)
-    models["random permutation"] = lambda: again(partial(random_alignment, seed=options.seed))
-    models["random donor"] = lambda: again(assign, shuffle=True)
+    models: dict[str, Callable[[], LayerGraph]] = {
+        "merged": lambda: result,
+        "plain average": lambda: again(identity_alignment),
+        "random permutation": lambda: again(partial(random_alignment, seed=options.seed)),
+        "random donor": lambda: again(assign, shuffle=True),
+    }
     if any(step.repair for step in steps):
-        models["base, repaired"] = lambda: again(assign, is_merged=False)
-    members = []
-    for done, (arm, build) in enumerate(models.items()):
-        prediction = predict(build(), data, output=options.output, scores=options.scores, runner=runner)
-        if arm == "base" or arm.startswith("donor"):
-            members.append(prediction)
-        yield judge(prediction, labels, arm)
-        progress("scoring the arms", done + 1, len(models) + 1)
-    yield judge(ensemble(members), labels, "ensemble")
-    progress("scoring the arms", len(models) + 1, len(models) + 1)
+        models["base, repaired"] = lambda: again(None, is_merged=False)
+    total = 2 + len(steps) + len(models)
+    members = [predicted_like(None, base, data, options, runner)]
+    found = [judge(members[0], labels, "base")]
+    unscored: dict[str, str] = {}
+    for index, step in enumerate(steps):
+        arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
+        try:
+            prediction = predicted_like(members[0], step.donor, data, options, runner)
+        except DataError as error:
+            unscored[arm] = str(error)
+            continue
+        members.append(prediction)
+        found.append(judge(prediction, labels, arm))
+        progress("scoring the arms", len(found), total)
+    for arm, build in models.items():
+        found.append(judge(predicted_like(None, build(), data, options, runner), labels, arm))
+        progress("scoring the arms", len(found), total)
+    if len(members) > 1:
+        found.append(judge(ensemble(members), labels, "ensemble"))
+    progress("scoring the arms", total, total)
+    return tuple(found), unscored
 
 
-def identity(graph: LayerGraph) -> LayerGraph:
-    return graph
+def predicted_like(
+    beside: Prediction | None, graph: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner
+) -> Prediction:
+    """What a model says of every sample; a donor in the terms of the base, whose prediction is `beside`.
+
+    Raises:
+        DataError: the data do not fit the model, or it tells other classes apart than the base.
+    """
+    output = options.output if beside is None or options.output in graph.output_names else None
+    found = predict(graph, data, output=output, scores=options.scores, runner=runner)
+    if beside is not None and found.values.shape != beside.values.shape:
+        theirs, mine = found.values.shape[1], beside.values.shape[1]
+        raise DataError(f"output {found.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")
+    return found
 
 
 def rebuilt(
     base: LayerGraph,
     steps: Sequence[Merged],
     options: Options,
-    strategy: Strategy,
+    strategy: Strategy | None,
     *,
     shuffle: bool = False,
     is_merged: bool = True,
@@ -743,7 +828,8 @@ def rebuilt(
 ) -> LayerGraph:
     """The merge again, with the same pairs of layers and another alignment, or with shuffled donors; repaired like it.
 
-    Without `is_merged` the weights stay the base's and are repaired alone, towards the goals of the merge.
+    Without a strategy the units stay where the steps put them. Without `is_merged` the weights stay the base's and are
+    repaired alone, towards the goals of the merge.
     """
     current, runner = base, runner or registry.runner()
     for step in steps:
@@ -754,10 +840,20 @@ def rebuilt(
 
 
 def replanned(
-    base: LayerGraph, step: Merged, options: Options, strategy: Strategy, runner: Runner, *, shuffle: bool = False
+    base: LayerGraph,
+    step: Merged,
+    options: Options,
+    strategy: Strategy | None,
+    runner: Runner,
+    *,
+    shuffle: bool = False,
 ) -> Plan:
-    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor."""
-    options = replace(options, lam=step.plan.lam)
+    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor.
+
+    Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
+    """
+    options = replace(options, lam=step.plan.lam, signal=options.signal if strategy is assign else "weights")
+    strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
     base, match, _ = deepened(base, donor, step.first, options)
     base, match = prepared(base, donor, match, options, step.selected)

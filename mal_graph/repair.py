@@ -7,11 +7,11 @@ the layer's weight and bias. A BatchNormalization whose statistics were merged n
 say it, once its statistics are measured anew.
 
 What is measured depends on what was repaired before, so this goes level by level: layers with equally many repaired
-ones before them are measured together, in one pass over the samples, all passes in one session.
+ones before them are measured together, in one pass over the samples, all passes in one session, at any lambda.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,28 @@ Passes = Callable[[int, int], None]  # passes done, of how many
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What the units of a layer are brought to.
+
+    Attributes:
+        step: how its weight is merged.
+        base, donor: what its units do there.
+    """
+
+    step: Step
+    base: Moments
+    donor: Moments
+
+    def at(self, plan: Plan) -> tuple[Array, Array]:
+        """Mean and deviation of every unit, as the plan merges them."""
+        mean, sd = (
+            merged_like_bias(self.step, plan, mine, theirs)
+            for mine, theirs in ((self.base.mean, self.donor.mean), (self.base.sd, self.donor.sd))
+        )
+        return mean, sd
+
+
+@dataclass(frozen=True)
 class Site:
     """A place where a model is repaired.
 
@@ -37,7 +59,7 @@ class Site:
         scaled: parameters that are multiplied, unit by unit.
         shift: the parameter that takes what is left of the mean; None where there is none.
         statistics: mean and variance of a BatchNormalization, which are set to what is measured; no other is then.
-        mean, sd: the goals, shape (units,).
+        goal: what the units are brought to; None for statistics.
     """
 
     layer: str
@@ -46,23 +68,23 @@ class Site:
     scaled: tuple[Parameter, ...] = ()
     shift: Parameter | None = None
     statistics: tuple[Parameter, ...] = ()
-    mean: Array = field(default_factory=lambda: np.zeros(0))
-    sd: Array = field(default_factory=lambda: np.zeros(0))
+    goal: Goal | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         return tuple(dict.fromkeys((*self.scaled, *([self.shift] if self.shift else []), *self.statistics)))
 
-    def repaired(self, weights: Mapping[str, Array], found: Moments) -> dict[str, Array]:
+    def repaired(self, weights: Mapping[str, Array], found: Moments, plan: Plan) -> dict[str, Array]:
         """New values of the parameters, from those that were measured with."""
-        if self.statistics:
+        if self.goal is None:
             new = dict(zip(self.statistics, (found.mean, found.variance), strict=True))
         else:
-            factor = np.where(found.sd > 0, self.sd / np.where(found.sd > 0, found.sd, 1), 1.0)
+            mean, sd = self.goal.at(plan)
+            factor = np.where(found.sd > 0, sd / np.where(found.sd > 0, found.sd, 1), 1.0)
             new = {p: p.canonical(weights[p.tensor].astype(np.float64)) for p in self.parameters}
             new = {p: values * by_row(factor, values) if p in self.scaled else values for p, values in new.items()}
             if self.shift is not None:
-                moved = (self.mean - factor * found.mean) / self.shift.factor
+                moved = (mean - factor * found.mean) / self.shift.factor
                 new[self.shift] = new[self.shift] + moved.reshape(new[self.shift].shape)
         return {
             p.tensor: np.ascontiguousarray(p.stored(values, weights[p.tensor].shape), weights[p.tensor].dtype)
@@ -106,22 +128,50 @@ def repaired(
         DataError: the arrays do not fit a model.
         RunError: a model does not run on them.
     """
-    graph = with_shifts(graph, plan)
-    targets, left = rescalings(graph, plan, donor)
-    sites = [*with_goals(targets, left, plan, donor, arrays, runner), *resets(graph, plan, left)]
-    levels = by_level(graph, sites)
-    names = {p.tensor: None for site in sites for p in site.parameters}
-    stream = Stream(graph, arrays, runner, [site.place.tensor for site in sites], list(names))
-    weights = {name: stream.fed[name] for name in names}
-    for done, level in enumerate(levels):
-        found = measured(stream, [site.place for site in level], weights)
-        for site in level:
-            weights.update(site.repaired(weights, found[site.place]))
-        if progress is not None:
-            progress(done + 1, len(levels))
-    rescaled = tuple(site.layer for site in sites if not site.statistics)
-    reset = tuple(site.layer for site in sites if site.statistics)
-    return graph.with_weights(weights), Repair(stream.samples, rescaled, reset, left)
+    found = Repairs(graph, plan, donor, arrays, runner)
+    return found.graph.with_weights(found.at(plan.lam, {}, progress)), found.done
+
+
+class Repairs:
+    """The repairs of one merge at any lambda: base and donor are measured once, and one session measures the merge.
+
+    Attributes:
+        graph: the model with a place for every shift.
+        weights: what differs from lambda to lambda, as the model holds it.
+        done: what is repaired.
+    """
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        plan: Plan,
+        donor: LayerGraph,
+        arrays: Mapping[str, Array],
+        runner: Runner,
+        variable: Sequence[str] = (),
+    ) -> None:
+        """Arguments and errors as for `repaired`; weights named in `variable` are given to `at`."""
+        self.plan, self.graph = plan, with_shifts(graph, plan)
+        targets, left = rescalings(self.graph, plan, donor)
+        sites = [*with_goals(targets, left, plan, donor, arrays, runner), *resets(self.graph, plan, left)]
+        self.levels = by_level(self.graph, sites)
+        names = dict.fromkeys([*variable, *(p.tensor for site in sites for p in site.parameters)])
+        self.stream = Stream(self.graph, arrays, runner, [site.place.tensor for site in sites], list(names))
+        self.weights = {name: self.stream.fed[name] for name in names}
+        rescaled = tuple(site.layer for site in sites if not site.statistics)
+        reset = tuple(site.layer for site in sites if site.statistics)
+        self.done = Repair(self.stream.samples, rescaled, reset, left)
+
+    def at(self, lam: float, moved: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
+        """The weights at one lambda, repaired, from what is merged there."""
+        plan, weights = replace(self.plan, lam=lam), {**self.weights, **moved}
+        for done, level in enumerate(self.levels):
+            found = measured(self.stream, [site.place for site in level], weights)
+            for site in level:
+                weights.update(site.repaired(weights, found[site.place], plan))
+            if progress is not None:
+                progress(done + 1, len(self.levels))
+        return weights
 
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
@@ -229,11 +279,10 @@ def with_goals(
         if (mine.mean.shape, theirs.mean.shape) != ((target.units[0],), (target.units[1],)):
             left[target.site.layer] = "its units do not lie on one axis of its output"
             continue
-        goals = [goal(target.step, plan, a, b) for a, b in ((mine.mean, theirs.mean), (mine.sd, theirs.sd))]
-        yield replace(target.site, mean=goals[0], sd=goals[1])
+        yield replace(target.site, goal=Goal(target.step, mine, theirs))
 
 
-def goal(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
+def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
     term = Term(step.layer, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
     return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.pads)

@@ -21,7 +21,7 @@ from mal_graph.journal import Kept, Outcome
 from mal_graph.layers import Layer, layers
 from mal_graph.match import Match
 from mal_graph.padding import Padding
-from mal_graph.pipeline import Assembly, Merged
+from mal_graph.pipeline import Assembly, Merged, Options
 from mal_graph.sweep import Grid, Sweep
 from mal_graph.zoo import Zoo
 
@@ -244,7 +244,11 @@ class SweepForm(Document):
     samples: int
     arms: list[CurveForm]
     donor_scores: ScoreForm | None
+    unscored: str = ""
     findings: list[str]
+    signal: str = "weights"
+    repair: list[RepairForm] = []
+    notes: list[str] = []
 
     def csv_text(self) -> str:
         rows = [
@@ -304,7 +308,9 @@ class ZooForm(Document):
     controls: int
     lambdas: list[float]
     donors: list[OutcomeForm]
+    signal: str = "weights"
     merged: list[MergedForm]
+    repair: list[RepairForm] = []
     shares: list[float]
     checks: dict[str, str]
     notes: list[str]
@@ -509,7 +515,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         starts=[form for step in assembly.merged for form in start_forms(step)],
         peak_bytes=max((step.plan.peak_bytes for step in assembly.merged), default=0),
         checks=dict(assembly.checks),
-        notes=notes(assembly),
+        notes=[*unscored_notes(assembly), *notes(assembly.merged, assembly.options)],
         scores=[score_form(score) for score in assembly.scores],
         output=None if output is None else str(output),
         sha256=hashes or {},
@@ -551,24 +557,28 @@ def left_over(
     ]
 
 
-def notes(assembly: Assembly) -> list[str]:
+def unscored_notes(assembly: Assembly) -> list[str]:
+    return [f"{arm} has no score and no part in the ensemble: {why}" for arm, why in assembly.unscored.items()]
+
+
+def notes(steps: Sequence[Merged], options: Options) -> list[str]:
     """What a reader of the scores should know."""
-    if not any(step.plan.factor(s) for step in assembly.merged for s in step.plan.steps):
+    if not any(step.plan.factor(s) for step in steps for s in step.plan.steps):
         return []
     found = []
-    norms = len({norm for step in assembly.merged for norm in merged_norms(step)})
-    if norms and not any(step.repair for step in assembly.merged):
+    norms = len({norm for step in steps for norm in merged_norms(step)})
+    if norms and not any(step.repair for step in steps):
         found.append(
             f"the statistics of {norms} BatchNormalizations are not measured again on data: "
             "expect the merged model, and the arms made like it, to score far lower than they could; "
             "--calibrate measures them"
         )
-    if LABELS in (assembly.options.calibrate or {}):
+    if LABELS in (options.calibrate or {}):
         found.append("the labels among the calibration inputs are not used")
-    dead = sum(dead_in(step) for step in assembly.merged)
+    dead = sum(dead_in(step) for step in steps)
     if dead:
         found.append(f"{dead} channels keep the base's weights: its BatchNormalization scales them to nothing")
-    for step in assembly.merged:
+    for step in steps:
         found += [
             f"{count} units of {group.name} have no partner in {step.donor.name} and fade whatever --pads says: "
             f"{group.statistic} is taken over them"
@@ -704,7 +714,11 @@ def sweep_form(found: Sweep) -> SweepForm:
             for curve in found.curves
         ],
         donor_scores=None if found.donor_scores is None else score_form(found.donor_scores),
+        unscored=found.unscored,
         findings=list(found.findings),
+        signal=found.options.signal,
+        repair=repair_forms(found.step),
+        notes=notes([found.step], found.options),
     )
 
 
@@ -740,10 +754,12 @@ def zoo_form(
         controls=terms.controls if gate else 0,
         lambdas=list(terms.lambdas),
         donors=[outcome_form(outcome) for outcome in found.outcomes],
+        signal=assembly.options.signal,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
+        repair=[form for step in assembly.merged for form in repair_forms(step)],
         shares=list(assembly.shares),
         checks=dict(assembly.checks),
-        notes=notes(assembly),
+        notes=[*unscored_notes(assembly), *notes(assembly.merged, assembly.options)],
         scores=[score_form(score) for score in assembly.scores],
         output=None if output is None else str(output),
         state=None if state is None else str(state),

@@ -1,7 +1,8 @@
 """Loss and metric along lambda, of the merge and of the controls that use the same data.
 
 Between its ends a merge is a straight line: the ends are merged once, and every point is A + lambda (B - A), fed to one
-session per arm as inputs. Refused: a session per point, which reads, optimises and packs the same weights again.
+session per arm as inputs. With calibration inputs every point of every arm is repaired, measured in one more session
+per arm. Refused: a session per point, which reads, optimises and packs the same weights again.
 
 `grid` merges one base layer with one donor layer at a time, as in Figure 1 of Model Assembly Learning
 (arXiv:2503.21657).
@@ -18,7 +19,7 @@ from mal_graph.align import align as assign
 from mal_graph.align import identity_alignment, random_alignment
 from mal_graph.correspond import correspondence
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluate import Judge, Predictor, ScoreKind, Scores, evaluate, labels_in, score
+from mal_graph.evaluate import Judge, Predictor, ScoreKind, Scores, labels_in, score
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import AxisGroups
@@ -30,18 +31,23 @@ from mal_graph.pipeline import (
     Merged,
     Options,
     Progress,
+    check_calibration,
     check_inputs,
-    merged_into,
+    merge_step,
+    predicted_like,
     proven_groups,
     replanned,
     self_check_verdict,
+    shuffled,
 )
+from mal_graph.repair import Repairs
 
 LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
 EPS = 0.05
 FAR = 0.4  # of its model's depth: how much deeper a donor layer stands than its base layer to be called out of place
 SIGMAS = 2.0  # above the largest class: what a model at chance may reach by luck
 ALIGNED, PLAIN, SHUFFLED, STRANGER = "aligned", "plain average", "random permutation", "random donor"
+ALONE = "base, repaired"
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,8 @@ class Curve:
         points: the scores at every lambda; the first is the base.
         lam_star: the largest lambda up to which the loss is never more than eps above the base's.
         rise: the largest loss above the base's.
-        barrier: the largest loss above the mean of both ends, where lambda 1 is the donor; else None.
+        barrier: the largest loss above the mean of both ends, where lambda 1 is the donor (repaired, if that is done);
+            else None.
     """
 
     arm: str
@@ -73,7 +80,9 @@ class Sweep:
         eps: how much more loss than the base's is put up with.
         curves: "aligned" first, then the controls.
         donor_scores: the donor itself on the same data; None where it cannot be scored on them.
+        unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
+        step, options: what the aligned arm merges, and what of it is repaired; how all arms are made.
     """
 
     base: str
@@ -82,7 +91,10 @@ class Sweep:
     eps: float
     curves: tuple[Curve, ...]
     donor_scores: Scores | None
+    unscored: str
     findings: tuple[str, ...]
+    step: Merged
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,10 @@ def sweep(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     output: str | None = None,
     scores: ScoreKind | None = None,
+    calibrate: Mapping[str, Array] | None = None,
+    signal: str = "weights",
+    repair: bool = True,
+    scale_free: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Sweep:
@@ -140,11 +156,12 @@ def sweep(
         data: inputs and `labels`.
         lambdas: merging factors; 0 is added.
         eps: how much more loss than the base's counts as good still, in the loss's own unit.
+        calibrate: unlabelled inputs; every arm is then repaired at every lambda but 0, and the base alone is one more.
         others: as for `assemble`.
 
     Raises:
         MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
-        DataError: the data do not fit the base.
+        DataError: the data do not fit the base, or the calibration inputs a model.
         UsageError: an option makes no sense.
     """
     chosen = checked_lambdas(lambdas)
@@ -168,24 +185,36 @@ def sweep(
         input_shapes=input_shapes,
         output=output,
         scores=scores,
+        calibrate=calibrate,
+        signal=signal,
+        repair=repair,
+        scale_free=scale_free,
     )
+    check_calibration([base, donor], options)
     report = progress or (lambda what, done, total: None)
     runner = runner or registry.runner()
-    step, _ = merged_into(base, donor, options, runner, report, [])
-    plans: dict[str, Callable[[], Plan]] = {
-        ALIGNED: lambda: step.plan,
-        PLAIN: lambda: replanned(base, step, options, identity_alignment, runner),
-        SHUFFLED: lambda: replanned(base, step, options, partial(random_alignment, seed=seed), runner),
-        STRANGER: lambda: replanned(base, step, options, assign, runner, shuffle=True),
+    step = merge_step(base, donor, options, runner, report, [])
+    again = partial(replanned, base, step, options, runner=runner)
+    along = partial(line_of, donor=donor, options=options, runner=runner)
+    arms: dict[str, Callable[[], Line | RepairedLine]] = {
+        ALIGNED: lambda: along(step.plan),
+        PLAIN: lambda: along(again(identity_alignment)),
+        SHUFFLED: lambda: along(again(partial(random_alignment, seed=seed))),
+        STRANGER: lambda: along(again(assign, shuffle=True), donor=shuffled(donor, seed)),
     }
+    if options.repair_inputs is not None:
+        arms[ALONE] = lambda: along(step.plan, is_merged=False)
     curves = []
-    for done, (arm, planned) in enumerate(plans.items()):
-        points = scored_along(planned(), chosen, arm, data, options, runner)
-        curves.append(curve(arm, chosen, tuple(points), eps, is_whole(step) and arm != STRANGER))
-        report("scoring the arms", done + 1, len(plans))
-    own = donor_scores(donor, data, options, runner)
-    found = findings(step, chosen, eps, curves, own, labels_in(data))
-    return Sweep(base.name, donor.name, chosen, eps, tuple(curves), own, tuple(found))
+    for done, (arm, made) in enumerate(arms.items()):
+        line = made()
+        if arm == ALIGNED and isinstance(line, RepairedLine):
+            step = replace(step, repair=line.repairs.done)
+        points = scored_along(line, chosen, arm, data, options, runner)
+        curves.append(curve(arm, chosen, tuple(points), eps, is_whole(step) and arm not in (STRANGER, ALONE)))
+        report("scoring the arms", done + 1, len(arms))
+    own, unscored = donor_scores(base, donor, data, options, runner)
+    found = findings(step, chosen, eps, curves, own or unscored, labels_in(data))
+    return Sweep(base.name, donor.name, chosen, eps, tuple(curves), own, unscored, tuple(found), step, options)
 
 
 # --- lambda -----------------------------------------------------------------------------------------------------
@@ -222,7 +251,7 @@ def checked_lambdas(given: Iterable[float]) -> tuple[float, ...]:
 
 
 def scored_along(
-    planned: Plan,
+    line: "Line | RepairedLine",
     lambdas: Sequence[float],
     arm: str,
     data: Mapping[str, Array],
@@ -231,23 +260,40 @@ def scored_along(
     judge: Judge = score,
 ) -> Iterator[Scores]:
     """The scores of one arm at every lambda, out of one session."""
-    line = Line(planned)
     asked = Predictor(
-        line.start, data, output=options.output, scores=options.scores, runner=runner, variable=list(line.ends)
+        line.start, data, output=options.output, scores=options.scores, runner=runner, variable=line.names
     )
     for lam in lambdas:
         yield judge(asked.predict(line.at(lam)), asked.labels, arm)
 
 
-class Line:
-    """The tensors that a merge changes, at any lambda; the same arrays are filled again for every point."""
+def line_of(
+    planned: Plan, donor: LayerGraph, options: Options, runner: Runner, *, is_merged: bool = True
+) -> "Line | RepairedLine":
+    """A merge at any lambda, repaired if there is something to repair it on; without `is_merged` the base alone is."""
+    line = Line(planned, is_merged=is_merged)
+    if options.repair_inputs is None:
+        return line
+    return RepairedLine(line, Repairs(line.start, planned, donor, options.repair_inputs, runner, line.names))
 
-    def __init__(self, planned: Plan) -> None:
-        self.start, end = (merge(replace(planned, lam=lam)) for lam in (0.0, 1.0))
+
+class Line:
+    """The tensors that a merge changes, at any lambda; the same arrays are filled again for every point.
+
+    Without `is_merged` nothing changes: every point is the plan's base.
+    """
+
+    def __init__(self, planned: Plan, *, is_merged: bool = True) -> None:
+        ends = [merge(replace(planned, lam=lam)) for lam in (0.0, 1.0)] if is_merged else [planned.base] * 2
+        self.start, end = ends
         moved = [name for name, weight in end.weights.items() if weight is not self.start.weights[name]]
         self.ends = {name: (self.start.weights[name].read(), end.weights[name].read()) for name in moved}
         self.steps = {name: wide(b) - wide(a) for name, (a, b) in self.ends.items()}
         self.sums = {name: np.empty_like(step) for name, step in self.steps.items()}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.ends)
 
     def at(self, lam: float) -> dict[str, Array]:
         """A + lambda (B - A) in the tensors' own types; the ends are copied, not computed."""
@@ -257,6 +303,21 @@ class Line:
             np.multiply(self.steps[name], self.steps[name].dtype.type(lam), out=self.sums[name])
             np.add(self.sums[name], a, out=self.sums[name])
         return {name: self.sums[name].astype(a.dtype, copy=False) for name, (a, _) in self.ends.items()}
+
+
+class RepairedLine:
+    """A line of which every point but that at lambda 0 is repaired."""
+
+    def __init__(self, line: Line, repairs: Repairs) -> None:
+        self.line, self.repairs, self.start = line, repairs, repairs.graph
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.repairs.weights)
+
+    def at(self, lam: float) -> dict[str, Array]:
+        moved = self.line.at(lam)
+        return self.repairs.at(lam, moved) if lam else {**self.repairs.weights, **moved}
 
 
 def wide(values: Array) -> Array:
@@ -283,19 +344,22 @@ def is_whole(step: Merged) -> bool:
     return not any(left) and all(a == b for a, b in planned.alignment.found.units)
 
 
-def donor_scores(donor: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner) -> Scores | None:
-    """The donor on the base's data; None where it gives nothing that fits the labels."""
+def donor_scores(
+    base: LayerGraph, donor: LayerGraph, data: Mapping[str, Array], options: Options, runner: Runner
+) -> tuple[Scores | None, str]:
+    """The donor on the base's data; or why it gives nothing that can be held against the base."""
+    beside = predicted_like(None, base, data, options, runner)
     try:
-        return evaluate(donor, data, arm="donor", scores=options.scores, runner=runner)
-    except DataError:
-        return None
+        return score(predicted_like(beside, donor, data, options, runner), labels_in(data), "donor"), ""
+    except DataError as error:
+        return None, str(error)
 
 
 # --- what the figures show --------------------------------------------------------------------------------------
 
 
 def findings(
-    step: Merged, lambdas: Sequence[float], eps: float, curves: Sequence[Curve], own: Scores | None, labels: Array
+    step: Merged, lambdas: Sequence[float], eps: float, curves: Sequence[Curve], own: Scores | str, labels: Array
 ) -> Iterator[str]:
     """Failures in words, each with its evidence."""
     verdict = self_check_verdict([step])
@@ -308,6 +372,12 @@ def findings(
             yield (
                 f"alignment no better than random: the mean loss over lambda > 0 is {means[ALIGNED]:.4g} aligned, "
                 f"{means[arm]:.4g} with a {arm}"
+            )
+    for alone in (mean_loss(one) for one in controls if one.arm == ALONE):
+        if not means[ALIGNED] < alone:
+            yield (
+                f"merging no better than repair alone: the mean loss over lambda > 0 is {means[ALIGNED]:.4g} aligned, "
+                f"{alone:.4g} for the base with its own weights, repaired alike"
             )
     if aligned.lam_star < lambdas[-1]:
         beyond = lambdas.index(aligned.lam_star) + 1
@@ -338,10 +408,10 @@ def out_of_place(step: Merged) -> Iterator[str]:
             )
 
 
-def chance(own: Scores | None, labels: Array) -> str:
-    """That a donor does no better than a constant on the data; "" if it does."""
-    if own is None:
-        return "the donor gives nothing that fits the labels"
+def chance(own: Scores | str, labels: Array) -> str:
+    """That a donor does no better than a constant on the data, or has no scores; "" if it does."""
+    if isinstance(own, str):
+        return f"the donor gives nothing to be scored: {own}"
     if own.metric_name == "R2":
         return f"the donor's R2 on them is {own.metric:.3f}, that of a constant is 0" if not own.metric > 0 else ""
     largest = float(np.unique(labels, return_counts=True)[1].max() / labels.size)

@@ -5,7 +5,7 @@ matcher then proposes a short list of candidates, from the whole donor to single
 scored at a few lambdas out of one session on the deciding part of the data. The best is merged if it passes the gate
 (see `gate`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
 a base that is too sure of itself gains from almost any change. A donor gives at most one step. The reporting part is
-read once, at the end.
+read once, at the end. With calibration inputs every candidate, of shuffled donors too, is repaired before it is scored.
 
 Without data nothing can be scored: donors are merged where their layers are like the base's, at the smallest lambda.
 
@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.errors import DataError, FileError, MalGraphError, MatchError, UsageError
+from mal_graph.align import given_alignment
+from mal_graph.errors import FileError, MalGraphError, MatchError, ShapeError, UsageError
 from mal_graph.evaluate import ScoreKind, Scores, labels_in, predict
 from mal_graph.gate import Arrays, Gate, HeldOut, held_out
 from mal_graph.graph import LayerGraph
@@ -51,18 +52,21 @@ from mal_graph.pipeline import (
     Merged,
     Options,
     Progress,
+    Strategy,
+    check_calibration,
     check_inputs,
     checked,
     compared_at_zero,
     load,
-    merged_into,
+    merge_step,
     narrowed,
     proven_groups,
     scored_arms,
     shares,
     shuffled,
+    with_repair,
 )
-from mal_graph.sweep import checked_lambdas, scored_along
+from mal_graph.sweep import checked_lambdas, line_of, scored_along
 
 CONTROLS = 3  # donors with shuffled weights that an accepted donor is held against
 LAMBDAS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -165,6 +169,10 @@ def zoo(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     output: str | None = None,
     scores: ScoreKind | None = None,
+    calibrate: Arrays | None = None,
+    signal: str = "weights",
+    repair: bool = True,
+    scale_free: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Zoo:
@@ -183,12 +191,13 @@ def zoo(
         controls: how many times a donor with shuffled weights has to do worse before the donor is accepted.
         state: a file that keeps every decision; if it is there, the search goes on from it, to an equal result.
         restart: start anew where that file is of another search.
+        calibrate: unlabelled inputs; every candidate, control and accepted model is then repaired on them.
         others: as for `assemble`.
 
     Raises:
         FileError: there is no such folder, it holds no .onnx file, or `state` is of another search.
         MatchError: none of the donors can be merged into the base.
-        DataError: the data do not fit the base, or are too few.
+        DataError: the data or the calibration inputs do not fit the base, or are too few.
         UsageError: an option makes no sense.
     """
     if not eps >= 0.0:
@@ -213,7 +222,12 @@ def zoo(
         input_shapes=input_shapes,
         output=output,
         scores=scores,
+        calibrate=calibrate,
+        signal=signal,
+        repair=repair,
+        scale_free=scale_free,
     )
+    check_calibration([base], options)
     runner = runner or registry.runner()
     held = None
     if data is not None:
@@ -265,9 +279,9 @@ def entries_of(base: LayerGraph, donors: str | Path | Iterable[str | Path | Laye
     """Every donor once, with why it is not used if it is not. Raises FileError."""
     seen = {fingerprint(base): "the base"}
     for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
-        name = model.name if isinstance(model, LayerGraph | Path) else str(model)
+        name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
         try:
-            graph = model if isinstance(model, LayerGraph) else load(str(model))
+            graph = model if isinstance(model, LayerGraph) else load(str(model) if isinstance(model, Path) else model)
             found = fingerprint(graph)
         except MalGraphError as error:
             yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
@@ -308,11 +322,12 @@ def inputs_of(
     """Digests of everything that decides the course of a search, by what it is."""
     options = terms.options
     own = (terms.lambdas, terms.min_score, terms.controls, eps)
-    plain = [(f.name, getattr(options, f.name)) for f in fields(options) if f.name != "inputs"]
+    plain = [(f.name, getattr(options, f.name)) for f in fields(options) if f.name not in ("inputs", "calibrate")]
     return {
         "base": fingerprint(base),
         "data": digest("", (data or {}).items()),
         "reporting data": digest("", (report_data or {}).items()),
+        "set of calibration inputs": digest("", (options.calibrate or {}).items()),
         "set of options": digest(repr((registry.version(), plain, own)), (options.inputs or {}).items()),
         **{f"donor {place} ({entry.name})": entry.digest for place, entry in enumerate(entries, 1)},
     }
@@ -363,6 +378,7 @@ def weighed(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Out
             reason = f"its loss falls to {merged.best.loss:.4f}, but with shuffled weights to {control:.4f}"
             return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
         choice = replace(choice, control=control)
+    choice = choice.with_orders(step.ungrown.alignment.orders)
     return Outcome(entry.name, ACCEPTED, accepted_because(choice, found.best), tried, choice), merged
 
 
@@ -370,17 +386,22 @@ def replayed(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: 
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
         return found
-    merged = taken(found, aligned(found, entry, terms, known), outcome.kept, terms, is_scored=False)
+    kept = partial(given_alignment, orders=outcome.kept.read_orders())
+    try:
+        step = aligned(found, entry, terms, known, kept)
+    except ShapeError as error:
+        error.add_note(f"while merging {entry.name} as the state says it was; remove the state to start anew")
+        raise
+    merged = taken(found, step, outcome.kept, terms, is_scored=False)
     if found.best is None or outcome.kept.loss is None or outcome.kept.metric is None:
         return merged
     return replace(merged, best=replace(found.best, loss=outcome.kept.loss, metric=outcome.kept.metric))
 
 
-def aligned(found: SoFar, entry: Entry, terms: Terms, known: Known) -> Merged:
+def aligned(found: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
     """The whole donor, matched, proved and aligned with the model so far."""
     donor = entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
-    step, _ = merged_into(found.graph, donor, terms.options, terms.runner, terms.progress, known)
-    return step
+    return merge_step(found.graph, donor, terms.options, terms.runner, terms.progress, known, strategy)
 
 
 def taken(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: bool = True) -> SoFar:
@@ -388,7 +409,8 @@ def taken(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: 
     index = {layer.name: i for i, layer in enumerate(step.ungrown.match.base)}
     layers = [index[name] for name in choice.layers]
     part = narrowed(step, layers, choice.lam, terms.options, terms.runner)
-    graph = merge(part.plan)
+    graph, repair = with_repair(merge(part.plan), part.plan, step.donor, terms.options, terms.runner)
+    part = replace(part, repair=repair)
     moved = {name: w.read() for name, w in graph.weights.items() if w is not part.plan.base.weights.get(name)}
     graph = graph.with_weights(moved)
     best = scored(graph, terms.held.gate, terms.held, terms) if is_scored and terms.held is not None else None
@@ -461,8 +483,9 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
     for place, candidate in enumerate(proposed):
         terms.progress(f"trying {entry.name}", place, len(proposed))
         planned = narrowed(step, candidate.layers, 1.0, terms.options, terms.runner).plan
+        line = line_of(planned, step.donor, terms.options, terms.runner)
         along = scored_along(
-            planned, terms.lambdas, entry.name, terms.held.gate, terms.options, terms.runner, terms.held.judge
+            line, terms.lambdas, entry.name, terms.held.gate, terms.options, terms.runner, terms.held.judge
         )
         points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
         names = tuple(step.ungrown.match.base[i].name for i in candidate.layers)
@@ -524,31 +547,13 @@ def assembled(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     checks = checked(found.graph, found.steps, terms.runner)
     factors = [step.plan.mean_factor for step in found.steps]
     arms: tuple[Scores, ...] = ()
+    unscored: dict[str, str] = {}
     if terms.held is not None:
-        donors = [step.donor for step in found.steps if fits(step.donor, terms.held, terms)]
-        arms = tuple(
-            scored_arms(
-                base,
-                donors,
-                found.steps,
-                found.graph,
-                terms.options,
-                terms.held.report,
-                terms.runner,
-                terms.progress,
-                terms.held.judge,
-            )
+        report, judge = terms.held.report, terms.held.judge
+        arms, unscored = scored_arms(
+            base, found.steps, found.graph, terms.options, report, terms.runner, terms.progress, judge
         )
-    return Assembly(found.graph, base, found.steps, shares(factors), checks, arms, terms.options)
-
-
-def fits(donor: LayerGraph, held: HeldOut, terms: Terms) -> bool:
-    """Whether a donor can be scored itself: it may have another head than the base, which is not merged."""
-    try:
-        scored(donor, held.report, held, terms)
-    except DataError:
-        return False
-    return True
+    return Assembly(found.graph, base, found.steps, shares(factors), checks, arms, terms.options, unscored)
 
 
 __all__ = ["Zoo", "zoo"]

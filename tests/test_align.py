@@ -12,6 +12,7 @@ from mal_graph.align import (
     Problem,
     as_permutation,
     cropped_identity,
+    given_alignment,
     identity_alignment,
     match_units,
     matched_positions,
@@ -247,6 +248,59 @@ def test_a_table_that_keeps_what_has_changed_is_seen(monkeypatch):
     monkeypatch.setattr(Problem, "update", lambda *_: None)
     orders[1] = exchanged(orders[1], np.random.default_rng(1))
     assert not np.allclose(problem.scores(0, orders), Problem(found).scores(0, orders), rtol=1e-3)
+
+
+# --- what is not found anew --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn", "ties"])
+def test_a_start_that_was_raised_before_is_not_raised_again_and_nothing_is_lost(net, monkeypatch):
+    """Where units are equal, the starts differ; elsewhere they are all one."""
+    base, donor = (NETS.get(net, tied)(seed) for seed in (0, 1))
+    found, raised, made = found_between(base, donor), [], []
+    nearest, forward = Problem.nearest, Problem.forward_by_distance
+    monkeypatch.setattr(Problem, "nearest", lambda self, start: raised.append(start) or nearest(self, start))
+    monkeypatch.setattr(Problem, "forward_by_distance", lambda self, seed: made.append(1) or forward(self, seed))
+    once = assign(found)
+    assert len(raised) == len({MODULE.key_of(start) for start in raised}) < len(made)
+    assert (len(raised) > 1) == (net == "ties")
+    few, all_different = len(raised), iter(range(10**6))
+    monkeypatch.setattr(MODULE, "key_of", lambda orders: next(all_different))
+    every = assign(found)
+    assert len(raised) - few == len(made) / 2
+    assert once.objective == pytest.approx(every.objective, rel=1e-9)
+    assert net == "ties" or all(map(np.array_equal, once.orders, every.orders))
+
+
+def tied(seed):
+    """An MLP of which every hidden unit has a twin or more."""
+    graph = mlp((4, 8, 3), seed)
+    return graph.with_weights({name: np.sign(weight.read()) for name, weight in graph.weights.items()})
+
+
+def test_orders_that_were_found_are_taken_as_they_are():
+    found = found_between(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
+    made = assign(found)
+    again = given_alignment(found, made.orders)
+    assert again.orders is made.orders
+    assert (again.objective, again.values) == (pytest.approx(made.objective), pytest.approx(made.values))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda orders: orders[:1],
+        lambda orders: (orders[1], orders[0]),
+        lambda orders: (orders[0], np.where(orders[1] == 0, 1, orders[1])),
+        lambda orders: (orders[0], np.where(orders[1] == 0, 6, orders[1])),
+        lambda orders: (orders[0], np.where(orders[1] == 0, -2, orders[1])),
+    ],
+    ids=["too few", "of other groups", "a unit twice", "no such unit", "below none"],
+)
+def test_orders_of_other_groups_are_refused(change):
+    found = found_between(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
+    with pytest.raises(ShapeError, match="are not of these 2 pairs of groups; align the models anew"):
+        given_alignment(found, change(assign(found).orders))
 
 
 # --- starts ------------------------------------------------------------------------------------------------------

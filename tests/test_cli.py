@@ -333,6 +333,19 @@ def test_the_scores_of_every_arm_come_last(run, folder):
     assert [re.split(r"  +", line)[0] for line in lines[1:]] == arms
 
 
+def test_a_donor_with_another_head_is_merged_and_it_is_said_why_it_has_no_score(run, folder):
+    save(mlp((8, 16, 12, 100), seed=3), folder / "hundred.onnx")
+    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz")
+    assert (ran.code, ran.err) == (0, "")
+    told = "of hundred.onnx tells 100 classes apart, the base's 5"
+    assert re.search(rf"^note: donor has no score and no part in the ensemble: output '\w+' {told}$", ran.out, re.M)
+    assert re.search(r"^merged +\d", ran.out, re.M)
+    assert not re.search(r"^(donor|ensemble) +\d", ran.out, re.M)
+    swept = run("sweep", "base.onnx", "hundred.onnx", "--data", "data.npz", "--lambdas", "0.5")
+    assert swept.code == 0
+    assert re.search(rf"^the donor alone has no score: output '\w+' {told}$", swept.out, re.M)
+
+
 def test_a_merge_of_batch_norms_says_that_their_statistics_are_not_measured_again(run, folder):
     save(cnn((4, 4), seed=0), folder / "a.onnx")
     save(cnn((4, 4), seed=1), folder / "b.onnx")
@@ -555,6 +568,20 @@ def test_sweep_prints_every_arm_at_every_lambda_and_what_they_amount_to(run, fol
     assert set(KEYS["sweep"]) <= set(found)
 
 
+def test_a_sweep_is_repaired_on_calibration_inputs_and_shows_repair_alone(run, folder):
+    words = ("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--calibrate", "data.npz")
+    ran = run(*words, "--signal", "both", "--scale-free")
+    assert (ran.code, ran.err) == (0, "")
+    assert "repaired after donor.onnx on 40 samples: 3 layers brought to their goals" in ran.out
+    assert re.search(
+        r"^lambda +aligned +plain average +random permutation +random donor +base, repaired$", ran.out, re.M
+    )
+    assert "note: the labels among the calibration inputs are not used" in ran.out
+    found = run(*words, "--signal", "both", "--format", "json").json
+    assert (found["signal"], found["repair"][0]["samples"], found["arms"][4]["arm"]) == ("both", 40, "base, repaired")
+    assert "base, repaired" not in run(*words, "--no-repair").out
+
+
 def test_sweep_writes_the_form_that_the_name_ends_in(run, folder):
     pytest.importorskip("matplotlib")
     names = [f"curve.{kind}" for kind in ("json", "csv", "svg", "png")]
@@ -583,6 +610,9 @@ def test_sweep_maps_the_layers(run, folder):
         (["-o", "data.npz"], "it is one of the inputs"),
         (["--grid", "--lambdas", "0.5"], "give no --lambdas, no selection"),
         (["--grid", "--lambda", "2"], "lambda is 2"),
+        (["--grid", "--calibrate", "data.npz"], "merges weights as they are: give no --calibrate"),
+        (["--grid", "--scale-free"], "merges weights as they are: give no --calibrate, --signal, --scale-free"),
+        (["--calibrate", "data.npz", "-o", "data.npz", "--force"], "it is one of the inputs"),
         (["--pads", "none"], "pads is 'none'"),
     ],
 )
@@ -628,23 +658,42 @@ def test_a_zoo_is_merged_as_far_as_it_helps_and_everything_is_said(run, zoo_fold
     assert run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-v").out.count("all layers") > 2
 
 
+def test_a_zoo_is_repaired_on_calibration_inputs_and_goes_on_with_the_same_alone(run, zoo_folder):
+    arrays = dict(np.load("data.npz"))
+    np.savez("some.npz", x=arrays["x"][:30])
+    np.savez("others.npz", x=arrays["x"][30:60])
+    words = ("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx", "--signal", "both")
+    ran = run(*words, "--calibrate", "some.npz")
+    assert (ran.code, ran.err) == (0, "")
+    assert re.search(r"^repaired after a\.onnx on 30 samples: \d layers brought to their goals", ran.out, re.M)
+    assert re.search(r"^base, repaired +\d", ran.out, re.M)
+    (zoo_folder / "out.onnx").unlink()
+    found = run(*words, "--calibrate", "some.npz", "--format", "json").json
+    assert (found["signal"], found["repair"][0]["samples"]) == ("both", 30)
+    assert "some.npz" in found["sha256"]
+    (zoo_folder / "out.onnx").unlink()
+    other = run(*words, "--calibrate", "others.npz")
+    assert (other.code, other.out) == (cli.BAD_INPUT, "")
+    assert "its set of calibration inputs is not the one given now" in other.err
+
+
 def test_a_zoo_that_is_interrupted_goes_on_from_its_state(run, zoo_folder, monkeypatch):
     words = ["zoo", "base.onnx", "zoo", "--data", "data.npz"]
     assert run(*words, "-o", "whole.onnx").code == 0
     module = sys.modules["mal_graph.zoo"]
-    real = module.merged_into
+    real = module.merge_step
 
     def interrupted(base, donor, *rest):
         if donor.name == "b.onnx":
             raise KeyboardInterrupt
         return real(base, donor, *rest)
 
-    monkeypatch.setattr(module, "merged_into", interrupted)
+    monkeypatch.setattr(module, "merge_step", interrupted)
     ran = run(*words, "-o", "out.onnx", "--resume", "state.json")
     assert (ran.code, ran.out) == (cli.INTERRUPTED, "")
     assert ran.err == "interrupted: what was decided is in state.json; the same command goes on from there\n"
     assert not (zoo_folder / "out.onnx").exists()
-    monkeypatch.setattr(module, "merged_into", real)
+    monkeypatch.setattr(module, "merge_step", real)
     assert run(*words, "-o", "out.onnx", "--resume", "state.json").code == 0
     assert (zoo_folder / "out.onnx").read_bytes() == (zoo_folder / "whole.onnx").read_bytes()
     assert (zoo_folder / "state.json").read_bytes() == (zoo_folder / "whole.onnx.zoo.json").read_bytes()
@@ -686,6 +735,8 @@ def test_a_zoo_that_has_nothing_to_give_fails_the_gate_and_writes_no_model(run, 
         (["zoo", "--data", "small.npz"], "there are 2 samples to decide by"),
         (["zoo", "--data", "nan.npz"], "entries that are not finite"),
         (["zoo", "--data", "names.npz"], "do not fit the inputs"),
+        (["zoo", "--calibrate", "small.npz"], "there are 3 calibration samples: give at least 16"),
+        (["zoo", "--calibrate", "data.npz", "--report", "data.npz", "--force"], "it is one of the inputs"),
     ],
 )
 def test_a_zoo_that_makes_no_sense_is_refused(refused, zoo_folder, words, match):
@@ -953,6 +1004,14 @@ def test_a_selector_that_selects_nothing_is_refused(refused, selector):
     )
 
 
+MERGING = [
+    ("assemble", "base.onnx", "donor.onnx"),
+    ("sweep", "base.onnx", "donor.onnx", "--data", "data.npz"),
+    ("zoo", "base.onnx", ".", "--data", "data.npz"),
+]
+
+
+@pytest.mark.parametrize("command", MERGING, ids=lambda words: words[0])
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -960,8 +1019,8 @@ def test_a_selector_that_selects_nothing_is_refused(refused, selector):
         (("--signal", "phase", "--calibrate", "data.npz"), "signal is 'phase': choose one of weights, both, activat"),
     ],
 )
-def test_a_signal_that_cannot_be_measured_is_refused(refused, words, told):
-    refused("assemble", "base.onnx", "donor.onnx", *words, match=told)
+def test_a_signal_that_cannot_be_measured_is_refused(refused, command, words, told):
+    refused(*command, *words, match=told)
 
 
 def with_nan(array):
@@ -969,6 +1028,7 @@ def with_nan(array):
     return array
 
 
+@pytest.mark.parametrize("words", MERGING, ids=lambda words: words[0])
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
@@ -991,15 +1051,16 @@ def with_nan(array):
     ],
     ids=["name and shape", "shape", "no inputs", "nan", "too few", "none", "text"],
 )
-def test_calibration_inputs_that_do_not_fit_are_refused(refused, folder, arrays, told):
+def test_calibration_inputs_that_do_not_fit_are_refused(refused, folder, arrays, told, words):
     np.savez(folder / "bad.npz", **arrays)
-    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", "bad.npz", match=told)
+    refused(*words, "--calibrate", "bad.npz", match=told)
 
 
+@pytest.mark.parametrize("words", MERGING, ids=lambda words: words[0])
 @pytest.mark.parametrize("name", ["missing.npz", "base.onnx"])
-def test_calibration_inputs_that_cannot_be_read_are_refused(refused, name):
+def test_calibration_inputs_that_cannot_be_read_are_refused(refused, words, name):
     told = r"no data file at missing\.npz" if name == "missing.npz" else r"base\.onnx is not an \.npz file"
-    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", name, match=told)
+    refused(*words, "--calibrate", name, match=told)
 
 
 def test_calibration_inputs_are_no_target(refused, folder):

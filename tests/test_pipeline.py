@@ -1,17 +1,19 @@
 """The main job: several donors, the self-check, the arms of a comparison, selectors, inputs."""
 
+import re
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, permuted_copy, run
+from builders import Net, cnn, deviation, inputs_of, mlp, permuted_copy, renamed_copy, run
 
 import mal_graph
 from mal_graph import registry
 from mal_graph.align import align as assign
 from mal_graph.align import identity_alignment
-from mal_graph.errors import MatchError, UsageError
+from mal_graph.errors import DataError, MatchError, UsageError
+from mal_graph.evaluate import ensemble, predict, score
 from mal_graph.groups import axis_groups
 from mal_graph.layers import layers
 from mal_graph.pipeline import (
@@ -25,6 +27,7 @@ from mal_graph.pipeline import (
     shares,
     shuffled,
 )
+from mal_graph.report import assemble_form
 
 MODULE = sys.modules["mal_graph.pipeline"]
 ARMS = ["base", "donor", "merged", "plain average", "random permutation", "random donor", "ensemble"]
@@ -45,6 +48,67 @@ def bare(seed):
     net = Net(seed)
     x = net.op("Relu", net.op("Gemm", net.input("x", ("N", 6)), net.weight(8, 6), transB=1))
     return net.graph(net.op("Gemm", x, net.weight(5, 8), transB=1))
+
+
+# --- donors with another head ------------------------------------------------------------------------------------
+
+
+def with_head(head, seed=1):
+    return mlp((6, 9, 8, head), seed)
+
+
+@pytest.mark.parametrize(
+    ("donor", "why"),
+    [
+        (with_head(40), r"output '\w+' of mlp 6-9-8-40.onnx tells 40 classes apart, the base's 5"),
+        (with_head(2), r"output '\w+' of mlp 6-9-8-2.onnx tells 2 classes apart, the base's 5"),
+        (with_head(1), r"output '\w+' of mlp 6-9-8-1.onnx tells 2 classes apart, the base's 5"),
+    ],
+    ids=["more classes", "fewer classes", "one unit"],
+)
+def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, why):
+    base, data = with_head(5, 0), data_for()
+    found = mal_graph.assemble(base, donor, data=data, proof=False)
+    assert [one.arm for one in found.scores] == [arm for arm in ARMS if arm not in ("donor", "ensemble")]
+    (note,) = (note for note in assemble_form(found).notes if note.startswith("donor has no score"))
+    assert re.search(f"no part in the ensemble: {why}$", note)
+    assert list(found.unscored) == ["donor"]
+    plain = mal_graph.assemble(base, donor, proof=False)
+    assert values(found.graph).keys() == values(plain.graph).keys()
+    head = layers(base)[-1].weight.tensor
+    assert np.array_equal(values(found.graph)[head], values(base)[head])
+    assert not np.array_equal(values(found.graph)["w0"], values(base)["w0"])
+
+
+def test_a_donor_that_is_not_held_against_the_base_breaks_the_ensemble(monkeypatch):
+    real = MODULE.predicted_like
+    monkeypatch.setattr(MODULE, "predicted_like", lambda beside, *rest: real(None, *rest))
+    with pytest.raises(DataError, match="an ensemble needs predictions of one shape"):
+        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), proof=False)
+
+
+def test_the_ensemble_is_that_of_the_models_that_have_scores():
+    base, donors, data = with_head(5, 0), [with_head(40, 1), with_head(5, 2)], data_for()
+    found = mal_graph.assemble(base, donors, data=data, proof=False)
+    arms = {one.arm: one for one in found.scores}
+    assert ("donor 1" in arms, "donor 2" in arms, list(found.unscored)) == (False, True, ["donor 1"])
+    expected = score(ensemble([predict(model, data) for model in (base, donors[1])]), data["labels"], "ensemble")
+    assert arms["ensemble"].loss == expected.loss
+
+
+def test_a_donor_that_calls_its_output_otherwise_is_scored_though_the_bases_is_named():
+    base = with_head(5, 0)
+    donor, _ = renamed_copy(with_head(5))
+    (name,) = base.output_names
+    assert name not in donor.output_names
+    found = mal_graph.assemble(base, donor, data=data_for(), output=name, proof=False)
+    assert [one.arm for one in found.scores] == ARMS
+
+
+def test_data_that_do_not_fit_the_base_are_refused_whatever_the_donor_says():
+    base, data = with_head(5, 0), data_for()
+    with pytest.raises(DataError, match="labels run from 0 to 9"):
+        mal_graph.assemble(base, with_head(40), data={**data, "labels": np.arange(30) % 10}, proof=False)
 
 
 # --- lambda per layer --------------------------------------------------------------------------------------------
@@ -298,12 +362,49 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
 
 
 @pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
-def test_a_merge_rebuilt_is_the_merge(pads):
+@pytest.mark.parametrize("strategy", [assign, None], ids=["aligned again", "as it was"])
+def test_a_merge_rebuilt_is_the_merge(pads, strategy):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
     result = mal_graph.assemble(base, donors, lam=0.4, pads=pads, proof=False)
-    again = rebuilt(base, result.merged, Options(pads=pads), assign)
+    again = rebuilt(base, result.merged, Options(pads=pads), strategy)
     assert set(again.weights) == set(result.graph.weights)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
+
+
+def test_a_grown_merge_rebuilt_is_the_merge():
+    base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 9, 5), 1)
+    shape = {"width": "grow", "depth": "expand"}
+    result = mal_graph.assemble(base, donor, proof=False, **shape)
+    again = rebuilt(base, result.merged, Options(**shape), None)
+    assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
+
+
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"signal": "both"}])
+def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(monkeypatch, options):
+    """Its goals are those of the merge, so its units stand where the merge put the donors'."""
+    base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)
+    module, calls = sys.modules["mal_graph.align"], {}
+
+    def counting(name, real):
+        def call(*rest, **more):
+            calls[name] += 1
+            return real(*rest, **more)
+
+        return call
+
+    def count(repair):
+        calls.update(assigned=0, looked=0)
+        given = {"data": data_for(), "calibrate": {"x": data_for(samples=60)["x"]}, "proof": False, **options}
+        arms = [one.arm for one in mal_graph.assemble(base, donor, repair=repair, **given).scores]
+        assert ("base, repaired" in arms) == repair
+        return dict(calls)
+
+    monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
+    monkeypatch.setattr(MODULE, "activation_evidence", counting("looked", MODULE.activation_evidence))
+    assert count(True) == count(False)
+    assert count(True)["looked"] == (2 if "signal" in options else 0)  # for the merge and the random donor
+    monkeypatch.setattr(MODULE, "given_alignment", lambda found, orders, evidence=None: assign(found, evidence))
+    assert count(True)["assigned"] > count(False)["assigned"]
 
 
 def test_a_random_donor_holds_the_donors_values_in_another_order():

@@ -16,7 +16,7 @@ from mal_graph.evaluate import Scores, evaluate
 from mal_graph.groups import axis_groups
 from mal_graph.merge import PADS
 from mal_graph.report import grid_form, sweep_form
-from mal_graph.sweep import LAMBDAS, Line, curve, grid, lambdas_of, sweep
+from mal_graph.sweep import LAMBDAS, Line, RepairedLine, curve, grid, lambdas_of, sweep
 
 POINTS = (0.0, 0.125, 0.5, 1.0)
 PAIRS = {
@@ -81,6 +81,99 @@ def test_every_point_of_a_grown_base_is_the_merge_at_that_lambda(shape, pads):
     assert len({c.points[1].loss for c in found.curves}) > 1
 
 
+def unlabelled(graph, samples=40):
+    return {name: array for name, array in data_for(graph, samples).items() if name != "labels"}
+
+
+def far_from_repaired_merges(base, donor, **shape):
+    """How far the points of all arms of a repaired sweep are from the repaired merges, relative to their loss."""
+    data, options = data_for(base), {"calibrate": unlabelled(base), "proof": False, **shape}
+    found = sweep(base, donor, data, lambdas=POINTS, **options)
+    assert [c.arm for c in found.curves[4:]] == ["base, repaired"]
+    gaps = []
+    for i, lam in enumerate(POINTS):
+        merged = mal_graph.assemble(base, donor, lam=lam, data=data, **options)
+        arms = {score.arm: score.loss for score in merged.scores}
+        expected = [arms["merged"], *(arms.get(c.arm, arms["base"]) for c in found.curves[1:])]  # at 0 nothing is
+        gaps += [abs(c.points[i].loss / loss - 1) for c, loss in zip(found.curves, expected, strict=True)]
+    return max(gaps)
+
+
+@pytest.mark.parametrize("shape", [{}, {"pads": "literal"}, {"width": "grow"}, {"signal": "both", "scale_free": True}])
+@pytest.mark.parametrize("pair", PAIRS)
+def test_with_calibration_inputs_every_point_of_every_arm_is_the_repaired_merge(pair, shape):
+    assert far_from_repaired_merges(*PAIRS[pair](), **shape) < 1e-4
+
+
+def test_a_base_that_grows_in_width_and_depth_is_repaired_at_every_point_too():
+    shape = {"width": "grow", "depth": "expand"}
+    assert far_from_repaired_merges(mlp((6, 7, 5), 0), mlp((6, 9, 8, 5), 1), **shape) < 1e-4
+
+
+def test_half_precision_is_repaired_at_every_point_as_far_as_it_can():
+    pair = (mlp((6, 9, 5), seed, dtype="float16") for seed in (0, 1))
+    assert far_from_repaired_merges(*pair) < 1e-2
+
+
+def test_repair_towards_the_goals_of_another_lambda_breaks_the_law(monkeypatch):
+    monkeypatch.setattr(RepairedLine, "at", lambda made, lam: made.repairs.at(1.0, made.line.at(lam)))
+    assert far_from_repaired_merges(*PAIRS["narrower mlp"]()) > 1e-2
+
+
+def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
+    base, donor = PAIRS["cnn with BatchNorm"]()
+    plain, found = (
+        sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, proof=False))
+        for given in (None, data_for(base, 20))
+    )
+    assert (plain.repair, found.repair[0].samples) == ([], 20)
+    assert len(found.repair[0].reset) == sum(node.op == "BatchNormalization" for node in base.nodes)
+    assert any("BatchNormalizations are not measured again on data" in note for note in plain.notes)
+    assert found.notes == ["the labels among the calibration inputs are not used"]
+    without = sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=unlabelled(base), repair=False, proof=False)
+    assert [c.arm for c in without.curves] == [c.arm for c in plain.arms]
+    assert [c.points[1].loss for c in without.curves] == [c.loss[1] for c in plain.arms]
+
+
+def test_a_merge_that_is_no_better_than_repair_alone_is_named_with_both_figures():
+    base = mlp((6, 16, 12, 5), 0)
+    data = labelled_by(base, data_for(base, 100))
+    found = sweep(base, mlp((6, 16, 12, 5), 9), data, lambdas=POINTS, calibrate=unlabelled(base), proof=False)
+    means = [np.mean([p.loss for p in found.curves[i].points[1:]]) for i in (0, 4)]
+    expected = f"{means[0]:.4g} aligned, {means[1]:.4g} for the base with its own weights, repaired alike"
+    assert any(f.startswith("merging no better than repair alone: ") and expected in f for f in found.findings)
+
+
+@pytest.mark.parametrize("signal", ["activations", "both"])
+def test_a_sweep_aligns_by_the_signal(signal):
+    base = mlp((6, 16, 12, 5), 0)
+    donor, orders = permuted_copy(base, axis_groups(base), 1)
+    options = {"lambdas": [0.5], "calibrate": unlabelled(base, 100), "proof": False}
+    made = sweep(base, donor, data_for(base), signal=signal, **options).step.plan.alignment
+    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    stranger = mlp((6, 16, 12, 5), 1)
+    plain, signalled = (
+        sweep(base, stranger, data_for(base), signal=kind, **options).step.plan.alignment.orders
+        for kind in ("weights", signal)
+    )
+    assert not all(map(np.array_equal, plain, signalled))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"signal": "both"}, UsageError, "signal is 'both', but there are no calibration inputs"),
+        ({"calibrate": {"x": np.ones((9, 6), np.float32)}}, DataError, "there are 9 calibration samples"),
+        ({"calibrate": {"x": np.full((20, 6), np.nan, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
+        ({"calibrate": {"x": np.ones((20, 5), np.float32)}}, DataError, "do not fit the inputs of"),
+    ],
+)
+def test_calibration_inputs_that_do_not_fit_are_refused_before_the_work(options, error, message):
+    base, donor = PAIRS["narrower mlp"]()
+    with pytest.raises(error, match=message):
+        sweep(base, donor, data_for(base), progress=lambda what, *_: pytest.fail(f"too late: {what}"), **options)
+
+
 def test_points_that_do_not_move_break_the_law(monkeypatch):
     base, donor = PAIRS["narrower mlp"]()
     data = data_for(base)
@@ -90,8 +183,10 @@ def test_points_that_do_not_move_break_the_law(monkeypatch):
     assert found.curves[0].points[1].loss != pytest.approx(evaluate(merged.graph, data).loss, rel=1e-3)
 
 
-def test_each_arm_takes_one_session():
+@pytest.mark.parametrize("is_repaired", [False, True])
+def test_the_number_of_sessions_does_not_depend_on_the_number_of_points(is_repaired):
     base, donor = PAIRS["narrower mlp"]()
+    calibrate = unlabelled(base) if is_repaired else None
     opened = []
 
     class Counting:
@@ -102,7 +197,7 @@ def test_each_arm_takes_one_session():
     counts = []
     for lambdas in ([0.5], np.linspace(0, 1, 21)):
         opened.clear()
-        sweep(base, donor, data_for(base), lambdas=lambdas, runner=Counting(), proof=False)
+        sweep(base, donor, data_for(base), lambdas=lambdas, runner=Counting(), calibrate=calibrate, proof=False)
         counts.append(len(opened))
     assert counts[0] == counts[1]
 
@@ -231,7 +326,18 @@ def test_a_donor_that_fits_no_label_is_named():
     donor = net.graph(net.op("Reshape", net.linear(x, 16, 8), net.constant([-1, 2, 2, 2])))
     found = sweep(base, donor, data_for(base), lambdas=[0.5], proof=False)
     assert found.donor_scores is None
-    assert "semantic mismatch of the data: the donor gives nothing that fits the labels" in found.findings
+    assert found.unscored.startswith("no output of net.onnx fits the labels")
+    assert f"semantic mismatch of the data: the donor gives nothing to be scored: {found.unscored}" in found.findings
+
+
+@pytest.mark.parametrize("head", [40, 2])
+def test_a_donor_with_another_head_is_swept_and_it_is_said_why_it_has_no_score(head):
+    base, donor = mlp((6, 16, 5), 0), mlp((6, 16, head), 1)
+    form = sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], proof=False))
+    assert form.donor_scores is None
+    assert form.unscored.endswith(f"tells {head} classes apart, the base's 5")
+    assert len(form.arms) == 4
+    assert np.isfinite([curve.loss for curve in form.arms]).all()
 
 
 def test_a_deep_donor_layer_in_a_shallow_base_layer_is_named_where_the_loss_rises():

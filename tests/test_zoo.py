@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import pipeline, registry
-from mal_graph.errors import DataError, FileError, MatchError, RunError, UsageError
+from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
 from mal_graph.evaluate import Scores, agreement, labels_in, predict, score
 from mal_graph.gate import Gate, halves, held_out
 from mal_graph.groups import axis_groups
@@ -53,6 +54,10 @@ def data_of(teacher, samples=120, seed=0):
     return {"x": x, "labels": out.argmax(axis=1)}
 
 
+def inputs_only(samples=50, seed=99):
+    return {"x": np.random.default_rng(seed).standard_normal((samples, 6)).astype(np.float32)}
+
+
 def family(seed=0, donors=3):
     """A noisy copy of a teacher as base, shuffled copies with less noise, and data that the teacher labels."""
     teacher = mlp((6, 9, 5), seed)
@@ -76,9 +81,9 @@ def on_gate(graph, base, data, **options):
 # --- the law -----------------------------------------------------------------------------------------------------
 
 
-def law_holds(base, donors, data, eps, seed):
+def law_holds(base, donors, data, eps, seed, **options):
     """Whether the result is not below the base by more than eps on the samples that decided."""
-    found = zoo(base, donors, data, eps=eps, seed=seed, lambdas=(0.1, 0.5), **FAST)
+    found = zoo(base, donors, data, eps=eps, seed=seed, lambdas=(0.1, 0.5), **FAST, **options)
     before, after = (on_gate(graph, base, data, seed=seed) for graph in (base, found.assembly.graph))
     accepted = [outcome.kept for outcome in found.outcomes if outcome.kept]
     assert [kept.loss for kept in accepted] == sorted((kept.loss for kept in accepted), reverse=True)
@@ -109,11 +114,21 @@ def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decide
     assert law_holds(base, donors, data, eps, seed)
 
 
-def test_a_gate_that_lets_everything_pass_breaks_the_law(monkeypatch):
+@settings(max_examples=5)
+@given(ZOOS, st.sampled_from([0.0, 0.1]), st.integers(0, 3), st.sampled_from(["weights", "both"]))
+def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_, eps, seed, signal):
+    teacher = mlp((6, 9, 8, 5), seed)
+    base, data = noisy(teacher, 0.5, 100 + seed), data_of(teacher, 90, seed)
+    donors = [MEMBERS[kind](teacher, number).named(f"{kind} {number}") for kind, number in zoo_]
+    assert law_holds(base, donors, data, eps, seed, calibrate=inputs_only(), signal=signal)
+
+
+@pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
+def test_a_gate_that_lets_everything_pass_breaks_the_law(monkeypatch, options):
     teacher = mlp((6, 9, 8, 5), 0)
     monkeypatch.setattr(Gate, "prefers", lambda self, found, best: True)
     monkeypatch.setattr(Gate, "passes", lambda self, found: True)
-    assert not law_holds(teacher, [noisy(teacher, 3.0, 1)], data_of(teacher), 0.0, 0)
+    assert not law_holds(teacher, [noisy(teacher, 3.0, 1)], data_of(teacher), 0.0, 0, **options)
 
 
 def test_better_copies_of_the_base_are_accepted_and_help_on_the_samples_that_decided_nothing():
@@ -126,13 +141,14 @@ def test_better_copies_of_the_base_are_accepted_and_help_on_the_samples_that_dec
     assert arms["merged"].samples == 60
 
 
-def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their_figure():
+@pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
+def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their_figure(options):
     base, donors, data = family(donors=1)
-    (outcome,) = zoo(base, donors, data, proof=False).outcomes
+    (outcome,) = zoo(base, donors, data, proof=False, **options).outcomes
     assert outcome.verdict == "accepted"
     assert outcome.kept.loss < outcome.kept.control
     copies = [pipeline.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
-    tried = [one for copy in copies for one in zoo(base, [copy], data, **FAST).outcomes[0].tried]
+    tried = [one for copy in copies for one in zoo(base, [copy], data, **FAST, **options).outcomes[0].tried]
     floor = zoo(base, donors, data, **FAST).terms.gate.base.metric
     passing = [point.loss for one in tried for point in one.points if point.metric >= floor]
     assert outcome.kept.control == min(passing)
@@ -172,7 +188,7 @@ def test_the_gate_asks_for_the_bases_metric_and_a_lower_loss(metric, loss, eps, 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 8, 5), (6, *[8] * 12, 5)])
 def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shape):
     base, donor = mlp(shape, 0), mlp(shape, 1)
-    step, _ = pipeline.merged_into(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
+    step = pipeline.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
     found = candidates(step)
     layers = len(shape) - 1
     assert len({frozenset(one.layers) for one in found}) == len(found) <= 1 + len(PREFIXES) + SINGLES
@@ -181,31 +197,37 @@ def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shap
         assert len(one.layers) == 1 or one.layers == tuple(range(len(one.layers)))  # shallow layers, without gaps
 
 
-def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda():
+@pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}, {"scale_free": True}])
+def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(options):
     base, donors, data = family(donors=1)
-    found = zoo(base, donors, data, **FAST)
+    found = zoo(base, donors, data, **FAST, **options)
     kept = found.outcomes[0].kept
     (donor,) = donors
     pairs = [(p.base, p.donor) for p in found.assembly.merged[0].match.pairs]
     names = mal_graph.match_layers(base, donor)
     assert [(p.base, p.donor) for p in names.pairs] == pairs
     factors = {layer.name: kept.lam if layer.name in kept.layers else 0.0 for layer in names.base}
-    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, proof=False)
+    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, proof=False, **options)
     for name, values in stored(merged.graph).items():
         np.testing.assert_array_equal(stored(found.assembly.graph)[name], values)
+    assert found.assembly.merged[0].repair == merged.merged[0].repair
+    assert bool(found.assembly.merged[0].repair) == ("calibrate" in options)
 
 
-def test_every_point_in_the_report_is_the_merge_at_that_lambda():
+@pytest.mark.parametrize("calibrate", [None, inputs_only()], ids=["merged", "repaired"])
+def test_every_point_in_the_report_is_the_merge_at_that_lambda(calibrate):
     base, donors, data = family(donors=1)
-    found = zoo(base, donors, data, **FAST)
-    step, _ = pipeline.merged_into(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
+    found = zoo(base, donors, data, calibrate=calibrate, **FAST)
+    options = replace(PLAIN, calibrate=calibrate)
+    step = pipeline.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
     index = {layer.name: i for i, layer in enumerate(step.match.base)}
     for one in found.outcomes[0].tried:
         assert [point.lam for point in one.points] == list(LAMBDAS)
         for point in (one.points[0], one.points[-1]):
             layers = [index[name] for name in one.layers]
             part = pipeline.narrowed(step, layers, point.lam, PLAIN, registry.runner())
-            measured = on_gate(merge(part.plan), base, data)
+            graph, _ = pipeline.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
+            measured = on_gate(graph, base, data)
             assert (point.loss, point.metric) == (pytest.approx(measured.loss, rel=1e-5), measured.metric)
 
 
@@ -219,7 +241,17 @@ def bare(seed, widths=(6, 8, 5)):
     return net.graph(x)
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"width": "grow", "depth": "expand"}, {"pads": "literal"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"width": "grow"},
+        {"width": "grow", "depth": "expand"},
+        {"pads": "literal"},
+        {"calibrate": inputs_only()},
+        {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
+    ],
+)
 @pytest.mark.parametrize("donor", [mlp((6, 11, 5), 1), mlp((6, 11, 9, 5), 2)], ids=["wider", "deeper"])
 def test_a_base_without_biases_takes_layers_of_donors_that_have_them_and_may_grow(options, donor):
     base = bare(0)
@@ -269,16 +301,20 @@ def test_every_file_of_the_folder_is_listed_once_with_its_reason(tmp_path):
     assert all(told[name][0] != "skipped" for name in ("d0 again.onnx", "d1.onnx"))
 
 
-def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself():
+@pytest.mark.parametrize("classes", [2, 40])
+def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself(classes):
     teacher = mlp((6, 9, 8, 5), 0)
     base, data = noisy(teacher, 0.6, 1), data_of(teacher)
     values = stored(noisy(teacher, 0.1, 2))
-    donor = mlp((6, 9, 8, 2), 3).with_weights({name: values[name] for name in list(values)[:4]})
+    donor = mlp((6, 9, 8, classes), 3).with_weights({name: values[name] for name in list(values)[:4]})
     found = zoo(base, [donor], data, **FAST)
     head = mal_graph.match_layers(base, base).base[-1].name
     assert found.outcomes[0].verdict == "accepted"
     assert all(head not in one.layers for one in found.outcomes[0].tried)
-    assert "donor" not in [arm.arm for arm in found.assembly.scores]
+    arms = [arm.arm for arm in found.assembly.scores]
+    assert arms == ["base", "merged", "plain average", "random permutation", "random donor"]
+    note = f"tells {classes} classes apart, the base's 5"
+    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_form(found).notes)
 
 
 def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
@@ -286,10 +322,10 @@ def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on
     module = sys.modules["mal_graph.zoo"]
     real = module.scored_along
 
-    def failing(planned, lambdas, arm, *rest):
+    def failing(line, lambdas, arm, *rest):
         if arm == "donor 0":
             raise RunError("onnxruntime cannot run it")
-        return real(planned, lambdas, arm, *rest)
+        return real(line, lambdas, arm, *rest)
 
     monkeypatch.setattr(module, "scored_along", failing)
     told = [(outcome.verdict, outcome.reason) for outcome in zoo(base, donors, data, **FAST).outcomes]
@@ -393,6 +429,31 @@ def test_options_that_make_no_sense_are_refused(options, message):
         zoo(base, donors, data, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"signal": "activations"}, UsageError, "signal is 'activations', but there are no calibration inputs"),
+        ({"calibrate": inputs_only(15)}, DataError, "there are 15 calibration samples: give at least 16"),
+        ({"calibrate": {"x": np.full((20, 6), np.inf, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
+        ({"calibrate": {"x": np.ones((20, 7), np.float32)}}, DataError, "do not fit the inputs of"),
+    ],
+)
+def test_calibration_inputs_that_do_not_fit_the_base_are_refused_before_the_work(options, error, message):
+    base, donors, data = family(donors=1)
+    with pytest.raises(error, match=message):
+        zoo(base, donors, data, progress=lambda what, *_: pytest.fail(f"too late: {what}"), **options)
+
+
+def test_a_donor_that_cannot_run_on_the_calibration_inputs_is_skipped_with_the_reason():
+    base, donors, data = family(donors=1)
+    fixed = Net(0)
+    x = fixed.op("Relu", fixed.linear(fixed.input("x", (64, 6)), 6, 9))
+    batched = fixed.graph(fixed.linear(x, 9, 5)).named("batched")
+    found = zoo(base, [batched, *donors], data, calibrate=inputs_only(), **FAST)
+    assert (found.outcomes[0].verdict, found.outcomes[1].verdict) == ("skipped", "accepted")
+    assert "there are 50 calibration samples: give at least 64, one batch of batched" in found.outcomes[0].reason
+
+
 def test_without_labels_agreement_and_entropy_decide_and_it_is_said():
     base, donors, data = family()
     del data["labels"]
@@ -443,7 +504,15 @@ def stop_at(count):
     return report
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"width": "grow"},
+        {"calibrate": inputs_only(), "signal": "both"},
+        {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
+    ],
+)
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, count, options):
     base, donors, data = family(4)
@@ -473,10 +542,67 @@ def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monk
     first = zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
     assert [outcome.verdict for outcome in first.outcomes] == ["accepted", "refused"]
     module, merged = sys.modules["mal_graph.zoo"], []
-    into = pipeline.merged_into
-    monkeypatch.setattr(module, "merged_into", lambda a, b, *rest: merged.append(b.name) or into(a, b, *rest))
+    into = pipeline.merge_step
+    monkeypatch.setattr(module, "merge_step", lambda a, b, *rest: merged.append(b.name) or into(a, b, *rest))
     zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
     assert merged == ["d0.onnx"]
+
+
+def counted(monkeypatch):
+    """A list that gets an entry for every assignment problem that is solved."""
+    solved, module = [], sys.modules["mal_graph.align"]
+    real = module.match_units
+    monkeypatch.setattr(module, "match_units", lambda score: solved.append(score.shape) or real(score))
+    return solved
+
+
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"calibrate": inputs_only(), "signal": "both"}])
+def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, options):
+    base, donors, _ = family()
+    donors = [*donors, mlp((6, 12, 5), 9).named("wider")]
+    solved, options = counted(monkeypatch), {"min_score": 0.0, "state": tmp_path / "s.json", **FAST, **options}
+    first = zoo(base, donors, **options)
+    assert len(first.assembly.merged) == 4
+    assert solved
+    solved.clear()
+    again = zoo(base, donors, **options)
+    assert not solved
+    for name, values in stored(first.assembly.graph).items():
+        assert np.array_equal(stored(again.assembly.graph)[name], values)
+
+
+@pytest.mark.parametrize(
+    ("orders", "message"),
+    [
+        (["0 0 1 2 3 4 5 6 7"], "the 1 orders are not of these 1 pairs of groups"),
+        (["0 1 2 3 4 5 6 7 9"], "the 1 orders are not of these 1 pairs"),
+        (["0 1 2"], "the 1 orders are not of these 1 pairs"),
+        ([], "the 0 orders are not of these 1 pairs"),
+        (["a b c"], "the state holds no orders for "),
+    ],
+)
+def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
+    base, donors, data = family(donors=1)
+    given = {"state": tmp_path / "s.json", **FAST}
+    zoo(base, donors, data, **given)
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert len(written["outcomes"][0]["kept"]["orders"]) == 1
+    written["outcomes"][0]["kept"]["orders"] = orders
+    (tmp_path / "s.json").write_text(json.dumps(written))
+    with pytest.raises((ShapeError, FileError), match=message):
+        zoo(base, donors, data, **given)
+
+
+def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
+    base, donors, data = family(donors=1)
+    given = {"state": tmp_path / "s.json", **FAST}
+    zoo(base, donors, data, calibrate=inputs_only(), **given)
+    zoo(base, donors, data, calibrate=inputs_only(), **given)
+    for other in ({"calibrate": inputs_only(seed=1)}, {"calibrate": inputs_only(49)}, {}):
+        with pytest.raises(FileError, match="its set of calibration inputs is not the one given now"):
+            zoo(base, donors, data, **other, **given)
+    with pytest.raises(FileError, match="its set of options is not the one given now"):
+        zoo(base, donors, data, calibrate=inputs_only(), repair=False, **given)
 
 
 @pytest.mark.parametrize(
@@ -486,6 +612,7 @@ def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monk
         (lambda given: given | {"data": given["data"] | {"x": given["data"]["x"] + 1}}, "its data is not"),
         (lambda given: given | {"report_data": given["data"]}, "its reporting data is not"),
         (lambda given: given | {"eps": 0.5}, "its set of options is not"),
+        (lambda given: given | {"calibrate": inputs_only()}, "its set of calibration inputs is not"),
         (lambda given: given | {"donors": given["donors"][::-1]}, r"its donor 1 \(donor 0\) is not"),
         (lambda given: given | {"donors": given["donors"][:1]}, r"its donor 2 \(donor 1\) is not"),
         (

@@ -31,7 +31,7 @@ from mal_graph.interfaces import Runner
 from mal_graph.match import match_layers
 from mal_graph.merge import Plan, merge, plan
 from mal_graph.pipeline import Options
-from mal_graph.sweep import scored_along
+from mal_graph.sweep import Line, scored_along
 
 STAGES = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 7)
 LAMBDAS = tuple(i / 10 for i in range(11))
@@ -51,7 +51,7 @@ def session_per_point(planned: Plan, data: dict[str, Array], runner: Runner) -> 
 
 
 def one_session(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:
-    return [score.loss for score in scored_along(planned, LAMBDAS, "", data, Options(), runner)]
+    return [score.loss for score in scored_along(Line(planned), LAMBDAS, "", data, Options(), runner)]
 
 
 def inference(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:

@@ -1,5 +1,6 @@
 """Laws of the signals: what activations alone tell of the units, and how they count beside weights."""
 
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +12,7 @@ import mal_graph
 from mal_graph import pipeline, registry
 from mal_graph.align import align, match_units, value
 from mal_graph.correspond import correspondence
-from mal_graph.errors import UsageError
+from mal_graph.errors import DataError, UsageError
 from mal_graph.forms import terms_of
 from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
@@ -90,6 +91,47 @@ def test_assembling_by_the_signal_gives_a_shuffled_copy_back(signal):
     result = mal_graph.assemble(base, donor, lam=0.5, signal=signal, calibrate=samples(shape=(3, 8, 8)), proof=False)
     made = result.merged[0].plan.alignment
     assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+
+
+def aligned(base, donor, **options):
+    return mal_graph.align(base, donor, match_layers(base, donor), axis_groups(base), axis_groups(donor), **options)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_align_gives_a_shuffled_copy_back_by_activations_though_its_weights_say_nothing(net, monkeypatch):
+    """All that is compared of the weights is one constant."""
+    make, shape = NETS[net]
+    base = make()
+    donor, orders = permuted_copy(base, axis_groups(base), 3)
+    blind = [
+        [np.ones_like(values()) for values in (t.base_values, t.donor_values)]
+        for t, _ in compared(base, donor)[1].terms
+    ]
+    monkeypatch.setattr(sys.modules["mal_graph.align"].Problem, "values", blind)
+    made = aligned(base, donor, calibrate=samples(shape=shape), signal="activations")
+    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    by_weights = aligned(base, donor, calibrate=samples(shape=shape))
+    assert not all(map(np.array_equal, made.orders, by_weights.orders))
+
+
+@pytest.mark.parametrize("signal", SHARES)
+def test_align_and_assemble_assign_the_same_units(signal):
+    base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
+    options = {"calibrate": samples(), "signal": signal, "scale_free": True}
+    made = mal_graph.assemble(base, donor, proof=False, **options).merged[0].plan.alignment
+    assert all(map(np.array_equal, made.orders, aligned(base, donor, **options).orders))
+    plain = aligned(base, donor).orders
+    assert not all(map(np.array_equal, made.orders, plain))
+
+
+def test_align_refuses_inputs_that_do_not_fit():
+    base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
+    with pytest.raises(UsageError, match="signal is 'both', but there are no calibration inputs"):
+        aligned(base, donor, signal="both")
+    with pytest.raises(UsageError, match="signal is 'phase': choose one of weights, both, activations"):
+        aligned(base, donor, signal="phase", calibrate=samples())
+    with pytest.raises(DataError, match="there are 9 calibration samples: give at least 16"):
+        aligned(base, donor, signal="activations", calibrate=samples(9))
 
 
 def test_a_noisy_copy_is_recovered_from_activations():
