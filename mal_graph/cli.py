@@ -868,7 +868,10 @@ def emit_table(rows: Table) -> None:
         Console(file=buffer, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(rows)
         lines = buffer.getvalue().splitlines()
     else:
-        columns = [[str(column.header), *map(str, column.cells)] for column in rows.columns]
+        columns = [
+            [printable(str(cell).replace("\n", " ")) for cell in (column.header, *column.cells)]
+            for column in rows.columns
+        ]
         padded = [justified(cells, column.justify) for cells, column in zip(columns, rows.columns, strict=True)]
         lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
     emit("\n".join(line.rstrip() for line in lines))
