@@ -364,7 +364,7 @@ def call_of(node: fx.Node, code: fx.Graph) -> str:
     left = list(node.meta.get("from_node", ()))
     while left:
         source = left.pop(0)
-        if source.graph_id == id(code):
+        if getattr(source, "graph_id", None) == id(code):
             return str(source.name)
         left = [*source.from_node, *left]
     return ""

@@ -1,10 +1,10 @@
-"""The widths in the code of a traced module, when its graph was widened.
+"""The numbers in the code of a traced module, when its graph was widened or a merge changed them.
 
 A view, a split or a slice holds numbers that follow a width. The wider layer graph has new ones in its operators, and
 every operator knows the call in the code that it was lowered from. So the module is run call by call on the inputs that
 it was traced with, and before a call runs, it is given the numbers that the wider graph has for it: in its arguments,
 or in the attributes of the submodule that it calls. Averages that the wider graph multiplies by a factor get a
-multiplication in the code.
+multiplication in the code; an RMSNorm that is one call is written out for it.
 
 None of this is trusted: the module is traced again, and must give the wider graph to the last constant.
 

@@ -40,7 +40,7 @@ class Exported(Net):
 
 
 class Vector(nn.Module):
-    """A parameter, or an average of the code's own."""
+    """A parameter of its own."""
 
     def __init__(self, *shape):
         super().__init__()
@@ -148,13 +148,19 @@ def run(graph, *inputs):
     return torch.tensor(next(iter(registry.runner("onnxruntime").open(graph).run(fed).values())))
 
 
-def merged(base, donor, lam, inputs):
-    """The merge of two modules, the base grown."""
-    result = mal_graph.assemble(
-        *(mal_graph.trace(module, inputs) for module in (base, donor)), lam=lam, width="grow", proof=False
-    )
+def traced(base, donor, inputs):
+    return [mal_graph.trace(module, inputs) for module in (base, donor)]
+
+
+def grown(graphs, lam):
+    """The merge of two graphs, the base grown."""
+    result = mal_graph.assemble(*graphs, lam=lam, width="grow", proof=False)
     assert result.merged[0].plan.growth.added, result.merged[0].plan.growth
     return result.graph
+
+
+def merged(base, donor, lam, inputs):
+    return grown(traced(base, donor, inputs), lam)
 
 
 def far(found, expected):
@@ -165,15 +171,17 @@ def far(found, expected):
 @pytest.mark.parametrize("case", CASES)
 def test_the_code_of_a_widened_module_follows(case, form, tmp_path):
     base, donor, x = net(case, 6, 0, form), net(case, 10, 1, form), example(case)
-    made = mal_graph.to_module(merged(base, donor, 0.0, x))
+    graphs = traced(base, donor, x)
+    made = mal_graph.to_module(grown(graphs, 0.0))
     with torch.no_grad():
         assert far(made(x), base(x)) <= 1e-5
-    graph = merged(base, donor, 0.4, x)
+    graph = grown(graphs, 0.4)
     made = mal_graph.to_module(graph)
     mal_graph.save(graph, tmp_path / "grown.onnx")
     for samples in (example(case), example(case, 3)):
         assert far(made(samples), run(mal_graph.load(tmp_path / "grown.onnx"), samples)) <= 1e-5
     assert made.get_parameter("last.weight").shape == donor.last.weight.shape
+    assert ("torch.ops.aten" in made.code) == (form is Exported)
     trained(made, x)
 
 
@@ -377,10 +385,11 @@ def test_a_module_that_torch_export_alone_traces_is_called_by_keyword_still(with
     ids = torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(1))
     inputs = {"ids": ids, **({"mask": torch.ones(2, 7, dtype=torch.int64)} if with_mask else {})}
     base, donor = seeded(lambda: Encoder(2, 6), 0), seeded(lambda: Encoder(3, 9), 1)
+    graphs = traced(base, donor, inputs)
     with torch.no_grad():
-        made = mal_graph.to_module(merged(base, donor, 0.0, inputs))
+        made = mal_graph.to_module(grown(graphs, 0.0))
         assert far(made(**inputs)["logits"], base(**inputs)["logits"]) <= 1e-5
-    graph = merged(base, donor, 0.4, inputs)
+    graph = grown(graphs, 0.4)
     made = mal_graph.to_module(graph)
     assert made.get_parameter("attention.query.weight").shape == (12, 5)
     assert far(made(**inputs)["logits"], run(graph, *inputs.values())) <= 1e-5
@@ -420,8 +429,7 @@ def test_heads_of_torchs_own_attention_follow(form):
 
 @pytest.mark.parametrize("form", [lambda m: torch.fx.symbolic_trace(m), lambda m: torch.export.export(m, (example(),))])
 def test_graph_modules_and_programs_of_fixed_shapes_grow_too(form):
-    graphs = [mal_graph.trace(form(net("heads by view", u, u)), example()) for u in (6, 10)]
-    graph = mal_graph.assemble(*graphs, lam=0.4, width="grow", proof=False).graph
+    graph = merged(*(form(net("heads by view", units, units)) for units in (6, 10)), 0.4, example())
     assert far(mal_graph.to_module(graph)(example()), run(graph, example())) <= 1e-5
 
 
@@ -528,6 +536,21 @@ def test_a_width_in_a_function_that_is_not_traced_is_refused():
         ShapeError, match=r"back as a module: opaque in its code does not follow .*; save it as an ONNX"
     ):
         code(lambda x, u, _: opaque(x, u // 2))
+
+
+def without_bias(form):
+    base = net("heads by view", 6, 0, form)
+    base.first.bias = None
+    return merged(base, net("heads by view", 10, 1, form), 0.4, example())
+
+
+def test_a_bias_that_the_donor_brings_is_as_wide_and_code_of_torch_export_has_no_place_for_it():
+    graph = without_bias(Net)
+    made = mal_graph.to_module(graph)
+    assert made.first.bias.shape == (10,)
+    assert far(made(example()), run(graph, example())) <= 1e-5
+    with pytest.raises(ShapeError, match=r"was given the bias 'linear\.bias', for which first has no parameter: save"):
+        mal_graph.to_module(without_bias(Exported))
 
 
 def test_the_class_is_not_given_other_widths():
