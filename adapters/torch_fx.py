@@ -3,7 +3,8 @@
 A module is traced by `torch.fx.symbolic_trace` where that gives a module which computes the same: it keeps submodules
 and their names, and can be trained. Where it does not - Python that asks for shapes, keyword arguments - the program of
 `torch.export` takes its place. Either way torch.export without any decomposition gives the operators, which are lowered
-onto ONNX's (`torch_ops`). The weights stay the module's own.
+onto ONNX's (`torch_ops`). The weights stay the module's own. torch says of every operator which call of the traced
+module it came from; so numbers that a merge changes are written back into the code (`torch_growth`).
 
 Chosen: lowering ATen's operators only. Refused: lowering the modules and functions of torch.fx, several hundred names
 with signatures of their own for what torch itself reduces to some hundred operators with schemas; and torch's ONNX
@@ -25,12 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from mal_graph.errors import DataError, ShapeError, TraceWarning, UnsupportedModel
-from mal_graph.graph import Array, LayerGraph, Node, Weight
+from mal_graph.graph import Array, LayerGraph
 
 from .torch_factory import built, read_weights, told, write_state
+from .torch_growth import difference, held, put_widths
 from .torch_lower import Packed
 from .torch_walk import lowered_program
 
@@ -51,16 +54,18 @@ class Traced:
         state: the module's own tensors, by the names of its state.
         keys: for each weight of the graph the names in the state that it stands for: several where these are tied.
         packed: weights that stand for several tensors of the state.
-        constants: weights that stand for none: they are in the module's code.
-        nodes: the operators as they were traced.
+        graph: the operators and weights as they were traced.
+        origins: for each operator and constant the call in the module's code that it was lowered from, "" if unknown.
+        program: what was lowered, with the inputs it was traced with.
     """
 
     module: fx.GraphModule
     state: Mapping[str, Tensor]
     keys: Mapping[str, tuple[str, ...]]
     packed: Mapping[str, Packed]
-    constants: Mapping[str, Weight]
-    nodes: tuple[Node, ...]
+    graph: LayerGraph
+    origins: Mapping[str, str]
+    program: ExportedProgram
 
 
 class TorchAdapter:
@@ -69,50 +74,53 @@ class TorchAdapter:
     def trace(self, module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> LayerGraph:
         """The layer graph of a module, a GraphModule or an ExportedProgram. Raises UnsupportedModel or DataError."""
         if isinstance(module, ExportedProgram):
-            graph, packed = lowered_program(module)
-            return with_source(graph, as_graph_module(module), module.state_dict, packed, "ExportedProgram")
+            found = Lowering(module, *lowered_program(module))
+            return with_source(found, as_graph_module(module), module.graph, module.state_dict, "ExportedProgram")
         check(module)
         arguments = as_arguments(example_inputs, module)
         with evaluating(module) as modes, torch.no_grad(), quiet():
             expected = outputs_of(module, arguments)
             source = symbolic(module, arguments, expected)
-            program, graph, packed = lowered(module if source is None else source, arguments, dynamic_shapes)
+            with known_calls(source):
+                found = lowered(module if source is None else source, arguments, dynamic_shapes)
         if source is None:
-            source = as_graph_module(program)
+            source, code = as_graph_module(found.program), found.program.graph
         else:
+            code = source.graph
             for name, part in source.named_modules():
                 part.training = modes.get(name, part.training)
-        return with_source(graph, source, module.state_dict(keep_vars=True), packed, type(module).__name__)
+        return with_source(found, source, code, module.state_dict(keep_vars=True), type(module).__name__)
 
     def to_module(self, graph: LayerGraph) -> fx.GraphModule:
         """A copy of what was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
         source = traced_source(graph)
-        new = changed(graph, source)
         made = copy.deepcopy(source.module)
-        own = made.state_dict(keep_vars=True)
-        for key, values in new.items():
-            if key in own:
-                own[key].data = as_tensor(values, own[key])
-        put_widths(made, graph, source)
-        for name, (reader, _) in graph.inserted.items():
-            put_bias(made, graph, name, reader)
+        rewritten = is_rewritten(graph, source)
+        for key, values in {**changed(graph, source), **(in_code(graph, source) if rewritten else {})}.items():
+            put(made, key, values)
+        for name, (reader, slot) in graph.inserted.items():
+            if not read_before(source, reader, slot):
+                put_bias(made, graph, name, reader)
+        if rewritten:
+            rewrite(made, graph, source)
         return made
 
     def state_dict(self, graph: LayerGraph) -> dict[str, Tensor]:
         """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
         source = traced_source(graph)
         new = changed(graph, source)
-        if graph.inserted:
-            raise ShapeError(
-                f"{graph.name} was given {', '.join(sorted(graph.inserted))}, for which its class has no parameter: "
-                "take the result of to_module, or merge a donor without biases there"
-            )
         for key, values in new.items():
             if values.shape != tuple(source.state[key].shape):
                 raise ShapeError(
                     f"{key} has shape {list(values.shape)} now, {list(source.state[key].shape)} in the class: "
                     "take the result of to_module"
                 )
+        check_constants(graph, source)
+        if graph.inserted:
+            raise ShapeError(
+                f"{graph.name} was given {', '.join(sorted(graph.inserted))}, for which its class has no parameter: "
+                "take the result of to_module, or merge a donor without biases there"
+            )
         return {
             key: as_tensor(new[key], tensor) if key in new else tensor.detach() for key, tensor in source.state.items()
         }
@@ -195,10 +203,23 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[dict[str, bool]]:
+def known_calls(module: fx.GraphModule | None) -> Iterator[None]:
+    """With something noted at every call of a module: torch.export says of such calls what became of them."""
+    calls = [] if module is None else [node for node in module.graph.nodes if not node.meta]
+    for node in calls:
+        node.meta["call"] = node.name
+    try:
+        yield
+    finally:
+        for node in calls:
+            node.meta.pop("call", None)
+
+
+@contextmanager
+def evaluating(module: nn.Module, warned: bool = True) -> Iterator[dict[str, bool]]:
     """The module in evaluation mode, and as it was afterwards; gives the modes of its parts by name."""
     modes = {name: part.training for name, part in module.named_modules()}
-    if any(modes[name] and isinstance(part, TRAINED) for name, part in module.named_modules()):
+    if warned and any(modes[name] and isinstance(part, TRAINED) for name, part in module.named_modules()):
         warnings.warn(
             f"{type(module).__name__} is in training mode: it is traced as it computes after .eval(), and stays in "
             "training mode itself",
@@ -255,16 +276,25 @@ def is_same(a: Any, b: Any) -> bool:
     return bool(torch.allclose(a, b, rtol=0, atol=SAME * scale, equal_nan=True))
 
 
-def lowered(
-    module: nn.Module, arguments: Arguments, dynamic_shapes: Any
-) -> tuple[ExportedProgram, LayerGraph, Mapping[str, Packed]]:
+@dataclass(frozen=True)
+class Lowering:
+    """A program, what it becomes, the weights in that which the module keeps in parts, and the nodes of the program
+    that operators and constants were made of."""
+
+    program: ExportedProgram
+    graph: LayerGraph
+    packed: Mapping[str, Packed]
+    made_of: Mapping[str, fx.Node]
+
+
+def lowered(module: nn.Module, arguments: Arguments, dynamic_shapes: Any) -> Lowering:
     """The program of a module and what it becomes: for any number of samples where it allows that, else for those of
     the example. Raises UnsupportedModel."""
     if dynamic_shapes is None:
         wide = widened(arguments)
         try:
             program = torch.export.export(module, *wide, dynamic_shapes=dynamic_batch(module, wide), strict=False)
-            return program, *lowered_program(program)
+            return Lowering(program, *lowered_program(program))
         except Exception as error:  # tracing runs the module's code, which raises whatever it raises
             LOG.debug("%s is traced for the samples of the example: %s", type(module).__name__, told(error))
     try:
@@ -274,7 +304,7 @@ def lowered(
             f"cannot trace {type(module).__name__}: torch.fx and torch.export both fail, with {told(error)}"
             f"{line_of(error)}; write that part without Python that depends on values"
         ) from error
-    return program, *lowered_program(program)
+    return Lowering(program, *lowered_program(program))
 
 
 def widened(arguments: Arguments) -> Arguments:
@@ -317,11 +347,27 @@ def line_of(error: BaseException) -> str:
 
 
 def with_source(
-    graph: LayerGraph, module: fx.GraphModule, state: Mapping[str, Tensor], packed: Mapping[str, Packed], name: str
+    found: Lowering, module: fx.GraphModule, code: fx.Graph, state: Mapping[str, Tensor], name: str
 ) -> LayerGraph:
-    keys = keys_of(graph, state)
-    constants = {key: weight for key, weight in graph.weights.items() if key not in keys and key not in packed}
-    return replace(graph, name=name, source=Traced(module, state, keys, packed, constants, graph.nodes))
+    """The graph of a lowering with what it came from; `code` has the calls of the module, under their names."""
+    keys = keys_of(found.graph, state)
+    call = {name: call_of(node, code) for name, node in found.made_of.items()}
+    origins = {name: call.get(name, "") for name in (*(node.name for node in found.graph.nodes), *found.graph.weights)}
+    source = Traced(module, state, keys, found.packed, found.graph, origins, found.program)
+    return replace(found.graph, name=name, source=source)
+
+
+def call_of(node: fx.Node, code: fx.Graph) -> str:
+    """The name of the call in a graph that a node of a program came from, "" if it came from none."""
+    if node.graph is code:
+        return node.name
+    left = list(node.meta.get("from_node", ()))
+    while left:
+        source = left.pop(0)
+        if getattr(source, "graph_id", None) == id(code):
+            return str(source.name)
+        left = [*source.from_node, *left]
+    return ""
 
 
 def keys_of(graph: LayerGraph, state: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
@@ -351,20 +397,42 @@ def traced_source(graph: LayerGraph) -> Traced:
 def changed(graph: LayerGraph, source: Traced) -> dict[str, Array]:
     """New values by name in the module's state."""
     found: dict[str, Array] = {}
-    for name in sorted(graph.edited - graph.inserted.keys()):
+    for name in sorted(graph.edited & (source.packed.keys() | source.keys.keys())):
         values = graph.weights[name].read()
         if name in source.packed:
             found.update(zip(source.packed[name].parts, source.packed[name].unpack(values), strict=True))
-        elif name in source.keys:
+        else:
             found.update(dict.fromkeys(source.keys[name], values))
-        elif name not in source.constants:
-            raise held(graph, f"it has no {name!r}, which the merge put in")
-        elif not np.array_equal(values, source.constants[name].read()):
-            raise UnsupportedModel(
-                f"the merge changed {name!r}, a constant in the code of {graph.name}, which a module cannot take: "
-                "save the result as an ONNX file, or leave its layer out with --layers"
-            )
     return found
+
+
+def constants(graph: LayerGraph, source: Traced) -> list[str]:
+    """Tensors with a change that is in no tensor of the module's state."""
+    edited = graph.edited - graph.inserted.keys() - source.packed.keys() - source.keys.keys()
+    old, new = source.graph.weights, graph.weights
+    return [
+        name for name in sorted(edited) if name not in old or not np.array_equal(new[name].read(), old[name].read())
+    ]
+
+
+def check_constants(graph: LayerGraph, source: Traced) -> None:
+    """Raise UnsupportedModel for a change that is in no tensor of the module's state."""
+    for name in constants(graph, source):
+        raise UnsupportedModel(
+            f"the merge changed {name!r}, a constant in the code of {graph.name}, which its state does not hold: take "
+            "the result of to_module, save it as an ONNX file, or leave its layer out with --layers"
+        )
+
+
+def put(module: fx.GraphModule, key: str, values: Array) -> None:
+    """Give a module a tensor, where it has one of that name."""
+    path, _, name = key.rpartition(".")
+    try:
+        tensor = getattr(module.get_submodule(path), name)
+    except AttributeError:
+        return
+    if isinstance(tensor, Tensor):
+        tensor.data = as_tensor(values, tensor)
 
 
 def as_tensor(values: Array, like: Tensor) -> Tensor:
@@ -390,47 +458,67 @@ def put_bias(module: fx.GraphModule, graph: LayerGraph, name: str, reader: str) 
     part.bias = nn.Parameter(as_tensor(graph.weights[name].read(), weight), requires_grad=weight.requires_grad)
 
 
-def put_widths(module: fx.GraphModule, graph: LayerGraph, source: Traced) -> None:
-    """Make submodules say the widths that their weights have. Raises ShapeError where the code holds one."""
-    if len(graph.nodes) != len(source.nodes):
-        raise held(graph, "it has other operators than were traced")
-    for node, before in zip(graph.nodes, source.nodes, strict=True):
-        read = tuple("" if name in graph.inserted else name for name in node.inputs)
-        if read[: len(before.inputs)] != before.inputs or any(read[len(before.inputs) :]):
-            raise held(graph, f"{node.name} reads a size that follows a width")
-        for name, value in node.attributes.items():
-            if value != before.attributes[name]:
-                put_number(module, graph, node, name, value)
-    for part in module.modules():
-        for kind, names in WIDTHS.items():
-            if isinstance(part, kind) and part.weight is not None:
-                put_sizes(part, names)
+# --- other code than was traced ---------------------------------------------------------------------------------
 
 
-# What a submodule says of the axes of its weight.
-WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: ("out_features", "in_features"),
-    nn.modules.batchnorm._NormBase: ("num_features",),
-    nn.GroupNorm: ("num_channels",),
-    nn.PReLU: ("num_parameters",),
-}
-NUMBERS = {"group": "groups", "num_groups": "num_groups"}  # attributes of operators, and of modules
+def is_rewritten(graph: LayerGraph, source: Traced) -> bool:
+    """Whether a graph differs in more than the values in the module's state: the code must follow."""
+    traced = source.graph.weights
+    wider = (name for name in graph.edited & traced.keys() if graph.weights[name].shape != traced[name].shape)
+    return any(wider) or bool(constants(graph, source))
 
 
-def put_sizes(part: Any, names: tuple[str, ...]) -> None:
-    for name, size in zip(names, part.weight.shape, strict=True):
-        setattr(part, name, size)
+def read_before(source: Traced, reader: str, slot: int) -> str:
+    """What an operator read at a slot when it was traced, "" if nothing."""
+    inputs = source.graph.nodes[source.graph.producer[reader]].inputs
+    return inputs[slot] if slot < len(inputs) else ""
 
 
-def put_number(module: fx.GraphModule, graph: LayerGraph, node: Node, name: str, value: Any) -> None:
-    try:
-        part = module.get_submodule(node.name.rpartition("/")[0])
-    except AttributeError:
-        part = module
-    if not hasattr(part, NUMBERS.get(name, "")):
-        raise held(graph, f"{name} of {node.name} follows a width")
-    setattr(part, NUMBERS[name], value)
+def in_code(graph: LayerGraph, source: Traced) -> dict[str, Array]:
+    """New values of constants, by the names under which the module may keep them."""
+    found = {name: graph.weights[name] for name in constants(graph, source)}
+    for name, (reader, slot) in graph.inserted.items():
+        if read_before(source, reader, slot):
+            found[read_before(source, reader, slot)] = graph.weights[name]
+    return {name: weight.read() for name, weight in found.items()}
 
 
-def held(graph: LayerGraph, why: str) -> ShapeError:
-    return ShapeError(f"{graph.name} cannot be given back as a module: {why}; save it as an ONNX file")
+def rewrite(module: fx.GraphModule, graph: LayerGraph, source: Traced) -> None:
+    """Make the code of a module follow a graph, and trace it again: it must give that graph. Raises ShapeError."""
+    if source.program.example_inputs is None:
+        raise held(graph, "its program has no example inputs to trace it again with")
+    arguments = pytree.tree_map_only(Tensor, torch.clone, source.program.example_inputs)
+    with evaluating(module, warned=False), torch.no_grad(), quiet():
+        put_widths(module, graph, source.origins, named_inputs(module, arguments))
+        try:
+            again = lowered(module, arguments, dynamic_axes(module, source.program)).graph
+        except UnsupportedModel as error:
+            raise held(graph, f"with new numbers in its code it cannot be traced: {error}") from error
+    why = difference(graph, again)
+    if why:
+        raise held(graph, f"with new numbers in its code, {why}")
+
+
+def named_inputs(module: fx.GraphModule, arguments: Arguments) -> dict[str, Any]:
+    """What a module is given, by the name of its input."""
+    names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
+    bound = inspect.signature(module.forward).bind(*arguments[0], **arguments[1])
+    bound.apply_defaults()
+    if all(name in bound.arguments for name in names):
+        return {name: bound.arguments[name] for name in names}
+    return dict(zip(names, pytree.tree_leaves(arguments), strict=True))
+
+
+def dynamic_axes(module: nn.Module, program: ExportedProgram) -> dict[str, Any]:
+    """The dynamic axes that the inputs of a program have, by the argument's name."""
+    inputs = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT}
+    made = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in inputs]
+    axes = [
+        {axis: Dim.AUTO for axis, size in enumerate(x.shape) if not isinstance(size, int)}
+        if isinstance(x, Tensor)
+        else None
+        for x in made
+    ]
+    _, spec = pytree.tree_flatten(program.example_inputs)
+    args, kwargs = pytree.tree_unflatten([each or None for each in axes], spec)
+    return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)

@@ -64,11 +64,13 @@ class Packed:
 
 @dataclass
 class Lowered:
-    """What a program becomes: operators, stored tensors, and which of these the module keeps in parts."""
+    """What a program becomes: operators, stored tensors, which of these the module keeps in parts, and of what node of
+    the program each operator and constant was made."""
 
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Weight] = field(default_factory=dict)
     packed: dict[str, Packed] = field(default_factory=dict)
+    made_of: dict[str, fx.Node] = field(default_factory=dict)
     symbols: dict[sympy.Expr, tuple[str, int]] = field(default_factory=dict)  # the input and axis it is the length of
     names: set[str] = field(default_factory=set)
 
@@ -158,21 +160,22 @@ class Site:
         for key, value in attributes.items():
             if any(isinstance(number, torch.SymInt) for number in (value if isinstance(value, list) else [value])):
                 raise UnsupportedModel(f"{key} of {op} follows the inputs' sizes: give the inputs fixed shapes")
-        self.into.nodes.append(
-            Node(
-                name=self.into.unused(f"{self.path}/{op}"),
-                op=op,
-                inputs=tuple(named(wire) for wire in inputs),
-                outputs=names,
-                attributes={key: value for key, value in attributes.items() if value is not None},
-            )
+        made = Node(
+            name=self.into.unused(f"{self.path}/{op}"),
+            op=op,
+            inputs=tuple(named(wire) for wire in inputs),
+            outputs=names,
+            attributes={key: value for key, value in attributes.items() if value is not None},
         )
+        self.into.nodes.append(made)
+        self.into.made_of[made.name] = self.node
         return names
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """A stored constant; gives its name."""
         weight = weight_of(self.into.unused(f"{self.node.name}.constant"), np.asarray(values, dtype))
         self.into.weights[weight.name] = weight
+        self.into.made_of[weight.name] = self.node
         return weight.name
 
     def number(self, value: Number, dtype: torch.dtype | None = None) -> str:

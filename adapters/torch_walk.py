@@ -24,11 +24,13 @@ from . import torch_ops, torch_recurrent  # noqa: F401  # they enter their opera
 from .torch_lower import OPSET, Lowered, Packed, Site, Wire, lowering_of, numpy_type, shared_weight, sizes_of
 
 Env = dict[fx.Node, Any]
+MadeOf = Mapping[str, fx.Node]
 INLINED = {"wrap_with_set_grad_enabled": 1}  # they run a graph of their own, given after so many settings
 
 
-def lowered_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed]]:
-    """A program as a layer graph without name and source, and the weights in it that the module keeps in parts.
+def lowered_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed], MadeOf]:
+    """A program as a layer graph without name and source, the weights in it that the module keeps in parts, and the
+    nodes of the program that its operators and constants were made of.
 
     Raises:
         UnsupportedModel: an operator has no counterpart.
@@ -39,7 +41,7 @@ def lowered_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, 
     inputs = list(user_inputs(program, into, env))
     outputs = walked(program.graph_module, into, env)
     mutations = len(outputs) - program.call_spec.out_spec.num_leaves  # what a functional program gives first
-    return finished(program, into, inputs, outputs[mutations:]), into.packed
+    return finished(program, into, inputs, outputs[mutations:]), into.packed, into.made_of
 
 
 # --- the program ------------------------------------------------------------------------------------------------

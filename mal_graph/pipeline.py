@@ -195,8 +195,11 @@ def trace(module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -
 def to_module(graph: LayerGraph) -> Any:
     """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on.
 
+    Where the graph has other widths or other numbers than were traced, the module's code gets them.
+
     Raises:
         UnsupportedModel: the graph was not traced from a module.
+        ShapeError: the code cannot follow the graph.
     """
     return registry.tracer().to_module(graph)
 

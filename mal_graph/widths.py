@@ -125,7 +125,10 @@ def slice_bounds(call: Resized, held: list[int]) -> list[int]:
 
 def gathered(call: Resized, held: list[int]) -> list[int]:
     """The new places of what constant indices select."""
-    source, out = call.inputs[0][call.axis], call.outputs[0][call.axis]
+    source = call.inputs[0][call.axis]
+    if len(call.outputs[0]) < len(call.inputs[0]):  # one index, whose axis is gone
+        return held if source.is_kept else source.find([(held[0] % source.size, 0)])
+    out = call.outputs[0][call.axis]
     if source.is_kept and out.is_kept:
         return held
     if out.size != len(held):

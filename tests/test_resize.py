@@ -75,6 +75,12 @@ def gathered():
     return net.graph(net.linear(net.op("Gather", x, net.constant([5, 1, 3, -2, 0, 2]), axis=1), 6, 2))
 
 
+def first_place():
+    net = Net(0)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 4, 5)), 5, 6, "matmul"))
+    return net.graph(net.linear(net.op("Gather", x, net.constant(0), axis=1), 6, 2))
+
+
 def pixel_shuffle():
     net = Net(0)
     x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 12))
@@ -119,6 +125,7 @@ NETS = {
     "slice": sliced,
     "slice, bounds in attributes": lambda: sliced(opset=9),
     "gather": gathered,
+    "one place": first_place,
     "pixel shuffle": pixel_shuffle,
     "group norm": group_norm,
     "transposed convolution, resize": grouped_upsampler,

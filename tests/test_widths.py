@@ -95,6 +95,8 @@ def test_indices_lead_to_the_same_entries():
     assert gathered(call("Gather", [(GROWN,)], [(axis(3, behind=[1]),)]), [0, -1, 3]) == [0, 6, 7, 4]
     assert gathered(call("Gather", [(SHRUNK,)], [(kept(2),)]), [0, 2]) == [0, 1]
     assert gathered(call("Gather", [(kept(6),)], [(kept(2),)]), [0, -1]) == [0, -1]
+    assert gathered(call("Gather", [(kept(2), kept(6), GROWN)], [(kept(2), GROWN)], axis=1), [-1]) == [-1]
+    assert gathered(call("Gather", [(GROWN, kept(4))], [(kept(4),)]), [3]) == [4]
     with pytest.raises(ShapeError, match="still read"):
         gathered(call("Gather", [(SHRUNK,)], [(kept(2),)]), [0, 1])
     with pytest.raises(ShapeError, match="several axes"):
