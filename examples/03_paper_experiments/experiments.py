@@ -37,6 +37,7 @@ from train_paper_models import DIGITS, Spec, read, trained
 LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
 COARSE = tuple(round(0.1 * i, 1) for i in range(11))
 LAM = 0.3  # where one lambda must do
+CALIBRATION = 5000  # unlabelled training images that activations are measured on
 EPS = 0.05  # how much more loss than the base's counts as good still, in nats
 ALIGNED = "aligned"
 
@@ -102,10 +103,13 @@ def barrier(bench: Bench) -> Iterator[str]:
     yield from header("base <- donor", "arm", "barrier", "of plain", "accuracy at 0.5", "accuracy at 0 and 1")
     plots: list[str] = [""]
     for a, b in barrier_pairs(bench.is_small):
-        found = mal_graph.sweep(
-            bench.model(a), bench.model(b), bench.samples(a.data, "test"), lambdas=LAMBDAS, pads="fade"
-        )
+        pair, samples = (bench.model(a), bench.model(b)), bench.samples(a.data, "test")
+        found = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, pads="fade")
+        inputs = {"image": bench.samples(a.data, "train")["image"][:CALIBRATION]}
+        signal = {"calibrate": inputs, "signal": "activations", "repair": False}
+        by_activations = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, pads="fade", **signal).curves[0]
         curves = {curve.arm: curve for curve in found.curves if curve.arm != "random donor"}
+        curves["aligned by activations"] = by_activations
         plain = rise(curves["plain average"], found.lambdas)
         for arm, curve in curves.items():
             half = curve.points[found.lambdas.index(0.5)].metric
