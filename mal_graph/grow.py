@@ -3,10 +3,11 @@
 A step between the plan and the merge. The base's graph is laid out anew with one more unit for every unit of the donor
 that found no place, and the plan is carried over to it, the donor's further units standing on the new ones. What is new
 holds the value of a unit that is not there, so that the wider graph computes what the base does; what entries become is
-said by the table in `merge`. An average over units is multiplied by the ratio of widths, which the zeros leave out.
+said by the table in `merge`. Statistics over units are compensated (see `compensate`): in the base where it grows, and
+in a donor that is narrower than the result.
 
 A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
-them, and zeros change it), where several groups of the donor answer to it, where its width cannot be expressed, or
+them that nothing compensates), where several groups of the donor answer to it, where its width cannot be expressed, or
 where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows.
 
 Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refused: merged tensors that are larger than
@@ -20,23 +21,23 @@ from functools import cached_property
 import numpy as np
 
 from mal_graph.align import Order
+from mal_graph.compensate import centred, centred_donor, compensated
 from mal_graph.correspond import correspondence
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import AxisGroups, Traces, traces
+from mal_graph.groups import AxisGroup, AxisGroups, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
-from mal_graph.ops import ADDS_NOTHING, AVERAGED
-from mal_graph.padding import compensation
+from mal_graph.padding import compensation_of
 from mal_graph.probe import fed_weights
-from mal_graph.resize import compensated, coupled, resized, resized_groups, resizing
+from mal_graph.resize import Factors, coupled, resized, resized_groups, resizing
 
-EXACT_FOR = (ADDS_NOTHING, AVERAGED)  # statistics that allow for zeros
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
+Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
 
 
 def grown(
@@ -60,17 +61,19 @@ def grown(
         the plan with `growth` told; at lambda 0 it gives a graph that computes what the base does.
     """
     wanted, kept = asked(planned, groups)
-    if not wanted:
+    if not wanted and not narrower(planned, groups):
         return replace(planned, growth=Growth(kept=kept))
     bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups))
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
     kept = {**kept, **reasons, **more}
-    if not chosen:
-        return replace(planned, growth=Growth(kept=kept))
-    found = bench.widened(chosen)
+    try:
+        found = bench.widened(chosen)
+    except ShapeError as error:  # nothing grows, and a narrower donor cannot be compensated
+        why = f"a narrower donor cannot be made up for: {error}"
+        return replace(planned, growth=Growth(kept={**kept, **dict.fromkeys(narrower(planned, groups), why)}))
     added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
-    return replace(found.plan, growth=Growth(added, kept, found.plan.growth.factors))
+    return replace(found.plan, growth=replace(found.plan.growth, added=added, kept=kept))
 
 
 def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
@@ -94,7 +97,7 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
         group = groups.groups[pair.base]
         if len(partners[pair.base]) > 1:
             kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
-        elif group.statistic and not compensation(group).endswith(EXACT_FOR):
+        elif group.statistic and not is_exact(group):
             kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
             kept[pair.base] = "no merged layer makes its units"
@@ -103,6 +106,25 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
         else:
             wanted[group.name] = others - units
     return wanted, kept
+
+
+def is_exact(group: AxisGroup) -> bool:
+    """Whether the statistic over its units can be compensated."""
+    exact = compensation_of(group)
+    return exact is not None and exact.powers is not None
+
+
+def narrower(planned: Plan, groups: AxisGroups) -> dict[int, int]:
+    """How many units the donor gives to groups under a statistic that have more of them, by index."""
+    counts: dict[int, list[int]] = {}
+    for pair, order in zip(planned.alignment.found.pairs, planned.alignment.orders, strict=True):
+        counts.setdefault(pair.base, []).append(int((order >= 0).sum()))
+    found = {index: count[0] for index, count in counts.items() if len(count) == 1}
+    return {
+        index: count
+        for index, count in found.items()
+        if 0 < count < groups.groups[index].units and groups.groups[index].statistic and is_exact(groups.groups[index])
+    }
 
 
 def growable(
@@ -186,15 +208,32 @@ class Bench:
         added = {name: count for each in sets for name, count in each.items()}
         units = {g.name: range(g.units + added[g.name]) for g in self.groups.groups if g.name in added}
         change = resizing(self.planned.base, self.groups, self.found, units)
-        base = resized(self.planned.base, change, pad_values(self.planned))
+        growing = [group for group in self.groups.groups if group.name in added]
+        base = resized(centred(self.planned.base, growing, change.factors), change, pad_values(self.planned))
         groups = resized_groups(self.groups, change, units, base)
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
-        base, factors = compensated(base, change)
-        match = replace(plan.match, base=layers(base))
+        plan = self.with_statistics(plan, groups, units, change.factors)
+        match = replace(plan.match, base=layers(plan.base))
         if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
             raise ShapeError("a factor behind an average would make a layer of its own")
-        return Wide(replace(plan, base=base, match=match, growth=Growth(factors=factors)), groups)
+        return Wide(replace(plan, match=match), groups)
+
+    def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
+        """A plan with statistics over the units that each model has. Raises ShapeError."""
+        given = {groups.groups[index].name: count for index, count in narrower(plan, groups).items()}
+        theirs: dict[tuple[str, str], float] = {}
+        if given:
+            for names in coupled(self.groups, self.found):
+                counts = {given[name] for name in names & given.keys()}
+                units = {**units, **{name: range(count) for name in names for count in counts}}
+            narrow = resizing(self.planned.base, self.groups, self.found, units).factors
+            ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
+            theirs = {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
+            pairs = [pair for pair in plan.alignment.found.pairs if groups.groups[pair.base].name in given]
+            narrowed = [self.donor_groups.groups[pair.donor] for pair in pairs]
+            plan = centred_donor(plan, self.donor, narrowed, theirs)
+        return compensated(plan, self.donor, mine, theirs)
 
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""

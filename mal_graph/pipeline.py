@@ -430,7 +430,7 @@ def with_repair(
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     """The step with its outputs at lambda 0 compared with those of the model before, where its shape changed."""
-    if not (step.plan.growth.added or step.windows or step.identities):
+    if step.plan.growth.is_none and not (step.windows or step.identities):
         return step
     at_zero = merge(replace(step.plan, lam=0.0))
     return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 
 from mal_graph import rules
 from mal_graph.errors import ShapeError
-from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.groups import AxisGroups, Family, Member, Traces, family
 from mal_graph.labels import Atoms, Label, spans
 from mal_graph.layers import parameters, root_of
-from mal_graph.ops import AVERAGED, row_of
+from mal_graph.ops import Compensation, row_of
 from mal_graph.probe import unmeasured
-from mal_graph.widths import Layout, Resized, Width, average_ratio, kept, part_lengths
+from mal_graph.widths import Layout, Resized, Width, kept, part_lengths, ratio
 
 Flags = NDArray[np.bool_]
 Layouts = Mapping[str, tuple[Layout, ...]]
 Setting = int | tuple[int, ...] | None
+Factors = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Resizing:
         layouts: the axes of every stored tensor that changes.
         attributes: by (name of a node, attribute) what it must hold, None where it must go.
         operands: by (name of a node, input slot) the constant that takes its place.
-        factors: by name of a node that divides by a width, what its output must be multiplied by (see `compensated`).
+        factors: by (name of a node that takes a statistic over units, place) what must be multiplied there to keep its
+            function while added units are zeros (see `ops.Compensation`).
     """
 
     layouts: Layouts
     attributes: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
     operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Factors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,14 @@ def resizing(
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
     operands: dict[tuple[str, int], Array] = {}
-    factors: dict[str, float] = {}
+    factors: dict[tuple[str, str], float] = {}
     for node in graph.nodes:
         touched = [layouts[name] for name in (*node.inputs, *node.outputs) if name]
         if all(axis.is_kept for axes in touched for axis in axes):
             continue
         row = row_of(node)
-        if row is not None and row.compensation == AVERAGED:
-            ratio = average_ratio(resized_call(node, "", groups, layouts))
-            factors.update({node.name: ratio} if ratio != 1.0 else {})
+        if row is not None and row.compensation is not None:
+            factors.update(factors_of(resized_call(node, "", groups, layouts), row.compensation))
         for held, width in row.widths.items() if row is not None else ():
             call = resized_call(node, held, groups, layouts)
             slot = slot_of(node, held)
@@ -233,6 +234,13 @@ def resized_call(node: Node, held: str, groups: AxisGroups, layouts: Layouts) ->
     )
 
 
+def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tuple[str, str], float]]:
+    """What keeps a statistic over more or fewer units, by node and place."""
+    widened = ratio(call, compensation.over(call))
+    if widened != 1.0:
+        yield from (((call.node.name, place), widened**power) for place, power in (compensation.powers or {}).items())
+
+
 def attribute(call: Resized, width: Width) -> Iterator[tuple[tuple[str, str], Setting]]:
     """The new value of an attribute, if it changes."""
     held = call.node.attributes[call.held]
@@ -294,24 +302,6 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     for (node, slot), values in change.operands.items():
         graph = graph.with_inserted(weight_of(f"{reader[node]}/{slot}/resized", values), reader[node], slot)
     return graph
-
-
-def compensated(graph: LayerGraph, change: Resizing) -> tuple[LayerGraph, dict[str, float]]:
-    """A resized graph in which averages are those over the old units: exact while the added ones are zeros.
-
-    Returns:
-        the graph, and the factors by name of the stored constants that hold them.
-    """
-    dtype = next((weight.dtype for weight in graph.weights.values() if weight.is_float), np.dtype(np.float32))
-    factors: dict[str, float] = {}
-    for name, factor in change.factors.items():
-        index = next(i for i, node in enumerate(graph.nodes) if node.name == name)
-        out = graph.nodes[index].outputs[0]
-        constant = weight_of(unused_name(graph, f"{out}.widened.factor"), np.array(factor, dtype))
-        new = unused_name(graph, f"{out}.widened")
-        graph = graph.with_nodes_behind(index, [Node(new, "Mul", (out, constant.name), (new,))], [constant])
-        factors[constant.name] = factor
-    return graph, factors
 
 
 def resized_groups(

@@ -1,6 +1,7 @@
 """Laws of growth: a base that is widened for a donor computes its own function at lambda 0 and the donor's at 1."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -214,7 +215,7 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_pat
     base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
     result = merged(base, donor, 0.0, pads)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
-    assert list(result.merged[0].plan.growth.factors.values()) == [1.5, 1.5]
+    assert list(result.merged[0].plan.growth.factors.values()) == [(1.5, 1.0), (1.5, 1.0)]
     assert far(result.graph, base) <= 1e-5
     assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
     half = merged(base, donor, 0.5, pads).graph
@@ -225,6 +226,212 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_pat
 def test_a_written_out_layer_norm_keeps_its_width_for_its_outputs_would_move():
     (reason,) = kept(written_out_norm(6, 0, centred=True), written_out_norm(9, 1, centred=True))
     assert reason.startswith("with more units the outputs at lambda 0 move by")
+
+
+NORMS = ("LayerNormalization", "RMSNormalization")
+
+
+def normed(width, seed, op, *, epsilon=1e-2, hidden=7, read=False, after=False, tied=False):
+    """Symbols and places looked up, two blocks with a norm in front on a residual stream, a last norm.
+
+    `read`: the head reads the stream as it is; `after`: the norms stand behind the sums; `tied`: the table of symbols
+    is the head.
+    """
+    net = Net(seed, opset=23)
+
+    def norm(x):
+        shift = [net.weight(width)] if op == "LayerNormalization" else []
+        return net.op(op, x, net.weight(width, scale=1.0), *shift, axis=-1, epsilon=epsilon)
+
+    table = net.weight(5, width)
+    x = net.op("Gather", table, net.input("ids", ("N", 3), "int64"))
+    x = net.op("Add", x, net.weight(3, width))
+    for _ in range(2):
+        y = x if after else norm(x)
+        y = net.op("MatMul", net.op("Relu", net.linear(y, width, hidden, "matmul")), net.weight(hidden, width))
+        x = net.op("Add", x, net.op("Add", y, net.weight(width, scale=0.3)))
+        x = norm(x) if after else x
+    x = x if read else norm(x)
+    return net.graph(net.op("MatMul", x, net.op("Transpose", table)) if tied else net.linear(x, width, 4, "matmul"))
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("op", NORMS)
+def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, pads, tmp_path):
+    base, donor = normed(6, 0, op), normed(9, 1, op, epsilon=3e-2)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, pads).graph
+    norms = [node for node in half.nodes if node.op == op]
+    np.testing.assert_allclose([node.attribute("epsilon") for node in norms], [(1e-2 * 6 / 9 + 3e-2) / 2] * 3)
+    scales = [[graph.weights[n.inputs[1]].read() for n in graph.nodes if n.op == op] for graph in (base, donor, half)]
+    order = next(order for order in result.merged[0].plan.alignment.orders if len(order) == 9)
+    for a, b, merged_scale in zip(*scales, strict=True):
+        both = np.concatenate([a * np.sqrt(6 / 9), np.zeros(3)]) + b[order]
+        np.testing.assert_allclose(merged_scale, both / 2, rtol=1e-6)
+    assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("op", NORMS)
+def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, pads):
+    base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
+    result = merged(base, donor, 1.0, pads)
+    assert not result.merged[0].plan.growth.added
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(pads):
+    base, donor = written_out_norm(9, 0, centred=False), written_out_norm(6, 1, centred=False)
+    result = merged(base, donor, 1.0, pads)
+    assert list(result.merged[0].plan.growth.factors.values()) == [(1.0, 1.5), (1.0, 1.5)]
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-6
+
+
+@pytest.mark.parametrize("op", NORMS)
+def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
+    base, donors = normed(6, 0, op), [normed(8, 1, op), normed(7, 2, op, hidden=9), normed(11, 3, op)]
+    result = mal_graph.assemble(base, donors, lam=0.3, width="grow")
+    assert result.passed
+    assert [sum(step.plan.growth.added.values()) for step in result.merged] == [2, 4, 3]
+    assert far(merged(base, donors, 0.0, "literal").graph, base) <= 1e-5
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 9), st.integers(2, 9), st.sampled_from(NORMS), st.integers(0, 99))
+def test_at_any_width_under_a_norm_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, op, seed):
+    base, donor = normed(mine, seed, op), normed(theirs, seed + 1, op, hidden=5)
+    assert far(merged(base, donor, 0.0, "fade").graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, "fade").graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ({"read": True}, r"MatMul 'MatMul_\d+' reads the units with the mean that LayerNormalization '.*' takes off"),
+        ({"after": True}, r"cannot be taken off LayerNormalization"),
+        ({"tied": True}, r"w0 is read by MatMul 'MatMul_\d+' too"),
+    ],
+)
+def test_a_stream_that_is_not_read_by_layer_norms_alone_keeps_its_width_with_the_reason(form, reason):
+    op = "LayerNormalization"
+    (why,) = kept(normed(6, 0, op, **form), normed(9, 1, op, **form))
+    assert re.search(reason, why)
+    (why,) = kept(normed(9, 0, op, **form), normed(6, 1, op, **form))
+    assert why.startswith("a narrower donor cannot be made up for")
+    assert re.search(reason, why)
+
+
+@pytest.mark.parametrize("form", [{"read": True}, {"after": True}])
+def test_an_rms_norm_needs_no_other_reader_to_agree(form):
+    base, donor = normed(6, 0, NORMS[1], **form), normed(9, 1, NORMS[1], **form)
+    for pads in PADS:
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+def skipping(width, seed):
+    """Sum and norm in one operator, the sum given on; without an epsilon of its own."""
+    net = Net(seed)
+    x = total = net.linear(net.input("x", ("N", 3, 5)), 5, width, "matmul")
+    for _ in range(2):
+        y = net.linear(net.op("Relu", net.linear(x, width, 7, "matmul")), 7, width, "matmul")
+        x, _, _, total = net.op(
+            "SkipSimplifiedLayerNormalization",
+            *(y, total, net.weight(width, scale=1.0)),
+            outputs=4,
+            domain="com.microsoft",
+        )
+    return net.graph(net.linear(x, width, 3, "matmul"))
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_a_sum_and_its_rms_norm_in_one_grow_in_both_directions(pads):
+    base, donor = skipping(6, 0), skipping(9, 1)
+    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    for mine, theirs in ((base, donor), (donor, base)):
+        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
+        if pads != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+
+
+def group_normed(groups, seed, form, size=2):
+    """A GroupNormalization as one operator (one scale per channel, or, before opset 21, per group), or as exporters
+    write it out."""
+    net = Net(seed, opset=18 if form == "old" else 21)
+    channels = groups * size
+    x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, channels)
+    if form == "written out":
+        y = net.op("Reshape", x, net.constant([0, groups, -1]))
+        y = net.op("InstanceNormalization", y, net.weight(groups, scale=1.0), net.weight(groups))
+        y = net.op("Reshape", y, net.op("Shape", x))
+        x = net.op("Add", net.op("Mul", y, net.weight(channels, 1, 1, scale=1.0)), net.weight(channels, 1, 1))
+    elif form == "instance":
+        x = net.op("InstanceNormalization", x, net.weight(channels, scale=1.0), net.weight(channels))
+    else:
+        each = groups if form == "old" else channels
+        x = net.op("GroupNormalization", x, net.weight(each, scale=1.0), net.weight(each), num_groups=groups)
+    return net.graph(net.conv(net.op("Relu", x), channels, 2))
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("form", ["one operator", "old", "written out", "instance"])
+def test_whole_groups_of_a_group_norm_are_added(form, pads):
+    base, donor = group_normed(4, 0, form), group_normed(6, 1, form)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [4 if form == "instance" else 2]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    if pads != "keep":
+        assert far(merged(donor, base, 1.0, pads).graph, base) <= 1e-5
+
+
+def test_a_group_norm_of_one_group_keeps_its_width_for_its_mean_is_that_of_the_positions_too():
+    (reason,) = kept(group_normed(1, 0, "one operator", 6), group_normed(1, 1, "one operator", 9))
+    assert reason.startswith("GroupNormalization 'GroupNormalization_1' is taken over its units")
+
+
+def test_more_groups_without_the_attribute_are_found_out_by_the_outputs(monkeypatch):
+    """The mutation: as many groups as before, of more channels each."""
+    monkeypatch.setitem(ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], widths={}))
+    (reason,) = kept(group_normed(4, 0, "one operator"), group_normed(8, 1, "one operator"))
+    assert "the outputs at lambda 0 move" in reason
+
+
+@pytest.mark.parametrize("place", ["scale", "epsilon"])
+@pytest.mark.parametrize("op", NORMS)
+def test_a_norm_compensated_by_half_is_found_out_by_the_outputs(monkeypatch, op, place):
+    """The mutation: a power in the table that is not there."""
+    row = ops.ROWS[op]
+    powers = {where: power for where, power in row.compensation.powers.items() if where != place}
+    wrong = dataclasses.replace(row, compensation=dataclasses.replace(row.compensation, powers=powers))
+    monkeypatch.setitem(ops.ROWS, op, wrong)
+    (reason,) = kept(normed(6, 0, op), normed(9, 1, op))
+    assert "the outputs at lambda 0 move" in reason
+
+
+def test_a_stream_that_is_not_centred_is_found_out_by_the_outputs(monkeypatch):
+    """The mutation: a LayerNorm that is said to take no mean off."""
+    row = ops.ROWS["LayerNormalization"]
+    wrong = dataclasses.replace(row, compensation=ops.RESCALED)
+    monkeypatch.setitem(ops.ROWS, "LayerNormalization", wrong)
+    (reason,) = kept(normed(6, 0, "LayerNormalization"), normed(9, 1, "LayerNormalization"))
+    assert "the outputs at lambda 0 move" in reason
+
+
+def test_a_scale_that_something_else_reads_keeps_the_width():
+    def net_of(width, seed):
+        net = Net(seed, opset=23)
+        scale = net.weight(width, scale=1.0)
+        x = net.op("RMSNormalization", net.linear(net.input("x", ("N", 5)), 5, width), scale)
+        return net.graph(net.linear(net.op("Mul", x, scale), width, 3))
+
+    assert kept(net_of(6, 0), net_of(9, 1)) == ["w0 is read by Mul 'Mul_2' too"]
 
 
 @pytest.mark.parametrize("pads", PADS)

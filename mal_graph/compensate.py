@@ -1,0 +1,183 @@
+"""Compensation: statistics over units that stay what they were while zeros stand for units that are not there.
+
+Where the result has more units than a model, that model is laid out in it with zeros. A mean or a norm over the units
+would count them; what to multiply, where, and by how much, is said by the operator table. The base is compensated where
+it is widened, the donor where it is narrower than the result, each before the two are interpolated: at lambda 0 the
+result computes what the base does, at lambda 1 what the donor does.
+
+A LayerNormalization takes the mean off first. Zeros leave it alone only if it is zero, so it is taken off everything
+that writes the units: weights and biases over their output units, tables over their columns. That changes nothing as
+long as nothing but such norms reads the sum of these, however often it passes an addition; else the reason is listed.
+
+Chosen: the weights are centred. Refused: a mean over the units that are there, subtracted in front of the norm by
+operators of its own; it allows any reader, but every donor would leave such operators behind.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from mal_graph.errors import ShapeError
+from mal_graph.forms import Read
+from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.groups import AxisGroup, Member
+from mal_graph.layers import data_inputs, parameters, root_of
+from mal_graph.merge import Ends, Growth, Plan, Step
+from mal_graph.ops import ROWS, norm_epsilon, row_of
+from mal_graph.resize import Factors, called, slot_of
+
+
+def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -> Plan:
+    """A plan whose base and donor are as they were before they were laid out with zeros.
+
+    Args:
+        mine, theirs: what must be multiplied for the base and for the donor, by node of the base and place.
+
+    Raises:
+        ShapeError: what must be multiplied has other readers, or is computed.
+    """
+    base, constants = plan.base, dict[str, Ends]()
+    settings, scaled = dict[tuple[str, str], Ends](), dict[str, Ends]()
+    epsilons = {name: norm_epsilon(donor.nodes[index]) for name, index in norm_pairs(plan).items()}
+    ends = {key: (mine.get(key, 1.0), theirs.get(key, 1.0)) for key in (*mine, *theirs)}
+    for (name, place), (a, b) in ends.items():
+        index = next(i for i, node in enumerate(base.nodes) if node.name == name)
+        node, slot = base.nodes[index], slot_of(base.nodes[index], place)
+        if place == "output":
+            base, constant = with_factor(base, index, a)
+            constants[constant] = (a, b)
+        elif slot is not None:
+            root = root_of(base, node.inputs[slot])
+            if root is None:
+                raise ShapeError(f"the {place} of {called(node)} is computed")
+            scaled[root[0].name] = (a, b)
+        else:
+            epsilon = norm_epsilon(node)
+            settings[name, place] = (epsilon * a, epsilons.get(name, epsilon) * b)
+            base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
+    for p in parameters(base):
+        if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
+            raise ShapeError(f"{p.tensor} is read by {called(base.nodes[p.node])} too")
+    weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]
+    base = base.with_weights([replace(w, read=partial(times, w.read, scaled[w.name][0])) for w in weights])
+    steps = tuple(
+        with_term(step, partial(times, step.term.merged_values, scaled[step.tensor][1]))
+        if scaled.get(step.tensor, (1.0, 1.0))[1] != 1.0
+        else step
+        for step in plan.steps
+    )
+    return replace(plan, base=base, steps=steps, growth=Growth(factors=constants, settings=settings))
+
+
+def norm_pairs(plan: Plan) -> dict[str, int]:
+    """The donor's operator, by index, for each of the base's, by name, that multiplies by a merged scale."""
+    terms = [step.term for step in plan.steps if step.term.base.role == "scale"]
+    return {plan.base.nodes[term.base.node].name: term.donor.node for term in terms}
+
+
+def with_factor(graph: LayerGraph, index: int, factor: float) -> tuple[LayerGraph, str]:
+    """The graph with the first output of a node multiplied, and the name of the constant."""
+    dtype = next((weight.dtype for weight in graph.weights.values() if weight.is_float), np.dtype(np.float32))
+    out = graph.nodes[index].outputs[0]
+    constant = weight_of(unused_name(graph, f"{out}.widened.factor"), np.array(factor, dtype))
+    new = unused_name(graph, f"{out}.widened")
+    return graph.with_nodes_behind(index, [Node(new, "Mul", (out, constant.name), (new,))], [constant]), constant.name
+
+
+def times(read: Read, factor: float) -> Array:
+    values = read()
+    product: Array = values * values.dtype.type(factor)
+    return product
+
+
+def with_term(step: Step, incoming: Read) -> Step:
+    return replace(step, term=replace(step.term, incoming=incoming))
+
+
+# --- the mean over the units ------------------------------------------------------------------------------------
+
+
+def centred_norms(graph: LayerGraph, factors: Factors) -> list[Node]:
+    """The operators with a factor that take the mean over the units to be zero."""
+    rows = [(node, ROWS[node.op].compensation) for node in graph.nodes if (node.name, "scale") in factors]
+    return [node for node, compensation in rows if compensation is not None and compensation.is_centred]
+
+
+def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> LayerGraph:
+    """The same function, with no mean over the units of `groups` where a norm with a factor takes it off anyway.
+
+    Raises:
+        ShapeError: something else reads them, or writes them.
+    """
+    norms = centred_norms(graph, factors)
+    found = writers(graph, norms)
+    members = [(m, graph.weights[m.tensor]) for m in written(groups, found)]
+    return graph.with_weights([replace(w, read=partial(without_mean, w.read, m.axis, m.positions)) for m, w in members])
+
+
+def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
+    """The plan with what the donor gives centred like that. Raises ShapeError."""
+    pairs = norm_pairs(plan)
+    norms = [donor.nodes[pairs[node.name]] for node in centred_norms(plan.base, factors) if node.name in pairs]
+    members = {m.tensor: m for m in written(groups, writers(donor, norms))}
+    return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
+
+
+def without_donor_mean(step: Step, members: Mapping[str, Member]) -> Step:
+    term, member = step.term, members.get(step.term.donor.tensor)
+    if member is None or member.axis not in term.donor.axes:
+        return step
+    place = term.donor.axes.index(member.axis)
+    return with_term(step, partial(without_mean, term.merged_values, place, member.positions))
+
+
+def written(groups: Iterable[AxisGroup], tensors: Collection[str]) -> list[Member]:
+    """The axes of some tensors that make the units of groups."""
+    return [m for group in groups for m in group.members if m.tensor in tensors and not m.role.endswith(" in")]
+
+
+def without_mean(read: Read, axis: int, positions: Array) -> Array:
+    """A tensor with the mean over the units taken off; `positions` on its axis, shape (units, k)."""
+    values = np.moveaxis(read().copy(), axis, 0)
+    values[positions] -= values[positions].mean(axis=0, dtype=np.float64).astype(values.dtype)
+    return np.moveaxis(values, 0, axis)
+
+
+def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
+    """The stored tensors that the norms take a sum of. Raises ShapeError where anything else reads or writes it."""
+    applied = parameters(graph)
+    found = []
+    waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for index, slot in graph.consumers.get(tensor, ()):
+            reader, row = graph.nodes[index], row_of(graph.nodes[index])
+            if row is not None and row.is_sum:
+                waiting.append(reader.outputs[0])
+            elif row is None or not (row.part == "shape" or (slot == 0 and reads_centred(reader))):
+                raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
+        if tensor in graph.output_names or tensor not in graph.producer:
+            raise ShapeError(f"the mean that {called(norms[0])} takes off its units is that of {tensor!r} too")
+        index = graph.producer[tensor]
+        node, row = graph.nodes[index], row_of(graph.nodes[index])
+        own = [p for p in applied if p.node == index]
+        if row is not None and row.is_sum:
+            waiting += data_inputs(node, row)
+        elif row is None or not own or not (row.is_linear or row.kind == "table"):
+            raise ShapeError(f"the mean that {called(norms[0])} takes off its units cannot be taken off {called(node)}")
+        found += own
+    names = {p.tensor for p in found}
+    for p in applied:
+        if p.tensor in names and p not in found:
+            raise ShapeError(f"{p.tensor} is read by {called(graph.nodes[p.node])} too")
+    return names
+
+
+def reads_centred(node: Node) -> bool:
+    compensation = ROWS[node.op].compensation
+    return compensation is not None and compensation.powers is not None and compensation.is_centred
