@@ -954,15 +954,16 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}")
     for unmatched in form.unmatched_donor:
         emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
-    for group in {pair.base_group: pair for pair in form.alignment if pair.added}.values():
-        emit(f"group {group.base_group} grows from {group.units[0]} to {group.units[0] + group.added} units")
+    for group in form.grown:
+        where = f" in each unit of {group.inside}" if group.inside else ""
+        emit(f"group {group.group} grows from {group.units[0]} to {group.units[1]} units{where}")
     for name in form.identities:
         emit(f"layer {name} is an identity layer added to the base")
     for window in form.windows:
         old, new = ("x".join(map(str, taps)) for taps in window.taps)
         emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
-        emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
+        emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has others: {kept.reason}")
     for done in form.repair:
         emit(
             f"repaired after {done.donor} on {done.samples} samples: {len(done.rescaled)} layers brought to "

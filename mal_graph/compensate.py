@@ -24,7 +24,7 @@ from mal_graph.forms import Read
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.groups import AxisGroup, Member
 from mal_graph.layers import data_inputs, parameters, root_of
-from mal_graph.merge import Ends, Growth, Plan, Step
+from mal_graph.merge import Ends, Plan, Step
 from mal_graph.ops import ROWS, norm_epsilon, row_of
 from mal_graph.resize import Factors, called, slot_of
 
@@ -68,7 +68,8 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
         else step
         for step in plan.steps
     )
-    return replace(plan, base=base, steps=steps, growth=Growth(factors=constants, settings=settings))
+    growth = replace(plan.growth, factors=constants, settings=settings)
+    return replace(plan, base=base, steps=steps, growth=growth)
 
 
 def norm_pairs(plan: Plan) -> dict[str, int]:

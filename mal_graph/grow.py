@@ -67,13 +67,8 @@ def grown(
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
     kept = {**kept, **reasons, **more}
-    try:
-        found = bench.widened(chosen)
-    except ShapeError as error:  # nothing grows, and a narrower donor cannot be compensated
-        why = f"a narrower donor cannot be made up for: {error}"
-        return replace(planned, growth=Growth(kept={**kept, **dict.fromkeys(narrower(planned, groups), why)}))
-    added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
-    return replace(found.plan, growth=replace(found.plan.growth, added=added, kept=kept))
+    found = bench.widened(chosen)
+    return replace(found, growth=replace(found.growth, kept={**kept, **found.growth.kept}))
 
 
 def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
@@ -105,6 +100,18 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
             kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units
+    outer = set(wanted)
+    for index, others in found.inside.items():
+        group = groups.groups[index]
+        around = {groups.groups[g].name for m in group.members for g, _ in groups.on_axis[m.tensor, m.axis]}
+        if others <= group.units:
+            continue
+        if group.statistic and not is_exact(group):
+            kept[index] = f"{group.statistic} is taken over its units, which added zeros would change"
+        elif around & outer:
+            kept[index] = "units are added around it"
+        else:
+            wanted[group.name] = others - group.units
     return wanted, kept
 
 
@@ -116,7 +123,7 @@ def is_exact(group: AxisGroup) -> bool:
 
 def narrower(planned: Plan, groups: AxisGroups) -> dict[int, int]:
     """How many units the donor gives to groups under a statistic that have more of them, by index."""
-    counts: dict[int, list[int]] = {}
+    counts = {inner: [others] for inner, others in planned.alignment.found.inside.items()}
     for pair, order in zip(planned.alignment.found.pairs, planned.alignment.orders, strict=True):
         counts.setdefault(pair.base, []).append(int((order >= 0).sum()))
     found = {index: count[0] for index, count in counts.items() if len(count) == 1}
@@ -146,14 +153,6 @@ def growable(
         why = f"it can only be resized with {held[0]}" if held else f"{', '.join(here)} can only be resized alike"
         reasons.update({index[name]: why for name in here})
     return chosen, reasons
-
-
-@dataclass(frozen=True)
-class Wide:
-    """A plan on a wider base, with the groups of that."""
-
-    plan: Plan
-    groups: AxisGroups
 
 
 @dataclass(frozen=True)
@@ -198,12 +197,12 @@ class Bench:
         if not sets:
             return ""
         try:
-            moved = self.deviation(self.widened(sets).plan)
+            moved = self.deviation(self.widened(sets))
         except (ShapeError, RunError) as error:
             return str(error)
         return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
-    def widened(self, sets: Sequence[Added]) -> Wide:
+    def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError."""
         added = {name: count for each in sets for name, count in each.items()}
         units = {g.name: range(g.units + added[g.name]) for g in self.groups.groups if g.name in added}
@@ -217,23 +216,33 @@ class Bench:
         match = replace(plan.match, base=layers(plan.base))
         if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
             raise ShapeError("a factor behind an average would make a layer of its own")
-        return Wide(replace(plan, match=match), groups)
+        more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
+        return replace(plan, match=match, growth=replace(plan.growth, added=more))
 
     def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
-        """A plan with statistics over the units that each model has. Raises ShapeError."""
-        given = {groups.groups[index].name: count for index, count in narrower(plan, groups).items()}
-        theirs: dict[tuple[str, str], float] = {}
+        """A plan with statistics over the units that each model has. Raises ShapeError where the base cannot be."""
+        given = narrower(plan, groups)
         if given:
-            for names in coupled(self.groups, self.found):
-                counts = {given[name] for name in names & given.keys()}
-                units = {**units, **{name: range(count) for name in names for count in counts}}
-            narrow = resizing(self.planned.base, self.groups, self.found, units).factors
-            ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
-            theirs = {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
-            pairs = [pair for pair in plan.alignment.found.pairs if groups.groups[pair.base].name in given]
-            narrowed = [self.donor_groups.groups[pair.donor] for pair in pairs]
-            plan = centred_donor(plan, self.donor, narrowed, theirs)
-        return compensated(plan, self.donor, mine, theirs)
+            try:
+                theirs = self.donor_factors({groups.groups[i].name: count for i, count in given.items()}, units, mine)
+                counted = [group for group in self.donor_groups.groups if group.is_usable and group.statistic]
+                return compensated(centred_donor(plan, self.donor, counted, theirs), self.donor, mine, theirs)
+            except ShapeError as error:
+                why = f"a narrower donor cannot be made up for: {error}"
+                plan = replace(plan, growth=Growth(kept=dict.fromkeys(given, why)))
+        return compensated(plan, self.donor, mine, {})
+
+    def donor_factors(self, given: Mapping[str, int], units: Units, mine: Factors) -> Factors:
+        """What to multiply for a donor that has fewer units in some groups than the result, the others being as wide.
+
+        Raises ShapeError.
+        """
+        for names in coupled(self.groups, self.found):
+            counts = {given[name] for name in names & given.keys()}
+            units = {**units, **{name: range(min(counts)) for name in names if len(counts) == 1}}
+        narrow = resizing(self.planned.base, self.groups, self.found, units).factors
+        ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
+        return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""

@@ -63,7 +63,8 @@ class Growth:
 
     Attributes:
         added: how many units, by index of the base's group.
-        kept: why a group keeps its width though the donor's has more units, by index.
+        kept: why a group keeps its width though the donor's has more units, or is not compensated though it has fewer,
+            by index.
         factors: by name of a constant that a statistic is multiplied by, what it is for the base and for the donor.
         settings: by (name of a node, attribute) what it holds for the base and for the donor.
     """

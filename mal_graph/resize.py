@@ -311,24 +311,45 @@ def resized_groups(
 
     Nothing is found or proved anew, and nothing was measured of `graph`. Groups inside added units are not listed.
     """
+    grown = {
+        name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()
+    }
     found = []
     for group in groups.groups:
         wanted = units.get(group.name, range(group.units))
-        members = tuple(resized_member(member, wanted, change.layouts) for member in group.members)
+        members = []
+        for member in group.members:
+            within = [
+                (other, grown[groups.groups[g].name])
+                for g, other in groups.on_axis[member.tensor, member.axis]
+                if grown.get(groups.groups[g].name, 0) > 0 and groups.groups[g].name != group.name
+            ]
+            members.append(resized_member(member, wanted, change.layouts, within))
         added = sum(unit >= group.units for unit in wanted)
-        found.append(replace(group, units=len(wanted), members=members, added=added))
+        found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
     return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
 
 
-def resized_member(member: Member, wanted: Sequence[int], layouts: Layouts) -> Member:
-    """Where the units of a group stand on a resized axis."""
+def resized_member(
+    member: Member, wanted: Sequence[int], layouts: Layouts, within: Sequence[tuple[Member, int]]
+) -> Member:
+    """Where the units of a group stand on a resized axis.
+
+    Args:
+        within: what got units on this axis too, and how many; those inside the member's units belong to these.
+    """
     if member.tensor not in layouts:
         return member
     layout, size = layouts[member.tensor][member.axis], len(member.positions)
-    positions = [
-        layout.find([(old, max(0, unit - size + 1)) for old in member.positions[min(unit, size - 1)].tolist()])
-        for unit in wanted
-    ]
+    positions = []
+    for unit in wanted:
+        old = member.positions[min(unit, size - 1)]
+        here = layout.find([(place, max(0, unit - size + 1)) for place in old.tolist()])
+        for other, more in within:
+            if np.isin(other.positions, old).any(axis=1).sum() > 1:  # it lies inside the unit, not around it
+                last = other.positions[-1][np.isin(other.positions[-1], old)].tolist()
+                here += layout.find([(place, number) for place in last for number in range(1, more + 1)])
+        positions.append(sorted(here) if within else here)
     return replace(member, positions=np.array(positions, np.int64).reshape(len(wanted), -1))
 
 

@@ -327,6 +327,13 @@ def test_a_stream_that_is_not_read_by_layer_norms_alone_keeps_its_width_with_the
     assert re.search(reason, why)
 
 
+def test_what_cannot_be_compensated_does_not_hold_up_what_grows():
+    base, donor = normed(9, 0, NORMS[0], after=True), normed(6, 1, NORMS[0], after=True, hidden=10)
+    growth = merged(base, donor, 0.3).merged[0].plan.growth
+    assert list(growth.added.values()) == [3, 3]
+    assert len(growth.kept) == 1
+
+
 @pytest.mark.parametrize("form", [{"read": True}, {"after": True}])
 def test_an_rms_norm_needs_no_other_reader_to_agree(form):
     base, donor = normed(6, 0, NORMS[1], **form), normed(9, 1, NORMS[1], **form)
@@ -432,6 +439,133 @@ def test_a_scale_that_something_else_reads_keeps_the_width():
         return net.graph(net.linear(net.op("Mul", x, scale), width, 3))
 
     assert kept(net_of(6, 0), net_of(9, 1)) == ["w0 is read by Mul 'Mul_2' too"]
+
+
+# --- inside units ------------------------------------------------------------------------------------------------
+
+
+def blocks(count, size, seed):
+    """Two residual bottlenecks with a grouped convolution of `count` blocks of `size` channels."""
+    net = Net(seed)
+    x, inner = net.op("Relu", net.conv(net.input("x", ("N", 3, 5, 5)), 3, 8)), count * size
+    for _ in range(2):
+        y = net.op("Relu", net.norm(net.conv(x, 8, inner, 1, bias=False), inner))
+        y = net.op("Relu", net.norm(net.conv(y, inner, inner, group=count), inner))
+        x = net.op("Relu", net.op("Add", x, net.norm(net.conv(y, inner, 8, 1, bias=False), 8)))
+    return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 8, 5))
+
+
+def attention(heads, size, seed, scale="constant", normed="", width=8):
+    """Attention on a residual stream. Its scale is one over the root of the size of a head: as a constant, or computed
+    from the shape; `normed`: the norm over each head that queries and keys are under."""
+    net = Net(seed, opset=23)
+    x, inner = net.linear(net.input("x", ("N", 3, 5)), 5, width, "matmul"), heads * size
+
+    def by_head(x, normed):
+        x = net.op("Reshape", net.linear(x, width, inner, "matmul"), net.constant([0, 3, heads, size]))
+        x = net.op(normed, x, net.weight(size, scale=1.0), epsilon=1e-2) if normed else x
+        return net.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    q, k, v = by_head(x, normed), by_head(x, normed), by_head(x, "")
+    score = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if scale == "constant":
+        score = net.op("Mul", score, net.constant(np.float32(size**-0.5)))
+    else:
+        last = net.op("Gather", net.op("Shape", q), net.constant(3))
+        score = net.op("Div", score, net.op("Sqrt", net.op("Cast", last, to=1)))
+    y = net.op("Transpose", net.op("MatMul", net.op("Softmax", score, axis=-1), v), perm=[0, 2, 1, 3])
+    x = net.op("Add", x, net.linear(net.op("Reshape", y, net.constant([0, 3, inner])), inner, width, "matmul"))
+    return net.graph(net.linear(x, width, 3, "matmul"))
+
+
+INSIDE = {
+    "blocks": lambda size, seed: blocks(9, size, seed),
+    "heads": lambda size, seed: attention(9, size, seed),
+    "heads with RMSNorms": lambda size, seed: attention(9, size, seed, normed="RMSNormalization"),
+    "heads with LayerNorms": lambda size, seed: attention(9, size, seed, normed="LayerNormalization"),
+}
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
+def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, pads, tmp_path):
+    base, donor = build(4, 0), build(8, 1)
+    result = merged(base, donor, 0.0, pads)
+    assert set(result.merged[0].plan.growth.added.values()) == {4}
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, base) <= 1e-5
+    end = merged(base, donor, 1.0, pads)
+    assert far(end.graph, donor) <= 1e-5
+    assert {w.shape for w in end.graph.weights.values()} == {w.shape for w in donor.weights.values()}
+    assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
+def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, pads):
+    base, donor = build(7, 0), build(4, 1)
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_more_blocks_and_more_heads_are_added(pads):
+    for build in (blocks, attention):
+        base, donor = build(5, 4, 0), build(8, 4, 1)
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+def test_more_but_smaller_blocks_take_the_donors_function(pads):
+    base, donor = blocks(6, 4, 0), blocks(8, 3, 1)
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+def test_blocks_get_company_before_they_get_larger():
+    growth = merged(blocks(6, 2, 0), blocks(8, 3, 1), 0.3).merged[0].plan.growth
+    assert list(growth.added.values()) == [2, 2]
+    assert set(growth.kept.values()) == {"units are added around it"}
+
+
+def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_in_common():
+    for build in INSIDE.values():
+        base, donor = build(4, 0), build(6, 1)
+        for mine, theirs in ((base, donor), (donor, base)):
+            result = mal_graph.assemble(mine, theirs, lam=0.5, proof=False)
+            assert not result.merged[0].plan.skipped
+            small = {w.shape for w in result.graph.weights.values()}
+            assert small == {w.shape for w in mine.weights.values()}
+
+
+def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():
+    reasons = kept(attention(9, 4, 0, "shape"), attention(9, 6, 1, "shape"))
+    assert any(reason.startswith("with more units the outputs at lambda 0 move by") for reason in reasons)
+
+
+def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monkeypatch):
+    """The mutation: units that no weight reads are the donor's from the start, as if a weight of zeros read them."""
+    monkeypatch.setattr("mal_graph.correspond.is_read", lambda group: True)
+    assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
+
+
+def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
+    """The mutation: units inside blocks that the merge puts in another order than the file has them."""
+    from mal_graph import correspond
+
+    real = correspond.insides
+
+    def turned(groups, outer, member):
+        inner, columns = real(groups, outer, member)
+        last = max((unit for _, unit, _ in columns), default=0)
+        is_donor = member.positions.shape[1] == 6 and not any(groups.groups[g].added for g in inner)
+        return inner, {(n, last - u if is_donor else u, p): column for (n, u, p), column in columns.items()}
+
+    base, donor = blocks(9, 4, 0), blocks(9, 6, 1)
+    assert far(merged(base, donor, 1.0, "literal").graph, donor) <= 1e-5
+    monkeypatch.setattr(correspond, "insides", turned)
+    assert far(merged(base, donor, 1.0, "literal").graph, donor) > 1e-3
 
 
 @pytest.mark.parametrize("pads", PADS)
