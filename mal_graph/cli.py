@@ -116,7 +116,7 @@ LayersOption = Annotated[
 Pads = Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")]
 WidthOption = Annotated[str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")]
 DepthOption = Annotated[
-    str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
+    str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds some to the base.")
 ]
 AssumeOrdered = Annotated[
     bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
@@ -957,8 +957,8 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
     for group in form.grown:
         where = f" in each unit of {group.inside}" if group.inside else ""
         emit(f"group {group.group} grows from {group.units[0]} to {group.units[1]} units{where}")
-    for name in form.identities:
-        emit(f"layer {name} is an identity layer added to the base")
+    for name in form.added_layers:
+        emit(f"layer {name} is added to the base, whose function it leaves as it is")
     for window in form.windows:
         old, new = ("x".join(map(str, taps)) for taps in window.taps)
         emit(f"layer {window.layer} grows from {old} to {new} taps")

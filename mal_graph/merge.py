@@ -94,6 +94,7 @@ class Plan:
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
         growth: what of `base` was widened for this merge.
         factors: the merging factors of layers that have their own, by index of the layer.
+        given: stored tensors that are the donor's whatever lambda, unless pads is "literal" (see `expand`).
     """
 
     base: LayerGraph
@@ -106,9 +107,12 @@ class Plan:
     dropped: Mapping[int, tuple[str, ...]]
     growth: Growth = field(default_factory=Growth)
     factors: Mapping[int, float] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
 
     def factor(self, step: Step) -> float:
         """The merging factor of one step."""
+        if step.tensor in self.given and self.pads != "literal":
+            return 1.0
         return self.factors.get(self.match.pairs[step.layer].base, self.lam)
 
     @property

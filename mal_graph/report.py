@@ -213,7 +213,7 @@ class AssembleForm(Document):
     grown: list[GrownForm] = []
     kept_widths: list[KeptWidthForm] = []
     windows: list[WindowForm] = []
-    identities: list[str] = []
+    added_layers: list[str] = []
     repair: list[RepairForm] = []
     objective: list[float]
     starts: list[StartForm] = []
@@ -514,7 +514,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         grown=[form for step in assembly.merged for form in grown_forms(step)],
         kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
         windows=[form for step in assembly.merged for form in window_forms(step)],
-        identities=[name for step in assembly.merged for name in step.identities],
+        added_layers=[name for step in assembly.merged for name in step.added],
         repair=[form for step in assembly.merged for form in repair_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         starts=[form for step in assembly.merged for form in start_forms(step)],
