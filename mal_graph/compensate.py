@@ -25,7 +25,7 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.groups import AxisGroup, Member
 from mal_graph.layers import data_inputs, parameters, root_of
 from mal_graph.merge import Ends, Plan, Step
-from mal_graph.ops import ROWS, norm_epsilon, row_of
+from mal_graph.ops import norm_epsilon, row_of
 from mal_graph.resize import Factors, called, slot_of
 
 
@@ -101,9 +101,26 @@ def with_term(step: Step, incoming: Read) -> Step:
 
 
 def centred_norms(graph: LayerGraph, factors: Factors) -> list[Node]:
-    """The operators with a factor that take the mean over the units to be zero."""
-    rows = [(node, ROWS[node.op].compensation) for node in graph.nodes if (node.name, "scale") in factors]
-    return [node for node, compensation in rows if compensation is not None and compensation.is_centred]
+    """The operators with a factor that take the mean over the units off, or make the mean that is."""
+    named = {name for name, _ in factors}
+    return [node for node in graph.nodes if node.name in named and (is_centred(node) or deviations(graph, node))]
+
+
+def is_centred(node: Node) -> bool:
+    """Whether an operator takes the mean over the units to be zero once it has more of them."""
+    row = row_of(node)
+    exact = None if row is None else row.compensation
+    return exact is not None and exact.powers is not None and exact.is_centred
+
+
+def deviations(graph: LayerGraph, node: Node) -> set[int]:
+    """The operators that subtract what a node makes of a tensor from that tensor."""
+    found = set()
+    for index, slot in graph.consumers.get(node.outputs[0], ()):
+        row = row_of(graph.nodes[index])
+        is_difference = row is not None and row.is_sum and not row.commutes and slot == 1
+        found |= {index} if is_difference and graph.nodes[index].inputs[0] == node.inputs[0] else set()
+    return found
 
 
 def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> LayerGraph:
@@ -120,9 +137,7 @@ def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) ->
 
 def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
     """The plan with what the donor gives centred like that. Raises ShapeError."""
-    pairs = norm_pairs(plan)
-    norms = [donor.nodes[pairs[node.name]] for node in centred_norms(plan.base, factors) if node.name in pairs]
-    members = {m.tensor: m for m in written(groups, writers(donor, norms))}
+    members = {m.tensor: m for m in written(groups, writers(donor, centred_norms(donor, factors)))}
     return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
 
 
@@ -149,6 +164,7 @@ def without_mean(read: Read, axis: int, positions: Array) -> Array:
 def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
     """The stored tensors that the norms take a sum of. Raises ShapeError where anything else reads or writes it."""
     applied = parameters(graph)
+    named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
     found = []
     waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
     while waiting:
@@ -158,9 +174,11 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
         seen.add(tensor)
         for index, slot in graph.consumers.get(tensor, ()):
             reader, row = graph.nodes[index], row_of(graph.nodes[index])
+            if index in taken_off or (slot == 0 and (is_centred(reader) or reader.name in named)):
+                continue
             if row is not None and row.is_sum:
                 waiting.append(reader.outputs[0])
-            elif row is None or not (row.part == "shape" or (slot == 0 and reads_centred(reader))):
+            elif row is None or row.part != "shape":
                 raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
         if tensor in graph.output_names or tensor not in graph.producer:
             raise ShapeError(f"the mean that {called(norms[0])} takes off its units is that of {tensor!r} too")
@@ -177,8 +195,3 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
         if p.tensor in names and p not in found:
             raise ShapeError(f"{p.tensor} is read by {called(graph.nodes[p.node])} too")
     return names
-
-
-def reads_centred(node: Node) -> bool:
-    compensation = ROWS[node.op].compensation
-    return compensation is not None and compensation.powers is not None and compensation.is_centred

@@ -71,7 +71,7 @@ class Correspondence:
     Attributes:
         pairs: the pairs of groups, in the order in which the base's layers induce them.
         units: (base units, donor units) of each pair.
-        inside: how many units the donor has, by index of a base group that lies inside paired units.
+        inside: the donor's group, by index of a base group that lies inside paired units.
         terms: each with one AxisPair per canonical axis of the base's parameter.
         refused: why a pair of layers is not merged, by index of the pair in the match.
         dropped: tensors of merged layers that could not be merged, with the reason, by index of the pair.
@@ -147,7 +147,7 @@ class Pairing:
         self.pairs: list[GroupPair] = []
         self.number: dict[tuple[int, int], int] = {}
         self.partners: dict[int, list[int]] = {}  # donor groups of each base group
-        self.inside: dict[int, int] = {}  # donor units of each base group inside paired units
+        self.inside: dict[int, int] = {}  # the donor's of each base group inside paired units
 
     def pair(self, a: int, b: int) -> int:
         """The index of a pair of groups, new or known."""
@@ -234,7 +234,7 @@ class Pairing:
         own, others = self.base.groups[a], self.donor.groups[b]
         if not own.is_usable or not others.is_usable or member.positions.shape[1] != other.positions.shape[1]:
             return None
-        self.inside[a] = others.units
+        self.inside[a] = b
         common = min(own.units, others.units)
         return Block(-1, member.positions[:common].reshape(-1, 1), other.positions[:common].reshape(-1, 1))
 
@@ -294,7 +294,7 @@ class Pairing:
         places = [{(number, place) for number, _, place in columns} for columns in (own, other)]
         if len(own) < a.shape[1] or len(other) < b.shape[1] or places[0] != places[1]:
             return (a, b) if a.shape[1] == b.shape[1] else None
-        self.inside.update((g, self.donor.groups[h].units) for g, h in zip(inner, others, strict=True))
+        self.inside.update(zip(inner, others, strict=True))
         both = [key for key in own if key in other]
         return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
 

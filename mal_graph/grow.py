@@ -60,8 +60,8 @@ def grown(
     Returns:
         the plan with `growth` told; at lambda 0 it gives a graph that computes what the base does.
     """
-    wanted, kept = asked(planned, groups)
-    if not wanted and not narrower(planned, groups):
+    wanted, kept = asked(planned, groups, donor_groups)
+    if not wanted and not narrower(planned, groups, donor_groups):
         return replace(planned, growth=Growth(kept=kept))
     bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups))
     possible, reasons = growable(groups, bench.found, wanted, kept)
@@ -71,7 +71,7 @@ def grown(
     return replace(found, growth=replace(found.growth, kept={**kept, **found.growth.kept}))
 
 
-def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
+def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
     """How many units the groups of the base lack, by name, and why some are not given them, by index."""
     found = planned.alignment.found
     used: dict[int, set[str]] = {}
@@ -101,8 +101,8 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
         else:
             wanted[group.name] = others - units
     outer = set(wanted)
-    for index, others in found.inside.items():
-        group = groups.groups[index]
+    for index, other in found.inside.items():
+        group, others = groups.groups[index], donor_groups.groups[other].units
         around = {groups.groups[g].name for m in group.members for g, _ in groups.on_axis[m.tensor, m.axis]}
         if others <= group.units:
             continue
@@ -121,16 +121,18 @@ def is_exact(group: AxisGroup) -> bool:
     return exact is not None and exact.powers is not None
 
 
-def narrower(planned: Plan, groups: AxisGroups) -> dict[int, int]:
-    """How many units the donor gives to groups under a statistic that have more of them, by index."""
-    counts = {inner: [others] for inner, others in planned.alignment.found.inside.items()}
-    for pair, order in zip(planned.alignment.found.pairs, planned.alignment.orders, strict=True):
-        counts.setdefault(pair.base, []).append(int((order >= 0).sum()))
-    found = {index: count[0] for index, count in counts.items() if len(count) == 1}
+def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> dict[int, int]:
+    """The donor's group, by index of a group of the base that has more units, under a statistic; both by index."""
+    partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
+    for pair in planned.alignment.found.pairs:
+        partners.setdefault(pair.base, set()).add(pair.donor)
+    found = {index: min(others) for index, others in partners.items() if len(others) == 1}
     return {
-        index: count
-        for index, count in found.items()
-        if 0 < count < groups.groups[index].units and groups.groups[index].statistic and is_exact(groups.groups[index])
+        index: other
+        for index, other in found.items()
+        if donor_groups.groups[other].units < groups.groups[index].units
+        and groups.groups[index].statistic
+        and is_exact(groups.groups[index])
     }
 
 
@@ -221,25 +223,28 @@ class Bench:
 
     def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
         """A plan with statistics over the units that each model has. Raises ShapeError where the base cannot be."""
-        given = narrower(plan, groups)
+        given = narrower(plan, groups, self.donor_groups)
         if given:
+            widths = [(groups.groups[index], self.donor_groups.groups[other]) for index, other in given.items()]
             try:
-                theirs = self.donor_factors({groups.groups[i].name: count for i, count in given.items()}, units, mine)
+                wide = self.donor_widened({other.name: group.units for group, other in widths})
+                theirs = self.donor_factors({group.name: other.units for group, other in widths}, units, mine)
                 counted = [group for group in self.donor_groups.groups if group.is_usable and group.statistic]
-                return compensated(centred_donor(plan, self.donor, counted, theirs), self.donor, mine, theirs)
+                return compensated(centred_donor(plan, self.donor, counted, wide), self.donor, mine, theirs)
             except ShapeError as error:
                 why = f"a narrower donor cannot be made up for: {error}"
                 plan = replace(plan, growth=Growth(kept=dict.fromkeys(given, why)))
         return compensated(plan, self.donor, mine, {})
 
-    def donor_factors(self, given: Mapping[str, int], units: Units, mine: Factors) -> Factors:
-        """What to multiply for a donor that has fewer units in some groups than the result, the others being as wide.
+    def donor_widened(self, wanted: Mapping[str, int]) -> Factors:
+        """What to multiply in the donor itself, were some of its groups as wide as that. Raises ShapeError."""
+        found = traces(self.donor, self.donor_groups)
+        return resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
 
-        Raises ShapeError.
-        """
-        for names in coupled(self.groups, self.found):
-            counts = {given[name] for name in names & given.keys()}
-            units = {**units, **{name: range(min(counts)) for name in names if len(counts) == 1}}
+    def donor_factors(self, wanted: Mapping[str, int], units: Units, mine: Factors) -> Factors:
+        """What to multiply in the base for a donor that has so many units in some groups, in the others those of the
+        result. Raises ShapeError."""
+        units = {**units, **alike(self.groups, self.found, wanted)}
         narrow = resizing(self.planned.base, self.groups, self.found, units).factors
         ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
         return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
@@ -248,6 +253,12 @@ class Bench:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         found = outputs(merge(replace(plan, lam=0.0)), self.groups.probed.inputs, self.runner)
         return farthest(found, self.expected)
+
+
+def alike(groups: AxisGroups, found: Traces, wanted: Mapping[str, int]) -> dict[str, range]:
+    """Units by name of the group, for those too that can only be resized with what is wanted."""
+    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in coupled(groups, found)]
+    return {name: range(min(counts)) for names, counts in sets for name in names if len(counts) == 1}
 
 
 def pad_values(planned: Plan) -> dict[str, float]:

@@ -197,17 +197,21 @@ def test_a_group_under_a_statistic_keeps_its_width_with_the_reason():
     assert reason == "ReduceMax 'ReduceMax_2' is taken over its units, which added zeros would change"
 
 
-def written_out_norm(width, seed, *, centred):
-    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice."""
+def written_out_norm(width, seed, *, centred, read=True):
+    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice; the head reads the stream as it is, or
+    under a third."""
     net = Net(seed)
-    x = net.linear(net.input("x", ("N", 5)), 5, width)
-    for _ in range(2):
+
+    def norm(x):
         y = net.op("Sub", x, net.op("ReduceMean", x, net.constant([-1]), keepdims=1)) if centred else x
         square = net.op("ReduceMean", net.op("Mul", y, y), net.constant([-1]), keepdims=1)
         y = net.op("Div", y, net.op("Sqrt", net.op("Add", square, net.constant(np.float32(1e-2)))))
-        y = net.op("Mul", y, net.weight(width))
-        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(y, width, 7)), 7, width))
-    return net.graph(net.linear(x, width, 3))
+        return net.op("Mul", y, net.weight(width))
+
+    x = net.linear(net.input("x", ("N", 5)), 5, width)
+    for _ in range(2):
+        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(norm(x), width, 7)), 7, width))
+    return net.graph(net.linear(x if read else norm(x), width, 3))
 
 
 @pytest.mark.parametrize("pads", PADS)
@@ -223,9 +227,19 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_pat
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
-def test_a_written_out_layer_norm_keeps_its_width_for_its_outputs_would_move():
+@pytest.mark.parametrize("pads", PADS)
+def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(pads):
+    base, donor = written_out_norm(6, 0, centred=True, read=False), written_out_norm(9, 1, centred=True, read=False)
+    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    for mine, theirs in ((base, donor), (donor, base)):
+        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
+        if pads != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+
+
+def test_a_written_out_layer_norm_keeps_its_width_where_something_else_reads_the_stream():
     (reason,) = kept(written_out_norm(6, 0, centred=True), written_out_norm(9, 1, centred=True))
-    assert reason.startswith("with more units the outputs at lambda 0 move by")
+    assert re.search(r"Gemm 'Gemm_\d+' reads the units with the mean that ReduceMean 'ReduceMean_1' takes off", reason)
 
 
 NORMS = ("LayerNormalization", "RMSNormalization")
