@@ -22,11 +22,13 @@ import numpy as np
 from mal_graph.errors import ShapeError
 from mal_graph.forms import Read
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
-from mal_graph.groups import AxisGroup, Member
-from mal_graph.layers import data_inputs, parameters, root_of
+from mal_graph.groups import AxisGroup
+from mal_graph.layers import data_inputs, layers, parameters, root_of
 from mal_graph.merge import Ends, Plan, Step
 from mal_graph.ops import norm_epsilon, row_of
 from mal_graph.resize import Factors, called, slot_of
+
+Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
 
 
 def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -> Plan:
@@ -57,6 +59,8 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
             epsilon = norm_epsilon(node)
             settings[name, place] = (epsilon * a, epsilons.get(name, epsilon) * b)
             base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
+    if constants and [layer.name for layer in layers(base)] != [layer.name for layer in layers(plan.base)]:
+        raise ShapeError("a factor behind an average would make a layer of its own")
     for p in parameters(base):
         if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
             raise ShapeError(f"{p.tensor} is read by {called(base.nodes[p.node])} too")
@@ -129,36 +133,43 @@ def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) ->
     Raises:
         ShapeError: something else reads them, or writes them.
     """
-    norms = centred_norms(graph, factors)
-    found = writers(graph, norms)
-    members = [(m, graph.weights[m.tensor]) for m in written(groups, found)]
-    return graph.with_weights([replace(w, read=partial(without_mean, w.read, m.axis, m.positions)) for m, w in members])
+    members = written(groups, writers(graph, centred_norms(graph, factors)))
+    return graph.with_weights(
+        [
+            replace(graph.weights[name], read=partial(without_mean, graph.weights[name].read, axes))
+            for name, axes in members.items()
+        ]
+    )
 
 
 def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
     """The plan with what the donor gives centred like that. Raises ShapeError."""
-    members = {m.tensor: m for m in written(groups, writers(donor, centred_norms(donor, factors)))}
+    members = written(groups, writers(donor, centred_norms(donor, factors)))
     return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
 
 
-def without_donor_mean(step: Step, members: Mapping[str, Member]) -> Step:
-    term, member = step.term, members.get(step.term.donor.tensor)
-    if member is None or member.axis not in term.donor.axes:
-        return step
-    place = term.donor.axes.index(member.axis)
-    return with_term(step, partial(without_mean, term.merged_values, place, member.positions))
+def without_donor_mean(step: Step, members: Mapping[str, Sequence[Place]]) -> Step:
+    axes, term = step.term.donor.axes, step.term
+    found = [(axes.index(axis), positions) for axis, positions in members.get(term.donor.tensor, ()) if axis in axes]
+    return with_term(step, partial(without_mean, term.merged_values, found)) if found else step
 
 
-def written(groups: Iterable[AxisGroup], tensors: Collection[str]) -> list[Member]:
-    """The axes of some tensors that make the units of groups."""
-    return [m for group in groups for m in group.members if m.tensor in tensors and not m.role.endswith(" in")]
+def written(groups: Iterable[AxisGroup], tensors: Collection[str]) -> dict[str, list[Place]]:
+    """Where some tensors make the units of groups, by name of the tensor."""
+    found: dict[str, list[Place]] = {}
+    for member in (member for group in groups for member in group.members):
+        if member.tensor in tensors and not member.role.endswith(" in"):
+            found.setdefault(member.tensor, []).append((member.axis, member.positions))
+    return found
 
 
-def without_mean(read: Read, axis: int, positions: Array) -> Array:
-    """A tensor with the mean over the units taken off; `positions` on its axis, shape (units, k)."""
-    values = np.moveaxis(read().copy(), axis, 0)
-    values[positions] -= values[positions].mean(axis=0, dtype=np.float64).astype(values.dtype)
-    return np.moveaxis(values, 0, axis)
+def without_mean(read: Read, places: Sequence[Place]) -> Array:
+    """A tensor with the mean over units taken off, wherever they lie on it."""
+    values = read().copy()
+    for axis, positions in places:
+        moved = np.moveaxis(values, axis, 0)
+        moved[positions] -= moved[positions].mean(axis=0, dtype=np.float64).astype(values.dtype)
+    return values
 
 
 def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mal_graph.errors import MatchError
 from mal_graph.forms import by_role, foldable_norm
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.groups import AxisGroups, traces
@@ -99,7 +100,10 @@ def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[B
         if not alone:
             continue
         if len(alone) < len(block.layers):
-            other = match_layers(base, donor, without={*without, *block.layers})
+            try:
+                other = match_layers(base, donor, without={*without, *block.layers})
+            except MatchError:  # nothing else answers
+                continue
             if len(other.pairs) < len(match.pairs):
                 continue
             match = other

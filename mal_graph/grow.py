@@ -216,8 +216,6 @@ class Bench:
         # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
         plan = self.with_statistics(plan, groups, units, change.factors)
         match = replace(plan.match, base=layers(plan.base))
-        if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
-            raise ShapeError("a factor behind an average would make a layer of its own")
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
 
@@ -280,6 +278,8 @@ def carried_over(
     match = replace(planned.match, base=layers(base))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
+    if found.pairs != planned.alignment.found.pairs:
+        raise ShapeError("with more units other groups answer to each other")
     orders = tuple(
         extended(order, donor_groups.groups[pair.donor].units, groups.groups[pair.base].added)
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)

@@ -341,6 +341,22 @@ def test_a_stream_that_is_not_read_by_layer_norms_alone_keeps_its_width_with_the
     assert re.search(reason, why)
 
 
+def averaged(width, seed):
+    """The average of a product of two layers, where no parameter is applied."""
+    net = Net(seed)
+    x = net.input("x", ("N", 5))
+    y = net.op("Mul", net.linear(x, 5, width), net.linear(x, 5, width))
+    return net.graph(net.op("Add", net.linear(y, width, 3), net.op("ReduceMean", y, net.constant([1]), keepdims=1)))
+
+
+def test_an_average_that_no_layer_holds_is_listed_in_both_directions():
+    why = "a factor behind an average would make a layer of its own"
+    for widths in ((6, 9), (9, 6)):
+        result = merged(averaged(widths[0], 0), averaged(widths[1], 1), 0.3)
+        assert [reason.endswith(why) for reason in result.merged[0].plan.growth.kept.values()] == [True]
+        assert result.passed
+
+
 def test_what_cannot_be_compensated_does_not_hold_up_what_grows():
     base, donor = normed(9, 0, NORMS[0], after=True), normed(6, 1, NORMS[0], after=True, hidden=10)
     growth = merged(base, donor, 0.3).merged[0].plan.growth
