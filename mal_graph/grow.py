@@ -14,7 +14,7 @@ Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refu
 the base's - every step that reads positions would have to know two layouts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -32,7 +32,7 @@ from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
 from mal_graph.padding import compensation_of
 from mal_graph.probe import fed_weights
-from mal_graph.resize import Factors, coupled, resized, resized_groups, resizing
+from mal_graph.resize import Factors, coupled, resized, resized_groups, resized_traces, resizing
 
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
@@ -100,16 +100,12 @@ def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[
             kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units
-    outer = set(wanted)
     for index, other in found.inside.items():
         group, others = groups.groups[index], donor_groups.groups[other].units
-        around = {groups.groups[g].name for m in group.members for g, _ in groups.on_axis[m.tensor, m.axis]}
         if others <= group.units:
             continue
         if group.statistic and not is_exact(group):
             kept[index] = f"{group.statistic} is taken over its units, which added zeros would change"
-        elif around & outer:
-            kept[index] = "units are added around it"
         else:
             wanted[group.name] = others - group.units
     return wanted, kept
@@ -206,18 +202,32 @@ class Bench:
 
     def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError."""
-        added = {name: count for each in sets for name, count in each.items()}
-        units = {g.name: range(g.units + added[g.name]) for g in self.groups.groups if g.name in added}
-        change = resizing(self.planned.base, self.groups, self.found, units)
-        growing = [group for group in self.groups.groups if group.name in added]
-        base = resized(centred(self.planned.base, growing, change.factors), change, pad_values(self.planned))
-        groups = resized_groups(self.groups, change, units, base)
+        base, groups, found = self.planned.base, self.groups, self.found
+        units: dict[str, Sequence[int]] = {}
+        mine: dict[tuple[str, str], float] = {}
+        pads = pad_values(self.planned)
+        for some in self.stages(sets):
+            wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
+            change = resizing(base, groups, found, wanted)
+            growing = [group for group in groups.groups if group.name in some]
+            base = resized(centred(base, growing, change.factors), change, pads)
+            groups, found = resized_groups(groups, change, wanted, base), resized_traces(found, change, base)
+            units.update(wanted)
+            mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
-        plan = self.with_statistics(plan, groups, units, change.factors)
+        plan = self.with_statistics(plan, groups, units, mine)
         match = replace(plan.match, base=layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
+
+    def stages(self, sets: Sequence[Added]) -> Iterator[Added]:
+        """What grows inside units, and then everything else, so that added units have it too."""
+        inside = {self.groups.groups[index].name for index in self.planned.alignment.found.inside}
+        for is_inner in (True, False):
+            some = [added for added in sets if is_inner == (not inside.isdisjoint(added))]
+            if some:
+                yield {name: count for added in some for name, count in added.items()}
 
     def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
         """A plan with statistics over the units that each model has. Raises ShapeError where the base cannot be."""

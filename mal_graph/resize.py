@@ -42,12 +42,14 @@ class Resizing:
         operands: by (name of a node, input slot) the constant that takes its place.
         factors: by (name of a node that takes a statistic over units, place) what must be multiplied there to keep its
             function while added units are zeros (see `ops.Compensation`).
+        computed: the axes of all other tensors that change.
     """
 
     layouts: Layouts
     attributes: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
     operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
     factors: Factors = field(default_factory=dict)
+    computed: Layouts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,10 @@ def resizing(
             elif width is part_lengths and len(set(part_lengths(call, []))) > 1:
                 attributes[node.name, "num_outputs"] = None
                 operands[node.name, 1] = np.array(part_lengths(call, []), np.int64)
-    stored = {name: layouts[name] for name in graph.weights if not all(axis.is_kept for axis in layouts[name])}
-    return Resizing(stored, attributes, operands, factors)
+    changed = {name: axes for name, axes in layouts.items() if not all(axis.is_kept for axis in axes)}
+    stored = {name: axes for name, axes in changed.items() if name in graph.weights}
+    computed = {name: axes for name, axes in changed.items() if name not in graph.weights}
+    return Resizing(stored, attributes, operands, factors, computed)
 
 
 def coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
@@ -325,9 +329,23 @@ def resized_groups(
                 if grown.get(groups.groups[g].name, 0) > 0 and groups.groups[g].name != group.name
             ]
             members.append(resized_member(member, wanted, change.layouts, within))
-        added = sum(unit >= group.units for unit in wanted)
+        added = group.added + sum(unit >= group.units for unit in wanted)
         found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
     return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
+
+
+def resized_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+    """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
+    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
+    labels = {**found.labels, **new}
+    for name, axes in {**change.layouts, **change.computed}.items():
+        parts = []
+        for part in found.labels[name].parts:
+            for axis in spans(part):
+                part = part.take(axes[axis].old, axis)
+            parts.append(part)
+        labels[name] = replace(found.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
+    return replace(found, labels=labels)
 
 
 def resized_member(

@@ -553,10 +553,17 @@ def test_more_but_smaller_blocks_take_the_donors_function(pads):
     assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
 
 
-def test_blocks_get_company_before_they_get_larger():
-    growth = merged(blocks(6, 2, 0), blocks(8, 3, 1), 0.3).merged[0].plan.growth
-    assert list(growth.added.values()) == [2, 2]
-    assert set(growth.kept.values()) == {"units are added around it"}
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("build", [blocks, attention])
+def test_blocks_and_heads_get_company_and_get_larger_at_once(build, pads):
+    base, donor = build(6, 2, 0), build(8, 3, 1)
+    result = merged(base, donor, 0.0, pads)
+    assert set(result.merged[0].plan.growth.added.values()) == {1, 2}
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, base) <= 1e-5
+    end = merged(base, donor, 1.0, pads).graph
+    assert far(end, donor) <= 1e-5
+    assert {w.shape for w in end.weights.values()} == {w.shape for w in donor.weights.values()}
 
 
 def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_in_common():
