@@ -95,6 +95,7 @@ def expanded(
 def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[Block]) -> Match:
     """The match with as many pairs, in which the layers of residual blocks have partners together, or have none."""
     without: set[int] = set()
+    reasons = match.unmatched_donor
     for block in whole:
         alone = match.unmatched_donor.keys() & set(block.layers)
         if not alone:
@@ -108,7 +109,8 @@ def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[B
                 continue
             match = other
         without |= set(block.layers)
-    return match
+    said = {j: reasons.get(j, "its residual block answers to none of the base's") for j in without}
+    return replace(match, unmatched_donor={**match.unmatched_donor, **said})
 
 
 def match_reasons(found: Match, match: Match) -> dict[int, str]:
