@@ -18,7 +18,7 @@ import numpy as np
 from mal_graph import rules
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
-from mal_graph.groups import AxisGroups, Traces
+from mal_graph.groups import AxisGroup, AxisGroups, Traces
 from mal_graph.layers import Layer, Parameter, data_inputs, layers, parameters, root_of
 from mal_graph.ops import row_of
 from mal_graph.resize import called, coupled, resized, resizing
@@ -99,11 +99,7 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
 
 
 def with_block(
-    base: LayerGraph,
-    donor: LayerGraph,
-    seen: Seen,
-    block: Block,
-    partner: Partners,
+    base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners
 ) -> tuple[LayerGraph, dict[int, str], set[str]]:
     """The base with a block of the donor's beside its stream, adding nothing.
 
@@ -126,27 +122,31 @@ def with_block(
     applied = applied_inside(donor, block)
     (end,) = (name for name in donor.nodes[block.addition].inputs if name != block.stream)
     ends = ending(donor, block, applied, end)
-    donor = fitted(base, donor, seen, block, partner)
     names = {block.stream: stream}
-    stored = []
-    for name in dict.fromkeys(name for index in copied for name in donor.nodes[index].inputs):
-        if name in donor.weights:
-            names[name] = unused_name(base, f"{name}.added")
-            stored.append(replace(stored_anew(base, donor.weights[name], applied), name=names[name]))
-    nodes = []
-    for index in copied:
-        node = donor.nodes[index]
-        names.update({out: unused_name(base, f"{out}.added") for out in node.outputs if out})
-        inputs, outputs = (tuple(names[name] if name else "" for name in side) for side in (node.inputs, node.outputs))
-        nodes.append(replace(node, name=f"{node.name}.added", inputs=inputs, outputs=outputs))
-    taken = {node.name for node in base.nodes}
-    while taken & {node.name for node in nodes}:
-        nodes = [replace(node, name=f"{node.name}_") for node in nodes]
+    nodes, stored = copies(base, fitted(base, donor, seen, block, partner), copied, applied, names)
     new = base.with_nodes_behind(base.producer[stream], nodes, stored)
     own = dict(zip((donor.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
     made = {index: own[seen.layers[index].name] for index in block.layers}
     check_layers(base, new, set(made.values()))
     return new, made, {names[p.tensor] for p in applied if p.shape and p.tensor not in ends}
+
+
+def copies(
+    base: LayerGraph, donor: LayerGraph, copied: Sequence[int], applied: Sequence[Parameter], names: dict[str, str]
+) -> tuple[list[Node], list[Weight]]:
+    """Operators of the donor with what they read, under names that are new in the base; `names` gets the tensors'."""
+    read = dict.fromkeys(name for index in copied for name in donor.nodes[index].inputs if name in donor.weights)
+    made = dict.fromkeys(name for index in copied for name in donor.nodes[index].outputs if name)
+    names |= {name: unused_name(base, f"{name}.added") for name in (*read, *made)}
+    stored = [replace(stored_anew(base, donor.weights[name], applied), name=names[name]) for name in read]
+    taken, suffix = {node.name for node in base.nodes}, ".added"
+    while any(f"{donor.nodes[index].name}{suffix}" in taken for index in copied):
+        suffix += "_"
+    nodes = []
+    for node in (donor.nodes[index] for index in copied):
+        inputs, outputs = (tuple(names[name] if name else "" for name in side) for side in (node.inputs, node.outputs))
+        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs))
+    return nodes, stored
 
 
 def stored_anew(base: LayerGraph, weight: Weight, applied: Sequence[Parameter]) -> Weight:
@@ -165,22 +165,26 @@ def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partne
     units: dict[str, range] = {}
     for alike in coupled(seen.groups, seen.found):
         for group in (group for group in seen.groups.groups if group.name in alike):
-            if not np.isin(seen.found.parts[group.name], lying).any():
-                continue
-            axes = {(m.tensor, m.axis) for m in group.members if m.is_plain}
-            widths = [
-                a.shape[place]
-                for a, b in pairs
-                if a is not None and b is not None and len(a.shape) == len(b.shape)
-                for place, axis in enumerate(b.axes)
-                if (b.tensor, axis) in axes and b.shape[place] == group.units
-            ]
-            units.update(dict.fromkeys(alike if widths and widths[0] != group.units else (), range(*widths[:1])))
+            if np.isin(seen.found.parts[group.name], lying).any():
+                width = answering_width(group, pairs)
+                units.update(dict.fromkeys(alike if width != group.units else (), range(width)))
     try:
         change = resizing(donor, seen.groups, seen.found, units)
         return resized(donor, change, {}) if units else donor
     except ShapeError as error:
         raise NoPlace(f"it cannot have the width of the base's stream: {error}") from None
+
+
+def answering_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Parameter | None]]) -> int:
+    """The units that the base has for a group of the donor, told by the first layers that have an axis with them."""
+    axes = {(member.tensor, member.axis) for member in group.members if member.is_plain}
+    for mine, theirs in pairs:
+        if mine is None or theirs is None or len(mine.shape) != len(theirs.shape):
+            continue
+        for place, axis in enumerate(theirs.axes):
+            if (theirs.tensor, axis) in axes and theirs.shape[place] == group.units:
+                return mine.shape[place]
+    return group.units
 
 
 def applied_inside(graph: LayerGraph, block: Block) -> list[Parameter]:
