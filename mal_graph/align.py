@@ -599,7 +599,8 @@ class Problem:
 
 def is_whole(axis: AxisPair) -> bool:
     """Whether an axis corresponds position by position, end to end."""
-    return len(axis.blocks) == 1 and axis.blocks[0].pair < 0 and len(axis.blocks[0].base) == axis.size
+    whole = len(axis.blocks) == 1 and axis.blocks[0].pair < 0 and len(axis.blocks[0].base) == axis.size
+    return whole and axis.donor_size <= axis.size
 
 
 def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:

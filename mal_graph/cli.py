@@ -118,7 +118,7 @@ LayersOption = Annotated[
 Pads = Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")]
 WidthOption = Annotated[str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")]
 DepthOption = Annotated[
-    str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds identities.")
+    str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds some to the base.")
 ]
 AssumeOrdered = Annotated[
     bool, typer.Option("--assume-ordered", help="Merge frozen axes as stored (models with a common ancestor).")
@@ -995,15 +995,16 @@ def print_assembly(form: AssembleForm, verbose: bool) -> None:
         emit(f"layer {skipped.layer} keeps the base's weights: {skipped.reason}")
     for unmatched in form.unmatched_donor:
         emit(f"donor layer {unmatched.layer} is not used: {unmatched.reason}")
-    for group in {pair.base_group: pair for pair in form.alignment if pair.added}.values():
-        emit(f"group {group.base_group} grows from {group.units[0]} to {group.units[0] + group.added} units")
-    for name in form.identities:
-        emit(f"layer {name} is an identity layer added to the base")
+    for group in form.grown:
+        where = f" in each unit of {group.inside}" if group.inside else ""
+        emit(f"group {group.group} grows from {group.units[0]} to {group.units[1]} units{where}")
+    for name in form.added_layers:
+        emit(f"layer {name} is added to the base, whose function it leaves as it is")
     for window in form.windows:
         old, new = ("x".join(map(str, taps)) for taps in window.taps)
         emit(f"layer {window.layer} grows from {old} to {new} taps")
     for kept in form.kept_widths:
-        emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has more: {kept.reason}")
+        emit(f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has others: {kept.reason}")
     print_repair(form.repair)
     if verbose:
         emit("\nalignment (the summed inner products of paired units, and of units paired at random)")

@@ -3,10 +3,13 @@
 An axis is a row of blocks, one per group that lies on it (a concat has several). Producers decide first: the output
 axes of two matched layers pair their groups. On an input axis every base group then takes a donor group it is paired
 with; groups left over are paired in order where both sides have equally many, or nothing else corresponds.
+
+Units that take other numbers of positions, such as the blocks of two grouped convolutions or the heads of two
+attentions, answer to each other by the groups inside them: what these have in common corresponds in stored order.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,14 +51,17 @@ class AxisPair:
     Attributes:
         size: length of the base's axis.
         blocks: what corresponds; base positions in no block have no counterpart.
-        statistic: base positions whose group feeds a statistic, where a live unit without a partner is not allowed.
+        statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic or
+            is read by no weight.
         added: base positions of units that were added for the donor's.
+        donor_size: length of the donor's axis where that may be longer, though all of the base's corresponds.
     """
 
     size: int
     blocks: tuple[Block, ...]
     statistic: Index = field(default_factory=lambda: NOWHERE)
     added: Index = field(default_factory=lambda: NOWHERE)
+    donor_size: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Correspondence:
     Attributes:
         pairs: the pairs of groups, in the order in which the base's layers induce them.
         units: (base units, donor units) of each pair.
+        inside: the donor's group, by index of a base group that lies inside paired units.
         terms: each with one AxisPair per canonical axis of the base's parameter.
         refused: why a pair of layers is not merged, by index of the pair in the match.
         dropped: tensors of merged layers that could not be merged, with the reason, by index of the pair.
@@ -75,6 +82,7 @@ class Correspondence:
     terms: tuple[tuple[Term, tuple[AxisPair, ...]], ...]
     refused: Mapping[int, str]
     dropped: Mapping[int, tuple[str, ...]]
+    inside: Mapping[int, int] = field(default_factory=dict)
 
 
 class Refusal(Exception):
@@ -117,6 +125,7 @@ def correspondence(
         tuple(found),
         refused,
         {pair: tuple(lines) for pair, lines in dropped.items()},
+        pairing.inside,
     )
 
 
@@ -138,6 +147,7 @@ class Pairing:
         self.pairs: list[GroupPair] = []
         self.number: dict[tuple[int, int], int] = {}
         self.partners: dict[int, list[int]] = {}  # donor groups of each base group
+        self.inside: dict[int, int] = {}  # the donor's of each base group inside paired units
 
     def pair(self, a: int, b: int) -> int:
         """The index of a pair of groups, new or known."""
@@ -152,7 +162,7 @@ class Pairing:
         theirs = self.free_blocks(self.donor, term.donor, 0)
         if len(mine) == len(theirs):
             for (a, one), (b, other) in zip(mine, theirs, strict=True):
-                if one.positions.shape[1] == other.positions.shape[1]:
+                if self.answering((a, one), (b, other)) is not None:
                     self.pair(a, b)
 
     def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
@@ -161,8 +171,7 @@ class Pairing:
     def blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
         """The groups on a canonical axis, in the order in which they lie on it; of those that share positions the one
         that moves."""
-        axis = parameter.axes[place]
-        found = groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
+        found = members_on(groups, parameter, place)
         moving = self.moving[id(groups)]
         taken = [member.positions for g, member in found if g in moving]
         found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
@@ -186,18 +195,48 @@ class Pairing:
             self.check_closed(theirs, self.donor, called, "donor", size == other)
             if term.lead and place >= 2:
                 return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
-            if size != other:
+            if size == other:
+                return AxisPair(size, (Block(-1, column(size), column(size)),))
+            common = self.in_stored_order(mine, theirs)
+            if common is None:
                 raise Refusal(
                     f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
                 )
-            return AxisPair(size, (Block(-1, column(size), column(size)),))
+            return replace(self.with_roles(term.base, place, (common,)), donor_size=other)
         self.check_closed(mine, self.base, called, "base", False)
         self.check_closed(theirs, self.donor, called, "donor", False)
         found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
-        owned = [(self.base.groups[g], m.positions) for g, m in free[0]]
-        statistic = [positions.ravel() for group, positions in owned if group.statistic]
-        added = [positions[group.units - group.added :].ravel() for group, positions in owned]
-        return AxisPair(size, tuple(found), np.concatenate([NOWHERE, *statistic]), np.concatenate([NOWHERE, *added]))
+        return self.with_roles(term.base, place, tuple(found))
+
+    def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
+        """The pair of axes, with what its base positions are but counterparts."""
+        size = parameter.shape[place]
+        lone = np.setdiff1d(np.arange(size), np.concatenate([NOWHERE, *(block.base.ravel() for block in blocks)]))
+        statistic, added = [NOWHERE], [NOWHERE]
+        for g, member in members_on(self.base, parameter, place):
+            group = self.base.groups[g]
+            new = member.positions[group.units - group.added :].ravel()
+            if g in self.moving[id(self.base)]:
+                statistic += [member.positions.ravel()] if group.statistic else []
+                added.append(new)
+            elif group.is_usable:  # inside a unit, which may be without it
+                needs_silence = group.statistic or not is_read(group)
+                statistic += [new, np.intersect1d(member.positions, lone)] if needs_silence else []
+                added.append(new)
+        return AxisPair(size, blocks, np.concatenate(statistic), np.concatenate(added))
+
+    def in_stored_order(self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]]) -> Block | None:
+        """What two groups inside units have in common, such as the inputs of a filter in all blocks of two grouped
+        convolutions; None if an axis holds anything else."""
+        if len(mine) != 1 or len(theirs) != 1:
+            return None
+        (a, member), (b, other) = mine[0], theirs[0]
+        own, others = self.base.groups[a], self.donor.groups[b]
+        if not own.is_usable or not others.is_usable or member.positions.shape[1] != other.positions.shape[1]:
+            return None
+        self.inside[a] = b
+        common = min(own.units, others.units)
+        return Block(-1, member.positions[:common].reshape(-1, 1), other.positions[:common].reshape(-1, 1))
 
     def check_closed(
         self, found: Sequence[tuple[int, Member]], groups: AxisGroups, called: str, side: str, alike: bool
@@ -241,11 +280,56 @@ class Pairing:
         by_group = dict(theirs)
         found = []
         for a, member, b in chosen:
-            k, other = member.positions.shape[1], by_group[b].positions.shape[1]
-            if k != other:
+            positions = self.answering((a, member), (b, by_group[b]))
+            if positions is None:
+                k, other = member.positions.shape[1], by_group[b].positions.shape[1]
                 raise Refusal(f"each unit takes {k} positions of its {called} axis, in the donor {other}")
-            found.append(Block(self.pair(a, b), member.positions, by_group[b].positions))
+            found.append(Block(self.pair(a, b), *positions))
         return found
+
+    def answering(self, mine: tuple[int, Member], theirs: tuple[int, Member]) -> tuple[Index, Index] | None:
+        """The positions of two members that answer to each other, shape (units, k) each; None if no telling."""
+        a, b = mine[1].positions, theirs[1].positions
+        (inner, own), (others, other) = insides(self.base, *mine), insides(self.donor, *theirs)
+        places = [{(number, place) for number, _, place in columns} for columns in (own, other)]
+        if len(own) < a.shape[1] or len(other) < b.shape[1] or places[0] != places[1]:
+            return (a, b) if a.shape[1] == b.shape[1] else None
+        self.inside.update(zip(inner, others, strict=True))
+        both = [key for key in own if key in other]
+        return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
+
+
+def members_on(groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
+    """The groups on a canonical axis."""
+    axis = parameter.axes[place]
+    return groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
+
+
+def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], dict[tuple[int, int, int], int]]:
+    """The usable groups that lie inside the first unit of a member, and for each (number of such a group, unit of it,
+    place in that) the column of the member's positions that it has there."""
+    first = member.positions[0]
+    inner: list[int] = []
+    columns: dict[tuple[int, int, int], int] = {}
+    for g, other in groups.on_axis[member.tensor, member.axis]:
+        here = np.isin(other.positions, first)
+        if g == outer or not groups.groups[g].is_usable or not here.any(axis=1).all():
+            continue
+        rows = [np.flatnonzero(np.isin(first, row[flags])) for row, flags in zip(other.positions, here, strict=True)]
+        found = {
+            (len(inner), unit, place): int(column)
+            for unit, row in enumerate(rows)
+            for place, column in enumerate(row.tolist())
+        }
+        if not set(found.values()) & set(columns.values()):
+            inner.append(g)
+            columns |= found
+    return inner, columns
+
+
+def is_read(group: AxisGroup) -> bool:
+    """Whether a weight contracts its units."""
+    return any(member.role.endswith(" in") for member in group.members)
 
 
 def moving_groups(groups: AxisGroups) -> frozenset[int]:

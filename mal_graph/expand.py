@@ -1,53 +1,116 @@
-"""Depth: identity layers in the base where the donor has layers that answer to none of its own.
+"""Depth: layers in the base, which leave its function as it is, where the donor has some without a partner.
+
+A residual block of the donor's comes to stand beside the base's stream, its branch ending in zeros (see `residual`).
+Where matching has taken layers of several such blocks for those of one, they are given to one of them first, so that
+whole blocks are left. Of the donor's tensors in a branch those that do not end it are taken as they are: nothing else
+could be merged with them, and what they make reaches the stream through the end, which goes with lambda.
 
 An identity layer stands behind an activation f that does nothing the second time, f(f(x)) = f(x), as ReLU and Clip do:
-a contraction with the identity as its weight, then the same activation again. The base's function does not change, and
-the donor's layer has a partner with weights to be merged into. What follows another activation (GELU, tanh) has no such
-layer, for it would change the function; the donor's layer is then left, and listed with the reason.
+a contraction with the identity as its weight, then the same activation again. What follows another activation (GELU,
+tanh) has no such layer, for it would change the function; the donor's layer is then left, and listed with the reason.
 
-Chosen: layers one after the other, where the donor's layer stands. Refused: a branch of zeros beside a skip connection,
-which would copy the donor's wiring into the base.
+Chosen: layers and blocks one after the other, where the donor has them.
 """
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mal_graph.errors import MatchError
 from mal_graph.forms import by_role, foldable_norm
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.groups import AxisGroups, traces
 from mal_graph.layers import Layer, layers
 from mal_graph.match import Match, layer_edges, match_layers
 from mal_graph.ops import bias_slot, row_of, weight_axes
+from mal_graph.residual import Block, NoPlace, Seen, blocks, with_block
 from mal_graph.windows import Misfit, spans_of
 
 
-class NoPlace(Exception):
-    """Why no identity layer can stand for a donor's; caught where the layer is listed as not used."""
+@dataclass(frozen=True)
+class Expansion:
+    """A base with more layers.
 
-
-def expanded(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[LayerGraph, Match, tuple[str, ...]]:
-    """The base with an identity layer for each layer of the donor without a partner, wherever it computes the same.
-
-    Returns:
-        the graph, the match with these layers paired, and their names. What could not be placed is listed in the match
-        with the reason.
+    Attributes:
+        base: the graph.
+        match: its layers' partners, the new ones paired; what could not be placed is listed with the reason.
+        added: names of the new layers.
+        given: stored tensors of new layers that are the donor's whatever lambda.
     """
+
+    base: LayerGraph
+    match: Match
+    added: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+
+
+def expanded(
+    base: LayerGraph, donor: LayerGraph, groups: AxisGroups, match: Match, *, is_fixed: bool = False
+) -> Expansion:
+    """The base with a layer for each layer of the donor without a partner, wherever it computes the same.
+
+    Args:
+        groups: of the donor.
+        is_fixed: leave the partners as they are.
+    """
+    whole = blocks(donor, match.donor)
+    match = match if is_fixed else freed(base, donor, match, whole)
     partner = {pair.donor: match.base[pair.base].name for pair in match.pairs}
+    reasons: dict[int, str] = {}
+    made: dict[int, str] = {}
+    given: set[str] = set()
+    lone = [block for block in whole if not partner.keys() & set(block.layers)]
+    seen = Seen(match.donor, groups, whole, traces(donor, groups)) if lone else None
+    for block in lone:
+        assert seen is not None
+        try:
+            base, names, inside = with_block(base, donor, seen, block, partner)
+            made |= names
+            partner |= names
+            given |= inside
+        except NoPlace as reason:
+            reasons.update(dict.fromkeys(block.layers, str(reason)))
     before: dict[int, list[int]] = {}
     for source, target in layer_edges(donor, match.donor):
         before.setdefault(target, []).append(source)
-    reasons: dict[int, str] = {}
-    made: list[str] = []
     for j in match.unmatched_donor:
+        if j in partner:
+            continue
         try:
             base, partner[j] = with_identity(base, donor, match.donor[j], place_of(before.get(j, []), partner))
-            made.append(partner[j])
+            made[j] = partner[j]
         except NoPlace as reason:
-            reasons[j] = f"{match.unmatched_donor[j]}; no identity layer can stand for it: {reason}"
+            reasons[j] = reasons.get(j, str(reason))
+    left = {j: match.unmatched_donor[j] for j in reasons if j not in partner}
+    said = {
+        j: f"{why}; nothing that leaves the base as it is can stand for it: {reasons[j]}" for j, why in left.items()
+    }
     if made:
         found = match_layers(base, donor, [(name, match.donor[j].name) for j, name in partner.items()])
         match = replace(found, unmatched_base=match_reasons(found, match))
-    return base, replace(match, unmatched_donor=reasons), tuple(made)
+    return Expansion(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
+
+
+def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[Block]) -> Match:
+    """The match with as many pairs, in which the layers of residual blocks have partners together, or have none."""
+    without: set[int] = set()
+    reasons = match.unmatched_donor
+    for block in whole:
+        alone = match.unmatched_donor.keys() & set(block.layers)
+        if not alone:
+            continue
+        if len(alone) < len(block.layers):
+            try:
+                other = match_layers(base, donor, without={*without, *block.layers})
+            except MatchError:  # nothing else answers
+                continue
+            if len(other.pairs) < len(match.pairs):
+                continue
+            match = other
+        without |= set(block.layers)
+    said = {j: reasons.get(j, "its residual block answers to none of the base's") for j in without}
+    return replace(match, unmatched_donor={**match.unmatched_donor, **said})
 
 
 def match_reasons(found: Match, match: Match) -> dict[int, str]:

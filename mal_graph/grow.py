@@ -3,40 +3,41 @@
 A step between the plan and the merge. The base's graph is laid out anew with one more unit for every unit of the donor
 that found no place, and the plan is carried over to it, the donor's further units standing on the new ones. What is new
 holds the value of a unit that is not there, so that the wider graph computes what the base does; what entries become is
-said by the table in `merge`. An average over units is multiplied by the ratio of widths, which the zeros leave out.
+said by the table in `merge`. Statistics over units are compensated (see `compensate`): in the base where it grows, and
+in a donor that is narrower than the result.
 
 A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
-them, and zeros change it), where several groups of the donor answer to it, where its width cannot be expressed, or
+them that nothing compensates), where several groups of the donor answer to it, where its width cannot be expressed, or
 where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows.
 
 Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refused: merged tensors that are larger than
 the base's - every step that reads positions would have to know two layouts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from mal_graph.align import Order
+from mal_graph.compensate import centred, centred_donor, compensated
 from mal_graph.correspond import correspondence
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import AxisGroups, Traces, traces
+from mal_graph.groups import AxisGroup, AxisGroups, Traces, traces
 from mal_graph.interfaces import Runner
 from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
-from mal_graph.ops import ADDS_NOTHING, AVERAGED
-from mal_graph.padding import compensation
+from mal_graph.padding import compensation_of
 from mal_graph.probe import fed_weights
-from mal_graph.resize import compensated, coupled, resized, resized_groups, resizing
+from mal_graph.resize import Factors, coupled, resized, resized_groups, resized_traces, resizing
 
-EXACT_FOR = (ADDS_NOTHING, AVERAGED)  # statistics that allow for zeros
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
+Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
 
 
 def grown(
@@ -59,21 +60,18 @@ def grown(
     Returns:
         the plan with `growth` told; at lambda 0 it gives a graph that computes what the base does.
     """
-    wanted, kept = asked(planned, groups)
-    if not wanted:
+    wanted, kept = asked(planned, groups, donor_groups)
+    if not wanted and not narrower(planned, groups, donor_groups):
         return replace(planned, growth=Growth(kept=kept))
     bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups))
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
     kept = {**kept, **reasons, **more}
-    if not chosen:
-        return replace(planned, growth=Growth(kept=kept))
     found = bench.widened(chosen)
-    added = {i: group.added for i, group in enumerate(found.groups.groups) if group.added}
-    return replace(found.plan, growth=Growth(added, kept, found.plan.growth.factors))
+    return replace(found, growth=replace(found.growth, kept={**kept, **found.growth.kept}))
 
 
-def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
+def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
     """How many units the groups of the base lack, by name, and why some are not given them, by index."""
     found = planned.alignment.found
     used: dict[int, set[str]] = {}
@@ -94,7 +92,7 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
         group = groups.groups[pair.base]
         if len(partners[pair.base]) > 1:
             kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
-        elif group.statistic and not compensation(group).endswith(EXACT_FOR):
+        elif group.statistic and not is_exact(group):
             kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
             kept[pair.base] = "no merged layer makes its units"
@@ -102,7 +100,36 @@ def asked(planned: Plan, groups: AxisGroups) -> tuple[dict[str, int], dict[int, 
             kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units
+    for index, other in found.inside.items():
+        group, others = groups.groups[index], donor_groups.groups[other].units
+        if others <= group.units:
+            continue
+        if group.statistic and not is_exact(group):
+            kept[index] = f"{group.statistic} is taken over its units, which added zeros would change"
+        else:
+            wanted[group.name] = others - group.units
     return wanted, kept
+
+
+def is_exact(group: AxisGroup) -> bool:
+    """Whether the statistic over its units can be compensated."""
+    exact = compensation_of(group)
+    return exact is not None and exact.powers is not None
+
+
+def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> dict[int, int]:
+    """The donor's group, by index of a group of the base that has more units, under a statistic; both by index."""
+    partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
+    for pair in planned.alignment.found.pairs:
+        partners.setdefault(pair.base, set()).add(pair.donor)
+    found = {index: min(others) for index, others in partners.items() if len(others) == 1}
+    return {
+        index: other
+        for index, other in found.items()
+        if donor_groups.groups[other].units < groups.groups[index].units
+        and groups.groups[index].statistic
+        and is_exact(groups.groups[index])
+    }
 
 
 def growable(
@@ -124,14 +151,6 @@ def growable(
         why = f"it can only be resized with {held[0]}" if held else f"{', '.join(here)} can only be resized alike"
         reasons.update({index[name]: why for name in here})
     return chosen, reasons
-
-
-@dataclass(frozen=True)
-class Wide:
-    """A plan on a wider base, with the groups of that."""
-
-    plan: Plan
-    groups: AxisGroups
 
 
 @dataclass(frozen=True)
@@ -176,30 +195,78 @@ class Bench:
         if not sets:
             return ""
         try:
-            moved = self.deviation(self.widened(sets).plan)
+            moved = self.deviation(self.widened(sets))
         except (ShapeError, RunError) as error:
             return str(error)
         return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
-    def widened(self, sets: Sequence[Added]) -> Wide:
+    def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError."""
-        added = {name: count for each in sets for name, count in each.items()}
-        units = {g.name: range(g.units + added[g.name]) for g in self.groups.groups if g.name in added}
-        change = resizing(self.planned.base, self.groups, self.found, units)
-        base = resized(self.planned.base, change, pad_values(self.planned))
-        groups = resized_groups(self.groups, change, units, base)
+        base, groups, found = self.planned.base, self.groups, self.found
+        units: dict[str, Sequence[int]] = {}
+        mine: dict[tuple[str, str], float] = {}
+        pads = pad_values(self.planned)
+        for some in self.stages(sets):
+            wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
+            change = resizing(base, groups, found, wanted)
+            growing = [group for group in groups.groups if group.name in some]
+            base = resized(centred(base, growing, change.factors), change, pads)
+            groups, found = resized_groups(groups, change, wanted, base), resized_traces(found, change, base)
+            units.update(wanted)
+            mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
-        base, factors = compensated(base, change)
-        match = replace(plan.match, base=layers(base))
-        if [layer.name for layer in match.base] != [layer.name for layer in plan.match.base]:
-            raise ShapeError("a factor behind an average would make a layer of its own")
-        return Wide(replace(plan, base=base, match=match, growth=Growth(factors=factors)), groups)
+        plan = self.with_statistics(plan, groups, units, mine)
+        match = replace(plan.match, base=layers(plan.base))
+        more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
+        return replace(plan, match=match, growth=replace(plan.growth, added=more))
+
+    def stages(self, sets: Sequence[Added]) -> Iterator[Added]:
+        """What grows inside units, and then everything else, so that added units have it too."""
+        inside = {self.groups.groups[index].name for index in self.planned.alignment.found.inside}
+        for is_inner in (True, False):
+            some = [added for added in sets if is_inner == (not inside.isdisjoint(added))]
+            if some:
+                yield {name: count for added in some for name, count in added.items()}
+
+    def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
+        """A plan with statistics over the units that each model has. Raises ShapeError where the base cannot be."""
+        given = narrower(plan, groups, self.donor_groups)
+        if given:
+            widths = [(groups.groups[index], self.donor_groups.groups[other]) for index, other in given.items()]
+            try:
+                wide = self.donor_widened({other.name: group.units for group, other in widths})
+                theirs = self.donor_factors({group.name: other.units for group, other in widths}, units, mine)
+                counted = [group for group in self.donor_groups.groups if group.is_usable and group.statistic]
+                return compensated(centred_donor(plan, self.donor, counted, wide), self.donor, mine, theirs)
+            except ShapeError as error:
+                why = f"a narrower donor cannot be made up for: {error}"
+                plan = replace(plan, growth=Growth(kept=dict.fromkeys(given, why)))
+        return compensated(plan, self.donor, mine, {})
+
+    def donor_widened(self, wanted: Mapping[str, int]) -> Factors:
+        """What to multiply in the donor itself, were some of its groups as wide as that. Raises ShapeError."""
+        found = traces(self.donor, self.donor_groups)
+        return resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
+
+    def donor_factors(self, wanted: Mapping[str, int], units: Units, mine: Factors) -> Factors:
+        """What to multiply in the base for a donor that has so many units in some groups, in the others those of the
+        result. Raises ShapeError."""
+        units = {**units, **alike(self.groups, self.found, wanted)}
+        narrow = resizing(self.planned.base, self.groups, self.found, units).factors
+        ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
+        return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         found = outputs(merge(replace(plan, lam=0.0)), self.groups.probed.inputs, self.runner)
         return farthest(found, self.expected)
+
+
+def alike(groups: AxisGroups, found: Traces, wanted: Mapping[str, int]) -> dict[str, range]:
+    """Units by name of the group, for those too that can only be resized with what is wanted."""
+    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in coupled(groups, found)]
+    return {name: range(min(counts)) for names, counts in sets for name in names if len(counts) == 1}
 
 
 def pad_values(planned: Plan) -> dict[str, float]:
@@ -221,6 +288,8 @@ def carried_over(
     match = replace(planned.match, base=layers(base))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
+    if found.pairs != planned.alignment.found.pairs:
+        raise ShapeError("with more units other groups answer to each other")
     orders = tuple(
         extended(order, donor_groups.groups[pair.donor].units, groups.groups[pair.base].added)
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)

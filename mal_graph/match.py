@@ -11,7 +11,7 @@ branches while they gain. Exact pairing under a partial order is not attempted: 
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,18 +112,26 @@ class Profile:
         return self.layers[i].depth / length if length else 0.5
 
 
-def match_layers(base: LayerGraph, donor: LayerGraph, pairs: Iterable[tuple[str, str]] | None = None) -> Match:
+def match_layers(
+    base: LayerGraph,
+    donor: LayerGraph,
+    pairs: Iterable[tuple[str, str]] | None = None,
+    *,
+    without: Collection[int] = (),
+) -> Match:
     """Pair the layers of two models.
 
     Args:
         base, donor: the models.
         pairs: layer names to pair, instead of finding them; may cross.
+        without: indices of donor layers that shall have no partner.
 
     Raises:
         MatchError: no two layers answer to each other, or `pairs` cannot be.
     """
     a, b = profile(base), profile(donor)
     scores = score_table(a, b)
+    scores[:, list(without)] = -np.inf
     if pairs is None:
         chosen = exchanged(a, b, scores, monotone(a, b, scores))
     else:

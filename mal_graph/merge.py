@@ -29,12 +29,13 @@ from mal_graph.align import Alignment, Orders, is_whole, matched_positions
 from mal_graph.correspond import AxisPair
 from mal_graph.errors import UsageError
 from mal_graph.forms import Term
-from mal_graph.graph import Array, LayerGraph, Weight, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, Weight, weight_of
 from mal_graph.match import Match
 
 PADS = ("keep", "fade", "literal")
 WIDTHS = ("base", "grow")
 DEPTHS = ("match", "expand")
+Ends = tuple[float, float]  # what a number is for the base, and what for the donor
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,21 @@ class Growth:
 
     Attributes:
         added: how many units, by index of the base's group.
-        kept: why a group keeps its width though the donor's has more units, by index.
-        factors: by name of a constant the ratio of widths that averages are multiplied by: as much for the base, 1 for
-            the donor, whose units are all there.
+        kept: why a group keeps its width though the donor's has more units, or is not compensated though it has fewer,
+            by index.
+        factors: by name of a constant that a statistic is multiplied by, what it is for the base and for the donor.
+        settings: by (name of a node, attribute) what it holds for the base and for the donor.
     """
 
     added: Mapping[int, int] = field(default_factory=dict)
     kept: Mapping[int, str] = field(default_factory=dict)
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Mapping[str, Ends] = field(default_factory=dict)
+    settings: Mapping[tuple[str, str], Ends] = field(default_factory=dict)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the base is as it was."""
+        return not (self.added or self.factors or self.settings)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ class Plan:
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
         growth: what of `base` was widened for this merge.
         factors: the merging factors of layers that have their own, by index of the layer.
+        given: stored tensors that are the donor's whatever lambda, unless pads is "literal" (see `expand`).
     """
 
     base: LayerGraph
@@ -98,9 +107,12 @@ class Plan:
     dropped: Mapping[int, tuple[str, ...]]
     growth: Growth = field(default_factory=Growth)
     factors: Mapping[int, float] = field(default_factory=dict)
+    given: frozenset[str] = frozenset()
 
     def factor(self, step: Step) -> float:
         """The merging factor of one step."""
+        if step.tensor in self.given and self.pads != "literal":
+            return 1.0
         return self.factors.get(self.match.pairs[step.layer].base, self.lam)
 
     @property
@@ -208,14 +220,24 @@ def merge(plan: Plan) -> LayerGraph:
 
     At lam = 0 this is the base itself, unless it was widened.
     """
-    moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step) or plan.growth.added]
-    moved += [merged_factor(plan, name, factor) for name, factor in plan.growth.factors.items()]
-    return plan.base.with_weights(moved) if moved else plan.base
+    growth = plan.growth
+    moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step) or growth.added]
+    moved += [
+        weight_of(name, np.array(between(ends, plan.lam), plan.base.weights[name].dtype))
+        for name, ends in growth.factors.items()
+    ]
+    graph = plan.base.with_weights(moved) if moved else plan.base
+    return replace(graph, nodes=tuple(with_settings(node, plan) for node in graph.nodes)) if growth.settings else graph
 
 
-def merged_factor(plan: Plan, name: str, factor: float) -> Weight:
-    values = np.array((1 - plan.lam) * factor + plan.lam, plan.base.weights[name].dtype)
-    return weight_of(name, values)
+def with_settings(node: Node, plan: Plan) -> Node:
+    found = {held: between(ends, plan.lam) for (name, held), ends in plan.growth.settings.items() if name == node.name}
+    return replace(node, attributes={**node.attributes, **found}) if found else node
+
+
+def between(ends: Ends, lam: float) -> float:
+    """What a number that is one for the base and another for the donor is in the result."""
+    return (1 - lam) * ends[0] + lam * ends[1]
 
 
 def merged_weight(plan: Plan, step: Step) -> Weight:

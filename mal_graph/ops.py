@@ -12,7 +12,7 @@ import numpy as np
 
 from mal_graph import rules, widths
 from mal_graph.graph import Node
-from mal_graph.widths import Width
+from mal_graph.widths import Axes, Width
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
 UnitAxis = Callable[[Node, int], int]
@@ -50,6 +50,24 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Compensation:
+    """What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
+
+    Attributes:
+        text: how it is told.
+        powers: by place - "output", an input or an attribute - the power of M/C that what is there is multiplied by;
+            None where it is no such factor.
+        over: the axes that the statistic is taken over.
+        is_centred: it takes the mean over the units to be zero.
+    """
+
+    text: str
+    powers: Mapping[str, float] | None = None
+    over: Axes = widths.reduced_axes
+    is_centred: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     """What is known of an operator.
 
@@ -62,8 +80,9 @@ class Row:
         slots: its inputs; the last one repeats for variadic operators.
         zero: what it makes of a zero unit: "silent" (0), "live" (another finite value), "unsafe" (may be infinite,
             or changes other units).
-        compensation: what keeps the function when the axis it takes a statistic over grows from C to M units with
-            zeros in the new ones; "" where nothing does.
+        compensation: what keeps the function when zero units join those it takes a statistic over; None where nothing
+            does.
+        epsilon: what it adds to a variance where no attribute says.
         widths: inputs and attributes that hold a width, and how they follow when an axis is resized (see `widths`).
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
@@ -83,7 +102,8 @@ class Row:
     kind: str = ""
     slots: tuple[Slot, ...] = (Slot("x"),)
     zero: str = "silent"
-    compensation: str = ""
+    compensation: Compensation | None = None
+    epsilon: float = 1e-5
     widths: Mapping[str, Width] = field(default_factory=dict)
     squashes: bool = False
     is_probability: bool = False
@@ -99,6 +119,12 @@ class Row:
     def is_linear(self) -> bool:
         """Whether what it gives is linear in its weight, with no activation built in."""
         return self.part == "contraction" and self.zero == "silent"
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether what it makes of a unit is a sum of what is in that unit."""
+        adds = self.rule is rules.elementwise and self.scales == "all" and self.zero == "silent"
+        return adds or self.moves or self.rule is rules.concat
 
     @property
     def keeps_axes(self) -> bool:
@@ -196,17 +222,20 @@ def _activation(zero: str = "silent", *, is_idempotent: bool = False, scales: st
     return Row(rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent, scales=scales)
 
 
-def _reduction(compensation: str, scales: str = "") -> Row:
+def _reduction(compensation: Compensation | None, scales: str = "") -> Row:
     return Row(rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation, scales=scales)
 
 
-# What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
-ADDS_NOTHING = "nothing to do, zeros add nothing"
-AVERAGED = "times M/C"
-RESCALED = "scale times sqrt(C/M), epsilon times C/M"
-CENTRED = "take the mean over the units off everything that writes them"
-NEVER_CHOSEN = "-1e30 instead of 0 in the new units"
-WHOLE_GROUPS = "only whole groups may be added"
+ADDS_NOTHING = Compensation("nothing to do, zeros add nothing", {})
+AVERAGED = Compensation("times M/C", {"output": 1.0})
+RESCALED = Compensation(
+    "scale times sqrt(C/M), epsilon times C/M", {"scale": -0.5, "epsilon": -1.0}, widths.normalised_axes
+)
+CENTRED = replace(
+    RESCALED, text=f"take the mean over the units off everything that writes them, {RESCALED.text}", is_centred=True
+)
+NEVER_CHOSEN = Compensation("-1e30 instead of 0 in the new units")
+WHOLE_GROUPS = Compensation("only whole groups may be added")
 
 ROWS: Mapping[str, Row] = {
     # contractions with a weight
@@ -380,9 +409,7 @@ ROWS: Mapping[str, Row] = {
         compensation=WHOLE_GROUPS,
         widths={"num_groups": widths.norm_groups},
     ),
-    "LayerNormalization": Row(
-        rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=f"{CENTRED}, {RESCALED}"
-    ),
+    "LayerNormalization": Row(rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=CENTRED),
     **dict.fromkeys(
         ["RMSNormalization", "SimplifiedLayerNormalization"],
         Row(rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=RESCALED),
@@ -391,10 +418,10 @@ ROWS: Mapping[str, Row] = {
         rules.skip_layer_norm,
         slots=(X, SHIFT, SCALE, SHIFT, SHIFT),
         zero="unsafe",
-        compensation=f"{CENTRED}, {RESCALED}",
+        compensation=replace(CENTRED, powers=None),
     ),
     "com.microsoft.SkipSimplifiedLayerNormalization": Row(
-        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe", compensation=RESCALED
+        rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe", compensation=RESCALED, epsilon=1e-12
     ),
     "LpNormalization": Row(rules.lp_norm, compensation=ADDS_NOTHING),
     "MeanVarianceNormalization": Row(rules.mean_variance_norm, zero="unsafe"),
@@ -423,9 +450,9 @@ ROWS: Mapping[str, Row] = {
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], _reduction(ADDS_NOTHING, scales="one")),
     **dict.fromkeys(["ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
     "ReduceMean": _reduction(AVERAGED, scales="one"),
-    "ReduceProd": _reduction("1 instead of 0 in the new units"),
+    "ReduceProd": _reduction(Compensation("1 instead of 0 in the new units")),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
-    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction("", scales="one")),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction(None, scales="one")),
     # shape
     "Reshape": Row(
         rules.reshape,
@@ -552,8 +579,8 @@ def cast_to_float32(node: Node) -> Node:
 
 
 def norm_epsilon(node: Node) -> float:
-    """What a BatchNormalization adds to the variance."""
-    return float(node.attribute("epsilon", 1e-5))
+    """What a norm adds to the variance."""
+    return float(node.attribute("epsilon", ROWS[node.op].epsilon))
 
 
 def bias_slot(node: Node) -> int | None:

@@ -24,7 +24,7 @@ from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.interfaces import Runner
-from mal_graph.ops import ROWS
+from mal_graph.ops import ROWS, Compensation
 from mal_graph.prove import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
 from mal_graph.resize import Resizing, coupled, resized, resizing, spread
 from mal_graph.widths import Layout
@@ -217,9 +217,13 @@ def compensation(group: AxisGroup) -> str:
     """What the table says of the operator that takes a statistic over the units."""
     if not group.statistic:
         return ""
+    exact = compensation_of(group)
+    return f"{group.statistic}: {exact.text if exact else 'keep the width, no compensation is exact'}"
+
+
+def compensation_of(group: AxisGroup) -> Compensation | None:
     row = ROWS.get(group.statistic.split(" ")[0])
-    exact = row.compensation if row is not None else ""
-    return f"{group.statistic}: {exact or 'keep the width, no compensation is exact'}"
+    return row.compensation if row is not None else None
 
 
 class Widened:

@@ -23,7 +23,7 @@ from mal_graph.align import align as assign
 from mal_graph.correspond import Correspondence, correspondence
 from mal_graph.errors import DataError, GateFailed, MatchError, UsageError
 from mal_graph.evaluate import Judge, Prediction, ScoreKind, Scores, ensemble, labels_in, predict, score
-from mal_graph.expand import expanded
+from mal_graph.expand import Expansion, expanded
 from mal_graph.forms import Term, terms_of
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.groups import AxisGroups, axis_groups
@@ -62,7 +62,7 @@ class Options:
         lam_for: selectors as in `layers`, and the merging factor of what each selects; the last one holds.
         pads: "keep", "fade" or "literal" (see `merge`).
         width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
-        depth: "match", or "expand" to give the base identity layers where a donor has more (see `expand`).
+        depth: "match", or "expand" to give the base layers that change nothing where a donor has more (see `expand`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
@@ -120,7 +120,7 @@ class Merged:
         first: the match before the base was given layers.
         selected: the layers of the base that were given a place for what the donor has; all of them if None.
         windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
-        identities: names of the identity layers that the base was given.
+        added: names of the layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
         repair: what was repaired; None if nothing was to be.
     """
@@ -136,7 +136,7 @@ class Merged:
     first: Match
     selected: tuple[int, ...] | None = None
     windows: Mapping[int, Windows] = field(default_factory=dict)
-    identities: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
     at_zero: float | None = None
     repair: Repair | None = None
 
@@ -416,14 +416,15 @@ def merge_step(
     """One donor matched, proved, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign
     given, first = base, match_layers(base, donor, options.matches)
-    base, found, identities = deepened(base, donor, first, options)
-    selected = None if options.layers is None else selected_layers(found.base, options.layers)
-    base, match = prepared(base, donor, found, options, selected)
-    windows = larger_windows(found.base, match.base)
-    groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
+    deeper = deepened(base, donor, donor_groups, first, options)
+    selected = None if options.layers is None else selected_layers(deeper.match.base, options.layers)
+    base, match = prepared(deeper.base, donor, deeper.match, options, selected)
+    windows = larger_windows(deeper.match.base, match.base)
+    groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
     ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, options, selected, runner)
+    ungrown = replace(ungrown, given=deeper.given)
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
@@ -446,7 +447,7 @@ def merge_step(
         first=first,
         selected=None if selected is None else tuple(selected),
         windows=windows,
-        identities=identities,
+        added=deeper.added,
     )
     return compared_at_zero(step, given, runner)
 
@@ -468,7 +469,7 @@ def with_repair(
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     """The step with its outputs at lambda 0 compared with those of the model before, where its shape changed."""
-    if not (step.plan.growth.added or step.windows or step.identities):
+    if step.plan.growth.is_none and not (step.windows or step.added):
         return step
     at_zero = merge(replace(step.plan, lam=0.0))
     return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
@@ -478,15 +479,18 @@ def narrowed(step: Merged, layers: Iterable[int], lam: float, options: Options, 
     """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
     whole = step.ungrown
     ungrown = plan(whole.base, whole.match, whole.alignment, lam, pads=options.pads, layers=layers)
+    ungrown = replace(ungrown, given=whole.given)
     planned = widened(ungrown, step.groups, step.donor, step.donor_groups, options, runner)
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
 
 def deepened(
-    base: LayerGraph, donor: LayerGraph, match: Match, options: Options
-) -> tuple[LayerGraph, Match, tuple[str, ...]]:
-    """The base with identity layers where the donor has more, if that is wanted, and the names of these."""
-    return expanded(base, donor, match) if options.depth == "expand" else (base, match, ())
+    base: LayerGraph, donor: LayerGraph, donor_groups: AxisGroups, match: Match, options: Options
+) -> Expansion:
+    """The base with layers that leave its function as it is where the donor has more, if that is wanted."""
+    if options.depth != "expand":
+        return Expansion(base, match)
+    return expanded(base, donor, donor_groups, match, is_fixed=options.matches is not None)
 
 
 def prepared(
@@ -858,12 +862,12 @@ def replanned(
     options = replace(options, lam=step.plan.lam, signal=options.signal if strategy is assign else "weights")
     strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
-    base, match, _ = deepened(base, donor, step.first, options)
-    base, match = prepared(base, donor, match, options, step.selected)
+    deeper = deepened(base, donor, step.donor_groups, step.first, options)
+    base, match = prepared(deeper.base, donor, deeper.match, options, step.selected)
     groups, theirs = step.groups, step.donor_groups
     chosen = {step.match.pairs[index].base for index in step.plan.merged_layers}
     made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, runner)
-    return widened(made, groups, donor, theirs, options, runner)
+    return widened(replace(made, given=deeper.given), groups, donor, theirs, options, runner)
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -154,8 +154,17 @@ class WindowForm(BaseModel):
     taps: tuple[list[int], list[int]]
 
 
+class GrownForm(BaseModel):
+    """A group of the base that got units, or, in each unit of the group `inside`, all that are like it."""
+
+    donor: str
+    group: str
+    units: tuple[int, int]
+    inside: str | None = None
+
+
 class KeptWidthForm(BaseModel):
-    """A group of the base that is narrower than the donor's and stays so."""
+    """A group of the base that has another width than the donor's and is not made to fit it."""
 
     donor: str
     group: str
@@ -201,9 +210,10 @@ class AssembleForm(Document):
     merged_parameters: int
     shares: list[float]
     alignment: list[AlignedForm]
+    grown: list[GrownForm] = []
     kept_widths: list[KeptWidthForm] = []
     windows: list[WindowForm] = []
-    identities: list[str] = []
+    added_layers: list[str] = []
     repair: list[RepairForm] = []
     objective: list[float]
     starts: list[StartForm] = []
@@ -507,9 +517,10 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         merged_parameters=len_of_union(assembly),
         shares=list(assembly.shares),
         alignment=[form for step in assembly.merged for form in aligned_forms(step)],
+        grown=[form for step in assembly.merged for form in grown_forms(step)],
         kept_widths=[form for step in assembly.merged for form in kept_width_forms(step)],
         windows=[form for step in assembly.merged for form in window_forms(step)],
-        identities=[name for step in assembly.merged for name in step.identities],
+        added_layers=[name for step in assembly.merged for name in step.added],
         repair=[form for step in assembly.merged for form in repair_forms(step)],
         objective=[step.plan.alignment.objective for step in assembly.merged],
         starts=[form for step in assembly.merged for form in start_forms(step)],
@@ -618,6 +629,21 @@ def len_of_union(assembly: Assembly) -> int:
     """Parameters of the base that at least one donor was merged into."""
     sizes = {s.tensor: int(np.prod(s.term.base.shape)) for step in assembly.merged for s in step.plan.steps}
     return sum(sizes.values())
+
+
+def grown_forms(step: Merged) -> list[GrownForm]:
+    """What grew; of groups that lie inside units, those inside the first one."""
+    found = [(step.groups.groups[index], added) for index, added in step.plan.growth.added.items()]
+    return [
+        GrownForm(
+            donor=step.donor.name,
+            group=group.name,
+            units=(group.units, group.units + added),
+            inside=group.inside[0] if group.inside else None,
+        )
+        for group, added in found
+        if group.inside is None or group.inside[1] == 0
+    ]
 
 
 def kept_width_forms(step: Merged) -> list[KeptWidthForm]:

@@ -18,17 +18,18 @@ from numpy.typing import NDArray
 
 from mal_graph import rules
 from mal_graph.errors import ShapeError
-from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.groups import AxisGroups, Family, Member, Traces, family
 from mal_graph.labels import Atoms, Label, spans
 from mal_graph.layers import parameters, root_of
-from mal_graph.ops import AVERAGED, row_of
+from mal_graph.ops import Compensation, row_of
 from mal_graph.probe import unmeasured
-from mal_graph.widths import Layout, Resized, Width, average_ratio, kept, part_lengths
+from mal_graph.widths import Layout, Resized, Width, kept, part_lengths, ratio
 
 Flags = NDArray[np.bool_]
 Layouts = Mapping[str, tuple[Layout, ...]]
 Setting = int | tuple[int, ...] | None
+Factors = Mapping[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,16 @@ class Resizing:
         layouts: the axes of every stored tensor that changes.
         attributes: by (name of a node, attribute) what it must hold, None where it must go.
         operands: by (name of a node, input slot) the constant that takes its place.
-        factors: by name of a node that divides by a width, what its output must be multiplied by (see `compensated`).
+        factors: by (name of a node that takes a statistic over units, place) what must be multiplied there to keep its
+            function while added units are zeros (see `ops.Compensation`).
+        computed: the axes of all other tensors that change.
     """
 
     layouts: Layouts
     attributes: Mapping[tuple[str, str], Setting] = field(default_factory=dict)
     operands: Mapping[tuple[str, int], Array] = field(default_factory=dict)
-    factors: Mapping[str, float] = field(default_factory=dict)
+    factors: Factors = field(default_factory=dict)
+    computed: Layouts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,15 +93,14 @@ def resizing(
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
     operands: dict[tuple[str, int], Array] = {}
-    factors: dict[str, float] = {}
+    factors: dict[tuple[str, str], float] = {}
     for node in graph.nodes:
         touched = [layouts[name] for name in (*node.inputs, *node.outputs) if name]
         if all(axis.is_kept for axes in touched for axis in axes):
             continue
         row = row_of(node)
-        if row is not None and row.compensation == AVERAGED:
-            ratio = average_ratio(resized_call(node, "", groups, layouts))
-            factors.update({node.name: ratio} if ratio != 1.0 else {})
+        if row is not None and row.compensation is not None:
+            factors.update(factors_of(resized_call(node, "", groups, layouts), row.compensation))
         for held, width in row.widths.items() if row is not None else ():
             call = resized_call(node, held, groups, layouts)
             slot = slot_of(node, held)
@@ -109,8 +112,10 @@ def resizing(
             elif width is part_lengths and len(set(part_lengths(call, []))) > 1:
                 attributes[node.name, "num_outputs"] = None
                 operands[node.name, 1] = np.array(part_lengths(call, []), np.int64)
-    stored = {name: layouts[name] for name in graph.weights if not all(axis.is_kept for axis in layouts[name])}
-    return Resizing(stored, attributes, operands, factors)
+    changed = {name: axes for name, axes in layouts.items() if not all(axis.is_kept for axis in axes)}
+    stored = {name: axes for name, axes in changed.items() if name in graph.weights}
+    computed = {name: axes for name, axes in changed.items() if name not in graph.weights}
+    return Resizing(stored, attributes, operands, factors, computed)
 
 
 def coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
@@ -233,6 +238,13 @@ def resized_call(node: Node, held: str, groups: AxisGroups, layouts: Layouts) ->
     )
 
 
+def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tuple[str, str], float]]:
+    """What keeps a statistic over more or fewer units, by node and place."""
+    widened = ratio(call, compensation.over(call))
+    if widened != 1.0:
+        yield from (((call.node.name, place), widened**power) for place, power in (compensation.powers or {}).items())
+
+
 def attribute(call: Resized, width: Width) -> Iterator[tuple[tuple[str, str], Setting]]:
     """The new value of an attribute, if it changes."""
     held = call.node.attributes[call.held]
@@ -296,24 +308,6 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     return graph
 
 
-def compensated(graph: LayerGraph, change: Resizing) -> tuple[LayerGraph, dict[str, float]]:
-    """A resized graph in which averages are those over the old units: exact while the added ones are zeros.
-
-    Returns:
-        the graph, and the factors by name of the stored constants that hold them.
-    """
-    dtype = next((weight.dtype for weight in graph.weights.values() if weight.is_float), np.dtype(np.float32))
-    factors: dict[str, float] = {}
-    for name, factor in change.factors.items():
-        index = next(i for i, node in enumerate(graph.nodes) if node.name == name)
-        out = graph.nodes[index].outputs[0]
-        constant = weight_of(unused_name(graph, f"{out}.widened.factor"), np.array(factor, dtype))
-        new = unused_name(graph, f"{out}.widened")
-        graph = graph.with_nodes_behind(index, [Node(new, "Mul", (out, constant.name), (new,))], [constant])
-        factors[constant.name] = factor
-    return graph, factors
-
-
 def resized_groups(
     groups: AxisGroups, change: Resizing, units: Mapping[str, Sequence[int]], graph: LayerGraph
 ) -> AxisGroups:
@@ -321,24 +315,59 @@ def resized_groups(
 
     Nothing is found or proved anew, and nothing was measured of `graph`. Groups inside added units are not listed.
     """
+    grown = {
+        name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()
+    }
     found = []
     for group in groups.groups:
         wanted = units.get(group.name, range(group.units))
-        members = tuple(resized_member(member, wanted, change.layouts) for member in group.members)
-        added = sum(unit >= group.units for unit in wanted)
-        found.append(replace(group, units=len(wanted), members=members, added=added))
+        members = []
+        for member in group.members:
+            within = [
+                (other, grown[groups.groups[g].name])
+                for g, other in groups.on_axis[member.tensor, member.axis]
+                if grown.get(groups.groups[g].name, 0) > 0 and groups.groups[g].name != group.name
+            ]
+            members.append(resized_member(member, wanted, change.layouts, within))
+        added = group.added + sum(unit >= group.units for unit in wanted)
+        found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
     return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
 
 
-def resized_member(member: Member, wanted: Sequence[int], layouts: Layouts) -> Member:
-    """Where the units of a group stand on a resized axis."""
+def resized_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+    """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
+    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
+    labels = {**found.labels, **new}
+    for name, axes in {**change.layouts, **change.computed}.items():
+        parts = []
+        for part in found.labels[name].parts:
+            for axis in spans(part):
+                part = part.take(axes[axis].old, axis)
+            parts.append(part)
+        labels[name] = replace(found.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
+    return replace(found, labels=labels)
+
+
+def resized_member(
+    member: Member, wanted: Sequence[int], layouts: Layouts, within: Sequence[tuple[Member, int]]
+) -> Member:
+    """Where the units of a group stand on a resized axis.
+
+    Args:
+        within: what got units on this axis too, and how many; those inside the member's units belong to these.
+    """
     if member.tensor not in layouts:
         return member
     layout, size = layouts[member.tensor][member.axis], len(member.positions)
-    positions = [
-        layout.find([(old, max(0, unit - size + 1)) for old in member.positions[min(unit, size - 1)].tolist()])
-        for unit in wanted
-    ]
+    positions = []
+    for unit in wanted:
+        old = member.positions[min(unit, size - 1)]
+        here = layout.find([(place, max(0, unit - size + 1)) for place in old.tolist()])
+        for other, more in within:
+            if np.isin(other.positions, old).any(axis=1).sum() > 1:  # it lies inside the unit, not around it
+                last = other.positions[-1][np.isin(other.positions[-1], old)].tolist()
+                here += layout.find([(place, number) for place in last for number in range(1, more + 1)])
+        positions.append(sorted(here) if within else here)
     return replace(member, positions=np.array(positions, np.int64).reshape(len(wanted), -1))
 
 

@@ -86,6 +86,7 @@ class Resized:
 
 
 Width = Callable[[Resized, list[int]], list[int]]
+Axes = Callable[[Resized], list[int]]
 
 
 def output_sizes(call: Resized, held: list[int]) -> list[int]:
@@ -154,8 +155,17 @@ def norm_groups(call: Resized, held: list[int]) -> list[int]:
     return held if (inside == inside[0]).all() else [len(channels) // members]
 
 
-def average_ratio(call: Resized) -> float:
-    """By how much the number of entries grows that a reduction goes over."""
-    axes = call.ints(1, "axes")
-    reduced = call.inputs[0] if not axes else [call.inputs[0][axis] for axis in axes]
-    return float(np.prod([len(axis) / axis.size for axis in reduced]))
+def reduced_axes(call: Resized) -> list[int]:
+    """The axes that a reduction goes over."""
+    return call.ints(1, "axes") or list(range(len(call.inputs[0])))
+
+
+def normalised_axes(call: Resized) -> list[int]:
+    """The axes that a norm over the last axes goes over."""
+    rank = len(call.inputs[0])
+    return list(range(int(call.node.attribute("axis", -1)) % rank, rank))
+
+
+def ratio(call: Resized, axes: Sequence[int]) -> float:
+    """By how much the number of entries grows that lie along some axes of the first input."""
+    return float(np.prod([len(axis) / axis.size for axis in (call.inputs[0][i] for i in axes)]))

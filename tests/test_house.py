@@ -23,7 +23,7 @@ BARS = """
 errors files graph interfaces labels units rules widths ops layers registry
 | probe groups calibrate prove resize padding
 | match windows forms correspond scales align
-| merge grow rewrite expand
+| merge compensate grow rewrite residual expand
 | evaluate moments signals repair gate journal pipeline sweep zoo
 | draw plot report
 | sources

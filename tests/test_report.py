@@ -164,3 +164,16 @@ def test_what_grows_and_what_keeps_its_width_is_reported():
     assert form.width == "grow"
     kept = assemble_form(assemble(mlp((6, 8, 5), 0), mlp((6, 12, 7, 5), 1), width="grow")).kept_widths
     assert [(line.units, line.reason) for line in kept] == [(8, "2 groups of the donor answer to it")]
+
+
+def test_units_that_grow_inside_others_are_told_once():
+    def blocks(size, seed):
+        net = Net(seed)
+        x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6 * size))
+        return net.graph(net.conv(net.op("Relu", net.conv(x, 6 * size, 6 * size, group=6)), 6 * size, 4))
+
+    grown = assemble_form(assemble(blocks(2, 0), blocks(5, 1), width="grow")).grown
+    assert [(form.group, form.units, form.inside) for form in grown] == [
+        ("w2[1]", (2, 5), None),
+        ("w2[0]", (2, 5), "w0[0]"),
+    ]

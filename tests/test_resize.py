@@ -9,7 +9,7 @@ from builders import Net, cnn, deviation, inputs_of, mlp, run, stored
 from mal_graph import ops
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.groups import axis_groups, traces
-from mal_graph.resize import coupled, resized, resizing
+from mal_graph.resize import coupled, resized, resized_groups, resizing
 
 ADDED = 3
 
@@ -180,6 +180,20 @@ def test_the_groups_of_the_larger_network_are_those_of_the_smaller_with_more_uni
             assert group.state == before[name].state
             assert group.units == len(wanted.get(name, range(before[name].units)))
             assert [member.tensor for member in group.members] == [member.tensor for member in before[name].members]
+
+
+@pytest.mark.parametrize("build", NETS.values(), ids=NETS)
+def test_the_groups_that_are_carried_over_are_those_that_are_found_anew(build):
+    """Those inside an added unit apart, which are not carried over: what grows inside units belongs to them."""
+    graph = build()
+    groups = axis_groups(graph)
+    for wanted, grown in change_every_set(graph, lambda units: range(units + ADDED)):
+        change = resizing(graph, groups, traces(graph, groups), wanted)
+        anew = {group.name: group for group in axis_groups(grown).groups}
+        for group in resized_groups(groups, change, wanted, grown).groups:
+            for member, other in zip(group.members, anew[group.name].members, strict=True):
+                assert (member.tensor, member.axis) == (other.tensor, other.axis)
+                assert np.array_equal(np.sort(member.positions, axis=1), np.sort(other.positions, axis=1))
 
 
 @pytest.mark.parametrize("build", NETS.values(), ids=NETS)

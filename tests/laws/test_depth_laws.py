@@ -1,11 +1,12 @@
 """Laws of depth: layers meet shallow to deep, and a base with identity layers computes what it did."""
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx
 import pytest
-from builders import Net, deviation, inputs_of, load, mlp, reseeded, run, save
+from builders import Net, cnn, deviation, inputs_of, load, mlp, reseeded, run, save
 
 import mal_graph
 from mal_graph import ops
@@ -42,7 +43,7 @@ def test_layers_meet_shallow_to_deep_in_nets_of_any_depth(layers, others):
 def test_an_expanded_base_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(layers, others, style, tmp_path):
     base, donor = deep(layers, 0, style=style), deep(others, 1, width=9)
     result = merged(base, donor, 0.0)
-    assert len(result.merged[0].identities) == max(0, others - layers)
+    assert len(result.merged[0].added) == max(0, others - layers)
     assert far(result.graph, base) <= 1e-5
     if others >= layers and style != "matmul":  # an added MatMul has no bias
         assert result.checks["lambda_0"] == "passed"
@@ -75,7 +76,7 @@ def test_identity_convolutions_have_the_donors_windows(form):
     if form.get("dilation"):
         base = chain((3,), 0, dilation=2)
     result = merged(base, donor, 0.0)
-    assert len(result.merged[0].identities) == 2, result.merged[0].match.unmatched_donor
+    assert len(result.merged[0].added) == 2, result.merged[0].match.unmatched_donor
     assert far(result.graph, base) <= 1e-5
     assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
 
@@ -83,7 +84,7 @@ def test_identity_convolutions_have_the_donors_windows(form):
 @pytest.mark.parametrize("activation", ["Relu", "Abs"])
 def test_an_activation_that_does_nothing_the_second_time_is_repeated(activation):
     base, donor = deep(2, 0, activation=activation), deep(4, 1, activation=activation)
-    assert len(merged(base, donor, 0.0).merged[0].identities) == 2
+    assert len(merged(base, donor, 0.0).merged[0].added) == 2
     assert far(merged(base, donor, 0.0).graph, base) <= 1e-6
 
 
@@ -98,9 +99,186 @@ def clipped(layers, seed):
 
 def test_a_clip_is_repeated_with_its_bounds():
     base, donor = clipped(2, 0), clipped(3, 1)
-    assert len(merged(base, donor, 0.0).merged[0].identities) == 1
+    assert len(merged(base, donor, 0.0).merged[0].added) == 1
     assert far(merged(base, donor, 0.0).graph, base) <= 1e-6
     assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
+
+
+# --- residual blocks ---------------------------------------------------------------------------------------------
+
+
+def stacked(blocks, seed, width=6, *, form="", tokens=4):
+    """Residual blocks on a stream of tokens, one form of branch in all of them, a norm behind the last one.
+
+    `form`: what a block is made of, one word each: "norm" in front, "attention", "mixing" over the tokens, "scale" of
+    the branch by a vector, "gate" of the branch by its own mean, "gelu" behind the sum, "after": the norm behind the
+    sum.
+    """
+    net = Net(seed, opset=23)
+
+    def norm(x):
+        return net.op("RMSNormalization", x, net.weight(width, scale=1.0), epsilon=1e-2)
+
+    def branch(x):
+        y = norm(x) if "norm" in form else x
+        if "attention" in form:
+            q, k, v = (net.linear(y, width, 5, "matmul") for _ in range(3))
+            score = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])), axis=-1)
+            y = net.op("MatMul", score, v)
+        elif "mixing" in form:
+            y = net.op("Transpose", y, perm=[0, 2, 1])
+            y = net.linear(net.op("Relu", net.linear(y, tokens, 5, "matmul")), 5, tokens, "matmul")
+            y = net.op("Transpose", y, perm=[0, 2, 1])
+        else:
+            y = net.op("Gelu", net.linear(y, width, 5, "matmul"))
+        y = y if "mixing" in form else net.linear(y, 5, width, "matmul")
+        y = net.op("Mul", y, net.weight(width, scale=1.0)) if "scale" in form else y
+        if "gate" in form:
+            mean = net.op("ReduceMean", y, net.constant([1]), keepdims=1)
+            y = net.op("Mul", y, net.op("Sigmoid", net.linear(mean, width, width, "matmul")))
+        return y
+
+    x = net.linear(net.input("x", ("N", tokens, 5)), 5, width, "matmul")
+    for _ in range(blocks):
+        x = net.op("Add", x, branch(x))
+        x = norm(x) if "after" in form else net.op("Gelu", x) if "gelu" in form else x
+    return net.graph(net.linear(x if "after" in form else norm(x), width, 3, "matmul"))
+
+
+def preactivated(blocks, seed, width=6, opset=20):
+    """BatchNorm and ReLU in front of the convolutions."""
+    net = Net(seed, opset=opset)
+    x = net.conv(net.input("x", ("N", 3, 6, 6)), 3, width)
+    for _ in range(blocks):
+        y = net.conv(net.op("Relu", net.norm(x, width)), width, 5, bias=False)
+        x = net.op("Add", x, net.conv(net.op("Relu", net.norm(y, 5)), 5, width, bias=False))
+    x = net.op("GlobalAveragePool", net.op("Relu", net.norm(x, width)))
+    return net.graph(net.linear(net.op("Flatten", x), width, 4))
+
+
+RESIDUAL = {
+    "basic": lambda blocks, seed, width=6: cnn((width, width + 2), blocks, seed),
+    "basic without norm": lambda blocks, seed, width=6: cnn((width, width + 2), blocks, seed, bn=False),
+    "bottleneck": lambda blocks, seed, width=6: cnn((width,), blocks, seed, inner=4, depthwise=True),
+    "norm behind the activation": preactivated,
+    "plain": lambda blocks, seed, width=6: stacked(blocks, seed, width),
+    "norm": lambda blocks, seed, width=6: stacked(blocks, seed, width, form="norm"),
+    "attention": lambda blocks, seed, width=6: stacked(blocks, seed, width, form="norm attention"),
+    "mixing": lambda blocks, seed, width=6: stacked(blocks, seed, width, form="norm mixing"),
+    "scale": lambda blocks, seed, width=6: stacked(blocks, seed, width, form="norm scale"),
+    "gate": lambda blocks, seed, width=6: stacked(blocks, seed, width, form="norm gate"),
+}
+
+
+@pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
+@pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
+def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, pads, tmp_path):
+    base, donor = build(2, 0), build(4, 1)
+    result = merged(base, donor, 0.0, pads)
+    assert result.merged[0].added
+    assert not result.merged[0].match.unmatched_donor
+    assert result.checks["lambda_0"] == "passed"
+    assert far(result.graph, base) <= 1e-5
+    end = merged(base, donor, 1.0, pads)
+    assert far(end.graph, donor) <= 1e-5
+    assert len(end.graph.nodes) == len(donor.nodes)
+    again = mal_graph.load(save(end.graph, tmp_path / "deep.onnx"))
+    assert far(again, end.graph) == 0.0
+
+
+@pytest.mark.parametrize("widths", [(6, 9), (9, 6)], ids=["a wider donor", "a narrower donor"])
+@pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
+def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(build, widths):
+    base, donor = build(2, 0, widths[0]), build(3, 1, widths[1])
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-5
+    if build is not RESIDUAL["mixing"]:  # what is added to every unit alike keeps none of them silent
+        assert far(merged(base, donor, 1.0).graph, donor) <= 1e-5
+    result = merged(base, donor, 0.3, width="base")
+    shapes = {w.shape for name, w in result.graph.weights.items() if name in base.weights}
+    assert shapes == {w.shape for w in base.weights.values()}
+    assert result.passed
+
+
+@pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
+def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):
+    base, donor = build(2, 0), build(3, 1)
+    for pads in ("keep", "literal"):
+        ends = [merged(base, donor, lam, pads, width="base") for lam in (0.25, 1.0)]
+        given = ends[0].merged[0].plan.given
+        assert given
+        same = [np.array_equal(*(end.graph.weights[name].read() for end in ends)) for name in given]
+        assert all(same) if pads == "keep" else not any(same)
+
+
+def test_blocks_have_partners_as_wholes_and_no_fewer_layers_have_one():
+    for build in RESIDUAL.values():
+        base, donor = build(2, 0), build(3, 1)
+        first, step = match_layers(base, donor), merged(base, donor, 0.3).merged[0]
+        assert len(step.match.pairs) == len(first.pairs) + len(step.added)
+        assert {name.endswith(".added") for name in step.added} == {True}
+
+
+@pytest.mark.parametrize("build", [RESIDUAL["basic"], RESIDUAL["attention"]])
+def test_donors_deepen_a_residual_base_one_after_the_other(build):
+    base, donors = build(1, 0), [build(2, 1), build(4, 2, 8)]
+    result = mal_graph.assemble(base, donors, lam=0.3, depth="expand", width="grow")
+    assert result.passed
+    assert all(step.added for step in result.merged)
+    written = mal_graph.assemble(base, donors, lam=0.0, depth="expand", width="grow", pads="literal")
+    assert far(written.graph, base) <= 1e-5
+
+
+def test_the_controls_get_the_blocks_too():
+    base, donor = stacked(1, 0, form="norm"), stacked(2, 1, form="norm")
+    labels = np.arange(20 * 4).reshape(20, 4) % 3
+    data = {"x": np.random.default_rng(0).standard_normal((20, 4, 5)).astype(np.float32), "labels": labels}
+    result = merged(base, donor, 0.3, data=data)
+    assert len({score.loss for score in result.scores}) == len(result.scores)
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ("gelu", r"Gelu 'Gelu_\d+' behind it does something the second time"),
+        ("after", r"RMSNormalization '.*' behind it does something the second time"),
+    ],
+)
+def test_what_follows_the_sum_and_does_something_the_second_time_forbids_a_block(form, reason):
+    result = merged(stacked(1, 0, form=form), stacked(2, 1, form=form), 0.3)
+    assert not result.merged[0].added
+    reasons = result.merged[0].match.unmatched_donor.values()
+    assert any(re.search(reason, why) for why in reasons)
+    assert not any("no layer of kind linear" in why for why in reasons)
+
+
+def test_a_block_of_another_operator_set_is_refused():
+    base, donor = preactivated(1, 0, opset=22), preactivated(2, 1, opset=23)
+    reasons = merged(base, donor, 0.3).merged[0].match.unmatched_donor.values()
+    assert all("its operators are of opset 23, the base's of 22" in why for why in reasons)
+
+
+def test_a_block_that_changes_the_stream_by_a_layer_is_no_residual_block():
+    base, donor = cnn((6,), 1, 0), cnn((6, 8), 1, 1)
+    result = merged(base, donor, 0.3)
+    assert result.merged[0].match.unmatched_donor
+    assert far(merged(base, donor, 0.0).graph, base) <= 1e-5
+
+
+def test_given_pairs_of_layers_stay_as_they_are():
+    base, donor = stacked(1, 0), stacked(2, 1)
+    names = [[layer.name for layer in match_layers(graph, graph).base] for graph in (base, donor)]
+    pairs = [(names[0][0], names[1][0]), (names[0][1], names[1][1])]  # the first half of the base's block alone
+    result = merged(base, donor, 0.3, matches=pairs)
+    found = [(result.merged[0].match.base[p.base].name, p.donor) for p in result.merged[0].match.pairs]
+    assert found[:2] == [(names[0][0], 0), (names[0][1], 1)]
+
+
+@pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
+def test_a_branch_that_does_not_end_in_zeros_is_found_out(build, monkeypatch):
+    """The mutation: the donor's tensors from the start, those at the end of the branch too."""
+    monkeypatch.setattr("mal_graph.residual.ending", lambda *given: set())
+    result = merged(build(2, 0, 6), build(3, 1, 6), 0.0, "keep")
+    assert result.checks["lambda_0"].startswith("failed: the outputs")
 
 
 # --- what cannot be exact ----------------------------------------------------------------------------------------
@@ -108,7 +286,7 @@ def test_a_clip_is_repeated_with_its_bounds():
 
 def refused(base, donor):
     result = merged(base, donor, 0.3)
-    assert not result.merged[0].identities
+    assert not result.merged[0].added
     return [why.split("stand for it: ")[-1] for why in result.merged[0].match.unmatched_donor.values()]
 
 
@@ -197,7 +375,7 @@ def test_the_controls_are_expanded_like_the_merge():
 def test_donors_deepen_the_base_one_after_the_other():
     base, donors = deep(2, 0), [deep(3, 1), deep(5, 2)]
     result = mal_graph.assemble(base, donors, lam=0.3, depth="expand")
-    assert [len(step.identities) for step in result.merged] == [1, 2]
+    assert [len(step.added) for step in result.merged] == [1, 2]
     assert result.passed
     assert far(mal_graph.assemble(base, donors, lam=0.0, depth="expand").graph, base) <= 1e-5
 
@@ -206,7 +384,7 @@ def test_a_selector_sees_the_added_layers():
     base, donor = deep(2, 0), deep(3, 1)
     result = merged(base, donor, 0.3, layers="*identity*")
     assert [result.merged[0].match.base[i].name for i in (p.base for p in result.merged[0].match.pairs)][1] in (
-        result.merged[0].identities
+        result.merged[0].added
     )
     assert len(result.merged[0].plan.merged_layers) == 1
 

@@ -1,6 +1,7 @@
 """Laws of growth: a base that is widened for a donor computes its own function at lambda 0 and the donor's at 1."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -196,17 +197,21 @@ def test_a_group_under_a_statistic_keeps_its_width_with_the_reason():
     assert reason == "ReduceMax 'ReduceMax_2' is taken over its units, which added zeros would change"
 
 
-def written_out_norm(width, seed, *, centred):
-    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice."""
+def written_out_norm(width, seed, *, centred, read=True):
+    """RMSNorm, or LayerNorm, operator by operator on a residual stream, twice; the head reads the stream as it is, or
+    under a third."""
     net = Net(seed)
-    x = net.linear(net.input("x", ("N", 5)), 5, width)
-    for _ in range(2):
+
+    def norm(x):
         y = net.op("Sub", x, net.op("ReduceMean", x, net.constant([-1]), keepdims=1)) if centred else x
         square = net.op("ReduceMean", net.op("Mul", y, y), net.constant([-1]), keepdims=1)
         y = net.op("Div", y, net.op("Sqrt", net.op("Add", square, net.constant(np.float32(1e-2)))))
-        y = net.op("Mul", y, net.weight(width))
-        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(y, width, 7)), 7, width))
-    return net.graph(net.linear(x, width, 3))
+        return net.op("Mul", y, net.weight(width))
+
+    x = net.linear(net.input("x", ("N", 5)), 5, width)
+    for _ in range(2):
+        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(norm(x), width, 7)), 7, width))
+    return net.graph(net.linear(x if read else norm(x), width, 3))
 
 
 @pytest.mark.parametrize("pads", PADS)
@@ -214,7 +219,7 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_pat
     base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
     result = merged(base, donor, 0.0, pads)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
-    assert list(result.merged[0].plan.growth.factors.values()) == [1.5, 1.5]
+    assert list(result.merged[0].plan.growth.factors.values()) == [(1.5, 1.0), (1.5, 1.0)]
     assert far(result.graph, base) <= 1e-5
     assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
     half = merged(base, donor, 0.5, pads).graph
@@ -222,9 +227,382 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_pat
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
-def test_a_written_out_layer_norm_keeps_its_width_for_its_outputs_would_move():
+@pytest.mark.parametrize("pads", PADS)
+def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(pads):
+    base, donor = written_out_norm(6, 0, centred=True, read=False), written_out_norm(9, 1, centred=True, read=False)
+    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    for mine, theirs in ((base, donor), (donor, base)):
+        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
+        if pads != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+
+
+def test_a_written_out_layer_norm_keeps_its_width_where_something_else_reads_the_stream():
     (reason,) = kept(written_out_norm(6, 0, centred=True), written_out_norm(9, 1, centred=True))
-    assert reason.startswith("with more units the outputs at lambda 0 move by")
+    assert re.search(r"Gemm 'Gemm_\d+' reads the units with the mean that ReduceMean 'ReduceMean_1' takes off", reason)
+
+
+NORMS = ("LayerNormalization", "RMSNormalization")
+
+
+def normed(width, seed, op, *, epsilon=1e-2, hidden=7, read=False, after=False, tied=False):
+    """Symbols and places looked up, two blocks with a norm in front on a residual stream, a last norm.
+
+    `read`: the head reads the stream as it is; `after`: the norms stand behind the sums; `tied`: the table of symbols
+    is the head.
+    """
+    net = Net(seed, opset=23)
+
+    def norm(x):
+        shift = [net.weight(width)] if op == "LayerNormalization" else []
+        return net.op(op, x, net.weight(width, scale=1.0), *shift, axis=-1, epsilon=epsilon)
+
+    table = net.weight(5, width)
+    x = net.op("Gather", table, net.input("ids", ("N", 3), "int64"))
+    x = net.op("Add", x, net.weight(3, width))
+    for _ in range(2):
+        y = x if after else norm(x)
+        y = net.op("MatMul", net.op("Relu", net.linear(y, width, hidden, "matmul")), net.weight(hidden, width))
+        x = net.op("Add", x, net.op("Add", y, net.weight(width, scale=0.3)))
+        x = norm(x) if after else x
+    x = x if read else norm(x)
+    return net.graph(net.op("MatMul", x, net.op("Transpose", table)) if tied else net.linear(x, width, 4, "matmul"))
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("op", NORMS)
+def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, pads, tmp_path):
+    base, donor = normed(6, 0, op), normed(9, 1, op, epsilon=3e-2)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, pads).graph
+    norms = [node for node in half.nodes if node.op == op]
+    np.testing.assert_allclose([node.attribute("epsilon") for node in norms], [(1e-2 * 6 / 9 + 3e-2) / 2] * 3)
+    scales = [[graph.weights[n.inputs[1]].read() for n in graph.nodes if n.op == op] for graph in (base, donor, half)]
+    order = next(order for order in result.merged[0].plan.alignment.orders if len(order) == 9)
+    for a, b, merged_scale in zip(*scales, strict=True):
+        both = np.concatenate([a * np.sqrt(6 / 9), np.zeros(3)]) + b[order]
+        np.testing.assert_allclose(merged_scale, both / 2, rtol=1e-6)
+    assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("op", NORMS)
+def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, pads):
+    base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
+    result = merged(base, donor, 1.0, pads)
+    assert not result.merged[0].plan.growth.added
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(pads):
+    base, donor = written_out_norm(9, 0, centred=False), written_out_norm(6, 1, centred=False)
+    result = merged(base, donor, 1.0, pads)
+    assert list(result.merged[0].plan.growth.factors.values()) == [(1.0, 1.5), (1.0, 1.5)]
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-6
+
+
+@pytest.mark.parametrize("op", NORMS)
+def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
+    base, donors = normed(6, 0, op), [normed(8, 1, op), normed(7, 2, op, hidden=9), normed(11, 3, op)]
+    result = mal_graph.assemble(base, donors, lam=0.3, width="grow")
+    assert result.passed
+    assert [sum(step.plan.growth.added.values()) for step in result.merged] == [2, 4, 3]
+    assert far(merged(base, donors, 0.0, "literal").graph, base) <= 1e-5
+
+
+@settings(max_examples=10)
+@given(st.integers(2, 9), st.integers(2, 9), st.sampled_from(NORMS), st.integers(0, 99))
+def test_at_any_width_under_a_norm_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, op, seed):
+    base, donor = normed(mine, seed, op), normed(theirs, seed + 1, op, hidden=5)
+    assert far(merged(base, donor, 0.0, "fade").graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, "fade").graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ({"read": True}, r"MatMul 'MatMul_\d+' reads the units with the mean that LayerNormalization '.*' takes off"),
+        ({"after": True}, r"cannot be taken off LayerNormalization"),
+        ({"tied": True}, r"w0 is read by MatMul 'MatMul_\d+' too"),
+    ],
+)
+def test_a_stream_that_is_not_read_by_layer_norms_alone_keeps_its_width_with_the_reason(form, reason):
+    op = "LayerNormalization"
+    (why,) = kept(normed(6, 0, op, **form), normed(9, 1, op, **form))
+    assert re.search(reason, why)
+    (why,) = kept(normed(9, 0, op, **form), normed(6, 1, op, **form))
+    assert why.startswith("a narrower donor cannot be made up for")
+    assert re.search(reason, why)
+
+
+def averaged(width, seed):
+    """The average of a product of two layers, where no parameter is applied."""
+    net = Net(seed)
+    x = net.input("x", ("N", 5))
+    y = net.op("Mul", net.linear(x, 5, width), net.linear(x, 5, width))
+    return net.graph(net.op("Add", net.linear(y, width, 3), net.op("ReduceMean", y, net.constant([1]), keepdims=1)))
+
+
+def test_an_average_that_no_layer_holds_is_listed_in_both_directions():
+    why = "a factor behind an average would make a layer of its own"
+    for widths in ((6, 9), (9, 6)):
+        result = merged(averaged(widths[0], 0), averaged(widths[1], 1), 0.3)
+        assert [reason.endswith(why) for reason in result.merged[0].plan.growth.kept.values()] == [True]
+        assert result.passed
+
+
+def test_what_cannot_be_compensated_does_not_hold_up_what_grows():
+    base, donor = normed(9, 0, NORMS[0], after=True), normed(6, 1, NORMS[0], after=True, hidden=10)
+    growth = merged(base, donor, 0.3).merged[0].plan.growth
+    assert list(growth.added.values()) == [3, 3]
+    assert len(growth.kept) == 1
+
+
+@pytest.mark.parametrize("form", [{"read": True}, {"after": True}])
+def test_an_rms_norm_needs_no_other_reader_to_agree(form):
+    base, donor = normed(6, 0, NORMS[1], **form), normed(9, 1, NORMS[1], **form)
+    for pads in PADS:
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+def skipping(width, seed):
+    """Sum and norm in one operator, the sum given on; without an epsilon of its own."""
+    net = Net(seed)
+    x = total = net.linear(net.input("x", ("N", 3, 5)), 5, width, "matmul")
+    for _ in range(2):
+        y = net.linear(net.op("Relu", net.linear(x, width, 7, "matmul")), 7, width, "matmul")
+        x, _, _, total = net.op(
+            "SkipSimplifiedLayerNormalization",
+            *(y, total, net.weight(width, scale=1.0)),
+            outputs=4,
+            domain="com.microsoft",
+        )
+    return net.graph(net.linear(x, width, 3, "matmul"))
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_a_sum_and_its_rms_norm_in_one_grow_in_both_directions(pads):
+    base, donor = skipping(6, 0), skipping(9, 1)
+    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    for mine, theirs in ((base, donor), (donor, base)):
+        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
+        if pads != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+
+
+def group_normed(groups, seed, form, size=2):
+    """A GroupNormalization as one operator (one scale per channel, or, before opset 21, per group), or as exporters
+    write it out."""
+    net = Net(seed, opset=18 if form == "old" else 21)
+    channels = groups * size
+    x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, channels)
+    if form == "written out":
+        y = net.op("Reshape", x, net.constant([0, groups, -1]))
+        y = net.op("InstanceNormalization", y, net.weight(groups, scale=1.0), net.weight(groups))
+        y = net.op("Reshape", y, net.op("Shape", x))
+        x = net.op("Add", net.op("Mul", y, net.weight(channels, 1, 1, scale=1.0)), net.weight(channels, 1, 1))
+    elif form == "instance":
+        x = net.op("InstanceNormalization", x, net.weight(channels, scale=1.0), net.weight(channels))
+    else:
+        each = groups if form == "old" else channels
+        x = net.op("GroupNormalization", x, net.weight(each, scale=1.0), net.weight(each), num_groups=groups)
+    return net.graph(net.conv(net.op("Relu", x), channels, 2))
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("form", ["one operator", "old", "written out", "instance"])
+def test_whole_groups_of_a_group_norm_are_added(form, pads):
+    base, donor = group_normed(4, 0, form), group_normed(6, 1, form)
+    result = merged(base, donor, 0.0, pads)
+    assert list(result.merged[0].plan.growth.added.values()) == [4 if form == "instance" else 2]
+    assert far(result.graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    if pads != "keep":
+        assert far(merged(donor, base, 1.0, pads).graph, base) <= 1e-5
+
+
+def test_a_group_norm_of_one_group_keeps_its_width_for_its_mean_is_that_of_the_positions_too():
+    (reason,) = kept(group_normed(1, 0, "one operator", 6), group_normed(1, 1, "one operator", 9))
+    assert reason.startswith("GroupNormalization 'GroupNormalization_1' is taken over its units")
+
+
+def test_more_groups_without_the_attribute_are_found_out_by_the_outputs(monkeypatch):
+    """The mutation: as many groups as before, of more channels each."""
+    monkeypatch.setitem(ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], widths={}))
+    (reason,) = kept(group_normed(4, 0, "one operator"), group_normed(8, 1, "one operator"))
+    assert "the outputs at lambda 0 move" in reason
+
+
+@pytest.mark.parametrize("place", ["scale", "epsilon"])
+@pytest.mark.parametrize("op", NORMS)
+def test_a_norm_compensated_by_half_is_found_out_by_the_outputs(monkeypatch, op, place):
+    """The mutation: a power in the table that is not there."""
+    row = ops.ROWS[op]
+    powers = {where: power for where, power in row.compensation.powers.items() if where != place}
+    wrong = dataclasses.replace(row, compensation=dataclasses.replace(row.compensation, powers=powers))
+    monkeypatch.setitem(ops.ROWS, op, wrong)
+    (reason,) = kept(normed(6, 0, op), normed(9, 1, op))
+    assert "the outputs at lambda 0 move" in reason
+
+
+def test_a_stream_that_is_not_centred_is_found_out_by_the_outputs(monkeypatch):
+    """The mutation: a LayerNorm that is said to take no mean off."""
+    row = ops.ROWS["LayerNormalization"]
+    wrong = dataclasses.replace(row, compensation=ops.RESCALED)
+    monkeypatch.setitem(ops.ROWS, "LayerNormalization", wrong)
+    (reason,) = kept(normed(6, 0, "LayerNormalization"), normed(9, 1, "LayerNormalization"))
+    assert "the outputs at lambda 0 move" in reason
+
+
+def test_a_scale_that_something_else_reads_keeps_the_width():
+    def net_of(width, seed):
+        net = Net(seed, opset=23)
+        scale = net.weight(width, scale=1.0)
+        x = net.op("RMSNormalization", net.linear(net.input("x", ("N", 5)), 5, width), scale)
+        return net.graph(net.linear(net.op("Mul", x, scale), width, 3))
+
+    assert kept(net_of(6, 0), net_of(9, 1)) == ["w0 is read by Mul 'Mul_2' too"]
+
+
+# --- inside units ------------------------------------------------------------------------------------------------
+
+
+def blocks(count, size, seed):
+    """Two residual bottlenecks with a grouped convolution of `count` blocks of `size` channels."""
+    net = Net(seed)
+    x, inner = net.op("Relu", net.conv(net.input("x", ("N", 3, 5, 5)), 3, 8)), count * size
+    for _ in range(2):
+        y = net.op("Relu", net.norm(net.conv(x, 8, inner, 1, bias=False), inner))
+        y = net.op("Relu", net.norm(net.conv(y, inner, inner, group=count), inner))
+        x = net.op("Relu", net.op("Add", x, net.norm(net.conv(y, inner, 8, 1, bias=False), 8)))
+    return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 8, 5))
+
+
+def attention(heads, size, seed, scale="constant", normed="", width=8):
+    """Attention on a residual stream. Its scale is one over the root of the size of a head: as a constant, or computed
+    from the shape; `normed`: the norm over each head that queries and keys are under."""
+    net = Net(seed, opset=23)
+    x, inner = net.linear(net.input("x", ("N", 3, 5)), 5, width, "matmul"), heads * size
+
+    def by_head(x, normed):
+        x = net.op("Reshape", net.linear(x, width, inner, "matmul"), net.constant([0, 3, heads, size]))
+        x = net.op(normed, x, net.weight(size, scale=1.0), epsilon=1e-2) if normed else x
+        return net.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    q, k, v = by_head(x, normed), by_head(x, normed), by_head(x, "")
+    score = net.op("MatMul", q, net.op("Transpose", k, perm=[0, 1, 3, 2]))
+    if scale == "constant":
+        score = net.op("Mul", score, net.constant(np.float32(size**-0.5)))
+    else:
+        last = net.op("Gather", net.op("Shape", q), net.constant(3))
+        score = net.op("Div", score, net.op("Sqrt", net.op("Cast", last, to=1)))
+    y = net.op("Transpose", net.op("MatMul", net.op("Softmax", score, axis=-1), v), perm=[0, 2, 1, 3])
+    x = net.op("Add", x, net.linear(net.op("Reshape", y, net.constant([0, 3, inner])), inner, width, "matmul"))
+    return net.graph(net.linear(x, width, 3, "matmul"))
+
+
+INSIDE = {
+    "blocks": lambda size, seed: blocks(9, size, seed),
+    "heads": lambda size, seed: attention(9, size, seed),
+    "heads with RMSNorms": lambda size, seed: attention(9, size, seed, normed="RMSNormalization"),
+    "heads with LayerNorms": lambda size, seed: attention(9, size, seed, normed="LayerNormalization"),
+}
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
+def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, pads, tmp_path):
+    base, donor = build(4, 0), build(8, 1)
+    result = merged(base, donor, 0.0, pads)
+    assert set(result.merged[0].plan.growth.added.values()) == {4}
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, base) <= 1e-5
+    end = merged(base, donor, 1.0, pads)
+    assert far(end.graph, donor) <= 1e-5
+    assert {w.shape for w in end.graph.weights.values()} == {w.shape for w in donor.weights.values()}
+    assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
+def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, pads):
+    base, donor = build(7, 0), build(4, 1)
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+
+
+@pytest.mark.parametrize("pads", PADS)
+def test_more_blocks_and_more_heads_are_added(pads):
+    for build in (blocks, attention):
+        base, donor = build(5, 4, 0), build(8, 4, 1)
+        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+def test_more_but_smaller_blocks_take_the_donors_function(pads):
+    base, donor = blocks(6, 4, 0), blocks(8, 3, 1)
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("build", [blocks, attention])
+def test_blocks_and_heads_get_company_and_get_larger_at_once(build, pads):
+    base, donor = build(6, 2, 0), build(8, 3, 1)
+    result = merged(base, donor, 0.0, pads)
+    assert set(result.merged[0].plan.growth.added.values()) == {1, 2}
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, base) <= 1e-5
+    end = merged(base, donor, 1.0, pads).graph
+    assert far(end, donor) <= 1e-5
+    assert {w.shape for w in end.weights.values()} == {w.shape for w in donor.weights.values()}
+
+
+def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_in_common():
+    for build in INSIDE.values():
+        base, donor = build(4, 0), build(6, 1)
+        for mine, theirs in ((base, donor), (donor, base)):
+            result = mal_graph.assemble(mine, theirs, lam=0.5, proof=False)
+            assert not result.merged[0].plan.skipped
+            small = {w.shape for w in result.graph.weights.values()}
+            assert small == {w.shape for w in mine.weights.values()}
+
+
+def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():
+    reasons = kept(attention(9, 4, 0, "shape"), attention(9, 6, 1, "shape"))
+    assert any(reason.startswith("with more units the outputs at lambda 0 move by") for reason in reasons)
+
+
+def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monkeypatch):
+    """The mutation: units that no weight reads are the donor's from the start, as if a weight of zeros read them."""
+    monkeypatch.setattr("mal_graph.correspond.is_read", lambda group: True)
+    assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
+
+
+def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
+    """The mutation: units inside blocks that the merge puts in another order than the file has them."""
+    from mal_graph import correspond
+
+    real = correspond.insides
+
+    def turned(groups, outer, member):
+        inner, columns = real(groups, outer, member)
+        last = max((unit for _, unit, _ in columns), default=0)
+        is_donor = member.positions.shape[1] == 6 and not any(groups.groups[g].added for g in inner)
+        return inner, {(n, last - u if is_donor else u, p): column for (n, u, p), column in columns.items()}
+
+    base, donor = blocks(9, 4, 0), blocks(9, 6, 1)
+    assert far(merged(base, donor, 1.0, "literal").graph, donor) <= 1e-5
+    monkeypatch.setattr(correspond, "insides", turned)
+    assert far(merged(base, donor, 1.0, "literal").graph, donor) > 1e-3
 
 
 @pytest.mark.parametrize("pads", PADS)
