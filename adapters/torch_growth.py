@@ -245,6 +245,11 @@ def normalized(call: Call) -> Wanted:
     return list(call.x.shape[-len(given) :])
 
 
+def epsilon(call: Call) -> Wanted:
+    node = call.first("LayerNormalization")
+    return None if node is None else float(node.attribute("epsilon"))
+
+
 def scale(call: Call) -> Wanted:
     """What attention multiplies by: it follows from the width unless it is said."""
     factor = next(weight for weight in call.constants if weight.is_float)
@@ -294,6 +299,7 @@ EXPAND = (Argument(1, ("size", "shape"), shape, spread=True),)
 MADE = (Argument(0, ("size",), made_sizes, spread=True),)
 NEW = (Argument(1, ("size",), made_sizes, spread=True),)
 GROUPS = Argument(6, ("groups",), groups, 1)
+NORMALIZED = Argument(1, ("normalized_shape",), normalized)
 WINDOW = (Argument(4, ("padding",), pads, 0), Argument(5, ("dilation",), dilations, 1))
 
 # By the name of the function, method or operator: these share signatures.
@@ -311,7 +317,8 @@ CALLS: Mapping[str, tuple[Argument, ...]] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (GROUPS,)),
     "convolution": (*WINDOW, Argument(8, ("groups",), groups)),
     "group_norm": (Argument(1, ("num_groups",), norm_groups),),
-    **dict.fromkeys(("layer_norm", "rms_norm"), (Argument(1, ("normalized_shape",), normalized),)),
+    "layer_norm": (NORMALIZED, Argument(4, ("eps",), epsilon, 1e-5)),
+    "rms_norm": (NORMALIZED,),
     "channel_shuffle": (Argument(1, ("groups",), shuffled_groups),),
     "scaled_dot_product_attention": (Argument(6, ("scale",), scale),),
 }
@@ -323,7 +330,7 @@ PARTS: Mapping[type[nn.Module], Mapping[str, Callable[[Call], Wanted]]] = {
     nn.modules.conv._ConvNd: {"groups": groups, "padding": pads, "dilation": dilations},
     nn.modules.batchnorm._NormBase: {"num_features": channels},
     nn.GroupNorm: {"num_groups": norm_groups, "num_channels": channels},
-    nn.LayerNorm: {"normalized_shape": normalized},
+    nn.LayerNorm: {"normalized_shape": normalized, "eps": epsilon},
     nn.RMSNorm: {"normalized_shape": normalized},
     nn.ChannelShuffle: {"groups": shuffled_groups},
     nn.Unflatten: {"unflattened_size": unflattened},

@@ -191,8 +191,38 @@ def trained(module, x):
     before = (module(x) - goal).pow(2).sum()
     before.backward()
     slopes = [p.grad.pow(2).sum() for p in module.parameters()]
-    torch.optim.SGD(module.parameters(), lr=float(1e-2 * before / sum(slopes))).step()
+    torch.optim.SGD(module.parameters(), lr=float(1e-2 * before.detach() / sum(slopes))).step()
     assert (module(x) - goal).pow(2).sum() < before
+
+
+class Normed(nn.Module):
+    """A LayerNorm of what a layer gives, as a submodule or as a function."""
+
+    def __init__(self, units, by_function):
+        super().__init__()
+        self.first, self.last = nn.Linear(5, units), nn.Linear(units, 3)
+        self.norm, self.by_function = nn.LayerNorm(units, eps=1e-3), by_function
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.by_function:
+            x = functional.layer_norm(x, (self.norm.weight.shape[0],), self.norm.weight, self.norm.bias, 1e-3)
+        else:
+            x = self.norm(x)
+        return self.last(x)
+
+
+@pytest.mark.parametrize("by_function", [False, True])
+@pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
+def test_the_epsilon_of_a_norm_follows_the_width(by_function, lam, tmp_path):
+    base, donor = (seeded(lambda u=u: Normed(u, by_function), seed) for seed, u in enumerate((6, 10)))
+    graph = merged(base, donor, lam, example())
+    made = mal_graph.to_module(graph)
+    mal_graph.save(graph, tmp_path / "grown.onnx")
+    assert far(made(example()), run(mal_graph.load(tmp_path / "grown.onnx"), example())) <= 1e-5
+    if lam == 0.0:
+        assert far(made(example()), base(example())) <= 1e-5
+    assert f"{1e-3 * (0.6 + 0.4 * lam):.4g}" in (made.code if by_function else f"{made.norm.eps:.4g}")
 
 
 # --- what the code looks like ---
