@@ -37,6 +37,7 @@ from train_paper_models import DIGITS, Spec, read, trained
 LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
 COARSE = tuple(round(0.1 * i, 1) for i in range(11))
 LAM = 0.3  # where one lambda must do
+JUDGED = 3000  # validation images that choose a lambda
 CALIBRATION = 5000  # unlabelled training images that activations are measured on
 EPS = 0.05  # how much more loss than the base's counts as good still, in nats
 ALIGNED = "aligned"
@@ -271,7 +272,7 @@ def gap_seeds(is_small: bool) -> range:
 def gap(bench: Bench) -> Iterator[str]:
     """Net gap closure: what the aligned merge wins of the ensemble's accuracy, less the best control's."""
     yield from header("base <- donor", "seed", "pads", "base", "ensemble", *ARMS, "net gap closure")
-    nets: dict[str, list[float]] = {pads: [] for pads in PADS}
+    nets: dict[str, list[float]] = {"keep": [], "fade": []}
     left_out = 0
     for seed in gap_seeds(bench.is_small):
         for a, b in gap_pairs(bench.is_small, seed):
@@ -309,16 +310,18 @@ LEAST_GAIN = 0.01  # what the ensemble must gain in accuracy for its pair to cou
 def closures(bench: Bench, a: Spec, b: Spec, pads: str) -> tuple[float, float, dict[str, float]]:
     """Test accuracy of the base, of the ensemble, and of every arm at its own lambda."""
     base, donor = bench.model(a), bench.model(b)
-    chosen: dict[str, float] = {}
-    validation, test = bench.samples(a.data, "validation"), bench.samples(a.data, "test")
-    on_validation = mal_graph.sweep(base, donor, validation, lambdas=COARSE, proof=False, pads=pads)
-    on_test = mal_graph.sweep(base, donor, test, lambdas=COARSE, proof=False, pads=pads)
-    for judged, told in zip(on_validation.curves, on_test.curves, strict=True):
-        best = max(range(len(COARSE)), key=lambda i, curve=judged: (curve.points[i].metric, -i))
-        chosen[told.arm] = told.points[best].metric
+    validation = {name: values[:JUDGED] for name, values in bench.samples(a.data, "validation").items()}
+    test = bench.samples(a.data, "test")
+    judged = mal_graph.sweep(base, donor, validation, lambdas=COARSE, proof=False, pads=pads)
+    best = {
+        curve.arm: max(zip(curve.points, COARSE, strict=True), key=lambda at: (at[0].metric, -at[1]))[1]
+        for curve in judged.curves
+    }
+    told = mal_graph.sweep(base, donor, test, lambdas={LAM, *best.values()}, proof=False, pads=pads)
+    chosen = {curve.arm: curve.points[told.lambdas.index(best[curve.arm])].metric for curve in told.curves}
     scores = mal_graph.assemble(base, donor, lam=LAM, proof=False, data=test).scores
     ensemble = next(score.metric for score in scores if score.arm == "ensemble")
-    return on_test.curves[0].points[0].metric, ensemble, chosen
+    return told.curves[0].points[0].metric, ensemble, chosen
 
 
 # --- running ----------------------------------------------------------------------------------------------------
