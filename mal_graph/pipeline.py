@@ -80,7 +80,7 @@ class Options:
     lam: float = 0.3
     gradient: tuple[float, ...] = ()
     lam_for: tuple[tuple[str, float], ...] = ()
-    pads: str = "keep"
+    pads: str = "fade"
     width: str = "base"
     depth: str = "match"
     layers: str | None = None
@@ -293,7 +293,7 @@ def assemble(
     *,
     lam: float | Sequence[float] = 0.3,
     lam_for: Mapping[str, float] | None = None,
-    pads: str = "keep",
+    pads: str = "fade",
     width: str = "base",
     depth: str = "match",
     layers: str | None = None,

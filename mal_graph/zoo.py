@@ -157,7 +157,7 @@ def zoo(
     controls: int = CONTROLS,
     state: str | Path | None = None,
     restart: bool = False,
-    pads: str = "keep",
+    pads: str = "fade",
     width: str = "base",
     depth: str = "match",
     assume_ordered: bool = False,

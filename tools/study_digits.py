@@ -35,6 +35,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "aligned by activations": {"signal": "activations"},
     "aligned by both": {"signal": "both"},
     "aligned, scale free": {"scale_free": True},
+    "aligned, pads keep": {"pads": "keep"},
 }
 UNTOUCHED = ("base", "donor", "ensemble")  # arms that repair does nothing to
 
