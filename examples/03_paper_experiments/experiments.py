@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -202,13 +202,14 @@ def ratio_specs(is_small: bool) -> list[Spec]:
 
 def ratios(bench: Bench) -> Iterator[str]:
     base, *donors = ratio_specs(bench.is_small)
-    yield from header("base <- donor", "lambda*, aligned", "plain", "random permutation", *losses_at())
-    for a, b in [(base, donor) for donor in donors] + [(donor, base) for donor in donors[1:]]:
-        curves = {curve.arm: curve for curve in swept(bench, a, b, COARSE, proof=False).curves}
+    yield from header("base <- donor", "pads", "lambda*, aligned", "plain", "random permutation", *losses_at())
+    pairs = [(base, donor) for donor in donors] + [(donor, base) for donor in donors[1:]]
+    for (a, b), pads in product(pairs, ("keep", "fade")):
+        curves = {curve.arm: curve for curve in swept(bench, a, b, COARSE, proof=False, pads=pads).curves}
         three = [curves[arm] for arm in (ALIGNED, "plain average", "random permutation")]
         at = [f"{curve.points[COARSE.index(LAM)].loss:.3f}" for curve in three]
         stars = [f"{curve.lam_star:.1f}" for curve in three]
-        yield row(f"{widths(a)} <- {widths(b)}", *stars, f"{three[0].points[0].loss:.3f}", *at)
+        yield row(f"{widths(a)} <- {widths(b)}", pads, *stars, f"{three[0].points[0].loss:.3f}", *at)
 
 
 def losses_at() -> tuple[str, ...]:
