@@ -234,7 +234,9 @@ def read_npz(path: str | Path) -> dict[str, Array]:
     """Every array of an .npz file, never unpickling anything. Raises DataError."""
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"no data file at {path}: give an .npz file with one array per model input and `labels`")
+        raise DataError(
+            f"no data file at {path}: give an .npz file with one array per model input, and `labels` where it is scored"
+        )
     arrays: dict[str, Array] = {}
     if not is_zipfile(path):  # numpy calls any file it does not know a pickle
         raise DataError(f"{path} is not an .npz file: write it with numpy.savez")
