@@ -94,6 +94,7 @@ class Row:
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         scales: whether positive factors on units come out as they went in: where "one" operand has them (the first, or
             any that commutes), where "all" have them, or "any"; "" where they change something else.
+        since: the opset from which on it has the same inputs, attributes and meaning; None where that is not told.
     """
 
     rule: rules.Rule
@@ -114,6 +115,7 @@ class Row:
     is_idempotent: bool = False
     scales: str = ""
     channel: int = 1
+    since: int | None = None
 
     @property
     def is_linear(self) -> bool:
@@ -130,6 +132,10 @@ class Row:
     def keeps_axes(self) -> bool:
         """Whether its output has the axes of its input, with the units where they were."""
         return self.rule in (rules.unary, rules.elementwise, rules.channel_norm, rules.dropout)
+
+    def is_alike(self, *opsets: int | None) -> bool:
+        """Whether it is known to mean the same in some opsets."""
+        return self.since is not None and all(opset is not None and opset >= self.since for opset in opsets)
 
     def slot(self, index: int) -> Slot:
         return self.slots[min(index, len(self.slots) - 1)]
@@ -237,7 +243,30 @@ CENTRED = replace(
 NEVER_CHOSEN = Compensation("-1e30 instead of 0 in the new units")
 WHOLE_GROUPS = Compensation("only whole groups may be added")
 
-ROWS: Mapping[str, Row] = {
+# Operators that blocks of layers are made of, by the opset from which on a node of them means the same in any.
+SINCE: Mapping[str, int] = {
+    **dict.fromkeys(["Conv", "ConvTranspose", "Flatten", "GlobalAveragePool", "GlobalMaxPool", "Identity"], 1),
+    **dict.fromkeys(["MatMul", "Softplus", "Softsign", "Transpose"], 1),
+    "Concat": 4,
+    **dict.fromkeys(["Abs", "Elu", "Exp", "HardSigmoid", "LeakyRelu", "Log", "Neg", "Reciprocal", "Relu", "Selu"], 6),
+    **dict.fromkeys(["Ceil", "Floor", "InstanceNormalization", "Sigmoid", "Sqrt", "Tanh", "Tile"], 6),
+    **dict.fromkeys(["Add", "Div", "Mul", "PRelu", "Pow", "Sub"], 7),
+    **dict.fromkeys(["Max", "Mean", "Min", "Sum"], 8),
+    **dict.fromkeys(["Erf", "Where"], 9),
+    **dict.fromkeys(["MaxPool", "Slice"], 10),
+    **dict.fromkeys(["Clip", "DepthToSpace", "Gather", "Gemm"], 11),
+    "Dropout": 12,
+    **dict.fromkeys(["LogSoftmax", "ReduceSum", "Softmax", "Squeeze", "Unsqueeze"], 13),
+    **dict.fromkeys(["BatchNormalization", "HardSwish", "Reshape"], 14),
+    "LayerNormalization": 17,
+    **dict.fromkeys(["Mish", "ReduceL2", "ReduceMax", "ReduceMean", "Split"], 18),
+    "AveragePool": 19,
+    "Gelu": 20,
+    "GroupNormalization": 21,
+    "RMSNormalization": 23,
+}
+
+_ROWS: Mapping[str, Row] = {
     # contractions with a weight
     "Gemm": Row(
         rules.gemm,
@@ -530,6 +559,7 @@ ROWS: Mapping[str, Row] = {
     "NegativeLogLikelihoodLoss": Row(rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="live"),
     "SoftmaxCrossEntropyLoss": Row(rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="unsafe"),
 }
+ROWS: Mapping[str, Row] = {op: replace(row, since=SINCE.get(op)) for op, row in _ROWS.items()}
 
 
 def row_of(node: Node, table: Mapping[str, Row] | None = None) -> Row | None:

@@ -198,12 +198,12 @@ def applied_inside(graph: LayerGraph, block: Block) -> list[Parameter]:
 
 def check_operators(base: LayerGraph, donor: LayerGraph, nodes: Sequence[Node]) -> None:
     for node in nodes:
-        domain = node.op.rpartition(".")[0]
-        if base.opsets.get(domain) != donor.opsets.get(domain):
-            mine, theirs = base.opsets.get(domain, "none"), donor.opsets.get(domain)
-            raise NoPlace(f"its operators are of opset {theirs}, the base's of {mine}")
-        if row_of(node) is None or node.captures:
+        domain, row = node.op.rpartition(".")[0], row_of(node)
+        mine, theirs = (graph.opsets.get(domain) for graph in (base, donor))
+        if row is None or node.captures:
             raise NoPlace(f"nothing is known of {called(node)}")
+        if mine != theirs and not row.is_alike(mine, theirs):
+            raise NoPlace(f"{called(node)} is of opset {theirs}, the base of {mine}: it may mean something else there")
 
 
 def check_layers(before: LayerGraph, after: LayerGraph, new: set[str]) -> None:

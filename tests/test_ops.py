@@ -37,6 +37,25 @@ def test_every_operator_of_the_table_exists_in_the_standard():
     assert {op for op in ROWS if "." not in op} - known == OF_ONNXRUNTIME
 
 
+def form(schema):
+    """What a node of an operator can say."""
+    values = [[(part.name, part.option) for part in side] for side in (schema.inputs, schema.outputs)]
+    return values, {name: (a.type, a.required, str(a.default_value)) for name, a in schema.attributes.items()}
+
+
+@pytest.mark.parametrize("op", sorted(op for op, row in ROWS.items() if row.since is not None))
+def test_an_operator_has_one_form_in_every_opset_from_the_told_one_on(op):
+    newest = form(onnx.defs.get_schema(op, 26, ""))
+    assert all(form(onnx.defs.get_schema(op, opset, "")) == newest for opset in range(ROWS[op].since, 26))
+
+
+def test_operators_are_alike_from_the_told_opset_on_and_not_before():
+    assert ROWS["Reshape"].is_alike(14, 20)
+    assert not ROWS["Reshape"].is_alike(13, 20)  # a zero may be told to mean zero since 14
+    assert not ROWS["Resize"].is_alike(19, 20)  # nothing is told
+    assert not ROWS["Reshape"].is_alike(None, 20)
+
+
 @pytest.mark.parametrize("op", ONE_OPERAND)
 def test_what_an_operator_makes_of_a_zero_unit_is_as_stated(op):
     if op == "Clip":  # depends on its bounds: bounds that exclude 0
