@@ -130,7 +130,7 @@ def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, their
 def test_a_narrower_donor_grows_nothing():
     base, wide = cnn((8, 10), 1, 0), cnn((8, 10), 1, 1)
     donor, _ = narrower(wide, axis_groups(wide), 2)
-    plain = mal_graph.assemble(base, donor, proof=False)
+    plain = mal_graph.assemble(base, donor, pads="keep", proof=False)
     result = merged(base, donor, 0.3)
     assert "lambda_0" not in result.checks
     for name, weight in plain.graph.weights.items():
