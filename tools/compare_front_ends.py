@@ -46,6 +46,7 @@ from mal_graph.groups import AxisGroup
 EXPORTERS = ("ts", "dynamo", "dynamo_raw")
 AGREED = 1e-5  # how far, of the largest, an output in onnxruntime may lie from torch's
 SAME = 1e-6  # and where both compute in float64, from constants that a file stores in float32
+PROOF_SECONDS = 100.0  # for one front end: what has no verdict by then is not rejected
 Place = tuple[str, int, int]  # parameter, axis, index
 Units = frozenset[frozenset[Place]]  # a group, as the places of each of its units
 
@@ -224,7 +225,7 @@ def rejected(graphs: Mapping[str, LayerGraph]) -> list[str]:
     """The groups that a proof rejects, of networks whose groups differ between front ends."""
     found = []
     for name, graph in graphs.items():
-        groups = mal_graph.prove(graph, mal_graph.axis_groups(graph))
+        groups = mal_graph.prove(graph, mal_graph.axis_groups(graph), timeout=PROOF_SECONDS)
         found += [f"{name}: {group.name}" for group in groups.groups if "rejected" in group.reason]
     return found
 
