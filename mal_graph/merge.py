@@ -15,8 +15,8 @@ Added units stand where the donor has more of them, if the base was widened for 
 follow the rows; in `literal` the missing side is the value of a unit that is not there (variance 1, anything else 0).
 Units that feed a sum, norm, mean or maximum over their axis follow `literal` in every mode: alive but without a partner
 they would change the others. Source of the literal form: Model Assembly Learning (arXiv:2503.21657), as far as it can
-be read; the other two are ours. `fade` is the default: of the three it loses least where the donor is narrower
-(examples/03_paper_experiments/report/report.md).
+be read; the other two are ours. `fade` is the default: most experiments with narrower donors speak for it
+(examples/03_paper_experiments/report/report.md), the small networks of tools/results/study_digits.md for `keep`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

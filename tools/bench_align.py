@@ -202,11 +202,11 @@ def compared(name: str, base: LayerGraph, groups: AxisGroups, kind: str, repeats
     for seed in range(repeats):
         took, done = seconds(lambda: assign(found))
         ours.append(took)
-        worst = min(worst, done.objective / scale)  # type: ignore[attr-defined]
-        took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))  # type: ignore[misc]
+        worst = min(worst, done.objective / scale)
+        took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))
         theirs.append(took)
-        best = max(best, problem.objective(matched[0]) / scale)  # type: ignore[index]
-        sweeps.append(str(matched[1]))  # type: ignore[index]
+        best = max(best, problem.objective(matched[0]) / scale)
+        sweeps.append(str(matched[1]))
         ratios.append(theirs[-1] / ours[-1])
     return (
         f"| {name} | {kind} | {median(theirs):.2f} | {', '.join(sweeps)} | {median(ours):.2f} | "

@@ -176,7 +176,7 @@ def front_ends(
     for exporter in EXPORTERS:
         path = None if folder is None else folder / f"{network}.{exporter}.onnx"
         if path is not None and path.exists():
-            makers[exporter] = lambda path=path: mal_graph.load(path)  # type: ignore[misc]
+            makers[exporter] = lambda path=path: mal_graph.load(path)
     for name, make in makers.items():
         try:
             yield name, make()

@@ -173,12 +173,12 @@ class SqueezeNet(nn.Module):
         return self.body(x)
 
 
-TIMM = (  # noqa: SIM905
+TIMM = (  # noqa: SIM905  # so many names are easier to read as words
     "resnet18 resnet50 resnext50_32x4d densenet121 inception_v3 mobilenetv2_050 mobilenetv3_small_050 "
     "efficientnet_b0 mnasnet_small regnetx_002 regnety_002 convnext_atto ghostnet_050 hrnet_w18_small mixer_s32_224 "
     "repvgg_a0 vgg11_bn"
 ).split()
-OWN = (  # noqa: SIM905
+OWN = (  # noqa: SIM905  # so many names are easier to read as words
     "squeezenet own_shufflenet_v1 own_shufflenet_v2 own_unet own_diffusion own_super_resolution"
 ).split()
 SIDES = {"inception_v3": 128, "vgg11_bn": 224}  # where 64 is too small, or another is built in

@@ -32,7 +32,7 @@ SIDES = (64, 96, 128)  # image sides tried in turn, before the model's own
 NEEDS_OWN_SIDE = ("vgg11", "vgg11_bn")  # run at any, but are exported at their own only
 
 # The smallest member of each family, as far as its exports stay below some 100 MB.
-TIMM = (  # noqa: SIM905
+TIMM = (  # noqa: SIM905  # so many names are easier to read as words
     "resnet18 resnet50 resnet26d resnext50_32x4d seresnext26d_32x4d wide_resnet50_2 resnetaa34d resnetblur18 "
     "resnetrs50 resnet50_gn eca_resnet33ts ecaresnet26t gcresnet33ts resnetv2_18 resnetv2_50x1_bit regnetx_002 "
     "regnety_002 regnetz_005 densenet121 densenetblur121d inception_v3 inception_v4 inception_resnet_v2 "
@@ -49,7 +49,7 @@ TIMM = (  # noqa: SIM905
     "starnet_s050 lcnet_035 lcnetv2_small hgnet_tiny hgnetv2_b0 rdnet_tiny focalnet_tiny_srf gernet_s tresnet_m "
     "convmixer_768_32 fasternet_t0 mambaout_femto"
 ).split()
-ALSO_BY_DYNAMO = (  # noqa: SIM905
+ALSO_BY_DYNAMO = (  # noqa: SIM905  # so many names are easier to read as words
     "resnet18 regnety_002 densenet121 mobilenetv3_small_050 efficientnet_lite0 convnext_atto ghostnet_050 "
     "mixer_s32_224 repvgg_a0 res2net50_14w_8s"
 ).split()
@@ -85,7 +85,7 @@ class StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         module = types.ModuleType(spec.name)
-        module.__getattr__ = anything  # type: ignore[method-assign]
+        module.__getattr__ = anything
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
@@ -108,7 +108,7 @@ def anything(name: str) -> Any:
 def import_timm() -> Any:
     """timm, with a stand-in for torchvision where that does not load."""
     try:
-        import torchvision  # noqa: F401
+        import torchvision  # noqa: F401  # it is only asked whether it loads
     except Exception:  # built for another torch: it raises what its C++ parts raise
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
@@ -206,7 +206,7 @@ def make(folder: Path, only: str = "") -> dict[str, str]:
             causes[path.name] = cause_of(error)
             print(f"{path.name}: not built, {causes[path.name]}")
         sys.stdout.flush()
-        model = inputs = None  # type: ignore[assignment]
+        model = inputs = None
         gc.collect()
     return causes
 

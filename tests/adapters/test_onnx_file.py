@@ -175,7 +175,7 @@ def zoo() -> dict[str, np.ndarray[Any, Any]]:
     }
     tiny = {name: np.array([0, 1, 1, 0, 1]).astype(getattr(ml_dtypes, name)) for name in ("int2", "uint2")}
     other = {"bool": np.array([True, False]), "scalar": np.float32(-0.0), "empty": np.zeros((0, 3), np.float32)}
-    return {**bits, **floats, **small, **tiny, **other}  # type: ignore[dict-item]
+    return {**bits, **floats, **small, **tiny, **other}
 
 
 def zoo_model() -> onnx.ModelProto:
@@ -260,7 +260,7 @@ def nested() -> onnx.ModelProto:
         helper.make_node("Leak", ["h"], ["l"], domain="my", slope=0.25),
         helper.make_node("Leak", ["l"], ["y"], domain="my"),
     ]
-    model = model_of(nodes, {"zero": np.float32(0)})  # type: ignore[dict-item]
+    model = model_of(nodes, {"zero": np.float32(0)})
     leak = helper.make_node("LeakyRelu", ["a"], ["b"], doc_string="inside")
     leak.attribute.add(name="alpha", type=onnx.AttributeProto.FLOAT, ref_attr_name="slope")
     function = helper.make_function("my", "Leak", ["a"], ["b"], [leak], [helper.make_opsetid("", 20)])
@@ -671,6 +671,6 @@ def test_the_view_computes_what_a_large_network_computes(name: str) -> None:
 
 def test_a_scalar_weight_stays_a_scalar_in_the_runner(tmp_path: Path) -> None:
     nodes = [helper.make_node("Identity", ["k"], ["s"]), helper.make_node("Add", ["x", "k"], ["y"])]
-    model = model_of(nodes, {"k": np.float32(2)}, outputs=("s", "y"))  # type: ignore[dict-item]
+    model = model_of(nodes, {"k": np.float32(2)}, outputs=("s", "y"))
     graph = adapter.load(write(tmp_path / "m.onnx", model))
     assert OrtRunner().open(graph).run({"x": np.ones((1, 4), np.float32)})["s"].shape == ()

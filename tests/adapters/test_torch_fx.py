@@ -11,11 +11,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-from torch import nn  # noqa: E402
+from torch import nn
 
-import mal_graph  # noqa: E402
-from mal_graph import registry  # noqa: E402
-from mal_graph.errors import DataError, FileError, ShapeError, UnsupportedModel  # noqa: E402
+import mal_graph
+from mal_graph import registry
+from mal_graph.errors import DataError, FileError, ShapeError, UnsupportedModel
 
 torch_fx = import_module("mal_graph_adapters.torch_fx")
 pytestmark = pytest.mark.torch

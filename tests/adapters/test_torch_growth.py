@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-from torch import nn  # noqa: E402
-from torch.nn import functional  # noqa: E402
+from torch import nn
+from torch.nn import functional
 
-import mal_graph  # noqa: E402
-from mal_graph import registry  # noqa: E402
-from mal_graph.errors import ShapeError  # noqa: E402
+import mal_graph
+from mal_graph import registry
+from mal_graph.errors import ShapeError
 
 growth = import_module("mal_graph_adapters.torch_growth")
 pytestmark = pytest.mark.torch

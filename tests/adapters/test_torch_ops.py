@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-from torch import nn  # noqa: E402
-from torch.nn import functional as f  # noqa: E402
+from torch import nn
+from torch.nn import functional as f
 
-import mal_graph  # noqa: E402
-from mal_graph import registry  # noqa: E402
-from mal_graph.errors import UnsupportedModel  # noqa: E402
+import mal_graph
+from mal_graph import registry
+from mal_graph.errors import UnsupportedModel
 
 lower = import_module("mal_graph_adapters.torch_lower")
 walk = import_module("mal_graph_adapters.torch_walk")
