@@ -13,7 +13,7 @@ Chosen: the weights are centred. Refused: a mean over the units that are there, 
 operators of its own; it allows any reader, but every donor would leave such operators behind.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +25,7 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.groups import AxisGroup
 from mal_graph.layers import data_inputs, layers, parameters, root_of
 from mal_graph.merge import Ends, Plan, Step
-from mal_graph.ops import norm_epsilon, row_of
+from mal_graph.ops import Row, norm_epsilon, row_of
 from mal_graph.resize import Factors, called, slot_of
 
 Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
@@ -57,7 +57,7 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
             scaled[root[0].name] = (a, b)
         else:
             epsilon = norm_epsilon(node)
-            settings[name, place] = (epsilon * a, epsilons.get(name, epsilon) * b)
+            settings[name, place] = (epsilon * a, epsilons[name] * b if name in epsilons else epsilon * a)
             base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
     if constants and [layer.name for layer in layers(base)] != [layer.name for layer in layers(plan.base)]:
         raise ShapeError("a factor behind an average would make a layer of its own")
@@ -133,7 +133,7 @@ def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) ->
     Raises:
         ShapeError: something else reads them, or writes them.
     """
-    members = written(groups, writers(graph, centred_norms(graph, factors)))
+    members = centring(graph, groups, factors)
     return graph.with_weights(
         [
             replace(graph.weights[name], read=partial(without_mean, graph.weights[name].read, axes))
@@ -144,7 +144,7 @@ def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) ->
 
 def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
     """The plan with what the donor gives centred like that. Raises ShapeError."""
-    members = written(groups, writers(donor, centred_norms(donor, factors)))
+    members = centring(donor, groups, factors)
     return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
 
 
@@ -154,12 +154,22 @@ def without_donor_mean(step: Step, members: Mapping[str, Sequence[Place]]) -> St
     return with_term(step, partial(without_mean, term.merged_values, found)) if found else step
 
 
-def written(groups: Iterable[AxisGroup], tensors: Collection[str]) -> dict[str, list[Place]]:
-    """Where some tensors make the units of groups, by name of the tensor."""
+def centring(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> dict[str, list[Place]]:
+    """Where the mean over the units of `groups` is to be taken off, by name of the tensor. Raises ShapeError."""
+    norms = centred_norms(graph, factors)
+    tensors = writers(graph, norms)
     found: dict[str, list[Place]] = {}
     for member in (member for group in groups for member in group.members):
         if member.tensor in tensors and not member.role.endswith(" in"):
             found.setdefault(member.tensor, []).append((member.axis, member.positions))
+    for p in parameters(graph):
+        # What is added alike to all units has no part in it: the norms take that off with the mean.
+        if p.tensor in tensors and p.tensor not in found and p.role in ("weight", "table"):
+            node = called(graph.nodes[p.node])
+            raise ShapeError(
+                f"the mean that {called(norms[0])} takes off its units cannot be taken off {node}, which treats all of "
+                "them alike"
+            )
     return found
 
 
@@ -170,6 +180,12 @@ def without_mean(read: Read, places: Sequence[Place]) -> Array:
         moved = np.moveaxis(values, axis, 0)
         moved[positions] -= moved[positions].mean(axis=0, dtype=np.float64).astype(values.dtype)
     return values
+
+
+def is_mixing(node: Node, row: Row) -> bool:
+    """Whether every unit that an operator makes is a weighted sum of the same things, as in a contraction that is not
+    grouped: only then is their mean that of the weights."""
+    return row.is_linear and node.attribute("group", 1) == 1
 
 
 def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
@@ -198,7 +214,7 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
         own = [p for p in applied if p.node == index]
         if row is not None and row.is_sum:
             waiting += data_inputs(node, row)
-        elif row is None or not own or not (row.is_linear or row.kind == "table"):
+        elif row is None or not own or not (is_mixing(node, row) or row.kind == "table"):
             raise ShapeError(f"the mean that {called(norms[0])} takes off its units cannot be taken off {called(node)}")
         found += own
     names = {p.tensor for p in found}

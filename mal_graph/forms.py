@@ -22,6 +22,7 @@ from mal_graph.match import Match
 from mal_graph.ops import norm_epsilon, row_of
 from mal_graph.windows import Misfit, offsets
 
+SEVERAL = "a BatchNormalization stands behind it in one model alone, and each row of its weight makes several units"
 TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it
 
 Read = Callable[[], Array]
@@ -123,6 +124,8 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, b)
     b = in_rank_of(a, b)
     if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
+        if max(a.weight.blocks, b.weight.blocks) > 1:
+            return [replace(plain_term(base, donor, a.weight, b.weight, index), misfit=SEVERAL)], []
         folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
         done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
     else:
@@ -137,7 +140,7 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
         if other is not None and (parameter.role == "weight" or len(other.shape) == len(parameter.shape)):
             term = plain_term(base, donor, parameter, theirs.pop(key), index)
             terms.append(compared_folded(base, donor, term, norm_a, norm_b))
-        elif parameter.role == "bias" and b.weight is not None:
+        elif parameter.role == "bias" and b.weight is not None and b.weight.blocks == 1:
             terms.append(zero_bias(base, parameter, b.weight, index))
         elif np.prod(parameter.shape) > 1:
             left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: the donor has no counterpart")
@@ -294,7 +297,11 @@ def by_role(layer: Layer) -> Mapping[str, Parameter]:
 
 
 def by_row(vector: Array, like: Array) -> Array:
-    return vector.reshape(-1, *[1] * (like.ndim - 1))
+    """A value for every unit, as a factor of the weight that makes them: of a row, or, where a row makes one in each of
+    several blocks, of its columns there."""
+    blocks = len(vector) // len(like) if like.size else 1
+    columns = np.repeat(vector.reshape(blocks, -1).T, like.shape[1] // blocks if blocks > 1 else 1, axis=1)
+    return columns.reshape(*columns.shape, *[1] * (like.ndim - 2)) if like.ndim > 1 else vector
 
 
 def folded_weight(graph: LayerGraph, weight: Parameter, norm: Norm) -> Array:

@@ -1,14 +1,16 @@
-"""Growth: the base widened where the donor is wider.
+"""Growth: the base widened where the donor is wider, and statistics over units kept where it is narrower.
 
 A step between the plan and the merge. The base's graph is laid out anew with one more unit for every unit of the donor
 that found no place, and the plan is carried over to it, the donor's further units standing on the new ones. What is new
 holds the value of a unit that is not there, so that the wider graph computes what the base does; what entries become is
-said by the table in `merge`. Statistics over units are compensated (see `compensate`): in the base where it grows, and
-in a donor that is narrower than the result.
+said by the table in `merge`. Statistics over units are compensated (see `compensate`): in the base where it grows, and,
+whether it grows or not, in a donor that is narrower than the result.
 
 A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
 them that nothing compensates), where several groups of the donor answer to it, where its width cannot be expressed, or
-where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows.
+where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows. A
+narrower donor is made up for where all that makes the units is merged; where two models differ in widths only, the
+outputs at lambda 1 are compared with the donor's, and if they are others it is not made up for, with the reason.
 
 Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refused: merged tensors that are larger than
 the base's - every step that reads positions would have to know two layouts.
@@ -39,6 +41,8 @@ EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the larges
 Added = Mapping[str, int]  # units to add, by name of the base's group
 Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
 
+NOT_MADE_UP = "the units that the donor lacks are zeros there"
+
 
 def grown(
     planned: Plan,
@@ -47,28 +51,31 @@ def grown(
     donor_groups: AxisGroups,
     runner: Runner,
     *,
+    is_wider: bool = True,
     assume_ordered: bool = False,
 ) -> Plan:
-    """A plan on a base that has a unit for every unit of the donor, wherever this changes nothing at lambda 0.
+    """A plan on a base that has a unit for every unit of the donor, wherever this changes nothing at lambda 0, and with
+    the statistics of a donor that has fewer.
 
     Args:
         planned: a plan on the base as it is.
         groups, donor_groups: of the base and of the donor.
         runner: compares the outputs.
+        is_wider: whether the base may grow.
         assume_ordered: as the plan was made.
 
     Returns:
         the plan with `growth` told; at lambda 0 it gives a graph that computes what the base does.
     """
-    wanted, kept = asked(planned, groups, donor_groups)
-    if not wanted and not narrower(planned, groups, donor_groups):
-        return replace(planned, growth=Growth(kept=kept))
-    bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups))
+    wanted, kept = asked(planned, groups, donor_groups) if is_wider else ({}, {})
+    fewer, left = narrower(planned, groups, donor_groups)
+    if not wanted and not fewer:
+        return replace(planned, growth=Growth(kept={**kept, **left}))
+    bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups), fewer)
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
-    kept = {**kept, **reasons, **more}
-    found = bench.widened(chosen)
-    return replace(found, growth=replace(found.growth, kept={**kept, **found.growth.kept}))
+    found = bench.made_up(chosen)
+    return replace(found, growth=replace(found.growth, kept={**kept, **left, **reasons, **more, **found.growth.kept}))
 
 
 def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[str, int], dict[int, str]]:
@@ -117,19 +124,44 @@ def is_exact(group: AxisGroup) -> bool:
     return exact is not None and exact.powers is not None
 
 
-def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> dict[int, int]:
-    """The donor's group, by index of a group of the base that has more units, under a statistic; both by index."""
+def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[int, int], dict[int, str]]:
+    """The donor's group, by index of a group of the base that has more units, under a statistic, both by index; and why
+    it cannot be made up for in others."""
     partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
     for pair in planned.alignment.found.pairs:
         partners.setdefault(pair.base, set()).add(pair.donor)
-    found = {index: min(others) for index, others in partners.items() if len(others) == 1}
-    return {
-        index: other
-        for index, other in found.items()
-        if donor_groups.groups[other].units < groups.groups[index].units
-        and groups.groups[index].statistic
-        and is_exact(groups.groups[index])
-    }
+    merged = {planned.match.pairs[index].base for index in planned.merged_layers}
+    lone = [layer for index, layer in enumerate(planned.match.base) if index not in merged]
+    left = {p.tensor: layer.name for layer in lone for p in layer.parameters}
+    fewer: dict[int, int] = {}
+    kept: dict[int, str] = {}
+    for index, others in partners.items():
+        group = groups.groups[index]
+        units = max(donor_groups.groups[other].units for other in others)
+        if units >= group.units or not group.statistic:
+            continue
+        makers = [member.tensor for member in group.members if not member.role.endswith(" in")]
+        if all(tensor in left for tensor in makers):
+            continue
+        unmerged = [left[tensor] for tensor in makers if tensor in left]
+        if not is_exact(group):
+            kept[index] = f"{group.statistic} is taken over its units, and {NOT_MADE_UP}"
+        elif unmerged or len(others) > 1:
+            why = f"{unmerged[0]} is not merged" if unmerged else f"{len(others)} groups of the donor answer to it"
+            kept[index] = f"{group.statistic} is taken over its units, {why}, and {NOT_MADE_UP}"
+        else:
+            fewer[index] = min(others)
+    return fewer, kept
+
+
+def differs_in_widths(planned: Plan, donor: LayerGraph) -> bool:
+    """Whether base and donor are alike but for their widths, and merged whole, so that lambda 1 is to be the donor."""
+    pairs = planned.alignment.found.pairs
+    is_one_to_one = len({pair.base for pair in pairs}) == len({pair.donor for pair in pairs}) == len(pairs)
+    _, missing = terms_of(planned.base, donor, planned.match)
+    left = (planned.skipped, planned.dropped, planned.match.unmatched_donor, missing)
+    same = [node.op for node in planned.base.nodes] == [node.op for node in donor.nodes]
+    return is_one_to_one and same and not any(left)
 
 
 def growable(
@@ -164,6 +196,7 @@ class Bench:
     runner: Runner
     assume_ordered: bool
     found: Traces
+    fewer: Mapping[int, int]
 
     @cached_property
     def expected(self) -> dict[str, Array]:
@@ -200,6 +233,32 @@ class Bench:
             return str(error)
         return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
+    def made_up(self, sets: Sequence[Added]) -> Plan:
+        """The plan on the base with more units in some groups, and the donor made up for where it is narrower."""
+        found = self.widened(sets)
+        if found.growth.kept or not self.fewer or not differs_in_widths(self.planned, self.donor):
+            return found
+        why = self.donor_fault(found)
+        if not why:
+            return found
+        kept = dict.fromkeys(self.fewer, f"a narrower donor cannot be made up for: {why}")
+        found = replace(self, fewer={}).widened(sets)
+        return replace(found, growth=replace(found.growth, kept=kept))
+
+    def donor_fault(self, plan: Plan) -> str:
+        """Why a plan does not give the donor at lambda 1: "" if it does."""
+        inputs = self.donor_groups.probed.inputs
+        expected = outputs(self.donor, inputs, self.runner)
+        fed = {a.name: inputs[b.name] for a, b in zip(plan.base.inputs, self.donor.inputs, strict=True)}
+        end = merge(replace(plan.at(1.0), pads="literal"))
+        try:
+            found = outputs(end, fed, self.runner)
+        except RunError as error:
+            return str(error)
+        both = zip(plan.base.outputs, self.donor.outputs, strict=True)
+        moved = farthest({b.name: found[a.name] for a, b in both}, expected)
+        return "" if moved <= EXACT else f"the outputs at lambda 1 would be {moved:.0e} from its own"
+
     def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError."""
         base, groups, found = self.planned.base, self.groups, self.found
@@ -231,9 +290,8 @@ class Bench:
 
     def with_statistics(self, plan: Plan, groups: AxisGroups, units: Units, mine: Factors) -> Plan:
         """A plan with statistics over the units that each model has. Raises ShapeError where the base cannot be."""
-        given = narrower(plan, groups, self.donor_groups)
-        if given:
-            widths = [(groups.groups[index], self.donor_groups.groups[other]) for index, other in given.items()]
+        if self.fewer:
+            widths = [(groups.groups[index], self.donor_groups.groups[other]) for index, other in self.fewer.items()]
             try:
                 wide = self.donor_widened({other.name: group.units for group, other in widths})
                 theirs = self.donor_factors({group.name: other.units for group, other in widths}, units, mine)
@@ -241,7 +299,7 @@ class Bench:
                 return compensated(centred_donor(plan, self.donor, counted, wide), self.donor, mine, theirs)
             except ShapeError as error:
                 why = f"a narrower donor cannot be made up for: {error}"
-                plan = replace(plan, growth=Growth(kept=dict.fromkeys(given, why)))
+                plan = replace(plan, growth=Growth(kept=dict.fromkeys(self.fewer, why)))
         return compensated(plan, self.donor, mine, {})
 
     def donor_widened(self, wanted: Mapping[str, int]) -> Factors:
@@ -259,7 +317,7 @@ class Bench:
 
     def deviation(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
-        found = outputs(merge(replace(plan, lam=0.0)), self.groups.probed.inputs, self.runner)
+        found = outputs(merge(plan.at(0.0)), self.groups.probed.inputs, self.runner)
         return farthest(found, self.expected)
 
 
@@ -322,7 +380,7 @@ def farthest(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float
 
 def distance(found: Array, expected: Array) -> float:
     """The largest difference, relative to the largest value; infinite where one is not finite and the other is."""
-    if found.dtype.kind != "f":
+    if found.dtype.kind != "f" or found.shape != expected.shape:
         return 0.0 if np.array_equal(found, expected) else np.inf
     if np.array_equal(found, expected, equal_nan=True):
         return 0.0

@@ -31,6 +31,7 @@ class Parameter:
         shape: the canonical shape.
         pad: value of a unit that is not there.
         factor: what the operator multiplies the tensor by.
+        blocks: how many units each row of a contraction's weight makes: one in every block of a transposed convolution.
     """
 
     tensor: str
@@ -42,6 +43,12 @@ class Parameter:
     shape: tuple[int, ...]
     pad: float = 0.0
     factor: float = 1.0
+    blocks: int = 1
+
+    @property
+    def units(self) -> int:
+        """How many units a contraction's weight makes."""
+        return self.shape[0] * self.blocks
 
     @property
     def neutral(self) -> float:
@@ -103,7 +110,7 @@ class Layer:
         leading = self.leading
         if leading is None:
             return (1, 1)
-        return (leading.shape[1], leading.shape[0]) if leading is self.weight else (leading.shape[0],) * 2
+        return (leading.shape[1], leading.units) if leading is self.weight else (leading.shape[0],) * 2
 
 
 def parameters(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[Parameter]:
@@ -207,6 +214,7 @@ def applied(
         shape,
         described.pad,
         described.factor_of(node),
+        node.attribute("group", 1) if contracted is not None and contracted[0] != 0 else 1,
     )
 
 
@@ -302,7 +310,7 @@ def as_bias(
     if starting is None or not starting.is_linear:
         return parameter
     is_sum = row is not None and row.commutes and row.zero == "silent" and graph.nodes[start].outputs[0] in node.inputs
-    return replace(parameter, role="bias") if is_sum and parameter.shape == weight.shape[:1] else parameter
+    return replace(parameter, role="bias") if is_sum and parameter.shape == (weight.units,) else parameter
 
 
 def with_depth(

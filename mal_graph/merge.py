@@ -30,7 +30,7 @@ from mal_graph.align import Alignment, Orders, is_whole, matched_positions
 from mal_graph.correspond import AxisPair
 from mal_graph.errors import UsageError
 from mal_graph.forms import Term
-from mal_graph.graph import Array, LayerGraph, Node, Weight, weight_of
+from mal_graph.graph import Array, LayerGraph, Weight, weight_of
 from mal_graph.match import Match
 
 PADS = ("keep", "fade", "literal")
@@ -64,8 +64,8 @@ class Growth:
 
     Attributes:
         added: how many units, by index of the base's group.
-        kept: why a group keeps its width though the donor's has more units, or is not compensated though it has fewer,
-            by index.
+        kept: why a group keeps its width though the donor's has more units, or what is taken over its units is not
+            made up for though the donor's has fewer, by index.
         factors: by name of a constant that a statistic is multiplied by, what it is for the base and for the donor.
         settings: by (name of a node, attribute) what it holds for the base and for the donor.
     """
@@ -115,6 +115,10 @@ class Plan:
         if step.tensor in self.given and self.pads != "literal":
             return 1.0
         return self.factors.get(self.match.pairs[step.layer].base, self.lam)
+
+    def at(self, lam: float) -> "Plan":
+        """The same plan with one merging factor for all layers."""
+        return replace(self, lam=lam, factors={})
 
     @property
     def mean_factor(self) -> float:
@@ -224,16 +228,25 @@ def merge(plan: Plan) -> LayerGraph:
     growth = plan.growth
     moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step) or growth.added]
     moved += [
-        weight_of(name, np.array(between(ends, plan.lam), plan.base.weights[name].dtype))
+        weight_of(name, np.array(between(ends, plan.mean_factor), plan.base.weights[name].dtype))
         for name, ends in growth.factors.items()
     ]
     graph = plan.base.with_weights(moved) if moved else plan.base
-    return replace(graph, nodes=tuple(with_settings(node, plan) for node in graph.nodes)) if growth.settings else graph
+    return with_settings(graph, plan) if growth.settings else graph
 
 
-def with_settings(node: Node, plan: Plan) -> Node:
-    found = {held: between(ends, plan.lam) for (name, held), ends in plan.growth.settings.items() if name == node.name}
-    return replace(node, attributes={**node.attributes, **found}) if found else node
+def with_settings(graph: LayerGraph, plan: Plan) -> LayerGraph:
+    """The graph with what operators hold of their own where the plan puts it, each with the factor of its weights."""
+    factors = {step.tensor: plan.factor(step) for step in plan.steps}
+    held: dict[str, dict[str, Ends]] = {}
+    for (name, setting), ends in plan.growth.settings.items():
+        held.setdefault(name, {})[setting] = ends
+    nodes = []
+    for node in graph.nodes:
+        lam = next((factors[tensor] for tensor in node.inputs if tensor in factors), plan.mean_factor)
+        found = {setting: between(ends, lam) for setting, ends in held.get(node.name, {}).items()}
+        nodes.append(replace(node, attributes={**node.attributes, **found}) if found else node)
+    return replace(graph, nodes=tuple(nodes))
 
 
 def between(ends: Ends, lam: float) -> float:

@@ -378,7 +378,7 @@ def assemble(
     for donor in found:
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
-    is_reshaped = any(step.at_zero is not None for step in steps)
+    is_reshaped = any(step.plan.growth.added or step.windows or step.added for step in steps)
     is_moved = any(step.plan.factor(s) for step in steps for s in step.plan.steps)
     result = current if is_moved or is_reshaped else base
     checks = checked(result, steps, runner)
@@ -471,7 +471,7 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     """The step with its outputs at lambda 0 compared with those of the model before, where its shape changed."""
     if step.plan.growth.is_none and not (step.windows or step.added):
         return step
-    at_zero = merge(replace(step.plan, lam=0.0))
+    at_zero = merge(step.plan.at(0.0))
     return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
 
 
@@ -563,10 +563,9 @@ def widened(
     options: Options,
     runner: Runner,
 ) -> Plan:
-    """The plan on a wider base, where that is wanted."""
-    if options.width != "grow":
-        return planned
-    return grown(planned, groups, donor, donor_groups, runner, assume_ordered=options.assume_ordered)
+    """The plan on a wider base where that is wanted, with narrower statistics of the donor made up for."""
+    is_wider = options.width == "grow"
+    return grown(planned, groups, donor, donor_groups, runner, is_wider=is_wider, assume_ordered=options.assume_ordered)
 
 
 def proven_groups(

@@ -182,9 +182,10 @@ def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
         assert layer.weight is not None
         node = graph.nodes[graph.producer[plan.base.nodes[layer.weight.node].outputs[0]]]
         slot = bias_slot(node)
-        if slot is None or "bias" in by_role(layer) or foldable_norm(graph, layer) is not None:
+        has_shift = "bias" in by_role(layer) or foldable_norm(graph, layer) is not None
+        if slot is None or has_shift or layer.weight.blocks > 1:
             continue
-        zeros = np.zeros(layer.weight.shape[0], graph.weights[layer.weight.tensor].dtype)
+        zeros = np.zeros(layer.weight.units, graph.weights[layer.weight.tensor].dtype)
         name = unused_name(graph, f"{node.outputs[0]}.bias")
         graph = graph.with_inserted(weight_of(name, zeros), node.outputs[0], slot)
     return graph
@@ -233,6 +234,8 @@ def site_of(graph: LayerGraph, layer: Layer, norm: Norm | None) -> tuple[Site | 
     assert weight is not None
     if place is None:
         return None, "its activation is built into its operator"
+    if weight.blocks > 1:
+        return None, "each row of its weight makes several units"
     if norm is not None:
         return Site(layer.name, norm.scale.node, place, (norm.scale, norm.shift), norm.shift), ""
     if bias is None:

@@ -40,7 +40,7 @@ def with_bias_slots(
             continue
         dtype = base.weights[a.weight.tensor].dtype
         name = unused_name(base, f"{node.outputs[0]}.bias")
-        zeros = weight_of(name, np.zeros(a.weight.shape[0], dtype))
+        zeros = weight_of(name, np.zeros(a.weight.units, dtype))
         base = base.with_inserted(zeros, node.outputs[0], slot)
     return base, replace(match, base=layers(base))
 

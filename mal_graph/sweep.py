@@ -2,7 +2,8 @@
 
 Between its ends a merge is a straight line: the ends are merged once, and every point is A + lambda (B - A), fed to one
 session per arm as inputs. With calibration inputs every point of every arm is repaired, measured in one more session
-per arm. Refused: a session per point, which reads, optimises and packs the same weights again.
+per arm. Where operators hold numbers of their own that go with lambda (the epsilon of a norm over other widths) every
+point has a session, which reads, optimises and packs the same weights again.
 
 `grid` merges one base layer with one donor layer at a time, as in Figure 1 of Model Assembly Learning
 (arXiv:2503.21657).
@@ -11,6 +12,7 @@ per arm. Refused: a session per point, which reads, optimises and packs the same
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -39,8 +41,9 @@ from mal_graph.pipeline import (
     replanned,
     self_check_verdict,
     shuffled,
+    with_repair,
 )
-from mal_graph.repair import Repairs
+from mal_graph.repair import Repair, Repairs
 
 LAMBDAS = tuple(round(0.05 * i, 2) for i in range(21))
 EPS = 0.05
@@ -196,7 +199,7 @@ def sweep(
     step = merge_step(base, donor, options, runner, report, [])
     again = partial(replanned, base, step, options, runner=runner)
     along = partial(line_of, donor=donor, options=options, runner=runner)
-    arms: dict[str, Callable[[], Line | RepairedLine]] = {
+    arms: dict[str, Callable[[], Along]] = {
         ALIGNED: lambda: along(step.plan),
         PLAIN: lambda: along(again(identity_alignment)),
         SHUFFLED: lambda: along(again(partial(random_alignment, seed=seed))),
@@ -207,10 +210,10 @@ def sweep(
     curves = []
     for done, (arm, made) in enumerate(arms.items()):
         line = made()
-        if arm == ALIGNED and isinstance(line, RepairedLine):
-            step = replace(step, repair=line.repairs.done)
-        points = scored_along(line, chosen, arm, data, options, runner)
-        curves.append(curve(arm, chosen, tuple(points), eps, is_whole(step) and arm not in (STRANGER, ALONE)))
+        points = tuple(scored_along(line, chosen, arm, data, options, runner))
+        if arm == ALIGNED:
+            step = replace(step, repair=line.repair)
+        curves.append(curve(arm, chosen, points, eps, is_whole(step) and arm not in (STRANGER, ALONE)))
         report("scoring the arms", done + 1, len(arms))
     own, unscored = donor_scores(base, donor, data, options, runner)
     found = findings(step, chosen, eps, curves, own or unscored, labels_in(data))
@@ -251,7 +254,7 @@ def checked_lambdas(given: Iterable[float]) -> tuple[float, ...]:
 
 
 def scored_along(
-    line: "Line | RepairedLine",
+    line: "Along",
     lambdas: Sequence[float],
     arm: str,
     data: Mapping[str, Array],
@@ -259,22 +262,46 @@ def scored_along(
     runner: Runner,
     judge: Judge = score,
 ) -> Iterator[Scores]:
-    """The scores of one arm at every lambda, out of one session."""
-    asked = Predictor(
-        line.start, data, output=options.output, scores=options.scores, runner=runner, variable=line.names
-    )
+    """The scores of one arm at every lambda, out of one session as long as the graph is the same."""
+    asked: Predictor | None = None
     for lam in lambdas:
+        graph = line.graph_at(lam)
+        if asked is None or graph is not asked.graph:
+            asked = Predictor(
+                graph, data, output=options.output, scores=options.scores, runner=runner, variable=line.names
+            )
         yield judge(asked.predict(line.at(lam)), asked.labels, arm)
 
 
-def line_of(
-    planned: Plan, donor: LayerGraph, options: Options, runner: Runner, *, is_merged: bool = True
-) -> "Line | RepairedLine":
+def line_of(planned: Plan, donor: LayerGraph, options: Options, runner: Runner, *, is_merged: bool = True) -> "Along":
     """A merge at any lambda, repaired if there is something to repair it on; without `is_merged` the base alone is."""
+    if is_merged and any(a != b for a, b in planned.growth.settings.values()):
+        return Points(planned, donor, options, runner)
     line = Line(planned, is_merged=is_merged)
     if options.repair_inputs is None:
         return line
     return RepairedLine(line, Repairs(line.start, planned, donor, options.repair_inputs, runner, line.names))
+
+
+class Along(Protocol):
+    """A merge at any lambda.
+
+    Attributes:
+        names: the weights that `at` gives to the session of a point.
+        repair: what was repaired, known once a point was asked for; None if nothing was to be.
+    """
+
+    @property
+    def names(self) -> list[str]: ...
+
+    @property
+    def repair(self) -> Repair | None: ...
+
+    def graph_at(self, lam: float) -> LayerGraph:
+        """The model of a point; the same object wherever one session serves."""
+
+    def at(self, lam: float) -> dict[str, Array]:
+        """The weights of a point."""
 
 
 class Line:
@@ -283,8 +310,10 @@ class Line:
     Without `is_merged` nothing changes: every point is the plan's base.
     """
 
+    repair = None
+
     def __init__(self, planned: Plan, *, is_merged: bool = True) -> None:
-        ends = [merge(replace(planned, lam=lam)) for lam in (0.0, 1.0)] if is_merged else [planned.base] * 2
+        ends = [merge(planned.at(lam)) for lam in (0.0, 1.0)] if is_merged else [planned.base] * 2
         self.start, end = ends
         moved = [name for name, weight in end.weights.items() if weight is not self.start.weights[name]]
         self.ends = {name: (self.start.weights[name].read(), end.weights[name].read()) for name in moved}
@@ -294,6 +323,9 @@ class Line:
     @property
     def names(self) -> list[str]:
         return list(self.ends)
+
+    def graph_at(self, lam: float) -> LayerGraph:
+        return self.start
 
     def at(self, lam: float) -> dict[str, Array]:
         """A + lambda (B - A) in the tensors' own types; the ends are copied, not computed."""
@@ -309,15 +341,36 @@ class RepairedLine:
     """A line of which every point but that at lambda 0 is repaired."""
 
     def __init__(self, line: Line, repairs: Repairs) -> None:
-        self.line, self.repairs, self.start = line, repairs, repairs.graph
+        self.line, self.repairs, self.repair = line, repairs, repairs.done
 
     @property
     def names(self) -> list[str]:
         return list(self.repairs.weights)
 
+    def graph_at(self, lam: float) -> LayerGraph:
+        return self.repairs.graph
+
     def at(self, lam: float) -> dict[str, Array]:
         moved = self.line.at(lam)
         return self.repairs.at(lam, moved) if lam else {**self.repairs.weights, **moved}
+
+
+class Points:
+    """A merge in which operators hold numbers that go with lambda: every point is a model of its own."""
+
+    def __init__(self, planned: Plan, donor: LayerGraph, options: Options, runner: Runner) -> None:
+        self.planned, self.donor, self.options, self.runner = planned, donor, options, runner
+        self.names: list[str] = []
+        self.repair: Repair | None = None
+
+    def graph_at(self, lam: float) -> LayerGraph:
+        planned = self.planned.at(lam)
+        graph, done = with_repair(merge(planned), planned, self.donor, self.options, self.runner)
+        self.repair = done or self.repair
+        return graph
+
+    def at(self, lam: float) -> dict[str, Array]:
+        return {}
 
 
 def wide(values: Array) -> Array:

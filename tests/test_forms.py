@@ -8,7 +8,7 @@ from builders import Net, deviation, inputs_of, mlp, narrower, run
 
 from mal_graph.align import align as assign
 from mal_graph.correspond import correspondence
-from mal_graph.forms import TINY_SCALE, dead_channels, foldable_norm, folded_bias, folded_weight, terms_of
+from mal_graph.forms import SEVERAL, TINY_SCALE, dead_channels, foldable_norm, folded_bias, folded_weight, terms_of
 from mal_graph.groups import axis_groups
 from mal_graph.layers import layers
 from mal_graph.match import match_layers
@@ -301,3 +301,30 @@ def test_a_batchnorm_in_training_is_not_folded():
     x = net.op("BatchNormalization", x, *draws, net.constant(np.ones(5, np.float32)), outputs=3, training_mode=1)[0]
     graph = net.graph(net.conv(x, 5, 4))
     assert foldable_norm(graph, layers(graph)[0]) is None
+
+
+def upsampler(seed, bias, norm):
+    """A transposed convolution in three blocks: each row of its weight makes a unit in every block."""
+    net = Net(seed)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 2, 4, 4)), 2, 6))
+    shift = [net.weight(12)] if bias else []
+    x = net.op("ConvTranspose", x, net.weight(6, 4, 2, 2), *shift, kernel_shape=[2, 2], strides=[2, 2], group=3)
+    return net.graph(net.conv(net.op("Relu", net.norm(x, 12) if norm else x), 12, 2))
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize(("bias", "norm"), FORMS)
+@pytest.mark.parametrize(("donor_bias", "donor_norm"), FORMS)
+def test_rows_that_make_several_units_meet_in_every_form(bias, norm, donor_bias, donor_norm, calibrated):
+    base, donor = upsampler(0, bias, norm), upsampler(1, donor_bias, donor_norm)
+    inputs = {"x": np.random.default_rng(0).standard_normal((16, 2, 4, 4)).astype(np.float32)}
+    options = {"calibrate": inputs} if calibrated else {}
+    half = assemble(base, donor, lam=0.5, **options)
+    assert half.passed
+    if calibrated:
+        assert half.merged[0].repair.samples == 16
+    end = assemble(base, donor, lam=1.0).graph
+    skipped = list(half.merged[0].plan.skipped.values())
+    assert skipped == ([SEVERAL] if norm != donor_norm else [])
+    if not skipped and (donor_bias or not bias):
+        assert deviation(*(run(graph, inputs, "onnxruntime") for graph in (end, donor))) <= 1e-5

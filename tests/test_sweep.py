@@ -67,6 +67,29 @@ def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, pa
         assert [c.points[i].metric for c in found.curves] == [score.metric for score in expected]
 
 
+@pytest.mark.parametrize("shape", [{}, {"repair": False}, {"width": "grow"}])
+@pytest.mark.parametrize("widths", [(9, 6), (6, 9)])
+def test_the_epsilon_of_a_norm_over_other_widths_goes_with_every_point(widths, shape):
+    """Only arms that are merged as they are, for a shuffled scale says nothing of its operator's epsilon."""
+    base, donor = normed(widths[0], 0), normed(widths[1], 1)
+    data = data_for(base, classes=3)
+    options = {**shape, "calibrate": {"x": data["x"]}, "proof": False}
+    found = sweep(base, donor, data, lambdas=POINTS, **options)
+    for i, lam in enumerate(POINTS):
+        merged = mal_graph.assemble(base, donor, lam=lam, data=data, **options)
+        arms = {score.arm: score.loss for score in merged.scores}
+        assert found.curves[0].points[i].loss == pytest.approx(arms["merged"], rel=1e-5)
+        assert found.curves[1].points[i].loss == pytest.approx(arms["plain average"], rel=1e-5)
+
+
+def normed(width, seed):
+    """A norm with an epsilon that tells."""
+    net = Net(seed, opset=23)
+    x = net.linear(net.input("x", ("N", 6)), 6, width)
+    x = net.op("RMSNormalization", x, net.weight(width, scale=1.0), axis=-1, epsilon=1.0 + seed)
+    return net.graph(net.linear(x, width, 3))
+
+
 @pytest.mark.parametrize("pads", PADS)
 @pytest.mark.parametrize("shape", [{"width": "grow"}, {"width": "grow", "depth": "expand"}])
 def test_every_point_of_a_grown_base_is_the_merge_at_that_lambda(shape, pads):

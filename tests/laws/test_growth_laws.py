@@ -14,9 +14,8 @@ import mal_graph
 from mal_graph import grow, ops
 from mal_graph.correspond import moving_groups
 from mal_graph.groups import axis_groups, traces
+from mal_graph.merge import PADS, WIDTHS
 from mal_graph.resize import coupled, resized, resizing
-
-PADS = ("keep", "fade", "literal")
 
 
 def grouped():
@@ -288,23 +287,151 @@ def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, p
     assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("pads", ["fade", "literal"])
 @pytest.mark.parametrize("op", NORMS)
-def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, pads):
+def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, pads, width):
     base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
-    result = merged(base, donor, 1.0, pads)
-    assert not result.merged[0].plan.growth.added
+    result = mal_graph.assemble(base, donor, lam=1.0, pads=pads, width=width, proof=False)
+    growth = result.merged[0].plan.growth
+    assert not growth.added
+    assert not growth.kept
+    assert result.checks["lambda_0"] == "passed"
     assert far(result.graph, donor) <= 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+    assert mal_graph.assemble(base, donor, lam=0.0, pads=pads, width=width, proof=False).graph is base
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("pads", ["fade", "literal"])
-def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(pads):
+def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(pads, width):
     base, donor = written_out_norm(9, 0, centred=False), written_out_norm(6, 1, centred=False)
-    result = merged(base, donor, 1.0, pads)
+    result = mal_graph.assemble(base, donor, lam=1.0, pads=pads, width=width, proof=False)
     assert list(result.merged[0].plan.growth.factors.values()) == [(1.0, 1.5), (1.0, 1.5)]
     assert far(result.graph, donor) <= 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-6
+    assert mal_graph.assemble(base, donor, lam=0.0, pads=pads, width=width, proof=False).graph is base
+
+
+def mixing(width, seed, op, *, bias):
+    """Two blocks that mix places, each unit by itself and with the same weights, then units, as in an MLP mixer."""
+    net = Net(seed, opset=23)
+
+    def norm(x):
+        shift = [net.weight(width)] if op == "LayerNormalization" else []
+        return net.op(op, x, net.weight(width, scale=1.0), *shift, axis=-1, epsilon=1e-2)
+
+    x = net.linear(net.input("x", ("N", 4, 5)), 5, width, "matmul")
+    for _ in range(2):
+        y = net.op("Transpose", norm(x), perm=[0, 2, 1])
+        y = net.op("MatMul", net.op("Relu", net.op("MatMul", y, net.weight(4, 6))), net.weight(6, 4))
+        y = net.op("Add", y, net.weight(4)) if bias else y
+        x = net.op("Add", x, net.op("Transpose", y, perm=[0, 2, 1]))
+        x = net.op("Add", x, net.linear(net.op("Relu", net.linear(norm(x), width, 7, "matmul")), 7, width, "matmul"))
+    return net.graph(net.linear(norm(x), width, 3, "matmul"))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrower_donor_whose_places_are_mixed_keeps_its_function_where_its_missing_units_stay_zero(width):
+    base, donor = mixing(9, 0, "RMSNormalization", bias=False), mixing(6, 1, "RMSNormalization", bias=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, width=width, proof=False)
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_not_made_up_for(width, monkeypatch):
+    base, donor = mixing(9, 0, "RMSNormalization", bias=True), mixing(6, 1, "RMSNormalization", bias=True)
+
+    def made():
+        return mal_graph.assemble(base, donor, lam=0.5, width=width, proof=False).merged[0].plan
+
+    (why,) = made().growth.kept.values()
+    assert re.fullmatch(r"a narrower donor cannot be made up for: the outputs at lambda 1 would be \de-\d\d .*", why)
+    assert not made().growth.settings
+    monkeypatch.setattr(grow, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
+    assert made().growth.settings
+    assert not made().growth.kept
+
+
+def test_a_norm_of_places_mixed_for_all_units_alike_cannot_be_centred():
+    base, donor = mixing(9, 0, "LayerNormalization", bias=False), mixing(6, 1, "LayerNormalization", bias=False)
+    for mine, theirs in ((base, donor), (donor, base)):
+        (why,) = kept(mine, theirs)
+        assert why.endswith("cannot be taken off MatMul 'MatMul_6', which treats all of them alike")
+
+
+def test_a_norm_of_units_that_are_each_made_of_their_own_cannot_be_centred():
+    """A depthwise convolution: the mean over its units is not that over its weights."""
+
+    def convnext(width, seed):
+        net = Net(seed, opset=23)
+        y = net.conv(net.conv(net.input("x", ("N", 3, 6, 6)), 3, width), width, width, group=width)
+        y = net.op("Transpose", y, perm=[0, 2, 3, 1])
+        y = net.op("LayerNormalization", y, net.weight(width, scale=1.0), net.weight(width), axis=-1)
+        return net.graph(net.linear(y, width, 3, "matmul"))
+
+    for mine, theirs in ((9, 6), (6, 9)):
+        (why,) = kept(convnext(mine, 0), convnext(theirs, 1))
+        assert why.endswith("cannot be taken off Conv 'Conv_1'")
+
+
+def test_what_is_added_to_all_units_alike_goes_with_the_mean():
+    """A shift of one value for all units: the norm takes it off with the mean, however many units there are."""
+
+    def shifted(width, seed):
+        net = Net(seed, opset=23)
+        x = net.op("Add", net.linear(net.input("x", ("N", 5)), 5, width), net.weight(1))
+        x = net.op("LayerNormalization", x, net.weight(width, scale=1.0), net.weight(width), axis=-1)
+        return net.graph(net.linear(x, width, 3))
+
+    for mine, theirs in ((6, 9), (9, 6)):
+        base, donor = shifted(mine, 0), shifted(theirs, 1)
+        assert not merged(base, donor, 0.3).merged[0].plan.growth.kept
+        assert far(merged(base, donor, 0.0, "fade").graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, "fade").graph, donor) <= 1e-5
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrower_donor_is_not_made_up_for_where_not_all_that_makes_the_units_is_merged(width):
+    base, donor = normed(9, 0, "RMSNormalization"), normed(6, 1, "RMSNormalization")
+    result = mal_graph.assemble(base, donor, lam=1.0, width=width, layers="MatMul_1*", proof=False)
+    growth = result.merged[0].plan.growth
+    assert [
+        why.endswith("Gather_0 is not merged, and the units that the donor lacks are zeros there")
+        for why in growth.kept.values()
+    ] == [True]
+    assert [node.attribute("epsilon") for node in result.graph.nodes if node.op == "RMSNormalization"] == [
+        node.attribute("epsilon") for node in base.nodes if node.op == "RMSNormalization"
+    ]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_narrower_donor_under_a_maximum_is_listed(width):
+    base, donor = with_statistic(9, 0, "ReduceMax"), with_statistic(6, 1, "ReduceMax")
+    result = mal_graph.assemble(base, donor, lam=0.3, width=width, proof=False)
+    (why,) = result.merged[0].plan.growth.kept.values()
+    assert why == "ReduceMax 'ReduceMax_2' is taken over its units, and the units that the donor lacks are zeros there"
+
+
+@pytest.mark.parametrize("op", NORMS)
+def test_each_norm_goes_with_the_lambda_of_its_own_layer(op):
+    base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
+    whole = mal_graph.assemble(base, donor, lam=0.3, lam_for={"*": 1.0}, proof=False)
+    assert far(whole.graph, donor) <= 1e-5
+    some = mal_graph.assemble(base, donor, lam=0.25, lam_for={f"{op}_9": 0.75}, proof=False)
+    mine, theirs = 1e-2, 3e-2 * 6 / 9
+    np.testing.assert_allclose(
+        [node.attribute("epsilon") for node in some.graph.nodes if node.op == op],
+        [(1 - lam) * mine + lam * theirs for lam in (0.25, 0.75, 0.25)],
+    )
+
+
+@pytest.mark.parametrize("factors", [{"lam_for": {"*": 1.0}}, {"lam": (1.0, 1.0)}])
+def test_a_base_grows_with_lambdas_of_single_layers_too(factors):
+    base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
+    result = mal_graph.assemble(base, donor, width="grow", proof=False, **factors)
+    assert list(result.merged[0].plan.growth.added.values()) == [3]
+    assert result.checks["lambda_0"] == "passed"
+    assert far(result.graph, donor) <= 1e-5
 
 
 @pytest.mark.parametrize("op", NORMS)
