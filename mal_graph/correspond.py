@@ -191,8 +191,8 @@ class Pairing:
         free = self.free_blocks(self.base, term.base, place), self.free_blocks(self.donor, term.donor, place)
         called = "input" if term.is_weight and place == 1 else "output" if term.is_weight else "unit"
         if not free[0] and not free[1]:
-            self.check_closed(mine, self.base, called, "base", size == other)
-            self.check_closed(theirs, self.donor, called, "donor", size == other)
+            self.check_closed(mine, theirs, self.base, called, "base", size == other)
+            self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
             if term.lead and place >= 2:
                 return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
             if size == other:
@@ -203,8 +203,8 @@ class Pairing:
                     f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
                 )
             return replace(self.with_roles(term.base, place, (common,)), donor_size=other)
-        self.check_closed(mine, self.base, called, "base", False)
-        self.check_closed(theirs, self.donor, called, "donor", False)
+        self.check_closed(mine, theirs, self.base, called, "base", False)
+        self.check_closed(theirs, mine, self.donor, called, "donor", False)
         found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
         return self.with_roles(term.base, place, tuple(found))
 
@@ -216,11 +216,11 @@ class Pairing:
         for g, member in members_on(self.base, parameter, place):
             group = self.base.groups[g]
             new = member.positions[group.units - group.added :].ravel()
+            needs_silence = group.statistic or not is_read(group)
             if g in self.moving[id(self.base)]:
-                statistic += [member.positions.ravel()] if group.statistic else []
+                statistic += [member.positions.ravel()] if needs_silence else []
                 added.append(new)
             elif group.is_usable:  # inside a unit, which may be without it
-                needs_silence = group.statistic or not is_read(group)
                 statistic += [new, np.intersect1d(member.positions, lone)] if needs_silence else []
                 added.append(new)
         return AxisPair(size, blocks, np.concatenate(statistic), np.concatenate(added))
@@ -239,12 +239,22 @@ class Pairing:
         return Block(-1, member.positions[:common].reshape(-1, 1), other.positions[:common].reshape(-1, 1))
 
     def check_closed(
-        self, found: Sequence[tuple[int, Member]], groups: AxisGroups, called: str, side: str, alike: bool
+        self,
+        found: Sequence[tuple[int, Member]],
+        others: Sequence[tuple[int, Member]],
+        groups: AxisGroups,
+        called: str,
+        side: str,
+        alike: bool,
     ) -> None:
-        """Refuse frozen and unproven axes, unless the user vouches that equal ones are ordered alike."""
-        for g, _ in found:
+        """Refuse frozen and unproven axes, unless there is but one order, or the user vouches that equal ones are
+        ordered alike."""
+        for g, member in found:
             group = groups.groups[g]
-            if not (group.is_usable or group.state in (PINNED, RIGID)) and not (self.assume_ordered and alike):
+            if group.is_usable or group.state in (PINNED, RIGID) or (self.assume_ordered and alike):
+                continue
+            # A single unit, such as the place of a class token, that stands where the other model's does.
+            if group.units > 1 or not any(np.array_equal(member.positions, other.positions) for _, other in others):
                 raise Refusal(f"its {called} axis is {group.state} in the {side}: {group.reason}")
 
     def fixed_pairs(
@@ -333,13 +343,15 @@ def is_read(group: AxisGroup) -> bool:
 
 
 def moving_groups(groups: AxisGroups) -> frozenset[int]:
-    """The usable groups whose units are assigned: of groups that share positions the one with the most units, an outer
-    one before those inside it. The others keep the order of the model."""
+    """The usable groups whose units are assigned: of groups that share positions one that holds others, else the one
+    with the most units. The others keep the order of the model: of an attention that turns queries and keys by the
+    place the heads are assigned, and the frequencies in them correspond."""
     usable = groups.usable()
     names = {groups.groups[i].name for i in usable}
     nested = {i for i in usable if (inside := groups.groups[i].inside) and inside[0] in names}
+    holding = {inside[0] for i in nested if (inside := groups.groups[i].inside)}
     moving: list[int] = []
-    for i in sorted(usable, key=lambda i: -groups.groups[i].units):
+    for i in sorted(usable, key=lambda i: (groups.groups[i].name not in holding, -groups.groups[i].units)):
         if i in nested:
             continue
         here = {

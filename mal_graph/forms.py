@@ -131,7 +131,8 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     else:
         folded, done, used = [], set(), set()
     own = {p.tensor for p in a.parameters if p.factor}  # what is shared is merged with its first user
-    mine = {key: p for key, p in keyed(base, a).items() if p.tensor not in done and p.tensor in own}
+    every = keyed(base, a)
+    mine = {key: p for key, p in every.items() if p.tensor not in done and p.tensor in own}
     folded = [term for term in folded if term.base.tensor in own]
     theirs = {key: p for key, p in keyed(donor, b).items() if p.tensor not in used}
     terms, left = folded, []
@@ -147,9 +148,9 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     if norm_b is not None and norm_a is None and b.weight is not None and "bias" not in by_role(a):
         left.append(f"shift {norm_b.shift.tensor} of the donor: the base has no slot for a bias")
     left += [
-        f"{p.role} {p.tensor} of the donor: the base has no slot for it"
-        for p in theirs.values()
-        if np.prod(p.shape) > 1
+        f"{p.role} {p.tensor} of the donor: the base {'shares its own' if key in every else 'has no slot for it'}"
+        for key, p in theirs.items()
+        if np.prod(p.shape) > 1 and not (p.tensor in b.tied and key in every and every[key].tensor in a.tied)
     ]
     return terms, left
 

@@ -5,7 +5,7 @@ places form a group (see `units`). Groups may nest: the channels of one group of
 of the group of its groups.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +29,7 @@ UNPROVEN = "unproven"
 PINNED = "pinned"
 FROZEN = "frozen"
 RIGID = "rigid"
+UNREAD = Fix(PINNED, "nothing reads it at the sizes of the probe run")
 NUMBER_OF_BLOCKS = ("group of", "num_groups of")
 
 Family = tuple[object, ...]
@@ -229,7 +230,26 @@ def traced(
                 wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
     for value in graph.outputs:
         wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
+    pin_unread(wiring, [labels[name] for node in graph.nodes for name in node.outputs if name in labels], owners)
     return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
+
+
+def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:
+    """Fix what no operator reads, such as the rows of a table of places behind the last place of the probe run: no run
+    of this size tells what they are, and one of another size reads them."""
+    is_read = np.zeros(wiring.count, bool)
+    for atoms in (
+        *(part for label in computed for part in label.parts),
+        *(side for tie in wiring.ties for side in tie),
+        *(fixed.atoms for fixed in wiring.fixes),
+        *(atoms for belonging in wiring.blocks for atoms in belonging),
+        *wiring.readings,
+    ):
+        is_read[atoms] = True
+    for _, _, start, size in owners:
+        unread = start + np.flatnonzero(~is_read[start : start + size])
+        if len(unread):
+            wiring.fix(unread, UNREAD)
 
 
 def outputs_of(

@@ -24,7 +24,7 @@ import numpy as np
 
 from mal_graph.align import Order
 from mal_graph.compensate import centred, centred_donor, compensated
-from mal_graph.correspond import correspondence
+from mal_graph.correspond import correspondence, is_read
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
@@ -33,7 +33,7 @@ from mal_graph.interfaces import Runner
 from mal_graph.layers import layers, parameters
 from mal_graph.merge import Growth, Plan, merge, step_of
 from mal_graph.padding import compensation_of
-from mal_graph.probe import fed_weights
+from mal_graph.probe import fed_weights, probe
 from mal_graph.resize import Factors, coupled, resized, resized_groups, resized_traces, resizing
 
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
@@ -103,7 +103,7 @@ def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[
             kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
             kept[pair.base] = "no merged layer makes its units"
-        elif "read" not in used[number] and not group.statistic:
+        elif "read" not in used[number] and not group.statistic and is_read(group):
             kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units
@@ -260,12 +260,14 @@ class Bench:
         return "" if moved <= EXACT else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def widened(self, sets: Sequence[Added]) -> Plan:
-        """The plan on the base with more units in some groups. Raises ShapeError."""
+        """The plan on the base with more units in some groups. Raises ShapeError or RunError."""
         base, groups, found = self.planned.base, self.groups, self.found
         units: dict[str, Sequence[int]] = {}
         mine: dict[tuple[str, str], float] = {}
         pads = pad_values(self.planned)
-        for some in self.stages(sets):
+        for stage, some in enumerate(self.stages(sets)):
+            if stage:  # sizes that are computed are other ones now
+                groups = replace(groups, probed=probe(base, self.runner, inputs=self.groups.probed.inputs))
             wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
             change = resizing(base, groups, found, wanted)
             growing = [group for group in groups.groups if group.name in some]

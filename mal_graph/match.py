@@ -6,7 +6,8 @@ without a partner.
 
 Method: a score for every two layers of one kind; the best monotone pairing of two canonical linear orders by dynamic
 programming (as the cross-layer alignment of Nguyen et al. 2021, arXiv:2110.15538); then exchanges between parallel
-branches while they gain. Exact pairing under a partial order is not attempted: it is NP-hard in general.
+branches while they gain, where layers that follow each other in both models count too: of branches alike the layers of
+one answer to the layers of one. Exact pairing under a partial order is not attempted: it is NP-hard in general.
 """
 
 import difflib
@@ -14,6 +15,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,7 @@ from mal_graph.ops import row_of
 
 MIN_SCORE = 0.35  # two layers less alike than this are never paired
 SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score at least
+FOLLOWS = 0.05  # what two layers add that follow each other in both models
 CONTEXT = 3  # how many layers up and down the graph a context looks
 WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
 
@@ -73,6 +76,9 @@ class Profile:
         reaches: reaches[i, j] is true if layer j is computed from layer i, shape (layers, layers).
         heights: the longest path from each layer to an output, in layers.
         up, down: hashes of each layer with what is before and after it, at radius 0 to CONTEXT, then without limit.
+        edges: which layer's output the next one reads, as pairs of layer indices.
+        roles: hashes of each layer with all that is around it, layers told apart by their activations too; radii as for
+            `up` and `down`.
         activations: the operators inside that are neither contraction, norm nor arrangement.
         windows: kernel sizes, strides, dilations and groups.
         meanings: what each layer may answer to; two layers that have none in common are never paired.
@@ -84,6 +90,8 @@ class Profile:
     heights: tuple[int, ...]
     up: tuple[tuple[str, ...], ...]
     down: tuple[tuple[str, ...], ...]
+    edges: tuple[tuple[int, int], ...]
+    roles: tuple[tuple[str, ...], ...]
     activations: tuple[frozenset[str], ...]
     windows: tuple[tuple[object, ...], ...]
     meanings: tuple[frozenset[tuple[object, ...]], ...]
@@ -91,20 +99,43 @@ class Profile:
 
     @cached_property
     def order(self) -> list[int]:
-        """A linear order of the layers that no renaming or re-ordering of the file changes."""
+        """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
+        from layer to layer."""
+        rank: dict[int, int] = {}
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
             return (
-                layer.depth,
                 -self.heights[i],
                 self.up[i][-1],
                 self.down[i][-1],
+                self.roles[i][-1],
+                sorted(rank[j] for j in self.before[i]),
                 layer.widths,
+                sorted(self.layers[j].widths for j in np.flatnonzero(self.reaches[i])),
                 tuple(self.statistics[i].tolist()),
             )
 
-        return sorted(range(len(self.layers)), key=key)
+        for depth in sorted({layer.depth for layer in self.layers}):
+            here = [i for i, layer in enumerate(self.layers) if layer.depth == depth]
+            rank |= {i: len(rank) + place for place, i in enumerate(sorted(here, key=key))}
+        return list(rank)
+
+    @cached_property
+    def before(self) -> list[list[int]]:
+        """The layers that each one reads."""
+        found: list[list[int]] = [[] for _ in self.layers]
+        for i, j in self.edges:
+            found[j].append(i)
+        return found
+
+    @cached_property
+    def after(self) -> list[list[int]]:
+        """The layers that read each one."""
+        found: list[list[int]] = [[] for _ in self.layers]
+        for i, j in self.edges:
+            found[i].append(j)
+        return found
 
     def position(self, i: int) -> float:
         """How deep layer i lies, from 0 to 1."""
@@ -175,15 +206,24 @@ def profile(graph: LayerGraph) -> Profile:
     own = [place_of[layer.start] for layer in found]
     by_place = dict(zip(own, range(len(found)), strict=True))
     windows = tuple(window(graph, layer) for layer in found)
+    activated = tuple(activations(graph, layer) for layer in found)
     labels = [
         repr((found[by_place[p]].kind, windows[by_place[p]])) if p in by_place else join_label(graph, start)
         for p, start in enumerate(places)
     ]
-    feeds: list[list[tuple[int, int]]] = [[] for _ in places]
+    finer = [
+        repr((label, sorted(activated[by_place[p]]))) if p in by_place else label for p, label in enumerate(labels)
+    ]
+    feeds: list[list[Reading]] = [[] for _ in places]
     for target, sources in enumerate(reads):
-        for slot, source in sources:
-            feeds[source].append((slot, target))
-    up, down = contexts(labels, reads), contexts(labels, feeds)
+        for one in sources:
+            feeds[one.place].append(one._replace(place=target))
+    up, down = (contexts(labels, [[(one.slot, one.place) for one in near] for near in side]) for side in (reads, feeds))
+    around = [
+        [((way, one.slot, one.port), one.place) for way, near in enumerate(sides) for one in near]
+        for sides in zip(reads, feeds, strict=True)
+    ]
+    roles = contexts(finer, around)
     reaches, heights = descendants(feeds, by_place)
     return Profile(
         found,
@@ -191,36 +231,46 @@ def profile(graph: LayerGraph) -> Profile:
         tuple(heights[p] for p in own),
         tuple(tuple(level[p] for level in up) for p in own),
         tuple(tuple(level[p] for level in down) for p in own),
-        tuple(activations(graph, layer) for layer in found),
+        tuple(layer_edges(graph, found)),
+        tuple(tuple(level[p] for level in roles) for p in own),
+        activated,
         windows,
         tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
         np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
     )
 
 
-def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[tuple[int, int]]]]:
-    """The network of origins, layers and joins alike.
+class Reading(NamedTuple):
+    """One origin read by another: at which place it stands, by which slot, and which of the tensors it gives; the slot
+    is 0 where the operator does not care about the order of its operands."""
 
-    Returns:
-        the starts of the origins in topological order, and for each the (slot, place) pairs it reads; the slot is 0
-        where the operator does not care about the order of its operands.
-    """
+    slot: int
+    port: int
+    place: int
+
+
+def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
+    """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
     by_node: dict[int, list[Parameter]] = {}
     for parameter in parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node)
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
     place_of = {start: place for place, start in enumerate(places)}
-    reads: list[list[tuple[int, int]]] = []
+    named: list[list[tuple[int, str]]] = []
     for start in places:
         node = graph.nodes[start] if start >= 0 else None
         row = row_of(node) if node else None
         names = data_inputs(node, row) if node else []
         ordered = row is None or not row.commutes
-        reads.append(
-            [(slot if ordered else 0, place_of[origin[name]]) for slot, name in enumerate(names) if name in origin]
-        )
-    return places, reads
+        named.append([(slot if ordered else 0, name) for slot, name in enumerate(names) if name in origin])
+    ports: dict[int, list[str]] = {}
+    for name in sorted({name for near in named for _, name in near}, key=lambda name: graph.producer.get(name, -1)):
+        ports.setdefault(origin[name], []).append(name)
+    return places, [
+        [Reading(slot, ports[origin[name]].index(name), place_of[origin[name]]) for slot, name in near]
+        for near in named
+    ]
 
 
 def layer_edges(graph: LayerGraph, found: Sequence[Layer]) -> list[tuple[int, int]]:
@@ -230,7 +280,7 @@ def layer_edges(graph: LayerGraph, found: Sequence[Layer]) -> list[tuple[int, in
     behind: list[set[int]] = []  # the layers that each place's output comes from
     edges: list[tuple[int, int]] = []
     for start, sources in zip(places, reads, strict=True):
-        before = {i for _, place in sources for i in behind[place]}
+        before = {i for one in sources for i in behind[one.place]}
         if start in index:
             edges += [(i, index[start]) for i in sorted(before)]
         behind.append({index[start]} if start in index else before)
@@ -241,14 +291,18 @@ def join_label(graph: LayerGraph, start: int) -> str:
     return f"input {start}" if start < 0 else graph.nodes[start].op
 
 
-def contexts(labels: Sequence[str], neighbours: Sequence[Sequence[tuple[int, int]]]) -> list[list[str]]:
-    """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, then at a radius beyond the graph's diameter."""
+def contexts(labels: Sequence[str], neighbours: Sequence[Sequence[tuple[object, int]]]) -> list[list[str]]:
+    """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, then at a radius beyond the graph's diameter.
+
+    Args:
+        neighbours: of every place the others it is linked with, and by what.
+    """
     levels = [[digest(label) for label in labels]]
     classes = len(set(levels[0]))
     while True:
         last = levels[-1]
         new = [
-            digest(last[place] + repr(sorted((slot, last[other]) for slot, other in near)))
+            digest(last[place] + repr(sorted((repr(link), last[other]) for link, other in near)))
             for place, near in enumerate(neighbours)
         ]
         found = len(set(new))
@@ -263,14 +317,12 @@ def digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
-def descendants(
-    feeds: Sequence[Sequence[tuple[int, int]]], by_place: Mapping[int, int]
-) -> tuple[NDArray[np.bool_], list[int]]:
+def descendants(feeds: Sequence[Sequence[Reading]], by_place: Mapping[int, int]) -> tuple[NDArray[np.bool_], list[int]]:
     """What each place reaches, and how many layers the longest path from it passes."""
     reaches = np.zeros((len(feeds), len(feeds)), bool)
     heights = [0] * len(feeds)
     for place in reversed(range(len(feeds))):  # topological order: successors come later
-        for _, target in feeds[place]:
+        for _, _, target in feeds[place]:
             reaches[place] |= reaches[target]
             reaches[place, target] = True
             heights[place] = max(heights[place], heights[target] + (target in by_place))
@@ -344,8 +396,10 @@ def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
 
 def total_score(a: Profile, b: Profile, i: int, j: int) -> float:
     parts = score_parts(a, b, i, j)
-    if is_same_place(a, b, i, j):  # nothing but the widths and the weights can differ
-        return SAME_PLACE + 0.5 * (1 - SAME_PLACE) * (parts["widths"] + parts["statistics"])
+    if is_same_place(a, b, i, j):  # nothing but activations, widths and weights can differ
+        roles = float(np.mean([x == y for x, y in zip(a.roles[i], b.roles[j], strict=True)]))
+        alike = 0.5 * roles + 0.5 * parts["activation"]
+        return SAME_PLACE + (1 - SAME_PLACE) * (0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"])
     return SAME_PLACE * sum(WEIGHTS[name] * part for name, part in parts.items())
 
 
@@ -439,7 +493,7 @@ def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[
                 trial = moved(chosen, i, j) if scores[i, j] >= MIN_SCORE and chosen.get(i) != j else None
                 if (
                     trial
-                    and gain(scores, chosen, trial) > 1e-9
+                    and gain(a, b, scores, chosen, trial) > 1e-9
                     and is_monotone(a, b, trial, {i, *changed(chosen, trial)})
                 ):
                     chosen = trial
@@ -464,10 +518,19 @@ def changed(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
     return {i for i in after if before.get(i) != after[i]}
 
 
-def gain(scores: NDArray[np.float64], before: Mapping[int, int], after: Mapping[int, int]) -> float:
+def gain(
+    a: Profile, b: Profile, scores: NDArray[np.float64], before: Mapping[int, int], after: Mapping[int, int]
+) -> float:
     touched = changed(before, after) | changed(after, before)
     new = [scores[i, after[i]] if scores[i, after[i]] >= MIN_SCORE else -np.inf for i in touched if i in after]
-    return float(sum(new) - sum(scores[i, before[i]] for i in touched if i in before))
+    old = [scores[i, before[i]] for i in touched if i in before]
+    return float(sum(new) - sum(old)) + FOLLOWS * (following(a, b, after, touched) - following(a, b, before, touched))
+
+
+def following(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Collection[int]) -> int:
+    """How many steps from layer to layer that touch some of the base's are steps between their partners too."""
+    steps = {step for i in touched for step in (*((j, i) for j in a.before[i]), *((i, j) for j in a.after[i]))}
+    return sum(i in chosen and j in chosen and chosen[j] in b.after[chosen[i]] for i, j in steps)
 
 
 def is_monotone(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Iterable[int]) -> bool:

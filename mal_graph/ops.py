@@ -126,7 +126,7 @@ class Row:
     def is_sum(self) -> bool:
         """Whether what it makes of a unit is a sum of what is in that unit."""
         adds = self.rule is rules.elementwise and self.scales == "all" and self.zero == "silent"
-        return adds or self.moves or self.rule is rules.concat
+        return adds or self.moves or self.rule in (rules.concat, rules.expand)
 
     @property
     def keeps_axes(self) -> bool:
@@ -528,7 +528,8 @@ _ROWS: Mapping[str, Row] = {
     **dict.fromkeys(["Shape", "Size"], Row(rules.shape_only, "shape")),
     "ConstantOfShape": Row(rules.filled, "alone", slots=(setting("shape"),)),
     # elements found by index or by value
-    **dict.fromkeys(["GatherElements", "GatherND"], Row(rules.addressed, "alone", slots=(X, setting("indices")))),
+    "GatherElements": Row(rules.addressed, "alone", slots=(X, setting("indices"))),
+    "GatherND": Row(rules.gather_nd, "alone", slots=(X, setting("indices"))),
     **dict.fromkeys(["ScatterElements", "ScatterND"], Row(rules.addressed, slots=(X, setting("indices"), X))),
     "TensorScatter": Row(rules.tensor_scatter, "alone", slots=(X, X, setting("places"))),
     "Col2Im": Row(rules.addressed, slots=(X, setting("shape"))),

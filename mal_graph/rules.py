@@ -619,6 +619,16 @@ def gather(call: Call) -> list[Label]:
     return [wiring.label_of(out, [*pieces[:axis], *looked_up, *pieces[axis + 1 :]])]
 
 
+def gather_nd(call: Call) -> list[Label]:
+    """The axes that the indices look into are pinned; those before them go with the indices', those behind stay."""
+    wiring, data, indices = call.wiring, call.pieces(0), call.pieces(1)
+    batch = call.node.attribute("batch_dims", 0)
+    behind = batch + call.label(1).shape[-1]
+    pin_all(call, data[batch:behind], Fix("pinned", f"entries that {call.name} looks up by index"))
+    before = [wiring.tie(a, b) for a, b in zip(data[:batch], indices[:batch], strict=True)]
+    return [wiring.label_of(call.outputs[0], [*before, *indices[batch:-1], *data[behind:]])]
+
+
 def expand(call: Call) -> list[Label]:
     """Axes of length 1 are repeated, and hold the same everywhere."""
     return [call.wiring.combine([call.label(0)], call.outputs[0])]

@@ -4,13 +4,14 @@ from importlib import import_module
 
 import networkx as nx
 import pytest
-from builders import Net, cnn, light, mlp, narrower, permuted_copy, renamed_copy, wider
+from builders import Net, cnn, deviation, inputs_of, light, mlp, narrower, permuted_copy, renamed_copy, run, wider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mal_graph
 from mal_graph.errors import MatchError
 from mal_graph.groups import axis_groups
-from mal_graph.match import explain, match_layers, profile
+from mal_graph.match import explain, layer_edges, match_layers, profile
 
 
 def names(match):
@@ -267,3 +268,83 @@ def test_an_explanation_ranks_donor_layers_and_says_why():
     assert ranked[0][0] == name
     assert [score for _, score, _ in ranked] == sorted((score for _, score, _ in ranked), reverse=True)
     assert all(0 <= part <= 1 for _, _, parts in ranked for part in parts.values())
+
+
+# --- branches alike ----------------------------------------------------------------------------------------------
+
+
+def lane(net, x, widths):
+    """Linear layers one after the other."""
+    for before, width in zip((6, *widths), widths, strict=False):
+        x = net.op("Relu", net.linear(x, before, width))
+    return x
+
+
+def lanes(seed, widths, others):
+    """Two lanes of linear layers from one input to one sum."""
+    net = Net(seed)
+    x = net.input("x", ("N", 6))
+    return net.graph(net.op("Add", lane(net, x, widths), lane(net, x, others)))
+
+
+def steps_kept(base, donor, match):
+    """Whether layers that follow each other do so in both models."""
+    partner = {pair.base: pair.donor for pair in match.pairs}
+    mine, theirs = (set(layer_edges(graph, side)) for graph, side in ((base, match.base), (donor, match.donor)))
+    return {(partner[i], partner[j]) for i, j in mine} == theirs
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6))
+def test_of_lanes_alike_the_layers_of_one_answer_to_the_layers_of_one(seed, depth):
+    base, donor = lanes(seed, (8,) * depth, (8,) * depth), lanes(seed + 1, (9,) * depth, (9,) * depth)
+    assert steps_kept(base, donor, match_layers(base, donor))
+
+
+@given(st.integers(0, 10_000))
+def test_lanes_alike_are_told_apart_by_widths_further_on(seed):
+    base, donor = lanes(seed, (8, 8, 20, 5), (8, 8, 3, 5)), lanes(seed + 1, (9, 9, 4, 5), (9, 9, 30, 5))
+    match = match_layers(base, donor)
+    assert steps_kept(base, donor, match)
+    partner = {match.base[pair.base].widths: match.donor[pair.donor].widths for pair in match.pairs}
+    assert partner[20, 5] == (30, 5)
+
+
+def gated(seed):
+    """Two convolutions that read the same; one goes through an activation before they are multiplied."""
+    net = Net(seed)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6))
+    y = net.op("Mul", net.op("Relu", net.conv(x, 6, 8, 1)), net.conv(x, 6, 8, 1))
+    return net.graph(net.conv(y, 8, 4))
+
+
+def two_norms(seed):
+    """A sum that two norms read, each with a head of its own."""
+    net = Net(seed)
+    x = net.linear(net.input("x", ("N", 6)), 6, 8)
+    heads = [net.linear(net.norm(x, 8), 8, 3) for _ in range(2)]
+    return net.graph(net.op("Add", *heads))
+
+
+def standardised(seed):
+    """Two convolutions added up, of which each has the mean taken off its weight; one of them stands deeper."""
+    net = Net(seed)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6))
+
+    def centred(x):
+        weight = net.weight(8, 6, 1, 1)
+        mean = net.op("ReduceMean", weight, net.constant([1, 2, 3]), keepdims=1)
+        return net.op("Conv", x, net.op("Sub", weight, mean))
+
+    return net.graph(net.conv(net.op("Add", centred(net.op("Relu", net.conv(x, 6, 6))), centred(x)), 8, 4))
+
+
+BRANCHED = (gated, two_norms, standardised, lambda seed: lanes(seed, (8, 8, 5), (8, 8, 5)))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.sampled_from(BRANCHED))
+def test_at_lambda_1_branches_alike_compute_what_the_donor_does(seed, build):
+    base, donor = build(seed), build(seed + 1)
+    result = mal_graph.assemble(base, donor, lam=1.0, proof=False)
+    inputs = inputs_of(donor)
+    assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5

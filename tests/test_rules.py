@@ -830,7 +830,19 @@ def index(net: Net) -> str:
 
 
 case("GatherElements", vector(lambda net, x: net.op("GatherElements", x, index(net), axis=1)), FROZEN)
-case("GatherND", vector(lambda net, x: net.op("GatherND", x, net.constant([[2], [0]]))), FROZEN)
+case("GatherND", vector(lambda net, x: net.op("GatherND", x, net.constant([[2], [0]]))), "6: down[1] up[0]")
+case(
+    "GatherND",
+    tokens(lambda net, x: net.op("GatherND", x, net.constant([[[2], [1]], [[0], [3]], [[1], [1]]]), batch_dims=1)),
+    "6: down[1] up[0]",
+    name="in a batch",
+)
+case(
+    "GatherND",
+    tokens(lambda net, x: net.op("GatherND", x, net.constant([[[2, 1]], [[0, 3]], [[1, 1]]]), batch_dims=1), 1),
+    "pinned: up[0]",
+    name="of units",
+)
 case(
     "ScatterElements",
     vector(lambda net, x: net.op("ScatterElements", x, index(net), net.op("Tanh", x), axis=1)),

@@ -352,6 +352,67 @@ def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_n
     assert not made().growth.kept
 
 
+def vision(width, size, seed, heads=4):
+    """A vision transformer of one block: patches behind a class token, which is all that the head reads, and places
+    added; the number of places is computed."""
+    net = Net(seed, opset=23)
+
+    def norm(x):
+        return net.op("LayerNormalization", x, net.weight(width, scale=1.0), net.weight(width), axis=-1)
+
+    def linear(x, before, after):
+        return net.linear(x, before, after, "matmul")
+
+    image = net.input("x", ("N", 3, 4, 4))
+    x = net.op("Conv", image, net.weight(width, 3, 2, 2), net.weight(width), strides=[2, 2])
+    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, width, 4])), perm=[0, 2, 1])
+    batch = net.op("Slice", net.op("Shape", image), net.constant([0]), net.constant([1]))
+    token = net.op("Expand", net.weight(1, 1, width), net.op("Concat", batch, net.constant([1, width]), axis=0))
+    x = net.op("Add", net.op("Concat", token, x, axis=1), net.weight(5, width))
+    parts = [
+        net.op("Transpose", net.op("Reshape", part, net.constant([0, 5, heads, size])), perm=perm)
+        for part, perm in (
+            (linear(norm(x), width, heads * size), [0, 2, 1, 3]),
+            (linear(norm(x), width, heads * size), [0, 2, 3, 1]),
+            (linear(norm(x), width, heads * size), [0, 2, 1, 3]),
+        )
+    ]
+    score = net.op("Mul", net.op("MatMul", *parts[:2]), net.constant(np.float32(size**-0.5)))
+    y = net.op("Transpose", net.op("MatMul", net.op("Softmax", score, axis=-1), parts[2]), perm=[0, 2, 1, 3])
+    x = net.op("Add", x, linear(net.op("Reshape", y, net.constant([0, 5, heads * size])), heads * size, width))
+    x = net.op("Add", x, linear(net.op("Relu", linear(norm(x), width, 7)), 7, width))
+    return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [((8, 2), (8, 2)), ((8, 2), (12, 3)), ((12, 3), (8, 2)), ((8, 3), (12, 2))]
+)
+def test_a_vision_transformer_takes_the_function_of_one_of_any_size(mine, theirs, pads):
+    """Streams and heads grow, or are made up for, at once; a single class token has but one order."""
+    base, donor = vision(*mine, 0), vision(*theirs, 1)
+    result = merged(base, donor, 1.0, pads)
+    assert not result.merged[0].plan.skipped
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+
+
+def test_a_class_token_at_another_place_is_not_taken_for_the_same():
+    def net_of(seed, *, is_last):
+        net = Net(seed)
+        x, token = net.linear(net.input("x", (2, 4, 5)), 5, 6, "matmul"), net.weight(2, 1, 6)
+        x = net.op("Concat", *((x, token) if is_last else (token, x)), axis=1)
+        x = net.op("Add", x, net.weight(5, 6))
+        return net.graph(net.linear(net.op("Gather", x, net.constant(4 * is_last), axis=1), 6, 3))
+
+    same = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=True), proof=False)
+    assert not same.merged[0].plan.dropped
+    other = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=False), proof=False)
+    (((why,),),) = [other.merged[0].plan.dropped.values()]
+    assert why == "shift w3: its unit axis is frozen in the base: Gather 'Gather_4' uses a single unit of the axis"
+
+
 def test_a_norm_of_places_mixed_for_all_units_alike_cannot_be_centred():
     base, donor = mixing(9, 0, "LayerNormalization", bias=False), mixing(6, 1, "LayerNormalization", bias=False)
     for mine, theirs in ((base, donor), (donor, base)):
@@ -701,6 +762,51 @@ def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_i
             assert not result.merged[0].plan.skipped
             small = {w.shape for w in result.graph.weights.values()}
             assert small == {w.shape for w in mine.weights.values()}
+
+
+def rotary(width, size, seed, heads=3):
+    """Attention with queries and keys turned by the place, with `size` / 2 frequencies in every head."""
+    net = Net(seed, opset=23)
+    x = net.op("RMSNormalization", net.input("x", ("N", 4, width)), net.constant(np.ones(width, np.float32)), axis=-1)
+    x = net.linear(x, width, width, "matmul")
+    angle = net.op("Mul", net.weight(1, size // 2, scale=1.0), net.constant(np.arange(4, dtype=np.float32)[:, None]))
+    angle = net.op("Concat", angle, angle, axis=-1)
+
+    def by_head(x, perm):
+        x = net.op("Reshape", net.linear(x, width, heads * size, "matmul"), net.constant([0, 4, heads, size]))
+        return net.op("Transpose", x, perm=perm)
+
+    def turned(x):
+        first, second = (
+            net.op("Slice", x, *map(net.constant, ([start], [end], [3])))
+            for start, end in ((0, size // 2), (size // 2, size))
+        )
+        other = net.op("Concat", net.op("Neg", second), first, axis=-1)
+        return net.op("Add", net.op("Mul", x, net.op("Cos", angle)), net.op("Mul", other, net.op("Sin", angle)))
+
+    query, key = (turned(by_head(x, [0, 2, 1, 3])) for _ in range(2))
+    score = net.op("MatMul", query, net.op("Transpose", key, perm=[0, 1, 3, 2]))
+    score = net.op("Mul", score, net.constant(np.float32(size**-0.5)))
+    y = net.op("MatMul", net.op("Softmax", score, axis=-1), by_head(x, [0, 2, 1, 3]))
+    y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.constant([0, 4, heads * size]))
+    return net.graph(net.linear(y, heads * size, 3, "matmul"))
+
+
+@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize(("mine", "theirs"), [(4, 4), (4, 8), (8, 4)])
+def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silently(mine, theirs, pads):
+    base, donor = rotary(6, mine, 0), rotary(6, theirs, 1)
+    result = merged(base, donor, 1.0, pads)
+    assert not result.merged[0].plan.growth.kept
+    assert far(result.graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+
+
+def test_queries_and_keys_that_stay_alive_without_a_partner_break_the_law(monkeypatch):
+    """The mutation: units that no weight reads stay as they are where they have no partner."""
+    base, donor = rotary(6, 8, 0), rotary(6, 4, 1)
+    monkeypatch.setattr("mal_graph.correspond.is_read", lambda group: True)
+    assert far(merged(base, donor, 1.0, "fade").graph, donor) > 1e-3
 
 
 def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():

@@ -11,7 +11,7 @@ from mal_graph import pipeline
 from mal_graph.align import align
 from mal_graph.correspond import correspondence
 from mal_graph.forms import terms_of
-from mal_graph.groups import axis_groups
+from mal_graph.groups import UNREAD, axis_groups
 from mal_graph.match import match_layers
 from mal_graph.merge import merge, plan
 from mal_graph.rewrite import with_bias_slots
@@ -340,3 +340,34 @@ def test_flattened_maps_of_different_size_are_refused():
     other = net.graph(net.linear(net.op("Flatten", net.op("Relu", x)), 6 * 16, 5))
     skipped = mal_graph.assemble(base, other, proof=False).merged[0].plan.skipped
     assert list(skipped.values()) == ["each unit takes 64 positions of its input axis, in the donor 16"]
+
+
+def placed(seed):
+    """Symbols and as many places as there are, out of a table of forty."""
+    net = Net(seed)
+    ids = net.input("ids", ("N", "T"), "int64")
+    length = net.op("Slice", net.op("Shape", ids), net.constant([1]), net.constant([2]))
+    places = net.op("Slice", net.weight(40, 6, name="places"), net.constant([0]), length, net.constant([0]))
+    x = net.op("Add", net.op("Gather", net.weight(5, 6), ids), places)
+    x = net.op("Relu", net.linear(x, 6, 8, "matmul"))
+    return net.graph(net.linear(x, 8, 3, "matmul"))
+
+
+@pytest.mark.parametrize("proof", [True, False])
+def test_places_behind_the_last_of_the_probe_run_keep_their_order(proof):
+    """No run of the length of the probe tells that they may trade places, and longer ones read them."""
+    base, donor = placed(0), placed(1)
+    (unread,) = [group for group in axis_groups(base).groups if group.reason == UNREAD.reason]
+    assert 1 < unread.units < 40
+    result = mal_graph.assemble(base, donor, lam=1.0, proof=proof)
+    assert not result.merged[0].plan.skipped
+    inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
+    assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-6
+
+
+def test_rows_that_the_probe_does_not_read_would_be_mixed_up_without_their_fix(monkeypatch):
+    """The mutation: nothing is said of what no operator reads."""
+    monkeypatch.setattr("mal_graph.groups.pin_unread", lambda wiring, computed, owners: None)
+    result = mal_graph.assemble(placed(0), placed(1), lam=1.0, proof=False)
+    inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
+    assert deviation(run(result.graph, inputs), run(placed(1), inputs)) > 1e-3
