@@ -204,7 +204,7 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
             if index in taken_off or (slot == 0 and (is_centred(reader) or reader.name in named)):
                 continue
             if row is not None and row.is_sum:
-                waiting.append(reader.outputs[0])
+                waiting += [name for name in reader.outputs if name]
             elif row is None or row.part != "shape":
                 raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
         if tensor in graph.output_names or tensor not in graph.producer:

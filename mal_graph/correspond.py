@@ -51,8 +51,7 @@ class AxisPair:
     Attributes:
         size: length of the base's axis.
         blocks: what corresponds; base positions in no block have no counterpart.
-        statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic or
-            is read by no weight.
+        statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic.
         added: base positions of units that were added for the donor's.
         donor_size: length of the donor's axis where that may be longer, though all of the base's corresponds.
     """
@@ -177,6 +176,13 @@ class Pairing:
         found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
         return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
 
+    def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> Index:
+        """The positions of groups that stay for others that move on some of their positions, where these do not lie:
+        they correspond in stored order."""
+        every = np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in members_on(groups, parameter, place))])
+        taken = np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in self.blocks(groups, parameter, place))])
+        return np.setdiff1d(every, taken)
+
     def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
         """The pairs of axes of one term. Raises Refusal."""
         if len(term.base.shape) != len(term.donor.shape):
@@ -206,6 +212,9 @@ class Pairing:
         self.check_closed(mine, theirs, self.base, called, "base", False)
         self.check_closed(theirs, mine, self.donor, called, "donor", False)
         found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
+        left, right = self.beside(self.base, term.base, place), self.beside(self.donor, term.donor, place)
+        if len(left) and len(left) == len(right):
+            found.append(Block(-1, left.reshape(-1, 1), right.reshape(-1, 1)))
         return self.with_roles(term.base, place, tuple(found))
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
@@ -216,12 +225,11 @@ class Pairing:
         for g, member in members_on(self.base, parameter, place):
             group = self.base.groups[g]
             new = member.positions[group.units - group.added :].ravel()
-            needs_silence = group.statistic or not is_read(group)
             if g in self.moving[id(self.base)]:
-                statistic += [member.positions.ravel()] if needs_silence else []
+                statistic += [member.positions.ravel()] if group.statistic else []
                 added.append(new)
             elif group.is_usable:  # inside a unit, which may be without it
-                statistic += [new, np.intersect1d(member.positions, lone)] if needs_silence else []
+                statistic += [new, np.intersect1d(member.positions, lone)] if group.statistic else []
                 added.append(new)
         return AxisPair(size, blocks, np.concatenate(statistic), np.concatenate(added))
 
@@ -335,11 +343,6 @@ def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], 
             inner.append(g)
             columns |= found
     return inner, columns
-
-
-def is_read(group: AxisGroup) -> bool:
-    """Whether a weight contracts its units."""
-    return any(member.role.endswith(" in") for member in group.members)
 
 
 def moving_groups(groups: AxisGroups) -> frozenset[int]:

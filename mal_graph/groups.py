@@ -160,7 +160,8 @@ def axis_groups(
     probed = probed or probe(graph)
     found = parameters(graph, table)
     described = roles(graph, found, table)
-    solved, _, unknown = traced(graph, probed, ops.ROWS if table is None else table, described)
+    weighted = {parameter.node for parameter in found if parameter.role == "weight"}
+    solved, _, unknown = traced(graph, probed, ops.ROWS if table is None else table, described, weighted)
     groups = tuple(group for group, _ in grouped(solved, described))
     return AxisGroups(groups, tuple(found), probed, unknown)
 
@@ -183,17 +184,23 @@ class Traces:
 def traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, ops.Row] | None = None) -> Traces:
     """Find the groups of a graph once more, and keep where their units lie."""
     described = roles(graph, groups.parameters, table)
-    solved, labels, _ = traced(graph, groups.probed, ops.ROWS if table is None else table, described)
+    weighted = {parameter.node for parameter in groups.parameters if parameter.role == "weight"}
+    solved, labels, _ = traced(graph, groups.probed, ops.ROWS if table is None else table, described, weighted)
     return Traces(labels, solved.component, {group.name: parts for group, parts in grouped(solved, described)})
 
 
 def traced(
-    graph: LayerGraph, probed: Probe, table: Mapping[str, ops.Row], described: Collection[tuple[str, int]]
+    graph: LayerGraph,
+    probed: Probe,
+    table: Mapping[str, ops.Row],
+    described: Collection[tuple[str, int]],
+    weighted: Collection[int],
 ) -> tuple[Units, dict[str, Label], dict[str, tuple[str, ...]]]:
     """Run the graph on labels.
 
     Args:
         described: the axes of weights that are in use, as (tensor, axis).
+        weighted: the contractions of which one side is a weight, as indices of nodes.
 
     Returns:
         the units on these axes, labels by tensor, and nodes without a rule by operator.
@@ -218,7 +225,7 @@ def traced(
             if size > 1:
                 owners += [(name, axis, start, size)] if (name, axis) in described else []
                 start += size
-    for node in graph.nodes:
+    for index, node in enumerate(graph.nodes):
         row, opset = row_of(node, table), graph.opsets.get(node.op.rpartition(".")[0], 1)
         if row is None and node.op not in unknown:
             unknown[node.op] = []
@@ -226,12 +233,24 @@ def traced(
             unknown[node.op].append(node.name)
         for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed, opset), strict=False):
             labels[name] = label
+            if row is not None and row.is_linear and index not in weighted:
+                mark_product(node, row, wiring, labels)
             for held in width_names(node, row):
                 wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
     for value in graph.outputs:
         wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
     pin_unread(wiring, [labels[name] for node in graph.nodes for name in node.outputs if name in labels], owners)
     return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
+
+
+def mark_product(node: Node, row: ops.Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:
+    """Note that a contraction sums over units whose weights are computed, such as keys, and need not be zero for one
+    that is not there."""
+    for slot, name in enumerate(node.inputs):
+        axes = ops.weight_axes(row, slot, node, len(labels[name].shape)) if name in labels else None
+        if axes is not None:
+            wiring.mark_statistic(labels[name], (axes[1],), f"{node.op} {node.name!r}")
+            return
 
 
 def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from mal_graph.align import Order
 from mal_graph.compensate import centred, centred_donor, compensated
-from mal_graph.correspond import correspondence, is_read
+from mal_graph.correspond import correspondence
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
@@ -103,7 +103,7 @@ def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[
             kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
             kept[pair.base] = "no merged layer makes its units"
-        elif "read" not in used[number] and not group.statistic and is_read(group):
+        elif "read" not in used[number] and not group.statistic:
             kept[pair.base] = "no merged layer reads its units"
         else:
             wanted[group.name] = others - units

@@ -126,7 +126,7 @@ class Row:
     def is_sum(self) -> bool:
         """Whether what it makes of a unit is a sum of what is in that unit."""
         adds = self.rule is rules.elementwise and self.scales == "all" and self.zero == "silent"
-        return adds or self.moves or self.rule in (rules.concat, rules.expand)
+        return adds or self.moves or self.rule in (rules.concat, rules.expand, rules.slice_, rules.split)
 
     @property
     def keeps_axes(self) -> bool:
@@ -233,6 +233,7 @@ def _reduction(compensation: Compensation | None, scales: str = "") -> Row:
 
 
 ADDS_NOTHING = Compensation("nothing to do, zeros add nothing", {})
+SUMMED = replace(ADDS_NOTHING, over=widths.no_axes)
 AVERAGED = Compensation("times M/C", {"output": 1.0})
 RESCALED = Compensation(
     "scale times sqrt(C/M), epsilon times C/M", {"scale": -0.5, "epsilon": -1.0}, widths.normalised_axes
@@ -271,6 +272,7 @@ _ROWS: Mapping[str, Row] = {
     "Gemm": Row(
         rules.gemm,
         "contraction",
+        compensation=SUMMED,
         kind="linear",
         slots=(X, replace(_weight(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
         channel=-1,
@@ -278,6 +280,7 @@ _ROWS: Mapping[str, Row] = {
     "MatMul": Row(
         rules.matmul,
         "contraction",
+        compensation=SUMMED,
         kind="linear",
         slots=(
             _weight(lambda node, rank: (rank - 2, rank - 1), row_axis),
@@ -287,12 +290,14 @@ _ROWS: Mapping[str, Row] = {
     "Einsum": Row(
         rules.einsum,
         "contraction",
+        compensation=SUMMED,
         kind="linear",
         slots=(_weight(einsum_axes(0), einsum_makes(0)), _weight(einsum_axes(1), einsum_makes(1))),
     ),
     "com.microsoft.FusedMatMul": Row(
         rules.fused_matmul,
         "contraction",
+        compensation=SUMMED,
         kind="linear",
         slots=(
             replace(_weight(fused_axes("A"), row_axis), factor="alpha"),
@@ -302,6 +307,7 @@ _ROWS: Mapping[str, Row] = {
     "com.microsoft.FusedGemm": Row(
         rules.gemm,
         "contraction",
+        compensation=SUMMED,
         kind="fused_linear",
         slots=(X, replace(_weight(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
         channel=-1,
@@ -310,6 +316,7 @@ _ROWS: Mapping[str, Row] = {
     "Conv": Row(
         rules.conv,
         "contraction",
+        compensation=SUMMED,
         kind="conv",
         has_window=True,
         pointwise="linear",
@@ -319,6 +326,7 @@ _ROWS: Mapping[str, Row] = {
     "com.microsoft.FusedConv": Row(
         rules.fused_conv,
         "contraction",
+        compensation=SUMMED,
         kind="fused_conv",
         has_window=True,
         pointwise="fused_linear",
@@ -329,6 +337,7 @@ _ROWS: Mapping[str, Row] = {
     "DeformConv": Row(
         rules.deform_conv,
         "contraction",
+        compensation=SUMMED,
         kind="deform_conv",
         slots=(X, _weight(conv_axes), X, BIAS, X),
         widths={"group": widths.conv_groups},
@@ -336,6 +345,7 @@ _ROWS: Mapping[str, Row] = {
     "ConvTranspose": Row(
         rules.conv_transpose,
         "contraction",
+        compensation=SUMMED,
         kind="conv_transpose",
         has_window=True,
         pointwise="linear",

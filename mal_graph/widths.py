@@ -160,6 +160,11 @@ def reduced_axes(call: Resized) -> list[int]:
     return call.ints(1, "axes") or list(range(len(call.inputs[0])))
 
 
+def no_axes(call: Resized) -> list[int]:
+    """Of a sum, nothing must be told how many there are."""
+    return []
+
+
 def normalised_axes(call: Resized) -> list[int]:
     """The axes that a norm over the last axes goes over."""
     rank = len(call.inputs[0])
