@@ -8,7 +8,7 @@ Units that take other numbers of positions, such as the blocks of two grouped co
 attentions, answer to each other by the groups inside them: what these have in common corresponds in stored order.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -176,12 +176,30 @@ class Pairing:
         found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
         return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
 
-    def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> Index:
-        """The positions of groups that stay for others that move on some of their positions, where these do not lie:
-        they correspond in stored order."""
-        every = np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in members_on(groups, parameter, place))])
+    def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, list[Index]]]:
+        """The groups that stay for others that move on some of their positions, and where each of their units lies
+        beside these."""
         taken = np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in self.blocks(groups, parameter, place))])
-        return np.setdiff1d(every, taken)
+        found = []
+        for g, member in members_on(groups, parameter, place):
+            rows = [np.setdiff1d(row, taken) for row in member.positions]
+            if any(map(len, rows)):
+                found.append((g, rows))
+                taken = np.concatenate([taken, *rows])
+        return found
+
+    def pairs_beside(
+        self, mine: Sequence[tuple[int, list[Index]]], theirs: Sequence[tuple[int, list[Index]]], called: str
+    ) -> Iterator[Block]:
+        """Such positions correspond in stored order, unit by unit as far as both have units. Raises Refusal."""
+        if len(mine) != len(theirs):
+            raise Refusal(f"what lies beside the units on its {called} axis has no counterpart")
+        for (a, own), (b, others) in zip(mine, theirs, strict=True):
+            if {len(row) for row in own} != {len(row) for row in others} or len({len(row) for row in own}) > 1:
+                raise Refusal(f"what lies beside the units on its {called} axis has no counterpart")
+            self.inside[a] = b
+            both = list(zip(own, others, strict=False))
+            yield Block(-1, *(np.concatenate(side).reshape(-1, 1) for side in zip(*both, strict=True)))
 
     def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
         """The pairs of axes of one term. Raises Refusal."""
@@ -212,9 +230,9 @@ class Pairing:
         self.check_closed(mine, theirs, self.base, called, "base", False)
         self.check_closed(theirs, mine, self.donor, called, "donor", False)
         found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
-        left, right = self.beside(self.base, term.base, place), self.beside(self.donor, term.donor, place)
-        if len(left) and len(left) == len(right):
-            found.append(Block(-1, left.reshape(-1, 1), right.reshape(-1, 1)))
+        found += self.pairs_beside(
+            self.beside(self.base, term.base, place), self.beside(self.donor, term.donor, place), called
+        )
         return self.with_roles(term.base, place, tuple(found))
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:

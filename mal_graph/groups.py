@@ -377,6 +377,6 @@ def members_of(
         runs.setdefault(int(index[start]), []).append(columns[:, start:end, 1])
     for owner, positions in runs.items():
         name, axis, _, _ = owners[owner]
-        yield Member(
-            name, axis, described[name, axis], np.concatenate(positions, axis=1) if positions[1:] else positions[0]
-        )
+        held = np.concatenate(positions, axis=1) if positions[1:] else positions[0]
+        # As they lie in the first unit, so that they answer to those of a wider network.
+        yield Member(name, axis, described[name, axis], held[:, np.argsort(held[0], kind="stable")])
