@@ -203,7 +203,26 @@ class Bench:
         return outputs(self.planned.base, self.groups.probed.inputs, self.runner)
 
     def settled(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]]:
-        """The sets that grow together without moving the outputs at lambda 0, by halving; and why others do not."""
+        """The sets that grow together without moving the outputs at lambda 0; and why others do not."""
+        chosen, reasons = self.halved(sets)
+        # Those that fail alone may run together: one size may be stored for all of them.
+        left = [added for added in sets if added not in chosen and self.is_expressed(added)]
+        if len(left) < 2 or self.fault([*chosen, *left]):
+            return chosen, reasons
+        names = {name for added in left for name in added}
+        index = {i for i, group in enumerate(self.groups.groups) if group.name in names}
+        return [*chosen, *left], {i: why for i, why in reasons.items() if i not in index}
+
+    def is_expressed(self, added: Added) -> bool:
+        """Whether a wider base can be laid out at all."""
+        try:
+            self.widened([added])
+        except (ShapeError, RunError) as error:
+            return isinstance(error, RunError)
+        return True
+
+    def halved(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]]:
+        """As `settled`, by halving what fails."""
         if not sets:
             return [], {}
         why = self.fault(sets)
@@ -213,7 +232,7 @@ class Bench:
             index = {group.name: i for i, group in enumerate(self.groups.groups)}
             return [], {index[name]: why for name in sets[0]}
         half = len(sets) // 2
-        (left, first), (right, second) = self.settled(sets[:half]), self.settled(sets[half:])
+        (left, first), (right, second) = self.halved(sets[:half]), self.halved(sets[half:])
         if not self.fault([*left, *right]):
             return [*left, *right], {**first, **second}
         return left, {**first, **second, **self.refused(right)}

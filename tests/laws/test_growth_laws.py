@@ -673,14 +673,19 @@ def blocks(count, size, seed):
     return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 8, 5))
 
 
-def attention(heads, size, seed, scale="constant", normed="", width=8):
+def attention(heads, size, seed, scale="constant", normed="", width=8, is_shared=False):
     """Attention on a residual stream. Its scale is one over the root of the size of a head: as a constant, or computed
-    from the shape; `normed`: the norm over each head that queries and keys are under."""
+    from the shape; `normed`: the norm over each head that queries and keys are under; `is_shared`: the size of a head
+    is stored once, in a target that is put together at run time."""
     net = Net(seed, opset=23)
     x, inner = net.linear(net.input("x", ("N", 3, 5)), 5, width, "matmul"), heads * size
 
+    batch = net.op("Slice", net.op("Shape", x), net.constant([0]), net.constant([1]))
+    sizes = net.op("Concat", batch, net.constant([3, heads]), net.constant([size]), axis=0)
+
     def by_head(x, normed):
-        x = net.op("Reshape", net.linear(x, width, inner, "matmul"), net.constant([0, 3, heads, size]))
+        target = sizes if is_shared else net.constant([0, 3, heads, size])
+        x = net.op("Reshape", net.linear(x, width, inner, "matmul"), target)
         x = net.op(normed, x, net.weight(size, scale=1.0), epsilon=1e-2) if normed else x
         return net.op("Transpose", x, perm=[0, 2, 1, 3])
 
@@ -699,6 +704,7 @@ def attention(heads, size, seed, scale="constant", normed="", width=8):
 INSIDE = {
     "blocks": lambda size, seed: blocks(9, size, seed),
     "heads": lambda size, seed: attention(9, size, seed),
+    "heads of one stored size": lambda size, seed: attention(9, size, seed, is_shared=True),
     "heads with RMSNorms": lambda size, seed: attention(9, size, seed, normed="RMSNormalization"),
     "heads with LayerNorms": lambda size, seed: attention(9, size, seed, normed="LayerNormalization"),
 }
