@@ -179,13 +179,14 @@ class Pairing:
     def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, list[Index]]]:
         """The groups that stay for others that move on some of their positions, and where each of their units lies
         beside these."""
-        taken = np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in self.blocks(groups, parameter, place))])
+        is_free = np.ones(parameter.shape[place], bool)
+        for _, member in self.blocks(groups, parameter, place):
+            is_free[member.positions] = False
         found = []
         for g, member in members_on(groups, parameter, place):
-            rows = [np.setdiff1d(row, taken) for row in member.positions]
-            if any(map(len, rows)):
-                found.append((g, rows))
-                taken = np.concatenate([taken, *rows])
+            if is_free[member.positions].any():
+                found.append((g, [row[is_free[row]] for row in member.positions]))
+                is_free[member.positions] = False
         return found
 
     def pairs_beside(

@@ -300,9 +300,11 @@ def by_role(layer: Layer) -> Mapping[str, Parameter]:
 def by_row(vector: Array, like: Array) -> Array:
     """A value for every unit, as a factor of the weight that makes them: of a row, or, where a row makes one in each of
     several blocks, of its columns there."""
-    blocks = len(vector) // len(like) if like.size else 1
+    if like.ndim < 2 or not like.size:
+        return vector.reshape(-1, *[1] * (like.ndim - 1))
+    blocks = len(vector) // len(like)
     columns = np.repeat(vector.reshape(blocks, -1).T, like.shape[1] // blocks if blocks > 1 else 1, axis=1)
-    return columns.reshape(*columns.shape, *[1] * (like.ndim - 2)) if like.ndim > 1 else vector
+    return columns.reshape(*columns.shape, *[1] * (like.ndim - 2))
 
 
 def folded_weight(graph: LayerGraph, weight: Parameter, norm: Norm) -> Array:

@@ -647,10 +647,12 @@ def grown_forms(step: Merged) -> list[GrownForm]:
 
 
 def kept_width_forms(step: Merged) -> list[KeptWidthForm]:
+    """What keeps its width, and why; of groups that lie inside units, those inside the first one."""
     named = [(step.groups.groups[index], reason) for index, reason in step.plan.growth.kept.items()]
     return [
         KeptWidthForm(donor=step.donor.name, group=group.name, units=group.units, reason=reason)
         for group, reason in named
+        if group.inside is None or group.inside[1] == 0
     ]
 
 

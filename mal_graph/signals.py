@@ -59,6 +59,7 @@ def activation_evidence(
         i: (activation(base, match.base[p.base]), activation(donor, match.donor[p.donor])) for i, p in pairs.items()
     }
     summed = {index: Comoments() for index in places}
+    apart: set[int] = set()
     sides = [
         (Stream(graph, arrays, runner, tensors), tensors)
         for graph, tensors in (
@@ -68,10 +69,16 @@ def activation_evidence(
     ]
     for mine, theirs in streamed(sides):
         for index, (a, b) in places.items():
-            summed[index].add(*alike(a, mine[a.tensor], b, theirs[b.tensor]))
+            rows = alike(a, mine[a.tensor], b, theirs[b.tensor])
+            if rows is None:
+                apart.add(index)
+            else:
+                summed[index].add(*rows)
     tables = [np.zeros(units) for units in found.units]
     bound = 0.0
     for index, axis in makers:
+        if index in apart:  # the weights alone say which units are alike
+            continue
         correlation = summed[index].correlation
         for block in axis.blocks:
             if block.pair >= 0 and block.base.max() < len(correlation) and block.donor.max() < correlation.shape[1]:
@@ -94,11 +101,14 @@ def activation(graph: LayerGraph, layer: Layer) -> Place:
     return Place(last, unit_axis(node, layer.weight.slot, len(layer.weight.shape)))
 
 
-def alike(a: Place, mine: Array, b: Place, theirs: Array) -> tuple[Array, Array]:
-    """The rows of both for the same samples and positions; where the maps differ in size, for the samples alone."""
+def alike(a: Place, mine: Array, b: Place, theirs: Array) -> tuple[Array, Array] | None:
+    """The rows of both for the same samples and positions; where the maps differ in size, for the samples alone; None
+    where these do not lie on the first axis of both."""
     rows = a.rows(mine), b.rows(theirs)
     if rows[0].shape[1] == rows[1].shape[1]:
         return rows
+    if len(mine) != len(theirs):
+        return None
     means = [
         found.reshape(len(found), len(maps), -1).mean(axis=2) for found, maps in zip(rows, (mine, theirs), strict=True)
     ]

@@ -400,3 +400,15 @@ def test_a_shuffled_copy_is_repaired_to_the_base():
     for step in weight_steps(result.merged[0].plan):
         name = step.tensor
         np.testing.assert_allclose(result.graph.weights[name].read(), base.weights[name].read(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_bias_of_one_value_for_all_units_is_left_as_a_bias():
+    def net_of(seed):
+        net = Net(seed)
+        x = net.op("MatMul", net.input("x", ("N", 8)), net.weight(8, 1))
+        x = net.op("Tanh", net.op("Add", x, net.constant(np.float32(seed))))
+        return net.graph(net.linear(x, 1, 3))
+
+    result = mal_graph.assemble(net_of(1), net_of(2), lam=0.5, calibrate=samples(), proof=False)
+    assert result.passed
+    assert result.merged[0].repair.rescaled

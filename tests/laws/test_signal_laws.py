@@ -242,3 +242,21 @@ def test_without_repair_nothing_is_repaired():
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(weight.read(), other.graph.weights[name].read())
     assert pipeline.Options().repair
+
+
+def places_first(seed, step):
+    """Every `step`th place, then places on the first axis."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 4, 5)), 5, 6, "matmul"))
+    x = net.op("Slice", x, net.constant([0]), net.constant([4]), net.constant([1]), net.constant([step]))
+    x = net.op("Relu", net.linear(net.op("Transpose", x, perm=[1, 0, 2]), 6, 7, "matmul"))
+    return net.graph(net.linear(net.op("ReduceMean", x, net.constant([0]), keepdims=0), 7, 3))
+
+
+def test_where_other_places_lie_in_front_of_the_samples_the_weights_alone_tell():
+    arrays = samples(count=40, shape=(4, 5))
+    found, evidence = evidence_between(places_first(0, 1), places_first(1, 2), arrays)
+    known = {units: bool(table.any()) for units, table in zip(found.units, evidence.tables, strict=True)}
+    assert known == {(6, 6): True, (7, 7): False}
+    found, evidence = evidence_between(places_first(0, 2), places_first(1, 2), arrays)
+    assert all(table.any() for table in evidence.tables)
