@@ -12,10 +12,10 @@ one answer to the layers of one. Exact pairing under a partial order is not atte
 
 import difflib
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,10 @@ from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.layers import Layer, Parameter, data_inputs, layers, origins, parameters
 from mal_graph.ops import row_of
+
+T = TypeVar("T", bound=Hashable)
+
+Links = Sequence[Sequence[tuple[object, int]]]  # of every place the others it is linked with, and by what
 
 MIN_SCORE = 0.35  # two layers less alike than this are never paired
 SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score at least
@@ -102,6 +106,7 @@ class Profile:
         """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
         from layer to layer."""
         rank: dict[int, int] = {}
+        behind = self.reaches @ np.array([layer.widths for layer in self.layers]).reshape(-1, 2)
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
@@ -112,7 +117,7 @@ class Profile:
                 self.roles[i][-1],
                 sorted(rank[j] for j in self.before[i]),
                 layer.widths,
-                sorted(self.layers[j].widths for j in np.flatnonzero(self.reaches[i])),
+                behind[i].tolist(),
                 tuple(self.statistics[i].tolist()),
             )
 
@@ -173,8 +178,15 @@ def match_layers(
             f"found {kinds(a)} against {kinds(b)}; "
             "inspect both models, or give pairs by hand with --matches"
         )
+    parts, same = score_parts(a, b), same_places(a, b)
     found = tuple(
-        Pair(i, j, round(max(0.0, float(scores[i, j])), 4), reason_of(a, b, i, j), relation(a.layers[i], b.layers[j]))
+        Pair(
+            i,
+            j,
+            round(max(0.0, float(scores[i, j])), 4),
+            reason_of(parts, bool(same[i, j]), i, j),
+            relation(a.layers[i], b.layers[j]),
+        )
         for i, j in sorted(chosen.items())
     )
     taken = {j: i for i, j in chosen.items()}
@@ -218,12 +230,16 @@ def profile(graph: LayerGraph) -> Profile:
     for target, sources in enumerate(reads):
         for one in sources:
             feeds[one.place].append(one._replace(place=target))
-    up, down = (contexts(labels, [[(one.slot, one.place) for one in near] for near in side]) for side in (reads, feeds))
+    plain = [[[(one.slot, one.place) for one in near] for near in side] for side in (reads, feeds)]
+    exact = [[[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds)]
+    ways = (range(len(places)), range(len(places))[::-1])
+    up, down = (contexts(labels, near, unfolded(labels, near, way)) for near, way in zip(plain, ways, strict=True))
+    ends = [unfolded(finer, near, way) for near, way in zip(exact, ways, strict=True)]
     around = [
-        [((way, one.slot, one.port), one.place) for way, near in enumerate(sides) for one in near]
-        for sides in zip(reads, feeds, strict=True)
+        [*((-1, link) for link in one), *((1, link) for link in other)] for one, other in zip(*exact, strict=True)
     ]
-    roles = contexts(finer, around)
+    linked = [[((way, link), place) for way, (link, place) in near] for near in around]
+    roles = contexts(finer, linked, settled([*map("".join, zip(*ends, strict=True))], linked))
     reaches, heights = descendants(feeds, by_place)
     return Profile(
         found,
@@ -291,26 +307,38 @@ def join_label(graph: LayerGraph, start: int) -> str:
     return f"input {start}" if start < 0 else graph.nodes[start].op
 
 
-def contexts(labels: Sequence[str], neighbours: Sequence[Sequence[tuple[object, int]]]) -> list[list[str]]:
-    """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, then at a radius beyond the graph's diameter.
+def contexts(labels: Sequence[str], neighbours: Links, whole: Sequence[str]) -> list[Sequence[str]]:
+    """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, and then `whole`, those without limit."""
+    levels: list[Sequence[str]] = [[digest(label) for label in labels]]
+    for _ in range(CONTEXT):
+        levels.append(refined(levels[-1], neighbours))
+    return [*levels, whole]
 
-    Args:
-        neighbours: of every place the others it is linked with, and by what.
-    """
-    levels = [[digest(label) for label in labels]]
-    classes = len(set(levels[0]))
-    while True:
-        last = levels[-1]
-        new = [
-            digest(last[place] + repr(sorted((repr(link), last[other]) for link, other in near)))
-            for place, near in enumerate(neighbours)
-        ]
-        found = len(set(new))
-        if len(levels) > CONTEXT and found == classes:  # no place is told apart any further
-            break
-        levels.append(new)
-        classes = found
-    return [*levels[: CONTEXT + 1], levels[-1]]
+
+def refined(hashes: Sequence[str], neighbours: Links) -> list[str]:
+    """Hashes of every place with those of what it is linked with."""
+    return [combined(hashes[place], near, hashes) for place, near in enumerate(neighbours)]
+
+
+def unfolded(labels: Sequence[str], neighbours: Links, order: Iterable[int]) -> list[str]:
+    """Hashes of every place with all that it leads to; in `order` each comes behind what it is linked with."""
+    found = [""] * len(labels)
+    for place in order:
+        found[place] = combined(labels[place], neighbours[place], found)
+    return found
+
+
+def settled(hashes: Sequence[str], neighbours: Links) -> Sequence[str]:
+    """Hashes refined until no place is told apart any further."""
+    classes, new = 0, hashes
+    while len(set(new)) > classes:
+        classes, hashes = len(set(new)), new
+        new = refined(hashes, neighbours)
+    return hashes
+
+
+def combined(own: str, near: Sequence[tuple[object, int]], hashes: Sequence[str]) -> str:
+    return digest(own + repr(sorted((repr(link), hashes[other]) for link, other in near)))
 
 
 def digest(text: str) -> str:
@@ -386,54 +414,69 @@ def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
 
 def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
     """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
-    table = np.full((len(a.layers), len(b.layers)), -np.inf)
-    for i in range(len(a.layers)):
-        for j in range(len(b.layers)):
-            if a.meanings[i] & b.meanings[j]:
-                table[i, j] = total_score(a, b, i, j)
-    return table
+    parts = score_parts(a, b)
+    different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.zeros((len(a.layers), len(b.layers))))
+    alike = 0.5 * levels_alike(a.roles, b.roles) + 0.5 * parts["activation"]
+    same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
+    scores = np.where(same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same, SAME_PLACE * different)
+    return np.where(by_kinds(a.meanings, b.meanings, lambda x, y: bool(x & y)), scores, -np.inf)
 
 
-def total_score(a: Profile, b: Profile, i: int, j: int) -> float:
-    parts = score_parts(a, b, i, j)
-    if is_same_place(a, b, i, j):  # nothing but activations, widths and weights can differ
-        roles = float(np.mean([x == y for x, y in zip(a.roles[i], b.roles[j], strict=True)]))
-        alike = 0.5 * roles + 0.5 * parts["activation"]
-        return SAME_PLACE + (1 - SAME_PLACE) * (0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"])
-    return SAME_PLACE * sum(WEIGHTS[name] * part for name, part in parts.items())
+def same_places(a: Profile, b: Profile) -> NDArray[np.bool_]:
+    """Which layers have the same before and behind them in both graphs, shape (base layers, donor layers)."""
+    ends = [[(up[-1], down[-1]) for up, down in zip(side.up, side.down, strict=True)] for side in (a, b)]
+    same: NDArray[np.bool_] = levels_alike(*([(end,) for end in side] for side in ends)) == 1.0
+    return same
 
 
-def is_same_place(a: Profile, b: Profile, i: int, j: int) -> bool:
-    return a.up[i][-1] == b.up[j][-1] and a.down[i][-1] == b.down[j][-1]
+def levels_alike(mine: Sequence[Sequence[Hashable]], theirs: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
+    """The share of levels on which the hashes of two layers are equal, shape (base layers, donor layers)."""
+    number: dict[Hashable, int] = {}
+    one, other = (
+        np.array([[number.setdefault((level, x), len(number)) for level, x in enumerate(row)] for row in side])
+        for side in (mine, theirs)
+    )
+    if not len(mine) or not len(theirs):
+        return np.zeros((len(mine), len(theirs)))
+    equal: NDArray[np.float64] = np.mean([np.equal.outer(x, y) for x, y in zip(one.T, other.T, strict=True)], axis=0)
+    return equal
 
 
-def score_parts(a: Profile, b: Profile, i: int, j: int) -> dict[str, float]:
-    """What a score is made of; every part is between 0 and 1."""
-    levels = [
-        x == y for one, other in ((a.up[i], b.up[j]), (a.down[i], b.down[j])) for x, y in zip(one, other, strict=True)
-    ]
-    ratios = [abs(np.log2(x / y)) for x, y in zip(a.layers[i].widths, b.layers[j].widths, strict=True)]
-    seen = a.activations[i] | b.activations[j]
-    shared = a.activations[i] & b.activations[j]
-    # Where one side has no window, the other's is one tap.
-    windows = [x == y for x, y in zip(a.windows[i] or b.windows[j], b.windows[j] or a.windows[i], strict=True)]
+def by_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], float]) -> NDArray[np.float64]:
+    """A comparison of every two layers, which differ in few kinds; shape (base layers, donor layers)."""
+    kinds: list[dict[T, int]] = [{}, {}]
+    of = [[kind.setdefault(x, len(kind)) for x in side] for kind, side in zip(kinds, (mine, theirs), strict=True)]
+    table = np.array([[compare(x, y) for y in kinds[1]] for x in kinds[0]]).reshape(len(kinds[0]), len(kinds[1]))
+    return table[np.ix_(*of)] if all(of) else np.zeros((len(mine), len(theirs)))
+
+
+def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
+    """What the scores are made of; every part is between 0 and 1, shape (base layers, donor layers)."""
+    sides = [np.log2([layer.widths for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
+    places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
+    apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
     return {
-        "context": float(np.mean(levels)),
-        "position": 1.0 - abs(a.position(i) - b.position(j)),
-        "widths": float(np.exp2(-0.5 * sum(ratios))),
-        "window": float(np.mean(windows)) if windows else 1.0,
-        "activation": len(shared) / len(seen) if seen else 1.0,
-        "statistics": float(np.exp(-np.abs(a.statistics[i] - b.statistics[j]).sum())),
+        "context": 0.5 * levels_alike(a.up, b.up) + 0.5 * levels_alike(a.down, b.down),
+        "position": 1.0 - np.abs(np.subtract.outer(*places)),
+        "widths": np.exp2(-0.5 * apart[0]),
+        "window": by_kinds(a.windows, b.windows, windows_alike),
+        "activation": by_kinds(a.activations, b.activations, lambda x, y: len(x & y) / len(x | y) if x | y else 1.0),
+        "statistics": np.exp(-apart[1]),
     }
 
 
-def reason_of(a: Profile, b: Profile, i: int, j: int) -> str:
+def windows_alike(a: tuple[object, ...], b: tuple[object, ...]) -> float:
+    """How much of two windows is equal; where one layer has none, the other's is one tap."""
+    equal = [x == y for x, y in zip(a or b, b or a, strict=True)]
+    return float(np.mean(equal)) if equal else 1.0
+
+
+def reason_of(parts: Mapping[str, NDArray[np.float64]], is_same: bool, i: int, j: int) -> str:
     """Why two layers were paired, in words."""
-    if is_same_place(a, b, i, j):
+    if is_same:
         return "the same place in graphs of the same structure"
-    parts = score_parts(a, b, i, j)
-    good = [name for name, part in parts.items() if part >= 0.8]
-    poor = [name for name, part in parts.items() if part < 0.5]
+    good = [name for name, part in parts.items() if part[i, j] >= 0.8]
+    poor = [name for name, part in parts.items() if part[i, j] < 0.5]
     return f"alike in {', '.join(good) or 'kind'}" + (f"; unlike in {', '.join(poor)}" if poor else "")
 
 
@@ -484,53 +527,41 @@ def monotone(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, i
 
 def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[int, int]) -> dict[int, int]:
     """The pairing after every exchange of partners and every addition that gains and reverses nothing."""
-    chosen = dict(chosen)
+    chosen, holder = dict(chosen), {j: i for i, j in chosen.items()}
     improved = True
     while improved:
         improved = False
         for i in a.order:
             for j in b.order:
-                trial = moved(chosen, i, j) if scores[i, j] >= MIN_SCORE and chosen.get(i) != j else None
-                if (
-                    trial
-                    and gain(a, b, scores, chosen, trial) > 1e-9
-                    and is_monotone(a, b, trial, {i, *changed(chosen, trial)})
-                ):
-                    chosen = trial
-                    improved = True
+                if scores[i, j] < MIN_SCORE or chosen.get(i) == j:
+                    continue
+                moves = moved(chosen, holder, i, j)
+                if gain(a, b, scores, chosen, moves) <= 1e-9:
+                    continue
+                trial = {k: partner for k, partner in {**chosen, **moves}.items() if partner >= 0}
+                if is_monotone(a, b, trial, [k for k in moves if k in trial]):
+                    chosen, holder, improved = trial, {j: i for i, j in trial.items()}, True
     return chosen
 
 
-def moved(chosen: Mapping[int, int], i: int, j: int) -> dict[int, int]:
-    """The pairing with i paired to j; whoever had j takes i's old partner."""
-    trial = dict(chosen)
-    other = next((k for k, partner in chosen.items() if partner == j), None)
-    old = trial.pop(i, None)
-    if other is not None:
-        del trial[other]
-        if old is not None:
-            trial[other] = old
-    trial[i] = j
-    return trial
-
-
-def changed(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
-    return {i for i in after if before.get(i) != after[i]}
+def moved(chosen: Mapping[int, int], holder: Mapping[int, int], i: int, j: int) -> dict[int, int]:
+    """New partners where i is paired to j, -1 for none; whoever had j (its `holder`) takes i's old partner."""
+    return {i: j, **({holder[j]: chosen.get(i, -1)} if j in holder else {})}
 
 
 def gain(
-    a: Profile, b: Profile, scores: NDArray[np.float64], before: Mapping[int, int], after: Mapping[int, int]
+    a: Profile, b: Profile, scores: NDArray[np.float64], chosen: Mapping[int, int], moves: Mapping[int, int]
 ) -> float:
-    touched = changed(before, after) | changed(after, before)
-    new = [scores[i, after[i]] if scores[i, after[i]] >= MIN_SCORE else -np.inf for i in touched if i in after]
-    old = [scores[i, before[i]] for i in touched if i in before]
-    return float(sum(new) - sum(old)) + FOLLOWS * (following(a, b, after, touched) - following(a, b, before, touched))
-
-
-def following(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Collection[int]) -> int:
-    """How many steps from layer to layer that touch some of the base's are steps between their partners too."""
-    steps = {step for i in touched for step in (*((j, i) for j in a.before[i]), *((i, j) for j in a.after[i]))}
-    return sum(i in chosen and j in chosen and chosen[j] in b.after[chosen[i]] for i, j in steps)
+    """What is won where some layers take other partners."""
+    new = sum(scores[i, j] if scores[i, j] >= MIN_SCORE else -np.inf for i, j in moves.items() if j >= 0)
+    old = sum(scores[i, chosen[i]] for i in moves if i in chosen)
+    if new - old + FOLLOWS * sum(len(a.before[i]) + len(a.after[i]) for i in moves) <= 0:  # as all too often
+        return -np.inf
+    steps = {step for i in moves for step in (*((j, i) for j in a.before[i]), *((i, j) for j in a.after[i]))}
+    before = sum(chosen.get(j, -1) in b.after[chosen[i]] for i, j in steps if i in chosen)
+    partner = {i: moves.get(i, chosen.get(i, -1)) for step in steps for i in step}
+    after = sum(partner[j] in b.after[partner[i]] for i, j in steps if partner[i] >= 0)
+    return float(new - old) + FOLLOWS * (after - before)
 
 
 def is_monotone(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Iterable[int]) -> bool:
@@ -576,6 +607,9 @@ def explain(base: LayerGraph, donor: LayerGraph, name: str) -> list[tuple[str, f
     """The donor layers most like one base layer: name, score and the parts of the score, best first."""
     a, b = profile(base), profile(donor)
     i = find_layer(base, a.layers, name)
-    scores = score_table(a, b)[i]
+    scores, parts = score_table(a, b)[i], score_parts(a, b)
     ranked = [int(j) for j in np.argsort(-scores, kind="stable") if np.isfinite(scores[j])]
-    return [(b.layers[j].name, float(scores[j]), score_parts(a, b, i, j)) for j in ranked[:5]]
+    return [
+        (b.layers[j].name, float(scores[j]), {name: float(part[i, j]) for name, part in parts.items()})
+        for j in ranked[:5]
+    ]
