@@ -214,7 +214,9 @@ def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[T
         pair = plan.match.pairs[step.layer]
         layer, other = found[pair.base], plan.match.donor[pair.donor]
         assert layer.weight is not None
-        assert other.weight is not None
+        if other.weight is None:
+            left[layer.name] = "its partner has no weight of its own"
+            continue
         norm, others = foldable_norm(graph, layer), foldable_norm(donor, other)
         if norm is not None and others is not None:
             continue  # its statistics were merged, and are measured anew

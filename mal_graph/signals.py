@@ -14,7 +14,7 @@ from mal_graph.correspond import Correspondence
 from mal_graph.errors import UsageError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.interfaces import Runner
-from mal_graph.layers import Layer
+from mal_graph.layers import Layer, Parameter
 from mal_graph.match import Match
 from mal_graph.moments import Comoments, Place, Stream, streamed
 from mal_graph.ops import row_of, unit_axis
@@ -53,11 +53,17 @@ def activation_evidence(
         DataError: the arrays do not fit a model.
         RunError: a model does not run on them.
     """
-    makers = [(term.pair, axes[0]) for term, axes in found.terms if term.is_weight]
-    pairs = {index: match.pairs[index] for index, _ in makers}
+    weights = {term.pair: (term, axes[0]) for term, axes in found.terms if term.is_weight}
     places = {
-        i: (activation(base, match.base[p.base]), activation(donor, match.donor[p.donor])) for i, p in pairs.items()
+        index: (
+            activation(base, match.base[match.pairs[index].base], term.base),
+            activation(donor, match.donor[match.pairs[index].donor], term.donor),
+        )
+        for index, (term, _) in weights.items()
     }
+    tables = [np.zeros(units) for units in found.units]
+    if not places:
+        return Evidence(tuple(tables), 0.0, share)
     summed = {index: Comoments() for index in places}
     apart: set[int] = set()
     sides = [
@@ -74,9 +80,8 @@ def activation_evidence(
                 apart.add(index)
             else:
                 summed[index].add(*rows)
-    tables = [np.zeros(units) for units in found.units]
     bound = 0.0
-    for index, axis in makers:
+    for index, (_, axis) in weights.items():
         if index in apart:  # the weights alone say which units are alike
             continue
         correlation = summed[index].correlation
@@ -88,17 +93,16 @@ def activation_evidence(
     return Evidence(tuple(tables), bound, share)
 
 
-def activation(graph: LayerGraph, layer: Layer) -> Place:
+def activation(graph: LayerGraph, layer: Layer, weight: Parameter) -> Place:
     """What a layer gives behind its activation: the last of its tensors that has the axes of its contraction's."""
-    assert layer.weight is not None
-    node = graph.nodes[layer.weight.node]
+    node = graph.nodes[weight.node]
     carried, last = {node.outputs[0]}, node.outputs[0]
     for index in layer.nodes:
         row = row_of(graph.nodes[index])
         if row is not None and row.keeps_axes and carried & set(graph.nodes[index].inputs):
             last = graph.nodes[index].outputs[0]
             carried.add(last)
-    return Place(last, unit_axis(node, layer.weight.slot, len(layer.weight.shape)))
+    return Place(last, unit_axis(node, weight.slot, len(weight.shape)))
 
 
 def alike(a: Place, mine: Array, b: Place, theirs: Array) -> tuple[Array, Array] | None:

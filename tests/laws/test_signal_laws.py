@@ -12,7 +12,7 @@ import mal_graph
 from mal_graph import pipeline, registry
 from mal_graph.align import align, match_units, value
 from mal_graph.correspond import correspondence
-from mal_graph.errors import DataError, UsageError
+from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.forms import terms_of
 from mal_graph.groups import axis_groups
 from mal_graph.match import match_layers
@@ -171,7 +171,7 @@ def test_units_are_compared_behind_the_activation():
     y = net.op("Mul", x, net.op("Sigmoid", x))  # written out, with a fan-out that joins again
     graph = net.graph(net.op("Flatten", net.op("GlobalAveragePool", y)))
     (layer,) = match_layers(graph, graph).base
-    assert activation(graph, layer).tensor == y
+    assert activation(graph, layer, layer.weight).tensor == y
 
 
 def test_maps_of_different_size_are_compared_by_their_means():
@@ -260,3 +260,35 @@ def test_where_other_places_lie_in_front_of_the_samples_the_weights_alone_tell()
     assert known == {(6, 6): True, (7, 7): False}
     found, evidence = evidence_between(places_first(0, 2), places_first(1, 2), arrays)
     assert all(table.any() for table in evidence.tables)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_weight_that_one_model_alone_shares_is_measured_all_the_same(swapped):
+    def net_of(seed, *, is_shared):
+        net = Net(seed)
+        x, w = net.op("MatMul", net.input("x", ("N", 8)), net.weight(8, 6)), net.weight(6, 6)
+        for _ in range(2):
+            x = net.op("Tanh", net.op("MatMul", x, w))
+            w = w if is_shared else net.weight(6, 6)
+        return net.graph(net.linear(x, 6, 3))
+
+    base, donor = (net_of(seed, is_shared=bool(seed) != swapped) for seed in (0, 1))
+    result = mal_graph.assemble(base, donor, calibrate=samples(), signal="both", proof=False)
+    assert result.passed
+    assert result.merged[0].repair.samples == 120
+
+
+def test_models_of_which_nothing_can_be_merged_are_refused_for_that_whatever_the_signal():
+    def net_of(seed, *, is_shared):
+        net = Net(seed)
+        x, w = net.input("x", ("N", 8)), net.weight(8, 8)
+        for _ in range(2):
+            x = net.op("Tanh", net.op("MatMul", x, w))
+            w = w if is_shared else net.weight(8, 8)
+        return net.graph(net.linear(x, 8, 3))
+
+    for signal in SHARES:
+        with pytest.raises(MatchError, match=r"nothing of net\.onnx can be merged"):
+            mal_graph.assemble(
+                net_of(0, is_shared=False), net_of(1, is_shared=True), calibrate=samples(), signal=signal, proof=False
+            )
