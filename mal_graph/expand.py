@@ -175,7 +175,8 @@ def last_activation(graph: LayerGraph, layer: Layer) -> int:
         if row is None or not row.keeps_axes:
             break
         inside = layer.nodes[: place + 1]
-        readers = {i for before in inside[:-1] for out in graph.nodes[before].outputs for i, _ in graph.consumers[out]}
+        given = [out for before in inside[:-1] for out in graph.nodes[before].outputs]
+        readers = {i for out in given for i, _ in graph.consumers.get(out, ())}
         met.append(node.op)
         if row.is_idempotent and readers <= set(inside):
             found = index

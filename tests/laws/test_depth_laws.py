@@ -323,6 +323,23 @@ def test_a_clip_that_only_gates_the_signal_is_not_repeated():
     assert "does nothing the second time (found Add, Clip" in why
 
 
+def test_what_nothing_reads_is_no_reader():
+    """An operator between a layer and its activation whose output is left over."""
+
+    def net_of(layers, seed):
+        net = Net(seed)
+        x = net.input("x", ("N", 6))
+        for _ in range(layers):
+            x = net.linear(x, 6, 6)
+            net.op("Neg", x)
+            x = net.op("Relu", x)
+        return net.graph(net.linear(x, 6, 3))
+
+    result = merged(net_of(1, 0), net_of(3, 1), 0.0)
+    assert len(result.merged[0].added) == 2
+    assert far(result.graph, net_of(1, 0)) <= 1e-5
+
+
 def test_a_window_that_makes_the_map_smaller_is_refused():
     net = Net(1)
     x = net.op("Relu", net.conv(net.input("x", ("N", 3, 8, 8)), 3, 6))
