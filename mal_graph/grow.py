@@ -124,6 +124,12 @@ def is_exact(group: AxisGroup) -> bool:
     return exact is not None and exact.powers is not None
 
 
+def needs_factor(group: AxisGroup) -> bool:
+    """Whether anything must be multiplied when zeros join its units: a sum needs nothing."""
+    exact = compensation_of(group)
+    return exact is not None and bool(exact.powers)
+
+
 def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[int, int], dict[int, str]]:
     """The donor's group, by index of a group of the base that has more units, under a statistic, both by index; and why
     it cannot be made up for in others."""
@@ -149,7 +155,7 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
         elif unmerged or len(others) > 1:
             why = f"{unmerged[0]} is not merged" if unmerged else f"{len(others)} groups of the donor answer to it"
             kept[index] = f"{group.statistic} is taken over its units, {why}, and {NOT_MADE_UP}"
-        else:
+        elif needs_factor(group):
             fewer[index] = min(others)
     return fewer, kept
 
