@@ -57,11 +57,12 @@ class OnnxAdapter:
     def load(self, model: object) -> LayerGraph:
         """The layer graph of an ONNX file. Raises FileError for a broken or unsafe file, UnsupportedModel for one
         that cannot be merged."""
-        path = onnx_guard.checked_path(Path(os.fsdecode(model)))  # type: ignore[arg-type]  # see `claims`
+        given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
+        path = onnx_guard.checked_path(Path(given))
         document = linked(onnx_guard.check_file(path), path)
         onnx_guard.check_model(document, path)
         sort(document, path)
-        return replace(layer_graph(document, path), name=os.fsdecode(model))  # type: ignore[arg-type]  # see `claims`
+        return replace(layer_graph(document, path), name=given)
 
     def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
         """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""

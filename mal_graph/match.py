@@ -129,18 +129,12 @@ class Profile:
     @cached_property
     def before(self) -> list[list[int]]:
         """The layers that each one reads."""
-        found: list[list[int]] = [[] for _ in self.layers]
-        for i, j in self.edges:
-            found[j].append(i)
-        return found
+        return seconds(((j, i) for i, j in self.edges), len(self.layers))
 
     @cached_property
     def after(self) -> list[list[int]]:
         """The layers that read each one."""
-        found: list[list[int]] = [[] for _ in self.layers]
-        for i, j in self.edges:
-            found[i].append(j)
-        return found
+        return seconds(self.edges, len(self.layers))
 
     def position(self, i: int) -> float:
         """How deep layer i lies, from 0 to 1."""
@@ -254,6 +248,14 @@ def profile(graph: LayerGraph) -> Profile:
         tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
         np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
     )
+
+
+def seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
+    """The second numbers of pairs, by the first, which runs up to `count`."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    for first, second in pairs:
+        found[first].append(second)
+    return found
 
 
 class Reading(NamedTuple):

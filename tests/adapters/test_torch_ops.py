@@ -466,7 +466,8 @@ def agree(module: nn.Module, inputs: tuple) -> None:
             assert have.shape == want.shape, value.name
             assert have.dtype == want.dtype, value.name
             scale = np.abs(np.where(np.isfinite(want), want, 0)).max(initial=0) if want.dtype.kind == "f" else 0
-            np.testing.assert_allclose(have, want, rtol=1e-4, atol=1e-5 * scale, err_msg=value.name)
+            # Both compute in float32, in other orders: 1e-5 of the largest value, as the law has it.
+            np.testing.assert_allclose(have, want, rtol=0, atol=1e-5 * scale, err_msg=value.name)
 
 
 @pytest.mark.parametrize("start", range(0, len(ONE), 30))
