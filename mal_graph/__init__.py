@@ -8,14 +8,14 @@ Importing this package loads no framework: adapters and runners are found throug
 """
 
 from mal_graph.errors import MalGraphError
-from mal_graph.evaluate import evaluate
-from mal_graph.groups import axis_groups
-from mal_graph.match import match_layers
-from mal_graph.pipeline import align, assemble, load, save, state_dict, to_module, trace
-from mal_graph.prove import prove
+from mal_graph.evaluation.scores import evaluate
+from mal_graph.matching.layer_matching import match_layers
 from mal_graph.registry import version
-from mal_graph.sweep import grid, sweep
-from mal_graph.zoo import zoo
+from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry.verification import prove
+from mal_graph.workflows.assembly import align, assemble, load, save, state_dict, to_module, trace
+from mal_graph.workflows.sweeping import grid, sweep
+from mal_graph.workflows.zoo_search import zoo
 
 __version__ = version()
 

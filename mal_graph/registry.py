@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
 
 from mal_graph.errors import FileError, UsageError
-from mal_graph.interfaces import Adapter, Runner, Tracer
+from mal_graph.protocols import Adapter, Runner, Tracer
 
 
 @cache

@@ -17,12 +17,12 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from mal_graph import registry
-from mal_graph.calibrate import random_weights
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import AxisGroups, Member
-from mal_graph.probe import probe
-from mal_graph.prove import permuted
-from mal_graph_adapters.onnx_file import OnnxAdapter, edited_model, layer_graph
+from mal_graph.network.probing import probe
+from mal_graph.symmetry.groups import AxisGroups, Member
+from mal_graph.symmetry.random_copy import random_weights
+from mal_graph.symmetry.verification import permuted
+from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
 
 LIGHT = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light"
 Orders = dict[int, np.ndarray]  # by index of the base's group
@@ -216,7 +216,7 @@ def light(name: str, seed: int | None = None) -> LayerGraph:
 
 def reseeded(graph: LayerGraph, seed: int) -> LayerGraph:
     """The graph with every float weight of more than one element drawn at random, in its own type."""
-    from mal_graph.layers import parameters
+    from mal_graph.network.layers import parameters
 
     drawn = random_weights(parameters(graph), graph, seed)
     return graph.with_weights({name: values.astype(graph.weights[name].dtype) for name, values in drawn.items()})

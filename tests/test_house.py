@@ -1,6 +1,7 @@
 """The house rules that no linter knows."""
 
 import ast
+import graphlib
 import inspect
 import subprocess
 import sys
@@ -11,25 +12,15 @@ import pytest
 
 import mal_graph
 import mal_graph_adapters
-from mal_graph.ops import ROWS
+from mal_graph.operators.table import ROWS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mal_graph.__file__).parent
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
-# Imports go from right to left only. A module may import those of the bars before its own, and those before it in its
-# bar. `report` describes what `pipeline` returns, so it stands behind it.
-BARS = """
-errors files graph interfaces labels units rules widths ops layers registry
-| probe groups calibrate prove resize padding
-| match windows forms correspond scales align
-| merge compensate grow rewrite residual expand
-| evaluate moments signals repair gate journal pipeline sweep zoo
-| draw plot report
-| sources
-| cli
-"""
-ORDER = BARS.replace("|", " ").split()
+# Imports go from right to left only, between packages. The files beside the packages are for everybody.
+FOR_ALL = ["errors", "graph", "protocols", "registry", "atomic_write"]
+PACKAGES = ["operators", "network", "symmetry", "evaluation", "matching", "merging", "workflows", "reporting", "cli"]
 FRAMEWORKS = {"onnx", "onnx_ir", "torch", "onnxruntime"}
 
 
@@ -37,16 +28,30 @@ def tree(module):
     return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
 
 
+def place(module):
+    """Where a module stands: 0 beside the packages, else the number of its package; the public face comes last."""
+    package = module.split("/")[0]
+    if package in PACKAGES:
+        return 1 + PACKAGES.index(package)
+    return len(PACKAGES) + 1 if module in ("__init__", "__main__") else 0
+
+
 def imported(module):
-    """The modules of this package that a module imports, anywhere in its text."""
+    """The modules of this package that a module imports, anywhere in its text, and the names it takes from each."""
     for node in ast.walk(tree(module)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-        if isinstance(node, ast.ImportFrom):
-            source = node.module or ""
-            names = [f"{source}.{name}" for name in names] if source == "mal_graph" else [source]
-        for parts in (name.split(".") for name in names):
-            if parts[0] == "mal_graph" and len(parts) > 1 and parts[1] in MODULES:
-                yield parts[1]
+        if isinstance(node, ast.Import):
+            yield from ((path_of(alias.name), "") for alias in node.names if alias.name.split(".")[0] == "mal_graph")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mal_graph":
+            for alias in node.names:
+                whole = path_of(f"{node.module}.{alias.name}")
+                is_module = whole in MODULES or f"{whole}/__init__" in MODULES
+                yield (whole if is_module else path_of(node.module)), alias.name
+
+
+def path_of(dotted):
+    """`mal_graph.network.layers` as it stands in MODULES."""
+    path = "/".join(dotted.split(".")[1:])
+    return path if path in MODULES else f"{path}/__init__".lstrip("/")
 
 
 def test_importing_the_package_loads_no_framework():
@@ -56,13 +61,24 @@ def test_importing_the_package_loads_no_framework():
 
 
 def test_every_module_has_its_place_in_the_order():
-    assert sorted([*ORDER, "__init__"]) == MODULES
+    assert {module.split("/")[0] for module in MODULES if "/" in module} == set(PACKAGES)
+    assert {module for module in MODULES if "/" not in module} == {*FOR_ALL, "__init__"}
 
 
-@pytest.mark.parametrize("module", ORDER)
+@pytest.mark.parametrize("module", MODULES)
 def test_imports_run_one_way(module):
-    wrong = [other for other in imported(module) if ORDER.index(other) >= ORDER.index(module)]
+    wrong = [other for other, _ in imported(module) if place(other) > place(module)]
     assert wrong == [], f"{module} imports {wrong}, which stand to its right"
+
+
+def test_imports_make_no_circle():
+    needs = {module: {other for other, _ in imported(module)} - {module} for module in MODULES}
+    assert tuple(graphlib.TopologicalSorter(needs).static_order())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_private_name_crosses_a_package(module):
+    assert [name for other, name in imported(module) if name.startswith("_")] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -105,7 +121,7 @@ def test_every_module_says_what_it_is_for(module):
     assert ast.get_docstring(tree(module))
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if module != "ops"])
+@pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith("operators/")])
 def test_no_operator_is_asked_for_by_name_outside_the_table(module):
     text = tree(module)
     assert [ast.unparse(node) for node in ast.walk(text) if asks_for_an_operator(node)] == []

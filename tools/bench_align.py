@@ -32,17 +32,17 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import linear_sum_assignment
 
 import mal_graph
-from mal_graph.align import Problem, squared
-from mal_graph.align import align as assign
-from mal_graph.calibrate import random_weights
-from mal_graph.correspond import Correspondence, correspondence
-from mal_graph.forms import terms_of
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import AxisGroups, axis_groups
-from mal_graph.layers import parameters
-from mal_graph.match import match_layers
-from mal_graph.prove import permuted
-from mal_graph_adapters.onnx_file import layer_graph
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import Correspondence, correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import Problem, squared
+from mal_graph.matching.unit_assignment import align as assign
+from mal_graph.network.layers import parameters
+from mal_graph.symmetry.groups import AxisGroups, axis_groups
+from mal_graph.symmetry.random_copy import random_weights
+from mal_graph.symmetry.verification import permuted
+from mal_graph_adapters.onnx_format.file import layer_graph
 
 RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"
 VGG16 = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3)

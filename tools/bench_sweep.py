@@ -23,15 +23,15 @@ import numpy as np
 from bench_align import chain, drawn, found_between
 
 from mal_graph import registry
-from mal_graph.align import identity_alignment
-from mal_graph.evaluate import Predictor, evaluate
+from mal_graph.evaluation.scores import Predictor, evaluate
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.groups import axis_groups
-from mal_graph.interfaces import Runner
-from mal_graph.match import match_layers
-from mal_graph.merge import Plan, merge, plan
-from mal_graph.pipeline import Options
-from mal_graph.sweep import Line, scored_along
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import identity_alignment
+from mal_graph.merging.blending import Plan, merge, plan
+from mal_graph.protocols import Runner
+from mal_graph.symmetry.groups import axis_groups
+from mal_graph.workflows.assembly import Options
+from mal_graph.workflows.sweeping import Line, scored_along
 
 STAGES = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 7)
 LAMBDAS = tuple(i / 10 for i in range(11))

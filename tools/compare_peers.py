@@ -346,7 +346,7 @@ def ours(network: Networks, options: argparse.Namespace) -> Callable[[], Callabl
     import study_groups
 
     import mal_graph
-    from mal_graph.groups import PROVEN
+    from mal_graph.symmetry.groups import PROVEN
 
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "model.onnx"

@@ -2,7 +2,7 @@
 
     python tools/list_operators.py
 
-The rows are `mal_graph.ops.ROWS`, the tests the cases of `tests/test_rules.py`.
+The rows are `mal_graph.operators.table.ROWS`, the tests the cases of `tests/operators/test_axis_rules.py`.
 """
 
 import inspect
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import onnx
 
-from mal_graph.ops import ROWS, Row
+from mal_graph.operators.table import ROWS, Row
 
 TESTS = Path(__file__).parents[1] / "tests"
-LAW = "tests/test_rules.py::test_an_operator_leaves_the_groups_it_should"
+LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it_should"
 OTHER_VALUES = "works on sequences, optionals or texts, which are no tensors of units"
 WITHOUT = {
     "Attention": "heads in one operator: not followed yet",
@@ -60,11 +60,12 @@ def test_of(op: str) -> str:
 
 def cases() -> list:
     """The cases of the rules' tests."""
-    if str(TESTS) not in sys.path:
-        sys.path.insert(0, str(TESTS))
-    import test_rules
+    for folder in (TESTS, TESTS / "operators"):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+    import test_axis_rules
 
-    return test_rules.CASES
+    return test_axis_rules.CASES
 
 
 def missing() -> Iterator[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mal_graph
-from mal_graph.evaluate import Scores
+from mal_graph.evaluation.scores import Scores
 
 Arrays = Mapping[str, object]
 

@@ -40,11 +40,11 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
-from mal_graph.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, AxisGroup, AxisGroups
-from mal_graph.interfaces import Runner, Session
-from mal_graph.padding import Padding, paddings
-from mal_graph.prove import ACCEPT
-from mal_graph.report import coverage
+from mal_graph.protocols import Runner, Session
+from mal_graph.reporting.documents import coverage
+from mal_graph.symmetry.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, AxisGroup, AxisGroups
+from mal_graph.symmetry.resize_checks import Padding, paddings
+from mal_graph.symmetry.verification import ACCEPT
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show
@@ -274,7 +274,7 @@ class Exact:
         from onnx.helper import make_attribute
         from onnx.reference import ReferenceEvaluator
 
-        from mal_graph_adapters.ort_runner import model_proto
+        from mal_graph_adapters.onnx_format.onnxruntime_runner import model_proto
 
         self.graph = graph
         self.weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
@@ -688,7 +688,7 @@ def read_lines(cache: Path | None, kind: Callable[..., T]) -> list[T]:
 def code_digest(tool: str = __file__) -> str:
     """What the rows depend on: the package's sources, this file, and the tool that makes them."""
     own = {Path(__file__).resolve(), Path(tool).resolve()}
-    sources = sorted([*Path(mal_graph.__file__).parent.glob("*.py"), *(ROOT / "adapters").glob("*.py"), *own])
+    sources = sorted([*Path(mal_graph.__file__).parent.rglob("*.py"), *(ROOT / "adapters").rglob("*.py"), *own])
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

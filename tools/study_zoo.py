@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 import mal_graph
-from mal_graph.evaluate import ensemble, labels_in, predict, score
-from mal_graph.pipeline import shuffled
+from mal_graph.evaluation.scores import ensemble, labels_in, predict, score
+from mal_graph.workflows.assembly import shuffled
 
 WIDTHS = (32, 48, 64, 96)
 DEPTHS = (1, 2, 3)

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mal_graph
-from mal_graph import plot
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
-from mal_graph.merge import PADS
-from mal_graph.sweep import Curve, Sweep
+from mal_graph.merging.blending import PADS
+from mal_graph.reporting import plots as plot
+from mal_graph.workflows.sweeping import Curve, Sweep
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from train_paper_models import DIGITS, Spec, read, trained

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from mal_graph import cli
+from mal_graph.cli import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "01_first_merge"
@@ -58,7 +58,7 @@ def test_the_example_has_commands():
 def test_the_commands_of_the_example_run_and_merge(found, copied, capfd):
     for words in found:
         before = {path: path.read_bytes() for path in copied.iterdir()}
-        assert cli.main(words[1:]) == 0, words
+        assert app.main(words[1:]) == 0, words
         out, err = capfd.readouterr()
         assert out
         assert err == ""
@@ -78,7 +78,7 @@ def is_changed(base, merged, images):
 @pytest.mark.skipif(not USE, reason="README.md has no commands for the example")
 def test_the_commands_of_the_readme_run(copied, capfd):
     for words in USE[0]:
-        assert cli.main(words[1:]) == 0, words
+        assert app.main(words[1:]) == 0, words
         assert capfd.readouterr().err == ""
 
 
@@ -123,7 +123,7 @@ def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
                 assert re.search(r"^merged, as its class +accuracy 0\.\d+$", done.stdout, re.M)
                 assert len(re.findall(r"answers to", done.stdout)) == 3
             else:
-                assert cli.main(words[1:]) == 0, words
+                assert app.main(words[1:]) == 0, words
                 out, err = capfd.readouterr()
                 assert out
                 assert err == ""

@@ -9,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mal_graph.align import (
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import (
     Problem,
     align,
     as_permutation,
@@ -20,10 +23,7 @@ from mal_graph.align import (
     random_value,
     value,
 )
-from mal_graph.correspond import correspondence
-from mal_graph.forms import terms_of
-from mal_graph.groups import axis_groups
-from mal_graph.match import match_layers
+from mal_graph.symmetry.groups import axis_groups
 
 DRAWS = {
     "gaussian": lambda rng, shape: rng.standard_normal(shape),

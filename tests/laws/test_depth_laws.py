@@ -9,8 +9,8 @@ import pytest
 from builders import Net, cnn, deviation, inputs_of, load, mlp, reseeded, run, save
 
 import mal_graph
-from mal_graph import ops
-from mal_graph.match import match_layers
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.operators import table
 
 DEPTHS = (2, 3, 5, 6)
 
@@ -286,7 +286,7 @@ def test_given_pairs_of_layers_stay_as_they_are():
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_a_branch_that_does_not_end_in_zeros_is_found_out(build, monkeypatch):
     """The mutation: the donor's tensors from the start, those at the end of the branch too."""
-    monkeypatch.setattr("mal_graph.residual.ending", lambda *given: set())
+    monkeypatch.setattr("mal_graph.merging.residual_blocks.ending", lambda *given: set())
     result = merged(build(2, 0, 6), build(3, 1, 6), 0.0, "keep")
     assert result.checks["lambda_0"].startswith("failed: the outputs")
 
@@ -357,9 +357,9 @@ def refused_all(base, donor):
 
 def test_an_activation_that_is_wrongly_said_to_repeat_is_found_out(monkeypatch):
     """The mutation: the check at lambda 0 fails, and nothing is written."""
-    row = dataclasses.replace(ops.ROWS["Tanh"], is_idempotent=True)
-    monkeypatch.setattr(ops, "ROWS", {**ops.ROWS, "Tanh": row})
-    monkeypatch.setattr("mal_graph.expand.row_of", lambda node: ops.ROWS.get(node.op))
+    row = dataclasses.replace(table.ROWS["Tanh"], is_idempotent=True)
+    monkeypatch.setattr(table, "ROWS", {**table.ROWS, "Tanh": row})
+    monkeypatch.setattr("mal_graph.merging.deepening.row_of", lambda node: table.ROWS.get(node.op))
     result = merged(deep(2, 0, activation="Tanh"), deep(3, 1, activation="Tanh"), 0.3)
     assert result.checks["lambda_0"].startswith("failed: the outputs")
     assert not result.passed

@@ -8,14 +8,15 @@ import pytest
 from builders import Net, cnn, deviation, inputs_of, mlp, narrower, reseeded, run, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_resize import NETS as RESIZED_NETS
+from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
-from mal_graph import grow, ops
-from mal_graph.correspond import moving_groups
-from mal_graph.groups import axis_groups, traces
-from mal_graph.merge import PADS, WIDTHS
-from mal_graph.resize import coupled, resized, resizing
+from mal_graph.matching.correspondence import moving_groups
+from mal_graph.merging import widening
+from mal_graph.merging.blending import PADS, WIDTHS
+from mal_graph.operators import table as ops
+from mal_graph.symmetry.groups import axis_groups, traces
+from mal_graph.symmetry.resizing import coupled, resized, resizing
 
 
 def grouped():
@@ -347,7 +348,7 @@ def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_n
     (why,) = made().growth.kept.values()
     assert re.fullmatch(r"a narrower donor cannot be made up for: the outputs at lambda 1 would be \de-\d\d .*", why)
     assert not made().growth.settings
-    monkeypatch.setattr(grow, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
+    monkeypatch.setattr(widening, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
     assert made().growth.settings
     assert not made().growth.kept
 
@@ -811,7 +812,7 @@ def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silent
 def test_queries_and_keys_that_stay_alive_without_a_partner_break_the_law(monkeypatch):
     """The mutation: units over which computed tensors are multiplied stay as they are where they have no partner."""
     base, donor = rotary(6, 8, 0), rotary(6, 4, 1)
-    monkeypatch.setattr("mal_graph.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
     assert far(merged(base, donor, 1.0, "fade").graph, donor) > 1e-3
 
 
@@ -823,15 +824,15 @@ def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():
 def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monkeypatch):
     """The mutation: units over which computed tensors are multiplied are the donor's from the start, as if a weight of
     zeros read them."""
-    monkeypatch.setattr("mal_graph.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
     assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
 
 
 def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
     """The mutation: units inside blocks that the merge puts in another order than the file has them."""
-    from mal_graph import correspond
+    from mal_graph.matching import correspondence
 
-    real = correspond.insides
+    real = correspondence.insides
 
     def turned(groups, outer, member):
         inner, columns = real(groups, outer, member)
@@ -841,7 +842,7 @@ def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
 
     base, donor = blocks(9, 4, 0), blocks(9, 6, 1)
     assert far(merged(base, donor, 1.0, "literal").graph, donor) <= 1e-5
-    monkeypatch.setattr(correspond, "insides", turned)
+    monkeypatch.setattr(correspondence, "insides", turned)
     assert far(merged(base, donor, 1.0, "literal").graph, donor) > 1e-3
 
 
@@ -888,7 +889,9 @@ def test_a_width_that_the_table_forgets_is_found_out_by_the_outputs(monkeypatch)
     base, donor = two_halves(6, 0), two_halves(8, 1)
     assert merged(base, donor, 0.3).merged[0].plan.growth.added
     row = dataclasses.replace(ops.ROWS["Slice"], widths={})
-    monkeypatch.setattr("mal_graph.resize.row_of", lambda node: row if node.op == "Slice" else ops.ROWS.get(node.op))
+    monkeypatch.setattr(
+        "mal_graph.symmetry.resizing.row_of", lambda node: row if node.op == "Slice" else ops.ROWS.get(node.op)
+    )
     (reason, *_) = kept(base, donor)
     assert "the outputs at lambda 0 move" in reason
 
@@ -905,12 +908,12 @@ def two_halves(width, seed):
 def test_live_units_that_are_read_show_in_the_check(monkeypatch):
     """The mutation: columns of added units that are the donor's from the start."""
     base, donor = mlp((6, 8, 4), 0), mlp((6, 12, 4), 1)
-    monkeypatch.setattr(grow, "merge", lambda plan: merged_at_once(plan))
+    monkeypatch.setattr(widening, "merge", lambda plan: merged_at_once(plan))
     assert ["outputs at lambda 0 move" in why for why in kept(base, donor)] == [True]
 
 
 def merged_at_once(plan):
-    from mal_graph.merge import merge
+    from mal_graph.merging.blending import merge
 
     return merge(dataclasses.replace(plan, lam=1.0))
 

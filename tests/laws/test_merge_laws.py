@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph import pipeline
-from mal_graph.align import align
-from mal_graph.correspond import correspondence
-from mal_graph.forms import terms_of
-from mal_graph.groups import UNREAD, axis_groups
-from mal_graph.match import match_layers
-from mal_graph.merge import merge, plan
-from mal_graph.rewrite import with_bias_slots
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import align
+from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.slots import with_bias_slots
+from mal_graph.symmetry.groups import UNREAD, axis_groups
+from mal_graph.workflows import assembly
 
 PADS = ("keep", "fade", "literal")
 
@@ -252,11 +252,11 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
     def without_one_member(weights, moves):
         from dataclasses import replace
 
-        from mal_graph.prove import permuted
+        from mal_graph.symmetry.verification import permuted
 
         return permuted(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 
-    monkeypatch.setattr(pipeline, "permuted", without_one_member)
+    monkeypatch.setattr(assembly, "permuted", without_one_member)
     assert mal_graph.assemble(base, donor).checks["self_check"].startswith("failed")
 
 
@@ -367,7 +367,7 @@ def test_places_behind_the_last_of_the_probe_run_keep_their_order(proof):
 
 def test_rows_that_the_probe_does_not_read_would_be_mixed_up_without_their_fix(monkeypatch):
     """The mutation: nothing is said of what no operator reads."""
-    monkeypatch.setattr("mal_graph.groups.pin_unread", lambda wiring, computed, owners: None)
+    monkeypatch.setattr("mal_graph.symmetry.groups.pin_unread", lambda wiring, computed, owners: None)
     result = mal_graph.assemble(placed(0), placed(1), lam=1.0, proof=False)
     inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
     assert deviation(run(result.graph, inputs), run(placed(1), inputs)) > 1e-3

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.align import Problem, match_units
-from mal_graph.align import align as assign
-from mal_graph.correspond import correspondence
-from mal_graph.forms import terms_of
-from mal_graph.groups import UNPROVEN, axis_groups
-from mal_graph.layers import parameters
-from mal_graph.match import match_layers
-from mal_graph.merge import merge, plan
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import Problem, match_units
+from mal_graph.matching.unit_assignment import align as assign
+from mal_graph.merging.blending import merge, plan
+from mal_graph.network.layers import parameters
+from mal_graph.symmetry.groups import UNPROVEN, axis_groups
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded, run
 
-from mal_graph.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
-from mal_graph.layers import layers
-from mal_graph.probe import Probe
-from mal_graph.prove import ACCEPT, bisected, derangement, exchange, open_trial, prove
-from mal_graph.report import coverage
+from mal_graph.network.layers import layers
+from mal_graph.network.probing import Probe
+from mal_graph.reporting.documents import coverage
+from mal_graph.symmetry.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
+from mal_graph.symmetry.verification import ACCEPT, bisected, derangement, exchange, open_trial, prove
 
 # --- the tables -------------------------------------------------------------------------------------------------
 

@@ -6,17 +6,17 @@ from builders import Net, cnn, mlp, narrower, permuted_copy
 
 import mal_graph
 from mal_graph import registry
-from mal_graph.align import identity_alignment
-from mal_graph.correspond import correspondence
 from mal_graph.errors import DataError
-from mal_graph.evaluate import predict
-from mal_graph.forms import foldable_norm, terms_of
-from mal_graph.groups import axis_groups
-from mal_graph.layers import layers
-from mal_graph.match import match_layers
-from mal_graph.merge import merge, plan
-from mal_graph.moments import Moments, Place, Stream, measured
-from mal_graph.repair import output_of, repaired, weight_steps
+from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, measured
+from mal_graph.evaluation.scores import predict
+from mal_graph.matching.canonical import foldable_norm, terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import identity_alignment
+from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.repairing import output_of, repaired, weight_steps
+from mal_graph.network.layers import layers
+from mal_graph.symmetry.groups import axis_groups
 
 RUNNER = registry.runner()
 
@@ -67,7 +67,7 @@ def test_moments_do_not_depend_on_the_batches():
 @pytest.mark.parametrize("limit", [50, 10**6], ids=["streamed", "at once"])
 def test_what_is_measured_is_what_numpy_computes_on_the_whole_maps(monkeypatch, limit):
     graph, arrays = cnn((4, 6), 1, 0), images()
-    monkeypatch.setattr("mal_graph.moments.MAX_READ", limit)
+    monkeypatch.setattr("mal_graph.evaluation.activation_statistics.MAX_READ", limit)
     tensors = [node.outputs[0] for node in graph.nodes if node.op == "Conv"]
     found = measured(Stream(graph, arrays, RUNNER, tensors), [Place(name, 1) for name in tensors])
     for name, maps in values_of(graph, arrays, tensors).items():

@@ -5,12 +5,12 @@ import pytest
 from builders import Net, cnn, deviation, inputs_of, mlp, permuted_copy, run
 
 import mal_graph
-from mal_graph.align import align
-from mal_graph.correspond import correspondence
-from mal_graph.forms import terms_of
-from mal_graph.groups import axis_groups
-from mal_graph.match import match_layers
-from mal_graph.scales import open_groups, scale_free
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.rescaling import open_groups, scale_free
+from mal_graph.matching.unit_assignment import align
+from mal_graph.symmetry.groups import axis_groups
 
 
 def with_activation(op, **attributes):

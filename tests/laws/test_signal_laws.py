@@ -9,15 +9,16 @@ import pytest
 from builders import Net, cnn, mlp, narrower, permuted_copy, wider
 
 import mal_graph
-from mal_graph import pipeline, registry
-from mal_graph.align import align, match_units, value
-from mal_graph.correspond import correspondence
+from mal_graph import registry
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.forms import terms_of
-from mal_graph.groups import axis_groups
-from mal_graph.match import match_layers
-from mal_graph.moments import Comoments
-from mal_graph.signals import SHARES, activation, activation_evidence
+from mal_graph.evaluation.activation_statistics import Comoments
+from mal_graph.matching.activation_similarity import SHARES, activation, activation_evidence
+from mal_graph.matching.canonical import terms_of
+from mal_graph.matching.correspondence import correspondence
+from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching.unit_assignment import align, match_units, value
+from mal_graph.symmetry.groups import axis_groups
+from mal_graph.workflows import assembly
 
 RUNNER = registry.runner()
 
@@ -107,7 +108,7 @@ def test_align_gives_a_shuffled_copy_back_by_activations_though_its_weights_say_
         [np.ones_like(values()) for values in (t.base_values, t.donor_values)]
         for t, _ in compared(base, donor)[1].terms
     ]
-    monkeypatch.setattr(sys.modules["mal_graph.align"].Problem, "values", blind)
+    monkeypatch.setattr(sys.modules["mal_graph.matching.unit_assignment"].Problem, "values", blind)
     made = aligned(base, donor, calibrate=samples(shape=shape), signal="activations")
     assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
     by_weights = aligned(base, donor, calibrate=samples(shape=shape))
@@ -241,7 +242,7 @@ def test_without_repair_nothing_is_repaired():
     other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, proof=False)
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(weight.read(), other.graph.weights[name].read())
-    assert pipeline.Options().repair
+    assert assembly.Options().repair
 
 
 def places_first(seed, step):

@@ -12,10 +12,11 @@ from builders import Net, deviation, inputs_of, load, narrower, permuted_copy, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal_graph import registry, rules
-from mal_graph.groups import axis_groups
-from mal_graph.ops import ROWS, Row
-from mal_graph.prove import prove
+from mal_graph import registry
+from mal_graph.operators import axis_rules
+from mal_graph.operators.table import ROWS, Row
+from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry.verification import prove
 
 EXACT = 1e-9
 
@@ -546,7 +547,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
     x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
     graph = net.graph(net.conv(x, 6, 2))
-    wrong = {**ROWS, op: Row(rules.unary)}
+    wrong = {**ROWS, op: Row(axis_rules.unary)}
     assert not axis_groups(graph).usable()
     shuffled, _ = permuted_copy(graph, axis_groups(graph, table=wrong))
     inputs = inputs_of(graph)
@@ -558,7 +559,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
 def test_a_proof_accepts_no_group_that_moves_the_outputs(graph):
     """With CumSum and Slice misread, whatever the proof lets through still keeps the function."""
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
-    wrong = {**ROWS, "CumSum": Row(rules.unary), "Slice": first}
+    wrong = {**ROWS, "CumSum": Row(axis_rules.unary), "Slice": first}
     proven = prove(graph, axis_groups(graph, table=wrong), table=wrong)
     usable = [replace(g, state="pinned") if g.state != "proven" else g for g in proven.groups]
     assert moved_outputs(graph, replace(proven, groups=tuple(usable))) <= EXACT
@@ -942,7 +943,7 @@ def test_known_limits_are_not_claimed(build, ours, all_of_them):
     assert claimed <= found
 
 
-@pytest.mark.parametrize(("op", "rule"), [("Tanh", rules.addressed), ("Transpose", rules.unary)])
+@pytest.mark.parametrize(("op", "rule"), [("Tanh", axis_rules.addressed), ("Transpose", axis_rules.unary)])
 def test_completeness_fails_for_a_wrong_operator_row(op, rule):
     graph = tiny(tiny_shuffle)
     wrong = axis_groups(graph, table={**ROWS, op: Row(rule)})

@@ -12,10 +12,10 @@ import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run, stored
 from onnx import helper, numpy_helper
 
-from mal_graph import rules
-from mal_graph.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, axis_groups
-from mal_graph.ops import ROWS, Row
-from mal_graph.prove import permuted, prove
+from mal_graph.operators import axis_rules
+from mal_graph.operators.table import ROWS, Row
+from mal_graph.symmetry.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, axis_groups
+from mal_graph.symmetry.verification import permuted, prove
 
 EXACT = 1e-9
 
@@ -437,10 +437,10 @@ def test_the_proof_keeps_every_group_of_more_than_one_axis(name):
 @pytest.mark.parametrize(
     ("name", "op", "rule"),
     [
-        ("running_sum", "CumSum", rules.unary),
-        ("local_response_norm", "LRN", rules.unary),
-        ("flip_added_to_itself", "Slice", rules.unary),
-        ("indices_from_another_input", "Gather", rules.unary),
+        ("running_sum", "CumSum", axis_rules.unary),
+        ("local_response_norm", "LRN", axis_rules.unary),
+        ("flip_added_to_itself", "Slice", axis_rules.unary),
+        ("indices_from_another_input", "Gather", axis_rules.unary),
     ],
 )
 def test_a_wrong_operator_row_is_seen(name, op, rule):

@@ -1,0 +1,1 @@
+"""ONNX files: loading, checking, saving and running them."""

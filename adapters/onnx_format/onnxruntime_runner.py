@@ -1,0 +1,199 @@
+"""Runs layer graphs in onnxruntime, with any tensor as an output and any weight as an input.
+
+The model is built from the view's nodes, not from the source file, so that a graph with inserted probe nodes, or one
+traced from another framework, runs as it is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Timer
+from time import monotonic
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from mal_graph.errors import RunError
+from mal_graph.graph import Array, LayerGraph, Node, Value
+
+from .build import IR_VERSION
+from .file import OnnxDocument, to_attribute
+
+TYPE_NAMES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int64": "int64",
+    "int32": "int32",
+    "int16": "int16",
+    "int8": "int8",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "bool": "bool",
+}
+
+
+class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+    """A session that looks for its inputs among the names of what it is fed in a set: onnxruntime looks through a list
+    for each, which for 70,000 weights takes ten times as long as the run."""
+
+    def _validate_input(self, feed_input_names: Iterable[str]) -> None:
+        super()._validate_input(set(feed_input_names))
+
+
+class OrtSession:
+    """One onnxruntime session."""
+
+    def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.use_deterministic_compute = True
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self.name = name
+        try:
+            self._session = LinearSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
+            raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
+        self.types: Mapping[str, str] = {
+            out.name: TYPE_NAMES.get(out.type.removeprefix("tensor(").removesuffix(")"), "")
+            for out in self._session.get_outputs()
+        }
+        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._written = written(model)
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        read: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> dict[str, Array]:
+        feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
+        feeds.update({name: feeds[name].copy() for name in self._written & feeds.keys()})
+        names = list(self.types) if read is None else list(read)
+        options, left = ort.RunOptions(), None if deadline is None else deadline - monotonic()
+        watch = None if left is None else Timer(max(left, 0.0), setattr, (options, "terminate", True))
+        try:
+            if watch is not None:
+                watch.start()
+            values = self._session.run(names, feeds, options)
+        except Exception as error:
+            if options.terminate:
+                raise RunError(f"{self.name} was not through when its time was up") from None
+            raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
+        finally:
+            if watch is not None:
+                watch.cancel()
+        return {name: as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+def written(model: onnx.ModelProto) -> set[str]:
+    """Names of what a run writes into, with all that these are made from: a BatchNormalization in training writes its
+    running statistics into the arrays it is fed."""
+    found: set[str] = set()
+    for node in reversed(model.graph.node):
+        if any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute):
+            found.update(node.input[3:])
+        if not found.isdisjoint(node.output):
+            found.update(node.input)
+    return found
+
+
+def as_array(value: object) -> Array:
+    """What the runtime gave: an array, or a sequence kept whole in an array of one object."""
+    if isinstance(value, np.ndarray):
+        return value
+    kept = np.empty((), object)
+    kept[()] = value
+    return kept
+
+
+class OrtRunner:
+    """Opens onnxruntime sessions on layer graphs."""
+
+    def open(
+        self,
+        graph: LayerGraph,
+        *,
+        read: Sequence[str] | None = None,
+        variable: Sequence[str] = (),
+        optimize: bool = False,
+        deadline: float | None = None,
+    ) -> OrtSession:
+        began = monotonic()
+        model = model_proto(graph, read, variable)
+        now = monotonic()
+        if deadline is not None and now + opening(model, now - began) >= deadline:
+            raise RunError(f"{graph.name} was not opened when its time was up")
+        return OrtSession(model, graph.name, optimize)
+
+
+def opening(model: onnx.ModelProto, building: float) -> float:
+    """About how many seconds onnxruntime will take to open a model that took `building` seconds to build: it cannot be
+    stopped, and what is stored costs it the square of its number (measured on chains of up to 50,000 operators)."""
+    nodes, stored = max(1, len(model.graph.node)), len(model.graph.initializer)
+    return building * (4 + stored**2 / (2500 * nodes))
+
+
+def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str]) -> onnx.ModelProto:
+    """The view as a model of its own; weights in `variable` become inputs."""
+    outputs = list(dict.fromkeys([value.name for value in graph.outputs] if read is None else read))
+    used = {name for node in graph.nodes for name in (*node.inputs, *node.captures)} | set(outputs)
+    stored = [weight for name, weight in graph.weights.items() if name in used and not weight.scope]
+    fed = set(variable)
+    inputs = [input_proto(graph, value) for value in graph.inputs]
+    inputs += [
+        onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
+        for weight in stored
+        if weight.name in fed
+    ]
+    main = onnx.helper.make_graph(
+        [node_proto(node, i) for i, node in enumerate(graph.nodes)],
+        "view",
+        inputs,
+        [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
+        [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
+    )
+    functions = []
+    if isinstance(graph.source, OnnxDocument):
+        functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
+
+
+def node_proto(node: Node, index: int) -> onnx.NodeProto:
+    domain, _, op = node.op.rpartition(".")
+    proto = onnx.helper.make_node(op, list(node.inputs), list(node.outputs), name=f"{index}", domain=domain)
+    for key, value in node.attributes.items():
+        value = to_attribute(value)
+        if isinstance(value, list) and not value:
+            continue  # an empty list has no type; the operator's default is the same
+        proto.attribute.append(onnx.helper.make_attribute(key, value))
+    return proto
+
+
+def element_type(dtype: str) -> int:
+    if not dtype:
+        return onnx.TensorProto.FLOAT
+    if dtype == "object":
+        return onnx.TensorProto.STRING
+    return onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def input_proto(graph: LayerGraph, value: Value) -> onnx.ValueInfoProto:
+    """An input's declaration, its axes dynamic: a probe may run at another size than the declared one."""
+    if not value.dtype and isinstance(graph.source, OnnxDocument):  # a sequence or an optional: as declared
+        declared = next(known for known in graph.source.model.graph.inputs if known.name == value.name)
+        return ir.to_proto(declared)
+    shape = value.shape
+    if shape is not None and len(shape) > 1:
+        shape = (None,) * len(shape)  # a vector keeps its length: it may be a shape that others depend on
+    return onnx.helper.make_tensor_value_info(value.name, element_type(value.dtype), shape)
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

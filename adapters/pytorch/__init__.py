@@ -1,0 +1,1 @@
+"""torch modules: tracing them, and giving weights back."""

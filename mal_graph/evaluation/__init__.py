@@ -1,0 +1,1 @@
+"""Data, scores, activation statistics and the held-out split."""

@@ -1,0 +1,1 @@
+"""Layers to layers, axis groups to axis groups, units to units."""

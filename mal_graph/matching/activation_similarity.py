@@ -1,0 +1,119 @@
+"""Signals: what says which units answer to each other - their weights, their activations, or both.
+
+By activations, two units are as alike as what they give is correlated over unlabelled samples (Li et al. 2016,
+arXiv:1511.07543), behind the activation of every matched layer that makes them. A correlation knows neither the size of
+a unit nor its mean, so that scales which ReLU or BatchNormalization leave open do not count.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mal_graph.errors import UsageError
+from mal_graph.evaluation.activation_statistics import Comoments, Place, Stream, streamed
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching.correspondence import Correspondence
+from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.unit_assignment import Evidence
+from mal_graph.network.layers import Layer, Parameter
+from mal_graph.operators.table import row_of, unit_axis
+from mal_graph.protocols import Runner
+
+# How much activations count beside weights, each divided by what it can reach at most. Where they are asked for alone,
+# weights still decide what they leave open: units that do not vary, groups that no layer makes.
+SHARES = {"weights": 0.0, "both": 0.5, "activations": 1 - 1e-6}
+
+
+def check_signal(signal: str, calibrate: Mapping[str, Array] | None) -> None:
+    """Raise UsageError unless the signal is known and there is something to measure it on."""
+    if signal not in SHARES:
+        raise UsageError(f"signal is {signal!r}: choose one of {', '.join(SHARES)}")
+    if SHARES[signal] and calibrate is None:
+        raise UsageError(f"signal is {signal!r}, but there are no calibration inputs: give some with --calibrate")
+
+
+def activation_evidence(
+    found: Correspondence,
+    base: LayerGraph,
+    donor: LayerGraph,
+    match: Match,
+    arrays: Mapping[str, Array],
+    runner: Runner,
+    share: float,
+) -> Evidence:
+    """How alike the units of every pair of groups are, by their activations.
+
+    Args:
+        found: the pairs of groups, and the tensors that their units lie on.
+        base, donor, match: the models.
+        arrays: unlabelled inputs, on which both are run batch by batch.
+        share: how much it counts beside the weights.
+
+    Raises:
+        DataError: the arrays do not fit a model.
+        RunError: a model does not run on them.
+    """
+    weights = {term.pair: (term, axes[0]) for term, axes in found.terms if term.is_weight}
+    places = {
+        index: (
+            activation(base, match.base[match.pairs[index].base], term.base),
+            activation(donor, match.donor[match.pairs[index].donor], term.donor),
+        )
+        for index, (term, _) in weights.items()
+    }
+    tables = [np.zeros(units) for units in found.units]
+    if not places:
+        return Evidence(tuple(tables), 0.0, share)
+    summed = {index: Comoments() for index in places}
+    apart: set[int] = set()
+    sides = [
+        (Stream(graph, arrays, runner, tensors), tensors)
+        for graph, tensors in (
+            (base, [mine.tensor for mine, _ in places.values()]),
+            (donor, [theirs.tensor for _, theirs in places.values()]),
+        )
+    ]
+    for mine, theirs in streamed(sides):
+        for index, (a, b) in places.items():
+            rows = alike(a, mine[a.tensor], b, theirs[b.tensor])
+            if rows is None:
+                apart.add(index)
+            else:
+                summed[index].add(*rows)
+    bound = 0.0
+    for index, (_, axis) in weights.items():
+        if index in apart:  # the weights alone say which units are alike
+            continue
+        correlation = summed[index].correlation
+        for block in axis.blocks:
+            if block.pair >= 0 and block.base.max() < len(correlation) and block.donor.max() < correlation.shape[1]:
+                units = [correlation[np.ix_(*sides)] for sides in zip(block.base.T, block.donor.T, strict=True)]
+                tables[block.pair] += np.mean(units, axis=0)
+                bound += min(found.units[block.pair])
+    return Evidence(tuple(tables), bound, share)
+
+
+def activation(graph: LayerGraph, layer: Layer, weight: Parameter) -> Place:
+    """What a layer gives behind its activation: the last of its tensors that has the axes of its contraction's."""
+    node = graph.nodes[weight.node]
+    carried, last = {node.outputs[0]}, node.outputs[0]
+    for index in layer.nodes:
+        row = row_of(graph.nodes[index])
+        if row is not None and row.keeps_axes and carried & set(graph.nodes[index].inputs):
+            last = graph.nodes[index].outputs[0]
+            carried.add(last)
+    return Place(last, unit_axis(node, weight.slot, len(weight.shape)))
+
+
+def alike(a: Place, mine: Array, b: Place, theirs: Array) -> tuple[Array, Array] | None:
+    """The rows of both for the same samples and positions; where the maps differ in size, for the samples alone; None
+    where these do not lie on the first axis of both."""
+    rows = a.rows(mine), b.rows(theirs)
+    if rows[0].shape[1] == rows[1].shape[1]:
+        return rows
+    if len(mine) != len(theirs):
+        return None
+    means = [
+        found.reshape(len(found), len(maps), -1).mean(axis=2) for found, maps in zip(rows, (mine, theirs), strict=True)
+    ]
+    return means[0], means[1]

@@ -1,0 +1,401 @@
+"""Which pairs of axis groups the matched layers induce, and how the axes of their tensors answer to each other.
+
+An axis is a row of blocks, one per group that lies on it (a concat has several). Producers decide first: the output
+axes of two matched layers pair their groups. On an input axis every base group then takes a donor group it is paired
+with; groups left over are paired in order where both sides have equally many, or nothing else corresponds.
+
+Units that take other numbers of positions, such as the blocks of two grouped convolutions or the heads of two
+attentions, answer to each other by the groups inside them: what these have in common corresponds in stored order.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.matching.canonical import Term
+from mal_graph.network.layers import Parameter
+from mal_graph.symmetry.groups import PINNED, RIGID, AxisGroup, AxisGroups, Member
+
+Index = NDArray[np.int64]
+NOWHERE: Index = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class GroupPair:
+    """An ordered pair (base group, donor group) whose units are assigned to each other, by index."""
+
+    base: int
+    donor: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of an axis: the positions of one base group and of the donor group it is paired with.
+
+    Attributes:
+        pair: index of the pair of groups; -1 where the positions correspond one to one.
+        base, donor: positions, shape (units, k).
+    """
+
+    pair: int
+    base: Index
+    donor: Index
+
+
+@dataclass(frozen=True)
+class AxisPair:
+    """How one axis of a base tensor answers to an axis of a donor tensor.
+
+    Attributes:
+        size: length of the base's axis.
+        blocks: what corresponds; base positions in no block have no counterpart.
+        statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic.
+        added: base positions of units that were added for the donor's.
+        donor_size: length of the donor's axis where that may be longer, though all of the base's corresponds.
+    """
+
+    size: int
+    blocks: tuple[Block, ...]
+    statistic: Index = field(default_factory=lambda: NOWHERE)
+    added: Index = field(default_factory=lambda: NOWHERE)
+    donor_size: int = 0
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """The terms of all matched layers with their axes.
+
+    Attributes:
+        pairs: the pairs of groups, in the order in which the base's layers induce them.
+        units: (base units, donor units) of each pair.
+        inside: the donor's group, by index of a base group that lies inside paired units.
+        terms: each with one AxisPair per canonical axis of the base's parameter.
+        refused: why a pair of layers is not merged, by index of the pair in the match.
+        dropped: tensors of merged layers that could not be merged, with the reason, by index of the pair.
+    """
+
+    pairs: tuple[GroupPair, ...]
+    units: tuple[tuple[int, int], ...]
+    terms: tuple[tuple[Term, tuple[AxisPair, ...]], ...]
+    refused: Mapping[int, str]
+    dropped: Mapping[int, tuple[str, ...]]
+    inside: Mapping[int, int] = field(default_factory=dict)
+
+
+class Refusal(Exception):
+    """Two axes that do not answer to each other; caught where the layer is listed as not merged."""
+
+
+def correspondence(
+    base: AxisGroups, donor: AxisGroups, terms: Sequence[Term], *, assume_ordered: bool = False
+) -> Correspondence:
+    """Pair the groups of two models along the tensors of their matched layers.
+
+    Args:
+        base, donor: groups of both models.
+        terms: the tensors that matched layers have in common (see `forms`).
+        assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+    """
+    pairing = Pairing(base, donor, assume_ordered)
+    for term in terms:
+        if term.is_weight:
+            pairing.induce_by_producers(term)
+    found: list[tuple[Term, tuple[AxisPair, ...]]] = []
+    refused: dict[int, str] = {}
+    dropped: dict[int, list[str]] = {}
+    for term in sorted(terms, key=lambda term: (term.pair, not term.is_weight)):
+        if term.pair in refused:
+            continue
+        try:
+            check_finite(term)
+            found.append((term, pairing.axes_of(term)))
+        except Refusal as reason:
+            owns_weight = any(other.is_weight for other in terms if other.pair == term.pair)
+            if term.is_weight or not owns_weight:
+                refused[term.pair] = str(reason)
+            else:
+                dropped.setdefault(term.pair, []).append(f"{term.base.role} {term.base.tensor}: {reason}")
+    found = [(term, axes) for term, axes in found if term.pair not in refused]
+    return Correspondence(
+        tuple(pairing.pairs),
+        tuple((base.groups[p.base].units, donor.groups[p.donor].units) for p in pairing.pairs),
+        tuple(found),
+        refused,
+        {pair: tuple(lines) for pair, lines in dropped.items()},
+        pairing.inside,
+    )
+
+
+def check_finite(term: Term) -> None:
+    """Refuse what no score or distance can be computed of."""
+    for side, parameter, read in (("base", term.base, term.base_values), ("donor", term.donor, term.donor_values)):
+        if not np.isfinite(read()).all():
+            raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")
+
+
+class Pairing:
+    """Collects the pairs of groups while the terms are walked."""
+
+    def __init__(self, base: AxisGroups, donor: AxisGroups, assume_ordered: bool) -> None:
+        self.base = base
+        self.donor = donor
+        self.moving = {id(groups): moving_groups(groups) for groups in (base, donor)}
+        self.assume_ordered = assume_ordered
+        self.pairs: list[GroupPair] = []
+        self.number: dict[tuple[int, int], int] = {}
+        self.partners: dict[int, list[int]] = {}  # donor groups of each base group
+        self.inside: dict[int, int] = {}  # the donor's of each base group inside paired units
+
+    def pair(self, a: int, b: int) -> int:
+        """The index of a pair of groups, new or known."""
+        if (a, b) not in self.number:
+            self.number[a, b] = len(self.pairs)
+            self.pairs.append(GroupPair(a, b))
+            self.partners.setdefault(a, []).append(b)
+        return self.number[a, b]
+
+    def induce_by_producers(self, term: Term) -> None:
+        mine = self.free_blocks(self.base, term.base, 0)
+        theirs = self.free_blocks(self.donor, term.donor, 0)
+        if len(mine) == len(theirs):
+            for (a, one), (b, other) in zip(mine, theirs, strict=True):
+                if self.answering((a, one), (b, other)) is not None:
+                    self.pair(a, b)
+
+    def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
+        return [(g, m) for g, m in self.blocks(groups, parameter, place) if g in self.moving[id(groups)]]
+
+    def blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
+        """The groups on a canonical axis, in the order in which they lie on it; of those that share positions the one
+        that moves."""
+        found = members_on(groups, parameter, place)
+        moving = self.moving[id(groups)]
+        taken = [member.positions for g, member in found if g in moving]
+        found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
+        return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
+
+    def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, list[Index]]]:
+        """The groups that stay for others that move on some of their positions, and where each of their units lies
+        beside these."""
+        is_free = np.ones(parameter.shape[place], bool)
+        for _, member in self.blocks(groups, parameter, place):
+            is_free[member.positions] = False
+        found = []
+        for g, member in members_on(groups, parameter, place):
+            if is_free[member.positions].any():
+                found.append((g, [row[is_free[row]] for row in member.positions]))
+                is_free[member.positions] = False
+        return found
+
+    def pairs_beside(
+        self, mine: Sequence[tuple[int, list[Index]]], theirs: Sequence[tuple[int, list[Index]]], called: str
+    ) -> Iterator[Block]:
+        """Such positions correspond in stored order, unit by unit as far as both have units. Raises Refusal."""
+        if len(mine) != len(theirs):
+            raise Refusal(f"what lies beside the units on its {called} axis has no counterpart")
+        for (a, own), (b, others) in zip(mine, theirs, strict=True):
+            if {len(row) for row in own} != {len(row) for row in others} or len({len(row) for row in own}) > 1:
+                raise Refusal(f"what lies beside the units on its {called} axis has no counterpart")
+            self.inside[a] = b
+            both = list(zip(own, others, strict=False))
+            yield Block(-1, *(np.concatenate(side).reshape(-1, 1) for side in zip(*both, strict=True)))
+
+    def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
+        """The pairs of axes of one term. Raises Refusal."""
+        if len(term.base.shape) != len(term.donor.shape):
+            raise Refusal(f"its shape {term.base.shape} has another rank than the donor's {term.donor.shape}")
+        if term.misfit:
+            raise Refusal(term.misfit)
+        return tuple(self.axis_pair(term, place) for place in range(len(term.base.shape)))
+
+    def axis_pair(self, term: Term, place: int) -> AxisPair:
+        size, other = term.base.shape[place], term.donor.shape[place]
+        mine, theirs = self.blocks(self.base, term.base, place), self.blocks(self.donor, term.donor, place)
+        free = self.free_blocks(self.base, term.base, place), self.free_blocks(self.donor, term.donor, place)
+        called = "input" if term.is_weight and place == 1 else "output" if term.is_weight else "unit"
+        if not free[0] and not free[1]:
+            self.check_closed(mine, theirs, self.base, called, "base", size == other)
+            self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
+            if term.lead and place >= 2:
+                return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
+            if size == other:
+                return AxisPair(size, (Block(-1, column(size), column(size)),))
+            common = self.in_stored_order(mine, theirs)
+            if common is None:
+                raise Refusal(
+                    f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
+                )
+            return replace(self.with_roles(term.base, place, (common,)), donor_size=other)
+        self.check_closed(mine, theirs, self.base, called, "base", False)
+        self.check_closed(theirs, mine, self.donor, called, "donor", False)
+        found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
+        found += self.pairs_beside(
+            self.beside(self.base, term.base, place), self.beside(self.donor, term.donor, place), called
+        )
+        return self.with_roles(term.base, place, tuple(found))
+
+    def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
+        """The pair of axes, with what its base positions are but counterparts."""
+        size = parameter.shape[place]
+        lone = np.setdiff1d(np.arange(size), np.concatenate([NOWHERE, *(block.base.ravel() for block in blocks)]))
+        statistic, added = [NOWHERE], [NOWHERE]
+        for g, member in members_on(self.base, parameter, place):
+            group = self.base.groups[g]
+            new = member.positions[group.units - group.added :].ravel()
+            if g in self.moving[id(self.base)]:
+                statistic += [member.positions.ravel()] if group.statistic else []
+                added.append(new)
+            elif group.is_usable:  # inside a unit, which may be without it
+                statistic += [new, np.intersect1d(member.positions, lone)] if group.statistic else []
+                added.append(new)
+        return AxisPair(size, blocks, np.concatenate(statistic), np.concatenate(added))
+
+    def in_stored_order(self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]]) -> Block | None:
+        """What two groups inside units have in common, such as the inputs of a filter in all blocks of two grouped
+        convolutions; None if an axis holds anything else."""
+        if len(mine) != 1 or len(theirs) != 1:
+            return None
+        (a, member), (b, other) = mine[0], theirs[0]
+        own, others = self.base.groups[a], self.donor.groups[b]
+        if not own.is_usable or not others.is_usable or member.positions.shape[1] != other.positions.shape[1]:
+            return None
+        self.inside[a] = b
+        common = min(own.units, others.units)
+        return Block(-1, member.positions[:common].reshape(-1, 1), other.positions[:common].reshape(-1, 1))
+
+    def check_closed(
+        self,
+        found: Sequence[tuple[int, Member]],
+        others: Sequence[tuple[int, Member]],
+        groups: AxisGroups,
+        called: str,
+        side: str,
+        alike: bool,
+    ) -> None:
+        """Refuse frozen and unproven axes, unless there is but one order, or the user vouches that equal ones are
+        ordered alike."""
+        for g, member in found:
+            group = groups.groups[g]
+            if group.is_usable or group.state in (PINNED, RIGID) or (self.assume_ordered and alike):
+                continue
+            # A single unit, such as the place of a class token, that stands where the other model's does.
+            if group.units > 1 or not any(np.array_equal(member.positions, other.positions) for _, other in others):
+                raise Refusal(f"its {called} axis is {group.state} in the {side}: {group.reason}")
+
+    def fixed_pairs(
+        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+    ) -> Iterable[Block]:
+        """Pinned stretches between free ones correspond in order."""
+        left = [(g, m) for g, m in mine if g not in self.moving[id(self.base)]]
+        right = [(g, m) for g, m in theirs if g not in self.moving[id(self.donor)]]
+        if [m.positions.shape for _, m in left] != [m.positions.shape for _, m in right]:
+            why = why_fixed(left, self.base) if left else why_fixed(right, self.donor)
+            raise Refusal(f"its {called} axis is fixed in one model alone ({why})")
+        for (_, a), (_, b) in zip(left, right, strict=True):
+            yield Block(-1, a.positions.reshape(-1, 1), b.positions.reshape(-1, 1))
+
+    def free_pairs(
+        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+    ) -> list[Block]:
+        rest = dict(theirs)
+        chosen: list[tuple[int, Member, int]] = []
+        without: list[tuple[int, Member]] = []
+        for a, member in mine:
+            partner = next((b for b in self.partners.get(a, ()) if b in rest), None)
+            if partner is None:
+                without.append((a, member))
+                continue
+            chosen.append((a, member, partner))
+            rest.pop(partner)
+        # Layers before it may have other partners, or none: then this layer alone induces the pair.
+        if len(without) == len(rest) or not chosen:
+            chosen += [(a, m, b) for (a, m), b in zip(without, rest, strict=False)]
+        if not chosen:
+            raise Refusal(f"none of the units on its {called} axis has a counterpart in the donor layer")
+        by_group = dict(theirs)
+        found = []
+        for a, member, b in chosen:
+            positions = self.answering((a, member), (b, by_group[b]))
+            if positions is None:
+                k, other = member.positions.shape[1], by_group[b].positions.shape[1]
+                raise Refusal(f"each unit takes {k} positions of its {called} axis, in the donor {other}")
+            found.append(Block(self.pair(a, b), *positions))
+        return found
+
+    def answering(self, mine: tuple[int, Member], theirs: tuple[int, Member]) -> tuple[Index, Index] | None:
+        """The positions of two members that answer to each other, shape (units, k) each; None if no telling."""
+        a, b = mine[1].positions, theirs[1].positions
+        (inner, own), (others, other) = insides(self.base, *mine), insides(self.donor, *theirs)
+        places = [{(number, place) for number, _, place in columns} for columns in (own, other)]
+        if len(own) < a.shape[1] or len(other) < b.shape[1] or places[0] != places[1]:
+            return (a, b) if a.shape[1] == b.shape[1] else None
+        self.inside.update(zip(inner, others, strict=True))
+        both = [key for key in own if key in other]
+        return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
+
+
+def members_on(groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
+    """The groups on a canonical axis."""
+    axis = parameter.axes[place]
+    return groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
+
+
+def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], dict[tuple[int, int, int], int]]:
+    """The usable groups that lie inside the first unit of a member, and for each (number of such a group, unit of it,
+    place in that) the column of the member's positions that it has there."""
+    first = member.positions[0]
+    inner: list[int] = []
+    columns: dict[tuple[int, int, int], int] = {}
+    for g, other in groups.on_axis[member.tensor, member.axis]:
+        here = np.isin(other.positions, first)
+        if g == outer or not groups.groups[g].is_usable or not here.any(axis=1).all():
+            continue
+        rows = [np.flatnonzero(np.isin(first, row[flags])) for row, flags in zip(other.positions, here, strict=True)]
+        found = {
+            (len(inner), unit, place): int(column)
+            for unit, row in enumerate(rows)
+            for place, column in enumerate(row.tolist())
+        }
+        if not set(found.values()) & set(columns.values()):
+            inner.append(g)
+            columns |= found
+    return inner, columns
+
+
+def moving_groups(groups: AxisGroups) -> frozenset[int]:
+    """The usable groups whose units are assigned: of groups that share positions one that holds others, else the one
+    with the most units. The others keep the order of the model: of an attention that turns queries and keys by the
+    place the heads are assigned, and the frequencies in them correspond."""
+    usable = groups.usable()
+    names = {groups.groups[i].name for i in usable}
+    nested = {i for i in usable if (inside := groups.groups[i].inside) and inside[0] in names}
+    holding = {inside[0] for i in nested if (inside := groups.groups[i].inside)}
+    moving: list[int] = []
+    for i in sorted(usable, key=lambda i: (groups.groups[i].name not in holding, -groups.groups[i].units)):
+        if i in nested:
+            continue
+        here = {
+            (g, m.tensor, m.axis): m
+            for member in groups.groups[i].members
+            for g, m in groups.on_axis[member.tensor, member.axis]
+        }
+        own = {(m.tensor, m.axis): m.positions for m in groups.groups[i].members}
+        if not any(g in moving and share(m.positions, own[tensor, axis]) for (g, tensor, axis), m in here.items()):
+            moving.append(i)
+    return frozenset(moving)
+
+
+def share(a: Index, b: Index) -> bool:
+    """Whether two sets of positions have any in common."""
+    return bool(np.isin(a, b).any())
+
+
+def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
+    reasons: list[AxisGroup] = [groups.groups[g] for g, _ in found]
+    return reasons[0].reason or "it lies inside another group" if reasons else "a single unit"
+
+
+def column(size: int) -> Index:
+    return np.arange(size).reshape(-1, 1)

@@ -1,0 +1,180 @@
+"""Scales that a network leaves open: a unit may be any positive factor larger, if what reads it is as much smaller.
+
+So the size of a unit says nothing about which other it is like. Where every operator that meets the units of a group
+lets positive factors through (ReLU, pooling, BatchNormalization; the table in `ops`) up to the contractions that sum
+them away, tensors are compared at those scales at which all of them together are smallest: there every unit is made as
+large as it is read, and two networks that differ in scales alone become the same. What is merged stays as it is.
+
+Source: Stock et al. 2019 (arXiv:1902.10416), whose scales are unique for layers one behind the other. Refused: rows of
+length 1, for which the columns must be scaled before; in residual networks there is no first one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching.canonical import Read, Term
+from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
+from mal_graph.network.probing import data_dependent
+from mal_graph.operators.table import Row, row_of
+from mal_graph.symmetry.groups import AxisGroups, traces
+
+ROUNDS = 200  # of all units; far fewer are needed but for very deep networks
+SETTLED = 1e-7  # relative change of a scale that is none
+
+Scales = dict[int, Array]  # of the units of one side, by index of the pair of groups
+Of = Callable[[Block], Index]  # the positions of one side
+
+
+def scale_free(found: Correspondence, base: frozenset[int], donor: frozenset[int]) -> Correspondence:
+    """The same pairs, compared at the scales at which all tensors are smallest, where both sides leave these open.
+
+    Args:
+        found: as it was found.
+        base, donor: the groups that leave the scale of their units open, by index (see `open_groups`).
+    """
+    free = [i for i, pair in enumerate(found.pairs) if pair.base in base and pair.donor in donor]
+    sides = (
+        (of_base, {t: term.base_values for t, (term, _) in enumerate(found.terms) if bears_scale(term)}),
+        (of_donor, {t: term.donor_values for t, (term, _) in enumerate(found.terms) if bears_scale(term)}),
+    )
+    scales = [smallest(found, free, of, read) for of, read in sides]
+    terms = list(found.terms)
+    for t in sides[0][1]:
+        term, axes = found.terms[t]
+        mine, theirs = (
+            partial(scaled, read[t], term, axes, scale, of) for (of, read), scale in zip(sides, scales, strict=True)
+        )
+        incoming = term.incoming or term.donor_values
+        terms[t] = (replace(term, base_values=mine, donor_values=theirs, incoming=incoming), axes)
+    return replace(found, terms=tuple(terms))
+
+
+def bears_scale(term: Term) -> bool:
+    """Whether a tensor that is compared is larger where its units are; what they are multiplied by is not."""
+    return term.is_compared and term.base.draw in ("weight", "shift")
+
+
+def of_base(block: Block) -> Index:
+    return block.base
+
+
+def of_donor(block: Block) -> Index:
+    return block.donor
+
+
+def smallest(found: Correspondence, pairs: Sequence[int], of: Of, read: Mapping[int, Read]) -> Scales:
+    """The scale of every unit of one side at which the sum of all squares is least; found unit by unit, each then made
+    as large as it is read."""
+    scales = {pair: np.ones(found.units[pair][of is of_donor]) for pair in pairs}
+    squares = {t: squared(values(), found.terms[t][0]) for t, values in read.items()}
+    touching: dict[int, list[tuple[int, int, Block]]] = {pair: [] for pair in pairs}
+    for t, table in squares.items():
+        for place, axis in enumerate(found.terms[t][1][: table.ndim]):
+            for block in axis.blocks:
+                if block.pair in touching:
+                    touching[block.pair].append((t, place, block))
+    for _ in range(ROUNDS):
+        moved = 0.0
+        for pair, touches in touching.items():
+            made, taken = np.zeros((2, len(scales[pair])))
+            for t, place, block in touches:
+                term, axes = found.terms[t]
+                sums = along(squares[t], place, factors(term, axes, scales, of, squares[t].shape))
+                (taken if reads(term, place) else made)[:] += sums[of(block)].sum(axis=1)
+            change = step(made, taken)
+            scales[pair] = scales[pair] * change
+            moved = max(moved, float(np.abs(change - 1).max(initial=0)))
+        if moved < SETTLED:
+            break
+    return scales
+
+
+def along(squares: Array, place: int, rows: Sequence[Array]) -> Array:
+    """The squares of a tensor whose axes are multiplied by these rows, summed up along all axes but one."""
+    weighed = [operand for i, row in enumerate(rows) for operand in (row**2, [i])]
+    sums: Array = np.einsum(squares, list(range(squares.ndim)), *weighed, [place])
+    return sums
+
+
+def step(made: Array, taken: Array) -> Array:
+    """The factor that makes both sums equal; what nothing reads gets unit size, what nothing makes stays."""
+    ratio = np.where(taken > 0, made / np.where(taken > 0, taken, 1), made**2)
+    factor: Array = np.where(made > 0, ratio, 1) ** 0.25
+    return factor
+
+
+def squared(values: Array, term: Term) -> Array:
+    """The squares of a tensor, summed over the taps of a weight."""
+    squares = values.astype(np.float64) ** 2
+    return squares.sum(axis=tuple(range(2, squares.ndim))) if term.is_weight else squares
+
+
+def reads(term: Term, place: int) -> bool:
+    return term.is_weight and place == 1
+
+
+def factors(term: Term, axes: Sequence[AxisPair], scales: Scales, of: Of, shape: Sequence[int]) -> list[Array]:
+    """What every index of the axes is multiplied by: what makes a unit is divided by its scale, what reads it takes
+    it up."""
+    found = [np.ones(size) for size in shape]
+    for place, factor in enumerate(found):
+        for block in axes[place].blocks:
+            if block.pair in scales:
+                scale = scales[block.pair][:, None]
+                factor[of(block)] = scale if reads(term, place) else 1 / scale
+    return found
+
+
+def scaled(read: Read, term: Term, axes: Sequence[AxisPair], scales: Scales, of: Of) -> Array:
+    """The values of a tensor with its units at their scales."""
+    values = read()
+    for place, factor in enumerate(factors(term, axes, scales, of, values.shape)):
+        shape = [-1 if i == place else 1 for i in range(values.ndim)]
+        values = values * factor.reshape(shape).astype(values.dtype)
+    return values
+
+
+def open_groups(graph: LayerGraph, groups: AxisGroups) -> frozenset[int]:
+    """The groups whose units may have any positive scale, by index."""
+    found, live = traces(graph, groups), data_dependent(graph)
+    owner = np.full(int(found.unit.max(initial=-1)) + 1, -1)
+    for i, group in enumerate(groups.groups):
+        if group.is_usable and group.name in found.parts:
+            owner[found.parts[group.name]] = i
+    carried = {
+        name: {int(i) for part in label.parts for i in np.unique(owner[found.unit[part]])} - {-1}
+        for name, label in found.labels.items()
+    }
+    summed: dict[int, set[int]] = {}  # groups on the input axes of each operator's weight
+    for parameter in groups.parameters:
+        if parameter.role == "weight" and (axis := parameter.axes[1]) is not None:
+            here = groups.on_axis.get((parameter.tensor, axis), ())
+            summed.setdefault(parameter.node, set()).update(i for i, _ in here)
+    closed = {i for i, group in enumerate(groups.groups) if group.statistic or not group.is_usable}
+    for index, node in enumerate(graph.nodes):
+        row = row_of(node)
+        operands = [
+            (slot, name in live, carried.get(name, set()))
+            for slot, name in enumerate(node.inputs)
+            if name and (row is None or not row.slot(slot).setting)
+        ]
+        for number in {i for _, is_live, here in operands if is_live for i in here} - closed:
+            carrying = [slot for slot, is_live, here in operands if number in here and is_live]
+            every = all(number in here for _, _, here in operands)
+            if not (number in summed.get(index, ()) and len(carrying) == 1) and not lets_through(row, carrying, every):
+                closed.add(number)
+    return frozenset(range(len(groups.groups))) - closed
+
+
+def lets_through(row: Row | None, carrying: Sequence[int], every: bool) -> bool:
+    """Whether positive factors on the operands in these slots come out as they went in."""
+    if row is None:
+        return False
+    if row.scales == "all":
+        return every
+    is_factor = carrying == [0] or (row.commutes and len(carrying) == 1)
+    return row.part == "shape" or row.scales == "any" or (row.scales == "one" and is_factor)

@@ -1,0 +1,1 @@
+"""From an alignment to merged weights: plan, widen, deepen, compensate, blend, repair."""

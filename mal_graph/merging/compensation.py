@@ -1,0 +1,224 @@
+"""Compensation: statistics over units that stay what they were while zeros stand for units that are not there.
+
+Where the result has more units than a model, that model is laid out in it with zeros. A mean or a norm over the units
+would count them; what to multiply, where, and by how much, is said by the operator table. The base is compensated where
+it is widened, the donor where it is narrower than the result, each before the two are interpolated: at lambda 0 the
+result computes what the base does, at lambda 1 what the donor does.
+
+A LayerNormalization takes the mean off first. Zeros leave it alone only if it is zero, so it is taken off everything
+that writes the units: weights and biases over their output units, tables over their columns. That changes nothing as
+long as nothing but such norms reads the sum of these, however often it passes an addition; else the reason is listed.
+
+Chosen: the weights are centred. Refused: a mean over the units that are there, subtracted in front of the norm by
+operators of its own; it allows any reader, but every donor would leave such operators behind.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from mal_graph.errors import ShapeError
+from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.matching.canonical import Read
+from mal_graph.merging.blending import Ends, Plan, Step
+from mal_graph.network.layers import data_inputs, layers, parameters, root_of
+from mal_graph.operators.table import Row, norm_epsilon, row_of
+from mal_graph.symmetry.groups import AxisGroup
+from mal_graph.symmetry.resizing import Factors, called, slot_of
+
+Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
+
+
+def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -> Plan:
+    """A plan whose base and donor are as they were before they were laid out with zeros.
+
+    Args:
+        mine, theirs: what must be multiplied for the base and for the donor, by node of the base and place.
+
+    Raises:
+        ShapeError: what must be multiplied has other readers, or is computed.
+    """
+    base, constants = plan.base, dict[str, Ends]()
+    settings, scaled = dict[tuple[str, str], Ends](), dict[str, Ends]()
+    epsilons = {name: norm_epsilon(donor.nodes[index]) for name, index in norm_pairs(plan).items()}
+    ends = {key: (mine.get(key, 1.0), theirs.get(key, 1.0)) for key in (*mine, *theirs)}
+    for (name, place), (a, b) in ends.items():
+        index = next(i for i, node in enumerate(base.nodes) if node.name == name)
+        node, slot = base.nodes[index], slot_of(base.nodes[index], place)
+        if place == "output":
+            base, constant = with_factor(base, index, a)
+            constants[constant] = (a, b)
+        elif slot is not None:
+            root = root_of(base, node.inputs[slot])
+            if root is None:
+                raise ShapeError(f"the {place} of {called(node)} is computed")
+            scaled[root[0].name] = (a, b)
+        else:
+            epsilon = norm_epsilon(node)
+            settings[name, place] = (epsilon * a, epsilons[name] * b if name in epsilons else epsilon * a)
+            base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
+    if constants and [layer.name for layer in layers(base)] != [layer.name for layer in layers(plan.base)]:
+        raise ShapeError("a factor behind an average would make a layer of its own")
+    for p in parameters(base):
+        if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
+            raise ShapeError(f"{p.tensor} is read by {called(base.nodes[p.node])} too")
+    weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]
+    base = base.with_weights([replace(w, read=partial(times, w.read, scaled[w.name][0])) for w in weights])
+    steps = tuple(
+        with_term(step, partial(times, step.term.merged_values, scaled[step.tensor][1]))
+        if scaled.get(step.tensor, (1.0, 1.0))[1] != 1.0
+        else step
+        for step in plan.steps
+    )
+    growth = replace(plan.growth, factors=constants, settings=settings)
+    return replace(plan, base=base, steps=steps, growth=growth)
+
+
+def norm_pairs(plan: Plan) -> dict[str, int]:
+    """The donor's operator, by index, for each of the base's, by name, that multiplies by a merged scale."""
+    terms = [step.term for step in plan.steps if step.term.base.role == "scale"]
+    return {plan.base.nodes[term.base.node].name: term.donor.node for term in terms}
+
+
+def with_factor(graph: LayerGraph, index: int, factor: float) -> tuple[LayerGraph, str]:
+    """The graph with the first output of a node multiplied, and the name of the constant."""
+    dtype = next((weight.dtype for weight in graph.weights.values() if weight.is_float), np.dtype(np.float32))
+    out = graph.nodes[index].outputs[0]
+    constant = weight_of(unused_name(graph, f"{out}.widened.factor"), np.array(factor, dtype))
+    new = unused_name(graph, f"{out}.widened")
+    return graph.with_nodes_behind(index, [Node(new, "Mul", (out, constant.name), (new,))], [constant]), constant.name
+
+
+def times(read: Read, factor: float) -> Array:
+    values = read()
+    product: Array = values * values.dtype.type(factor)
+    return product
+
+
+def with_term(step: Step, incoming: Read) -> Step:
+    return replace(step, term=replace(step.term, incoming=incoming))
+
+
+# --- the mean over the units ------------------------------------------------------------------------------------
+
+
+def centred_norms(graph: LayerGraph, factors: Factors) -> list[Node]:
+    """The operators with a factor that take the mean over the units off, or make the mean that is."""
+    named = {name for name, _ in factors}
+    return [node for node in graph.nodes if node.name in named and (is_centred(node) or deviations(graph, node))]
+
+
+def is_centred(node: Node) -> bool:
+    """Whether an operator takes the mean over the units to be zero once it has more of them."""
+    row = row_of(node)
+    exact = None if row is None else row.compensation
+    return exact is not None and exact.powers is not None and exact.is_centred
+
+
+def deviations(graph: LayerGraph, node: Node) -> set[int]:
+    """The operators that subtract what a node makes of a tensor from that tensor."""
+    found = set()
+    for index, slot in graph.consumers.get(node.outputs[0], ()):
+        row = row_of(graph.nodes[index])
+        is_difference = row is not None and row.is_sum and not row.commutes and slot == 1
+        found |= {index} if is_difference and graph.nodes[index].inputs[0] == node.inputs[0] else set()
+    return found
+
+
+def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> LayerGraph:
+    """The same function, with no mean over the units of `groups` where a norm with a factor takes it off anyway.
+
+    Raises:
+        ShapeError: something else reads them, or writes them.
+    """
+    members = centring(graph, groups, factors)
+    return graph.with_weights(
+        [
+            replace(graph.weights[name], read=partial(without_mean, graph.weights[name].read, axes))
+            for name, axes in members.items()
+        ]
+    )
+
+
+def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
+    """The plan with what the donor gives centred like that. Raises ShapeError."""
+    members = centring(donor, groups, factors)
+    return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
+
+
+def without_donor_mean(step: Step, members: Mapping[str, Sequence[Place]]) -> Step:
+    axes, term = step.term.donor.axes, step.term
+    found = [(axes.index(axis), positions) for axis, positions in members.get(term.donor.tensor, ()) if axis in axes]
+    return with_term(step, partial(without_mean, term.merged_values, found)) if found else step
+
+
+def centring(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> dict[str, list[Place]]:
+    """Where the mean over the units of `groups` is to be taken off, by name of the tensor. Raises ShapeError."""
+    norms = centred_norms(graph, factors)
+    tensors = writers(graph, norms)
+    found: dict[str, list[Place]] = {}
+    for member in (member for group in groups for member in group.members):
+        if member.tensor in tensors and not member.role.endswith(" in"):
+            found.setdefault(member.tensor, []).append((member.axis, member.positions))
+    for p in parameters(graph):
+        # What is added alike to all units has no part in it: the norms take that off with the mean.
+        if p.tensor in tensors and p.tensor not in found and p.role in ("weight", "table"):
+            node = called(graph.nodes[p.node])
+            raise ShapeError(
+                f"the mean that {called(norms[0])} takes off its units cannot be taken off {node}, which treats all of "
+                "them alike"
+            )
+    return found
+
+
+def without_mean(read: Read, places: Sequence[Place]) -> Array:
+    """A tensor with the mean over units taken off, wherever they lie on it."""
+    values = read().copy()
+    for axis, positions in places:
+        moved = np.moveaxis(values, axis, 0)
+        moved[positions] -= moved[positions].mean(axis=0, dtype=np.float64).astype(values.dtype)
+    return values
+
+
+def is_mixing(node: Node, row: Row) -> bool:
+    """Whether every unit that an operator makes is a weighted sum of the same things, as in a contraction that is not
+    grouped: only then is their mean that of the weights."""
+    return row.is_linear and node.attribute("group", 1) == 1
+
+
+def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
+    """The stored tensors that the norms take a sum of. Raises ShapeError where anything else reads or writes it."""
+    applied = parameters(graph)
+    named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
+    found = []
+    waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for index, slot in graph.consumers.get(tensor, ()):
+            reader, row = graph.nodes[index], row_of(graph.nodes[index])
+            if index in taken_off or (slot == 0 and (is_centred(reader) or reader.name in named)):
+                continue
+            if row is not None and row.is_sum:
+                waiting += [name for name in reader.outputs if name]
+            elif row is None or row.part != "shape":
+                raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
+        if tensor in graph.output_names or tensor not in graph.producer:
+            raise ShapeError(f"the mean that {called(norms[0])} takes off its units is that of {tensor!r} too")
+        index = graph.producer[tensor]
+        node, row = graph.nodes[index], row_of(graph.nodes[index])
+        own = [p for p in applied if p.node == index]
+        if row is not None and row.is_sum:
+            waiting += data_inputs(node, row)
+        elif row is None or not own or not (is_mixing(node, row) or row.kind == "table"):
+            raise ShapeError(f"the mean that {called(norms[0])} takes off its units cannot be taken off {called(node)}")
+        found += own
+    names = {p.tensor for p in found}
+    for p in applied:
+        if p.tensor in names and p not in found:
+            raise ShapeError(f"{p.tensor} is read by {called(graph.nodes[p.node])} too")
+    return names

@@ -1,0 +1,222 @@
+"""Depth: layers in the base, which leave its function as it is, where the donor has some without a partner.
+
+A residual block of the donor's comes to stand beside the base's stream, its branch ending in zeros (see `residual`).
+Where matching has taken layers of several such blocks for those of one, they are given to one of them first, so that
+whole blocks are left. Of the donor's tensors in a branch those that do not end it are taken as they are: nothing else
+could be merged with them, and what they make reaches the stream through the end, which goes with lambda.
+
+An identity layer stands behind an activation f that does nothing the second time, f(f(x)) = f(x), as ReLU and Clip do:
+a contraction with the identity as its weight, then the same activation again. What follows another activation (GELU,
+tanh) has no such layer, for it would change the function; the donor's layer is then left, and listed with the reason.
+
+Chosen: layers and blocks one after the other, where the donor has them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mal_graph.errors import MatchError
+from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
+from mal_graph.matching.canonical import by_role, foldable_norm
+from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
+from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
+from mal_graph.network.layers import Layer, layers
+from mal_graph.operators.table import bias_slot, row_of, weight_axes
+from mal_graph.operators.windows import Misfit, spans_of
+from mal_graph.symmetry.groups import AxisGroups, traces
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A base with more layers.
+
+    Attributes:
+        base: the graph.
+        match: its layers' partners, the new ones paired; what could not be placed is listed with the reason.
+        added: names of the new layers.
+        given: stored tensors of new layers that are the donor's whatever lambda.
+    """
+
+    base: LayerGraph
+    match: Match
+    added: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()
+
+
+def expanded(
+    base: LayerGraph, donor: LayerGraph, groups: AxisGroups, match: Match, *, is_fixed: bool = False
+) -> Expansion:
+    """The base with a layer for each layer of the donor without a partner, wherever it computes the same.
+
+    Args:
+        groups: of the donor.
+        is_fixed: leave the partners as they are.
+    """
+    whole = blocks(donor, match.donor)
+    match = match if is_fixed else freed(base, donor, match, whole)
+    partner = {pair.donor: match.base[pair.base].name for pair in match.pairs}
+    reasons: dict[int, str] = {}
+    made: dict[int, str] = {}
+    given: set[str] = set()
+    lone = [block for block in whole if not partner.keys() & set(block.layers)]
+    seen = Seen(match.donor, groups, whole, traces(donor, groups)) if lone else None
+    for block in lone:
+        assert seen is not None
+        try:
+            base, names, inside = with_block(base, donor, seen, block, partner)
+            made |= names
+            partner |= names
+            given |= inside
+        except NoPlace as reason:
+            reasons.update(dict.fromkeys(block.layers, str(reason)))
+    before: dict[int, list[int]] = {}
+    for source, target in layer_edges(donor, match.donor):
+        before.setdefault(target, []).append(source)
+    for j in match.unmatched_donor:
+        if j in partner:
+            continue
+        try:
+            base, partner[j] = with_identity(base, donor, match.donor[j], place_of(before.get(j, []), partner))
+            made[j] = partner[j]
+        except NoPlace as reason:
+            reasons[j] = reasons.get(j, str(reason))
+    left = {j: match.unmatched_donor[j] for j in reasons if j not in partner}
+    said = {
+        j: f"{why}; nothing that leaves the base as it is can stand for it: {reasons[j]}" for j, why in left.items()
+    }
+    if made:
+        found = match_layers(base, donor, [(name, match.donor[j].name) for j, name in partner.items()])
+        match = replace(found, unmatched_base=match_reasons(found, match))
+    return Expansion(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
+
+
+def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[Block]) -> Match:
+    """The match with as many pairs, in which the layers of residual blocks have partners together, or have none."""
+    without: set[int] = set()
+    reasons = match.unmatched_donor
+    for block in whole:
+        alone = match.unmatched_donor.keys() & set(block.layers)
+        if not alone:
+            continue
+        if len(alone) < len(block.layers):
+            try:
+                other = match_layers(base, donor, without={*without, *block.layers})
+            except MatchError:  # nothing else answers
+                continue
+            if len(other.pairs) < len(match.pairs):
+                continue
+            match = other
+        without |= set(block.layers)
+    said = {j: reasons.get(j, "its residual block answers to none of the base's") for j in without}
+    return replace(match, unmatched_donor={**match.unmatched_donor, **said})
+
+
+def match_reasons(found: Match, match: Match) -> dict[int, str]:
+    """Why layers of the base have no partner, as the match before said it, under their new numbers."""
+    index = {layer.name: i for i, layer in enumerate(found.base)}
+    return {index[match.base[i].name]: why for i, why in match.unmatched_base.items()}
+
+
+def place_of(before: list[int], partner: dict[int, str]) -> str:
+    """The base's layer that an identity layer has to follow. Raises NoPlace."""
+    if len(before) != 1:
+        raise NoPlace("it follows the input" if not before else f"it follows {len(before)} layers")
+    if before[0] not in partner:
+        raise NoPlace("the layer before it has no partner either")
+    return partner[before[0]]
+
+
+def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str) -> tuple[LayerGraph, str]:
+    """The base with an identity layer in the form of the donor's behind one of its own, and its name.
+
+    Raises NoPlace.
+    """
+    found = next(own for own in layers(base) if own.name == after)
+    if layer.weight is None or found.weight is None or layer.kind != found.kind:
+        raise NoPlace(f"it is of kind {layer.kind}, and follows {after} of kind {found.kind}")
+    contraction, index = base.nodes[found.weight.node], last_activation(base, found)
+    row, activation = row_of(contraction), base.nodes[index]
+    if row is None or not row.is_linear or found.weight.slot != 1:
+        raise NoPlace(f"layer {after} does not multiply what it is given by its weight alone")
+    source, units = activation.outputs[0], found.weight.shape[0]
+    if source in base.output_names:
+        raise NoPlace(f"what layer {after} gives is an output of the model")
+    attributes, values = identity(donor, layer, units)
+    axes = weight_axes(row, 1, replace(contraction, attributes=attributes), values.ndim)
+    dtype = base.weights[found.weight.tensor].dtype
+    name = unused_name(base, f"{source}.identity")
+    stored = [weight_of(f"{name}.weight", (values.swapaxes(0, 1) if axes == (1, 0) else values).astype(dtype))]
+    node = Node(name, contraction.op, (source, stored[0].name), (f"{name}.contracted",), attributes)
+    slot = bias_slot(node)
+    if slot is not None and has_bias(donor, layer):
+        stored.append(weight_of(f"{name}.bias", np.zeros(units, dtype)))
+        node = replace(node, inputs=(*node.inputs, *[""] * (slot - 2), stored[1].name))
+    again = replace(
+        activation,
+        name=f"{name}.activation",
+        inputs=(node.outputs[0], *activation.inputs[1:]),
+        outputs=(f"{name}.output",),
+    )
+    return base.with_nodes_behind(index, [node, again], stored), name
+
+
+def has_bias(graph: LayerGraph, layer: Layer) -> bool:
+    return "bias" in by_role(layer) or foldable_norm(graph, layer) is not None
+
+
+def last_activation(graph: LayerGraph, layer: Layer) -> int:
+    """The last activation that does nothing the second time and that all of a layer's signal passes, its units where
+    the contraction put them. Raises NoPlace."""
+    found, met = None, []
+    for place, index in enumerate(layer.nodes[1:], 1):
+        node, row = graph.nodes[index], row_of(graph.nodes[index])
+        if row is None or not row.keeps_axes:
+            break
+        inside = layer.nodes[: place + 1]
+        given = [out for before in inside[:-1] for out in graph.nodes[before].outputs]
+        readers = {i for out in given for i, _ in graph.consumers.get(out, ())}
+        met.append(node.op)
+        if row.is_idempotent and readers <= set(inside):
+            found = index
+    if found is None:
+        raise NoPlace(
+            f"layer {layer.name} has no activation that does nothing the second time (found {', '.join(met) or 'none'})"
+        )
+    return found
+
+
+def identity(donor: LayerGraph, layer: Layer, units: int) -> tuple[dict[str, object], Array]:
+    """Attributes and canonical weight of a contraction in the form of the donor's that gives what it takes.
+
+    Raises NoPlace.
+    """
+    assert layer.weight is not None  # told by the kind
+    taps, node = layer.weight.shape[2:], donor.nodes[layer.weight.node]
+    if not taps:
+        return {}, np.eye(units)
+    try:
+        spans = spans_of(node, taps)
+    except Misfit as reason:
+        raise NoPlace(str(reason)) from None
+    steps = [span.dilation or 1 for span in spans]
+    for span, step in zip(spans, steps, strict=True):
+        if span.stride != 1 or span.before + span.after != step * (span.taps - 1) or span.before % step:
+            raise NoPlace("its window does not give a map of the size that it takes")
+    groups = node.attribute("group", 1)
+    if groups > 1 and layer.weight.shape[1] > 1:
+        raise NoPlace("it is a grouped convolution")
+    values = np.zeros((units, units if groups == 1 else 1, *taps))
+    centre = [span.before // step for span, step in zip(spans, steps, strict=True)]
+    at_centre = np.moveaxis(values, (0, 1), (-2, -1))[tuple(centre)]
+    at_centre[:] = np.eye(units) if groups == 1 else 1.0
+    pads = (*(span.before for span in spans), *(span.after for span in spans))
+    attributes = {
+        "kernel_shape": tuple(taps),
+        "pads": pads,
+        "dilations": tuple(steps),
+        "strides": (1,) * len(taps),
+        "group": 1 if groups == 1 else units,
+    }
+    return attributes, values

@@ -1,0 +1,325 @@
+"""Residual blocks: branches beside a stream, found in one network and laid beside the stream of another.
+
+A residual block is an addition of a stream and of a branch that reads nothing but this stream. Laid beside the stream
+of another network, with zeros in what the branch ends in (its last contraction and the bias behind it, or scale and
+shift of a norm), it adds nothing to it. An activation that follows the addition belongs to the block where it does
+nothing the second time and the stream has passed it already, as the ReLU of a ResNet.
+
+The place is found along the donor's own way: from the layer that the stream last comes from, through the same operators
+behind its partner.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mal_graph.errors import ShapeError
+from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
+from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, parameters, root_of
+from mal_graph.operators import axis_rules
+from mal_graph.operators.table import row_of
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces
+from mal_graph.symmetry.resizing import called, coupled, resized, resizing
+
+Partners = Mapping[int, str]
+
+
+class NoPlace(Exception):
+    """Why nothing in the base can stand for a layer of the donor; caught where the layer is listed as not used."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A branch beside a stream.
+
+    Attributes:
+        stream: the tensor that the branch reads and that it is added to.
+        branch: indices of its operators, in order.
+        addition: index of the addition.
+        layers: indices of the layers it consists of.
+    """
+
+    stream: str
+    branch: tuple[int, ...]
+    addition: int
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is known of the network that blocks are taken from.
+
+    Attributes:
+        layers, groups, blocks: what it consists of.
+        found: where the units of its groups lie.
+    """
+
+    layers: tuple[Layer, ...]
+    groups: AxisGroups
+    blocks: tuple[Block, ...]
+    found: Traces
+
+
+def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
+    """The residual blocks of a graph that consist of whole layers, in order."""
+    by_node = {p.node: i for i, layer in enumerate(found) for p in layer.applied}
+    made = []
+    for index, node in enumerate(graph.nodes):
+        row, operands = row_of(node), [name for name in node.inputs if name in graph.producer]
+        if row is None or not (row.is_sum and row.commutes) or len(operands) != 2 or len(node.inputs) != 2:
+            continue
+        for stream, end in (operands, operands[::-1]):
+            branch = branch_between(graph, stream, end, index)
+            own = sorted({by_node[i] for i in branch if i in by_node})
+            if own and all(p.node in branch for i in own for p in found[i].applied):
+                made.append(Block(stream, tuple(sorted(branch)), index, tuple(own)))
+    return tuple(made)
+
+
+def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> set[int]:
+    """The operators that make `end` of `stream` and of stored tensors alone, with nobody else reading what is between;
+    empty if there is no such branch."""
+    found: set[int] = set()
+    first, waiting = graph.producer[stream], [end]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in (stream, "") or tensor in graph.weights or graph.producer.get(tensor) in found:
+            continue
+        index = graph.producer.get(tensor, -1)
+        if index < first and root_of(graph, tensor) is None:
+            return set()
+        found.add(index)
+        waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
+    made = {name for index in found for name in graph.nodes[index].outputs if name}
+    readers = {reader for name in made for reader, _ in graph.consumers.get(name, ())}
+    is_open = bool(made & graph.output_names) or not readers <= {*found, addition}
+    return set() if is_open or stream not in {name for i in found for name in graph.nodes[i].inputs} else found
+
+
+def with_block(
+    base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners
+) -> tuple[LayerGraph, dict[int, str], set[str]]:
+    """The base with a block of the donor's beside its stream, adding nothing.
+
+    Args:
+        seen: what is known of the donor.
+        partner: for layers of the donor the layers of the base that answer to them, by name.
+
+    Returns:
+        the graph, the names of the new layers by index of the donor's, and the stored tensors that do not end the
+        branch.
+
+    Raises:
+        NoPlace: there is no such place, or the block cannot be laid there.
+    """
+    stream = answering_stream(base, donor, seen, block.stream, partner)
+    if stream in base.output_names:
+        raise NoPlace("the stream it stands beside is an output of the model")
+    copied = [*block.branch, block.addition, *what_follows(base, donor, block, stream, seen)]
+    check_operators(base, donor, [donor.nodes[index] for index in copied])
+    applied = applied_inside(donor, block)
+    (end,) = (name for name in donor.nodes[block.addition].inputs if name != block.stream)
+    ends = ending(donor, block, applied, end)
+    names = {block.stream: stream}
+    nodes, stored = copies(base, fitted(base, donor, seen, block, partner), copied, applied, names)
+    new = base.with_nodes_behind(base.producer[stream], nodes, stored)
+    own = dict(zip((donor.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
+    made = {index: own[seen.layers[index].name] for index in block.layers}
+    check_layers(base, new, set(made.values()))
+    return new, made, {names[p.tensor] for p in applied if p.shape and p.tensor not in ends}
+
+
+def copies(
+    base: LayerGraph, donor: LayerGraph, copied: Sequence[int], applied: Sequence[Parameter], names: dict[str, str]
+) -> tuple[list[Node], list[Weight]]:
+    """Operators of the donor with what they read, under names that are new in the base; `names` gets the tensors'."""
+    read = dict.fromkeys(name for index in copied for name in donor.nodes[index].inputs if name in donor.weights)
+    made = dict.fromkeys(name for index in copied for name in donor.nodes[index].outputs if name)
+    names |= {name: unused_name(base, f"{name}.added") for name in (*read, *made)}
+    stored = [replace(stored_anew(base, donor.weights[name], applied), name=names[name]) for name in read]
+    taken, suffix = {node.name for node in base.nodes}, ".added"
+    while any(f"{donor.nodes[index].name}{suffix}" in taken for index in copied):
+        suffix += "_"
+    nodes = []
+    for node in (donor.nodes[index] for index in copied):
+        inputs, outputs = (tuple(names[name] if name else "" for name in side) for side in (node.inputs, node.outputs))
+        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs))
+    return nodes, stored
+
+
+def stored_anew(base: LayerGraph, weight: Weight, applied: Sequence[Parameter]) -> Weight:
+    """A donor's tensor in the base's type, with the value of a unit that is not there; a constant as it is."""
+    dtype = next(own.dtype for own in base.weights.values() if own.is_float) if weight.is_float else weight.dtype
+    pads = [p.pad for p in applied if p.tensor == weight.name and p.shape]
+    return weight_of(weight.name, np.full(weight.shape, pads[0], dtype) if pads else weight.read().astype(dtype))
+
+
+def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners) -> LayerGraph:
+    """The donor with the units that the base has in the stream of a block. Raises NoPlace."""
+    here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in seen.found.labels[block.stream].parts)])
+    lying = np.unique(seen.found.unit[here])
+    mine = {layer.name: layer for layer in layers(base)}
+    pairs = [(mine[name].leading, seen.layers[index].leading) for index, name in partner.items()]
+    units: dict[str, range] = {}
+    for alike in coupled(seen.groups, seen.found):
+        for group in (group for group in seen.groups.groups if group.name in alike):
+            if np.isin(seen.found.parts[group.name], lying).any():
+                width = answering_width(group, pairs)
+                units.update(dict.fromkeys(alike if width != group.units else (), range(width)))
+    try:
+        change = resizing(donor, seen.groups, seen.found, units)
+        return resized(donor, change, {}) if units else donor
+    except ShapeError as error:
+        raise NoPlace(f"it cannot have the width of the base's stream: {error}") from None
+
+
+def answering_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Parameter | None]]) -> int:
+    """The units that the base has for a group of the donor, told by the first layers that have an axis with them."""
+    axes = {(member.tensor, member.axis) for member in group.members if member.is_plain}
+    for mine, theirs in pairs:
+        if mine is None or theirs is None or len(mine.shape) != len(theirs.shape):
+            continue
+        for place, axis in enumerate(theirs.axes):
+            if (theirs.tensor, axis) in axes and theirs.shape[place] == group.units:
+                return mine.shape[place]
+    return group.units
+
+
+def applied_inside(graph: LayerGraph, block: Block) -> list[Parameter]:
+    """The parameters of a branch. Raises NoPlace where one is used elsewhere too."""
+    applied = [p for p in parameters(graph) if p.node in block.branch]
+    tensors = {p.tensor for p in applied}
+    if any(p.tensor in tensors and p.node not in block.branch for p in parameters(graph)):
+        raise NoPlace("it shares a weight with another layer")
+    return applied
+
+
+def check_operators(base: LayerGraph, donor: LayerGraph, nodes: Sequence[Node]) -> None:
+    for node in nodes:
+        domain, row = node.op.rpartition(".")[0], row_of(node)
+        mine, theirs = (graph.opsets.get(domain) for graph in (base, donor))
+        if row is None or node.captures:
+            raise NoPlace(f"nothing is known of {called(node)}")
+        if mine != theirs and not row.is_alike(mine, theirs):
+            raise NoPlace(f"{called(node)} is of opset {theirs}, the base of {mine}: it may mean something else there")
+
+
+def check_layers(before: LayerGraph, after: LayerGraph, new: set[str]) -> None:
+    """Refuse a block that would change which layer a parameter of the base belongs to, or that is no layer there."""
+    own = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(before)}
+    found = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(after)}
+    if not new <= set(found) or any(found.get(name) != tensors for name, tensors in own.items()):
+        raise NoPlace("beside this stream its layers would be parts of other ones")
+
+
+def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor: str) -> set[str]:
+    """The stored tensors that must be zero for a tensor of a branch to be zero. Raises NoPlace."""
+    index = graph.producer.get(tensor, -1)
+    if index not in block.branch:
+        raise NoPlace("its branch ends in nothing that could be zero")
+    node, row = graph.nodes[index], row_of(graph.nodes[index])
+    own = {p.role: p for p in applied if p.node == index}
+    ends = {p.tensor for role, p in own.items() if role in ("weight", "bias", "scale", "shift") and p.shape}
+    if {"weight", "scale"} & {role for role, p in own.items() if p.shape}:
+        return ends
+    operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
+    if row is None or row.zero != "silent" or ("shift" in own and not own["shift"].shape) or not operands:
+        raise NoPlace(f"its branch ends in {called(node)}, which zeros do not silence")
+    if row.scales == "one" and len(operands) > 1:  # a product
+        for name in operands:
+            with suppress(NoPlace):
+                return ends | ending(graph, block, applied, name)
+    return ends.union(*(ending(graph, block, applied, name) for name in operands))
+
+
+# --- the place ---------------------------------------------------------------------------------------------------
+
+
+def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: str, partner: Partners) -> str:
+    """The base's tensor that answers to one of the donor's. Raises NoPlace."""
+    start_of = {layer.start: i for i, layer in enumerate(seen.layers)}
+    for path, start in ways_back(donor, stream, start_of):
+        if start not in partner:
+            continue
+        mine = next(layer for layer in layers(base) if layer.name == partner[start])
+        tensor = base.nodes[mine.start].outputs[0]
+        for index in reversed(path):
+            tensor = through(base, tensor, donor.nodes[index])
+        return tensor
+    raise NoPlace("no layer that its stream comes from has a partner")
+
+
+def ways_back(
+    graph: LayerGraph, tensor: str, start_of: Mapping[int, int], path: tuple[int, ...] = (), *, is_joined: bool = False
+) -> Iterator[tuple[tuple[int, ...], int]]:
+    """The operators between a tensor and the layers that it is made of, over one addition at most, with each layer."""
+    index = graph.producer.get(tensor)
+    if index is None:
+        return
+    layer = start_of.get(index)
+    node, row = graph.nodes[index], row_of(graph.nodes[index])
+    if layer is not None and row is not None and row.part != "passes":
+        yield path, layer
+        return
+    if row is None:
+        return
+    operands = [name for name in data_inputs(node, row) if name in graph.producer]
+    is_joining = len(operands) > 1 and row.is_sum
+    if is_joining and is_joined:
+        return
+    for name in sorted(operands, key=lambda name: -graph.producer[name]):
+        yield from ways_back(graph, name, start_of, (*path, index), is_joined=is_joined or is_joining)
+
+
+def through(graph: LayerGraph, tensor: str, like: Node) -> str:
+    """What an operator like another makes of a tensor. Raises NoPlace."""
+    readers = [graph.nodes[index] for index, _ in graph.consumers.get(tensor, ())]
+    found = [node for node in readers if node.op == like.op]
+    if not found:
+        raise NoPlace(f"no {like.op} follows in the base, as {called(like)} does in the donor")
+    return found[0].outputs[0]
+
+
+def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str, seen: Seen) -> list[int]:
+    """The operator behind the addition that belongs to the block: what it gives is the stream of another block, or
+    this one's has passed such a one. Raises NoPlace."""
+    out = donor.nodes[block.addition].outputs[0]
+    readers = donor.consumers.get(out, ())
+    if len(readers) != 1 or out in donor.output_names:
+        return []
+    index = readers[0][0]
+    node, row = donor.nodes[index], row_of(donor.nodes[index])
+    if row is None or row.part != "passes" or row.is_sum:
+        return []
+    streams = {other.stream for other in seen.blocks}
+    if node.outputs[0] not in streams and not has_passed(donor, block.stream, donor, node):
+        return []
+    if not row.is_idempotent:
+        raise NoPlace(f"{called(node)} behind it does something the second time")
+    if not has_passed(base, stream, donor, node):
+        raise NoPlace(f"the base's stream has not passed {called(node)}")
+    return [index]
+
+
+def has_passed(graph: LayerGraph, tensor: str, other: LayerGraph, activation: Node) -> bool:
+    """Whether a tensor has passed an activation, pooled or arranged since at most."""
+    while tensor in graph.producer:
+        node = graph.nodes[graph.producer[tensor]]
+        row = row_of(node)
+        if node.op == activation.op:
+            return same_settings(graph, node, other, activation)
+        if row is None or not (row.moves or row.rule is axis_rules.pool):
+            return False
+        tensor = node.inputs[0]
+    return False
+
+
+def same_settings(graph: LayerGraph, node: Node, other: LayerGraph, like: Node) -> bool:
+    def settings(graph: LayerGraph, node: Node) -> list[Array | None]:
+        return [graph.weights[name].read() if name in graph.weights else None for name in node.inputs[1:]]
+
+    pairs = zip(settings(graph, node), settings(other, like), strict=False)
+    alike = all(a is not None and b is not None and np.array_equal(a, b) for a, b in pairs)
+    return alike and len(node.inputs) == len(like.inputs) and dict(node.attributes) == dict(like.attributes)

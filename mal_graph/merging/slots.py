@@ -1,0 +1,106 @@
+"""Changes of a graph that a merge needs before any tensor is computed."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
+from mal_graph.matching.canonical import by_role, foldable_norm
+from mal_graph.matching.layer_matching import Match
+from mal_graph.network.layers import Layer, Parameter, layers
+from mal_graph.operators.table import bias_slot
+from mal_graph.operators.windows import Misfit, enlarged
+
+
+def with_bias_slots(
+    base: LayerGraph, donor: LayerGraph, match: Match, selected: Iterable[int] | None = None
+) -> tuple[LayerGraph, Match]:
+    """The base with a zero bias wherever a donor layer has one, alone or in its BatchNorm, and the base has none.
+
+    Only operators with an optional bias input are given one; elsewhere the donor's bias is reported as not merged.
+    The function of the base does not change.
+
+    Args:
+        selected: indices of the base layers that may be given one, all of them if left out.
+
+    Returns:
+        the graph, and the match with its layers read anew.
+    """
+    found = layers(base)  # the match may know slots that this graph lacks
+    chosen = range(len(found)) if selected is None else set(selected)
+    for pair in match.pairs:
+        a, b = found[pair.base], match.donor[pair.donor]
+        if pair.base not in chosen or a.weight is None or not needs_slot(base, donor, a, b):
+            continue
+        node = base.nodes[base.producer[base.nodes[a.weight.node].outputs[0]]]
+        slot = bias_slot(node)
+        if slot is None:
+            continue
+        dtype = base.weights[a.weight.tensor].dtype
+        name = unused_name(base, f"{node.outputs[0]}.bias")
+        zeros = weight_of(name, np.zeros(a.weight.units, dtype))
+        base = base.with_inserted(zeros, node.outputs[0], slot)
+    return base, replace(match, base=layers(base))
+
+
+def with_larger_windows(
+    base: LayerGraph, donor: LayerGraph, match: Match, selected: Iterable[int] | None = None
+) -> tuple[LayerGraph, Match]:
+    """The base with taps of zeros around its convolutions wherever the donor's windows reach further.
+
+    A weight that several operators read keeps its window, and its layer is listed as not merged. The function of the
+    base does not change.
+
+    Args:
+        selected: indices of the base layers that may be enlarged, all of them if left out.
+
+    Returns:
+        the graph, and the match with its layers read anew.
+    """
+    found = layers(base)
+    chosen = range(len(found)) if selected is None else set(selected)
+    for pair in match.pairs:
+        mine, theirs = found[pair.base].weight, match.donor[pair.donor].weight
+        if pair.base not in chosen or mine is None or theirs is None or not is_private(base, mine):
+            continue
+        if mine.shape[2:] == theirs.shape[2:] or len(mine.shape) != len(theirs.shape):
+            continue
+        try:
+            larger = enlarged(base.nodes[mine.node], mine.shape[2:], donor.nodes[theirs.node], theirs.shape[2:])
+        except Misfit:  # listed where the tensors are compared
+            continue
+        if any(map(any, larger.more)):
+            base = base.with_node(mine.node, larger.node).with_weights([with_more_taps(base, mine, larger.more)])
+    return base, replace(match, base=layers(base))
+
+
+def is_private(graph: LayerGraph, weight: Parameter) -> bool:
+    """Whether one operator alone reads a stored weight, and reads it as it is."""
+    readers = graph.consumers.get(weight.tensor, ())
+    return readers == ((weight.node, weight.slot),) and None not in weight.axes
+
+
+def with_more_taps(graph: LayerGraph, weight: Parameter, more: Sequence[tuple[int, int]]) -> Weight:
+    """The stored weight with taps of zeros in front and behind."""
+    stored = graph.weights[weight.tensor]
+    widths = [(0, 0)] * len(stored.shape)
+    for axis, ends in zip(weight.axes[2:], more, strict=True):
+        widths[axis if axis is not None else 0] = ends
+    shape = tuple(size + sum(ends) for size, ends in zip(stored.shape, widths, strict=True))
+    return replace(stored, shape=shape, read=partial(padded, stored.read, widths))
+
+
+def padded(read: Callable[[], Array], widths: Sequence[tuple[int, int]]) -> Array:
+    return np.pad(read(), widths)
+
+
+def needs_slot(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> bool:
+    """Whether the donor layer has a bias, or a BatchNorm that gives it one, that the base layer has no tensor for."""
+    if "bias" in by_role(a):
+        return False
+    if foldable_norm(base, a) is None:
+        return "bias" in by_role(b) or foldable_norm(donor, b) is not None
+    # The shift of a BatchNorm takes the bias of a donor without one; beside a BatchNorm of its own it stays a bias.
+    return "bias" in by_role(b) and foldable_norm(donor, b) is not None

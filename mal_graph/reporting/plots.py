@@ -1,0 +1,73 @@
+"""Curves and heat maps as images, drawn by matplotlib (the extra `plot`), which is loaded only then."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mal_graph.errors import UsageError
+from mal_graph.workflows.sweeping import Grid, Sweep
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+IMAGES = ("svg", "png")
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of so many inches. Raises UsageError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError(
+            "plots are drawn by matplotlib, which is not installed: pip install 'mal-graph[plot]', "
+            "or write a .json or .csv file"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def image(figure: "Figure", kind: str) -> bytes:
+    """A figure as the bytes of a file; the same figure always gives the same bytes."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mal_graph"}):
+        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def curves(found: Sweep, kind: str) -> bytes:
+    """Loss and metric of every arm along lambda, side by side, with lambda* of the aligned arm."""
+    figure = new_figure(10, 4)
+    first = found.curves[0].points[0]
+    sides = figure.subplots(1, 2)
+    for side, name in zip(sides, ("loss", "metric"), strict=True):
+        for curve in found.curves:
+            heights = [getattr(point, name) for point in curve.points]
+            thick = 2.5 if curve is found.curves[0] else 1.2
+            side.plot(found.lambdas, heights, label=curve.arm, linewidth=thick, marker=".")
+        side.axvline(found.curves[0].lam_star, color="grey", linestyle=":", label=f"lambda*({found.eps:g})")
+        side.set_xlabel("lambda")
+        side.set_ylabel(first.loss_name if name == "loss" else first.metric_name)
+    sides[0].legend()
+    figure.suptitle(f"{Path(found.donor).name} into {Path(found.base).name}")
+    return image(figure, kind)
+
+
+def heat_map(found: Grid, kind: str) -> bytes:
+    """The change of the loss by base layer and donor layer; what could not be merged is grey."""
+    rows, columns = found.change.shape
+    figure = new_figure(3 + 0.45 * columns, 2 + 0.4 * rows)
+    axes = figure.subplots()
+    finite = found.change[np.isfinite(found.change)]
+    limit = float(np.abs(finite).max(initial=0.0)) or 1.0
+    drawn = axes.imshow(found.change, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.set_xticks(range(columns), found.donor_layers, rotation=90)
+    axes.set_yticks(range(rows), found.base_layers)
+    axes.set_xlabel(f"layer of {Path(found.donor).name}")
+    axes.set_ylabel(f"layer of {Path(found.base).name}")
+    axes.set_facecolor("lightgrey")  # where nothing could be merged
+    axes.set_title(f"change of the loss at lambda {found.lam:g}")
+    figure.colorbar(drawn)
+    return image(figure, kind)

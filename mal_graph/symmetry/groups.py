@@ -1,0 +1,382 @@
+"""Axis groups: which axes of which weights must move together, found by running a network on label arrays.
+
+Weights get fresh atoms, the axis rules of the operators collect what ties them (see `labels`), and units that may trade
+places form a group (see `units`). Groups may nest: the channels of one group of a grouped convolution lie inside a unit
+of the group of its groups.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.errors import RunError
+from mal_graph.graph import LayerGraph, Node
+from mal_graph.network.layers import Parameter, parameters
+from mal_graph.network.probing import Probe, probe
+from mal_graph.operators import table as ops
+from mal_graph.operators.axis_labels import Fix, Label, Wiring, fixed_label
+from mal_graph.operators.axis_rules import Call
+from mal_graph.operators.table import row_of
+from mal_graph.symmetry.interchangeable import Class, Owner, Units
+
+CANDIDATE = "candidate"  # found, not yet proved
+PROVEN = "proven"
+UNPROVEN = "unproven"
+PINNED = "pinned"
+FROZEN = "frozen"
+RIGID = "rigid"
+UNREAD = Fix(PINNED, "nothing reads it at the sizes of the probe run")
+NUMBER_OF_BLOCKS = ("group of", "num_groups of")
+
+Family = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One axis of one weight in a group.
+
+    Attributes:
+        tensor, axis: the stored tensor and its axis.
+        role: operator, slot and what the axis is to it: "Conv.weight out".
+        positions: indices on the axis that move with each unit, shape (units, k).
+    """
+
+    tensor: str
+    axis: int
+    role: str
+    positions: NDArray[np.int64] = field(compare=False)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether unit u is index u."""
+        units, k = self.positions.shape
+        return k == 1 and bool((self.positions[:, 0] == np.arange(units)).all())
+
+
+@dataclass(frozen=True)
+class AxisGroup:
+    """Weight axes whose units are interchangeable, if they move together.
+
+    Attributes:
+        name: tensor and axis of its first member.
+        units: how many.
+        members: every axis that moves.
+        state: "candidate" until proved, then "proven" or "unproven"; "pinned", "frozen" or "rigid".
+        reason: why it is in that state.
+        inside: name and unit of the enclosing group of a nested one.
+        statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
+            live unit without a partner changes the others.
+        widths: the constants and attributes that hold its width, and must follow when it grows.
+        deviation: how much the outputs moved in the proof, relative to the largest, with every unit permuted.
+        control: the same with one member left out, the median over the members tried.
+        inert: members whose absence never showed.
+        added: how many of its last units were added (see `grow`).
+    """
+
+    name: str
+    units: int
+    members: tuple[Member, ...]
+    state: str
+    reason: str = ""
+    inside: tuple[str, int] | None = None
+    statistic: str = ""
+    widths: tuple[str, ...] = ()
+    deviation: float | None = None
+    control: float | None = None
+    inert: tuple[str, ...] = ()
+    added: int = 0
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its units may be permuted."""
+        return self.state in (PROVEN, CANDIDATE)
+
+
+def family(group: AxisGroup) -> Family | None:
+    """What the groups inside the units of one group have in common: one of them shows what leaving out a member does,
+    for the proof of the outer group lets them trade places."""
+    if group.inside is None:
+        return None
+    return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
+
+
+@dataclass(frozen=True)
+class AxisGroups:
+    """The groups of one graph, with the parameters they were found on.
+
+    Attributes:
+        groups: of every state, in the order of the graph.
+        parameters: every application of a weight.
+        probed: the run that gave shapes and values.
+        unknown: node names by operator without a rule.
+    """
+
+    groups: tuple[AxisGroup, ...]
+    parameters: tuple[Parameter, ...]
+    probed: Probe
+    unknown: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def on_axis(self) -> Mapping[tuple[str, int], tuple[tuple[int, Member], ...]]:
+        """For each (tensor, axis) the groups that lie on it, as (index of the group, member)."""
+        found: dict[tuple[str, int], list[tuple[int, Member]]] = {}
+        for index, group in enumerate(self.groups):
+            for member in group.members:
+                found.setdefault((member.tensor, member.axis), []).append((index, member))
+        return {key: tuple(value) for key, value in found.items()}
+
+    def with_states(self, changed: Mapping[int, tuple[str, str]]) -> "AxisGroups":
+        """The same groups, some in another state for another reason."""
+        groups = [
+            replace(group, state=changed[i][0], reason=changed[i][1]) if i in changed else group
+            for i, group in enumerate(self.groups)
+        ]
+        return replace(self, groups=tuple(groups))
+
+    def usable(self) -> list[int]:
+        return [i for i, group in enumerate(self.groups) if group.is_usable]
+
+
+def axis_groups(
+    graph: LayerGraph, probed: Probe | None = None, table: Mapping[str, ops.Row] | None = None
+) -> AxisGroups:
+    """Find the axis groups of a graph.
+
+    Args:
+        graph: the network.
+        probed: shapes and values from a run; measured here if left out.
+        table: operator rows, the built-in ones if left out.
+
+    Returns:
+        groups in state "candidate", "pinned", "frozen" or "rigid"; `prove` turns candidates into proven ones.
+
+    Raises:
+        RunError: the model cannot be run to measure shapes.
+    """
+    probed = probed or probe(graph)
+    found = parameters(graph, table)
+    described = roles(graph, found, table)
+    weighted = {parameter.node for parameter in found if parameter.role == "weight"}
+    solved, _, unknown = traced(graph, probed, ops.ROWS if table is None else table, described, weighted)
+    groups = tuple(group for group, _ in grouped(solved, described))
+    return AxisGroups(groups, tuple(found), probed, unknown)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What is at every place of a network, once its groups are found.
+
+    Attributes:
+        labels: by tensor.
+        unit: the unit of each atom.
+        parts: by name of the group what moves with each of its units; shape (units, parts).
+    """
+
+    labels: Mapping[str, Label]
+    unit: NDArray[np.int64]
+    parts: Mapping[str, NDArray[np.int64]]
+
+
+def traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, ops.Row] | None = None) -> Traces:
+    """Find the groups of a graph once more, and keep where their units lie."""
+    described = roles(graph, groups.parameters, table)
+    weighted = {parameter.node for parameter in groups.parameters if parameter.role == "weight"}
+    solved, labels, _ = traced(graph, groups.probed, ops.ROWS if table is None else table, described, weighted)
+    return Traces(labels, solved.component, {group.name: parts for group, parts in grouped(solved, described)})
+
+
+def traced(
+    graph: LayerGraph,
+    probed: Probe,
+    table: Mapping[str, ops.Row],
+    described: Collection[tuple[str, int]],
+    weighted: Collection[int],
+) -> tuple[Units, dict[str, Label], dict[str, tuple[str, ...]]]:
+    """Run the graph on labels.
+
+    Args:
+        described: the axes of weights that are in use, as (tensor, axis).
+        weighted: the contractions of which one side is a weight, as indices of nodes.
+
+    Returns:
+        the units on these axes, labels by tensor, and nodes without a rule by operator.
+    """
+    wiring = Wiring()
+    labels: dict[str, Label] = {}
+    owners: list[Owner] = []
+    unknown: dict[str, list[str]] = {}
+    for value in graph.inputs:
+        labels[value.name] = fixed_label(
+            probed.shapes.get(value.name, ()), Fix(PINNED, f"axes of model input {value.name!r}")
+        )
+    in_use = [tensor for tensor, _ in described]  # producers first, so that they name groups
+    for name in dict.fromkeys([*in_use, *graph.weights]):
+        weight = graph.weights[name]
+        if weight.scope or not weight.is_float:
+            labels[name] = fixed_label(weight.shape, Fix(PINNED, "integer data"))
+            continue
+        start = wiring.count
+        labels[name] = wiring.fresh_label(weight.shape)
+        for axis, size in enumerate(weight.shape):
+            if size > 1:
+                owners += [(name, axis, start, size)] if (name, axis) in described else []
+                start += size
+    for index, node in enumerate(graph.nodes):
+        row, opset = row_of(node, table), graph.opsets.get(node.op.rpartition(".")[0], 1)
+        if row is None and node.op not in unknown:
+            unknown[node.op] = []
+        if row is None:
+            unknown[node.op].append(node.name)
+        for name, label in zip(node.outputs, outputs_of(node, row, wiring, labels, probed, opset), strict=False):
+            labels[name] = label
+            if row is not None and row.is_linear and index not in weighted:
+                mark_product(node, row, wiring, labels)
+            for held in width_names(node, row):
+                wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
+    for value in graph.outputs:
+        wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
+    pin_unread(wiring, [labels[name] for node in graph.nodes for name in node.outputs if name in labels], owners)
+    return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
+
+
+def mark_product(node: Node, row: ops.Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:
+    """Note that a contraction sums over units whose weights are computed, such as keys, and need not be zero for one
+    that is not there."""
+    for slot, name in enumerate(node.inputs):
+        axes = ops.weight_axes(row, slot, node, len(labels[name].shape)) if name in labels else None
+        if axes is not None:
+            wiring.mark_statistic(labels[name], (axes[1],), f"{node.op} {node.name!r}")
+            return
+
+
+def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:
+    """Fix what no operator reads, such as the rows of a table of places behind the last place of the probe run: no run
+    of this size tells what they are, and one of another size reads them."""
+    is_read = np.zeros(wiring.count, bool)
+    for atoms in (
+        *(part for label in computed for part in label.parts),
+        *(side for tie in wiring.ties for side in tie),
+        *(fixed.atoms for fixed in wiring.fixes),
+        *(atoms for belonging in wiring.blocks for atoms in belonging),
+        *wiring.readings,
+    ):
+        is_read[atoms] = True
+    for _, _, start, size in owners:
+        unread = start + np.flatnonzero(~is_read[start : start + size])
+        if len(unread):
+            wiring.fix(unread, UNREAD)
+
+
+def outputs_of(
+    node: Node, row: ops.Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
+) -> list[Label]:
+    call = Call(
+        node,
+        wiring,
+        [labels.get(name) if name else None for name in node.inputs],
+        [probed.shapes.get(name, ()) if name else () for name in node.outputs],
+        [probed.values.get(name) for name in node.inputs],
+        opset,
+    )
+    if row is None:
+        captured = [labels[name] for name in node.captures if name in labels]
+        call = replace(call, inputs=[*call.inputs, *captured])
+        return call.freeze(f"operator {node.op} has no axis rule")
+    unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
+    if unmeasured and row.part != "shape" and not row.is_sequence:
+        return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
+    try:
+        return list(row.rule(call))
+    except (ValueError, IndexError, KeyError) as error:
+        raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
+
+
+def width_names(node: Node, row: ops.Row | None) -> list[str]:
+    """The attributes and inputs of a node that hold a width."""
+    if row is None:
+        return []
+    slots = {row.slot(i).name: name for i, name in enumerate(node.inputs) if row.slot(i).setting}
+    return [held for held in row.widths if node.attribute(held, 1) != 1 or slots.get(held)]
+
+
+def roles(
+    graph: LayerGraph, found: Sequence[Parameter], table: Mapping[str, ops.Row] | None
+) -> dict[tuple[str, int], str]:
+    """What each stored axis is to the operator that applies it."""
+    described: dict[tuple[str, int], str] = {}
+    for parameter in found:
+        op = graph.nodes[parameter.node].op
+        for place, axis in enumerate(parameter.axes):
+            if axis is None:
+                continue
+            side = ("out", "in", "tap")[min(place, 2)] if parameter.role == "weight" else "unit"
+            described.setdefault((parameter.tensor, axis), f"{op}.{parameter.role} {side}")
+    return described
+
+
+def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
+    """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
+    names: dict[str, int] = {}
+    group_of, number_in = np.full(solved.count, -1), np.zeros(solved.count, np.int64)  # of units that hold others
+    waiting: list[tuple[AxisGroup, Class, NDArray[np.int64]]] = []
+    for found in sorted(solved.classes(), key=first_entry):
+        # Units in the order of their first positions: the order a reader sees in the file.
+        order = np.argsort(found.columns[:, 0, 1], kind="stable")
+        members = tuple(members_of(found.columns[order], solved.owners, described))
+        name = f"{members[0].tensor}[{members[0].axis}]"
+        names[name] = names.get(name, 0) + 1
+        state, reason = (found.fix.state, found.fix.reason) if found.fix else (CANDIDATE, "")
+        if found.is_rigid:
+            state, reason = RIGID, "no two of its units are interchangeable"
+        group = AxisGroup(
+            name=name if names[name] == 1 else f"{name}#{names[name]}",
+            units=len(found.parts),
+            members=members,
+            state=state,
+            reason=reason,
+            statistic=found.statistic,
+        )
+        parts = found.parts[order]
+        if group.is_usable and parts.shape[1] > 1:
+            group_of[parts[:, 0]], number_in[parts[:, 0]] = len(waiting), np.arange(len(parts))
+        waiting.append((group, found, parts))
+    held: dict[int, list[str]] = {}
+    for where, atoms in solved.wiring.widths:
+        for unit in np.unique(solved.component[atoms]).tolist():
+            held.setdefault(unit, []).append(where)
+    is_held = np.zeros(solved.count, bool)
+    is_held[list(held)] = True
+    for group, found, parts in waiting:
+        around = next((block for block in found.blocks if group_of[block] >= 0), None)
+        inside = None if around is None else (waiting[group_of[around]][0].name, int(number_in[around]))
+        holding = found.parts[is_held[found.parts]].tolist()
+        widths = tuple(dict.fromkeys(where for part in holding for where in held[part]))
+        if inside:  # the number of blocks does not follow what is inside one
+            widths = tuple(where for where in widths if not where.startswith(NUMBER_OF_BLOCKS))
+        yield replace(group, inside=inside, widths=widths) if group.is_usable else group, parts
+
+
+def first_entry(found: Class) -> tuple[int, int, int]:
+    """Sorts classes by the axes and positions they lie on, what encloses others before them."""
+    owner, position = min(map(tuple, found.columns[0].tolist()))
+    return owner, position, -found.columns.shape[1]
+
+
+def members_of(
+    columns: NDArray[np.int64], owners: Sequence[Owner], described: Mapping[tuple[str, int], str]
+) -> Iterator[Member]:
+    """Columns of (owner, position) pairs, gathered by the weight axis they lie on."""
+    index = columns[0, :, 0]
+    ends = [*(np.flatnonzero(index[1:] != index[:-1]) + 1).tolist(), len(index)]
+    runs: dict[int, list[NDArray[np.int64]]] = {}
+    for start, end in pairwise([0, *ends]):
+        runs.setdefault(int(index[start]), []).append(columns[:, start:end, 1])
+    for owner, positions in runs.items():
+        name, axis, _, _ = owners[owner]
+        held = np.concatenate(positions, axis=1) if positions[1:] else positions[0]
+        # As they lie in the first unit, so that they answer to those of a wider network.
+        yield Member(name, axis, described[name, axis], held[:, np.argsort(held[0], kind="stable")])

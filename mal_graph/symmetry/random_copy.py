@@ -1,0 +1,256 @@
+"""A calibrated copy of a model: random weights under which every part of it makes a difference.
+
+Random weights alone hide wrong groups: untrained BatchNorm statistics, signals that vanish, and channels whose constant
+part drowns the rest. So one run of the model with gauges inserted measures what arrives where, and the weights are set
+from it: every weighted contraction gives unit output, most of each channel's mean goes into the bias where there is
+one, and BatchNorm statistics are those of their inputs, jittered. A contraction whose weight is itself computed (weight
+standardisation) is followed by a factor instead. In the spirit of LSUV (Mishkin and Matas 2015, arXiv:1511.06422).
+
+What matters is how a rounding error grows on its way to the outputs. BatchNorm with its true statistics doubles one
+every few layers (Yang et al. 2019, arXiv:1902.08129), and a channel that hardly varies, divided by its own size, is
+nothing but rounding. So a mean is only partly taken off, and the power of all channels counts in the variance of each.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from time import monotonic
+
+import numpy as np
+
+from mal_graph.errors import RunError
+from mal_graph.graph import Array, LayerGraph, Node, weight_of
+from mal_graph.network.layers import Parameter
+from mal_graph.network.probing import data_dependent
+from mal_graph.operators import table
+from mal_graph.operators.table import row_of
+from mal_graph.protocols import Runner
+from mal_graph.symmetry.groups import AxisGroups
+
+CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bias or the running mean
+SHARE = "gauge/share"  # times its power is added to a channel's variance
+FLOOR = "gauge/floor"  # keeps a gauge from dividing by zero
+CONSTANTS = {SHARE: 2.0, FLOOR: 1e-3}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A gauge behind a contraction: its weight and bias are divided by `root`, after `offset` is taken off the bias."""
+
+    root: str
+    offset: str | None
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A gauge before a BatchNorm: what it measured becomes the value of the parameter."""
+
+    tensor: str
+    parameter: Parameter
+
+
+def calibrated(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    runner: Runner,
+    inputs: Mapping[str, Array],
+    seed: int,
+    centred: float,
+    deadline: float | None = None,
+) -> tuple[LayerGraph, dict[str, Array]]:
+    """A graph of the same function but for some factors, and values for every parameter with an axis, random and
+    calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
+    bench = Bench(graph, groups, centred)
+    weights = {**random_weights(groups.parameters, graph, seed, deadline), **bench.factors}
+    graph = bench.graph(bench.plain, bench.factors)
+    read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
+    read += [statistic.tensor for statistic in bench.statistics]
+    if not read:
+        return graph, weights
+    gauged = bench.graph(bench.nodes, {**bench.factors, **bench.constants})
+    found = runner.open(gauged, read=read, variable=list(weights), deadline=deadline).run(
+        inputs, weights, deadline=deadline
+    )
+    found = {name: array for name, array in found.items() if np.isfinite(array).all()}
+    new = dict(weights)
+    for scaling in bench.scalings:
+        rescale(new, weights, scaling, found)
+    for statistic in bench.statistics:
+        parameter = statistic.parameter
+        if statistic.tensor in found:
+            new[parameter.tensor] = parameter.stored(found[statistic.tensor], weights[parameter.tensor].shape)
+    return graph, new
+
+
+def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling, found: Mapping[str, Array]) -> None:
+    """Set the weight and bias of one contraction; a shared weight is set by its first user."""
+    root = found.get(scaling.root)
+    if root is None:
+        return
+    for parameter in scaling.parameters:
+        name = parameter.tensor
+        if name not in new or new[name] is not drawn[name]:
+            continue
+        values = new[name]
+        if scaling.offset is not None and scaling.offset in found and parameter.role == "bias":
+            values = values - parameter.stored(found[scaling.offset].ravel(), values.shape)
+        new[name] = np.asarray(values / root.ravel()[0], np.float32)
+
+
+def graph_in_float32(graph: LayerGraph) -> LayerGraph:
+    """The graph with half-precision and double weights, inputs and casts in float32."""
+    half = {"float16", "bfloat16", "float64"}
+    if not any(weight.dtype.name in half for weight in graph.weights.values()):
+        return graph
+    weights = {
+        name: replace(weight, dtype=np.dtype(np.float32), read=partial(read_float32, weight.read))
+        if weight.dtype.name in half
+        else weight
+        for name, weight in graph.weights.items()
+    }
+    inputs = tuple(replace(v, dtype="float32") if v.dtype in half else v for v in graph.inputs)
+    nodes = tuple(table.cast_to_float32(node) for node in graph.nodes)
+    return replace(graph, weights=weights, inputs=inputs, nodes=nodes)
+
+
+def read_float32(read: Callable[[], Array]) -> Array:
+    return read().astype(np.float32)
+
+
+def random_weights(
+    parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
+) -> dict[str, Array]:
+    """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs.
+
+    Raises RunError where they are not drawn by the `deadline`.
+    """
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, Array] = {}
+    for parameter in parameters:
+        weight = graph.weights[parameter.tensor]
+        if deadline is not None and monotonic() >= deadline:
+            raise RunError(f"{graph.name} was not through when its time was up")
+        if weight.size > 1 and parameter.tensor not in drawn:
+            drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
+    return drawn
+
+
+def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    if parameter.draw == "scale":
+        return rng.uniform(0.6, 1.4, shape).astype(np.float32)
+    if parameter.draw == "variance":
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    if parameter.draw == "weight":
+        fan_in = max(1, int(np.prod(parameter.shape[1:])))
+        return (rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))).astype(np.float32)
+    return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
+
+
+class Bench:
+    """A graph with gauges. A gauge's tensors are named after the tensor it measures.
+
+    Attributes:
+        nodes: the operators with gauges between them.
+        plain: the operators without, but with a factor behind every contraction whose weight is computed.
+        factors: these factors, all 1.
+        scalings, statistics: what is to be read off the gauges.
+    """
+
+    def __init__(self, graph: LayerGraph, groups: AxisGroups, centred: float) -> None:
+        self.source = graph
+        self.opset = graph.opsets.get("", 1)
+        self.shapes = groups.probed.shapes
+        self.nodes: list[Node] = []
+        self.plain: list[Node] = []
+        self.factors: dict[str, Array] = {}
+        self.scalings: list[Scaling] = []
+        self.statistics: list[Statistic] = []
+        constants = {CENTRED: centred, **CONSTANTS}
+        self.constants: dict[str, Array] = {name: np.array(v, np.float32) for name, v in constants.items()}
+        by_node: dict[int, list[Parameter]] = {}
+        for parameter in groups.parameters:
+            by_node.setdefault(parameter.node, []).append(parameter)
+        live = data_dependent(graph)
+        for index, node in enumerate(graph.nodes):
+            self.place(node, {parameter.role: parameter for parameter in by_node.get(index, [])}, live)
+
+    def place(self, node: Node, own: Mapping[str, Parameter], live: Collection[str]) -> None:
+        """Add one operator, with the gauge that it needs."""
+        row = row_of(node)
+        if row is not None and row.part == "contraction" and "weight" not in own:
+            computed = [name for name in node.inputs[:2] if name and name not in live and name in self.source.producer]
+            if computed and node.outputs[0] in live:
+                self.gauge_factor(node)
+                return
+        self.plain.append(node)
+        if "weight" in own:
+            self.gauge_contraction(node, own)
+        elif "mean" in own and "variance" in own and not node.attribute("training_mode", 0):
+            self.gauge_norm(node, own["mean"], own["variance"])
+        else:
+            self.nodes.append(node)
+
+    def graph(self, nodes: Sequence[Node], constants: Mapping[str, Array]) -> LayerGraph:
+        weights = {name: weight_of(name, values) for name, values in constants.items()}
+        return replace(self.source, nodes=tuple(nodes), weights={**self.source.weights, **weights})
+
+    def step(self, op: str, out: str, *inputs: str, **attributes: object) -> str:
+        """Add a node with one output; gives the output's name."""
+        self.nodes.append(Node(out, op, inputs, (out,), attributes))
+        return out
+
+    def mean_of(self, out: str, x: str, shape: Sequence[int], channel: int, keepdims: bool) -> str:
+        """The mean of `x` over every axis but the channels'."""
+        axes = [axis for axis in range(len(shape)) if axis != channel % len(shape)]
+        if self.opset < 18:  # later the axes became an input
+            return self.step("ReduceMean", out, x, axes=axes, keepdims=int(keepdims))
+        self.constants[f"{out}/axes"] = np.array(axes, np.int64)
+        return self.step("ReduceMean", out, x, f"{out}/axes", keepdims=int(keepdims))
+
+    def gauge_contraction(self, node: Node, own: Mapping[str, Parameter]) -> None:
+        """out = (raw - offset) / root, where root is the root mean square of what is left."""
+        out = node.outputs[0]
+        shape, row = self.shapes.get(out, ()), row_of(node)
+        value, offset = f"{out}/raw", None
+        self.nodes.append(replace(node, outputs=(value, *node.outputs[1:])))
+        if "bias" in own and row is not None and len(shape) > 1:
+            average = self.mean_of(f"{out}/average", value, shape, row.channel, keepdims=True)
+            offset = self.step("Mul", f"{out}/offset", average, CENTRED)
+            value = self.step("Sub", f"{out}/centred", value, offset)
+        square = self.step("Mul", f"{out}/square", value, value)
+        power = self.step("ReduceMean", f"{out}/power", square)
+        root = self.step("Add", f"{out}/root", self.step("Sqrt", f"{out}/size", power), FLOOR)
+        self.step("Div", out, value, root)
+        self.scalings.append(Scaling(root, offset, tuple(own.values())))
+
+    def gauge_factor(self, node: Node) -> None:
+        """out = raw * factor, where the factor will be one over the root mean square of what it multiplies."""
+        out, factor = node.outputs[0], f"{node.outputs[0]}/factor"
+        self.factors[factor] = np.ones((), np.float32)
+        self.plain.append(replace(node, outputs=(f"{out}/unscaled", *node.outputs[1:])))
+        self.plain.append(Node(out, "Mul", (f"{out}/unscaled", factor), (out,)))
+        named = Parameter(factor, len(self.plain), 1, "weight", "weight", (), ())
+        self.gauge_contraction(node, {"weight": named})
+
+    def gauge_norm(self, node: Node, mean: Parameter, variance: Parameter) -> None:
+        """Statistics of the input, jittered by the draws in their slots: a share of the mean + sd * draw, and
+        (variance + power of the channel and of all) * draw."""
+        x, out = node.inputs[0], node.outputs[0]
+        shape = self.shapes[x]
+        average = self.mean_of(f"{out}/average", x, shape, 1, keepdims=False)
+        power = self.mean_of(f"{out}/power", self.step("Mul", f"{out}/square", x, x), shape, 1, keepdims=False)
+        squared = self.step("Mul", f"{out}/average squared", average, average)
+        spread = self.step("Relu", f"{out}/spread", self.step("Sub", f"{out}/difference", power, squared))
+        raised = self.step("Add", f"{out}/raised", spread, self.step("Mul", f"{out}/share", power, SHARE))
+        common = self.step("Add", f"{out}/common", self.step("ReduceMean", f"{out}/whole", power, keepdims=0), FLOOR)
+        floored = self.step("Add", f"{out}/floored", raised, common)
+        inputs = list(node.inputs)
+        sd = self.step("Sqrt", f"{out}/sd", floored)
+        jitter = self.step("Mul", f"{out}/jitter", sd, inputs[mean.slot])
+        offset = self.step("Mul", f"{out}/offset", average, CENTRED)
+        measured = self.step("Add", f"{out}/mean", offset, jitter)
+        widened = self.step("Mul", f"{out}/variance", floored, inputs[variance.slot])
+        inputs[mean.slot], inputs[variance.slot] = measured, widened
+        self.nodes.append(replace(node, inputs=tuple(inputs)))
+        self.statistics += [Statistic(measured, mean), Statistic(widened, variance)]

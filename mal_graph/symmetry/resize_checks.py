@@ -1,0 +1,319 @@
+"""What units do that are added or taken away: the statements that resizing a group rests on.
+
+Two things make an added unit harmless. It is *not read*: whatever its producers make of it, nothing reaches the outputs
+while its consumers' new weights are zero. Or it is *silent*: while its producers' new weights are zero (variances one),
+it does not matter what its consumers would make of it. Both are tested as they stand, on the calibrated copy widened by
+a few units, beside the control that units which are neither do show. The same copy without some units must give what
+the whole one gives when nothing reads them. A statistic over the units (a norm, mean, softmax) breaks these; the
+operator table says which compensation is exact, if any.
+
+One widened network serves many groups: while nothing reads the added units of the others, those of each in turn are
+live, and then silent. What fails is halved, down to groups that are tested by themselves.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph import registry
+from mal_graph.errors import RunError, ShapeError
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.operators.size_rules import Layout
+from mal_graph.operators.table import ROWS, Compensation
+from mal_graph.protocols import Runner
+from mal_graph.symmetry.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
+from mal_graph.symmetry.resizing import Resizing, coupled, resized, resizing, spread
+from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
+
+ADDED = 3  # units: a number that divides few widths
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What may be said of units that are added to a group or taken from it.
+
+    Attributes:
+        not_read: how far the outputs move when units are added whose consumers are zero.
+        silent: how far they move when units are added whose producers are zero.
+        sliced: how far they move when units are taken away that are not read.
+        compensation: what makes more units exact where an operator takes a statistic over them; "" where none does.
+        reason: why nothing was measured, "" if it was.
+    """
+
+    not_read: float | None = None
+    silent: float | None = None
+    sliced: float | None = None
+    compensation: str = ""
+    reason: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether units may be added and taken away without a compensation."""
+        moves = (self.not_read, self.silent, self.sliced)
+        return all(moved is not None and moved <= ACCEPT for moved in moves)
+
+    @property
+    def statement(self) -> str:
+        measured = (("not read", self.not_read), ("silent", self.silent), ("sliced", self.sliced))
+        found = [
+            f"{claim}{'' if moved <= ACCEPT else f': no ({moved:.0e})'}"
+            for claim, moved in measured
+            if moved is not None
+        ]
+        return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
+
+
+LATE = Padding(reason="not tested: its time was up")
+MUTE = Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
+
+
+def paddings(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    runner: Runner | None = None,
+    *,
+    seed: int = 0,
+    timeout: float | None = None,
+) -> Mapping[str, Padding]:
+    """Statements by name of the proven group; groups that can only be resized together have one in common.
+
+    `timeout`: seconds it may take; what is not tested by then says so.
+    """
+    proven = [group for group in groups.groups if group.state == PROVEN]
+    if not proven:
+        return {}
+    deadline = None if timeout is None else monotonic() + timeout
+    try:
+        trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
+    except RunError as error:
+        return {group.name: Padding(reason=f"not tested: {error}") for group in proven}
+    found = traces(graph, groups)
+    sets = coupled(groups, found)
+    bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
+    alike = [Alike(tuple(group for group in proven if group.name in names)) for names in sets]
+    said: dict[str, Padding] = {}
+    for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
+        some = [one for one in alike if one.groups and kind(one)]
+        # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
+        for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
+            for one, padding in tested(bench, batch, np.random.default_rng(seed)):
+                said.update(dict.fromkeys((group.name for group in one.groups), padding))
+    return {group.name: said[group.name] for group in proven}
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Groups that can only be resized together."""
+
+    groups: tuple[AxisGroup, ...]
+
+    def is_plain(self) -> bool:
+        return not self.is_inside() and not self.is_counted()
+
+    def is_inside(self) -> bool:
+        """Whether they lie inside units, which would be widened at the same time."""
+        return any(group.inside for group in self.groups) and not self.is_counted()
+
+    def is_counted(self) -> bool:
+        return any(group.statistic for group in self.groups)
+
+    @property
+    def names(self) -> list[str]:
+        return [group.name for group in self.groups]
+
+    @property
+    def units(self) -> int:
+        return self.groups[0].units
+
+    @cached_property
+    def members(self) -> list[Member]:
+        return [member for group in self.groups for member in group.members]
+
+    @property
+    def consumers(self) -> list[Member]:
+        return [member for member in self.members if member.role.endswith(" in")]
+
+    @property
+    def producers(self) -> list[Member]:
+        return [member for member in self.members if not member.role.endswith(" in")]
+
+    @property
+    def tells_sides(self) -> bool:
+        """Whether its weights tell who makes its units and who reads them."""
+        return bool(self.consumers) and any(member.role.endswith(" out") for member in self.producers)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the tests of all groups of one graph have in common."""
+
+    graph: LayerGraph
+    groups: AxisGroups
+    found: Traces
+    sets: Sequence[set[str]]
+    trial: Trial
+    runner: Runner
+
+    @property
+    def is_late(self) -> bool:
+        return self.trial.deadline is not None and monotonic() >= self.trial.deadline
+
+    @cached_property
+    def pads(self) -> Mapping[str, float]:
+        return {parameter.tensor: parameter.pad for parameter in self.groups.parameters}
+
+    def resized(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
+        """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
+        change = resizing(self.graph, self.groups, self.found, units, self.sets)
+        graph = resized(self.trial.graph, change, {})
+        read, variable = list(self.trial.outputs), list(self.trial.weights)
+        session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
+        return change, replace(self.trial, graph=graph, session=session)
+
+
+def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, Padding]]:
+    """The statements on sets of groups: all together, by halves where together they do not hold."""
+    mute = [one for one in alike if not one.tells_sides]
+    yield from ((one, MUTE) for one in mute)
+    alike = [one for one in alike if one.tells_sides]
+    if not alike:
+        return
+    if bench.is_late:
+        yield from ((one, LATE) for one in alike)
+        return
+    said, reason = compensation(alike[0].groups[0]), ""
+    try:
+        widened = Widened(bench, alike)
+        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
+    except (ShapeError, RunError) as error:
+        reason = f"keeps its width: {error}"
+    if len(alike) > 1 and (reason or max(not_read, gone) > ACCEPT):
+        half = len(alike) // 2
+        yield from tested(bench, alike[:half], rng)
+        yield from tested(bench, alike[half:], rng)
+        return
+    if reason:
+        yield alike[0], LATE if bench.is_late else Padding(compensation=said, reason=reason)
+        return
+    try:
+        silent = halved(range(len(alike)), lambda some: widened.moved([], some))
+        live = [widened.moved([number], []) for number in range(len(alike))]
+    except RunError:
+        yield from ((one, LATE) for one in alike)
+        return
+    for number, one in enumerate(alike):
+        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
+            reason = f"not tested: live units would not show either ({live[number]:.0e})"
+            yield one, Padding(compensation=said, reason=reason)
+        else:
+            yield one, Padding(not_read, silent[number], gone, said)
+
+
+def compensation(group: AxisGroup) -> str:
+    """What the table says of the operator that takes a statistic over the units."""
+    if not group.statistic:
+        return ""
+    exact = compensation_of(group)
+    return f"{group.statistic}: {exact.text if exact else 'keep the width, no compensation is exact'}"
+
+
+def compensation_of(group: AxisGroup) -> Compensation | None:
+    row = ROWS.get(group.statistic.split(" ")[0])
+    return row.compensation if row is not None else None
+
+
+class Widened:
+    """The trial with a few more units in some sets of groups.
+
+    Attributes:
+        whole: its weights. New units are others again, at another size: they show where anything reads them.
+        unread: those of their consumers, with zeros for the added units.
+    """
+
+    def __init__(self, bench: Bench, alike: Sequence[Alike]) -> None:
+        self.bench, self.alike = bench, alike
+        units = {name: range(one.units + ADDED) for one in alike for name in one.names}
+        self.change, self.trial = bench.resized(units)
+        self.on: dict[str, list[tuple[int, Member]]] = {}  # by tensor the number of the set and the member
+        for number, one in enumerate(alike):
+            for member in one.members:
+                self.on.setdefault(member.tensor, []).append((number, member))
+        self.whole = dict(self.trial.weights)
+        for name, layouts in self.change.layouts.items():
+            if name in self.whole:
+                members = [member for _, member in self.on.get(name, ())]
+                axes = [resembling(layout, axis, members) for axis, layout in enumerate(layouts)]
+                sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
+                factors = reduce(np.multiply, np.ix_(*sizes))
+                self.whole[name] = np.asarray(spread(self.whole[name], axes, None) * factors, np.float32)
+        self.unread = {name: self.filled(name, (), ()) for name in self.on}
+
+    def filled(self, tensor: str, live: Collection[int], silent: Collection[int]) -> Array:
+        """A tensor with nothing for added units: in the consumers of those that are not read, and, in the producers of
+        those that are silent, their pad value."""
+        values = self.whole[tensor]
+        for number, member in self.on[tensor]:
+            reads, added = member.role.endswith(" in"), added_of(self.change.layouts[tensor][member.axis], member)
+            if number in silent and not reads:
+                values = filled(values, member.axis, added, self.bench.pads.get(tensor, 0.0))
+            elif number not in live and number not in silent and reads:
+                values = filled(values, member.axis, added, 0.0)
+        return values
+
+    def moved(self, live: Collection[int], silent: Collection[int]) -> float:
+        """How far the outputs move with the added units of some sets live, of some silent, of the others not read."""
+        touched = {member.tensor for number in (*live, *silent) for member in self.alike[number].members}
+        other = {name: self.filled(name, live, silent) for name in touched}
+        return moved(self.trial, {**self.whole, **self.unread, **other})
+
+
+def added_of(layout: Layout, member: Member) -> NDArray[np.bool_]:
+    """The indices of the units added behind a member's."""
+    added: NDArray[np.bool_] = (layout.added > 0) & np.isin(layout.old, member.positions[-1])
+    return added
+
+
+def resembling(layout: Layout, axis: int, members: Sequence[Member]) -> Layout:
+    """An axis whose added units are like the ones before the last, one each: the last may be dead."""
+    old = layout.old.copy()
+    for member in members:
+        if member.axis == axis:
+            last, order = np.sort(member.positions[-1].ravel()), np.argsort(member.positions[-1].ravel())
+            for number in range(1, ADDED + 1):
+                other = member.positions[(-1 - number) % len(member.positions)].ravel()
+                new = (layout.added == number) & np.isin(layout.old, last)
+                old[new] = other[order[np.searchsorted(last, layout.old[new])]]
+    return replace(layout, old=old)
+
+
+def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> float:
+    """How far the outputs move when a quarter of the units is taken away, from where nothing reads them."""
+    units: dict[str, Sequence[int]] = {}
+    zeroed: dict[str, Array] = {}
+    for one in alike:
+        gone = rng.permutation(one.units)[: max(1, one.units // 4)]
+        units.update(dict.fromkeys(one.names, sorted(set(range(one.units)) - set(gone.tolist()))))
+        for member in one.consumers:
+            values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
+            zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
+    expected = bench.trial.at(zeroed)
+    change, trial = bench.resized(units)
+    left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
+    return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
+
+
+def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.bool_], value: float) -> Array:
+    """A copy with one value at some indices of an axis."""
+    values = np.moveaxis(values.copy(), axis, 0)
+    values[indices] = value
+    return np.moveaxis(values, 0, axis)
+
+
+def moved(trial: Trial, weights: Mapping[str, Array]) -> float:
+    """How far the outputs are from the trial's with these weights."""
+    found = trial.session.run(trial.inputs, weights, read=list(trial.outputs), deadline=trial.deadline)
+    return max((relative(found[name], y) for name, y in trial.outputs.items()), default=0.0)

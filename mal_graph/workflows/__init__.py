@@ -1,0 +1,1 @@
+"""Whole jobs: assemble, sweep, zoo."""

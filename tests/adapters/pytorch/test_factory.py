@@ -1,0 +1,135 @@
+"""Modules from the command line: what is named is built, what is unsafe or does not fit is refused in one sentence."""
+
+import pickle
+import sys
+from importlib import import_module
+
+import pytest
+
+from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+factory = import_module("mal_graph_adapters.pytorch.factory")
+pytestmark = pytest.mark.torch
+
+SOURCE = """
+import torch
+
+def small():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+
+def wants(size):
+    return small()
+
+def raises():
+    raise ValueError("no weights here\\nand more")
+
+def number():
+    return 3
+
+not_callable = "text"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "their_models.py").write_text(SOURCE, encoding="utf-8")
+    (tmp_path / "broken_models.py").write_text("import no_such_package\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def changed():
+    """Weights that differ from those the factory gives."""
+    return {name: value + 1 for name, value in factory.built("their_models:small").state_dict().items()}
+
+
+def test_a_factory_is_called(folder):
+    assert len(factory.built("their_models:small")) == 3
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("no_such_module:small", "importing no_such_module failed: ModuleNotFoundError"),
+        ("broken_models:small", "No module named 'no_such_package'"),
+        ("their_models:large", "has no 'large'"),
+        ("their_models:wants", r"it raised TypeError: .*'size'"),
+        ("their_models:raises", "it raised ValueError: no weights here;"),
+        ("their_models:number", "it gave a int"),
+        ("their_models:not_callable", "it raised TypeError"),
+    ],
+)
+def test_a_factory_that_gives_no_module_is_refused(folder, target, message):
+    with pytest.raises(UsageError, match=message):
+        factory.built(target)
+
+
+def write_safetensors(path):
+    from safetensors.torch import save_file
+
+    save_file(changed(), path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("w.safetensors", write_safetensors),
+        ("w.pt", lambda path: torch.save(changed(), path)),
+        ("w.ckpt", lambda path: torch.save({"state_dict": changed(), "epoch": 3}, path)),
+    ],
+)
+def test_weights_are_put_in(folder, name, write):
+    write(folder / name)
+    found = factory.built("their_models:small", folder / name).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in changed().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.pt", lambda path: torch.save(factory.built("their_models:small"), path), "could run any code; save model"),
+        ("w.pkl", lambda path: path.write_bytes(pickle.dumps({"w": print})), "could run any code; save model"),
+        ("w.pt", lambda path: path.write_bytes(b"nothing of the kind"), "save model.state_dict"),
+        ("w.pt", lambda path: path.write_bytes(b""), "save model.state_dict"),
+        ("w.safetensors", lambda path: path.write_bytes(b"nothing of the kind"), "no safetensors file"),
+        ("w.pt", lambda path: torch.save([1, 2], path), "a list and no state dict"),
+        ("w.pt", lambda path: torch.save({"epoch": 3}, path), "a dict and no state dict"),
+        ("w.pt", lambda path: None, "No such file"),
+        ("w.safetensors", lambda path: None, "No such file"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused(folder, name, write, message):
+    write(folder / name)
+    with pytest.raises(FileError, match=message):
+        factory.built("their_models:small", folder / name)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("0.bias"), "it lacks 0.bias"),
+        (lambda weights: weights.update(more=torch.zeros(1)), "it has more: more"),
+        (lambda weights: weights.update({"0.bias": torch.zeros(5)}), r"0.bias has shape \[5\], the module \[3\]"),
+        (lambda weights: weights.clear() or weights.update(a=torch.zeros(1)), "and 1 more"),
+    ],
+)
+def test_weights_of_another_class_are_refused(folder, change, message):
+    weights = changed()
+    change(weights)
+    torch.save(weights, folder / "w.pt")
+    with pytest.raises(ShapeError, match=message):
+        factory.built("their_models:small", folder / "w.pt")
+
+
+def test_an_error_of_this_package_goes_through(folder):
+    (folder / "their_models.py").write_text(
+        "from mal_graph.errors import FileError\ndef small():\n    raise FileError('theirs')\n", encoding="utf-8"
+    )
+    sys.modules.pop("their_models", None)
+    with pytest.raises(MalGraphError, match="theirs"):
+        factory.built("their_models:small")
+    sys.modules.pop("their_models", None)

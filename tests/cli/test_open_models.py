@@ -1,0 +1,164 @@
+"""Models on the command line: files and modules stand in for each other everywhere."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mal_graph
+from mal_graph import registry
+from mal_graph.cli import app
+from mal_graph.cli.open_models import is_factory, opened
+from mal_graph.errors import UsageError
+
+pytestmark = pytest.mark.torch
+
+SOURCE = """
+import torch
+from torch import nn
+
+def made(units, seed, normed=False):
+    torch.manual_seed(seed)
+    norm = nn.BatchNorm1d(units) if normed else nn.Identity()
+    return nn.Sequential(nn.Linear(5, units), norm, nn.ReLU(), nn.Linear(units, 3)).eval()
+
+def base():
+    return made(6, 0)
+
+def donor():
+    return made(8, 1)
+
+def training():
+    return made(6, 2, normed=True).train()
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(5, 3)
+    def forward(self, left, right):
+        return self.inner(left) - right
+
+def named():
+    return Named()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    (tmp_path / "their.py").write_text(SOURCE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "their", raising=False)
+    their = __import__("their")
+    for name in ("base", "donor"):
+        mal_graph.save(mal_graph.trace(getattr(their, name)(), torch.zeros(2, 5)), tmp_path / f"{name}.onnx")
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "data.npz", x=rng.standard_normal((12, 5)), labels=rng.integers(0, 3, 12))
+    return tmp_path
+
+
+@pytest.fixture
+def run(capfd):
+    def call(*words):
+        code = app.main([*words])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("package.module:factory", True),
+        ("m:f", True),
+        ("models/m.onnx", False),
+        ("m.onnx", False),
+        ("m:1", False),
+        (":f", False),
+        ("m:f:g", False),
+    ],
+)
+def test_a_factory_is_told_from_a_path(text, is_one):
+    assert is_factory(text) == is_one
+
+
+def test_a_file_of_that_name_is_a_file(folder):
+    (folder / "their:base").write_bytes((folder / "base.onnx").read_bytes())
+    assert not is_factory("their:base")
+
+
+@pytest.mark.parametrize("base", ["base.onnx", "their:base"])
+@pytest.mark.parametrize("donor", ["donor.onnx", "their:donor"])
+def test_files_and_modules_merge_alike(run, folder, base, donor):
+    code, out, err = run("assemble", base, donor, "-o", "m.onnx", "--data", "data.npz", "--report", "r.json")
+    assert (code, err) == (0, "")
+    assert "wrote m.onnx" in out
+    report = json.loads((folder / "r.json").read_text())
+    assert (report["base"], set(report["sha256"])) == (base, {name for name in (base, donor) if ".onnx" in name})
+    x = np.ones((4, 5), np.float32)
+    plain = mal_graph.assemble(*(mal_graph.load(folder / f"{name}.onnx") for name in ("base", "donor"))).graph
+    found = [
+        next(iter(registry.runner().open(g).run({g.inputs[0].name: x}).values()))
+        for g in (plain, mal_graph.load(folder / "m.onnx"))
+    ]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+
+
+def test_the_result_may_be_the_weights_of_the_module(run, folder):
+    code, out, _ = run("assemble", "their:base", "donor.onnx", "-o", "m.safetensors", "--lambda", "0.5")
+    assert (code, "check safetensors: passed" in out) == (0, True)
+    code, out, _ = run("evaluate", "their:base", "--weights", "m.safetensors", "--data", "data.npz", "--format", "json")
+    assert code == 0
+    assert run("assemble", "their:base", "donor.onnx", "-o", "m.onnx", "--lambda", "0.5")[0] == 0
+    _, merged, _ = run("evaluate", "m.onnx", "--data", "data.npz", "--format", "json")
+    losses = [json.loads(text)["scores"][0]["loss"] for text in (out, merged)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_module_is_inspected_and_matched(run, folder):
+    code, out, _ = run("inspect", "their:base", "--input-shape", "input:2,5")
+    assert (code, "proven" in out) == (0, True)
+    code, out, _ = run("match", "their:base", "donor.onnx")
+    assert (code, "2 pairs" in out) == (0, True)
+
+
+def test_training_mode_is_said_on_one_line(run, folder):
+    code, _, err = run("match", "their:training", "their:base", "--input-shape", "x:2,5")
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("warning: Sequential is in training mode")
+
+
+def test_inputs_go_to_arguments_of_their_name(folder):
+    arrays = {"right": np.zeros((2, 3), np.float32), "left": np.zeros((2, 5), np.float32)}
+    (graph,) = opened(["their:named"], inputs=arrays)
+    assert [value.shape for value in graph.inputs] == [("batch", 5), ("batch", 3)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["inspect", "their:base"], "cannot trace their:base without inputs: give their shapes with --input-shape"),
+        (["inspect", "their:none", "--input-shape", "x:2,5"], "cannot build their:none: their has no 'none'"),
+        (["inspect", "nothing:base", "--input-shape", "x:2,5"], "importing nothing failed"),
+        (["inspect", "their:base", "--input-shape", "x:2,7"], "does not run on the example inputs ((2, 7))"),
+        (["inspect", "base.onnx", "--weights", "w.pt"], "--weights is given 1 times for 0 modules"),
+        (["inspect", "their:base", "--weights", "w.pt", "--input-shape", "x:2,5"], "cannot read the weights in w.pt"),
+        (["assemble", "base.onnx", "their:donor", "-o", "m.safetensors"], "base.onnx was not traced from a torch"),
+        (["match", "their:base", "none.onnx"], "none.onnx"),
+    ],
+)
+def test_bad_input_is_one_sentence(run, folder, words, message):
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (folder / "m.safetensors").exists()
+
+
+def test_more_weights_than_modules_are_refused(folder):
+    with pytest.raises(UsageError, match="given 1 times for 0 modules"):
+        opened(["base.onnx"], ["w.safetensors"])
