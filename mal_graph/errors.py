@@ -23,7 +23,7 @@ class ShapeError(MalGraphError):
 
 
 class MatchError(MalGraphError):
-    """No layers answer to each other, or a pair list is impossible."""
+    """No layers correspond to each other, or a pair list is impossible."""
 
 
 class DataError(MalGraphError):

@@ -1,4 +1,4 @@
-"""Seeded builders of small models for tests, and of donors that answer to them.
+"""Seeded builders of small models for tests, and of donors that correspond to them.
 
 `mlp` and `cnn` make common networks, `Net` anything else, one operator at a time. `permuted_copy`, `narrower` and
 `wider` make donors whose right alignment is known; `renamed_copy` makes one that differs in names and file order only.

@@ -105,7 +105,7 @@ def test_every_public_name_says_what_it_is(name):
 
 
 def test_the_promised_python_api_is_there():
-    promised = {"load", "axis_groups", "prove", "match_layers", "align", "assemble", "save", "evaluate"}
+    promised = {"load", "axis_groups", "verify", "match_layers", "align", "assemble", "save", "evaluate"}
     assert promised <= set(mal_graph.__all__)
 
 

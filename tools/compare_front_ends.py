@@ -6,7 +6,7 @@
 Each network of the suite is built once more with the weights of the files, traced (by torch.fx where that works) and
 exported, and the groups are compared as sets of places in the module's parameters. A stored tensor of a file is
 recognised by its values. Where an exporter folds BatchNorm, convolutions have other values than the module's: there
-the numbers of units are compared. Where groups differ all of them are proved. Exit code 1 if one is rejected.
+the numbers of units are compared. Where groups differ all of them are verified. Exit code 1 if one is rejected.
 
 Traced graphs are also run in onnxruntime beside torch. How far float32 itself is from float64 stands beside it, and how
 far graph and module are apart where both compute in float64: that tells rounding from another function.
@@ -46,7 +46,7 @@ from mal_graph.symmetry.groups import AxisGroup
 EXPORTERS = ("ts", "dynamo", "dynamo_raw")
 AGREED = 1e-5  # how far, of the largest, an output in onnxruntime may lie from torch's
 SAME = 1e-6  # and where both compute in float64, from constants that a file stores in float32
-PROOF_SECONDS = 100.0  # for one front end: what has no verdict by then is not rejected
+VERIFICATION_SECONDS = 100.0  # for one front end: what has no verdict by then is not rejected
 Place = tuple[str, int, int]  # parameter, axis, index
 Units = frozenset[frozenset[Place]]  # a group, as the places of each of its units
 
@@ -222,10 +222,10 @@ def verdict(reference: Found, found: Found) -> str:
 
 
 def rejected(graphs: Mapping[str, LayerGraph]) -> list[str]:
-    """The groups that a proof rejects, of networks whose groups differ between front ends."""
+    """The groups that a verification rejects, of networks whose groups differ between front ends."""
     found = []
     for name, graph in graphs.items():
-        groups = mal_graph.prove(graph, mal_graph.axis_groups(graph), timeout=PROOF_SECONDS)
+        groups = mal_graph.verify(graph, mal_graph.axis_groups(graph), timeout=VERIFICATION_SECONDS)
         found += [f"{name}: {group.name}" for group in groups.groups if "rejected" in group.reason]
     return found
 
@@ -280,8 +280,9 @@ def summary(rows: Sequence[Row]) -> Iterator[str]:
     )
     differing = [row.network for row in rows if any(text.startswith("differs") for text in row.verdicts.values())]
     wrong = [f"{row.network} {name}" for row in rows for name in row.rejected]
-    yield f"* networks with a difference: {', '.join(differing) or 'none'}; groups of these that a proof rejects: " + (
-        ", ".join(wrong) or "none"
+    yield (
+        f"* networks with a difference: {', '.join(differing) or 'none'}; groups of these that a verification rejects: "
+        + (", ".join(wrong) or "none")
     )
 
 

@@ -65,7 +65,7 @@ class Row:
         not_expressible: groups of which no permutation can be made.
         coverage: share of the parameters' elements that some sound group moves.
         orders: how many orders the sound groups allow together, as a power of ten.
-        seconds: for finding the groups, with our proof in our case.
+        seconds: for finding the groups, with our verification in our case.
         together: how much all sound groups at once move the outputs.
         note: what else is to be said.
     """
@@ -342,11 +342,11 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def ours(network: Networks, options: argparse.Namespace) -> Callable[[], Callable[[], Found]]:
-    """Proven groups of the exported network, judged on the weights of the file in float64."""
+    """Verified groups of the exported network, judged on the weights of the file in float64."""
     import study_groups
 
     import mal_graph
-    from mal_graph.symmetry.groups import PROVEN
+    from mal_graph.symmetry.groups import VERIFIED
 
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "model.onnx"
@@ -355,24 +355,24 @@ def ours(network: Networks, options: argparse.Namespace) -> Callable[[], Callabl
 
     def find() -> Callable[[], Found]:
         graph = mal_graph.load(path)
-        groups = mal_graph.prove(graph, mal_graph.axis_groups(graph))
+        groups = mal_graph.verify(graph, mal_graph.axis_groups(graph))
         return lambda: expressed(graph, groups)
 
     def expressed(graph: Any, groups: Any) -> Found:
         folder.cleanup()
-        proven = [group for group in groups.groups if group.state == PROVEN and group.units > 1]
+        verified = [group for group in groups.groups if group.state == VERIFIED and group.units > 1]
         others: dict[str, int] = {}
         for group in groups.groups:
-            others[group.state] = others.get(group.state, 0) + (group.state != PROVEN)
+            others[group.state] = others.get(group.state, 0) + (group.state != VERIFIED)
         study_groups.FAST = {**study_groups.FAST, "Conv": torch_conv(study_groups.conv)}
         exact = study_groups.Exact(graph)
         weights = {name: graph.weights[name].read().astype(np.float64) for name in exact.weights}
         names = [value.name for value in graph.inputs]
         inputs = {name: x.double().numpy() for name, x in zip(names, single, strict=True)}
-        moves = [(group, drawn_order(group.units, place)) for place, group in enumerate(proven)]
+        moves = [(group, drawn_order(group.units, place)) for place, group in enumerate(verified)]
         return Found(
-            names=[group.name for group in proven],
-            sizes=[[group.units] for group in proven],
+            names=[group.name for group in verified],
+            sizes=[[group.units] for group in verified],
             permuted=lambda places: study_groups.permuted_weights(weights, [moves[i] for i in places]),
             run=lambda changed: exact.run(inputs, {**weights, **changed}),
             values=weights,
@@ -917,8 +917,8 @@ HOW = f"""\
   groups not counted; where a tool gave nothing it counts as 0 in the mean, and failures of this script are left out.
   Seconds are for finding the groups; a tool has {FIND_LIMIT} of them.
 * mal_graph: the module is exported to ONNX (`dynamo=False`; not timed; the exporter folds BatchNorm into convolutions,
-  so coverage is of the folded weights), then `load`, `axis_groups` and `prove` (timed). Groups are those that `prove`
-  calls proven; the others are never used for merging. Judged on the weights of the file with
+  so coverage is of the folded weights), then `load`, `axis_groups` and `verify` (timed). Groups are those that `verify`
+  calls verified; the others are never used for merging. Judged on the weights of the file with
   onnx.reference in float64 and convolutions by torch. Units move as the group says, `positions` by `positions`.
 * Torch-Pruning: `DependencyGraph.build_dependency`, then `get_all_groups` with the layers that make the outputs as
   `ignored_layers`, as its documentation asks. It removes channels, it does not permute them: a permutation is made from
@@ -960,10 +960,10 @@ def document(rows: Sequence[Row], command: str, checkout: Path | None) -> str:
         table(rows, orders_cell),
         HOW,
     ]
-    mine = [(row.model, unproven(row.note)) for row in rows if row.tool == "mal_graph"]
+    mine = [(row.model, unverified(row.note)) for row in rows if row.tool == "mal_graph"]
     if any(note for _, note in mine):
         parts += [
-            "## Groups of mal_graph that are not proven, and so not counted",
+            "## Groups of mal_graph that are not verified, and so not counted",
             "Rigid: no two of its units can trade places. The taps of kernels and the axes of inputs and outputs, "
             "which stay where they are, are left out here.",
             "\n".join(f"* {model}: {note}" for model, note in mine if note),
@@ -989,7 +989,7 @@ def document(rows: Sequence[Row], command: str, checkout: Path | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def unproven(note: str) -> str:
+def unverified(note: str) -> str:
     return ", ".join(part for part in note.split(", ") if not part.endswith(" pinned"))
 
 

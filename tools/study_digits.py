@@ -32,10 +32,10 @@ BELOW = ("plain average", "random permutation")  # what the aligned merge is hel
 NAMES = {"merged": "aligned"}
 REPAIRED = ", repaired"
 VARIANTS: Mapping[str, Mapping[str, object]] = {
-    "aligned by activations": {"signal": "activations"},
-    "aligned by both": {"signal": "both"},
-    "aligned, scale free": {"scale_free": True},
-    "aligned, pads keep": {"pads": "keep"},
+    "aligned by activations": {"match_by": "activations"},
+    "aligned by both": {"match_by": "both"},
+    "aligned, scale free": {"rescale_invariant": True},
+    "aligned, unmatched keep": {"unmatched": "keep"},
 }
 UNTOUCHED = ("base", "donor", "ensemble")  # arms that repair does nothing to
 
@@ -91,7 +91,7 @@ def arms(base: object, donor: object, lam: float, seed: int, data: Arrays, unlab
     """The scores of every arm of one merge."""
     plain = mal_graph.assemble(base, donor, lam=lam, seed=seed, data=data)
     found = {NAMES.get(score.arm, score.arm): score for score in plain.scores}
-    again = partial(mal_graph.assemble, base, donor, lam=lam, seed=seed, calibrate=unlabelled, proof=False)
+    again = partial(mal_graph.assemble, base, donor, lam=lam, seed=seed, calibrate=unlabelled, verify=False)
     repaired = {NAMES.get(score.arm, score.arm): score for score in again(data=data).scores}
     found |= {f"{arm.removesuffix(REPAIRED)}{REPAIRED}": s for arm, s in repaired.items() if arm not in UNTOUCHED}
     for arm, options in VARIANTS.items():

@@ -3,11 +3,11 @@
     python tools/make_suite_models.py suite_models
     python tools/study_groups.py --models suite_models --light --corpus -o tools/results/study_groups.md
 
-For every model: its axis groups, what the proof says of them, and whether the groups it calls proven are right. The
-oracle shares nothing with the proof: other random weights, drawn and scaled here; float64 throughout, under
-onnx.reference with its slow operators rewritten; other permutations. All proven groups are permuted at once, and if the
-outputs move by more than 1e-7 of their size the culprits are found by halving. Its own power is shown by leaving out
-one weight of a few groups: that must move the outputs.
+For every model: its axis groups, what the verification says of them, and whether the groups it calls verified are
+right. The oracle shares nothing with the verification: other random weights, drawn and scaled here; float64 throughout,
+under onnx.reference with its slow operators rewritten; other permutations. All verified groups are permuted at once,
+and if the outputs move by more than 1e-7 of their size the culprits are found by halving. Its own power is shown
+by leaving out one weight of a few groups: that must move the outputs.
 
 Each model runs in a process of its own. Results are kept as JSON lines beside the models and used again while neither
 the model nor the code of the groups has changed (`--stale`: whatever the code). Exit code 1 if a group is wrong.
@@ -42,7 +42,7 @@ from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.protocols import Runner, Session
 from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, AxisGroup, AxisGroups
+from mal_graph.symmetry.groups import FROZEN, PINNED, RIGID, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups
 from mal_graph.symmetry.resize_checks import Padding, paddings
 from mal_graph.symmetry.verification import ACCEPT
 
@@ -50,7 +50,7 @@ TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show
 CONTROLS = 6  # groups on which that is tried
 COVERED = 0.9
-RUNS_TOGETHER = 3  # times log2 of the groups: what a proof may take beside its controls
+RUNS_TOGETHER = 3  # times log2 of the groups: what a verification may take beside its controls
 LISTED = 12  # models named for one kind of finding
 HOLDS = "free"  # units may be added and taken away
 PADDING_SECONDS = 100.0
@@ -73,18 +73,18 @@ class Row:
     coverage_full: float = 0.0
     reasons: dict[str, float] = field(default_factory=dict)  # shares of the parameters
     seconds_groups: float = 0.0
-    seconds_proof: float = 0.0
+    seconds_verification: float = 0.0
     seconds_oracle: float = 0.0
-    runs: int = 0  # of the model in the proof
+    runs: int = 0  # of the model in the verification
     runs_together: int = 0  # those that permute more than one group
     wrong: list[str] = field(default_factory=list)
-    deviation: float | None = None  # of all proven groups at once
+    deviation: float | None = None  # of all verified groups at once
     power: float | None = None  # the least that a member left out moved
     weakest: str = ""  # which that was
     controls: int = 0
     oracle: str = ""  # why it could not judge
     error: str = ""
-    resized: dict[str, int] = field(default_factory=dict)  # proven groups by what added and removed units do
+    resized: dict[str, int] = field(default_factory=dict)  # verified groups by what added and removed units do
     seconds_padding: float = 0.0
     saved: str = ""
     key: str = ""
@@ -97,7 +97,7 @@ class Row:
             return f"**{len(self.wrong)} wrong**"
         if self.oracle:
             return self.oracle[:200]
-        return "right" if self.states.get(PROVEN) else "nothing proven"
+        return "right" if self.states.get(VERIFIED) else "nothing verified"
 
 
 # --- float64 evaluation -----------------------------------------------------------------------------------------
@@ -492,8 +492,8 @@ def studied(path: Path, suite: str) -> Row:
         row.seconds_groups = time.perf_counter() - start
         row.groups = len(groups.groups)
         start, counting = time.perf_counter(), Counting(registry.runner(), groups)
-        groups = mal_graph.prove(graph, groups, counting)
-        row.seconds_proof = time.perf_counter() - start
+        groups = mal_graph.verify(graph, groups, counting)
+        row.seconds_verification = time.perf_counter() - start
         row.runs, row.runs_together = counting.runs, counting.together
     except MalGraphError as error:
         row.error = f"refused: {type(error).__name__}: {first_line(error)}"
@@ -504,11 +504,11 @@ def studied(path: Path, suite: str) -> Row:
     row.states = dict(Counter(group.state for group in groups.groups))
     _, row.coverage, row.coverage_full = coverage(graph, groups)
     row.reasons = shares_by_reason(graph, groups)
-    proven = [group for group in groups.groups if group.state == PROVEN]
+    verified = [group for group in groups.groups if group.state == VERIFIED]
     start = time.perf_counter()
-    if proven:
+    if verified:
         try:
-            verdict = judge(graph, groups, proven)
+            verdict = judge(graph, groups, verified)
             row.wrong, row.deviation, row.power = list(verdict.wrong), verdict.deviation, verdict.power
             row.weakest, row.controls = verdict.weakest, verdict.controls
         except Exception as error:  # the evaluator raises whatever its kernels raise
@@ -524,7 +524,7 @@ def studied(path: Path, suite: str) -> Row:
 
 @dataclass
 class Counting:
-    """A runner that counts the runs of a proof, and how many of them permute more than one group."""
+    """A runner that counts the runs of a verification, and how many of them permute more than one group."""
 
     runner: Runner
     groups: AxisGroups
@@ -573,11 +573,11 @@ def kind_of(padding: Padding) -> str:
 
 
 def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
-    """The share of the parameters with an axis that is frozen, unproven or rigid, by reason, the largest first."""
+    """The share of the parameters with an axis that is frozen, unverified or rigid, by reason, the largest first."""
     total = sum(graph.weights[name].size for name in {parameter.tensor for parameter in groups.parameters})
     free: dict[str, dict[str, dict[int, float]]] = {}
     for group in groups.groups:
-        if group.state not in (FROZEN, UNPROVEN, RIGID):
+        if group.state not in (FROZEN, UNVERIFIED, RIGID):
             continue
         reason = short_reason(group.reason)
         for member in group.members:
@@ -753,16 +753,17 @@ def ended(worker: "subprocess.Popen[bytes]", out: Path, timeout: float) -> str:
 
 def line_of(row: Row) -> str:
     return (
-        f"{row.model}: {row.groups} groups, {row.states.get(PROVEN, 0)} proven, coverage {row.coverage:.3f}, "
-        f"{row.verdict()}, {row.seconds_groups:.1f} + {row.seconds_proof:.1f} + {row.seconds_oracle:.1f} s"
+        f"{row.model}: {row.groups} groups, {row.states.get(VERIFIED, 0)} verified, coverage {row.coverage:.3f}, "
+        f"{row.verdict()}, {row.seconds_groups:.1f} + {row.seconds_verification:.1f} + {row.seconds_oracle:.1f} s"
     )
 
 
 def table(rows: Sequence[Row]) -> str:
     """One line per model, as Markdown."""
     head = (
-        "| model | nodes | groups | proven | unproven | coverage | coverage, full | frozen, unproven or rigid, share "
-        "| groups, s | proof, s | runs | together | free | padding, s | oracle | moved by all groups "
+        "| model | nodes | groups | verified | unverified | coverage | coverage, full "
+        "| frozen, unverified or rigid, share | groups, s | verification, s | runs | together | free | padding, s "
+        "| oracle | moved by all groups "
         "| moved by a member left out |"
     )
     lines = [head, "|---" * 17 + "|"]
@@ -771,9 +772,11 @@ def table(rows: Sequence[Row]) -> str:
             f"{reason} {share:.2f}" for reason, share in list(row.reasons.items())[:3] if share >= 0.005
         )
         lines.append(
-            f"| {row.model} | {row.nodes} | {row.groups} | {row.states.get(PROVEN, 0)} | {row.states.get(UNPROVEN, 0)} "
-            f"| {row.coverage:.3f} | {row.coverage_full:.3f} | {reasons} | {row.seconds_groups:.1f} "
-            f"| {row.seconds_proof:.1f} | {row.runs} | {row.runs_together} | {row.resized.get(HOLDS, 0)} "
+            f"| {row.model} | {row.nodes} | {row.groups} "
+            f"| {row.states.get(VERIFIED, 0)} | {row.states.get(UNVERIFIED, 0)} "
+            f"| {row.coverage:.3f} | {row.coverage_full:.3f} "
+            f"| {reasons} | {row.seconds_groups:.1f} "
+            f"| {row.seconds_verification:.1f} | {row.runs} | {row.runs_together} | {row.resized.get(HOLDS, 0)} "
             f"| {row.seconds_padding:.1f} | {row.verdict()} "
             f"| {figure(row.deviation)} | {figure(row.power)} |"
         )
@@ -787,13 +790,13 @@ def figure(value: float | None) -> str:
 def totals(rows: Sequence[Row]) -> str:
     """The sums that a reader looks for first."""
     judged = [row for row in rows if row.deviation is not None]
-    right = sum(row.states.get(PROVEN, 0) - len(row.wrong) for row in judged)
+    right = sum(row.states.get(VERIFIED, 0) - len(row.wrong) for row in judged)
     weak = [row for row in judged if row.power is not None and row.power < POWER]
-    seconds = sum(row.seconds_groups + row.seconds_proof + row.seconds_oracle for row in rows)
+    seconds = sum(row.seconds_groups + row.seconds_verification + row.seconds_oracle for row in rows)
     lines = [
         f"* models: {len(rows)}; {len(judged)} judged by the oracle, {sum(bool(row.error) for row in rows)} failed, "
         f"{sum(bool(row.oracle) for row in rows)} that the oracle could not run, {seconds:.0f} s in all",
-        f"* groups proven: {sum(row.states.get(PROVEN, 0) for row in rows)}; right: {right}; "
+        f"* groups verified: {sum(row.states.get(VERIFIED, 0) for row in rows)}; right: {right}; "
         f"**wrong: {sum(len(row.wrong) for row in rows)}**",
         f"* coverage >= {COVERED}: {sum(row.coverage >= COVERED for row in rows)} models; in full: "
         f"{sum(row.coverage_full >= COVERED for row in rows)}",
@@ -802,25 +805,25 @@ def totals(rows: Sequence[Row]) -> str:
     ]
     lines += [f"  * {row.model}: {row.weakest} ({figure(row.power)})" for row in weak]
     low = ", ".join(f"{row.model} {row.coverage:.3f}" for row in rows if row.coverage < COVERED)
-    dear = [row for row in rows if row.runs_together > RUNS_TOGETHER * max(1.0, np.log2(max(1, proven_of(row))))]
+    dear = [row for row in rows if row.runs_together > RUNS_TOGETHER * max(1.0, np.log2(max(1, verified_of(row))))]
     lines += [
-        f"* runs of a proof that permute several groups, more than {RUNS_TOGETHER} times log2 of the proven groups: "
-        f"{len(dear)} models",
-        *[f"  * {row.model}: {row.runs_together} runs, {proven_of(row)} groups proven" for row in dear],
+        f"* runs of a verification that permute several groups, more than {RUNS_TOGETHER} times log2 of the verified "
+        f"groups: {len(dear)} models",
+        *[f"  * {row.model}: {row.runs_together} runs, {verified_of(row)} groups verified" for row in dear],
         f"* coverage below {COVERED}: {low or 'none'}",
     ]
     lines += [f"* wrong in {row.model}: {', '.join(row.wrong)}" for row in rows if row.wrong]
     return "\n".join([*lines, *resized_totals(rows)])
 
 
-def proven_of(row: Row) -> int:
-    return row.states.get(PROVEN, 0)
+def verified_of(row: Row) -> int:
+    return row.states.get(VERIFIED, 0)
 
 
 def resized_totals(rows: Sequence[Row]) -> Iterator[str]:
-    """What units added to proven groups and taken away do: how often, and in which models, what is not free first."""
+    """What units added to verified groups and taken away do: how often, and in which models, what is not free first."""
     kinds = sum((Counter(row.resized) for row in rows), Counter())
-    yield f"* proven groups with units added and taken away: {kinds.total()}, of which {kinds.pop(HOLDS, 0)} {HOLDS}"
+    yield f"* verified groups with units added and taken away: {kinds.total()}, of which {kinds.pop(HOLDS, 0)} {HOLDS}"
     for kind, count in kinds.most_common():
         where = [f"{row.model} {row.resized[kind]}" for row in rows if kind in row.resized]
         more = f" and {len(where) - LISTED} more models" if len(where) > LISTED else ""
@@ -834,20 +837,20 @@ def corpus_table(rows: Sequence[Row]) -> str:
         if row.error:
             counts[outcome(row)] += 1
             continue
-        kinds = [state for state in (PROVEN, UNPROVEN, FROZEN, RIGID, PINNED) if row.states.get(state)]
+        kinds = [state for state in (VERIFIED, UNVERIFIED, FROZEN, RIGID, PINNED) if row.states.get(state)]
         counts[f"groups {', '.join(kinds)}" if kinds else "no groups"] += 1
     saved = Counter(row.saved or "not reached" for row in rows)
     states = sum((Counter(row.states) for row in rows), Counter())
-    seconds = sum(row.seconds_groups + row.seconds_proof + row.seconds_oracle for row in rows)
+    seconds = sum(row.seconds_groups + row.seconds_verification + row.seconds_oracle for row in rows)
     wrong = [f"{row.model}: {name}" for row in rows for name in row.wrong]
     lines = ["| outcome | models |", "|---|---|"]
     lines += [f"| {text} | {count} |" for text, count in counts.most_common()]
     lines += ["", f"* models: {len(rows)}, {seconds:.0f} s in all"]
     lines += [f"* written back: {', '.join(f'{count} {what}' for what, count in saved.most_common())}"]
     lines += [f"* groups: {', '.join(f'{count} {state}' for state, count in states.most_common())}"]
-    lines += [f"* proven and wrong: {len(wrong)}", *[f"  * {name}" for name in wrong]]
+    lines += [f"* verified and wrong: {len(wrong)}", *[f"  * {name}" for name in wrong]]
     unread = [row for row in rows if row.oracle]
-    lines += [f"* proven, but the oracle could not judge: {len(unread)} models"]
+    lines += [f"* verified, but the oracle could not judge: {len(unread)} models"]
     lines += [f"  * {row.model}: {row.oracle}" for row in unread[:20]]
     lines += [f"* {row.model}: {row.error}" for row in rows if row.error.startswith(("crash", "timed"))]
     lines += [f"* written back with a difference: {row.model}" for row in rows if row.saved == "differs"]
@@ -873,7 +876,7 @@ def document(suites: Mapping[str, Sequence[Row]], command: str, not_built: Mappi
     parts = [
         "# Axis groups of published architectures, and whether they are right",
         f"{date.today()}, Python {platform.python_version()}, {versions}. Made by `{command}`, with models from "
-        "`tools/make_suite_models.py`. Random weights, one CPU thread for the oracle. The oracle permutes all proven "
+        "`tools/make_suite_models.py`. Random weights, one CPU thread for the oracle. The oracle permutes all verified "
         f"groups at once in float64 (right: the outputs move by at most {TOLERANCE:g} of their size), and on up to "
         f"{CONTROLS} groups leaves one weight out, which must show (the least of them is given).{mixed}",
     ]

@@ -100,7 +100,7 @@ def figures(model: Any, data: Mapping[str, Any]) -> tuple[float, float]:
 def best_single(base: Any, donors: Sequence[Any], decide: Mapping[str, Any], seed: int) -> Any:
     """The merge of one whole donor with the lowest loss on the images that decide, whether it is below the base's."""
     merged = [
-        mal_graph.assemble(base, donor, lam=lam, seed=seed, proof=False).graph for donor in donors for lam in LAMBDAS
+        mal_graph.assemble(base, donor, lam=lam, seed=seed, verify=False).graph for donor in donors for lam in LAMBDAS
     ]
     return min(merged, key=lambda model: figures(model, decide)[0])
 

@@ -1,4 +1,4 @@
-"""Runs layer graphs in float64 under `onnx.reference`: slow and exact, the judge of doubtful proofs."""
+"""Runs layer graphs in float64 under `onnx.reference`: slow and exact, the judge of doubtful verifications."""
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -616,7 +616,7 @@ def written_out(node: fx.Node, call: Call) -> fx.Node:
     return average
 
 
-# --- and the proof ----------------------------------------------------------------------------------------------
+# --- and the verification -----------------------------------------------------------------------------------------
 
 
 def difference(graph: LayerGraph, other: LayerGraph) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
-from mal_graph.merging.blending import PADS
+from mal_graph.merging.blending import UNMATCHED
 from mal_graph.reporting import plots as plot
 from mal_graph.workflows.sweeping import Curve, Sweep
 
@@ -105,10 +105,10 @@ def barrier(bench: Bench) -> Iterator[str]:
     plots: list[str] = [""]
     for a, b in barrier_pairs(bench.is_small):
         pair, samples = (bench.model(a), bench.model(b)), bench.samples(a.data, "test")
-        found = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, pads="fade")
+        found = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, unmatched="fade")
         inputs = {"image": bench.samples(a.data, "train")["image"][:CALIBRATION]}
-        signal = {"calibrate": inputs, "signal": "activations", "repair": False}
-        by_activations = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, pads="fade", **signal).curves[0]
+        signal = {"calibrate": inputs, "match_by": "activations", "repair": False}
+        by_activations = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, unmatched="fade", **signal).curves[0]
         curves = {curve.arm: curve for curve in found.curves if curve.arm != "random donor"}
         curves["aligned by activations"] = by_activations
         plain = rise(curves["plain average"], found.lambdas)
@@ -143,13 +143,13 @@ def narrow_pair(is_small: bool) -> list[Spec]:
 
 def narrow_donor(bench: Bench) -> Iterator[str]:
     base, donor = narrow_pair(bench.is_small)
-    for pads in PADS:
-        found = swept(bench, base, donor, LAMBDAS, pads=pads)
-        yield f"`--pads {pads}`, lambda* at {EPS:g} more loss than the base:"
+    for unmatched in UNMATCHED:
+        found = swept(bench, base, donor, LAMBDAS, unmatched=unmatched)
+        yield f"`--unmatched {unmatched}`, lambda* at {EPS:g} more loss than the base:"
         yield ""
         yield from curves_table(found)
         yield ""
-        yield from bench.plotted(f"narrow_donor_{pads}", lambda kind, found=found: plot.curves(found, kind))
+        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: plot.curves(found, kind))
 
 
 def swept(bench: Bench, base: Spec, donor: Spec, lambdas: Sequence[float], **options: Any) -> Sweep:
@@ -202,14 +202,14 @@ def ratio_specs(is_small: bool) -> list[Spec]:
 
 def ratios(bench: Bench) -> Iterator[str]:
     base, *donors = ratio_specs(bench.is_small)
-    yield from header("base <- donor", "pads", "lambda*, aligned", "plain", "random permutation", *losses_at())
+    yield from header("base <- donor", "unmatched", "lambda*, aligned", "plain", "random permutation", *losses_at())
     pairs = [(base, donor) for donor in donors] + [(donor, base) for donor in donors[1:]]
-    for (a, b), pads in product(pairs, ("keep", "fade")):
-        curves = {curve.arm: curve for curve in swept(bench, a, b, COARSE, proof=False, pads=pads).curves}
+    for (a, b), unmatched in product(pairs, ("keep", "fade")):
+        curves = {curve.arm: curve for curve in swept(bench, a, b, COARSE, verify=False, unmatched=unmatched).curves}
         three = [curves[arm] for arm in (ALIGNED, "plain average", "random permutation")]
         at = [f"{curve.points[COARSE.index(LAM)].loss:.3f}" for curve in three]
         stars = [f"{curve.lam_star:.1f}" for curve in three]
-        yield row(f"{widths(a)} <- {widths(b)}", pads, *stars, f"{three[0].points[0].loss:.3f}", *at)
+        yield row(f"{widths(a)} <- {widths(b)}", unmatched, *stars, f"{three[0].points[0].loss:.3f}", *at)
 
 
 def losses_at() -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def alternation(bench: Bench) -> Iterator[str]:
         "base <- donor", "start", "passes", "objective, relative to the best, before the first and after each"
     )
     for a, b in alternation_pairs(bench.is_small):
-        result = mal_graph.assemble(bench.model(a), bench.model(b), lam=LAM, proof=False)
+        result = mal_graph.assemble(bench.model(a), bench.model(b), lam=LAM, verify=False)
         found = result.merged[0].plan.alignment
         for start, history in found.starts:
             steps = ", ".join(f"{value / found.objective:.4f}" for value in history)
@@ -272,25 +272,25 @@ def gap_seeds(is_small: bool) -> range:
 
 def gap(bench: Bench) -> Iterator[str]:
     """Net gap closure: what the aligned merge wins of the ensemble's accuracy, less the best control's."""
-    yield from header("base <- donor", "seed", "pads", "base", "ensemble", *ARMS, "net gap closure")
+    yield from header("base <- donor", "seed", "unmatched", "base", "ensemble", *ARMS, "net gap closure")
     nets: dict[str, list[float]] = {"keep": [], "fade": []}
     left_out = 0
     for seed in gap_seeds(bench.is_small):
         for a, b in gap_pairs(bench.is_small, seed):
             gained = None
-            for pads, found in nets.items():
-                base, ensemble, chosen = closures(bench, a, b, pads)
+            for unmatched, found in nets.items():
+                base, ensemble, chosen = closures(bench, a, b, unmatched)
                 gained = ensemble - base
                 net = net_closure(base, ensemble, chosen) if gained >= LEAST_GAIN else None
                 found += [] if net is None else [net]
                 cells = [f"{metric:.3f}" for metric in (base, ensemble, *chosen.values())]
-                yield row(f"{widths(a)} <- {widths(b)}", seed, pads, *cells, "-" if net is None else f"{net:+.2f}")
+                yield row(f"{widths(a)} <- {widths(b)}", seed, unmatched, *cells, "-" if net is None else f"{net:+.2f}")
             left_out += gained is not None and gained < LEAST_GAIN
     yield ""
-    yield from header("pads", "pairs", "median net gap closure", "least", "most")
-    for pads, found in nets.items():
+    yield from header("unmatched", "pairs", "median net gap closure", "least", "most")
+    for unmatched, found in nets.items():
         figures = [f"{of(found):+.2f}" for of in (median, min, max)] if found else ["-"] * 3
-        yield row(pads, len(found), *figures)
+        yield row(unmatched, len(found), *figures)
     yield ""
     yield (
         f"{left_out} pairs whose ensemble gains less than one point are listed and not averaged. Each arm has its "
@@ -308,19 +308,19 @@ ARMS = (ALIGNED, "plain average", "random permutation", "random donor")
 LEAST_GAIN = 0.01  # what the ensemble must gain in accuracy for its pair to count
 
 
-def closures(bench: Bench, a: Spec, b: Spec, pads: str) -> tuple[float, float, dict[str, float]]:
+def closures(bench: Bench, a: Spec, b: Spec, unmatched: str) -> tuple[float, float, dict[str, float]]:
     """Test accuracy of the base, of the ensemble, and of every arm at its own lambda."""
     base, donor = bench.model(a), bench.model(b)
     validation = {name: values[:JUDGED] for name, values in bench.samples(a.data, "validation").items()}
     test = bench.samples(a.data, "test")
-    judged = mal_graph.sweep(base, donor, validation, lambdas=COARSE, proof=False, pads=pads)
+    judged = mal_graph.sweep(base, donor, validation, lambdas=COARSE, verify=False, unmatched=unmatched)
     best = {
         curve.arm: max(zip(curve.points, COARSE, strict=True), key=lambda at: (at[0].metric, -at[1]))[1]
         for curve in judged.curves
     }
-    told = mal_graph.sweep(base, donor, test, lambdas={LAM, *best.values()}, proof=False, pads=pads)
+    told = mal_graph.sweep(base, donor, test, lambdas={LAM, *best.values()}, verify=False, unmatched=unmatched)
     chosen = {curve.arm: curve.points[told.lambdas.index(best[curve.arm])].metric for curve in told.curves}
-    scores = mal_graph.assemble(base, donor, lam=LAM, proof=False, data=test).scores
+    scores = mal_graph.assemble(base, donor, lam=LAM, verify=False, data=test).scores
     ensemble = next(score.metric for score in scores if score.arm == "ensemble")
     return told.curves[0].points[0].metric, ensemble, chosen
 

@@ -60,7 +60,7 @@ from mal_graph.reporting.documents import (
 )
 from mal_graph.symmetry.groups import axis_groups
 from mal_graph.symmetry.resize_checks import paddings
-from mal_graph.symmetry.verification import prove
+from mal_graph.symmetry.verification import verify
 from mal_graph.workflows import assembly
 from mal_graph.workflows.sweeping import EPS, lambdas_of
 from mal_graph.workflows.sweeping import grid as sweep_grid
@@ -70,7 +70,7 @@ from mal_graph.workflows.zoo_search import EPS as GATE_EPS
 from mal_graph.workflows.zoo_search import zoo as assemble_zoo
 
 GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-PROVE_SECONDS = 600.0
+VERIFY_SECONDS = 600.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -117,7 +117,7 @@ Matches = Annotated[
 LayersOption = Annotated[
     str | None, typer.Option("--layers", metavar="SELECTOR", help="Merge these only: a pattern, 0:5 or 0%:50%.")
 ]
-Pads = Annotated[str, typer.Option("--pads", help="Units without a partner: keep, fade or literal.")]
+Pads = Annotated[str, typer.Option("--unmatched", help="Units without a partner: keep, fade or zero.")]
 WidthOption = Annotated[str, typer.Option("--width", help="Where a donor is wider: base keeps the width, grow widens.")]
 DepthOption = Annotated[
     str, typer.Option("--depth", help="Where a donor has more layers: match leaves them, expand adds some to the base.")
@@ -129,10 +129,10 @@ Calibrate = Annotated[
     str | None, typer.Option("--calibrate", metavar="FILE.npz", help="Unlabelled inputs: measure and repair on them.")
 ]
 SignalOption = Annotated[
-    str, typer.Option("--signal", help="What says which units are alike: weights, activations or both.")
+    str, typer.Option("--match-by", help="What says which units are alike: weights, activations or both.")
 ]
 ScaleFree = Annotated[
-    bool, typer.Option("--scale-free", help="Compare units at unit size, where ReLU and the like leave it open.")
+    bool, typer.Option("--rescale-invariant", help="Compare units at unit size, where ReLU and the like leave it open.")
 ]
 RepairOption = Annotated[
     bool, typer.Option("--repair/--no-repair", help="Whether to repair what was merged, with --calibrate.")
@@ -147,15 +147,16 @@ InputShapes = Annotated[
     list[str] | None, typer.Option("--input-shape", metavar="NAME:1,3,64,64", help="Shape of a probe input.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of every random draw.")]
-Prove = Annotated[
-    bool, typer.Option("--prove/--no-prove", help="Prove the axis groups by running the model, or leave them unproven.")
+Verify = Annotated[
+    bool,
+    typer.Option("--verify/--no-verify", help="Verify the axis groups by running the model, or leave them unverified."),
 ]
 ProveTimeout = Annotated[
-    float, typer.Option("--prove-timeout", metavar="SECONDS", min=0.0, help="What takes longer stays unproven.")
+    float, typer.Option("--verify-timeout", metavar="SECONDS", min=0.0, help="What takes longer stays unverified.")
 ]
 MaxMemory = Annotated[
     str | None,
-    typer.Option("--max-memory", metavar="SIZE", help="What a proof may take, as in 8GiB; else what is free."),
+    typer.Option("--max-memory", metavar="SIZE", help="What a verification may take, as in 8GiB; else what is free."),
 ]
 TraceInputs = Annotated[
     str | None, typer.Option("--inputs", metavar="FILE.npz", help="Arrays that a module is traced on.")
@@ -167,8 +168,8 @@ TraceShapes = Annotated[
 NoInputs = Annotated[str | None, typer.Option("--inputs", hidden=True)]
 NoShapes = Annotated[list[str] | None, typer.Option("--input-shape", hidden=True)]
 NoSeed = Annotated[int, typer.Option("--seed", min=0, hidden=True)]
-NoProof = Annotated[bool, typer.Option("--prove/--no-prove", hidden=True)]
-NoTimeout = Annotated[float, typer.Option("--prove-timeout", hidden=True)]
+NoProof = Annotated[bool, typer.Option("--verify/--no-verify", hidden=True)]
+NoTimeout = Annotated[float, typer.Option("--verify-timeout", hidden=True)]
 NoMemory = Annotated[str | None, typer.Option("--max-memory", hidden=True)]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no log: the result and errors only.")]
@@ -193,7 +194,9 @@ def options(
 def inspect(
     model: Model,
     format_: AsText = Format.text,
-    full: Annotated[bool, typer.Option("--prove-full", help="Leave out every member in turn, not one a role.")] = False,
+    full: Annotated[
+        bool, typer.Option("--verify-full", help="Leave out every member in turn, not one a role.")
+    ] = False,
     padding: Annotated[
         bool, typer.Option("--padding", help="Test what added units would do, and list the widths that must follow.")
     ] = False,
@@ -201,35 +204,35 @@ def inspect(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    proof: Prove = True,
-    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    verification: Verify = True,
+    verify_timeout: ProveTimeout = VERIFY_SECONDS,
     max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a model's layers and axis groups, and prove the groups by running it."""
+    """Show a model's layers and axis groups, and verify the groups by running it."""
     arrays, shapes, memory = npz(inputs), shapes_of(input_shape), bytes_of(max_memory)
     (graph,) = loaded([model], verbose, weights, inputs=arrays, shapes=shapes, seed=seed)
     with progress_bars(quiet) as report:
         try:
-            probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed, timeout=prove_timeout)
+            probed = probe(graph, inputs=arrays, input_shapes=shapes, seed=seed, timeout=verify_timeout)
         except RunError as error:
             if arrays or shapes:
                 raise
             log(f"warning: nothing can be said of its axes: {error}", quiet)
             probed = unmeasured(graph)
         groups = axis_groups(graph, probed)
-        if proof:
-            groups = prove(
+        if verification:
+            groups = verify(
                 graph,
                 groups,
                 full=full,
                 seed=seed,
-                progress=lambda done, total: report("proving", done, total),
-                timeout=prove_timeout,
+                progress=lambda done, total: report("verifying", done, total),
+                timeout=verify_timeout,
                 max_memory=memory,
             )
-    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed, timeout=prove_timeout) if padding else {})
+    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed, timeout=verify_timeout) if padding else {})
     if format_ is Format.json:
         emit(form.json_text())
     else:
@@ -251,13 +254,13 @@ def match(
     inputs: TraceInputs = None,
     input_shape: TraceShapes = None,
     seed: Seed = 0,
-    proof: NoProof = True,
-    prove_timeout: NoTimeout = PROVE_SECONDS,
+    verification: NoProof = True,
+    verify_timeout: NoTimeout = VERIFY_SECONDS,
     max_memory: NoMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show which layer of BASE answers to which layer of DONOR, and why."""
+    """Show which layer of BASE corresponds to which layer of DONOR, and why."""
     if explain is not None and (output is not None or format_ in (MatchFormat.mermaid, MatchFormat.dot)):
         raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
     files = given(base, donor, matches, inputs, *(weights or ()))
@@ -307,7 +310,7 @@ def assemble(
         typer.Option("--lambda-for", metavar="SELECTOR=NUMBER", help="The lambda of these layers; may be repeated."),
     ] = None,
     layers: LayersOption = None,
-    pads: Pads = "fade",
+    unmatched: Pads = "fade",
     width: WidthOption = "base",
     depth: DepthOption = "match",
     assume_ordered: AssumeOrdered = False,
@@ -316,8 +319,8 @@ def assemble(
     score_output: ScoreOutput = None,
     scores: ScoresOption = None,
     calibrate: Calibrate = None,
-    signal: SignalOption = "weights",
-    scale_free: ScaleFree = False,
+    match_by: SignalOption = "weights",
+    rescale_invariant: ScaleFree = False,
     repair: RepairOption = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be merged; write no model.")] = False,
@@ -326,8 +329,8 @@ def assemble(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    proof: Prove = True,
-    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    verification: Verify = True,
+    verify_timeout: ProveTimeout = VERIFY_SECONDS,
     max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -354,14 +357,14 @@ def assemble(
             progress=bars,
             lam=lambda_over_depth(lam),
             lam_for=lambdas_by_selector(lam_for),
-            pads=pads,
+            unmatched=unmatched,
             width=width,
             depth=depth,
             layers=layers,
             matches=pairs,
             assume_ordered=assume_ordered,
-            proof=proof,
-            prove_timeout=prove_timeout,
+            verify=verification,
+            verify_timeout=verify_timeout,
             max_memory=memory,
             seed=seed,
             inputs=probe_inputs,
@@ -369,9 +372,9 @@ def assemble(
             output=score_output,
             scores=None if scores is None else scores.value,
             calibrate=unlabelled,
-            signal=signal,
+            match_by=match_by,
             repair=repair,
-            scale_free=scale_free,
+            rescale_invariant=rescale_invariant,
         )
     hashes = {path: sha256_of(Path(path)) for path in (*sources, *(weights or ())) if not is_factory(path)}
     if not dry_run:
@@ -404,8 +407,8 @@ def evaluate(
     inputs: NoInputs = None,
     input_shape: NoShapes = None,
     seed: NoSeed = 0,
-    proof: NoProof = True,
-    prove_timeout: NoTimeout = PROVE_SECONDS,
+    verification: NoProof = True,
+    verify_timeout: NoTimeout = VERIFY_SECONDS,
     max_memory: NoMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -447,7 +450,7 @@ def sweep(
     ] = False,
     lam: Annotated[float, typer.Option("--lambda", help="Merging factor of --grid.")] = 0.3,
     layers: LayersOption = None,
-    pads: Pads = "fade",
+    unmatched: Pads = "fade",
     width: WidthOption = "base",
     depth: DepthOption = "match",
     assume_ordered: AssumeOrdered = False,
@@ -455,8 +458,8 @@ def sweep(
     score_output: ScoreOutput = None,
     scores: ScoresOption = None,
     calibrate: Calibrate = None,
-    signal: SignalOption = "weights",
-    scale_free: ScaleFree = False,
+    match_by: SignalOption = "weights",
+    rescale_invariant: ScaleFree = False,
     repair: RepairOption = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     format_: AsText = Format.text,
@@ -464,8 +467,8 @@ def sweep(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    proof: Prove = True,
-    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    verification: Verify = True,
+    verify_timeout: ProveTimeout = VERIFY_SECONDS,
     max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -475,8 +478,10 @@ def sweep(
         raise UsageError(
             "--grid merges every layer with every layer at one --lambda: give no --lambdas, no selection, no growth"
         )
-    if grid and (calibrate, signal, scale_free) != (None, "weights", False):
-        raise UsageError("--grid compares and merges weights as they are: give no --calibrate, --signal, --scale-free")
+    if grid and (calibrate, match_by, rescale_invariant) != (None, "weights", False):
+        raise UsageError(
+            "--grid compares and merges weights as they are: give no --calibrate, --match-by, --rescale-invariant"
+        )
     files = given(base, donor, matches, data, calibrate, inputs, *(weights or ()))
     targets = [checked_result(path, files, force) for path in output or []]
     chosen = lambdas_of("0:1:0.05" if lambdas is None else lambdas)
@@ -486,10 +491,10 @@ def sweep(
     match_inputs(a, arrays)  # found out before the work, not after it
     with progress_bars(quiet) as bars:
         options: dict[str, Any] = {
-            "pads": pads,
+            "unmatched": unmatched,
             "assume_ordered": assume_ordered,
-            "proof": proof,
-            "prove_timeout": prove_timeout,
+            "verify": verification,
+            "verify_timeout": verify_timeout,
             "max_memory": memory,
             "seed": seed,
             "inputs": probe_inputs,
@@ -504,7 +509,12 @@ def sweep(
             drawn: Callable[[str], bytes] = partial(plots.heat_map, cells)
         else:
             options |= {"width": width, "depth": depth, "layers": layers, "matches": pairs}
-            options |= {"calibrate": unlabelled, "signal": signal, "repair": repair, "scale_free": scale_free}
+            options |= {
+                "calibrate": unlabelled,
+                "match_by": match_by,
+                "repair": repair,
+                "rescale_invariant": rescale_invariant,
+            }
             found = sweep_lambda(a, b, arrays, lambdas=chosen, eps=eps, **options)
             form, drawn = sweep_form(found), partial(plots.curves, found)
     for target in targets:
@@ -549,15 +559,15 @@ def zoo(
         str | None,
         typer.Option("--resume", metavar="STATE.json", help="Keeps every decision; default OUT.zoo.json."),
     ] = None,
-    pads: Pads = "fade",
+    unmatched: Pads = "fade",
     width: WidthOption = "base",
     depth: DepthOption = "match",
     assume_ordered: AssumeOrdered = False,
     score_output: ScoreOutput = None,
     scores: ScoresOption = None,
     calibrate: Calibrate = None,
-    signal: SignalOption = "weights",
-    scale_free: ScaleFree = False,
+    match_by: SignalOption = "weights",
+    rescale_invariant: ScaleFree = False,
     repair: RepairOption = True,
     report: Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the report here.")] = None,
     force: Annotated[
@@ -568,8 +578,8 @@ def zoo(
     inputs: InputsFile = None,
     input_shape: InputShapes = None,
     seed: Seed = 0,
-    proof: Prove = True,
-    prove_timeout: ProveTimeout = PROVE_SECONDS,
+    verification: Verify = True,
+    verify_timeout: ProveTimeout = VERIFY_SECONDS,
     max_memory: MaxMemory = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -602,12 +612,12 @@ def zoo(
                 controls=controls,
                 state=state,
                 restart=force,
-                pads=pads,
+                unmatched=unmatched,
                 width=width,
                 depth=depth,
                 assume_ordered=assume_ordered,
-                proof=proof,
-                prove_timeout=prove_timeout,
+                verify=verification,
+                verify_timeout=verify_timeout,
                 max_memory=memory,
                 seed=seed,
                 inputs=probe_inputs,
@@ -615,9 +625,9 @@ def zoo(
                 output=score_output,
                 scores=None if scores is None else scores.value,
                 calibrate=unlabelled,
-                signal=signal,
+                match_by=match_by,
                 repair=repair,
-                scale_free=scale_free,
+                rescale_invariant=rescale_invariant,
                 progress=bars,
             )
     except KeyboardInterrupt:
@@ -892,8 +902,8 @@ def print_inspection(form: InspectForm, verbose: bool) -> None:
             emit(f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}")
     emit("opset   " + ", ".join(f"{domain} {version}" for domain, version in form.opsets.items()))
     emit(
-        f"{form.parameters:,} float parameters; {form.coverage:.1%} have a proven axis, "
-        f"{form.coverage_full:.1%} are proven or pinned on every axis"
+        f"{form.parameters:,} float parameters; {form.coverage:.1%} have a verified axis, "
+        f"{form.coverage_full:.1%} are verified or pinned on every axis"
     )
     emit("\nlayers")
     layers = table("layer", "kind", "depth", "in group", "out group")
@@ -975,7 +985,7 @@ def print_candidates(base: LayerGraph, donor: LayerGraph, layer: str, format_: M
     if not found:
         emit(f"{donor.name} has no layer of the kind of {layer!r}")
         return
-    emit(f"what layer {layer} could answer to, best first; the parts of the score are between 0 and 1")
+    emit(f"what layer {layer} could correspond to, best first; the parts of the score are between 0 and 1")
     rows = table("candidate", "score", *found[0][2])
     for name, score, parts in found:
         rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))

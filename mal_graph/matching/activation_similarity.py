@@ -1,4 +1,4 @@
-"""Signals: what says which units answer to each other - their weights, their activations, or both.
+"""Signals: what says which units correspond to each other - their weights, their activations, or both.
 
 By activations, two units are as alike as what they give is correlated over unlabelled samples (Li et al. 2016,
 arXiv:1511.07543), behind the activation of every matched layer that makes them. A correlation knows neither the size of
@@ -24,12 +24,12 @@ from mal_graph.protocols import Runner
 SHARES = {"weights": 0.0, "both": 0.5, "activations": 1 - 1e-6}
 
 
-def check_signal(signal: str, calibrate: Mapping[str, Array] | None) -> None:
-    """Raise UsageError unless the signal is known and there is something to measure it on."""
-    if signal not in SHARES:
-        raise UsageError(f"signal is {signal!r}: choose one of {', '.join(SHARES)}")
-    if SHARES[signal] and calibrate is None:
-        raise UsageError(f"signal is {signal!r}, but there are no calibration inputs: give some with --calibrate")
+def check_signal(match_by: str, calibrate: Mapping[str, Array] | None) -> None:
+    """Raise UsageError unless the match_by is known and there is something to measure it on."""
+    if match_by not in SHARES:
+        raise UsageError(f"match_by is {match_by!r}: choose one of {', '.join(SHARES)}")
+    if SHARES[match_by] and calibrate is None:
+        raise UsageError(f"match_by is {match_by!r}, but there are no calibration inputs: give some with --calibrate")
 
 
 def activation_evidence(

@@ -1,11 +1,11 @@
-"""Which pairs of axis groups the matched layers induce, and how the axes of their tensors answer to each other.
+"""Which pairs of axis groups the matched layers induce, and how the axes of their tensors correspond to each other.
 
 An axis is a row of blocks, one per group that lies on it (a concat has several). Producers decide first: the output
 axes of two matched layers pair their groups. On an input axis every base group then takes a donor group it is paired
 with; groups left over are paired in order where both sides have equally many, or nothing else corresponds.
 
 Units that take other numbers of positions, such as the blocks of two grouped convolutions or the heads of two
-attentions, answer to each other by the groups inside them: what these have in common corresponds in stored order.
+attentions, correspond to each other by the groups inside them: what these have in common corresponds in stored order.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ class Block:
 
 @dataclass(frozen=True)
 class AxisPair:
-    """How one axis of a base tensor answers to an axis of a donor tensor.
+    """How one axis of a base tensor corresponds to an axis of a donor tensor.
 
     Attributes:
         size: length of the base's axis.
@@ -85,7 +85,7 @@ class Correspondence:
 
 
 class Refusal(Exception):
-    """Two axes that do not answer to each other; caught where the layer is listed as not merged."""
+    """Two axes that do not correspond to each other; caught where the layer is listed as not merged."""
 
 
 def correspondence(
@@ -274,7 +274,7 @@ class Pairing:
         side: str,
         alike: bool,
     ) -> None:
-        """Refuse frozen and unproven axes, unless there is but one order, or the user vouches that equal ones are
+        """Refuse frozen and unverified axes, unless there is but one order, or the user vouches that equal ones are
         ordered alike."""
         for g, member in found:
             group = groups.groups[g]
@@ -325,7 +325,7 @@ class Pairing:
         return found
 
     def answering(self, mine: tuple[int, Member], theirs: tuple[int, Member]) -> tuple[Index, Index] | None:
-        """The positions of two members that answer to each other, shape (units, k) each; None if no telling."""
+        """The positions of two members that correspond to each other, shape (units, k) each; None if no telling."""
         a, b = mine[1].positions, theirs[1].positions
         (inner, own), (others, other) = insides(self.base, *mine), insides(self.donor, *theirs)
         places = [{(number, place) for number, _, place in columns} for columns in (own, other)]

@@ -1,4 +1,4 @@
-"""Which base layer answers to which donor layer - by structure, position and weights, never by name.
+"""Which base layer corresponds to which donor layer - by structure, position and weights, never by name.
 
 Pairs are monotone along the partial order of both graphs (shallow to deep): no pair may reverse an
 ancestor-descendant relation, while layers of parallel branches are assigned freely. Both sides may keep layers
@@ -7,7 +7,7 @@ without a partner.
 Method: a score for every two layers of one kind; the best monotone pairing of two canonical linear orders by dynamic
 programming (as the cross-layer alignment of Nguyen et al. 2021, arXiv:2110.15538); then exchanges between parallel
 branches while they gain, where layers that follow each other in both models count too: of branches alike the layers of
-one answer to the layers of one. Exact pairing under a partial order is not attempted: it is NP-hard in general.
+one correspond to the layers of one. Exact pairing under a partial order is not attempted: it is NP-hard in general.
 """
 
 import difflib
@@ -38,7 +38,7 @@ WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "acti
 
 @dataclass(frozen=True)
 class Pair:
-    """A base layer and the donor layer that answers to it.
+    """A base layer and the donor layer that corresponds to it.
 
     Attributes:
         base, donor: indices into the two lists of layers.
@@ -85,7 +85,7 @@ class Profile:
             `up` and `down`.
         activations: the operators inside that are neither contraction, norm nor arrangement.
         windows: kernel sizes, strides, dilations and groups.
-        meanings: what each layer may answer to; two layers that have none in common are never paired.
+        meanings: what each layer may correspond to; two layers that have none in common are never paired.
         statistics: scale-free figures of each layer's weight, shape (layers, 2).
     """
 
@@ -157,7 +157,7 @@ def match_layers(
         without: indices of donor layers that shall have no partner.
 
     Raises:
-        MatchError: no two layers answer to each other, or `pairs` cannot be.
+        MatchError: no two layers correspond to each other, or `pairs` cannot be.
     """
     a, b = profile(base), profile(donor)
     scores = score_table(a, b)
@@ -168,7 +168,7 @@ def match_layers(
         chosen = given_pairs(base, donor, a, b, pairs)
     if not chosen:
         raise MatchError(
-            f"no layer of {donor.name} answers to a layer of {base.name}: "
+            f"no layer of {donor.name} corresponds to a layer of {base.name}: "
             f"found {kinds(a)} against {kinds(b)}; "
             "inspect both models, or give pairs by hand with --matches"
         )
@@ -374,7 +374,7 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
 
 
 def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
-    """What a layer may answer to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
+    """What a layer may correspond to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
     window of one tap that moves by one is a linear layer at every place as well."""
     if layer.weight is None or not window:
         return frozenset({(layer.kind,)})
@@ -492,7 +492,7 @@ def why_not(i: int, scores: NDArray[np.float64], taken: Mapping[int, int], other
         return f"nothing alike enough: {others.layers[best].name} comes closest with {scores[i, best]:.2f}"
     if best in taken:
         partner = own.layers[taken[best]].name
-        return f"its best partner {others.layers[best].name} ({scores[i, best]:.2f}) answers to {partner}"
+        return f"its best partner {others.layers[best].name} ({scores[i, best]:.2f}) corresponds to {partner}"
     return f"pairing it with {others.layers[best].name} ({scores[i, best]:.2f}) would reverse the order of layers"
 
 

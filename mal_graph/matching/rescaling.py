@@ -29,7 +29,7 @@ Scales = dict[int, Array]  # of the units of one side, by index of the pair of g
 Of = Callable[[Block], Index]  # the positions of one side
 
 
-def scale_free(found: Correspondence, base: frozenset[int], donor: frozenset[int]) -> Correspondence:
+def rescale_invariant(found: Correspondence, base: frozenset[int], donor: frozenset[int]) -> Correspondence:
     """The same pairs, compared at the scales at which all tensors are smallest, where both sides leave these open.
 
     Args:

@@ -55,7 +55,7 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What else than their weights says which units answer to each other.
+    """What else than their weights says which units correspond to each other.
 
     Attributes:
         tables: per pair of groups, shape (base units, donor units); zero where nothing is known.

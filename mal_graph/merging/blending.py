@@ -2,7 +2,7 @@
 
 An entry of a merged weight depends on whether the units of its row and its column have a partner in the donor:
 
-| row / column              | keep              | fade            | literal         |
+| row / column              | keep              | fade            | zero            |
 |---------------------------|-------------------|-----------------|-----------------|
 | matched / matched         | (1-lam) A + lam B | the same        | the same        |
 | matched / without partner | A                 | (1-lam) A       | (1-lam) A       |
@@ -12,9 +12,9 @@ An entry of a merged weight depends on whether the units of its row and its colu
 | added / without partner   | 0                 | 0               | 0               |
 
 Added units stand where the donor has more of them, if the base was widened for these (see `grow`). Per-unit vectors
-follow the rows; in `literal` the missing side is the value of a unit that is not there (variance 1, anything else 0).
-Units that feed a sum, norm, mean or maximum over their axis follow `literal` in every mode: alive but without a partner
-they would change the others. Source of the literal form: Model Assembly Learning (arXiv:2503.21657), as far as it can
+follow the rows; in `zero` the missing side is the value of a unit that is not there (variance 1, anything else 0).
+Units that feed a sum, norm, mean or maximum over their axis follow `zero` in every mode: alive but without a partner
+they would change the others. Source of the zero form: Model Assembly Learning (arXiv:2503.21657), as far as it can
 be read; the other two are ours. `fade` is the default: most experiments with narrower donors speak for it
 (examples/03_paper_experiments/report/report.md), the small networks of tools/results/study_digits.md for `keep`.
 """
@@ -33,7 +33,7 @@ from mal_graph.matching.correspondence import AxisPair
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.unit_assignment import Alignment, Orders, is_whole, matched_positions
 
-PADS = ("keep", "fade", "literal")
+UNMATCHED = ("keep", "fade", "zero")
 WIDTHS = ("base", "grow")
 DEPTHS = ("match", "expand")
 Ends = tuple[float, float]  # what a number is for the base, and what for the donor
@@ -65,7 +65,7 @@ class Growth:
     Attributes:
         added: how many units, by index of the base's group.
         kept: why a group keeps its width though the donor's has more units, or what is taken over its units is not
-            made up for though the donor's has fewer, by index.
+            compensated though the donor's has fewer, by index.
         factors: by name of a constant that a statistic is multiplied by, what it is for the base and for the donor.
         settings: by (name of a node, attribute) what it holds for the base and for the donor.
     """
@@ -89,20 +89,20 @@ class Plan:
         base: the model that gives the graph.
         match, alignment: what the plan was made from.
         lam: the merging factor: 0 is the base.
-        pads: what entries without a partner become: "keep", "fade" or "literal".
+        unmatched: what entries without a partner become: "keep", "fade" or "zero".
         steps: in the order of the base's layers.
         skipped: why a layer of the base keeps its weights, by index of the layer.
         dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
         growth: what of `base` was widened for this merge.
         factors: the merging factors of layers that have their own, by index of the layer.
-        given: stored tensors that are the donor's whatever lambda, unless pads is "literal" (see `expand`).
+        given: stored tensors that are the donor's whatever lambda, unless unmatched is "zero" (see `expand`).
     """
 
     base: LayerGraph
     match: Match
     alignment: Alignment
     lam: float
-    pads: str
+    unmatched: str
     steps: tuple[Step, ...]
     skipped: Mapping[int, str]
     dropped: Mapping[int, tuple[str, ...]]
@@ -112,7 +112,7 @@ class Plan:
 
     def factor(self, step: Step) -> float:
         """The merging factor of one step."""
-        if step.tensor in self.given and self.pads != "literal":
+        if step.tensor in self.given and self.unmatched != "zero":
             return 1.0
         return self.factors.get(self.match.pairs[step.layer].base, self.lam)
 
@@ -149,7 +149,7 @@ def plan(
     alignment: Alignment,
     lam: float,
     *,
-    pads: str = "fade",
+    unmatched: str = "fade",
     layers: Iterable[int] | None = None,
     factors: Mapping[int, float] | None = None,
 ) -> Plan:
@@ -158,15 +158,15 @@ def plan(
     Args:
         base, match, alignment: the model, its layers' partners and its units'.
         lam: merging factor in [0, 1].
-        pads: see the table above.
+        unmatched: see the table above.
         layers: indices of the base layers to merge, all of them if left out.
         factors: merging factors of base layers that have their own, by index.
 
     Raises:
-        UsageError: `lam` or `pads` is out of range.
+        UsageError: `lam` or `unmatched` is out of range.
     """
     for factor in (lam, *(factors or {}).values()):
-        check(factor, pads)
+        check(factor, unmatched)
     selected = None if layers is None else set(layers)
     skipped = dict(match.unmatched_base)
     dropped: dict[int, tuple[str, ...]] = {}
@@ -187,7 +187,7 @@ def plan(
             dropped[layer] = (*dropped.get(layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
             continue
         steps.append(step_of(base, term, axes, alignment.orders))
-    return Plan(base, match, alignment, lam, pads, tuple(steps), skipped, dropped, factors=factors or {})
+    return Plan(base, match, alignment, lam, unmatched, tuple(steps), skipped, dropped, factors=factors or {})
 
 
 def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders) -> Step:
@@ -195,11 +195,11 @@ def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Or
     return Step(tensor, term.pair, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
 
 
-def check(lam: float, pads: str, width: str = "base", depth: str = "match") -> None:
+def check(lam: float, unmatched: str, width: str = "base", depth: str = "match") -> None:
     if not 0.0 <= lam <= 1.0:
         raise UsageError(f"lambda is {lam}: give a merging factor from 0 (the base) to 1 (the donor)")
-    if pads not in PADS:
-        raise UsageError(f"pads is {pads!r}: choose one of {', '.join(PADS)}")
+    if unmatched not in UNMATCHED:
+        raise UsageError(f"unmatched is {unmatched!r}: choose one of {', '.join(UNMATCHED)}")
     if depth not in DEPTHS:
         raise UsageError(f"depth is {depth!r}: choose one of {', '.join(DEPTHS)}")
     if width not in WIDTHS:
@@ -207,7 +207,7 @@ def check(lam: float, pads: str, width: str = "base", depth: str = "match") -> N
 
 
 def tie_conflict(match: Match, term: Term, skipped: Mapping[int, str]) -> str:
-    """Why a shared tensor must keep the base's values: "" if all its readers answer to readers of one donor tensor."""
+    """Why a shared tensor keeps the base's values: "" if all its readers correspond to those of one donor tensor."""
     readers = [i for i, layer in enumerate(match.base) if term.base.tensor in layer.tied]
     partner = {pair.base: match.donor[pair.donor] for pair in match.pairs if pair.base not in skipped}
     for reader in readers:
@@ -263,14 +263,14 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     weight = plan.base.weights[step.tensor]
     stored = weight.read()
     a = step.term.base.canonical(stored)
-    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.factor(step), plan.pads)
+    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.factor(step), plan.unmatched)
     result = step.term.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
     result = np.ascontiguousarray(result)
     result.flags.writeable = False
     return result
 
 
-def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam: float, pads: str) -> Array:
+def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam: float, unmatched: str) -> Array:
     """The merged values of one canonical tensor; entries that do not change are copied, not computed."""
     compute = np.float64 if a.dtype == np.float64 else np.float32
     mine = a.astype(compute)
@@ -278,8 +278,8 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     theirs = term.stored_form(in_base_order(term.merged_values(), axes, orders, mine.shape)).astype(compute)
     both = outer(masks, mine.shape)
     merged = np.where(both & (mine != theirs), interpolated(mine, theirs, lam), mine)
-    merged = np.where(both & given_entries(term, axes, mine.shape, pads), theirs, merged)
-    fading = fading_entries(term, axes, masks, mine.shape, pads)
+    merged = np.where(both & given_entries(term, axes, mine.shape, unmatched), theirs, merged)
+    fading = fading_entries(term, axes, masks, mine.shape, unmatched)
     if fading.any():
         # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
         gone = np.full_like(mine, term.base.pad) if term.restore is None else term.stored_form(np.zeros_like(mine))
@@ -297,7 +297,7 @@ def interpolated(a: Array, b: Array, lam: float) -> Array:
 
 
 def fading_entries(
-    term: Term, axes: Sequence[AxisPair], masks: Sequence[Array], shape: tuple[int, ...], pads: str
+    term: Term, axes: Sequence[AxisPair], masks: Sequence[Array], shape: tuple[int, ...], unmatched: str
 ) -> Array:
     """The entries without a partner that move towards the value of a unit that is not there."""
     if not shape:
@@ -308,7 +308,7 @@ def fading_entries(
         rows, columns = [masks[0], *columns[1:]], [columns[0], *masks[1:]]
     lone_row = ~outer(rows, shape)
     lone_column = ~outer(columns, shape)
-    if pads == "literal":
+    if unmatched == "zero":
         return lone_row | lone_column
     in_statistic = [
         np.isin(np.arange(n), axis.statistic) & ~mask for n, axis, mask in zip(shape, axes, masks, strict=True)
@@ -316,12 +316,12 @@ def fading_entries(
     if term.is_weight:
         in_statistic = [in_statistic[0], *[np.zeros(n, bool) for n in shape[1:]]]
     must_fade = ~outer([~flags for flags in in_statistic], shape)
-    return must_fade | (lone_column & ~lone_row) if pads == "fade" else must_fade
+    return must_fade | (lone_column & ~lone_row) if unmatched == "fade" else must_fade
 
 
-def given_entries(term: Term, axes: Sequence[AxisPair], shape: tuple[int, ...], pads: str) -> NDArray[np.bool_]:
+def given_entries(term: Term, axes: Sequence[AxisPair], shape: tuple[int, ...], unmatched: str) -> NDArray[np.bool_]:
     """The entries that are the donor's whatever lambda: the rows of added units, unless these move like all others."""
-    if pads == "literal":
+    if unmatched == "zero":
         return np.zeros(shape, bool)
     rows = [
         np.isin(np.arange(n), np.setdiff1d(axis.added, axis.statistic)) for n, axis in zip(shape, axes, strict=True)

@@ -109,7 +109,7 @@ def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[B
                 continue
             match = other
         without |= set(block.layers)
-    said = {j: reasons.get(j, "its residual block answers to none of the base's") for j in without}
+    said = {j: reasons.get(j, "its residual block corresponds to none of the base's") for j in without}
     return replace(match, unmatched_donor={**match.unmatched_donor, **said})
 
 

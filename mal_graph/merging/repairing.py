@@ -198,7 +198,7 @@ def weight_steps(plan: Plan) -> list[Step]:
 
 @dataclass(frozen=True)
 class Target:
-    """A site without its goals, with the donor's place that it answers to, and what says which units do."""
+    """A site without its goals, with the donor's place that it corresponds to, and what says which units do."""
 
     site: Site
     donor: Place
@@ -290,7 +290,7 @@ def with_goals(
 def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
     term = Term(step.layer, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
-    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.pads)
+    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.unmatched)
 
 
 def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:

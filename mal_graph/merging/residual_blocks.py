@@ -105,7 +105,7 @@ def with_block(
 
     Args:
         seen: what is known of the donor.
-        partner: for layers of the donor the layers of the base that answer to them, by name.
+        partner: for layers of the donor the layers of the base that correspond to them, by name.
 
     Returns:
         the graph, the names of the new layers by index of the donor's, and the stored tensors that do not end the
@@ -238,7 +238,7 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
 
 
 def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: str, partner: Partners) -> str:
-    """The base's tensor that answers to one of the donor's. Raises NoPlace."""
+    """The base's tensor that corresponds to one of the donor's. Raises NoPlace."""
     start_of = {layer.start: i for i, layer in enumerate(seen.layers)}
     for path, start in ways_back(donor, stream, start_of):
         if start not in partner:

@@ -7,10 +7,10 @@ said by the table in `merge`. Statistics over units are compensated (see `compen
 whether it grows or not, in a donor that is narrower than the result.
 
 A group keeps its width, and the reason is listed, where more units would change the others (a statistic is taken over
-them that nothing compensates), where several groups of the donor answer to it, where its width cannot be expressed, or
-where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows. A
-narrower donor is made up for where all that makes the units is merged; where two models differ in widths only, the
-outputs at lambda 1 are compared with the donor's, and if they are others it is not made up for, with the reason.
+them that nothing compensates), where several groups of the donor correspond to it, where its width cannot be expressed,
+or where the outputs at lambda 0 show that something was expressed wrongly: they are compared in every run that grows. A
+narrower donor is compensated where all that makes the units is merged; where two models differ in widths only, the
+outputs at lambda 1 are compared with the donor's, and if they are others it is not compensated, with the reason.
 
 Chosen: the wide graph is made by `resize`, which knows nothing of merging. Refused: merged tensors that are larger than
 the base's - every step that reads positions would have to know two layouts.
@@ -41,7 +41,7 @@ EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the larges
 Added = Mapping[str, int]  # units to add, by name of the base's group
 Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
 
-NOT_MADE_UP = "the units that the donor lacks are zeros there"
+NOT_COMPENSATED = "the units that the donor lacks are zeros there"
 
 
 def grown(
@@ -74,7 +74,7 @@ def grown(
     bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups), fewer)
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
-    found = bench.made_up(chosen)
+    found = bench.compensated(chosen)
     return replace(found, growth=replace(found.growth, kept={**kept, **left, **reasons, **more, **found.growth.kept}))
 
 
@@ -98,7 +98,7 @@ def asked(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[
             continue
         group = groups.groups[pair.base]
         if len(partners[pair.base]) > 1:
-            kept[pair.base] = f"{len(partners[pair.base])} groups of the donor answer to it"
+            kept[pair.base] = f"{len(partners[pair.base])} groups of the donor correspond to it"
         elif group.statistic and not is_exact(group):
             kept[pair.base] = f"{group.statistic} is taken over its units, which added zeros would change"
         elif "made" not in used[number]:
@@ -132,7 +132,7 @@ def needs_factor(group: AxisGroup) -> bool:
 
 def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tuple[dict[int, int], dict[int, str]]:
     """The donor's group, by index of a group of the base that has more units, under a statistic, both by index; and why
-    it cannot be made up for in others."""
+    it cannot be compensated in others."""
     partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
     for pair in planned.alignment.found.pairs:
         partners.setdefault(pair.base, set()).add(pair.donor)
@@ -151,10 +151,10 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
             continue
         unmerged = [left[tensor] for tensor in makers if tensor in left]
         if not is_exact(group):
-            kept[index] = f"{group.statistic} is taken over its units, and {NOT_MADE_UP}"
+            kept[index] = f"{group.statistic} is taken over its units, and {NOT_COMPENSATED}"
         elif unmerged or len(others) > 1:
-            why = f"{unmerged[0]} is not merged" if unmerged else f"{len(others)} groups of the donor answer to it"
-            kept[index] = f"{group.statistic} is taken over its units, {why}, and {NOT_MADE_UP}"
+            why = f"{unmerged[0]} is not merged" if unmerged else f"{len(others)} groups of the donor correspond to it"
+            kept[index] = f"{group.statistic} is taken over its units, {why}, and {NOT_COMPENSATED}"
         elif needs_factor(group):
             fewer[index] = min(others)
     return fewer, kept
@@ -258,15 +258,15 @@ class Bench:
             return str(error)
         return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
-    def made_up(self, sets: Sequence[Added]) -> Plan:
-        """The plan on the base with more units in some groups, and the donor made up for where it is narrower."""
+    def compensated(self, sets: Sequence[Added]) -> Plan:
+        """The plan on the base with more units in some groups, and the donor compensated where it is narrower."""
         found = self.widened(sets)
         if found.growth.kept or not self.fewer or not differs_in_widths(self.planned, self.donor):
             return found
         why = self.donor_fault(found)
         if not why:
             return found
-        kept = dict.fromkeys(self.fewer, f"a narrower donor cannot be made up for: {why}")
+        kept = dict.fromkeys(self.fewer, f"a narrower donor cannot be compensated: {why}")
         found = replace(self, fewer={}).widened(sets)
         return replace(found, growth=replace(found.growth, kept=kept))
 
@@ -275,7 +275,7 @@ class Bench:
         inputs = self.donor_groups.probed.inputs
         expected = outputs(self.donor, inputs, self.runner)
         fed = {a.name: inputs[b.name] for a, b in zip(plan.base.inputs, self.donor.inputs, strict=True)}
-        end = merge(replace(plan.at(1.0), pads="literal"))
+        end = merge(replace(plan.at(1.0), unmatched="zero"))
         try:
             found = outputs(end, fed, self.runner)
         except RunError as error:
@@ -301,7 +301,7 @@ class Bench:
             units.update(wanted)
             mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
-        # Last, for a factor is one more scalar in its layer: the donor's scalars answer to the others.
+        # Last, for a factor is one more scalar in its layer: the donor's scalars correspond to the others.
         plan = self.with_statistics(plan, groups, units, mine)
         match = replace(plan.match, base=layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
@@ -325,7 +325,7 @@ class Bench:
                 counted = [group for group in self.donor_groups.groups if group.is_usable and group.statistic]
                 return compensated(centred_donor(plan, self.donor, counted, wide), self.donor, mine, theirs)
             except ShapeError as error:
-                why = f"a narrower donor cannot be made up for: {error}"
+                why = f"a narrower donor cannot be compensated: {error}"
                 plan = replace(plan, growth=Growth(kept=dict.fromkeys(self.fewer, why)))
         return compensated(plan, self.donor, mine, {})
 
@@ -374,7 +374,7 @@ def carried_over(
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
     if found.pairs != planned.alignment.found.pairs:
-        raise ShapeError("with more units other groups answer to each other")
+        raise ShapeError("with more units other groups correspond to each other")
     orders = tuple(
         extended(order, donor_groups.groups[pair.donor].units, groups.groups[pair.base].added)
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)

@@ -27,7 +27,7 @@ class Parameter:
         tensor: name of the stored weight.
         node, slot: where it is applied.
         role: what it is there: "weight", "bias", "shift", "scale", "mean", "variance", "slope"...
-        draw: how a proof draws it ("weight", "shift", "scale", "variance").
+        draw: how a verification draws it ("weight", "shift", "scale", "variance").
         axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
         shape: the canonical shape.
         pad: value of a unit that is not there.

@@ -19,7 +19,7 @@ from mal_graph.protocols import Runner, Session
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
 SIZES = (64, 11, 32, 16, 224, 128, 256, 512, 8, 4, 2, 1)  # tried in turn for the other dynamic axes
-SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a proof does not depend on it
+SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a verification does not depend on it
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27

@@ -24,7 +24,7 @@ class Slot:
 
     Attributes:
         name: how the field calls it.
-        draw: how a proof draws it at random: "weight", "shift", "scale" or "variance"; "" for activations.
+        draw: how a verification draws it at random: "weight", "shift", "scale" or "variance"; "" for activations.
         setting: it steers the operator and is never a parameter (target shapes, clip bounds).
         axes: of a weight, the axes that make and that consume units, from (node, rank); None where it has no such pair.
         factor: the attribute that multiplies it, if any.
@@ -86,7 +86,7 @@ class Row:
         widths: inputs and attributes that hold a width, and how they follow when an axis is resized (see `widths`).
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
-        squashes: it saturates, so that a proof must read the tensor before it where it ends the model.
+        squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
         is_probability: what it gives is read as a probability where it ends the model.
         is_idempotent: it does nothing the second time.
         pointwise: what a layer with one tap that moves by one is a kind of as well.

@@ -1,8 +1,8 @@
 """Windows of convolutions: where the taps of one lie among those of another.
 
-A tap reads `stride * place - before + dilation * tap`. Two windows of one stride and one dilation answer to each other
-if the taps of both lie on a common grid and both give maps of the same size; then the smaller one, with zeros around
-it, is the same convolution in a larger window.
+A tap reads `stride * place - before + dilation * tap`. Two windows of one stride and one dilation correspond to
+each other if the taps of both lie on a common grid and both give maps of the same size; then the smaller one, with
+zeros around it, is the same convolution in a larger window.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ PADDED_ALIKE = ("", "NOTSET", "VALID")
 
 
 class Misfit(Exception):
-    """Two windows that do not answer to each other, with the reason; caught where the layer is listed."""
+    """Two windows that do not correspond to each other, with the reason; caught where the layer is listed."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.canonical import dead_channels, foldable_norm
 from mal_graph.matching.layer_matching import Match
 from mal_graph.network.layers import Layer, layers
-from mal_graph.symmetry.groups import CANDIDATE, PINNED, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Member
+from mal_graph.symmetry.groups import CANDIDATE, PINNED, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Member
 from mal_graph.symmetry.resize_checks import Padding
 from mal_graph.workflows.assembly import Assembly, Merged, Options
 from mal_graph.workflows.checkpoint import Kept, Outcome
@@ -200,10 +200,10 @@ class AssembleForm(Document):
     base: str
     donors: list[str]
     lambda_: float = Field(alias="lambda")
-    pads: str
+    unmatched: str
     width: str = "base"
     depth: str = "match"
-    signal: str = "weights"
+    match_by: str = "weights"
     merged: list[MergedForm]
     skipped: list[UnmatchedForm]
     unmatched_donor: list[UnmatchedForm]
@@ -256,7 +256,7 @@ class SweepForm(Document):
     donor_scores: ScoreForm | None
     unscored: str = ""
     findings: list[str]
-    signal: str = "weights"
+    match_by: str = "weights"
     repair: list[RepairForm] = []
     notes: list[str] = []
 
@@ -318,7 +318,7 @@ class ZooForm(Document):
     controls: int
     lambdas: list[float]
     donors: list[OutcomeForm]
-    signal: str = "weights"
+    match_by: str = "weights"
     merged: list[MergedForm]
     repair: list[RepairForm] = []
     shares: list[float]
@@ -374,8 +374,8 @@ def coverage(graph: LayerGraph, groups: AxisGroups) -> tuple[int, float, float]:
     """How much of a model the groups speak of.
 
     Returns:
-        the number of float parameters, the share with at least one proven axis, and the share of which every axis is
-        proven or pinned; both counted by positions, an axis of length 1 being neither.
+        the number of float parameters, the share with at least one verified axis, and the share of which every axis is
+        verified or pinned; both counted by positions, an axis of length 1 being neither.
     """
     tensors = dict.fromkeys(parameter.tensor for parameter in groups.parameters)
     total, some, full = 0, 0.0, 0.0
@@ -384,19 +384,19 @@ def coverage(graph: LayerGraph, groups: AxisGroups) -> tuple[int, float, float]:
         size = weight.size
         total += size
         shares = [axis_shares(groups, name, axis, n) for axis, n in enumerate(weight.shape) if n > 1]
-        some += size * (1 - float(np.prod([1 - proven for proven, _ in shares])))
+        some += size * (1 - float(np.prod([1 - verified for verified, _ in shares])))
         full += size * float(np.prod([settled for _, settled in shares]))
     return (total, some / total, full / total) if total else (0, 0.0, 0.0)
 
 
 def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[float, float]:
-    """The shares of an axis that are proven, and that are proven or pinned."""
-    proven, pinned = np.zeros(size, bool), np.zeros(size, bool)
+    """The shares of an axis that are verified, and that are verified or pinned."""
+    verified, pinned = np.zeros(size, bool), np.zeros(size, bool)
     for index, member in groups.on_axis.get((tensor, axis), ()):
         state = groups.groups[index].state
-        if state in (PROVEN, PINNED):
-            (proven if state == PROVEN else pinned)[member.positions.ravel()] = True
-    return float(proven.mean()), float((proven | pinned).mean())
+        if state in (VERIFIED, PINNED):
+            (verified if state == VERIFIED else pinned)[member.positions.ravel()] = True
+    return float(verified.mean()), float((verified | pinned).mean())
 
 
 # --- forms ------------------------------------------------------------------------------------------------------
@@ -457,8 +457,8 @@ def group_form(group: AxisGroup, padding: Padding | None = None) -> GroupForm:
     return GroupForm(
         name=group.name,
         units=group.units,
-        state=UNPROVEN if group.state == CANDIDATE else group.state,
-        reason=group.reason or ("not proved" if group.state == CANDIDATE else ""),
+        state=UNVERIFIED if group.state == CANDIDATE else group.state,
+        reason=group.reason or ("not verified" if group.state == CANDIDATE else ""),
         inside=group.inside,
         members=[member_form(member) for member in group.members],
         deviation=group.deviation,
@@ -507,10 +507,10 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
         base=assembly.base.name,
         donors=[step.donor.name for step in assembly.merged],
         lambda_=assembly.merged[0].plan.mean_factor,
-        pads=assembly.options.pads,
+        unmatched=assembly.options.unmatched,
         width=assembly.options.width,
         depth=assembly.options.depth,
-        signal=assembly.options.signal,
+        match_by=assembly.options.match_by,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         skipped=left_over(assembly, lambda step: (step.match.base, step.plan.skipped)),
         unmatched_donor=left_over(assembly, lambda step: (step.match.donor, step.match.unmatched_donor)),
@@ -591,7 +591,7 @@ def notes(steps: Sequence[Merged], options: Options) -> list[str]:
         found.append(f"{dead} channels keep the base's weights: its BatchNormalization scales them to nothing")
     for step in steps:
         found += [
-            f"{count} units of {group.name} have no partner in {step.donor.name} and fade whatever --pads says: "
+            f"{count} units of {group.name} have no partner in {step.donor.name} and fade whatever --unmatched says: "
             f"{group.statistic} is taken over them"
             for group, count in lone_in_statistics(step)
         ]
@@ -744,7 +744,7 @@ def sweep_form(found: Sweep) -> SweepForm:
         donor_scores=None if found.donor_scores is None else score_form(found.donor_scores),
         unscored=found.unscored,
         findings=list(found.findings),
-        signal=found.options.signal,
+        match_by=found.options.match_by,
         repair=repair_forms(found.step),
         notes=notes([found.step], found.options),
     )
@@ -782,7 +782,7 @@ def zoo_form(
         controls=terms.controls if gate else 0,
         lambdas=list(terms.lambdas),
         donors=[outcome_form(outcome) for outcome in found.outcomes],
-        signal=assembly.options.signal,
+        match_by=assembly.options.match_by,
         merged=[form for step in assembly.merged for form in merged_forms(step)],
         repair=[form for step in assembly.merged for form in repair_forms(step)],
         shares=list(assembly.shares),

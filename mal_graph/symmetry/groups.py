@@ -23,9 +23,9 @@ from mal_graph.operators.axis_rules import Call
 from mal_graph.operators.table import row_of
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
 
-CANDIDATE = "candidate"  # found, not yet proved
-PROVEN = "proven"
-UNPROVEN = "unproven"
+CANDIDATE = "candidate"  # found, not yet verified
+VERIFIED = "verified"
+UNVERIFIED = "unverified"
 PINNED = "pinned"
 FROZEN = "frozen"
 RIGID = "rigid"
@@ -65,13 +65,13 @@ class AxisGroup:
         name: tensor and axis of its first member.
         units: how many.
         members: every axis that moves.
-        state: "candidate" until proved, then "proven" or "unproven"; "pinned", "frozen" or "rigid".
+        state: "candidate" until verified, then "verified" or "unverified"; "pinned", "frozen" or "rigid".
         reason: why it is in that state.
         inside: name and unit of the enclosing group of a nested one.
         statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
             live unit without a partner changes the others.
         widths: the constants and attributes that hold its width, and must follow when it grows.
-        deviation: how much the outputs moved in the proof, relative to the largest, with every unit permuted.
+        deviation: how much the outputs moved in the verification, relative to the largest, with every unit permuted.
         control: the same with one member left out, the median over the members tried.
         inert: members whose absence never showed.
         added: how many of its last units were added (see `grow`).
@@ -93,12 +93,12 @@ class AxisGroup:
     @property
     def is_usable(self) -> bool:
         """Whether its units may be permuted."""
-        return self.state in (PROVEN, CANDIDATE)
+        return self.state in (VERIFIED, CANDIDATE)
 
 
 def family(group: AxisGroup) -> Family | None:
     """What the groups inside the units of one group have in common: one of them shows what leaving out a member does,
-    for the proof of the outer group lets them trade places."""
+    for the verification of the outer group lets them trade places."""
     if group.inside is None:
         return None
     return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
@@ -152,7 +152,7 @@ def axis_groups(
         table: operator rows, the built-in ones if left out.
 
     Returns:
-        groups in state "candidate", "pinned", "frozen" or "rigid"; `prove` turns candidates into proven ones.
+        groups in state "candidate", "pinned", "frozen" or "rigid"; `verify` turns candidates into verified ones.
 
     Raises:
         RunError: the model cannot be run to measure shapes.
@@ -378,5 +378,5 @@ def members_of(
     for owner, positions in runs.items():
         name, axis, _, _ = owners[owner]
         held = np.concatenate(positions, axis=1) if positions[1:] else positions[0]
-        # As they lie in the first unit, so that they answer to those of a wider network.
+        # As they lie in the first unit, so that they correspond to those of a wider network.
         yield Member(name, axis, described[name, axis], held[:, np.argsort(held[0], kind="stable")])

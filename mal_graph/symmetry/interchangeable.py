@@ -2,7 +2,7 @@
 
 A unit is a connected component of the ties that the axis rules collect (see `labels`). Two units are interchangeable if
 they touch the same axes of the same tensors the same number of times, enter the same sums and lie in the same blocks;
-where they have several positions on one axis, these answer to each other by what each is tied to.
+where they have several positions on one axis, these correspond to each other by what each is tied to.
 A block is itself a unit: it moves with all that belongs to it, so two blocks are interchangeable if what belongs to one
 answers, in order, to what belongs to the other, and every other block it belongs to is the same.
 

@@ -25,7 +25,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators.size_rules import Layout
 from mal_graph.operators.table import ROWS, Compensation
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import PROVEN, AxisGroup, AxisGroups, Member, Traces, traces
+from mal_graph.symmetry.groups import VERIFIED, AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.symmetry.resizing import Resizing, coupled, resized, resizing, spread
 from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
 
@@ -79,22 +79,22 @@ def paddings(
     seed: int = 0,
     timeout: float | None = None,
 ) -> Mapping[str, Padding]:
-    """Statements by name of the proven group; groups that can only be resized together have one in common.
+    """Statements by name of the verified group; groups that can only be resized together have one in common.
 
     `timeout`: seconds it may take; what is not tested by then says so.
     """
-    proven = [group for group in groups.groups if group.state == PROVEN]
-    if not proven:
+    verified = [group for group in groups.groups if group.state == VERIFIED]
+    if not verified:
         return {}
     deadline = None if timeout is None else monotonic() + timeout
     try:
         trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
-        return {group.name: Padding(reason=f"not tested: {error}") for group in proven}
+        return {group.name: Padding(reason=f"not tested: {error}") for group in verified}
     found = traces(graph, groups)
     sets = coupled(groups, found)
     bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
-    alike = [Alike(tuple(group for group in proven if group.name in names)) for names in sets]
+    alike = [Alike(tuple(group for group in verified if group.name in names)) for names in sets]
     said: dict[str, Padding] = {}
     for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
         some = [one for one in alike if one.groups and kind(one)]
@@ -102,7 +102,7 @@ def paddings(
         for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
             for one, padding in tested(bench, batch, np.random.default_rng(seed)):
                 said.update(dict.fromkeys((group.name for group in one.groups), padding))
-    return {group.name: said[group.name] for group in proven}
+    return {group.name: said[group.name] for group in verified}
 
 
 @dataclass(frozen=True)

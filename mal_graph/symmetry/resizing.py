@@ -313,7 +313,7 @@ def resized_groups(
 ) -> AxisGroups:
     """The groups of a resized graph: those of the old one, with the units they have there.
 
-    Nothing is found or proved anew, and nothing was measured of `graph`. Groups inside added units are not listed.
+    Nothing is found or verified anew, and nothing was measured of `graph`. Groups inside added units are not listed.
     """
     grown = {
         name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()

@@ -1,11 +1,11 @@
-"""Proof by running: a group counts only if permuting its units keeps the model's outputs.
+"""Verification by running: a group counts only if permuting its units keeps the model's outputs.
 
 The trial is run on a *calibrated* copy: random weights, every weighted contraction scaled to unit output, BatchNorm
 statistics set from what arrives. Without that, untrained statistics and saturated or vanishing signals hide wrong
 groups. All groups are permuted at once and failures bisected: once by a cycle through all units, once by an exchange of
 two neighbours in that cycle, which together generate every permutation (a cycle alone may commute with a flip or a
 shuffle that was overlooked). Then, group by group, one member of every role is left out, and the outputs must react -
-a test that cannot fail proves nothing.
+a test that cannot fail verifies nothing.
 """
 
 import os
@@ -23,7 +23,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import table as ops
 from mal_graph.operators.table import row_of
 from mal_graph.protocols import Runner, Session
-from mal_graph.symmetry.groups import FROZEN, PROVEN, UNPROVEN, AxisGroup, AxisGroups, Family, Member, family
+from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Family, Member, family
 from mal_graph.symmetry.random_copy import calibrated, graph_in_float32
 
 # Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
@@ -102,7 +102,7 @@ def relative(found: Array, expected: Array) -> float:
     return moved / scale if np.isfinite(moved) else np.inf
 
 
-def prove(
+def verify(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner | None = None,
@@ -114,25 +114,25 @@ def prove(
     timeout: float | None = None,
     max_memory: int | None = None,
 ) -> AxisGroups:
-    """Prove the candidate groups by running the model with their units permuted.
+    """Verify the candidate groups by running the model with their units permuted.
 
     Args:
         graph, groups: a network and its axis groups.
         full: leave out every member in turn, not one of each role.
         progress: called with (groups done, groups in all).
-        timeout: seconds it may take; groups without a verdict by then stay unproven.
-        max_memory: bytes it may take, by an estimate; a model that needs more stays unproven. What the machine has
+        timeout: seconds it may take; groups without a verdict by then stay unverified.
+        max_memory: bytes it may take, by an estimate; a model that needs more stays unverified. What the machine has
             free if left out.
 
     Returns:
-        the groups; each candidate is now "proven", "unproven" (no verdict, with the reason) or "frozen" (rejected).
+        the groups; each candidate is now "verified", "unverified" (no verdict, with the reason) or "frozen" (rejected).
     """
     waiting = groups.usable()
     if not waiting:
         return groups
     short = short_of_memory(graph, groups, max_memory)
     if short:
-        return groups.with_states(dict.fromkeys(waiting, (UNPROVEN, short)))
+        return groups.with_states(dict.fromkeys(waiting, (UNVERIFIED, short)))
     deadline = None if timeout is None else monotonic() + timeout
     verdicts: dict[int, AxisGroup] = {}
     try:
@@ -147,15 +147,15 @@ def prove(
                 verdicts[i] = verdict
             if attempt == len(CENTRED) - 1:
                 verdicts.update(judged_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
-            waiting = [i for i in waiting if verdicts[i].state == UNPROVEN]
+            waiting = [i for i in waiting if verdicts[i].state == UNVERIFIED]
     except RunError as error:  # what was judged before stands
-        late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNPROVEN, str(error)))
+        late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNVERIFIED, str(error)))
         groups = groups.with_states(late)
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
 
 
 def short_of_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) -> str:
-    """Why a proof would take too much memory: "" if it does not."""
+    """Why a verification would take too much memory: "" if it does not."""
     limit = free_memory() if limit is None else limit
     weights = WEIGHT_COPIES * sum(graph.weights[name].size for name in {p.tensor for p in groups.parameters})
     tensors = live_elements(graph, groups.probed.shapes)
@@ -163,7 +163,7 @@ def short_of_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) ->
     if limit is None or needed <= limit:
         return ""
     return (
-        f"the proof would take about {needed / 2**30:.2g} GiB ({4 * weights / 2**30:.2g} for weights, "
+        f"the verification would take about {needed / 2**30:.2g} GiB ({4 * weights / 2**30:.2g} for weights, "
         f"{4 * tensors / 2**30:.2g} for activations) and may take {limit / 2**30:.2g}: "
         "give smaller probe inputs, or more memory"
     )
@@ -228,14 +228,16 @@ def judged_exactly(
     found: Mapping[int, AxisGroup],
 ) -> dict[int, AxisGroup]:
     """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
-    doubtful = [i for i, group in found.items() if group.state == UNPROVEN and (group.deviation or 0.0) > ACCEPT]
+    doubtful = [i for i, group in found.items() if group.state == UNVERIFIED and (group.deviation or 0.0) > ACCEPT]
     verdicts = {}
     for i, exact in in_float64(groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
             group, order = groups.groups[i], moves[0][i]
             verdicts[i] = judge(trial, group, order, ACCEPT, controlled(trial, group, order, False))
         else:
-            reason = f"rejected by the proof in float64: permuting it moves the outputs by {exact:.1e} of their size"
+            reason = (
+                f"rejected by the verification in float64: permuting it moves the outputs by {exact:.1e} of their size"
+            )
             verdicts[i] = replace(found[i], state=FROZEN, reason=reason)
     return verdicts
 
@@ -312,12 +314,12 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
     if deviation <= ACCEPT:
         silent = silent_side(controls, deviation)
         if not silent:
-            return replace(group, state=PROVEN)
-        return replace(group, state=UNPROVEN, reason=f"leaving out {silent} does not change the outputs")
+            return replace(group, state=VERIFIED)
+        return replace(group, state=UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
     if deviation >= max(REJECT, 1e-3 * median, ABOVE_NOISE * trial.noise):
-        reason = f"rejected by the proof: permuting it moves the outputs by {deviation:.1e} of their size"
+        reason = f"rejected by the verification: permuting it moves the outputs by {deviation:.1e} of their size"
         return replace(group, state=FROZEN, reason=reason)
-    return replace(group, state=UNPROVEN, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
+    return replace(group, state=UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
 
 
 def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:

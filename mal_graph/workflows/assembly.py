@@ -19,7 +19,7 @@ from mal_graph.matching.activation_similarity import SHARES, activation_evidence
 from mal_graph.matching.canonical import Term, terms_of
 from mal_graph.matching.correspondence import Correspondence, correspondence
 from mal_graph.matching.layer_matching import Match, match_layers
-from mal_graph.matching.rescaling import open_groups, scale_free
+from mal_graph.matching.rescaling import open_groups, rescale_invariant
 from mal_graph.matching.unit_assignment import (
     Alignment,
     Evidence,
@@ -38,7 +38,7 @@ from mal_graph.network.layers import Layer
 from mal_graph.network.probing import probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups, axis_groups
-from mal_graph.symmetry.verification import ACCEPT, Trial, open_trial, permuted, prove
+from mal_graph.symmetry.verification import ACCEPT, Trial, open_trial, permuted, verify
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -60,34 +60,34 @@ class Options:
         lam: merging factor, 0 is the base.
         gradient: merging factors over the depth of the base, with straight lines between; `lam` is then their mean.
         lam_for: selectors as in `layers`, and the merging factor of what each selects; the last one holds.
-        pads: "keep", "fade" or "literal" (see `merge`).
+        unmatched: "keep", "fade" or "zero" (see `merge`).
         width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
         depth: "match", or "expand" to give the base layers that change nothing where a donor has more (see `expand`).
         layers: which base layers to merge: a name pattern, "0:5" or "0%:50%"; all of them if None.
         matches: pairs of layer names that replace the matching, for a single donor.
         assume_ordered: merge frozen axes in stored order.
-        proof: whether groups are proved; without it they are used unproven.
-        prove_timeout, max_memory: seconds and bytes a proof may take; what it does not reach stays unproven.
+        verification: whether groups are verified; without it they are used unverified.
+        verify_timeout, max_memory: seconds and bytes a verification may take; what it does not reach stays unverified.
         seed: of every random draw.
         inputs, input_shapes: for the probe runs.
         output, scores: which output the data's labels fit, and what it holds, where the graph does not tell.
         calibrate: unlabelled inputs to measure activations on.
-        signal: "weights", "activations" or "both": what says which units answer to each other (see `signals`).
+        match_by: "weights", "activations" or "both": what says which units correspond to each other (see `signals`).
         repair: whether the merged model is repaired (see `repair`), where there is something to measure on.
-        scale_free: compare units at unit size where the network leaves their scale open (see `scales`).
+        rescale_invariant: compare units at unit size where the network leaves their scale open (see `scales`).
     """
 
     lam: float = 0.3
     gradient: tuple[float, ...] = ()
     lam_for: tuple[tuple[str, float], ...] = ()
-    pads: str = "fade"
+    unmatched: str = "fade"
     width: str = "base"
     depth: str = "match"
     layers: str | None = None
     matches: tuple[tuple[str, str], ...] | None = None
     assume_ordered: bool = False
-    proof: bool = True
-    prove_timeout: float | None = None
+    verify: bool = True
+    verify_timeout: float | None = None
     max_memory: int | None = None
     seed: int = 0
     inputs: Mapping[str, Array] | None = None
@@ -95,9 +95,9 @@ class Options:
     output: str | None = None
     scores: ScoreKind | None = None
     calibrate: Mapping[str, Array] | None = None
-    signal: str = "weights"
+    match_by: str = "weights"
     repair: bool = True
-    scale_free: bool = False
+    rescale_invariant: bool = False
 
     @property
     def repair_inputs(self) -> Mapping[str, Array] | None:
@@ -257,28 +257,30 @@ def align(
     *,
     assume_ordered: bool = False,
     calibrate: Mapping[str, Array] | None = None,
-    signal: str = "weights",
-    scale_free: bool = False,
+    match_by: str = "weights",
+    rescale_invariant: bool = False,
     runner: Runner | None = None,
 ) -> Alignment:
     """Assign the donor's units to the base's, along the tensors of their matched layers.
 
     Args:
-        base, donor, match: two models and the layers that answer to each other.
-        base_groups, donor_groups: their axis groups; unproven ones are used only while they are candidates.
+        base, donor, match: two models and the layers that correspond to each other.
+        base_groups, donor_groups: their axis groups; unverified ones are used only while they are candidates.
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
-        calibrate: unlabelled inputs to run both models on, where `signal` asks for activations.
-        signal: what says which units are alike: "weights", "activations" or "both" (see `signals`).
-        scale_free: compare units at unit size where the networks leave their scale open (see `scales`).
+        calibrate: unlabelled inputs to run both models on, where `match_by` asks for activations.
+        match_by: what says which units are alike: "weights", "activations" or "both" (see `signals`).
+        rescale_invariant: compare units at unit size where the networks leave their scale open (see `scales`).
 
     Returns:
         an order for every pair of groups that matched layers induce (see `align.Alignment`).
 
     Raises:
         DataError: the calibration inputs do not fit a model, or are too few.
-        UsageError: the signal is unknown, or asks for calibration inputs and there are none.
+        UsageError: the match_by is unknown, or asks for calibration inputs and there are none.
     """
-    options = Options(assume_ordered=assume_ordered, calibrate=calibrate, signal=signal, scale_free=scale_free)
+    options = Options(
+        assume_ordered=assume_ordered, calibrate=calibrate, match_by=match_by, rescale_invariant=rescale_invariant
+    )
     check_calibration([base, donor], options)
     terms, _ = terms_of(base, donor, match)
     sides = base, donor, match, base_groups, donor_groups
@@ -293,14 +295,14 @@ def assemble(
     *,
     lam: float | Sequence[float] = 0.3,
     lam_for: Mapping[str, float] | None = None,
-    pads: str = "fade",
+    unmatched: str = "fade",
     width: str = "base",
     depth: str = "match",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
-    proof: bool = True,
-    prove_timeout: float | None = None,
+    verify: bool = True,
+    verify_timeout: float | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
@@ -309,9 +311,9 @@ def assemble(
     output: str | None = None,
     scores: ScoreKind | None = None,
     calibrate: Mapping[str, Array] | None = None,
-    signal: str = "weights",
+    match_by: str = "weights",
     repair: bool = True,
-    scale_free: bool = False,
+    rescale_invariant: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Assembly:
@@ -322,8 +324,8 @@ def assemble(
         donors: each is matched with and aligned to the result so far.
         lam: merging factor, or several over the depth of the base, with straight lines between.
         lam_for: merging factors of what selectors select.
-        pads, width, depth, layers, matches, assume_ordered, proof, seed, inputs, input_shapes, output, scores,
-            calibrate, signal, repair, scale_free: see `Options`.
+        unmatched, width, depth, layers, matches, assume_ordered, verify, seed, inputs, input_shapes, output, scores,
+            calibrate, match_by, repair, rescale_invariant: see `Options`.
         data: inputs and `labels`; scores of every arm are then measured.
         progress: called with what is done, how much of it, of how much.
 
@@ -331,7 +333,7 @@ def assemble(
         the merged model with everything that was found and checked on the way; nothing is written.
 
     Raises:
-        MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
+        MatchError: inputs do not fit, no layer corresponds to another, or nothing can be merged.
         DataError: the data or the calibration inputs do not fit.
         UsageError: an option makes no sense.
     """
@@ -342,14 +344,14 @@ def assemble(
         lam=sum(several) / len(several) if isinstance(lam, Sequence) else lam,
         gradient=several,
         lam_for=tuple((lam_for or {}).items()),
-        pads=pads,
+        unmatched=unmatched,
         width=width,
         depth=depth,
         layers=layers,
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
-        proof=proof,
-        prove_timeout=prove_timeout,
+        verify=verify,
+        verify_timeout=verify_timeout,
         max_memory=max_memory,
         seed=seed,
         inputs=inputs,
@@ -357,15 +359,15 @@ def assemble(
         output=output,
         scores=scores,
         calibrate=calibrate,
-        signal=signal,
+        match_by=match_by,
         repair=repair,
-        scale_free=scale_free,
+        rescale_invariant=rescale_invariant,
     )
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
     for factor in (*several, settings.lam, *(lam_for or {}).values()):
-        check(factor, pads, width, depth)
+        check(factor, unmatched, width, depth)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -398,7 +400,7 @@ def merged_into(
     progress: Progress,
     known: Known,
 ) -> tuple[Merged, LayerGraph]:
-    """Merge one donor: match, prove, align, plan, check, merge, repair."""
+    """Merge one donor: match, verify, align, plan, check, merge, repair."""
     step = merge_step(base, donor, options, runner, progress, known)
     result, repair = with_repair(merge(step.plan), step.plan, donor, options, runner, progress)
     return replace(step, repair=repair), result
@@ -413,15 +415,15 @@ def merge_step(
     known: Known,
     strategy: Strategy | None = None,
 ) -> Merged:
-    """One donor matched, proved, aligned, planned and checked: all but the merging, which any lambda can share."""
+    """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign
     given, first = base, match_layers(base, donor, options.matches)
-    donor_groups = proven_groups(donor, options, runner, partial(progress, f"proving {donor.name}"), known)
+    donor_groups = verified_groups(donor, options, runner, partial(progress, f"verifying {donor.name}"), known)
     deeper = deepened(base, donor, donor_groups, first, options)
     selected = None if options.layers is None else selected_layers(deeper.match.base, options.layers)
     base, match = prepared(deeper.base, donor, deeper.match, options, selected)
     windows = larger_windows(deeper.match.base, match.base)
-    groups = proven_groups(base, options, runner, partial(progress, f"proving {base.name}"), known)
+    groups = verified_groups(base, options, runner, partial(progress, f"verifying {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
     ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, options, selected, runner)
     ungrown = replace(ungrown, given=deeper.given)
@@ -434,7 +436,7 @@ def merge_step(
             f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
             "choose other layers, or --assume-ordered if the models have a common ancestor"
         )
-    moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.proof else None
+    moved = self_check(donor, donor_groups, planned.alignment, runner, options.seed) if options.verify else None
     step = Merged(
         donor=donor,
         match=planned.match,
@@ -478,7 +480,7 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
 def narrowed(step: Merged, layers: Iterable[int], lam: float, options: Options, runner: Runner) -> Merged:
     """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
     whole = step.ungrown
-    ungrown = plan(whole.base, whole.match, whole.alignment, lam, pads=options.pads, layers=layers)
+    ungrown = plan(whole.base, whole.match, whole.alignment, lam, unmatched=options.unmatched, layers=layers)
     ungrown = replace(ungrown, given=whole.given)
     planned = widened(ungrown, step.groups, step.donor, step.donor_groups, options, runner)
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
@@ -531,7 +533,7 @@ def planned_merge(
     found, evidence = compared(base, donor, match, groups, donor_groups, terms, options, runner)
     order = strategy(found, evidence=evidence)
     factors = factors_of(match.base, options)
-    made = plan(base, match, order, options.lam, pads=options.pads, layers=selected, factors=factors)
+    made = plan(base, match, order, options.lam, unmatched=options.unmatched, layers=selected, factors=factors)
     return made, missing
 
 
@@ -545,11 +547,11 @@ def compared(
     options: Options,
     runner: Runner,
 ) -> tuple[Correspondence, Evidence | None]:
-    """What of both models answers to each other, at the scales wanted, and what their activations say of it."""
+    """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    if options.scale_free:
-        found = scale_free(found, open_groups(base, groups), open_groups(donor, donor_groups))
-    share = SHARES[options.signal]
+    if options.rescale_invariant:
+        found = rescale_invariant(found, open_groups(base, groups), open_groups(donor, donor_groups))
+    share = SHARES[options.match_by]
     if not share or options.calibrate is None:
         return found, None
     return found, activation_evidence(found, base, donor, match, options.calibrate, runner, share)
@@ -563,19 +565,19 @@ def widened(
     options: Options,
     runner: Runner,
 ) -> Plan:
-    """The plan on a wider base where that is wanted, with narrower statistics of the donor made up for."""
+    """The plan on a wider base where that is wanted, with narrower statistics of the donor compensated."""
     is_wider = options.width == "grow"
     return grown(planned, groups, donor, donor_groups, runner, is_wider=is_wider, assume_ordered=options.assume_ordered)
 
 
-def proven_groups(
+def verified_groups(
     graph: LayerGraph,
     options: Options,
     runner: Runner,
     progress: Callable[[int, int], None],
     known: Known,
 ) -> AxisGroups:
-    """The groups of a graph, proved unless the user said otherwise; a graph of the same nodes is not proved twice."""
+    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once."""
     for nodes, groups in known:
         if nodes is graph.nodes:
             return groups
@@ -585,17 +587,17 @@ def proven_groups(
         inputs=renamed(graph, options.inputs),
         input_shapes=renamed(graph, options.input_shapes),
         seed=options.seed,
-        timeout=options.prove_timeout,
+        timeout=options.verify_timeout,
     )
     groups = axis_groups(graph, probed)
-    if options.proof:
-        groups = prove(
+    if options.verify:
+        groups = verify(
             graph,
             groups,
             runner,
             seed=options.seed,
             progress=progress,
-            timeout=options.prove_timeout,
+            timeout=options.verify_timeout,
             max_memory=options.max_memory,
         )
     known.append((graph.nodes, groups))
@@ -641,7 +643,7 @@ def checked(result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> dict
 def self_check_verdict(steps: Sequence[Merged]) -> str:
     moved = [step.self_check for step in steps]
     if any(value is None for value in moved):
-        return "not run: the groups are unproven (--no-prove)"
+        return "not run: the groups are unverified (--no-verify)"
     worst = max(value for value in moved if value is not None)
     return "passed" if worst <= 10 * ACCEPT else f"failed: the donor's outputs move by {worst:.1e}"
 
@@ -675,7 +677,7 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
 def check_calibration(models: Iterable[LayerGraph], options: Options) -> None:
     """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
     not after it."""
-    check_signal(options.signal, options.calibrate)
+    check_signal(options.match_by, options.calibrate)
     for graph in models:
         if options.calibrate is not None:
             calibration_inputs(graph, options.calibrate)
@@ -858,7 +860,7 @@ def replanned(
 
     Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
     """
-    options = replace(options, lam=step.plan.lam, signal=options.signal if strategy is assign else "weights")
+    options = replace(options, lam=step.plan.lam, match_by=options.match_by if strategy is assign else "weights")
     strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
     deeper = deepened(base, donor, step.donor_groups, step.first, options)

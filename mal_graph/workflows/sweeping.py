@@ -38,10 +38,10 @@ from mal_graph.workflows.assembly import (
     check_inputs,
     merge_step,
     predicted_like,
-    proven_groups,
     replanned,
     self_check_verdict,
     shuffled,
+    verified_groups,
     with_repair,
 )
 
@@ -131,14 +131,14 @@ def sweep(
     *,
     lambdas: Iterable[float] = LAMBDAS,
     eps: float = EPS,
-    pads: str = "fade",
+    unmatched: str = "fade",
     width: str = "base",
     depth: str = "match",
     layers: str | None = None,
     matches: Iterable[tuple[str, str]] | None = None,
     assume_ordered: bool = False,
-    proof: bool = True,
-    prove_timeout: float | None = None,
+    verify: bool = True,
+    verify_timeout: float | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
@@ -146,9 +146,9 @@ def sweep(
     output: str | None = None,
     scores: ScoreKind | None = None,
     calibrate: Mapping[str, Array] | None = None,
-    signal: str = "weights",
+    match_by: str = "weights",
     repair: bool = True,
-    scale_free: bool = False,
+    rescale_invariant: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Sweep:
@@ -163,25 +163,25 @@ def sweep(
         others: as for `assemble`.
 
     Raises:
-        MatchError: inputs do not fit, no layer answers to another, or nothing can be merged.
+        MatchError: inputs do not fit, no layer corresponds to another, or nothing can be merged.
         DataError: the data do not fit the base, or the calibration inputs a model.
         UsageError: an option makes no sense.
     """
     chosen = checked_lambdas(lambdas)
     if not eps >= 0.0:
         raise UsageError(f"eps is {eps}: give how much more loss than the base's is put up with, 0 or more")
-    check(chosen[-1], pads, width, depth)
+    check(chosen[-1], unmatched, width, depth)
     check_inputs(base, donor)
     options = Options(
         lam=1.0,
-        pads=pads,
+        unmatched=unmatched,
         width=width,
         depth=depth,
         layers=layers,
         matches=None if matches is None else tuple(matches),
         assume_ordered=assume_ordered,
-        proof=proof,
-        prove_timeout=prove_timeout,
+        verify=verify,
+        verify_timeout=verify_timeout,
         max_memory=max_memory,
         seed=seed,
         inputs=inputs,
@@ -189,9 +189,9 @@ def sweep(
         output=output,
         scores=scores,
         calibrate=calibrate,
-        signal=signal,
+        match_by=match_by,
         repair=repair,
-        scale_free=scale_free,
+        rescale_invariant=rescale_invariant,
     )
     check_calibration([base, donor], options)
     report = progress or (lambda what, done, total: None)
@@ -484,10 +484,10 @@ def grid(
     data: Mapping[str, Array],
     *,
     lam: float = 0.3,
-    pads: str = "fade",
+    unmatched: str = "fade",
     assume_ordered: bool = False,
-    proof: bool = True,
-    prove_timeout: float | None = None,
+    verify: bool = True,
+    verify_timeout: float | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     inputs: Mapping[str, Array] | None = None,
@@ -503,14 +503,14 @@ def grid(
     donor that the base has no place for is left out. Arguments and errors as for `sweep`; pairs whose forms do not fit
     are left blank, with the reason.
     """
-    check(lam, pads)
+    check(lam, unmatched)
     check_inputs(base, donor)
     options = Options(
         lam=lam,
-        pads=pads,
+        unmatched=unmatched,
         assume_ordered=assume_ordered,
-        proof=proof,
-        prove_timeout=prove_timeout,
+        verify=verify,
+        verify_timeout=verify_timeout,
         max_memory=max_memory,
         seed=seed,
         inputs=inputs,
@@ -521,7 +521,8 @@ def grid(
     report = progress or (lambda what, done, total: None)
     runner = runner or registry.runner()
     groups, donor_groups = (
-        proven_groups(graph, options, runner, partial(report, f"proving {graph.name}"), []) for graph in (base, donor)
+        verified_groups(graph, options, runner, partial(report, f"verifying {graph.name}"), [])
+        for graph in (base, donor)
     )
     mine, theirs = ([layer.name for layer in layers_of(graph) if layer.weight] for graph in (base, donor))
     stored = {p.tensor: base.weights[p.tensor].read() for layer in layers_of(base) for p in layer.parameters}
@@ -552,7 +553,7 @@ def planned_pair(
     match = match_layers(base, donor, [names])
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    planned = plan(base, match, assign(found), options.lam, pads=options.pads, layers=[match.pairs[0].base])
+    planned = plan(base, match, assign(found), options.lam, unmatched=options.unmatched, layers=[match.pairs[0].base])
     if not planned.steps:
         raise MatchError(planned.skipped.get(match.pairs[0].base, "the layers have no tensor in common"))
     return planned

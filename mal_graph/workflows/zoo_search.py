@@ -1,6 +1,6 @@
 """Iterative assembly: what a folder of donors has to give, merged into a base step by step behind a gate.
 
-Donor after donor, in the order of their names, is opened, matched, proved and aligned with the model so far. The
+Donor after donor, in the order of their names, is opened, matched, verified and aligned with the model so far. The
 matcher then proposes a short list of candidates, from the whole donor to single layers (see `candidates`); each is
 scored at a few lambdas out of one session on the deciding part of the data. The best is merged if it passes the gate
 (see `gate`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
@@ -45,10 +45,10 @@ from mal_graph.workflows.assembly import (
     load,
     merge_step,
     narrowed,
-    proven_groups,
     scored_arms,
     shares,
     shuffled,
+    verified_groups,
     with_repair,
 )
 from mal_graph.workflows.checkpoint import (
@@ -157,12 +157,12 @@ def zoo(
     controls: int = CONTROLS,
     state: str | Path | None = None,
     restart: bool = False,
-    pads: str = "fade",
+    unmatched: str = "fade",
     width: str = "base",
     depth: str = "match",
     assume_ordered: bool = False,
-    proof: bool = True,
-    prove_timeout: float | None = None,
+    verify: bool = True,
+    verify_timeout: float | None = None,
     max_memory: int | None = None,
     seed: int = 0,
     inputs: Arrays | None = None,
@@ -170,9 +170,9 @@ def zoo(
     output: str | None = None,
     scores: ScoreKind | None = None,
     calibrate: Arrays | None = None,
-    signal: str = "weights",
+    match_by: str = "weights",
     repair: bool = True,
-    scale_free: bool = False,
+    rescale_invariant: bool = False,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Zoo:
@@ -207,15 +207,15 @@ def zoo(
     if controls < 0:
         raise UsageError(f"the number of controls is {controls}: give 0 or more")
     chosen = checked_lambdas(lambdas)[1:]  # 0 is the model so far
-    check(chosen[-1], pads, width, depth)
+    check(chosen[-1], unmatched, width, depth)
     options = Options(
         lam=1.0,
-        pads=pads,
+        unmatched=unmatched,
         width=width,
         depth=depth,
         assume_ordered=assume_ordered,
-        proof=proof,
-        prove_timeout=prove_timeout,
+        verify=verify,
+        verify_timeout=verify_timeout,
         max_memory=max_memory,
         seed=seed,
         inputs=inputs,
@@ -223,9 +223,9 @@ def zoo(
         output=output,
         scores=scores,
         calibrate=calibrate,
-        signal=signal,
+        match_by=match_by,
         repair=repair,
-        scale_free=scale_free,
+        rescale_invariant=rescale_invariant,
     )
     check_calibration([base], options)
     runner = runner or registry.runner()
@@ -257,7 +257,7 @@ def searched(
 ) -> tuple[SoFar, Journal]:
     """Decide on every donor; what the journal holds is done again as it was decided."""
     known: Known = []
-    proven_groups(found.graph, terms.options, terms.runner, partial(terms.progress, "proving the base"), known)
+    verified_groups(found.graph, terms.options, terms.runner, partial(terms.progress, "verifying the base"), known)
     for place, entry in enumerate(entries):
         terms.progress("donors", place, len(entries))
         known = [pair for pair in known if pair[0] is found.graph.nodes]  # no donor comes twice
@@ -399,7 +399,7 @@ def replayed(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: 
 
 
 def aligned(found: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
-    """The whole donor, matched, proved and aligned with the model so far."""
+    """The whole donor, matched, verified and aligned with the model so far."""
     donor = entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
     return merge_step(found.graph, donor, terms.options, terms.runner, terms.progress, known, strategy)
 

@@ -98,13 +98,13 @@ def stored(path):
 # --- inspect ----------------------------------------------------------------------------------------------------
 
 
-def test_inspect_prints_layers_and_proven_groups(run, folder):
+def test_inspect_prints_layers_and_verified_groups(run, folder):
     ran = run("inspect", "base.onnx")
     assert (ran.code, ran.err) == (0, "")
     assert "input   x float32 (N, 8)" in ran.out
-    assert "413 float parameters; 98.8% have a proven axis, 100.0% are proven or pinned" in ran.out
+    assert "413 float parameters; 98.8% have a verified axis, 100.0% are verified or pinned" in ran.out
     assert re.search(rf"Gemm_0 +linear +0 +{NAME}\[1\] +{NAME}\[0\]", ran.out)
-    assert len(re.findall(rf"^{NAME}\[0\] +\d+ +proven +3", ran.out, re.M)) == 2
+    assert len(re.findall(rf"^{NAME}\[0\] +\d+ +verified +3", ran.out, re.M)) == 2
     assert "and 2 pinned groups" in ran.out
 
 
@@ -121,7 +121,7 @@ def test_inspect_json_has_the_promised_keys(run, folder):
 def test_inspect_lists_positions_where_a_unit_is_many_indices(run, folder):
     save(cnn((4,), blocks=0, head="flatten", size=4), folder / "flat.onnx")
     found = run("inspect", "flat.onnx", "--format", "json").json
-    group = next(group for group in found["groups"] if group["state"] == "proven")
+    group = next(group for group in found["groups"] if group["state"] == "verified")
     (member,) = [member for member in group["members"] if "positions" in member]
     assert np.array_equal(member["positions"], np.arange(64).reshape(4, 16))
 
@@ -130,24 +130,24 @@ def test_inspect_gathers_the_groups_that_lie_alike_inside_the_units_of_another(r
     net = Net()
     x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, 8))
     save(net.proto(net.conv(net.op("Relu", net.conv(x, 8, 6, group=2)), 6, 5)), folder / "grouped.onnx")
-    ran = run("inspect", "--prove", "grouped.onnx")
-    assert re.search(r"^w2\[0\] +2 x 3 +proven +3 .* inside w0\[0\]$", ran.out, re.MULTILINE), ran.out
+    ran = run("inspect", "--verify", "grouped.onnx")
+    assert re.search(r"^w2\[0\] +2 x 3 +verified +3 .* inside w0\[0\]$", ran.out, re.MULTILINE), ran.out
     apart = run("inspect", "-v", "grouped.onnx")
-    assert re.search(r"^w2\[0\]#2 +3 +proven .* inside w0\[0\], unit 1$", apart.out, re.MULTILINE), apart.out
+    assert re.search(r"^w2\[0\]#2 +3 +verified .* inside w0\[0\], unit 1$", apart.out, re.MULTILINE), apart.out
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("--max-memory", "1KB"), "the proof would take about"),
-        (("--no-prove",), "not proved"),
+        (("--max-memory", "1KB"), "the verification would take about"),
+        (("--no-verify",), "not verified"),
     ],
 )
-def test_inspect_says_why_groups_stay_unproven(run, folder, words, reason):
+def test_inspect_says_why_groups_stay_unverified(run, folder, words, reason):
     ran = run("inspect", "base.onnx", *words)
     assert ran.code == 0
     assert reason in ran.out
-    assert not re.search(r"\d  proven ", ran.out)
+    assert not re.search(r"\d  verified ", ran.out)
 
 
 def test_inspect_tests_what_added_units_would_do(run, folder):
@@ -155,12 +155,14 @@ def test_inspect_tests_what_added_units_would_do(run, folder):
     assert ran.code == 0
     assert re.search(r"^units added to a group\n.*\nw0\[0\] +not read; silent; sliced$", ran.out, re.MULTILINE), ran.out
     found = run("inspect", "base.onnx", "--padding", "--format", "json").json
-    assert {group["padding"] for group in found["groups"] if group["state"] == "proven"} == {"not read; silent; sliced"}
+    assert {group["padding"] for group in found["groups"] if group["state"] == "verified"} == {
+        "not read; silent; sliced"
+    }
     assert "units added" not in run("inspect", "base.onnx").out
 
 
-def test_inspect_gives_up_a_proof_when_its_time_is_up(run, folder):
-    ran = run("inspect", "base.onnx", "--prove-timeout", "0")
+def test_inspect_gives_up_a_verification_when_its_time_is_up(run, folder):
+    ran = run("inspect", "base.onnx", "--verify-timeout", "0")
     assert ran.code == 0
     assert "when its time was up" in ran.err
 
@@ -188,9 +190,9 @@ def test_inspect_names_operators_without_a_rule_and_what_they_cost(run, folder):
     assert re.search(r"frozen +\d+ .*Trilu", ran.out)
 
 
-def test_without_proof_the_groups_are_reported_as_unproven(run, folder):
-    found = run("inspect", "base.onnx", "--no-prove", "--format", "json").json
-    assert {group["state"] for group in found["groups"]} == {"unproven", "pinned"}
+def test_without_verification_the_groups_are_reported_as_unverified(run, folder):
+    found = run("inspect", "base.onnx", "--no-verify", "--format", "json").json
+    assert {group["state"] for group in found["groups"]} == {"unverified", "pinned"}
     assert found["coverage"] == 0
 
 
@@ -375,8 +377,8 @@ def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
 
 def test_the_signal_is_chosen_and_repair_can_be_left_out(run, folder):
     words = ("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "--format", "json", "--force")
-    both, plain = (run(*words, *more).json for more in (("--signal", "both"), ("--no-repair",)))
-    assert (both["signal"], plain["signal"]) == ("both", "weights")
+    both, plain = (run(*words, *more).json for more in (("--match-by", "both"), ("--no-repair",)))
+    assert (both["match_by"], plain["match_by"]) == ("both", "weights")
     assert ([len(done["rescaled"]) for done in both["repair"]], plain["repair"]) == ([3], [])
 
 
@@ -439,16 +441,18 @@ def test_pads_decide_what_units_without_a_partner_become(run, folder):
     donor, _ = narrower(base, mal_graph.axis_groups(base), seed=3)
     save(donor, folder / "narrow.onnx")
     written = {}
-    for pads in ("keep", "fade", "literal"):
-        assert run("assemble", "base.onnx", "narrow.onnx", "--pads", pads, "-o", f"{pads}.onnx").code == 0
-        written[pads] = np.concatenate([np.abs(w).ravel() for w in stored(f"{pads}.onnx").values()]).sum()
-    assert written["keep"] > written["fade"] > written["literal"]
+    for unmatched in ("keep", "fade", "zero"):
+        assert (
+            run("assemble", "base.onnx", "narrow.onnx", "--unmatched", unmatched, "-o", f"{unmatched}.onnx").code == 0
+        )
+        written[unmatched] = np.concatenate([np.abs(w).ravel() for w in stored(f"{unmatched}.onnx").values()]).sum()
+    assert written["keep"] > written["fade"] > written["zero"]
 
 
-def test_without_proof_a_merge_says_so(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "--no-prove")
+def test_without_verification_a_merge_says_so(run, folder):
+    ran = run("assemble", "base.onnx", "donor.onnx", "--no-verify")
     assert ran.code == 0
-    assert "check self_check: not run: the groups are unproven (--no-prove)" in ran.out
+    assert "check self_check: not run: the groups are unverified (--no-verify)" in ran.out
 
 
 def test_lambda_zero_writes_the_base_bit_for_bit(run, folder):
@@ -571,15 +575,15 @@ def test_sweep_prints_every_arm_at_every_lambda_and_what_they_amount_to(run, fol
 
 def test_a_sweep_is_repaired_on_calibration_inputs_and_shows_repair_alone(run, folder):
     words = ("sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--calibrate", "data.npz")
-    ran = run(*words, "--signal", "both", "--scale-free")
+    ran = run(*words, "--match-by", "both", "--rescale-invariant")
     assert (ran.code, ran.err) == (0, "")
     assert "repaired after donor.onnx on 40 samples: 3 layers brought to their goals" in ran.out
     assert re.search(
         r"^lambda +aligned +plain average +random permutation +random donor +base, repaired$", ran.out, re.M
     )
     assert "note: the labels among the calibration inputs are not used" in ran.out
-    found = run(*words, "--signal", "both", "--format", "json").json
-    assert (found["signal"], found["repair"][0]["samples"], found["arms"][4]["arm"]) == ("both", 40, "base, repaired")
+    found = run(*words, "--match-by", "both", "--format", "json").json
+    assert (found["match_by"], found["repair"][0]["samples"], found["arms"][4]["arm"]) == ("both", 40, "base, repaired")
     assert "base, repaired" not in run(*words, "--no-repair").out
 
 
@@ -612,9 +616,12 @@ def test_sweep_maps_the_layers(run, folder):
         (["--grid", "--lambdas", "0.5"], "give no --lambdas, no selection"),
         (["--grid", "--lambda", "2"], "lambda is 2"),
         (["--grid", "--calibrate", "data.npz"], "merges weights as they are: give no --calibrate"),
-        (["--grid", "--scale-free"], "merges weights as they are: give no --calibrate, --signal, --scale-free"),
+        (
+            ["--grid", "--rescale-invariant"],
+            "merges weights as they are: give no --calibrate, --match-by, --rescale-invariant",
+        ),
         (["--calibrate", "data.npz", "-o", "data.npz", "--force"], "it is one of the inputs"),
-        (["--pads", "none"], "pads is 'none'"),
+        (["--unmatched", "none"], "unmatched is 'none'"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(refused, words, match):
@@ -663,14 +670,14 @@ def test_a_zoo_is_repaired_on_calibration_inputs_and_goes_on_with_the_same_alone
     arrays = dict(np.load("data.npz"))
     np.savez("some.npz", x=arrays["x"][:30])
     np.savez("others.npz", x=arrays["x"][30:60])
-    words = ("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx", "--signal", "both")
+    words = ("zoo", "base.onnx", "zoo", "--data", "data.npz", "-o", "out.onnx", "--match-by", "both")
     ran = run(*words, "--calibrate", "some.npz")
     assert (ran.code, ran.err) == (0, "")
     assert re.search(r"^repaired after a\.onnx on 30 samples: \d layers brought to their goals", ran.out, re.M)
     assert re.search(r"^base, repaired +\d", ran.out, re.M)
     (zoo_folder / "out.onnx").unlink()
     found = run(*words, "--calibrate", "some.npz", "--format", "json").json
-    assert (found["signal"], found["repair"][0]["samples"]) == ("both", 30)
+    assert (found["match_by"], found["repair"][0]["samples"]) == ("both", 30)
     assert "some.npz" in found["sha256"]
     (zoo_folder / "out.onnx").unlink()
     other = run(*words, "--calibrate", "others.npz")
@@ -948,7 +955,7 @@ def test_models_without_a_common_layer_are_refused(refused, folder):
             verb,
             "base.onnx",
             "scale.onnx",
-            match=r"no layer of scale\.onnx answers to a layer of base\.onnx: found 3 linear against 1 affine",
+            match=r"no layer of scale\.onnx corresponds to a layer of base\.onnx: found 3 linear against 1 affine",
         )
 
 
@@ -989,7 +996,12 @@ def test_lambdas_per_layer_are_shown_with_their_layer(run, folder):
 
 def test_unknown_pads_are_refused(refused):
     refused(
-        "assemble", "base.onnx", "donor.onnx", "--pads", "zero", match="pads is 'zero': choose one of keep, fade, lit"
+        "assemble",
+        "base.onnx",
+        "donor.onnx",
+        "--unmatched",
+        "zero",
+        match="unmatched is 'zero': choose one of keep, fade, lit",
     )
 
 
@@ -1016,8 +1028,11 @@ MERGING = [
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("--signal", "both"), "signal is 'both', but there are no calibration inputs: give some with --calibrate"),
-        (("--signal", "phase", "--calibrate", "data.npz"), "signal is 'phase': choose one of weights, both, activat"),
+        (("--match-by", "both"), "match_by is 'both', but there are no calibration inputs: give some with --calibrate"),
+        (
+            ("--match-by", "phase", "--calibrate", "data.npz"),
+            "match_by is 'phase': choose one of weights, both, activat",
+        ),
     ],
 )
 def test_a_signal_that_cannot_be_measured_is_refused(refused, command, words, told):

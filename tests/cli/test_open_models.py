@@ -120,7 +120,7 @@ def test_the_result_may_be_the_weights_of_the_module(run, folder):
 
 def test_a_module_is_inspected_and_matched(run, folder):
     code, out, _ = run("inspect", "their:base", "--input-shape", "input:2,5")
-    assert (code, "proven" in out) == (0, True)
+    assert (code, "verified" in out) == (0, True)
     code, out, _ = run("match", "their:base", "donor.onnx")
     assert (code, "2 pairs" in out) == (0, True)
 

@@ -121,7 +121,7 @@ def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
             if words[0] == "python":
                 done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
                 assert re.search(r"^merged, as its class +accuracy 0\.\d+$", done.stdout, re.M)
-                assert len(re.findall(r"answers to", done.stdout)) == 3
+                assert len(re.findall(r"corresponds to", done.stdout)) == 3
             else:
                 assert app.main(words[1:]) == 0, words
                 out, err = capfd.readouterr()

@@ -48,7 +48,7 @@ PLANTS = {"shuffled": permuted_copy, "narrower": narrower, "wider": wider}
 
 
 def found_between(base, donor):
-    """The correspondence of two models, their groups taken unproven."""
+    """The correspondence of two models, their groups taken unverified."""
     terms, _ = terms_of(base, donor, match_layers(base, donor))
     return correspondence(axis_groups(base), axis_groups(donor), terms)
 

@@ -19,8 +19,10 @@ def deep(layers, seed, width=7, **options):
     return mlp((6, *[width] * (layers - 1), 4), seed, **options)
 
 
-def merged(base, donor, lam, pads="fade", width="grow", **options):
-    return mal_graph.assemble(base, donor, lam=lam, pads=pads, width=width, depth="expand", proof=False, **options)
+def merged(base, donor, lam, unmatched="fade", width="grow", **options):
+    return mal_graph.assemble(
+        base, donor, lam=lam, unmatched=unmatched, width=width, depth="expand", verify=False, **options
+    )
 
 
 def far(a, b):
@@ -170,16 +172,16 @@ RESIDUAL = {
 }
 
 
-@pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
-def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, pads, tmp_path):
+def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, unmatched, tmp_path):
     base, donor = build(2, 0), build(4, 1)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert result.merged[0].added
     assert not result.merged[0].match.unmatched_donor
     assert result.checks["lambda_0"] == "passed"
     assert far(result.graph, base) <= 1e-5
-    end = merged(base, donor, 1.0, pads)
+    end = merged(base, donor, 1.0, unmatched)
     assert far(end.graph, donor) <= 1e-5
     assert len(end.graph.nodes) == len(donor.nodes)
     again = mal_graph.load(save(end.graph, tmp_path / "deep.onnx"))
@@ -202,12 +204,12 @@ def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(bui
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):
     base, donor = build(2, 0), build(3, 1)
-    for pads in ("keep", "literal"):
-        ends = [merged(base, donor, lam, pads, width="base") for lam in (0.25, 1.0)]
+    for unmatched in ("keep", "zero"):
+        ends = [merged(base, donor, lam, unmatched, width="base") for lam in (0.25, 1.0)]
         given = ends[0].merged[0].plan.given
         assert given
         same = [np.array_equal(*(end.graph.weights[name].read() for end in ends)) for name in given]
-        assert all(same) if pads == "keep" else not any(same)
+        assert all(same) if unmatched == "keep" else not any(same)
 
 
 def test_blocks_have_partners_as_wholes_and_no_fewer_layers_have_one():
@@ -224,7 +226,7 @@ def test_donors_deepen_a_residual_base_one_after_the_other(build):
     result = mal_graph.assemble(base, donors, lam=0.3, depth="expand", width="grow")
     assert result.passed
     assert all(step.added for step in result.merged)
-    written = mal_graph.assemble(base, donors, lam=0.0, depth="expand", width="grow", pads="literal")
+    written = mal_graph.assemble(base, donors, lam=0.0, depth="expand", width="grow", unmatched="zero")
     assert far(written.graph, base) <= 1e-5
 
 
@@ -424,4 +426,4 @@ def test_an_unknown_depth_is_refused():
 def test_random_weights_of_the_expanded_base_do_not_matter_at_lambda_0():
     for seed in range(3):
         base = reseeded(deep(2, 0), seed)
-        assert far(merged(base, deep(4, 1), 0.0, pads="keep").graph, base) <= 1e-6
+        assert far(merged(base, deep(4, 1), 0.0, unmatched="keep").graph, base) <= 1e-6

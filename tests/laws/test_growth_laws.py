@@ -13,7 +13,7 @@ from resized_nets import NETS as RESIZED_NETS
 import mal_graph
 from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import widening
-from mal_graph.merging.blending import PADS, WIDTHS
+from mal_graph.merging.blending import UNMATCHED, WIDTHS
 from mal_graph.operators import table as ops
 from mal_graph.symmetry.groups import axis_groups, traces
 from mal_graph.symmetry.resizing import coupled, resized, resizing
@@ -56,8 +56,8 @@ def wider_everywhere(graph, seed):
     return reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
 
 
-def merged(base, donor, lam, pads="keep", **options):
-    return mal_graph.assemble(base, donor, lam=lam, pads=pads, width="grow", proof=False, **options)
+def merged(base, donor, lam, unmatched="keep", **options):
+    return mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, width="grow", verify=False, **options)
 
 
 def far(a, b):
@@ -70,19 +70,19 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     base = reseeded(build(), 1)
     grew = 0
     for number, (units, donor) in enumerate(wider_donors(build(), 2)):
-        pads = PADS[number % 3]
-        result = merged(base, donor, 0.0, pads)
+        unmatched = UNMATCHED[number % 3]
+        result = merged(base, donor, 0.0, unmatched)
         grew += 1
         assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
         assert result.checks["lambda_0"] == "passed"
         assert far(result.graph, base) <= 1e-5
-        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+        assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
         again = mal_graph.load(save(result.graph, tmp_path / "grown.onnx"))
         assert far(again, result.graph) == 0.0
     assert grew
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize(
     "make",
     [
@@ -95,33 +95,33 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     ],
     ids=["mlp", "transposed", "concat, flattened", "depthwise", "without norm", "float16"],
 )
-def test_all_groups_grow_at_once(make, pads):
+def test_all_groups_grow_at_once(make, unmatched):
     base, donor = reseeded(make(), 1), wider_everywhere(make(), 2)
     tolerance = 1e-2 if "float16" in {w.dtype.name for w in base.weights.values()} else 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= tolerance
-    result = merged(base, donor, 1.0, pads)
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= tolerance
+    result = merged(base, donor, 1.0, unmatched)
     assert far(result.graph, donor) <= tolerance
     assert {w.shape for w in result.graph.weights.values()} == {w.shape for w in donor.weights.values()}
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
-def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_function(pads):
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
+def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_function(unmatched):
     base, donor = mlp((6, 8, 9, 4), 0), mlp((6, 11, 5, 4), 1)
-    result = merged(base, donor, 1.0, pads)
+    result = merged(base, donor, 1.0, unmatched)
     assert far(result.graph, donor) <= 1e-5
     assert [w.shape for w in result.graph.weights.values()] == [(11, 6), (11,), (9, 11), (9,), (4, 9), (4,)]
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
 
 
 widths = st.lists(st.integers(2, 9), min_size=2, max_size=2)
 
 
 @settings(max_examples=15)
-@given(widths, widths, st.sampled_from(["fade", "literal"]), st.sampled_from(["gemm", "gemm_nt", "transposed"]))
-def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, pads, style):
+@given(widths, widths, st.sampled_from(["fade", "zero"]), st.sampled_from(["gemm", "gemm_nt", "transposed"]))
+def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, unmatched, style):
     base, donor = mlp((6, *mine, 4), 0, style), mlp((6, *theirs, 4), 1)
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-    result = merged(base, donor, 1.0, pads)
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
+    result = merged(base, donor, 1.0, unmatched)
     assert far(result.graph, donor) <= 1e-5
     grown_by = [max(0, b - a) for a, b in zip(mine, theirs, strict=True)]
     assert sorted(result.merged[0].plan.growth.added.values()) == sorted(n for n in grown_by if n)
@@ -130,7 +130,7 @@ def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, their
 def test_a_narrower_donor_grows_nothing():
     base, wide = cnn((8, 10), 1, 0), cnn((8, 10), 1, 1)
     donor, _ = narrower(wide, axis_groups(wide), 2)
-    plain = mal_graph.assemble(base, donor, pads="keep", proof=False)
+    plain = mal_graph.assemble(base, donor, unmatched="keep", verify=False)
     result = merged(base, donor, 0.3)
     assert "lambda_0" not in result.checks
     for name, weight in plain.graph.weights.items():
@@ -138,10 +138,10 @@ def test_a_narrower_donor_grows_nothing():
 
 
 @pytest.mark.parametrize(
-    ("pads", "row"),
-    [("keep", 1.0), ("fade", 1.0), ("literal", 0.25)],
+    ("unmatched", "row"),
+    [("keep", 1.0), ("fade", 1.0), ("zero", 0.25)],
 )
-def test_added_units_follow_the_table(pads, row):
+def test_added_units_follow_the_table(unmatched, row):
     """2 hidden units meet 3; then 3 meet 2 in the next layer, so that rows and columns of all kinds cross."""
     first = np.array([[9, 1], [1, 9]], np.float32)
     base = mlp((2, 2, 3, 2), 0).with_weights(
@@ -154,7 +154,7 @@ def test_added_units_follow_the_table(pads, row):
             "w4": np.full((2, 2), 5, np.float32),
         }
     )
-    result = merged(base, donor, 0.25, pads)
+    result = merged(base, donor, 0.25, unmatched)
     w0, w1, w2 = (result.graph.weights[name].read() for name in ("w0", "w1", "w2"))
     np.testing.assert_array_equal(w0[:2], [[18, 2], [2, 18]])
     np.testing.assert_array_equal(w0[2], [5 * row] * 2)  # added / matched
@@ -166,9 +166,9 @@ def test_added_units_follow_the_table(pads, row):
 def test_a_tensor_that_the_donor_lacks_lets_its_further_units_pass():
     """The base's BatchNorm has no partner in a folded donor: it passes what comes in the new channels."""
     base, donor = cnn((6,), 1, 0), cnn((9,), 1, 1, bn=False)
-    for pads in PADS:
-        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    for unmatched in UNMATCHED:
+        assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
 def test_a_layer_that_the_donor_lacks_adds_nothing_to_a_stream_that_grows():
@@ -214,27 +214,27 @@ def written_out_norm(width, seed, *, centred, read=True):
     return net.graph(net.linear(x if read else norm(x), width, 3))
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_a_written_out_rms_norm_grows_with_the_average_compensated(pads, tmp_path):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_a_written_out_rms_norm_grows_with_the_average_compensated(unmatched, tmp_path):
     base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
     assert list(result.merged[0].plan.growth.factors.values()) == [(1.5, 1.0), (1.5, 1.0)]
     assert far(result.graph, base) <= 1e-5
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
-    half = merged(base, donor, 0.5, pads).graph
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, unmatched).graph
     assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(unmatched):
     base, donor = written_out_norm(6, 0, centred=True, read=False), written_out_norm(9, 1, centred=True, read=False)
-    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    assert list(merged(base, donor, 0.0, unmatched).merged[0].plan.growth.added.values()) == [3]
     for mine, theirs in ((base, donor), (donor, base)):
-        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
-        if pads != "keep" or mine is base:
-            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+        assert far(merged(mine, theirs, 0.0, unmatched).graph, mine) <= 1e-5
+        if unmatched != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, unmatched).graph, theirs) <= 1e-5
 
 
 def test_a_written_out_layer_norm_keeps_its_width_where_something_else_reads_the_stream():
@@ -269,15 +269,15 @@ def normed(width, seed, op, *, epsilon=1e-2, hidden=7, read=False, after=False, 
     return net.graph(net.op("MatMul", x, net.op("Transpose", table)) if tied else net.linear(x, width, 4, "matmul"))
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("op", NORMS)
-def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, pads, tmp_path):
+def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, unmatched, tmp_path):
     base, donor = normed(6, 0, op), normed(9, 1, op, epsilon=3e-2)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
     assert far(result.graph, base) <= 1e-5
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
-    half = merged(base, donor, 0.5, pads).graph
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
+    half = merged(base, donor, 0.5, unmatched).graph
     norms = [node for node in half.nodes if node.op == op]
     np.testing.assert_allclose([node.attribute("epsilon") for node in norms], [(1e-2 * 6 / 9 + 3e-2) / 2] * 3)
     scales = [[graph.weights[n.inputs[1]].read() for n in graph.nodes if n.op == op] for graph in (base, donor, half)]
@@ -289,27 +289,27 @@ def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, p
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("op", NORMS)
-def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, pads, width):
+def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, unmatched, width):
     base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
-    result = mal_graph.assemble(base, donor, lam=1.0, pads=pads, width=width, proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, unmatched=unmatched, width=width, verify=False)
     growth = result.merged[0].plan.growth
     assert not growth.added
     assert not growth.kept
     assert result.checks["lambda_0"] == "passed"
     assert far(result.graph, donor) <= 1e-5
-    assert mal_graph.assemble(base, donor, lam=0.0, pads=pads, width=width, proof=False).graph is base
+    assert mal_graph.assemble(base, donor, lam=0.0, unmatched=unmatched, width=width, verify=False).graph is base
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("pads", ["fade", "literal"])
-def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(pads, width):
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
+def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(unmatched, width):
     base, donor = written_out_norm(9, 0, centred=False), written_out_norm(6, 1, centred=False)
-    result = mal_graph.assemble(base, donor, lam=1.0, pads=pads, width=width, proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, unmatched=unmatched, width=width, verify=False)
     assert list(result.merged[0].plan.growth.factors.values()) == [(1.0, 1.5), (1.0, 1.5)]
     assert far(result.graph, donor) <= 1e-5
-    assert mal_graph.assemble(base, donor, lam=0.0, pads=pads, width=width, proof=False).graph is base
+    assert mal_graph.assemble(base, donor, lam=0.0, unmatched=unmatched, width=width, verify=False).graph is base
 
 
 def mixing(width, seed, op, *, bias):
@@ -333,20 +333,20 @@ def mixing(width, seed, op, *, bias):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_narrower_donor_whose_places_are_mixed_keeps_its_function_where_its_missing_units_stay_zero(width):
     base, donor = mixing(9, 0, "RMSNormalization", bias=False), mixing(6, 1, "RMSNormalization", bias=False)
-    result = mal_graph.assemble(base, donor, lam=1.0, width=width, proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, width=width, verify=False)
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, donor) <= 1e-5
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_not_made_up_for(width, monkeypatch):
+def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_not_compensated_for(width, monkeypatch):
     base, donor = mixing(9, 0, "RMSNormalization", bias=True), mixing(6, 1, "RMSNormalization", bias=True)
 
     def made():
-        return mal_graph.assemble(base, donor, lam=0.5, width=width, proof=False).merged[0].plan
+        return mal_graph.assemble(base, donor, lam=0.5, width=width, verify=False).merged[0].plan
 
     (why,) = made().growth.kept.values()
-    assert re.fullmatch(r"a narrower donor cannot be made up for: the outputs at lambda 1 would be \de-\d\d .*", why)
+    assert re.fullmatch(r"a narrower donor cannot be compensated: the outputs at lambda 1 would be \de-\d\d .*", why)
     assert not made().growth.settings
     monkeypatch.setattr(widening, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
     assert made().growth.settings
@@ -385,18 +385,18 @@ def vision(width, size, seed, heads=4):
     return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(
     ("mine", "theirs"), [((8, 2), (8, 2)), ((8, 2), (12, 3)), ((12, 3), (8, 2)), ((8, 3), (12, 2))]
 )
-def test_a_vision_transformer_takes_the_function_of_one_of_any_size(mine, theirs, pads):
-    """Streams and heads grow, or are made up for, at once; a single class token has but one order."""
+def test_a_vision_transformer_takes_the_function_of_one_of_any_size(mine, theirs, unmatched):
+    """Streams and heads grow, or are compensated, at once; a single class token has but one order."""
     base, donor = vision(*mine, 0), vision(*theirs, 1)
-    result = merged(base, donor, 1.0, pads)
+    result = merged(base, donor, 1.0, unmatched)
     assert not result.merged[0].plan.skipped
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, donor) <= 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
 
 
 def test_a_class_token_at_another_place_is_not_taken_for_the_same():
@@ -407,9 +407,9 @@ def test_a_class_token_at_another_place_is_not_taken_for_the_same():
         x = net.op("Add", x, net.weight(5, 6))
         return net.graph(net.linear(net.op("Gather", x, net.constant(4 * is_last), axis=1), 6, 3))
 
-    same = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=True), proof=False)
+    same = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=True), verify=False)
     assert not same.merged[0].plan.dropped
-    other = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=False), proof=False)
+    other = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=False), verify=False)
     (((why,),),) = [other.merged[0].plan.dropped.values()]
     assert why == "shift w3: its unit axis is frozen in the base: Gather 'Gather_4' uses a single unit of the axis"
 
@@ -453,9 +453,9 @@ def test_what_is_added_to_all_units_alike_goes_with_the_mean():
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_narrower_donor_is_not_made_up_for_where_not_all_that_makes_the_units_is_merged(width):
+def test_a_narrower_donor_is_not_compensated_for_where_not_all_that_makes_the_units_is_merged(width):
     base, donor = normed(9, 0, "RMSNormalization"), normed(6, 1, "RMSNormalization")
-    result = mal_graph.assemble(base, donor, lam=1.0, width=width, layers="MatMul_1*", proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, width=width, layers="MatMul_1*", verify=False)
     growth = result.merged[0].plan.growth
     assert [
         why.endswith("Gather_0 is not merged, and the units that the donor lacks are zeros there")
@@ -469,7 +469,7 @@ def test_a_narrower_donor_is_not_made_up_for_where_not_all_that_makes_the_units_
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_narrower_donor_under_a_maximum_is_listed(width):
     base, donor = with_statistic(9, 0, "ReduceMax"), with_statistic(6, 1, "ReduceMax")
-    result = mal_graph.assemble(base, donor, lam=0.3, width=width, proof=False)
+    result = mal_graph.assemble(base, donor, lam=0.3, width=width, verify=False)
     (why,) = result.merged[0].plan.growth.kept.values()
     assert why == "ReduceMax 'ReduceMax_2' is taken over its units, and the units that the donor lacks are zeros there"
 
@@ -477,9 +477,9 @@ def test_a_narrower_donor_under_a_maximum_is_listed(width):
 @pytest.mark.parametrize("op", NORMS)
 def test_each_norm_goes_with_the_lambda_of_its_own_layer(op):
     base, donor = normed(9, 0, op), normed(6, 1, op, epsilon=3e-2)
-    whole = mal_graph.assemble(base, donor, lam=0.3, lam_for={"*": 1.0}, proof=False)
+    whole = mal_graph.assemble(base, donor, lam=0.3, lam_for={"*": 1.0}, verify=False)
     assert far(whole.graph, donor) <= 1e-5
-    some = mal_graph.assemble(base, donor, lam=0.25, lam_for={f"{op}_9": 0.75}, proof=False)
+    some = mal_graph.assemble(base, donor, lam=0.25, lam_for={f"{op}_9": 0.75}, verify=False)
     mine, theirs = 1e-2, 3e-2 * 6 / 9
     np.testing.assert_allclose(
         [node.attribute("epsilon") for node in some.graph.nodes if node.op == op],
@@ -490,7 +490,7 @@ def test_each_norm_goes_with_the_lambda_of_its_own_layer(op):
 @pytest.mark.parametrize("factors", [{"lam_for": {"*": 1.0}}, {"lam": (1.0, 1.0)}])
 def test_a_base_grows_with_lambdas_of_single_layers_too(factors):
     base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
-    result = mal_graph.assemble(base, donor, width="grow", proof=False, **factors)
+    result = mal_graph.assemble(base, donor, width="grow", verify=False, **factors)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
     assert result.checks["lambda_0"] == "passed"
     assert far(result.graph, donor) <= 1e-5
@@ -502,7 +502,7 @@ def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
     result = mal_graph.assemble(base, donors, lam=0.3, width="grow")
     assert result.passed
     assert [sum(step.plan.growth.added.values()) for step in result.merged] == [2, 4, 3]
-    assert far(merged(base, donors, 0.0, "literal").graph, base) <= 1e-5
+    assert far(merged(base, donors, 0.0, "zero").graph, base) <= 1e-5
 
 
 @settings(max_examples=10)
@@ -526,7 +526,7 @@ def test_a_stream_that_is_not_read_by_layer_norms_alone_keeps_its_width_with_the
     (why,) = kept(normed(6, 0, op, **form), normed(9, 1, op, **form))
     assert re.search(reason, why)
     (why,) = kept(normed(9, 0, op, **form), normed(6, 1, op, **form))
-    assert why.startswith("a narrower donor cannot be made up for")
+    assert why.startswith("a narrower donor cannot be compensated")
     assert re.search(reason, why)
 
 
@@ -556,9 +556,9 @@ def test_what_cannot_be_compensated_does_not_hold_up_what_grows():
 @pytest.mark.parametrize("form", [{"read": True}, {"after": True}])
 def test_an_rms_norm_needs_no_other_reader_to_agree(form):
     base, donor = normed(6, 0, NORMS[1], **form), normed(9, 1, NORMS[1], **form)
-    for pads in PADS:
-        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    for unmatched in UNMATCHED:
+        assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
 def skipping(width, seed):
@@ -576,14 +576,14 @@ def skipping(width, seed):
     return net.graph(net.linear(x, width, 3, "matmul"))
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_a_sum_and_its_rms_norm_in_one_grow_in_both_directions(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_a_sum_and_its_rms_norm_in_one_grow_in_both_directions(unmatched):
     base, donor = skipping(6, 0), skipping(9, 1)
-    assert list(merged(base, donor, 0.0, pads).merged[0].plan.growth.added.values()) == [3]
+    assert list(merged(base, donor, 0.0, unmatched).merged[0].plan.growth.added.values()) == [3]
     for mine, theirs in ((base, donor), (donor, base)):
-        assert far(merged(mine, theirs, 0.0, pads).graph, mine) <= 1e-5
-        if pads != "keep" or mine is base:
-            assert far(merged(mine, theirs, 1.0, pads).graph, theirs) <= 1e-5
+        assert far(merged(mine, theirs, 0.0, unmatched).graph, mine) <= 1e-5
+        if unmatched != "keep" or mine is base:
+            assert far(merged(mine, theirs, 1.0, unmatched).graph, theirs) <= 1e-5
 
 
 def group_normed(groups, seed, form, size=2):
@@ -605,16 +605,16 @@ def group_normed(groups, seed, form, size=2):
     return net.graph(net.conv(net.op("Relu", x), channels, 2))
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("form", ["one operator", "old", "written out", "instance"])
-def test_whole_groups_of_a_group_norm_are_added(form, pads):
+def test_whole_groups_of_a_group_norm_are_added(form, unmatched):
     base, donor = group_normed(4, 0, form), group_normed(6, 1, form)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert list(result.merged[0].plan.growth.added.values()) == [4 if form == "instance" else 2]
     assert far(result.graph, base) <= 1e-5
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
-    if pads != "keep":
-        assert far(merged(donor, base, 1.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
+    if unmatched != "keep":
+        assert far(merged(donor, base, 1.0, unmatched).graph, base) <= 1e-5
 
 
 def test_a_group_norm_of_one_group_keeps_its_width_for_its_mean_is_that_of_the_positions_too():
@@ -711,52 +711,52 @@ INSIDE = {
 }
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
-def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, pads, tmp_path):
+def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatched, tmp_path):
     base, donor = build(4, 0), build(8, 1)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert set(result.merged[0].plan.growth.added.values()) == {4}
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, base) <= 1e-5
-    end = merged(base, donor, 1.0, pads)
+    end = merged(base, donor, 1.0, unmatched)
     assert far(end.graph, donor) <= 1e-5
     assert {w.shape for w in end.graph.weights.values()} == {w.shape for w in donor.weights.values()}
     assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
-def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, pads):
+def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, unmatched):
     base, donor = build(7, 0), build(4, 1)
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) == 0.0
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) == 0.0
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_more_blocks_and_more_heads_are_added(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_more_blocks_and_more_heads_are_added(unmatched):
     for build in (blocks, attention):
         base, donor = build(5, 4, 0), build(8, 4, 1)
-        assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-        assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+        assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
+        assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
-def test_more_but_smaller_blocks_take_the_donors_function(pads):
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
+def test_more_but_smaller_blocks_take_the_donors_function(unmatched):
     base, donor = blocks(6, 4, 0), blocks(8, 3, 1)
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", [blocks, attention])
-def test_blocks_and_heads_get_company_and_get_larger_at_once(build, pads):
+def test_blocks_and_heads_get_company_and_get_larger_at_once(build, unmatched):
     base, donor = build(6, 2, 0), build(8, 3, 1)
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert set(result.merged[0].plan.growth.added.values()) == {1, 2}
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, base) <= 1e-5
-    end = merged(base, donor, 1.0, pads).graph
+    end = merged(base, donor, 1.0, unmatched).graph
     assert far(end, donor) <= 1e-5
     assert {w.shape for w in end.weights.values()} == {w.shape for w in donor.weights.values()}
 
@@ -765,7 +765,7 @@ def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_i
     for build in INSIDE.values():
         base, donor = build(4, 0), build(6, 1)
         for mine, theirs in ((base, donor), (donor, base)):
-            result = mal_graph.assemble(mine, theirs, lam=0.5, proof=False)
+            result = mal_graph.assemble(mine, theirs, lam=0.5, verify=False)
             assert not result.merged[0].plan.skipped
             small = {w.shape for w in result.graph.weights.values()}
             assert small == {w.shape for w in mine.weights.values()}
@@ -799,14 +799,14 @@ def rotary(width, size, seed, heads=3):
     return net.graph(net.linear(y, heads * size, 3, "matmul"))
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(("mine", "theirs"), [(4, 4), (4, 8), (8, 4)])
-def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silently(mine, theirs, pads):
+def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silently(mine, theirs, unmatched):
     base, donor = rotary(6, mine, 0), rotary(6, theirs, 1)
-    result = merged(base, donor, 1.0, pads)
+    result = merged(base, donor, 1.0, unmatched)
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, donor) <= 1e-5
-    assert far(merged(base, donor, 0.0, pads).graph, base) <= 1e-5
+    assert far(merged(base, donor, 0.0, unmatched).graph, base) <= 1e-5
 
 
 def test_queries_and_keys_that_stay_alive_without_a_partner_break_the_law(monkeypatch):
@@ -841,22 +841,22 @@ def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
         return inner, {(n, last - u if is_donor else u, p): column for (n, u, p), column in columns.items()}
 
     base, donor = blocks(9, 4, 0), blocks(9, 6, 1)
-    assert far(merged(base, donor, 1.0, "literal").graph, donor) <= 1e-5
+    assert far(merged(base, donor, 1.0, "zero").graph, donor) <= 1e-5
     monkeypatch.setattr(correspondence, "insides", turned)
-    assert far(merged(base, donor, 1.0, "literal").graph, donor) > 1e-3
+    assert far(merged(base, donor, 1.0, "zero").graph, donor) > 1e-3
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_a_sum_over_units_allows_more_of_them_if_they_start_silent(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_a_sum_over_units_allows_more_of_them_if_they_start_silent(unmatched):
     base, donor = with_statistic(6, 0, "ReduceSum"), with_statistic(9, 1, "ReduceSum")
-    result = merged(base, donor, 0.0, pads)
+    result = merged(base, donor, 0.0, unmatched)
     assert list(result.merged[0].plan.growth.added.values()) == [3]
     assert far(result.graph, base) <= 1e-5
-    assert far(merged(base, donor, 1.0, pads).graph, donor) <= 1e-5
+    assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
 def test_a_group_that_two_groups_of_the_donor_answer_to_keeps_its_width():
-    assert kept(mlp((6, 8, 4), 0), mlp((6, 12, 10, 4), 1)) == ["2 groups of the donor answer to it"]
+    assert kept(mlp((6, 8, 4), 0), mlp((6, 12, 10, 4), 1)) == ["2 groups of the donor correspond to it"]
 
 
 def test_units_that_no_merged_layer_reads_are_not_added():

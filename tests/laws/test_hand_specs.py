@@ -14,8 +14,8 @@ from builders import Net, deviation, inputs_of, permuted_copy, run
 
 from mal_graph.operators import axis_rules
 from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import PROVEN, axis_groups
-from mal_graph.symmetry.verification import prove
+from mal_graph.symmetry.groups import VERIFIED, axis_groups
+from mal_graph.symmetry.verification import verify
 
 Spec = dict[str, tuple[int, set[tuple[str, int]]]]
 STATISTICS = {"batch": ("scale", "shift", "mean", "variance"), "layer": ("scale", "shift")}
@@ -179,11 +179,11 @@ def resnet50_spec(kind="batch") -> Spec:
 
 
 def lacking(groups, spec: Spec) -> list[str]:
-    """The permutations of a specification that are no proven group with all their units, in order."""
+    """The permutations of a specification that are no verified group with all their units, in order."""
     found = {
         (group.units, frozenset((m.tensor, m.axis) for m in group.members))
         for group in groups.groups
-        if group.state == PROVEN and all(m.is_plain for m in group.members)
+        if group.state == VERIFIED and all(m.is_plain for m in group.members)
     }
     return [name for name, (units, axes) in spec.items() if (units, frozenset(axes)) not in found]
 
@@ -200,9 +200,9 @@ NETS = [
 
 
 @pytest.mark.parametrize(("build", "specify", "options", "count"), NETS)
-def test_every_permutation_of_the_specification_is_a_proven_group(build, specify, options, count):
+def test_every_permutation_of_the_specification_is_a_verified_group(build, specify, options, count):
     graph, spec = build(*options), specify(*options)
-    groups = prove(graph, axis_groups(graph))
+    groups = verify(graph, axis_groups(graph))
     assert lacking(groups, spec) == []
     assert len(spec) == count
     assert len(groups.usable()) >= count
@@ -221,6 +221,6 @@ def test_moving_all_of_them_keeps_the_outputs(build, options):
 def test_a_sum_that_ties_nothing_loses_the_streams():
     """The law can fail: with Add misread, every stream lacks members and nothing else does."""
     graph, wrong = resnet20(), {**ROWS, "Add": Row(axis_rules.unary)}
-    groups = prove(graph, axis_groups(graph, table=wrong), table=wrong)
+    groups = verify(graph, axis_groups(graph, table=wrong), table=wrong)
     assert {"stream0", "stream1", "stream2"} <= set(lacking(groups, resnet20_spec()))
     assert not any("inner" in name for name in lacking(groups, resnet20_spec()))

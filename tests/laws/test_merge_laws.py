@@ -16,15 +16,15 @@ from mal_graph.merging.slots import with_bias_slots
 from mal_graph.symmetry.groups import UNREAD, axis_groups
 from mal_graph.workflows import assembly
 
-PADS = ("keep", "fade", "literal")
+UNMATCHED = ("keep", "fade", "zero")
 
 
-def merged(base, donor, lam, pads="keep", **options):
-    """The merge of two models with their groups taken unproven."""
+def merged(base, donor, lam, unmatched="keep", **options):
+    """The merge of two models with their groups taken unverified."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms, **options)
-    return merge(plan(base, match, align(found), lam, pads=pads))
+    return merge(plan(base, match, align(found), lam, unmatched=unmatched))
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -40,33 +40,33 @@ def bits(array):
     return array.shape, array.dtype, np.ascontiguousarray(array).tobytes()
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_at_lambda_0_every_tensor_is_the_bases_bit_for_bit_and_nothing_is_inserted(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_at_lambda_0_every_tensor_is_the_bases_bit_for_bit_and_nothing_is_inserted(unmatched):
     base, donor = cnn((6, 8), 1, 0, bn=False), cnn((8, 6), 1, 1)
     base = base.with_weights(
         {"w0": np.where(np.abs(base.weights["w0"].read()) < 0.05, -0.0, base.weights["w0"].read())}
     )
-    result = mal_graph.assemble(base, donor, lam=0.0, pads=pads, proof=False)
+    result = mal_graph.assemble(base, donor, lam=0.0, unmatched=unmatched, verify=False)
     assert set(result.graph.weights) == set(base.weights)
     assert all(bits(result.graph.weights[name].read()) == bits(w.read()) for name, w in base.weights.items())
 
 
-@given(st.sampled_from(PADS), st.integers(0, 10**6))
-def test_a_small_lambda_moves_matched_entries_by_lambda_times_the_difference(pads, seed):
+@given(st.sampled_from(UNMATCHED), st.integers(0, 10**6))
+def test_a_small_lambda_moves_matched_entries_by_lambda_times_the_difference(unmatched, seed):
     base = mlp((6, 7, 5, 3), seed)
     other, _ = permuted_copy(mlp((6, 7, 5, 3), seed + 1), axis_groups(base), seed)
-    full, small = merged(base, other, 1.0, pads), merged(base, other, 2.0**-10, pads)
+    full, small = merged(base, other, 1.0, unmatched), merged(base, other, 2.0**-10, unmatched)
     for name, a in entries(base).items():
         expected = a + np.float32(2.0**-10) * (full.weights[name].read() - a)
         np.testing.assert_allclose(small.weights[name].read(), expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("pads", ["fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("make", [lambda s: mlp((8, 12, 10, 5), s), lambda s: cnn((8, 10), 1, s)], ids=["mlp", "cnn"])
-def test_lambda_1_computes_a_narrower_donors_function(make, pads):
+def test_lambda_1_computes_a_narrower_donors_function(make, unmatched):
     base, wide = make(0), make(1)
     donor, _ = narrower(wide, axis_groups(wide), 2)
-    assert same_function(merged(base, donor, 1.0, pads), donor)
+    assert same_function(merged(base, donor, 1.0, unmatched), donor)
 
 
 def test_lambda_1_computes_the_donors_function_under_keep_where_every_unit_has_a_partner():
@@ -96,8 +96,8 @@ def test_a_wider_copy_gives_back_the_base():
 # --- the table of design decisions, entry by entry ---------------------------------------------------------------
 
 
-def table_case(pads, lam=0.25):
-    """A base of 3 hidden units and a donor of 2 that answer to units 0 and 2; every base entry is 1, every donor
+def table_case(unmatched, lam=0.25):
+    """A base of 3 hidden units and a donor of 2 that correspond to units 0 and 2; every base entry is 1, every donor
     entry 5, but for what makes the units known."""
     first = np.array([[9, 1], [1, 1], [1, 9]], np.float32)
     base = mlp((2, 3, 2), 0).with_weights(
@@ -111,15 +111,15 @@ def table_case(pads, lam=0.25):
             "w3": np.full(2, 5, np.float32),
         }
     )
-    return {name: merged(base, donor, lam, pads).weights[name].read() for name in ("w0", "w1", "w2")}
+    return {name: merged(base, donor, lam, unmatched).weights[name].read() for name in ("w0", "w1", "w2")}
 
 
 @pytest.mark.parametrize(
-    ("pads", "row", "column"),
-    [("keep", 1.0, 1.0), ("fade", 1.0, 0.75), ("literal", 0.75, 0.75)],
+    ("unmatched", "row", "column"),
+    [("keep", 1.0, 1.0), ("fade", 1.0, 0.75), ("zero", 0.75, 0.75)],
 )
-def test_units_without_a_partner_follow_the_table(pads, row, column):
-    found = table_case(pads)
+def test_units_without_a_partner_follow_the_table(unmatched, row, column):
+    found = table_case(unmatched)
     np.testing.assert_array_equal(found["w0"][1], np.full(2, row))  # the row of unit 1, which has no partner
     assert found["w1"][1] == row  # and its bias
     np.testing.assert_array_equal(found["w2"][:, 1], np.full(2, column))  # what the next layer reads of it
@@ -130,7 +130,7 @@ def test_units_without_a_partner_follow_the_table(pads, row, column):
 def test_a_literal_unit_without_a_partner_has_variance_1_and_scale_0():
     base, wide = cnn((8,), 1, 0), cnn((8,), 1, 1)
     donor, _ = narrower(wide, axis_groups(wide), 0)
-    result = merged(base, donor, 1.0, "literal")
+    result = merged(base, donor, 1.0, "zero")
     norm = next(node for node in base.nodes if node.op == "BatchNormalization")
     before, after = ([graph.weights[name].read() for name in norm.inputs[1:]] for graph in (base, result))
     lone = np.flatnonzero(after[0] == 0)
@@ -149,15 +149,15 @@ def normed(widths, seed, norm):
 
 
 @pytest.mark.parametrize("norm", ["Softmax", "mean"])
-@pytest.mark.parametrize("pads", ["keep", "fade"])
-def test_units_that_feed_a_statistic_fade_out_in_every_mode(norm, pads):
+@pytest.mark.parametrize("unmatched", ["keep", "fade"])
+def test_units_that_feed_a_statistic_fade_out_in_every_mode(norm, unmatched):
     if norm == "mean":
         base, donor = mean_net((5, 6, 4), 0), mean_net((5, 4, 4), 1)
     else:
         base, donor = normed((5, 6, 4), 0, norm), normed((5, 4, 4), 1, norm)
-    result = merged(base, donor, 1.0, pads)
+    result = merged(base, donor, 1.0, unmatched)
     assert (np.abs(result.weights["w0"].read()).sum(axis=1) == 0).sum() == 2
-    kept = merged(mlp((5, 6, 4), 0), mlp((5, 4, 4), 1), 1.0, pads)
+    kept = merged(mlp((5, 6, 4), 0), mlp((5, 4, 4), 1), 1.0, unmatched)
     assert (np.abs(kept.weights["w0"].read()).sum(axis=1) == 0).sum() == 0
 
 
@@ -237,9 +237,9 @@ def test_equal_entries_are_copied_and_not_computed():
 
 def test_several_donors_are_merged_one_after_the_other():
     base, donors = mlp((6, 8, 5), 0), [mlp((6, 8, 5), 1), mlp((6, 9, 5), 2)]
-    result = mal_graph.assemble(base, donors, lam=0.25, proof=False)
-    first = mal_graph.assemble(base, donors[0], lam=0.25, proof=False).graph
-    second = mal_graph.assemble(first, donors[1], lam=0.25, proof=False).graph
+    result = mal_graph.assemble(base, donors, lam=0.25, verify=False)
+    first = mal_graph.assemble(base, donors[0], lam=0.25, verify=False).graph
+    second = mal_graph.assemble(first, donors[1], lam=0.25, verify=False).graph
     assert result.shares == pytest.approx((0.5625, 0.1875, 0.25))
     for name, values in entries(second).items():
         np.testing.assert_allclose(result.graph.weights[name].read(), values, rtol=1e-6)
@@ -285,8 +285,8 @@ def tied(seed, shared):
 
 def test_a_shared_weight_is_merged_only_with_a_shared_weight():
     base = tied(0, True)
-    same = mal_graph.assemble(base, tied(1, True), proof=False)
-    apart = mal_graph.assemble(base, tied(1, False), proof=False)
+    same = mal_graph.assemble(base, tied(1, True), verify=False)
+    apart = mal_graph.assemble(base, tied(1, False), verify=False)
     assert "first" in same.graph.edited
     assert "first" not in apart.graph.edited
     assert any("it is shared with layer" in line for lines in apart.merged[0].plan.dropped.values() for line in lines)
@@ -304,7 +304,7 @@ def windowed(kernel, seed):
 
 def test_a_layer_with_another_window_keeps_the_base_and_is_listed():
     base = windowed(3, 0)
-    result = mal_graph.assemble(base, windowed(5, 1), proof=False)
+    result = mal_graph.assemble(base, windowed(5, 1), verify=False)
     plan_ = result.merged[0].plan
     assert list(plan_.skipped.values()) == ["the windows differ: 3x3 against 5x5; --width grow makes the base's larger"]
     assert "w0" not in result.graph.edited
@@ -312,7 +312,7 @@ def test_a_layer_with_another_window_keeps_the_base_and_is_listed():
 
 def test_heads_of_different_class_counts_keep_the_base_and_are_listed():
     base = mlp((6, 8, 5), 0)
-    result = mal_graph.assemble(base, mlp((6, 8, 4), 1), proof=False)
+    result = mal_graph.assemble(base, mlp((6, 8, 4), 1), verify=False)
     assert list(result.merged[0].plan.skipped.values()) == [
         "its output axis is fixed (axes of model output 'gemm2') and 5 long, the donor's 4"
     ]
@@ -338,7 +338,7 @@ def test_flattened_maps_of_different_size_are_refused():
     net = Net(1)
     x = net.conv(net.input("x", ("N", 3, 8, 8)), 3, 6, 3, stride=2)
     other = net.graph(net.linear(net.op("Flatten", net.op("Relu", x)), 6 * 16, 5))
-    skipped = mal_graph.assemble(base, other, proof=False).merged[0].plan.skipped
+    skipped = mal_graph.assemble(base, other, verify=False).merged[0].plan.skipped
     assert list(skipped.values()) == ["each unit takes 64 positions of its input axis, in the donor 16"]
 
 
@@ -353,13 +353,13 @@ def placed(seed):
     return net.graph(net.linear(x, 8, 3, "matmul"))
 
 
-@pytest.mark.parametrize("proof", [True, False])
-def test_places_behind_the_last_of_the_probe_run_keep_their_order(proof):
+@pytest.mark.parametrize("verification", [True, False])
+def test_places_behind_the_last_of_the_probe_run_keep_their_order(verification):
     """No run of the length of the probe tells that they may trade places, and longer ones read them."""
     base, donor = placed(0), placed(1)
     (unread,) = [group for group in axis_groups(base).groups if group.reason == UNREAD.reason]
     assert 1 < unread.units < 40
-    result = mal_graph.assemble(base, donor, lam=1.0, proof=proof)
+    result = mal_graph.assemble(base, donor, lam=1.0, verify=verification)
     assert not result.merged[0].plan.skipped
     inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-6
@@ -368,6 +368,6 @@ def test_places_behind_the_last_of_the_probe_run_keep_their_order(proof):
 def test_rows_that_the_probe_does_not_read_would_be_mixed_up_without_their_fix(monkeypatch):
     """The mutation: nothing is said of what no operator reads."""
     monkeypatch.setattr("mal_graph.symmetry.groups.pin_unread", lambda wiring, computed, owners: None)
-    result = mal_graph.assemble(placed(0), placed(1), lam=1.0, proof=False)
+    result = mal_graph.assemble(placed(0), placed(1), lam=1.0, verify=False)
     inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
     assert deviation(run(result.graph, inputs), run(placed(1), inputs)) > 1e-3

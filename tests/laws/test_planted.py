@@ -16,7 +16,7 @@ from mal_graph.matching.unit_assignment import Problem, match_units
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
 from mal_graph.network.layers import parameters
-from mal_graph.symmetry.groups import UNPROVEN, axis_groups
+from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 
@@ -50,7 +50,7 @@ def redrawn(graph, draw, seed):
 
 
 def correspondence_of(base, donor):
-    """The correspondence of two models, their groups taken unproven, and the match."""
+    """The correspondence of two models, their groups taken unverified, and the match."""
     match = match_layers(base, donor)
     terms, _ = terms_of(base, donor, match)
     return correspondence(axis_groups(base), axis_groups(donor), terms), match
@@ -66,7 +66,7 @@ def mixture(graph, seed):
 
 
 def only(groups, chosen):
-    return groups.with_states({i: (UNPROVEN, "left alone") for i in groups.usable() if i not in chosen})
+    return groups.with_states({i: (UNVERIFIED, "left alone") for i in groups.usable() if i not in chosen})
 
 
 def planted(found, orders):

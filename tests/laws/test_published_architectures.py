@@ -11,8 +11,8 @@ from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded
 from mal_graph.network.layers import layers
 from mal_graph.network.probing import Probe
 from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
-from mal_graph.symmetry.verification import ACCEPT, bisected, derangement, exchange, open_trial, prove
+from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, axis_groups
+from mal_graph.symmetry.verification import ACCEPT, bisected, derangement, exchange, open_trial, verify
 
 # --- the tables -------------------------------------------------------------------------------------------------
 
@@ -189,28 +189,28 @@ def test_layers_are_those_of_the_publication(name, kinds):
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "densenet121"])
-def test_every_group_is_proven(name):
+def test_every_group_is_verified(name):
     """Every role of every group is left out in turn: DenseNet's concatenations are where known tools fail."""
     graph = light(name)
-    judged = prove(graph, axis_groups(graph))
-    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNPROVEN)] == []
+    judged = verify(graph, axis_groups(graph))
+    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNVERIFIED)] == []
     total, some, full = coverage(graph, judged)
     assert total > 1e6
     assert min(some, full) >= 0.9
 
 
-def test_every_group_of_a_shufflenet_is_proven():
+def test_every_group_of_a_shufflenet_is_verified():
     """Zhang et al. 2017 (arXiv:1707.01083), 4 groups: units of a stream move in all groups of a convolution alike."""
     graph = light("shufflenet")
-    judged = prove(graph, axis_groups(graph))
-    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNPROVEN)] == []
+    judged = verify(graph, axis_groups(graph))
+    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNVERIFIED)] == []
     assert len(judged.usable()) == 66
     assert min(coverage(graph, judged)[1:]) >= 0.99
 
 
 @pytest.mark.parametrize("name", ["resnet50", "inception_v2"])
-def test_all_groups_pass_at_once_and_a_sample_is_proven_with_controls(name):
-    """A full proof of these takes a minute each; what it adds is the control of the groups left out here."""
+def test_all_groups_pass_at_once_and_a_sample_is_verified_with_controls(name):
+    """A full verification of these takes a minute each; what it adds is the control of the groups left out here."""
     graph = light(name)
     groups = axis_groups(graph)
     usable = groups.usable()
@@ -221,9 +221,9 @@ def test_all_groups_pass_at_once_and_a_sample_is_proven_with_controls(name):
         moved = bisected(trial, groups, {i: kind(cycle) for i, cycle in cycles.items()}, usable)
         assert max(moved.values()) <= ACCEPT
     sample = {usable[0], usable[len(usable) // 2], usable[-1]}
-    rest = groups.with_states({i: (UNPROVEN, "not in the sample") for i in usable if i not in sample})
-    judged = prove(graph, rest)
-    assert {judged.groups[i].state for i in sample} == {PROVEN}
+    rest = groups.with_states({i: (UNVERIFIED, "not in the sample") for i in usable if i not in sample})
+    judged = verify(graph, rest)
+    assert {judged.groups[i].state for i in sample} == {VERIFIED}
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "inception_v1", "shufflenet"])

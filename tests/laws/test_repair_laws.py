@@ -29,12 +29,12 @@ def images(count=60, seed=0):
     return samples(count, (3, 8, 8), seed)
 
 
-def planned(base, donor, lam=0.4, pads="keep"):
+def planned(base, donor, lam=0.4, unmatched="keep"):
     """A plan in identity order."""
     match = match_layers(base, donor)
     terms, _ = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return plan(base, match, identity_alignment(found), lam, pads=pads)
+    return plan(base, match, identity_alignment(found), lam, unmatched=unmatched)
 
 
 def places(graph):
@@ -318,12 +318,12 @@ def test_samples_for_less_than_a_fixed_batch_are_refused():
 
 def test_models_of_other_fixed_batches_cannot_be_compared_on_the_same_samples():
     with pytest.raises(DataError, match=r"the models run batches of 1 and 4 samples, so they cannot run on the same"):
-        mal_graph.assemble(fixed(0, 4), fixed(1, 1), calibrate=samples(), signal="both", proof=False)
+        mal_graph.assemble(fixed(0, 4), fixed(1, 1), calibrate=samples(), match_by="both", verify=False)
 
 
 def test_units_that_were_added_are_brought_to_the_donors_values():
     base, donor, arrays = mlp((8, 6, 5), 0), mlp((8, 9, 5), 1), samples()
-    done = mal_graph.assemble(base, donor, lam=0.4, width="grow", calibrate=arrays, proof=False)
+    done = mal_graph.assemble(base, donor, lam=0.4, width="grow", calibrate=arrays, verify=False)
     (order,) = done.merged[0].plan.alignment.orders
     theirs, after = statistics(donor, arrays)[0], statistics(done.graph, arrays)[0]
     np.testing.assert_allclose(after.mean[6:], theirs.mean[order[6:]], rtol=1e-4, atol=1e-5)
@@ -345,14 +345,14 @@ def test_half_precision_stays_and_meets_the_goals_as_far_as_it_can():
 
 def test_at_lambda_0_the_base_stays_bit_for_bit():
     base, donor = cnn((6, 8), 1, 0), cnn((6, 8), 1, 1)
-    result = mal_graph.assemble(base, donor, lam=0.0, calibrate=images(), proof=False)
+    result = mal_graph.assemble(base, donor, lam=0.0, calibrate=images(), verify=False)
     assert result.graph is base
 
 
 def test_a_layer_at_lambda_0_stays_and_every_other_has_the_goal_of_its_own_lambda():
     base, donor, arrays = mlp((8, 12, 10, 5), 0), mlp((8, 12, 10, 5), 1), samples()
     done = mal_graph.assemble(
-        base, donor, lam=0.5, lam_for={"Gemm_0": 0.0, "Gemm_2": 0.25}, calibrate=arrays, proof=False
+        base, donor, lam=0.5, lam_for={"Gemm_0": 0.0, "Gemm_2": 0.25}, calibrate=arrays, verify=False
     )
     assert done.merged[0].repair.rescaled == ("Gemm_2", "Gemm_4")
     assert all(np.array_equal(done.graph.weights[name].read(), base.weights[name].read()) for name in ("w0", "w1"))
@@ -365,8 +365,8 @@ def test_a_layer_at_lambda_0_stays_and_every_other_has_the_goal_of_its_own_lambd
 def test_every_control_is_repaired_and_the_base_alone_too():
     base, donor, arrays = mlp((8, 12, 10, 5), 0), mlp((8, 12, 10, 5), 1), samples()
     data = {**samples(40, seed=1), "labels": np.random.default_rng(0).integers(0, 5, 40)}
-    plain = mal_graph.assemble(base, donor, data=data, proof=False)
-    done = mal_graph.assemble(base, donor, data=data, calibrate=arrays, proof=False)
+    plain = mal_graph.assemble(base, donor, data=data, verify=False)
+    done = mal_graph.assemble(base, donor, data=data, calibrate=arrays, verify=False)
     scores = [{score.arm: score.loss for score in found.scores} for found in (plain, done)]
     assert set(scores[1]) - set(scores[0]) == {"base, repaired"}
     assert [arm for arm, loss in scores[0].items() if scores[1][arm] == loss] == ["base", "donor", "ensemble"]
@@ -378,7 +378,7 @@ def test_every_control_is_repaired_and_the_base_alone_too():
 def test_labels_among_the_calibration_inputs_change_nothing():
     base, donor, arrays = mlp((8, 12, 5), 0), mlp((8, 12, 5), 1), samples()
     labelled = {**arrays, "labels": np.zeros(3)}
-    results = [mal_graph.assemble(base, donor, calibrate=given, proof=False) for given in (arrays, labelled)]
+    results = [mal_graph.assemble(base, donor, calibrate=given, verify=False) for given in (arrays, labelled)]
     inputs = {**samples(9, seed=2), "labels": np.zeros(9, np.int64)}
     assert np.array_equal(*(predict(found.graph, inputs).values for found in results))
 
@@ -386,9 +386,9 @@ def test_labels_among_the_calibration_inputs_change_nothing():
 def test_donors_are_repaired_one_after_the_other():
     base, arrays = mlp((8, 12, 5), 0), samples()
     donors = [mlp((8, 12, 5), 1), mlp((8, 12, 5), 2)]
-    both = mal_graph.assemble(base, donors, calibrate=arrays, proof=False)
-    first = mal_graph.assemble(base, donors[0], calibrate=arrays, proof=False)
-    second = mal_graph.assemble(first.graph, donors[1], calibrate=arrays, proof=False)
+    both = mal_graph.assemble(base, donors, calibrate=arrays, verify=False)
+    first = mal_graph.assemble(base, donors[0], calibrate=arrays, verify=False)
+    second = mal_graph.assemble(first.graph, donors[1], calibrate=arrays, verify=False)
     for name, weight in both.graph.weights.items():
         assert np.array_equal(weight.read(), second.graph.weights[name].read())
 
@@ -396,7 +396,7 @@ def test_donors_are_repaired_one_after_the_other():
 def test_a_shuffled_copy_is_repaired_to_the_base():
     base = cnn((6, 8), 1, 0, bn=False)
     donor, _ = permuted_copy(base, axis_groups(base), 1)
-    result = mal_graph.assemble(base, donor, lam=0.5, calibrate=images(), proof=False)
+    result = mal_graph.assemble(base, donor, lam=0.5, calibrate=images(), verify=False)
     for step in weight_steps(result.merged[0].plan):
         name = step.tensor
         np.testing.assert_allclose(result.graph.weights[name].read(), base.weights[name].read(), rtol=1e-4, atol=1e-5)
@@ -409,6 +409,6 @@ def test_a_bias_of_one_value_for_all_units_is_left_as_a_bias():
         x = net.op("Tanh", net.op("Add", x, net.constant(np.float32(seed))))
         return net.graph(net.linear(x, 1, 3))
 
-    result = mal_graph.assemble(net_of(1), net_of(2), lam=0.5, calibrate=samples(), proof=False)
+    result = mal_graph.assemble(net_of(1), net_of(2), lam=0.5, calibrate=samples(), verify=False)
     assert result.passed
     assert result.merged[0].repair.rescaled

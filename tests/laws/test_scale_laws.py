@@ -8,7 +8,7 @@ import mal_graph
 from mal_graph.matching.canonical import terms_of
 from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.rescaling import open_groups, scale_free
+from mal_graph.matching.rescaling import open_groups, rescale_invariant
 from mal_graph.matching.unit_assignment import align
 from mal_graph.symmetry.groups import axis_groups
 
@@ -60,7 +60,7 @@ def compared(base, donor, *, free):
     terms, _ = terms_of(base, donor, match_layers(base, donor))
     groups, others = axis_groups(base), axis_groups(donor)
     found = correspondence(groups, others, terms)
-    return scale_free(found, open_groups(base, groups), open_groups(donor, others)) if free else found
+    return rescale_invariant(found, open_groups(base, groups), open_groups(donor, others)) if free else found
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -124,7 +124,7 @@ def test_as_stored_the_largest_units_draw_the_others():
 
 def test_what_is_merged_keeps_its_size():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 14, 5), 1)
-    result = mal_graph.assemble(base, donor, lam=1.0, scale_free=True, proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, rescale_invariant=True, verify=False)
     assert deviation(run(result.graph, inputs_of(base)), run(donor, inputs_of(base))) < 1e-5
 
 

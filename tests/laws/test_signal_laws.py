@@ -85,11 +85,13 @@ def test_units_that_a_donor_lacks_or_has_more_of_do_not_disturb_the_others(chang
         assert np.array_equal(order[orders[pair.base] >= 0], orders[pair.base][orders[pair.base] >= 0])
 
 
-@pytest.mark.parametrize("signal", ["activations", "both"])
-def test_assembling_by_the_signal_gives_a_shuffled_copy_back(signal):
+@pytest.mark.parametrize("match_by", ["activations", "both"])
+def test_assembling_by_the_signal_gives_a_shuffled_copy_back(match_by):
     base = cnn((6, 8), 1, 0, concat=True)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
-    result = mal_graph.assemble(base, donor, lam=0.5, signal=signal, calibrate=samples(shape=(3, 8, 8)), proof=False)
+    result = mal_graph.assemble(
+        base, donor, lam=0.5, match_by=match_by, calibrate=samples(shape=(3, 8, 8)), verify=False
+    )
     made = result.merged[0].plan.alignment
     assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
 
@@ -109,17 +111,17 @@ def test_align_gives_a_shuffled_copy_back_by_activations_though_its_weights_say_
         for t, _ in compared(base, donor)[1].terms
     ]
     monkeypatch.setattr(sys.modules["mal_graph.matching.unit_assignment"].Problem, "values", blind)
-    made = aligned(base, donor, calibrate=samples(shape=shape), signal="activations")
+    made = aligned(base, donor, calibrate=samples(shape=shape), match_by="activations")
     assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
     by_weights = aligned(base, donor, calibrate=samples(shape=shape))
     assert not all(map(np.array_equal, made.orders, by_weights.orders))
 
 
-@pytest.mark.parametrize("signal", SHARES)
-def test_align_and_assemble_assign_the_same_units(signal):
+@pytest.mark.parametrize("match_by", SHARES)
+def test_align_and_assemble_assign_the_same_units(match_by):
     base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
-    options = {"calibrate": samples(), "signal": signal, "scale_free": True}
-    made = mal_graph.assemble(base, donor, proof=False, **options).merged[0].plan.alignment
+    options = {"calibrate": samples(), "match_by": match_by, "rescale_invariant": True}
+    made = mal_graph.assemble(base, donor, verify=False, **options).merged[0].plan.alignment
     assert all(map(np.array_equal, made.orders, aligned(base, donor, **options).orders))
     plain = aligned(base, donor).orders
     assert not all(map(np.array_equal, made.orders, plain))
@@ -127,12 +129,12 @@ def test_align_and_assemble_assign_the_same_units(signal):
 
 def test_align_refuses_inputs_that_do_not_fit():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    with pytest.raises(UsageError, match="signal is 'both', but there are no calibration inputs"):
-        aligned(base, donor, signal="both")
-    with pytest.raises(UsageError, match="signal is 'phase': choose one of weights, both, activations"):
-        aligned(base, donor, signal="phase", calibrate=samples())
+    with pytest.raises(UsageError, match="match_by is 'both', but there are no calibration inputs"):
+        aligned(base, donor, match_by="both")
+    with pytest.raises(UsageError, match="match_by is 'phase': choose one of weights, both, activations"):
+        aligned(base, donor, match_by="phase", calibrate=samples())
     with pytest.raises(DataError, match="there are 9 calibration samples: give at least 16"):
-        aligned(base, donor, signal="activations", calibrate=samples(9))
+        aligned(base, donor, match_by="activations", calibrate=samples(9))
 
 
 def test_a_noisy_copy_is_recovered_from_activations():
@@ -224,22 +226,22 @@ def test_weights_decide_what_activations_leave_open():
 
 def test_by_weights_alone_calibration_inputs_change_no_order():
     base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
-    plain, given = (mal_graph.assemble(base, donor, calibrate=c, proof=False) for c in (None, samples()))
+    plain, given = (mal_graph.assemble(base, donor, calibrate=c, verify=False) for c in (None, samples()))
     assert all(map(np.array_equal, *(found.merged[0].plan.alignment.orders for found in (plain, given))))
 
 
 def test_a_signal_without_samples_or_of_no_known_name_is_refused():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    with pytest.raises(UsageError, match=r"signal is 'both', but there are no calibration inputs: give some with"):
-        mal_graph.assemble(base, donor, signal="both")
-    with pytest.raises(UsageError, match=r"signal is 'phase': choose one of weights, both, activations"):
-        mal_graph.assemble(base, donor, signal="phase", calibrate=samples())
+    with pytest.raises(UsageError, match=r"match_by is 'both', but there are no calibration inputs: give some with"):
+        mal_graph.assemble(base, donor, match_by="both")
+    with pytest.raises(UsageError, match=r"match_by is 'phase': choose one of weights, both, activations"):
+        mal_graph.assemble(base, donor, match_by="phase", calibrate=samples())
 
 
 def test_without_repair_nothing_is_repaired():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    plain = mal_graph.assemble(base, donor, proof=False)
-    other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, proof=False)
+    plain = mal_graph.assemble(base, donor, verify=False)
+    other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, verify=False)
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(weight.read(), other.graph.weights[name].read())
     assert assembly.Options().repair
@@ -274,7 +276,7 @@ def test_a_weight_that_one_model_alone_shares_is_measured_all_the_same(swapped):
         return net.graph(net.linear(x, 6, 3))
 
     base, donor = (net_of(seed, is_shared=bool(seed) != swapped) for seed in (0, 1))
-    result = mal_graph.assemble(base, donor, calibrate=samples(), signal="both", proof=False)
+    result = mal_graph.assemble(base, donor, calibrate=samples(), match_by="both", verify=False)
     assert result.passed
     assert result.merged[0].repair.samples == 120
 
@@ -288,8 +290,12 @@ def test_models_of_which_nothing_can_be_merged_are_refused_for_that_whatever_the
             w = w if is_shared else net.weight(8, 8)
         return net.graph(net.linear(x, 8, 3))
 
-    for signal in SHARES:
+    for match_by in SHARES:
         with pytest.raises(MatchError, match=r"nothing of net\.onnx can be merged"):
             mal_graph.assemble(
-                net_of(0, is_shared=False), net_of(1, is_shared=True), calibrate=samples(), signal=signal, proof=False
+                net_of(0, is_shared=False),
+                net_of(1, is_shared=True),
+                calibrate=samples(),
+                match_by=match_by,
+                verify=False,
             )

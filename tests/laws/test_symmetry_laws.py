@@ -16,7 +16,7 @@ from mal_graph import registry
 from mal_graph.operators import axis_rules
 from mal_graph.operators.table import ROWS, Row
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import prove
+from mal_graph.symmetry.verification import verify
 
 EXACT = 1e-9
 
@@ -556,13 +556,13 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
 
 @settings(max_examples=25)
 @given(networks)
-def test_a_proof_accepts_no_group_that_moves_the_outputs(graph):
-    """With CumSum and Slice misread, whatever the proof lets through still keeps the function."""
+def test_a_verification_accepts_no_group_that_moves_the_outputs(graph):
+    """With CumSum and Slice misread, whatever the verification lets through still keeps the function."""
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
     wrong = {**ROWS, "CumSum": Row(axis_rules.unary), "Slice": first}
-    proven = prove(graph, axis_groups(graph, table=wrong), table=wrong)
-    usable = [replace(g, state="pinned") if g.state != "proven" else g for g in proven.groups]
-    assert moved_outputs(graph, replace(proven, groups=tuple(usable))) <= EXACT
+    verified = verify(graph, axis_groups(graph, table=wrong), table=wrong)
+    usable = [replace(g, state="pinned") if g.state != "verified" else g for g in verified.groups]
+    assert moved_outputs(graph, replace(verified, groups=tuple(usable))) <= EXACT
 
 
 # --- donors with known orders -----------------------------------------------------------------------------------
@@ -923,10 +923,10 @@ def tiny(build):
 
 
 @pytest.mark.parametrize("build", [*TINY, tiny_sum])
-def test_the_proven_groups_are_all_the_permutations_that_keep_the_function(build):
+def test_the_verified_groups_are_all_the_permutations_that_keep_the_function(build):
     graph = tiny(build)
     found = keeping(graph)
-    assert generated(prove(graph, axis_groups(graph)), stored(graph)) == found
+    assert generated(verify(graph, axis_groups(graph)), stored(graph)) == found
     assert len(found) > 1
 
 
@@ -938,7 +938,7 @@ def test_the_proven_groups_are_all_the_permutations_that_keep_the_function(build
 def test_known_limits_are_not_claimed(build, ours, all_of_them):
     """True symmetries for which groups have no form (see `units`)."""
     graph = tiny(build)
-    found, claimed = keeping(graph), generated(prove(graph, axis_groups(graph)), stored(graph))
+    found, claimed = keeping(graph), generated(verify(graph, axis_groups(graph)), stored(graph))
     assert (len(claimed), len(found)) == (ours, all_of_them)
     assert claimed <= found
 

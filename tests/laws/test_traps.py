@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 
 from mal_graph.operators import axis_rules
 from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import FROZEN, PINNED, PROVEN, RIGID, UNPROVEN, axis_groups
-from mal_graph.symmetry.verification import permuted, prove
+from mal_graph.symmetry.groups import FROZEN, PINNED, RIGID, UNVERIFIED, VERIFIED, axis_groups
+from mal_graph.symmetry.verification import permuted, verify
 
 EXACT = 1e-9
 
@@ -424,13 +424,13 @@ def test_leaving_out_any_member_moves_the_outputs(name):
 
 
 @pytest.mark.parametrize("name", TRAPS)
-def test_the_proof_keeps_every_group_of_more_than_one_axis(name):
-    """Of one axis alone nothing can be left out: the proof may keep it or not, but never rejects it."""
+def test_the_verification_keeps_every_group_of_more_than_one_axis(name):
+    """Of one axis alone nothing can be left out: the verification may keep it or not, but never rejects it."""
     graph = TRAPS[name].graph
-    for group in prove(graph, axis_groups(graph)).groups:
+    for group in verify(graph, axis_groups(graph)).groups:
         is_alone = {m.tensor for m in group.members} <= {"dead"} or len(group.members) == 1
         if group.state not in (PINNED, FROZEN, RIGID):
-            assert group.state == PROVEN or (is_alone and group.state == UNPROVEN), group.reason
+            assert group.state == VERIFIED or (is_alone and group.state == UNVERIFIED), group.reason
         assert not group.reason.startswith("rejected")
 
 

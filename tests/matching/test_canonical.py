@@ -27,12 +27,12 @@ from mal_graph.workflows.assembly import assemble
 FORMS = list(product([False, True], [False, True]))  # with a bias, with a BatchNorm
 
 
-def merged(base, donor, lam, pads="keep"):
-    """The merge of two models with their groups taken unproven, and what was left without a counterpart."""
+def merged(base, donor, lam, unmatched="keep"):
+    """The merge of two models with their groups taken unverified, and what was left without a counterpart."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, left = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return merge(plan(base, match, assign(found), lam, pads=pads)), left
+    return merge(plan(base, match, assign(found), lam, unmatched=unmatched)), left
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -90,11 +90,11 @@ def test_in_any_two_forms_lambda_1_computes_the_donor(form, other):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("other", FORMS)
-@pytest.mark.parametrize("pads", ["fade", "literal"])
-def test_in_any_two_forms_lambda_1_computes_a_narrower_donor(form, other, pads):
+@pytest.mark.parametrize("unmatched", ["fade", "zero"])
+def test_in_any_two_forms_lambda_1_computes_a_narrower_donor(form, other, unmatched):
     wide = convolved(1, *other)
     donor, _ = narrower(wide, axis_groups(wide), 0)
-    assert same_function(merged(convolved(0, *form), donor, 1.0, pads)[0], donor)
+    assert same_function(merged(convolved(0, *form), donor, 1.0, unmatched)[0], donor)
 
 
 @pytest.mark.parametrize("style", ["gemm", "gemm_nt", "matmul", "transposed"])
@@ -112,8 +112,8 @@ def test_units_that_feed_a_maximum_fade_with_their_shift_behind_the_bases_batchn
 
     base = convolved(0, units=8, blocks=1, head=above_the_others)
     donor = convolved(1, True, False, blocks=1, head=above_the_others)
-    for pads in ("fade", "literal"):
-        result, _ = merged(base, donor, 1.0, pads)
+    for unmatched in ("fade", "zero"):
+        result, _ = merged(base, donor, 1.0, unmatched)
         assert same_function(result, donor)
     weight, bias = effective(merged(base, donor, 1.0, "keep")[0])
     lone = np.abs(weight).sum(axis=(1, 2, 3)) == 0
@@ -144,14 +144,14 @@ def test_a_kept_batchnorm_keeps_scale_mean_and_variance():
 # --- dead channels -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
-def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(pads):
+@pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
+def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(unmatched):
     base, donor = convolved(0), convolved(1, True, False)
     norm = first_norm(base)
     scale = base.weights[norm.scale.tensor].read().copy()
     scale[[1, 4]] = [0.0, TINY_SCALE / 100]
     base = base.with_weights({norm.scale.tensor: scale})
-    result, _ = merged(base, donor, 0.7, pads)
+    result, _ = merged(base, donor, 0.7, unmatched)
     weight = layers(base)[0].weight
     for tensor in (weight.tensor, norm.shift.tensor):
         before, after = base.weights[tensor].read(), result.weights[tensor].read()
@@ -258,7 +258,7 @@ def test_what_a_gemm_multiplies_by_counts(factor, side):
         return net.graph(net.op("Gemm", net.op("Relu", x), net.weight(4, 8), net.weight(4), transB=1))
 
     base, donor = scaled(0, 0.25 if side == "base" else 1.0), scaled(1, 0.25 if side == "donor" else 1.0)
-    result = assemble(base, donor, lam=1.0, proof=False)
+    result = assemble(base, donor, lam=1.0, verify=False)
     inputs = inputs_of(donor)
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5
 
@@ -278,7 +278,7 @@ def test_a_batchnorm_that_shares_a_vector_with_another_is_still_folded(side):
         return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 5, 4))
 
     base, donor = normed(0, side == "base"), normed(1, side == "donor")
-    result = assemble(base, donor, lam=1.0, proof=False)
+    result = assemble(base, donor, lam=1.0, verify=False)
     inputs = inputs_of(donor)
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5
 
@@ -297,7 +297,7 @@ def test_nothing_is_folded_through_an_activation_that_is_built_in(bn):
     first = layers(fused)[0]
     assert foldable_norm(fused, first) is None
     assert "bias" not in {parameter.role for parameter in first.applied}
-    merged_model = assemble(fused, donor, lam=1.0, proof=False).graph
+    merged_model = assemble(fused, donor, lam=1.0, verify=False).graph
     inputs = inputs_of(donor)
     assert deviation(run(merged_model, inputs, "onnxruntime"), run(donor, inputs, "onnxruntime")) <= 1e-5
 

@@ -1,4 +1,4 @@
-"""Which groups and axes answer to each other, and what is refused with which words."""
+"""Which groups and axes correspond to each other, and what is refused with which words."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
-from mal_graph.symmetry.groups import UNPROVEN, axis_groups
+from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):
@@ -20,9 +20,9 @@ def between(base, donor, base_groups=None, pairs=None, **options):
     return correspondence(groups, axis_groups(donor), terms, **options), match
 
 
-def merged(base, donor, lam, pads="keep", **options):
+def merged(base, donor, lam, unmatched="keep", **options):
     found, match = between(base, donor, **options)
-    return merge(plan(base, match, assign(found), lam, pads=pads))
+    return merge(plan(base, match, assign(found), lam, unmatched=unmatched))
 
 
 def axes_by_tensor(found):
@@ -168,14 +168,14 @@ def test_hidden_layers_that_are_outputs_of_both_merge_in_order():
     assert deviates(merged(base, donor, 1.0), donor) <= 1e-6
 
 
-def test_an_unproven_group_is_refused_unless_the_user_vouches_for_it():
+def test_an_unverified_group_is_refused_unless_the_user_vouches_for_it():
     base, donor = mlp((8, 16, 5), 0), mlp((8, 16, 5), 1)
     groups = axis_groups(base)
-    doubtful = groups.with_states({groups.usable()[0]: (UNPROVEN, "no run settled it")})
+    doubtful = groups.with_states({groups.usable()[0]: (UNVERIFIED, "no run settled it")})
     found, _ = between(base, donor, doubtful)
     assert set(found.refused.values()) == {
-        "its output axis is unproven in the base: no run settled it",
-        "its input axis is unproven in the base: no run settled it",
+        "its output axis is unverified in the base: no run settled it",
+        "its input axis is unverified in the base: no run settled it",
     }
     assert not found.terms
 

@@ -1,4 +1,4 @@
-"""Which layer answers to which: by structure, never by name, and never against the order of layers."""
+"""Which layer corresponds to which: by structure, never by name, and never against the order of layers."""
 
 from importlib import import_module
 
@@ -141,7 +141,7 @@ def test_every_layer_is_paired_once_or_has_a_reason(base, donor):
     ):
         assert sorted([*paired, *reasons]) == list(range(len(found)))
         assert all(reasons.values())
-    a, b = profile(base), profile(donor)  # a linear layer may answer to a convolution of one tap
+    a, b = profile(base), profile(donor)  # a linear layer may correspond to a convolution of one tap
     assert all(a.meanings[pair.base] & b.meanings[pair.donor] for pair in match.pairs)
     assert all(0 <= pair.score <= 1 for pair in match.pairs)
 
@@ -184,7 +184,7 @@ def test_why_a_layer_has_no_partner():
     assert reasons == {"the other model has no layer of kind conv with such a window"}
     match = match_layers(mlp((8, 6, 5)), mlp((8, 6, 6, 6, 5), 1))
     (first, *_) = match.unmatched_donor.values()
-    assert "answers to" in first or "would reverse the order of layers" in first
+    assert "corresponds to" in first or "would reverse the order of layers" in first
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_layers_of_different_kinds_cannot_be_paired():
 
 
 def test_an_empty_list_of_pairs_is_no_match():
-    with pytest.raises(MatchError, match=r"no layer of .* answers to a layer of"):
+    with pytest.raises(MatchError, match=r"no layer of .* corresponds to a layer of"):
         match_layers(mlp(), mlp(seed=1), [])
 
 
@@ -345,6 +345,6 @@ BRANCHED = (gated, two_norms, standardised, lambda seed: lanes(seed, (8, 8, 5), 
 @given(st.integers(0, 10_000), st.sampled_from(BRANCHED))
 def test_at_lambda_1_branches_alike_compute_what_the_donor_does(seed, build):
     base, donor = build(seed), build(seed + 1)
-    result = mal_graph.assemble(base, donor, lam=1.0, proof=False)
+    result = mal_graph.assemble(base, donor, lam=1.0, verify=False)
     inputs = inputs_of(donor)
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5

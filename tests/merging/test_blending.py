@@ -17,16 +17,16 @@ from mal_graph.merging.blending import interpolated, merge, plan
 from mal_graph.merging.slots import with_bias_slots
 from mal_graph.symmetry.groups import axis_groups
 
-PADS = ("keep", "fade", "literal")
+UNMATCHED = ("keep", "fade", "zero")
 
 
-def planned(base, donor, lam, pads="keep", layers=None, *, groups=None, seed=None):
-    """The plan of a merge with unproven groups; `seed` draws the orders at random instead of aligning."""
+def planned(base, donor, lam, unmatched="keep", layers=None, *, groups=None, seed=None):
+    """The plan of a merge with unverified groups; `seed` draws the orders at random instead of aligning."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(*(groups or (axis_groups(base), axis_groups(donor))), terms)
     alignment = assign(found) if seed is None else random_alignment(found, seed)
-    return plan(base, match, alignment, lam, pads=pads, layers=layers)
+    return plan(base, match, alignment, lam, unmatched=unmatched, layers=layers)
 
 
 def values(graph):
@@ -40,69 +40,72 @@ def bits(array):
 # --- the table, entry by entry -----------------------------------------------------------------------------------
 
 
-def entry(a, b, row, column, lam, pads):
+def entry(a, b, row, column, lam, unmatched):
     """One entry of the table of the design: `row` and `column` say whether the unit has a partner."""
     if row and column:
         return (1 - lam) * a + lam * b
-    if pads == "literal" or (pads == "fade" and row):
+    if unmatched == "zero" or (unmatched == "fade" and row):
         return (1 - lam) * a
     return a
 
 
-def expected_weight(a, b, rows, columns, lam, pads):
+def expected_weight(a, b, rows, columns, lam, unmatched):
     """`rows[i]` is the donor's row on row i of the base, -1 for none; so for columns."""
     out = np.empty(a.shape)
     for i, j in np.ndindex(a.shape):
         u, v = rows[i], columns[j]
         matched = u >= 0 and v >= 0
-        out[i, j] = entry(float(a[i, j]), float(b[u, v]) if matched else 0.0, u >= 0, v >= 0, lam, pads)
+        out[i, j] = entry(float(a[i, j]), float(b[u, v]) if matched else 0.0, u >= 0, v >= 0, lam, unmatched)
     return out
 
 
-def expected_bias(a, b, rows, lam, pads):
+def expected_bias(a, b, rows, lam, unmatched):
     return np.array(
-        [entry(float(x), float(b[u]) if u >= 0 else 0.0, u >= 0, True, lam, pads) for x, u in zip(a, rows, strict=True)]
+        [
+            entry(float(x), float(b[u]) if u >= 0 else 0.0, u >= 0, True, lam, unmatched)
+            for x, u in zip(a, rows, strict=True)
+        ]
     )
 
 
 @given(
     st.tuples(st.integers(2, 6), st.integers(2, 6)),
     st.tuples(st.integers(2, 6), st.integers(2, 6)),
-    st.sampled_from(PADS),
+    st.sampled_from(UNMATCHED),
     st.floats(0.01, 1.0),
     st.integers(0, 10**6),
 )
-def test_every_entry_of_a_merge_is_what_the_table_says(widths, others, pads, lam, seed):
+def test_every_entry_of_a_merge_is_what_the_table_says(widths, others, unmatched, lam, seed):
     """Whatever the orders: they are drawn at random."""
     base, donor = mlp((3, *widths, 2), seed), mlp((3, *others, 2), seed + 1)
-    made = planned(base, donor, lam, pads, seed=seed)
+    made = planned(base, donor, lam, unmatched, seed=seed)
     hidden = made.alignment.orders
     orders = [np.arange(3), *hidden, np.arange(2)]
     a, b, found = values(base), values(donor), values(merge(made))
     for layer in range(3):
         rows, columns = orders[layer + 1], orders[layer]
         w, c = f"w{2 * layer}", f"w{2 * layer + 1}"
-        weight = expected_weight(a[w], b[w], rows, columns, lam, pads)
+        weight = expected_weight(a[w], b[w], rows, columns, lam, unmatched)
         np.testing.assert_allclose(found[w], weight, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(found[c], expected_bias(a[c], b[c], rows, lam, pads), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[c], expected_bias(a[c], b[c], rows, lam, unmatched), rtol=1e-5, atol=1e-6)
 
 
 def test_the_oracle_tells_the_three_pads_apart():
     a, b = np.ones((2, 2)), np.full((2, 2), 5.0)
-    found = {pads: expected_weight(a, b, [0, -1], [-1, 1], 0.25, pads).tolist() for pads in PADS}
+    found = {unmatched: expected_weight(a, b, [0, -1], [-1, 1], 0.25, unmatched).tolist() for unmatched in UNMATCHED}
     assert found == {
         "keep": [[1, 2], [1, 1]],
         "fade": [[0.75, 2], [1, 1]],
-        "literal": [[0.75, 2], [0.75, 0.75]],
+        "zero": [[0.75, 2], [0.75, 0.75]],
     }
 
 
-@pytest.mark.parametrize(("pads", "scale", "variance"), [("keep", 1, 1), ("fade", 1, 1), ("literal", 0.75, 0.75)])
-def test_the_tensors_of_a_batchnorm_follow_their_rows(pads, scale, variance):
-    """In `literal` they go to a unit that is not there: variance 1, the rest 0."""
+@pytest.mark.parametrize(("unmatched", "scale", "variance"), [("keep", 1, 1), ("fade", 1, 1), ("zero", 0.75, 0.75)])
+def test_the_tensors_of_a_batchnorm_follow_their_rows(unmatched, scale, variance):
+    """In `zero` they go to a unit that is not there: variance 1, the rest 0."""
     base, wide = cnn((8,), 1, 0), cnn((8,), 1, 1)
     donor, _ = narrower(wide, axis_groups(wide), 0)
-    made = planned(base, donor, 0.25, pads)
+    made = planned(base, donor, 0.25, unmatched)
     a, b, found = values(base), values(donor), values(merge(made))
     norm = next(node for node in base.nodes if node.op == "BatchNormalization")
     theirs = next(node for node in donor.nodes if node.op == "BatchNormalization")
@@ -133,12 +136,12 @@ def test_at_lambda_1_values_are_copied_and_not_computed():
     assert (interpolated(a[1:2], b[1:2], np.nextafter(1.0, 0)) != b[1:2]).all()
 
 
-@pytest.mark.parametrize("pads", PADS)
-def test_signed_zeros_that_both_models_share_stay(pads):
+@pytest.mark.parametrize("unmatched", UNMATCHED)
+def test_signed_zeros_that_both_models_share_stay(unmatched):
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
     zeros = np.where(np.arange(40).reshape(5, 8) % 3 == 0, np.float32(-0.0), base.weights["w2"].read())
     shared = {"w2": zeros, "w0": base.weights["w0"].read()}
-    found = merge(planned(base.with_weights(shared), donor.with_weights(shared), 0.5, pads)).weights["w2"].read()
+    found = merge(planned(base.with_weights(shared), donor.with_weights(shared), 0.5, unmatched)).weights["w2"].read()
     assert bits(found) == bits(zeros)
 
 
@@ -192,7 +195,7 @@ def test_a_lambda_outside_its_range_is_refused(lam):
 
 
 def test_unknown_pads_are_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="pads is 'zero': choose one of keep, fade, literal"):
+    with pytest.raises(UsageError, match="unmatched is 'zero': choose one of keep, fade, zero"):
         planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "zero")
 
 
@@ -276,12 +279,12 @@ def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, sty
 
 
 @settings(max_examples=50)
-@given(steps, heads, st.sampled_from(["fade", "literal"]), st.integers(0, 10**6))
-def test_lambda_1_computes_a_narrower_donor_where_pads_fade(chosen, head, pads, seed):
+@given(steps, heads, st.sampled_from(["fade", "zero"]), st.integers(0, 10**6))
+def test_lambda_1_computes_a_narrower_donor_where_pads_fade(chosen, head, unmatched, seed):
     base, wide = (network(chosen, head, "gemm", s) for s in (seed, seed + 1))
     donor, _ = narrower(wide, axis_groups(wide), seed)
     inputs = inputs_of(base)
-    assert deviation(run(merge(planned(base, donor, 1.0, pads)), inputs), run(donor, inputs)) <= 1e-5
+    assert deviation(run(merge(planned(base, donor, 1.0, unmatched)), inputs), run(donor, inputs)) <= 1e-5
 
 
 def test_an_order_that_the_next_layer_does_not_follow_breaks_the_law():

@@ -114,7 +114,7 @@ def test_reading_the_layers_again_forgets_slots_the_graph_does_not_have():
 
 def test_a_merged_file_holds_the_new_bias(tmp_path):
     base, donor = bare(), mlp((6, 8, 5), 1)
-    result = mal_graph.assemble(base, donor, lam=0.5, proof=False)
+    result = mal_graph.assemble(base, donor, lam=0.5, verify=False)
     again = mal_graph.load(save(result.graph, tmp_path / "merged.onnx"))
     assert [[p.role for p in layer.parameters] for layer in layers(again)] == [["weight", "bias"]] * 2
     assert all(again.weights[name].read().any() for name in result.graph.inserted)

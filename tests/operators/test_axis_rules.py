@@ -23,7 +23,7 @@ from mal_graph.operators import axis_rules
 from mal_graph.operators.table import ROWS
 from mal_graph.symmetry.groups import FROZEN as REJECTED
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permuted, prove
+from mal_graph.symmetry.verification import permuted, verify
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
 MICROSOFT = "com.microsoft"
@@ -1050,11 +1050,11 @@ def test_permuting_one_side_of_an_operator_only_moves_the_outputs(example):
             assert found > 100 * limit
 
 
-def test_the_proof_rejects_none_of_the_groups_around_an_operator(example):
-    """Also with parameters drawn as the row says. What has no second member, or no runtime, stays unproven."""
+def test_the_verification_rejects_none_of_the_groups_around_an_operator(example):
+    """Also with parameters drawn as the row says. What has no second member, or no runtime, stays unverified."""
     _, graph, groups = example
-    proven = prove(graph, groups)
-    assert [proven.groups[i].reason for i in groups.usable() if proven.groups[i].state == REJECTED] == []
+    verified = verify(graph, groups)
+    assert [verified.groups[i].reason for i in groups.usable() if verified.groups[i].state == REJECTED] == []
 
 
 def test_every_operator_of_the_table_has_a_case():

@@ -176,9 +176,9 @@ def test_the_target_of_a_flatten_counts_negative_axes_from_the_end(axis):
 
 def test_a_zero_unit_padded_into_a_norm_stays_zero():
     """What `Slot.pad` promises: a unit that is not there contributes nothing and divides by one."""
-    pads = [slot.pad for slot in ROWS["BatchNormalization"].slots[1:]]
+    unmatched = [slot.pad for slot in ROWS["BatchNormalization"].slots[1:]]
     x = np.zeros((2, 1, 3, 3))
-    assert not evaluate("BatchNormalization", x, *[np.full(1, pad) for pad in pads]).any()
+    assert not evaluate("BatchNormalization", x, *[np.full(1, pad) for pad in unmatched]).any()
 
 
 def test_a_scalar_constant_keeps_its_rank():

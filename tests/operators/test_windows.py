@@ -36,8 +36,8 @@ def convolution(taps, seed, *, op="Conv", pads=None, stride=1, dilation=1, units
     return net.graph(net.op("ReduceSum", net.op("Mul", x, net.weight(1)), net.constant([1]), keepdims=1))
 
 
-def merged(base, donor, lam, pads="fade", width="grow"):
-    return mal_graph.assemble(base, donor, lam=lam, pads=pads, width=width, proof=False)
+def merged(base, donor, lam, unmatched="fade", width="grow"):
+    return mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, width=width, verify=False)
 
 
 def apart(a, b):
@@ -81,8 +81,8 @@ def test_a_base_with_a_smaller_window_grows_to_the_donors(large, small, tmp_path
 
 def test_taps_that_the_donor_lacks_follow_the_table_of_columns():
     base, donor = convolution(3, 0), convolution(1, 1)
-    for pads, share in (("keep", 1.0), ("fade", 0.75), ("literal", 0.75)):
-        found = merged(base, donor, 0.25, pads, "base").graph.weights["w0"].read()
+    for unmatched, share in (("keep", 1.0), ("fade", 0.75), ("zero", 0.75)):
+        found = merged(base, donor, 0.25, unmatched, "base").graph.weights["w0"].read()
         corner = np.float32(share) * base.weights["w0"].read()[:, :, 0, 0]
         np.testing.assert_allclose(found[:, :, 0, 0], corner, rtol=1e-6)
 
@@ -176,7 +176,7 @@ def test_a_linear_layer_answers_to_a_convolution_of_one_tap(a, b, units):
 
 def test_a_linear_layer_does_not_answer_to_a_convolution_of_more_taps():
     with pytest.raises(mal_graph.MalGraphError, match="no layer"):
-        mal_graph.assemble(two_layers("linear", 0), pooled(3), proof=False)
+        mal_graph.assemble(two_layers("linear", 0), pooled(3), verify=False)
 
 
 def pooled(taps):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from builders import Net, cnn, mlp
 
-from mal_graph import axis_groups, prove
+from mal_graph import axis_groups, verify
 from mal_graph.evaluation.scores import Scores
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.reporting.documents import (
@@ -22,27 +22,27 @@ from mal_graph.reporting.documents import (
 from mal_graph.workflows.assembly import assemble
 
 
-def proven(graph):
-    return prove(graph, axis_groups(graph))
+def verified(graph):
+    return verify(graph, axis_groups(graph))
 
 
 def test_coverage_counts_parameters_by_hand():
     graph = mlp((8, 16, 12, 5))  # all but the last bias has a hidden axis
     total = 8 * 16 + 16 + 16 * 12 + 12 + 12 * 5 + 5
-    assert coverage(graph, proven(graph)) == (total, (total - 5) / total, 1.0)
+    assert coverage(graph, verified(graph)) == (total, (total - 5) / total, 1.0)
 
 
 def test_an_axis_that_lies_in_several_groups_is_covered_once():
     net = Net()
     x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, 8))
     graph = net.graph(net.conv(net.op("Relu", net.conv(x, 8, 6, group=2)), 6, 5))
-    judged = proven(graph)
+    judged = verified(graph)
     total, some, full = coverage(graph, judged)
     assert any(group.inside for group in judged.groups if group.is_usable)
     assert (some, full) == ((total - 5) / total, 1.0)
 
 
-def test_nothing_is_covered_before_the_proof():
+def test_nothing_is_covered_before_the_verification():
     graph = mlp((8, 16, 5))
     _, some, full = coverage(graph, axis_groups(graph))
     assert some == 0
@@ -53,7 +53,7 @@ def test_frozen_axes_are_not_covered():
     net = Net()
     x = net.op("CumSum", net.linear(net.input("x", ("N", 8)), 8, 6), net.constant(1))
     graph = net.graph(net.linear(net.op("Relu", net.linear(x, 6, 5)), 5, 4))
-    total, some, full = coverage(graph, proven(graph))
+    total, some, full = coverage(graph, verified(graph))
     hidden = 6 * 5 + 5 + 5 * 4  # what has the axis of five units
     assert total == 8 * 6 + 6 + hidden + 4
     assert some == pytest.approx(hidden / total)
@@ -62,7 +62,7 @@ def test_frozen_axes_are_not_covered():
 
 def test_a_layer_names_the_groups_on_its_axes():
     graph = mlp((8, 16, 12, 5))
-    form = inspect_form(graph, proven(graph))
+    form = inspect_form(graph, verified(graph))
     names = {group.name for group in form.groups}
     first, second, last = form.layers
     assert first.out_group == second.in_group
@@ -76,7 +76,7 @@ def test_an_axis_with_several_groups_lists_them():
     x = net.input("x", ("N", 8))
     both = net.op("Concat", net.linear(x, 8, 3), net.linear(x, 8, 4), axis=1)
     graph = net.graph(net.linear(both, 7, 5))
-    form = inspect_form(graph, proven(graph))
+    form = inspect_form(graph, verified(graph))
     assert form.layers[2].in_group == [form.layers[0].out_group, form.layers[1].out_group]
     (member,) = [m for g in form.groups if g.units == 4 for m in g.members if m.role.endswith(" in")]
     assert member.positions == [[3], [4], [5], [6]]
@@ -84,7 +84,7 @@ def test_an_axis_with_several_groups_lists_them():
 
 def test_json_starts_with_its_schema_and_keeps_empty_keys():
     graph = mlp((8, 16, 5))
-    found = json.loads(inspect_form(graph, proven(graph)).json_text())
+    found = json.loads(inspect_form(graph, verified(graph)).json_text())
     assert next(iter(found)) == "schema"
     assert found["schema"] == "mal-graph/inspect/1"
     assert all(group["inside"] is None for group in found["groups"])
@@ -163,7 +163,7 @@ def test_what_grows_and_what_keeps_its_width_is_reported():
     assert [(pair.units, pair.added, pair.assigned) for pair in form.alignment] == [((8, 12), 4, 12), ((7, 7), 0, 7)]
     assert form.width == "grow"
     kept = assemble_form(assemble(mlp((6, 8, 5), 0), mlp((6, 12, 7, 5), 1), width="grow")).kept_widths
-    assert [(line.units, line.reason) for line in kept] == [(8, "2 groups of the donor answer to it")]
+    assert [(line.units, line.reason) for line in kept] == [(8, "2 groups of the donor correspond to it")]
 
 
 def test_units_that_grow_inside_others_are_told_once():

@@ -208,7 +208,7 @@ def test_channels_padded_in_a_shortcut_shift_the_rest_and_freeze_the_border(net)
     assert hidden(graph) == [{"a[0]": 3, "b[0]": inner, "b[1]": 3, "c[1]": inner}]
     frozen = [group for group in axis_groups(graph).groups if group.state == FROZEN]
     assert [group.members[0].positions.tolist() for group in frozen] == [[[0], [4]]]
-    assert "pads the axis" in frozen[0].reason
+    assert "unmatched the axis" in frozen[0].reason
 
 
 # --- where weights come from ------------------------------------------------------------------------------------

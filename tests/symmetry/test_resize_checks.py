@@ -9,12 +9,12 @@ from builders import Net, cnn, mlp, run
 from mal_graph.operators import table as ops
 from mal_graph.symmetry.groups import axis_groups
 from mal_graph.symmetry.resize_checks import compensation, paddings
-from mal_graph.symmetry.verification import ACCEPT, prove
+from mal_graph.symmetry.verification import ACCEPT, verify
 
 
 def statements(graph):
-    """The padding of every proven group of a graph, by units of the group."""
-    groups = prove(graph, axis_groups(graph))
+    """The padding of every verified group of a graph, by units of the group."""
+    groups = verify(graph, axis_groups(graph))
     found = paddings(graph, groups)
     return [(groups.groups[i], found[groups.groups[i].name]) for i in groups.usable()]
 
@@ -88,7 +88,7 @@ def test_a_width_that_nothing_expresses_is_kept():
     assert not padding.holds
 
 
-def test_units_that_show_in_no_way_prove_nothing(monkeypatch):
+def test_units_that_show_in_no_way_verify_nothing(monkeypatch):
     graph = mlp()
     monkeypatch.setattr("mal_graph.symmetry.resize_checks.moved", lambda trial, weights: 0.0)
     for _, padding in statements(graph):
@@ -98,7 +98,7 @@ def test_units_that_show_in_no_way_prove_nothing(monkeypatch):
 
 def test_what_is_not_tested_in_its_time_says_so():
     graph = cnn()
-    groups = prove(graph, axis_groups(graph))
+    groups = verify(graph, axis_groups(graph))
     found = paddings(graph, groups, timeout=0.0)
     assert len(found) == len(groups.usable())
     assert all(padding.statement.startswith("not tested: ") and not padding.holds for padding in found.values())

@@ -1,4 +1,4 @@
-"""The proof: what it accepts, what it must reject, and what it leaves open."""
+"""The verification: what it accepts, what it must reject, and what it leaves open."""
 
 from dataclasses import replace
 from importlib import import_module
@@ -13,11 +13,11 @@ from mal_graph.errors import RunError
 from mal_graph.network.layers import parameters
 from mal_graph.operators import axis_rules
 from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import FROZEN, PROVEN, UNPROVEN, axis_groups
+from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, axis_groups
 from mal_graph.symmetry.random_copy import random_weights
-from mal_graph.symmetry.verification import derangement, exchange, permuted, prove, watched
+from mal_graph.symmetry.verification import derangement, exchange, permuted, verify, watched
 
-proof = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
+verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def net():
 
 
 def verdicts(graph, table=None, **options):
-    """The candidates after their proof."""
+    """The candidates after their verification."""
     groups = axis_groups(graph, table=table)
-    judged = prove(graph, groups, table=table, **options)
+    judged = verify(graph, groups, table=table, **options)
     return [judged.groups[i] for i in groups.usable()]
 
 
@@ -71,25 +71,25 @@ NETWORKS = {
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("full", [False, True])
-def test_right_groups_are_proven(build, full):
+def test_right_groups_are_verified(build, full):
     found = verdicts(build(), full=full)
     assert found
     for group in found:
-        assert (group.state, group.reason, group.inert) == (PROVEN, "", ())
+        assert (group.state, group.reason, group.inert) == (VERIFIED, "", ())
         assert group.deviation <= 1e-5 < 1e-3 <= group.control
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_verdict_does_not_depend_on_the_seed(seed):
-    assert {group.state for group in verdicts(cnn(concat=True), seed=seed)} == {PROVEN}
+    assert {group.state for group in verdicts(cnn(concat=True), seed=seed)} == {VERIFIED}
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1e6])
 def test_the_values_of_the_weights_do_not_matter(value):
-    """A network of constants is as provable as a trained one: the trial draws its own weights."""
+    """A network of constants is as verifiable as a trained one: the trial draws its own weights."""
     graph = cnn()
     same = {name: np.full(w.shape, value, w.dtype) for name, w in graph.weights.items() if w.is_float}
-    assert {group.state for group in verdicts(graph.with_weights(same))} == {PROVEN}
+    assert {group.state for group in verdicts(graph.with_weights(same))} == {VERIFIED}
 
 
 @pytest.mark.parametrize("op", ["Softmax", "Sigmoid", "LogSoftmax"])
@@ -97,7 +97,7 @@ def test_a_saturating_end_is_read_before_it_saturates(net, op):
     x = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 8)), 8, 6)), 6, 3)
     graph = net.graph(net.op("Identity", net.op(op, x)))
     assert watched(graph) == [x]
-    assert {group.state for group in verdicts(graph)} == {PROVEN}
+    assert {group.state for group in verdicts(graph)} == {VERIFIED}
 
 
 def test_what_enters_an_operator_without_a_rule_is_watched_too():
@@ -111,10 +111,10 @@ def test_what_enters_an_operator_without_a_rule_is_watched_too():
     assert watched(graph, table) == [out, graph.nodes[graph.producer[score]].inputs[0]]
 
 
-def test_a_proof_changes_nothing_but_verdicts():
+def test_a_verification_changes_nothing_but_verdicts():
     graph = cnn()
     before = axis_groups(graph)
-    after = prove(graph, before)
+    after = verify(graph, before)
     assert [(g.name, g.units, g.members) for g in after.groups] == [(g.name, g.units, g.members) for g in before.groups]
     assert all(g.state == h.state for g, h in zip(after.groups, before.groups, strict=True) if not h.is_usable)
 
@@ -122,7 +122,7 @@ def test_a_proof_changes_nothing_but_verdicts():
 def test_progress_counts_every_candidate():
     told = []
     graph = mlp((3, 4, 5, 6))
-    prove(graph, axis_groups(graph), progress=lambda done, total: told.append((done, total)))
+    verify(graph, axis_groups(graph), progress=lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
 
 
@@ -135,17 +135,17 @@ def test_a_group_that_lacks_any_one_member_is_rejected(build):
     groups = axis_groups(graph)
     for index in groups.usable():
         for member in groups.groups[index].members:
-            judged = prove(graph, without(groups, index, member))
+            judged = verify(graph, without(groups, index, member))
             assert judged.groups[index].state == FROZEN, member
-            assert "rejected by the proof: permuting it moves the outputs by" in judged.groups[index].reason
+            assert "rejected by the verification: permuting it moves the outputs by" in judged.groups[index].reason
 
 
 def test_one_wrong_group_does_not_harm_the_others():
     graph = cnn((4, 6), blocks=2)
     groups = axis_groups(graph)
     wrong = groups.usable()[2]
-    judged = prove(graph, without(groups, wrong, groups.groups[wrong].members[1]))
-    assert [judged.groups[i].state for i in groups.usable() if i != wrong] == [PROVEN] * (len(groups.usable()) - 1)
+    judged = verify(graph, without(groups, wrong, groups.groups[wrong].members[1]))
+    assert [judged.groups[i].state for i in groups.usable() if i != wrong] == [VERIFIED] * (len(groups.usable()) - 1)
     assert judged.groups[wrong].state == FROZEN
 
 
@@ -161,7 +161,7 @@ def test_a_deep_stack_does_not_hide_a_forgotten_norm_parameter(role):
     assert len(groups.usable()) == 8
     for index in groups.usable():
         member = next(m for m in groups.groups[index].members if f".{role} " in m.role)
-        assert prove(graph, without(groups, index, member)).groups[index].state == FROZEN
+        assert verify(graph, without(groups, index, member)).groups[index].state == FROZEN
 
 
 def wrong_flatten(call):
@@ -219,7 +219,7 @@ def test_a_group_found_by_a_wrong_operator_row_is_rejected(op, seed):
     build, rule = WRONG[op]
     graph = build(Net(seed))
     wrong = {**ROWS, op: replace(ROWS.get(op, Row(rule)), rule=rule)}
-    assert {group.state for group in verdicts(graph)} <= {PROVEN}
+    assert {group.state for group in verdicts(graph)} <= {VERIFIED}
     assert FROZEN in {group.state for group in verdicts(graph, wrong, seed=seed)}
 
 
@@ -230,11 +230,11 @@ def test_no_seed_accepts_a_flip_read_as_the_identity():
 
 
 def test_a_cycle_alone_would_accept_it(monkeypatch):
-    """Why the proof also exchanges two units: one 4-cycle in three commutes with the flip of four."""
-    monkeypatch.setattr(proof, "exchange", lambda cycle: np.arange(len(cycle)))
+    """Why the verification also exchanges two units: one 4-cycle in three commutes with the flip of four."""
+    monkeypatch.setattr(verification, "exchange", lambda cycle: np.arange(len(cycle)))
     wrong = {**ROWS, "Slice": replace(ROWS["Slice"], rule=wrong_slice)}
     graph = sliced(Net(0), -1, -(2**62), -1)
-    assert PROVEN in {verdicts(graph, wrong, seed=seed)[0].state for seed in range(20)}
+    assert VERIFIED in {verdicts(graph, wrong, seed=seed)[0].state for seed in range(20)}
 
 
 @pytest.mark.parametrize("units", [2, 3, 4, 5])
@@ -256,7 +256,7 @@ def test_a_bias_that_a_norm_removes_is_listed_as_inert(net):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 4)
     x = net.op("InstanceNormalization", x, net.weight(4, scale=1.0), net.weight(4))
     (group,) = verdicts(net.graph(net.conv(net.op("Relu", x), 4, 2)))
-    assert (group.state, group.inert) == (PROVEN, ("w1[0]",))
+    assert (group.state, group.inert) == (VERIFIED, ("w1[0]",))
 
 
 def test_a_key_bias_that_a_softmax_removes_is_listed_as_inert(net):
@@ -269,28 +269,28 @@ def test_a_key_bias_that_a_softmax_removes_is_listed_as_inert(net):
     scores = net.op("Softmax", net.op("MatMul", query, net.op("Transpose", key, perm=[0, 2, 1])), axis=-1)
     graph = net.graph(net.op("MatMul", net.op("MatMul", scores, value), net.weight(6, 2)))
     inner = next(group for group in verdicts(graph, full=True) if group.units == 4)
-    assert (inner.state, inner.inert) == (PROVEN, ("key bias[0]",))
+    assert (inner.state, inner.inert) == (VERIFIED, ("key bias[0]",))
 
 
-def test_dead_outputs_prove_nothing(net):
+def test_dead_outputs_verify_nothing(net):
     x = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4)), 4, 2)
     (group,) = verdicts(net.graph(net.op("Mul", x, net.constant(np.float32(0)))))
-    assert (group.state, group.reason) == (UNPROVEN, "the model's outputs are all zero on the probe")
+    assert (group.state, group.reason) == (UNVERIFIED, "the model's outputs are all zero on the probe")
 
 
-def test_outputs_that_are_not_finite_prove_nothing(net):
+def test_outputs_that_are_not_finite_verify_nothing(net):
     x = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4)), 4, 2)
     (group,) = verdicts(net.graph(net.op("Div", x, net.constant(np.float32(0)))))
-    assert (group.state, group.reason) == (UNPROVEN, "the model's outputs are not finite on the probe")
+    assert (group.state, group.reason) == (UNVERIFIED, "the model's outputs are not finite on the probe")
 
 
-def test_a_branch_without_effect_is_unproven_and_the_rest_is_proven(net):
+def test_a_branch_without_effect_is_unverified_and_the_rest_is_verified(net):
     x = net.input("x", ("N", 3))
     dead = net.op("Mul", net.linear(net.op("Relu", net.linear(x, 3, 4)), 4, 2), net.constant(np.float32(0)))
     live = net.linear(net.op("Relu", net.linear(x, 3, 5)), 5, 2)
     found = {group.units: group for group in verdicts(net.graph(net.op("Add", live, dead)))}
-    assert found[5].state == PROVEN
-    assert (found[4].state, found[4].reason) == (UNPROVEN, "leaving out any producer does not change the outputs")
+    assert found[5].state == VERIFIED
+    assert (found[4].state, found[4].reason) == (UNVERIFIED, "leaving out any producer does not change the outputs")
 
 
 class Refusing:
@@ -300,35 +300,35 @@ class Refusing:
         raise RunError(f"the runtime refuses {graph.name}")
 
 
-def test_a_runtime_that_refuses_the_model_leaves_every_group_unproven():
+def test_a_runtime_that_refuses_the_model_leaves_every_group_unverified():
     graph = mlp()
-    judged = prove(graph, axis_groups(graph), Refusing())
+    judged = verify(graph, axis_groups(graph), Refusing())
     assert {(judged.groups[i].state, judged.groups[i].reason) for i in axis_groups(graph).usable()} == {
-        (UNPROVEN, f"the runtime refuses {graph.name}")
+        (UNVERIFIED, f"the runtime refuses {graph.name}")
     }
 
 
 def test_a_model_without_candidates_needs_no_run():
     graph = mlp((3, 2))
     groups = axis_groups(graph)
-    assert prove(graph, groups, Refusing()) is groups
+    assert verify(graph, groups, Refusing()) is groups
 
 
 def test_a_doubtful_deviation_is_settled_in_float64(monkeypatch):
-    """With a bound below float32 rounding, right groups are doubtful - and float64 proves them."""
+    """With a bound below float32 rounding, right groups are doubtful - and float64 verifies them."""
     graph = cnn((4,), blocks=1, size=4)
-    monkeypatch.setattr(proof, "ACCEPT", 1e-12)
+    monkeypatch.setattr(verification, "ACCEPT", 1e-12)
     for group in verdicts(graph):
-        assert group.state == PROVEN
+        assert group.state == VERIFIED
         assert group.deviation <= 1e-9
 
 
 def test_a_wrong_group_that_looks_doubtful_is_rejected_in_float64(monkeypatch):
-    monkeypatch.setattr(proof, "REJECT", 1e9)
+    monkeypatch.setattr(verification, "REJECT", 1e9)
     graph = concat_net()
     groups = axis_groups(graph)
     index = groups.usable()[0]
-    judged = prove(graph, without(groups, index, groups.groups[index].members[0]))
+    judged = verify(graph, without(groups, index, groups.groups[index].members[0]))
     assert judged.groups[index].state == FROZEN
     assert "in float64" in judged.groups[index].reason
 
@@ -356,20 +356,20 @@ class Counting:
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
-def test_a_proof_runs_the_model_at_most_ten_times_per_group(build):
+def test_a_verification_runs_the_model_at_most_ten_times_per_group(build):
     graph = build()
     groups = axis_groups(graph)
     runner = Counting()
-    prove(graph, groups, runner)
+    verify(graph, groups, runner)
     assert runner.runs <= 10 * len(groups.usable()) + 2  # calibration and reference
 
 
-def test_a_full_proof_leaves_out_every_member():
+def test_a_full_verification_leaves_out_every_member():
     graph = cnn((4,), blocks=3)
     groups = axis_groups(graph)
     brief, full = Counting(), Counting()
-    prove(graph, groups, brief)
-    prove(graph, groups, full, full=True)
+    verify(graph, groups, brief)
+    verify(graph, groups, full, full=True)
     assert full.runs == sum(len(groups.groups[i].members) for i in groups.usable()) + 4
     assert brief.runs < full.runs
 
@@ -396,13 +396,13 @@ def grouped_net():
     return net.graph(net.conv(x, 18, 5))
 
 
-def test_groups_inside_the_units_of_another_are_proven_with_one_set_of_controls():
+def test_groups_inside_the_units_of_another_are_verified_with_one_set_of_controls():
     runs = []
     graph = grouped_net()
     groups = axis_groups(graph)
-    judged = prove(graph, groups, CountingRunner(runs))
+    judged = verify(graph, groups, CountingRunner(runs))
     found = [judged.groups[i] for i in groups.usable()]
-    assert [(group.state, group.units) for group in found] == [(PROVEN, n) for n in (3, 4, 6, 6, 6)]
+    assert [(group.state, group.units) for group in found] == [(VERIFIED, n) for n in (3, 4, 6, 6, 6)]
     nested = [group for group in found if group.inside]
     assert {group.control for group in nested} == {nested[0].control}
     roles = {id(group): len({m.role for m in group.members}) for group in (*found[:2], nested[0])}
@@ -410,12 +410,12 @@ def test_groups_inside_the_units_of_another_are_proven_with_one_set_of_controls(
 
 
 @pytest.mark.parametrize("role", ["Conv.weight out", "Conv.weight in", "BatchNormalization.scale unit"])
-def test_a_nested_group_that_lacks_a_member_is_not_proven(role):
+def test_a_nested_group_that_lacks_a_member_is_not_verified(role):
     graph = grouped_net()
     groups = axis_groups(graph)
     index = next(i for i in groups.usable() if groups.groups[i].inside)
     member = next(m for m in groups.groups[index].members if m.role == role)
-    assert prove(graph, without(groups, index, member)).groups[index].state == FROZEN
+    assert verify(graph, without(groups, index, member)).groups[index].state == FROZEN
 
 
 class CountingRunner:
@@ -439,9 +439,9 @@ class CountingRunner:
 # --- bounds -----------------------------------------------------------------------------------------------------
 
 
-def test_a_proof_that_takes_too_long_leaves_its_groups_unproven():
+def test_a_verification_that_takes_too_long_leaves_its_groups_unverified():
     for group in verdicts(mlp(), timeout=0.0):
-        assert (group.state, group.reason) == (UNPROVEN, "mlp 8-16-12-10.onnx was not through when its time was up")
+        assert (group.state, group.reason) == (UNVERIFIED, "mlp 8-16-12-10.onnx was not through when its time was up")
 
 
 def test_drawing_the_weights_of_a_large_model_ends_when_its_time_is_up():
@@ -460,18 +460,18 @@ def test_what_was_judged_in_time_stands(monkeypatch):
             raise RunError("its time was up")
         return original(*args)
 
-    original = proof.controlled
-    monkeypatch.setattr(proof, "controlled", controlled)
-    assert [group.state for group in verdicts(mlp())] == [PROVEN, UNPROVEN]
+    original = verification.controlled
+    monkeypatch.setattr(verification, "controlled", controlled)
+    assert [group.state for group in verdicts(mlp())] == [VERIFIED, UNVERIFIED]
 
 
-def test_a_proof_that_needs_too_much_memory_is_not_begun():
+def test_a_verification_that_needs_too_much_memory_is_not_begun():
     for group in verdicts(mlp(), max_memory=1000):
-        assert group.state == UNPROVEN
-        assert "the proof would take about" in group.reason
+        assert group.state == UNVERIFIED
+        assert "the verification would take about" in group.reason
 
 
-def test_the_memory_a_proof_needs_counts_what_is_alive_at_the_same_time():
+def test_the_memory_a_verification_needs_counts_what_is_alive_at_the_same_time():
     """A chain holds two tensors at a time, a fan-out all its branches until they are joined."""
     net = Net(0)
     x = net.input("x", (1, 10))
@@ -481,8 +481,8 @@ def test_the_memory_a_proof_needs_counts_what_is_alive_at_the_same_time():
     net = Net(0)
     x = net.op("Relu", net.input("x", (1, 10)))
     fan = net.graph(net.op("Sum", *[net.op("Tanh", x) for _ in range(5)]))
-    assert proof.live_elements(chain, axis_groups(chain).probed.shapes) == 20
-    assert proof.live_elements(fan, axis_groups(fan).probed.shapes) == 60
+    assert verification.live_elements(chain, axis_groups(chain).probed.shapes) == 20
+    assert verification.live_elements(fan, axis_groups(fan).probed.shapes) == 60
 
 
 # --- noise ------------------------------------------------------------------------------------------------------
@@ -504,30 +504,30 @@ def deep_net(depth, weights_computed=False):
 
 def test_rounding_grows_little_on_its_way_through_a_deep_calibrated_copy():
     graph = deep_net(60)
-    trial = proof.open_trial(graph, axis_groups(graph))
-    assert trial.noise <= proof.ACCEPT
-    assert {group.state for group in verdicts(graph)} == {PROVEN}
+    trial = verification.open_trial(graph, axis_groups(graph))
+    assert trial.noise <= verification.ACCEPT
+    assert {group.state for group in verdicts(graph)} == {VERIFIED}
 
 
 def test_a_contraction_with_a_computed_weight_is_followed_by_a_factor_that_keeps_its_size():
     """Sixty positive weights in a row would overflow."""
     graph = deep_net(60, weights_computed=True)
-    assert {group.state for group in verdicts(graph)} == {PROVEN}
+    assert {group.state for group in verdicts(graph)} == {VERIFIED}
 
 
 def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding(monkeypatch):
-    monkeypatch.setattr(proof.Trial, "noise", 0.1)
+    monkeypatch.setattr(verification.Trial, "noise", 0.1)
     groups = axis_groups(mlp())
     group = groups.groups[groups.usable()[0]]
-    judged = prove(mlp(), without(groups, groups.usable()[0], group.members[0]))
+    judged = verify(mlp(), without(groups, groups.usable()[0], group.members[0]))
     assert judged.groups[groups.usable()[0]].state == FROZEN, "the judge in float64 has no noise"
-    monkeypatch.setattr(proof, "in_float64", lambda *args: {})
-    judged = prove(mlp(), without(groups, groups.usable()[0], group.members[0]))
-    assert judged.groups[groups.usable()[0]].state == UNPROVEN
+    monkeypatch.setattr(verification, "in_float64", lambda *args: {})
+    judged = verify(mlp(), without(groups, groups.usable()[0], group.members[0]))
+    assert judged.groups[groups.usable()[0]].state == UNVERIFIED
 
 
-def test_an_axis_that_is_only_averaged_over_is_proven_by_changing_its_entries():
+def test_an_axis_that_is_only_averaged_over_is_verified_by_changing_its_entries():
     net = Net(0)
     table = net.op("ReduceMean", net.weight(7, 4, scale=1.0), net.constant([0]), keepdims=0)
     graph = net.graph(net.linear(net.op("Mul", net.linear(net.input("x", ("N", 3)), 3, 4), table), 4, 2))
-    assert {(group.units, group.state) for group in verdicts(graph)} == {(7, PROVEN), (4, PROVEN)}
+    assert {(group.units, group.state) for group in verdicts(graph)} == {(7, VERIFIED), (4, VERIFIED)}

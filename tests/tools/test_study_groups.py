@@ -10,9 +10,9 @@ import pytest
 from builders import Net, cnn, inputs_of, run
 
 from mal_graph import registry
-from mal_graph.symmetry.groups import PROVEN, AxisGroup, Member, axis_groups
+from mal_graph.symmetry.groups import VERIFIED, AxisGroup, Member, axis_groups
 from mal_graph.symmetry.resize_checks import Padding
-from mal_graph.symmetry.verification import prove
+from mal_graph.symmetry.verification import verify
 
 PATH = Path(__file__).parents[2] / "tools" / "study_groups.py"
 
@@ -33,56 +33,56 @@ def graph():
 
 @pytest.fixture(scope="module")
 def groups(graph):
-    return prove(graph, axis_groups(graph))
+    return verify(graph, axis_groups(graph))
 
 
 @pytest.fixture(scope="module")
-def proven(groups):
-    return [group for group in groups.groups if group.state == PROVEN]
+def verified(groups):
+    return [group for group in groups.groups if group.state == VERIFIED]
 
 
-def widest(proven: list[AxisGroup]) -> int:
+def widest(verified: list[AxisGroup]) -> int:
     """The group with the most members: what it does not hold, no other does."""
-    return max(range(len(proven)), key=lambda i: len(proven[i].members))
+    return max(range(len(verified)), key=lambda i: len(verified[i].members))
 
 
 def heavy_member(group: AxisGroup) -> Member:
     return next(member for member in group.members if member.role.endswith(" in"))
 
 
-def test_right_groups_are_accepted_and_every_control_shows(study, graph, groups, proven):
-    verdict = study.judge(graph, groups, proven)
-    assert len(proven) > 5
+def test_right_groups_are_accepted_and_every_control_shows(study, graph, groups, verified):
+    verdict = study.judge(graph, groups, verified)
+    assert len(verified) > 5
     assert verdict.wrong == ()
     assert verdict.deviation <= study.TOLERANCE
     assert verdict.power > study.POWER
 
 
-def test_a_group_that_lacks_a_member_is_found_among_the_right_ones(study, graph, groups, proven):
-    place = widest(proven)
-    lacking = tuple(m for m in proven[place].members if m is not heavy_member(proven[place]))
-    faulty = [replace(g, members=lacking) if i == place else g for i, g in enumerate(proven)]
-    assert study.judge(graph, groups, faulty).wrong == (proven[place].name,)
+def test_a_group_that_lacks_a_member_is_found_among_the_right_ones(study, graph, groups, verified):
+    place = widest(verified)
+    lacking = tuple(m for m in verified[place].members if m is not heavy_member(verified[place]))
+    faulty = [replace(g, members=lacking) if i == place else g for i, g in enumerate(verified)]
+    assert study.judge(graph, groups, faulty).wrong == (verified[place].name,)
 
 
-def test_a_group_with_a_wrong_position_is_found(study, graph, groups, proven):
-    place = widest(proven)
-    member = heavy_member(proven[place])
+def test_a_group_with_a_wrong_position_is_found(study, graph, groups, verified):
+    place = widest(verified)
+    member = heavy_member(verified[place])
     positions = member.positions.copy()
     positions[[0, 1]] = positions[[1, 0]]  # two units exchanged in one member only
-    members = tuple(replace(m, positions=positions) if m is member else m for m in proven[place].members)
-    faulty = [replace(g, members=members) if i == place else g for i, g in enumerate(proven)]
-    assert study.judge(graph, groups, faulty).wrong == (proven[place].name,)
+    members = tuple(replace(m, positions=positions) if m is member else m for m in verified[place].members)
+    faulty = [replace(g, members=members) if i == place else g for i, g in enumerate(verified)]
+    assert study.judge(graph, groups, faulty).wrong == (verified[place].name,)
 
 
-def test_two_groups_that_should_be_one_are_both_found(study, graph, groups, proven):
-    place = widest(proven)
-    half = len(proven[place].members) // 2
+def test_two_groups_that_should_be_one_are_both_found(study, graph, groups, verified):
+    place = widest(verified)
+    half = len(verified[place].members) // 2
     parts = [
-        replace(proven[place], name=n, members=proven[place].members[s])
+        replace(verified[place], name=n, members=verified[place].members[s])
         for n, s in (("first", slice(half)), ("second", slice(half, None)))
     ]
-    others = [group for i, group in enumerate(proven) if i != place]
+    others = [group for i, group in enumerate(verified) if i != place]
     assert set(study.judge(graph, groups, [*others, *parts]).wrong) == {"first", "second"}
 
 
@@ -150,35 +150,37 @@ def test_an_old_softmax_runs_over_all_axes_from_one_on(study, axis):
 
 
 def test_reasons_are_counted_without_names_and_figures(study):
-    first = study.short_reason("rejected by the proof: permuting it moves the outputs by 3.1e-04 of their size")
-    assert first == study.short_reason("rejected by the proof: permuting it moves the outputs by 9.9e-01 of their size")
+    first = study.short_reason("rejected by the verification: permuting it moves the outputs by 3.1e-04 of their size")
+    assert first == study.short_reason(
+        "rejected by the verification: permuting it moves the outputs by 9.9e-01 of their size"
+    )
     assert study.short_reason("operator LRN has no axis rule") == "operator LRN has no axis rule"
 
 
 def test_a_failure_is_a_row_of_the_table(study):
-    rows = [study.Row("good", states={"proven": 3}, deviation=1e-15, power=0.1), study.Row("bad", error="crash: x")]
+    rows = [study.Row("good", states={"verified": 3}, deviation=1e-15, power=0.1), study.Row("bad", error="crash: x")]
     assert "| bad | 0 | 0 | 0 | 0 | 0.000 | 0.000 |  | 0.0 | 0.0 | 0 | 0 | 0 | 0.0 | crash: x |" in study.table(rows)
-    assert "groups proven: 3; right: 3; **wrong: 0**" in study.totals(rows)
+    assert "groups verified: 3; right: 3; **wrong: 0**" in study.totals(rows)
     assert "1 failed" in study.totals(rows)
 
 
 def test_the_runs_that_permute_several_groups_are_told_from_controls(study, graph):
     groups = axis_groups(graph)
     counting = study.Counting(registry.runner(), groups)
-    prove(graph, groups, counting)
+    verify(graph, groups, counting)
     assert counting.together == 2  # a cycle of each group, and an exchange
     assert counting.runs > counting.together + len(groups.usable())
 
 
-def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, proven):
-    place = groups.groups.index(proven[widest(proven)])
+def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, verified):
+    place = groups.groups.index(verified[widest(verified)])
     lacking = tuple(m for m in groups.groups[place].members if m is not heavy_member(groups.groups[place]))
-    waiting = [replace(g, state="candidate") if g.state == PROVEN else g for g in groups.groups]
+    waiting = [replace(g, state="candidate") if g.state == VERIFIED else g for g in groups.groups]
     waiting[place] = replace(waiting[place], members=lacking)
     faulty = replace(groups, groups=tuple(waiting))
     counting = study.Counting(registry.runner(), faulty)
-    prove(graph, faulty, counting)
-    assert 2 < counting.together <= study.RUNS_TOGETHER * 3 * np.log2(len(proven))
+    verify(graph, faulty, counting)
+    assert 2 < counting.together <= study.RUNS_TOGETHER * 3 * np.log2(len(verified))
 
 
 def test_groups_that_units_cannot_be_added_to_are_listed_by_what_was_found(study):

@@ -68,12 +68,12 @@ def with_head(head, seed=1):
 )
 def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, why):
     base, data = with_head(5, 0), data_for()
-    found = mal_graph.assemble(base, donor, data=data, proof=False)
+    found = mal_graph.assemble(base, donor, data=data, verify=False)
     assert [one.arm for one in found.scores] == [arm for arm in ARMS if arm not in ("donor", "ensemble")]
     (note,) = (note for note in assemble_form(found).notes if note.startswith("donor has no score"))
     assert re.search(f"no part in the ensemble: {why}$", note)
     assert list(found.unscored) == ["donor"]
-    plain = mal_graph.assemble(base, donor, proof=False)
+    plain = mal_graph.assemble(base, donor, verify=False)
     assert values(found.graph).keys() == values(plain.graph).keys()
     head = layers(base)[-1].weight.tensor
     assert np.array_equal(values(found.graph)[head], values(base)[head])
@@ -84,12 +84,12 @@ def test_a_donor_that_is_not_held_against_the_base_breaks_the_ensemble(monkeypat
     real = MODULE.predicted_like
     monkeypatch.setattr(MODULE, "predicted_like", lambda beside, *rest: real(None, *rest))
     with pytest.raises(DataError, match="an ensemble needs predictions of one shape"):
-        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), proof=False)
+        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), verify=False)
 
 
 def test_the_ensemble_is_that_of_the_models_that_have_scores():
     base, donors, data = with_head(5, 0), [with_head(40, 1), with_head(5, 2)], data_for()
-    found = mal_graph.assemble(base, donors, data=data, proof=False)
+    found = mal_graph.assemble(base, donors, data=data, verify=False)
     arms = {one.arm: one for one in found.scores}
     assert ("donor 1" in arms, "donor 2" in arms, list(found.unscored)) == (False, True, ["donor 1"])
     expected = score(ensemble([predict(model, data) for model in (base, donors[1])]), data["labels"], "ensemble")
@@ -101,14 +101,14 @@ def test_a_donor_that_calls_its_output_otherwise_is_scored_though_the_bases_is_n
     donor, _ = renamed_copy(with_head(5))
     (name,) = base.output_names
     assert name not in donor.output_names
-    found = mal_graph.assemble(base, donor, data=data_for(), output=name, proof=False)
+    found = mal_graph.assemble(base, donor, data=data_for(), output=name, verify=False)
     assert [one.arm for one in found.scores] == ARMS
 
 
 def test_data_that_do_not_fit_the_base_are_refused_whatever_the_donor_says():
     base, data = with_head(5, 0), data_for()
     with pytest.raises(DataError, match="labels run from 0 to 9"):
-        mal_graph.assemble(base, with_head(40), data={**data, "labels": np.arange(30) % 10}, proof=False)
+        mal_graph.assemble(base, with_head(40), data={**data, "labels": np.arange(30) % 10}, verify=False)
 
 
 # --- lambda per layer --------------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def test_data_that_do_not_fit_the_base_are_refused_whatever_the_donor_says():
 )
 def test_every_layer_is_merged_by_its_own_lambda(options, factors):
     base, donor = mlp((6, 8, 7, 6, 8, 5), 0), mlp((6, 7, 8, 8, 6, 5), 1)
-    found = mal_graph.assemble(base, donor, proof=False, **options)
+    found = mal_graph.assemble(base, donor, verify=False, **options)
     for index, factor in enumerate(factors):
-        alone = values(mal_graph.assemble(base, donor, lam=factor, proof=False).graph)
+        alone = values(mal_graph.assemble(base, donor, lam=factor, verify=False).graph)
         for name in (f"w{2 * index}", f"w{2 * index + 1}"):
             np.testing.assert_array_equal(found.graph.weights[name].read(), alone[name])
     (step,) = found.merged
@@ -138,7 +138,7 @@ def test_every_layer_is_merged_by_its_own_lambda(options, factors):
 
 def test_the_controls_use_the_same_lambdas():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
-    found = mal_graph.assemble(base, donor, lam=0.7, lam_for={"*": 0.0}, data=data_for(), proof=False)
+    found = mal_graph.assemble(base, donor, lam=0.7, lam_for={"*": 0.0}, data=data_for(), verify=False)
     scores = {score.arm: score.loss for score in found.scores}
     assert found.graph is base
     assert {scores[arm] for arm in ("merged", "plain average", "random permutation")} == {scores["base"]}
@@ -156,7 +156,7 @@ def test_the_controls_use_the_same_lambdas():
 )
 def test_lambdas_that_fit_no_layer_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), proof=False, **options)
+        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False, **options)
 
 
 # --- several donors ----------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_shuffled_copies_of_the_base_give_back_the_base():
     base = cnn((6, 8), 1, 0)
     groups = axis_groups(base)
     donors = [permuted_copy(base, groups, seed)[0] for seed in range(3)]
-    result = mal_graph.assemble(base, donors, lam=0.3, proof=False)
+    result = mal_graph.assemble(base, donors, lam=0.3, verify=False)
     assert all(np.array_equal(array, values(base)[name]) for name, array in values(result.graph).items())
     assert len(result.merged) == 3
 
@@ -185,8 +185,8 @@ def test_shuffled_copies_of_the_base_give_back_the_base():
 def test_the_order_of_donors_decides_their_shares():
     """The last one counts most where lambda is large."""
     base, donors = mlp((6, 8, 5), 0), [mlp((6, 8, 5), 1), mlp((6, 8, 5), 2)]
-    ahead = mal_graph.assemble(base, donors, lam=1.0, proof=False)
-    back = mal_graph.assemble(base, donors[::-1], lam=1.0, proof=False)
+    ahead = mal_graph.assemble(base, donors, lam=1.0, verify=False)
+    back = mal_graph.assemble(base, donors[::-1], lam=1.0, verify=False)
     assert ahead.shares == (0.0, 0.0, 1.0)
     inputs = inputs_of(base)
     assert deviation(run(ahead.graph, inputs), run(donors[1], inputs)) <= 1e-6
@@ -195,7 +195,7 @@ def test_the_order_of_donors_decides_their_shares():
 
 def test_at_lambda_0_the_base_itself_comes_back():
     base = bare(0)
-    result = mal_graph.assemble(base, [mlp((6, 8, 5), 1), mlp((6, 9, 5), 2)], lam=0.0, proof=False)
+    result = mal_graph.assemble(base, [mlp((6, 8, 5), 1), mlp((6, 9, 5), 2)], lam=0.0, verify=False)
     assert result.graph is base
     assert result.shares == (1.0, 0.0, 0.0)
 
@@ -214,7 +214,7 @@ def test_a_pair_list_for_two_donors_is_an_error():
 def test_a_donor_of_which_nothing_can_be_merged_is_an_error_with_reasons():
     base, donor = mlp((6, 4), 0), mlp((6, 3), 1)
     with pytest.raises(MatchError, match=r"nothing of .* can be merged into .*Gemm_0: its output axis is fixed"):
-        mal_graph.assemble(base, donor, proof=False)
+        mal_graph.assemble(base, donor, verify=False)
 
 
 # --- the self-check ----------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def moved_by(donor, groups, alignment):
 
 def test_a_member_missing_from_a_group_moves_the_outputs():
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 10, 9, 5), 1)
-    step = mal_graph.assemble(base, donor, proof=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False).merged[0]
     alignment, groups = step.plan.alignment, step.donor_groups
     assert moved_by(donor, groups, alignment) <= 3e-5
     for index in groups.usable():
@@ -254,7 +254,7 @@ def test_a_member_missing_from_a_group_moves_the_outputs():
 
 def test_a_group_whose_positions_are_one_off_moves_the_outputs():
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 8, 7, 5), 1)
-    step = mal_graph.assemble(base, donor, proof=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False).merged[0]
     groups, index = step.donor_groups, step.donor_groups.usable()[0]
     group = groups.groups[index]
     rolled = replace(group.members[0], positions=np.roll(group.members[0].positions, 1, axis=0))
@@ -264,9 +264,9 @@ def test_a_group_whose_positions_are_one_off_moves_the_outputs():
 
 
 def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
-    """Two streams of the base answer to one of the donor."""
+    """Two streams of the base correspond to one of the donor."""
     base, donor = cnn((6,), 2, 0, residual=False), cnn((6,), 2, 1)
-    step = mal_graph.assemble(base, donor, proof=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False).merged[0]
     orders = {}
     for pair, order in zip(step.plan.alignment.found.pairs, step.plan.alignment.orders, strict=True):
         orders.setdefault(pair.donor, []).append(order)
@@ -274,9 +274,9 @@ def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
     assert moved_by(donor, step.donor_groups, step.plan.alignment) <= 3e-4
 
 
-def test_without_proof_nothing_is_said_to_be_checked():
-    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), proof=False)
-    assert result.checks["self_check"] == "not run: the groups are unproven (--no-prove)"
+def test_without_verification_nothing_is_said_to_be_checked():
+    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False)
+    assert result.checks["self_check"] == "not run: the groups are unverified (--no-verify)"
     assert result.passed
 
 
@@ -284,7 +284,7 @@ def test_without_proof_nothing_is_said_to_be_checked():
     ("moved", "verdict"), [(1e-6, "passed"), (2e-2, "failed: the donor's outputs move by 2.0e-02")]
 )
 def test_the_verdict_names_how_far_the_outputs_moved(moved, verdict):
-    step = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), proof=False).merged[0]
+    step = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False).merged[0]
     assert self_check_verdict([replace(step, self_check=0.0), replace(step, self_check=moved)]) == verdict
 
 
@@ -299,13 +299,13 @@ def test_a_failed_self_check_fails_the_assembly(monkeypatch):
 
 def test_the_arms_stand_in_a_fixed_order_each_donor_by_number():
     base, donors = mlp((6, 8, 5), 0), [mlp((6, 9, 5), 1), mlp((6, 7, 5), 2)]
-    found = mal_graph.assemble(base, donors, data=data_for(), proof=False).scores
+    found = mal_graph.assemble(base, donors, data=data_for(), verify=False).scores
     assert [score.arm for score in found] == ["base", "donor 1", "donor 2", *ARMS[2:]]
 
 
 def test_base_and_donor_are_scored_as_they_are():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 9, 5), 1)
-    found = {score.arm: score for score in mal_graph.assemble(base, donor, data=data_for(), proof=False).scores}
+    found = {score.arm: score for score in mal_graph.assemble(base, donor, data=data_for(), verify=False).scores}
     alone = [mal_graph.evaluate(graph, data_for()) for graph in (base, donor)]
     assert [found[arm].loss for arm in ("base", "donor")] == pytest.approx([score.loss for score in alone])
 
@@ -317,7 +317,7 @@ def controls(monkeypatch, base, donor, **options):
     monkeypatch.setattr(
         MODULE, "predict", lambda graph, *rest, **more: (seen.append(graph), original(graph, *rest, **more))[1]
     )
-    result = mal_graph.assemble(base, donor, data=data_for(), proof=False, **options)
+    result = mal_graph.assemble(base, donor, data=data_for(), verify=False, **options)
     return result, dict(zip(ARMS, seen, strict=False))
 
 
@@ -345,7 +345,7 @@ def test_only_selected_layers_get_a_bias(monkeypatch):
 
 def test_the_plain_average_is_the_average_in_stored_order():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
-    steps = mal_graph.assemble(base, donor, lam=0.5, proof=False).merged
+    steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
     found = values(rebuilt(base, steps, Options(), identity_alignment))
     for name, a in values(base).items():
         np.testing.assert_allclose(found[name], (a + values(donor)[name]) / 2, rtol=1e-5, atol=1e-6)
@@ -353,7 +353,7 @@ def test_the_plain_average_is_the_average_in_stored_order():
 
 def test_the_plain_average_of_a_narrower_donor_is_cropped():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 5, 5), 1)
-    steps = mal_graph.assemble(base, donor, lam=0.5, proof=False).merged
+    steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
     found = values(rebuilt(base, steps, Options(), identity_alignment))
     np.testing.assert_allclose(
         found["w0"][:5], (values(base)["w0"][:5] + values(donor)["w0"]) / 2, rtol=1e-5, atol=1e-6
@@ -361,12 +361,12 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
     assert np.array_equal(found["w0"][5:], values(base)["w0"][5:])
 
 
-@pytest.mark.parametrize("pads", ["keep", "fade", "literal"])
+@pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
 @pytest.mark.parametrize("strategy", [assign, None], ids=["aligned again", "as it was"])
-def test_a_merge_rebuilt_is_the_merge(pads, strategy):
+def test_a_merge_rebuilt_is_the_merge(unmatched, strategy):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
-    result = mal_graph.assemble(base, donors, lam=0.4, pads=pads, proof=False)
-    again = rebuilt(base, result.merged, Options(pads=pads), strategy)
+    result = mal_graph.assemble(base, donors, lam=0.4, unmatched=unmatched, verify=False)
+    again = rebuilt(base, result.merged, Options(unmatched=unmatched), strategy)
     assert set(again.weights) == set(result.graph.weights)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
@@ -374,12 +374,12 @@ def test_a_merge_rebuilt_is_the_merge(pads, strategy):
 def test_a_grown_merge_rebuilt_is_the_merge():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 9, 5), 1)
     shape = {"width": "grow", "depth": "expand"}
-    result = mal_graph.assemble(base, donor, proof=False, **shape)
+    result = mal_graph.assemble(base, donor, verify=False, **shape)
     again = rebuilt(base, result.merged, Options(**shape), None)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"signal": "both"}])
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"match_by": "both"}])
 def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(monkeypatch, options):
     """Its goals are those of the merge, so its units stand where the merge put the donors'."""
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)
@@ -394,7 +394,7 @@ def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(
 
     def count(repair):
         calls.update(assigned=0, looked=0)
-        given = {"data": data_for(), "calibrate": {"x": data_for(samples=60)["x"]}, "proof": False, **options}
+        given = {"data": data_for(), "calibrate": {"x": data_for(samples=60)["x"]}, "verify": False, **options}
         arms = [one.arm for one in mal_graph.assemble(base, donor, repair=repair, **given).scores]
         assert ("base, repaired" in arms) == repair
         return dict(calls)
@@ -402,7 +402,7 @@ def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(
     monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
     monkeypatch.setattr(MODULE, "activation_evidence", counting("looked", MODULE.activation_evidence))
     assert count(True) == count(False)
-    assert count(True)["looked"] == (2 if "signal" in options else 0)  # for the merge and the random donor
+    assert count(True)["looked"] == (2 if "match_by" in options else 0)  # for the merge and the random donor
     monkeypatch.setattr(MODULE, "given_alignment", lambda found, orders, evidence=None: assign(found, evidence))
     assert count(True)["assigned"] > count(False)["assigned"]
 
@@ -421,7 +421,7 @@ def test_a_seed_decides_every_random_arm():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
 
     def losses(seed):
-        return {s.arm: s.loss for s in mal_graph.assemble(base, donor, data=data_for(), proof=False, seed=seed).scores}
+        return {s.arm: s.loss for s in mal_graph.assemble(base, donor, data=data_for(), verify=False, seed=seed).scores}
 
     first, again, other = losses(0), losses(0), losses(1)
     assert first == again

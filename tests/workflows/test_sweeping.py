@@ -13,7 +13,7 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation.scores import Scores, evaluate
-from mal_graph.merging.blending import PADS
+from mal_graph.merging.blending import UNMATCHED
 from mal_graph.reporting import plots
 from mal_graph.reporting.documents import grid_form, sweep_form
 from mal_graph.symmetry.groups import axis_groups
@@ -53,15 +53,15 @@ def labelled_by(graph, data):
 # --- every point is the merge ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("pair", PAIRS)
-def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, pads):
+def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, unmatched):
     base, donor = PAIRS[pair]()
     data = data_for(base)
-    found = sweep(base, donor, data, lambdas=POINTS, pads=pads, proof=False)
+    found = sweep(base, donor, data, lambdas=POINTS, unmatched=unmatched, verify=False)
     assert [c.arm for c in found.curves] == ["aligned", "plain average", "random permutation", "random donor"]
     for i, lam in enumerate(POINTS):
-        merged = mal_graph.assemble(base, donor, lam=lam, pads=pads, data=data, proof=False)
+        merged = mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, data=data, verify=False)
         arms = {score.arm: score for score in merged.scores}
         expected = [arms["merged"], *(arms[c.arm] for c in found.curves[1:])]
         assert [c.points[i].loss for c in found.curves] == pytest.approx([score.loss for score in expected], rel=1e-5)
@@ -74,7 +74,7 @@ def test_the_epsilon_of_a_norm_over_other_widths_goes_with_every_point(widths, s
     """Only arms that are merged as they are, for a shuffled scale says nothing of its operator's epsilon."""
     base, donor = normed(widths[0], 0), normed(widths[1], 1)
     data = data_for(base, classes=3)
-    options = {**shape, "calibrate": {"x": data["x"]}, "proof": False}
+    options = {**shape, "calibrate": {"x": data["x"]}, "verify": False}
     found = sweep(base, donor, data, lambdas=POINTS, **options)
     for i, lam in enumerate(POINTS):
         merged = mal_graph.assemble(base, donor, lam=lam, data=data, **options)
@@ -91,14 +91,14 @@ def normed(width, seed):
     return net.graph(net.linear(x, width, 3))
 
 
-@pytest.mark.parametrize("pads", PADS)
+@pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("shape", [{"width": "grow"}, {"width": "grow", "depth": "expand"}])
-def test_every_point_of_a_grown_base_is_the_merge_at_that_lambda(shape, pads):
+def test_every_point_of_a_grown_base_is_the_merge_at_that_lambda(shape, unmatched):
     base, donor = mlp((6, 7, 5), 0), mlp((6, 9, 8, 5), 1) if "depth" in shape else mlp((6, 10, 5), 1)
     data = data_for(base)
-    found = sweep(base, donor, data, lambdas=POINTS, pads=pads, proof=False, **shape)
+    found = sweep(base, donor, data, lambdas=POINTS, unmatched=unmatched, verify=False, **shape)
     for i, lam in enumerate(POINTS):
-        merged = mal_graph.assemble(base, donor, lam=lam, pads=pads, data=data, proof=False, **shape)
+        merged = mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, data=data, verify=False, **shape)
         arms = {score.arm: score for score in merged.scores}
         expected = [arms["merged"], *(arms[c.arm] for c in found.curves[1:])]
         assert [c.points[i].loss for c in found.curves] == pytest.approx([score.loss for score in expected], rel=1e-5)
@@ -111,7 +111,7 @@ def unlabelled(graph, samples=40):
 
 def far_from_repaired_merges(base, donor, **shape):
     """How far the points of all arms of a repaired sweep are from the repaired merges, relative to their loss."""
-    data, options = data_for(base), {"calibrate": unlabelled(base), "proof": False, **shape}
+    data, options = data_for(base), {"calibrate": unlabelled(base), "verify": False, **shape}
     found = sweep(base, donor, data, lambdas=POINTS, **options)
     assert [c.arm for c in found.curves[4:]] == ["base, repaired"]
     gaps = []
@@ -123,7 +123,9 @@ def far_from_repaired_merges(base, donor, **shape):
     return max(gaps)
 
 
-@pytest.mark.parametrize("shape", [{}, {"pads": "literal"}, {"width": "grow"}, {"signal": "both", "scale_free": True}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"unmatched": "zero"}, {"width": "grow"}, {"match_by": "both", "rescale_invariant": True}]
+)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_with_calibration_inputs_every_point_of_every_arm_is_the_repaired_merge(pair, shape):
     assert far_from_repaired_merges(*PAIRS[pair](), **shape) < 1e-4
@@ -147,14 +149,14 @@ def test_repair_towards_the_goals_of_another_lambda_breaks_the_law(monkeypatch):
 def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
     base, donor = PAIRS["cnn with BatchNorm"]()
     plain, found = (
-        sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, proof=False))
+        sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, verify=False))
         for given in (None, data_for(base, 20))
     )
     assert (plain.repair, found.repair[0].samples) == ([], 20)
     assert len(found.repair[0].reset) == sum(node.op == "BatchNormalization" for node in base.nodes)
     assert any("BatchNormalizations are not measured again on data" in note for note in plain.notes)
     assert found.notes == ["the labels among the calibration inputs are not used"]
-    without = sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=unlabelled(base), repair=False, proof=False)
+    without = sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=unlabelled(base), repair=False, verify=False)
     assert [c.arm for c in without.curves] == [c.arm for c in plain.arms]
     assert [c.points[1].loss for c in without.curves] == [c.loss[1] for c in plain.arms]
 
@@ -162,23 +164,23 @@ def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
 def test_a_merge_that_is_no_better_than_repair_alone_is_named_with_both_figures():
     base = mlp((6, 16, 12, 5), 0)
     data = labelled_by(base, data_for(base, 100))
-    found = sweep(base, mlp((6, 16, 12, 5), 9), data, lambdas=POINTS, calibrate=unlabelled(base), proof=False)
+    found = sweep(base, mlp((6, 16, 12, 5), 9), data, lambdas=POINTS, calibrate=unlabelled(base), verify=False)
     means = [np.mean([p.loss for p in found.curves[i].points[1:]]) for i in (0, 4)]
     expected = f"{means[0]:.4g} aligned, {means[1]:.4g} for the base with its own weights, repaired alike"
     assert any(f.startswith("merging no better than repair alone: ") and expected in f for f in found.findings)
 
 
-@pytest.mark.parametrize("signal", ["activations", "both"])
-def test_a_sweep_aligns_by_the_signal(signal):
+@pytest.mark.parametrize("match_by", ["activations", "both"])
+def test_a_sweep_aligns_by_the_signal(match_by):
     base = mlp((6, 16, 12, 5), 0)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
-    options = {"lambdas": [0.5], "calibrate": unlabelled(base, 100), "proof": False}
-    made = sweep(base, donor, data_for(base), signal=signal, **options).step.plan.alignment
+    options = {"lambdas": [0.5], "calibrate": unlabelled(base, 100), "verify": False}
+    made = sweep(base, donor, data_for(base), match_by=match_by, **options).step.plan.alignment
     assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
     stranger = mlp((6, 16, 12, 5), 1)
     plain, signalled = (
-        sweep(base, stranger, data_for(base), signal=kind, **options).step.plan.alignment.orders
-        for kind in ("weights", signal)
+        sweep(base, stranger, data_for(base), match_by=kind, **options).step.plan.alignment.orders
+        for kind in ("weights", match_by)
     )
     assert not all(map(np.array_equal, plain, signalled))
 
@@ -186,7 +188,7 @@ def test_a_sweep_aligns_by_the_signal(signal):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"signal": "both"}, UsageError, "signal is 'both', but there are no calibration inputs"),
+        ({"match_by": "both"}, UsageError, "match_by is 'both', but there are no calibration inputs"),
         ({"calibrate": {"x": np.ones((9, 6), np.float32)}}, DataError, "there are 9 calibration samples"),
         ({"calibrate": {"x": np.full((20, 6), np.nan, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
         ({"calibrate": {"x": np.ones((20, 5), np.float32)}}, DataError, "do not fit the inputs of"),
@@ -202,8 +204,8 @@ def test_points_that_do_not_move_break_the_law(monkeypatch):
     base, donor = PAIRS["narrower mlp"]()
     data = data_for(base)
     monkeypatch.setattr(Line, "at", lambda line, lam: {name: a for name, (a, _) in line.ends.items()})
-    found = sweep(base, donor, data, lambdas=[0.5], proof=False)
-    merged = mal_graph.assemble(base, donor, lam=0.5, proof=False)
+    found = sweep(base, donor, data, lambdas=[0.5], verify=False)
+    merged = mal_graph.assemble(base, donor, lam=0.5, verify=False)
     assert found.curves[0].points[1].loss != pytest.approx(evaluate(merged.graph, data).loss, rel=1e-3)
 
 
@@ -221,7 +223,7 @@ def test_the_number_of_sessions_does_not_depend_on_the_number_of_points(is_repai
     counts = []
     for lambdas in ([0.5], np.linspace(0, 1, 21)):
         opened.clear()
-        sweep(base, donor, data_for(base), lambdas=lambdas, runner=Counting(), calibrate=calibrate, proof=False)
+        sweep(base, donor, data_for(base), lambdas=lambdas, runner=Counting(), calibrate=calibrate, verify=False)
         counts.append(len(opened))
     assert counts[0] == counts[1]
 
@@ -229,7 +231,7 @@ def test_the_number_of_sessions_does_not_depend_on_the_number_of_points(is_repai
 def test_a_full_merge_of_equal_shape_has_a_barrier_and_others_have_none():
     base, donor = mlp((6, 9, 5), 0), mlp((6, 9, 5), 1)
     data = data_for(base)
-    found = sweep(base, donor, data, lambdas=POINTS, proof=False)
+    found = sweep(base, donor, data, lambdas=POINTS, verify=False)
     barriers = {c.arm: c.barrier for c in found.curves}
     assert barriers.pop("random donor") is None
     own = evaluate(donor, data).loss
@@ -237,9 +239,9 @@ def test_a_full_merge_of_equal_shape_has_a_barrier_and_others_have_none():
         assert c.points[-1].loss == pytest.approx(own, rel=1e-5)
         losses = [point.loss for point in c.points]
         assert c.barrier == pytest.approx(max(losses) - (losses[0] + losses[-1]) / 2)
-    other = sweep(base, mlp((6, 7, 5), 1), data, lambdas=POINTS, proof=False)
+    other = sweep(base, mlp((6, 7, 5), 1), data, lambdas=POINTS, verify=False)
     assert all(c.barrier is None for c in other.curves)
-    short = sweep(base, donor, data, lambdas=[0.5], proof=False)
+    short = sweep(base, donor, data, lambdas=[0.5], verify=False)
     assert all(c.barrier is None for c in short.curves)
 
 
@@ -306,7 +308,7 @@ def test_a_negative_eps_is_refused():
 def test_a_shuffled_copy_shows_no_failure():
     base = mlp((6, 16, 12, 5), 0)
     donor, _ = permuted_copy(base, axis_groups(base), 1)
-    found = sweep(base, donor, labelled_by(base, data_for(base, 200)), lambdas=POINTS, proof=False)
+    found = sweep(base, donor, labelled_by(base, data_for(base, 200)), lambdas=POINTS, verify=False)
     assert found.findings == ()
     assert found.curves[0].lam_star == 1.0
     assert found.donor_scores.metric == 1.0
@@ -315,7 +317,7 @@ def test_a_shuffled_copy_shows_no_failure():
 def test_a_stranger_is_told_by_every_figure_it_fails():
     base, donor = mlp((6, 16, 12, 5), 0), mlp((6, 16, 12, 5), 9)
     data = labelled_by(base, data_for(base, 200))
-    found = sweep(base, donor, data, lambdas=POINTS, proof=False)
+    found = sweep(base, donor, data, lambdas=POINTS, verify=False)
     star = found.curves[0].lam_star
     assert any(f.startswith(f"lambda beyond lambda*: up to {star:g} the loss stays within") for f in found.findings)
 
@@ -327,7 +329,7 @@ def test_an_alignment_no_better_than_random_is_named_with_both_figures():
     module = sys.modules["mal_graph.workflows.assembly"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "assign", lambda found, evidence: module.random_alignment(found, 0))
-        found = sweep(base, donor, data_for(base, 60), lambdas=POINTS, proof=False, seed=0)
+        found = sweep(base, donor, data_for(base, 60), lambdas=POINTS, verify=False, seed=0)
     means = [
         np.mean([p.loss for p in c.points[1:]]) for c in found.curves if c.arm in ("aligned", "random permutation")
     ]
@@ -339,7 +341,7 @@ def test_a_donor_at_chance_on_the_data_is_named():
     base, donor = mlp((6, 16, 5), 0), mlp((6, 16, 5), 1)
     data = labelled_by(base, data_for(base, 300))
     rng = np.random.default_rng(0)
-    at_chance = sweep(base, donor, {**data, "labels": rng.permutation(data["labels"])}, lambdas=[0.5], proof=False)
+    at_chance = sweep(base, donor, {**data, "labels": rng.permutation(data["labels"])}, lambdas=[0.5], verify=False)
     assert any("semantic mismatch of the data: the donor's accuracy on them is" in f for f in at_chance.findings)
 
 
@@ -348,7 +350,7 @@ def test_a_donor_that_fits_no_label_is_named():
     net = Net(1)
     x = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 16))
     donor = net.graph(net.op("Reshape", net.linear(x, 16, 8), net.constant([-1, 2, 2, 2])))
-    found = sweep(base, donor, data_for(base), lambdas=[0.5], proof=False)
+    found = sweep(base, donor, data_for(base), lambdas=[0.5], verify=False)
     assert found.donor_scores is None
     assert found.unscored.startswith("no output of net.onnx fits the labels")
     assert f"semantic mismatch of the data: the donor gives nothing to be scored: {found.unscored}" in found.findings
@@ -357,7 +359,7 @@ def test_a_donor_that_fits_no_label_is_named():
 @pytest.mark.parametrize("head", [40, 2])
 def test_a_donor_with_another_head_is_swept_and_it_is_said_why_it_has_no_score(head):
     base, donor = mlp((6, 16, 5), 0), mlp((6, 16, head), 1)
-    form = sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], proof=False))
+    form = sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], verify=False))
     assert form.donor_scores is None
     assert form.unscored.endswith(f"tells {head} classes apart, the base's 5")
     assert len(form.arms) == 4
@@ -368,7 +370,7 @@ def test_a_deep_donor_layer_in_a_shallow_base_layer_is_named_where_the_loss_rise
     base, donor = mlp((6, 6, 6, 6, 6, 5), 0), mlp((6, 6, 6, 6, 6, 5), 1)
     names = [layer.name for layer in mal_graph.match_layers(base, donor).base]
     data = labelled_by(base, data_for(base, 100))
-    found = sweep(base, donor, data, matches=[(names[1], names[3])], eps=0.0, proof=False)
+    found = sweep(base, donor, data, matches=[(names[1], names[3])], eps=0.0, verify=False)
     deep = [f for f in found.findings if f.startswith("deep donor layer in a shallow base layer")]
     assert deep == [
         f"deep donor layer in a shallow base layer: {names[3]} stands at 75% of the donor's depth, "
@@ -384,7 +386,7 @@ def test_models_with_other_inputs_are_refused():
 def test_data_that_do_not_fit_are_refused():
     base, donor = PAIRS["narrower mlp"]()
     with pytest.raises(DataError, match="do not fit the inputs"):
-        sweep(base, donor, {"x": np.zeros((4, 3), np.float32), "labels": np.arange(4)}, proof=False)
+        sweep(base, donor, {"x": np.zeros((4, 3), np.float32), "labels": np.arange(4)}, verify=False)
 
 
 # --- one layer with one layer ------------------------------------------------------------------------------------
@@ -394,20 +396,20 @@ def test_data_that_do_not_fit_are_refused():
 def test_every_cell_is_the_merge_of_that_pair_alone(pair):
     base, donor = PAIRS[pair]()
     data = data_for(base)
-    found = grid(base, donor, data, lam=0.3, proof=False)
+    found = grid(base, donor, data, lam=0.3, verify=False)
     done = np.argwhere(np.isfinite(found.change))
     assert len(done) >= 2
     assert len(done) + len(found.reasons) == found.change.size
     for i, j in done:
         names = found.base_layers[i], found.donor_layers[j]
-        merged = mal_graph.assemble(base, donor, lam=0.3, matches=[names], proof=False)
+        merged = mal_graph.assemble(base, donor, lam=0.3, matches=[names], verify=False)
         loss = evaluate(merged.graph, data).loss
         assert found.change[i, j] == pytest.approx(loss - found.base_loss, rel=1e-4, abs=1e-6)
 
 
 def test_pairs_that_do_not_fit_are_blank_with_the_reason():
     base, donor = cnn((6, 8), 0, 0), cnn((8, 6), 0, 1)
-    found = grid(base, donor, data_for(base), proof=False)
+    found = grid(base, donor, data_for(base), verify=False)
     last = len(found.base_layers) - 1
     assert np.isnan(found.change[0, last])
     assert "pair layers of the same kind" in found.reasons[0, last]
@@ -420,7 +422,7 @@ def test_pairs_that_do_not_fit_are_blank_with_the_reason():
 def results():
     base, donor = PAIRS["narrower mlp"]()
     data = data_for(base)
-    return sweep(base, donor, data, lambdas=POINTS, proof=False), grid(base, donor, data, proof=False)
+    return sweep(base, donor, data, lambdas=POINTS, verify=False), grid(base, donor, data, verify=False)
 
 
 def test_json_and_csv_hold_every_point(results):
@@ -466,5 +468,5 @@ def test_without_matplotlib_it_is_said_what_to_install(results, monkeypatch):
 def test_a_narrower_copy_is_swept_with_its_own_units():
     base = mlp((6, 16, 12, 5), 0)
     donor, _ = narrower(base, axis_groups(base), 1)
-    found = sweep(base, donor, data_for(base), lambdas=POINTS, proof=False)
+    found = sweep(base, donor, data_for(base), lambdas=POINTS, verify=False)
     assert found.curves[0].rise == pytest.approx(0, abs=1e-6)  # matched units are copies, the others are kept

@@ -109,7 +109,7 @@ def said(graph, x):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"calibrate": {"x": samples(seed=5)}, "signal": "both"}, {"width": "grow"}],
+    [{}, {"calibrate": {"x": samples(seed=5)}, "match_by": "both"}, {"width": "grow"}],
     ids=["merged", "repaired", "grown"],
 )
 def test_modules_and_their_files_are_searched_alike(their, tmp_path, options):
@@ -231,7 +231,7 @@ def folder(their, tmp_path):
 ZOO = ("zoo", "their:base", "zoo", "--data", "data.npz")
 
 
-@pytest.mark.parametrize("more", [(), ("--calibrate", "some.npz", "--signal", "both")])
+@pytest.mark.parametrize("more", [(), ("--calibrate", "some.npz", "--match-by", "both")])
 @pytest.mark.parametrize("target", ["out.onnx", "out.safetensors"])
 def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
     code, out, err = run(*ZOO, "-o", target, *more, "--report", "report.json")

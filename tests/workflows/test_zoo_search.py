@@ -24,8 +24,8 @@ from mal_graph.workflows import assembly
 from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
 
-FAST = {"proof": False, "controls": 0}  # controls have tests of their own
-PLAIN = Options(lam=1.0, proof=False)
+FAST = {"verify": False, "controls": 0}  # controls have tests of their own
+PLAIN = Options(lam=1.0, verify=False)
 
 
 def noisy(graph, share, seed):
@@ -117,11 +117,11 @@ def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decide
 
 @settings(max_examples=5)
 @given(ZOOS, st.sampled_from([0.0, 0.1]), st.integers(0, 3), st.sampled_from(["weights", "both"]))
-def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_, eps, seed, signal):
+def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_, eps, seed, match_by):
     teacher = mlp((6, 9, 8, 5), seed)
     base, data = noisy(teacher, 0.5, 100 + seed), data_of(teacher, 90, seed)
     donors = [MEMBERS[kind](teacher, number).named(f"{kind} {number}") for kind, number in zoo_]
-    assert law_holds(base, donors, data, eps, seed, calibrate=inputs_only(), signal=signal)
+    assert law_holds(base, donors, data, eps, seed, calibrate=inputs_only(), match_by=match_by)
 
 
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
@@ -145,7 +145,7 @@ def test_better_copies_of_the_base_are_accepted_and_help_on_the_samples_that_dec
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
 def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their_figure(options):
     base, donors, data = family(donors=1)
-    (outcome,) = zoo(base, donors, data, proof=False, **options).outcomes
+    (outcome,) = zoo(base, donors, data, verify=False, **options).outcomes
     assert outcome.verdict == "accepted"
     assert outcome.kept.loss < outcome.kept.control
     copies = [assembly.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
@@ -159,7 +159,7 @@ def test_a_donor_that_helps_no_more_than_a_control_is_refused_with_both_figures(
     """The control is the donor itself, so it does just as well."""
     base, donors, data = family(donors=1)
     monkeypatch.setattr(sys.modules["mal_graph.workflows.zoo_search"], "shuffled", lambda donor, seed: donor)
-    (outcome,) = zoo(base, donors, data, proof=False).outcomes
+    (outcome,) = zoo(base, donors, data, verify=False).outcomes
     assert (outcome.verdict, outcome.kept) == ("refused", None)
     assert re.search(r": its loss falls to (\d\.\d{4}), but with shuffled weights to \1$", outcome.reason)
 
@@ -198,7 +198,7 @@ def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shap
         assert len(one.layers) == 1 or one.layers == tuple(range(len(one.layers)))  # shallow layers, without gaps
 
 
-@pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}, {"scale_free": True}])
+@pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}, {"rescale_invariant": True}])
 def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(options):
     base, donors, data = family(donors=1)
     found = zoo(base, donors, data, **FAST, **options)
@@ -208,7 +208,7 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(opt
     names = mal_graph.match_layers(base, donor)
     assert [(p.base, p.donor) for p in names.pairs] == pairs
     factors = {layer.name: kept.lam if layer.name in kept.layers else 0.0 for layer in names.base}
-    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, proof=False, **options)
+    merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, verify=False, **options)
     for name, values in stored(merged.graph).items():
         np.testing.assert_array_equal(stored(found.assembly.graph)[name], values)
     assert found.assembly.merged[0].repair == merged.merged[0].repair
@@ -248,7 +248,7 @@ def bare(seed, widths=(6, 8, 5)):
         {},
         {"width": "grow"},
         {"width": "grow", "depth": "expand"},
-        {"pads": "literal"},
+        {"unmatched": "zero"},
         {"calibrate": inputs_only()},
         {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
     ],
@@ -264,19 +264,19 @@ def test_a_base_without_biases_takes_layers_of_donors_that_have_them_and_may_gro
         assert on_gate(found.assembly.graph, base, data).loss == found.best.loss
 
 
-def test_each_model_is_proved_once_while_the_base_keeps_its_nodes(tmp_path, monkeypatch):
+def test_each_model_is_verified_once_while_the_base_keeps_its_nodes(tmp_path, monkeypatch):
     base, donors, data = family()
     folder = in_folder(tmp_path / "zoo", donors)
-    proved = []
+    verified = []
 
     def counting(graph, *args, **options):
-        proved.append(graph.name)
-        return mal_graph.prove(graph, *args, **options)
+        verified.append(graph.name)
+        return mal_graph.verify(graph, *args, **options)
 
-    monkeypatch.setattr(assembly, "prove", counting)
+    monkeypatch.setattr(assembly, "verify", counting)
     found = zoo(base, folder, data)
     assert sum(outcome.verdict == "accepted" for outcome in found.outcomes) > 1
-    assert proved == [base.name, *(outcome.donor for outcome in found.outcomes)]
+    assert verified == [base.name, *(outcome.donor for outcome in found.outcomes)]
 
 
 # --- donors that are not used ------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_only_one_part_with_labels_is_refused():
         ({"lambdas": [2.0]}, "2 is among the lambdas"),
         ({"controls": -1}, "the number of controls is -1"),
         ({"min_score": 1.5}, "the least score of a pair is 1.5"),
-        ({"pads": "none"}, "pads is 'none'"),
+        ({"unmatched": "none"}, "unmatched is 'none'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
@@ -433,7 +433,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"signal": "activations"}, UsageError, "signal is 'activations', but there are no calibration inputs"),
+        ({"match_by": "activations"}, UsageError, "match_by is 'activations', but there are no calibration inputs"),
         ({"calibrate": inputs_only(15)}, DataError, "there are 15 calibration samples: give at least 16"),
         ({"calibrate": {"x": np.full((20, 6), np.inf, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
         ({"calibrate": {"x": np.ones((20, 7), np.float32)}}, DataError, "do not fit the inputs of"),
@@ -510,7 +510,7 @@ def stop_at(count):
     [
         {},
         {"width": "grow"},
-        {"calibrate": inputs_only(), "signal": "both"},
+        {"calibrate": inputs_only(), "match_by": "both"},
         {"calibrate": inputs_only(), "width": "grow", "depth": "expand"},
     ],
 )
@@ -557,7 +557,7 @@ def counted(monkeypatch):
     return solved
 
 
-@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"calibrate": inputs_only(), "signal": "both"}])
+@pytest.mark.parametrize("options", [{}, {"width": "grow"}, {"calibrate": inputs_only(), "match_by": "both"}])
 def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, options):
     base, donors, _ = family()
     donors = [*donors, mlp((6, 12, 5), 9).named("wider")]

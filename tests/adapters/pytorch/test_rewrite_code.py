@@ -154,7 +154,7 @@ def traced(base, donor, inputs):
 
 def grown(graphs, lam):
     """The merge of two graphs, the base grown."""
-    result = mal_graph.assemble(*graphs, lam=lam, width="grow", proof=False)
+    result = mal_graph.assemble(*graphs, lam=lam, width="grow", verify=False)
     assert result.merged[0].plan.growth.added, result.merged[0].plan.growth
     return result.graph
 
@@ -366,7 +366,7 @@ def test_a_larger_window_is_given_to_the_submodule():
 
 def test_every_donor_may_widen_the_base_and_its_averages():
     graphs = [mal_graph.trace(net("rms by module", u, u), example()) for u in (6, 8, 11)]
-    result = mal_graph.assemble(graphs[0], graphs[1:], lam=0.4, width="grow", proof=False)
+    result = mal_graph.assemble(graphs[0], graphs[1:], lam=0.4, width="grow", verify=False)
     made = mal_graph.to_module(result.graph)
     assert made.get_parameter("last.weight").shape == (3, 11)
     assert far(made(example()), run(result.graph, example())) <= 1e-5
@@ -428,7 +428,7 @@ def test_a_module_that_torch_export_alone_traces_is_called_by_keyword_still(with
 def test_attention_to_a_donor_of_wider_heads_says_what_it_multiplies_by():
     x = torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(1))
     graphs = [mal_graph.trace(seeded(lambda w=width: Attention(2, w), width), x) for width in (4, 6)]
-    graph = mal_graph.assemble(*graphs, lam=0.5, proof=False).graph
+    graph = mal_graph.assemble(*graphs, lam=0.5, verify=False).graph
     made = mal_graph.to_module(graph)
     assert f"scale = {(4**-0.5 + 6**-0.5) / 2:.6f}" in made.code
     assert far(made(x), run(graph, x)) <= 1e-5
@@ -506,7 +506,7 @@ def test_what_was_traced_is_not_touched():
     assert base.first.weight.shape == (6, 5)
 
 
-# --- the proof ---
+# --- the verification ---
 
 
 @pytest.mark.parametrize(
