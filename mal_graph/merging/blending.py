@@ -30,7 +30,7 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import Array, LayerGraph, Weight, weight_of
 from mal_graph.matching.canonical import Term
 from mal_graph.matching.correspondence import AxisPair
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.layer_matching import Match, Pair
 from mal_graph.matching.unit_assignment import Alignment, Orders, is_whole, matched_positions
 
 UNMATCHED = ("keep", "fade", "zero")
@@ -45,17 +45,21 @@ class Step:
 
     Attributes:
         tensor: its name.
-        layer: index of the pair of layers in the match.
         matched: the share of its entries that have a donor entry.
         nbytes: how much is written.
+        term, axes: what is merged, and how its axes correspond.
     """
 
     tensor: str
-    layer: int
     matched: float
     nbytes: int
     term: Term
     axes: tuple[AxisPair, ...]
+
+    @property
+    def pair(self) -> Pair:
+        """The two layers whose tensors are merged, as they were when these were compared."""
+        return self.term.pair
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,10 @@ class Plan:
         lam: the merging factor: 0 is the base.
         unmatched: what entries without a partner become: "keep", "fade" or "zero".
         steps: in the order of the base's layers.
-        skipped: why a layer of the base keeps its weights, by index of the layer.
-        dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
+        skipped: why a layer of the base keeps its weights, by its name.
+        dropped: tensors of merged layers that keep the base's values, with reasons, by name of the layer.
         growth: what of `base` was widened for this merge.
-        factors: the merging factors of layers that have their own, by index of the layer.
+        factors: the merging factors of layers that have their own, by name of the layer.
         given: stored tensors that are the donor's whatever lambda, unless unmatched is "zero" (see `expand`).
     """
 
@@ -104,17 +108,17 @@ class Plan:
     lam: float
     unmatched: str
     steps: tuple[Step, ...]
-    skipped: Mapping[int, str]
-    dropped: Mapping[int, tuple[str, ...]]
+    skipped: Mapping[str, str]
+    dropped: Mapping[str, tuple[str, ...]]
     growth: Growth = field(default_factory=Growth)
-    factors: Mapping[int, float] = field(default_factory=dict)
+    factors: Mapping[str, float] = field(default_factory=dict)
     given: frozenset[str] = frozenset()
 
     def factor(self, step: Step) -> float:
         """The merging factor of one step."""
         if step.tensor in self.given and self.unmatched != "zero":
             return 1.0
-        return self.factors.get(self.match.pairs[step.layer].base, self.lam)
+        return self.factors.get(step.pair.base.name, self.lam)
 
     def at(self, lam: float) -> "Plan":
         """The same plan with one merging factor for all layers."""
@@ -129,9 +133,10 @@ class Plan:
         return float(np.average([self.factor(step) for step in self.steps], weights=sizes))
 
     @property
-    def merged_layers(self) -> list[int]:
-        """Indices of the pairs of layers that are merged."""
-        return list(dict.fromkeys(step.layer for step in self.steps))
+    def merged_pairs(self) -> list[Pair]:
+        """The pairs of layers that are merged, as they are in `base`."""
+        merged = {step.pair.base.name for step in self.steps}
+        return [pair for pair in self.match.pairs if pair.base.name in merged]
 
     @property
     def merged_parameters(self) -> int:
@@ -150,8 +155,8 @@ def plan(
     lam: float,
     *,
     unmatched: str = "fade",
-    layers: Iterable[int] | None = None,
-    factors: Mapping[int, float] | None = None,
+    layers: Iterable[str] | None = None,
+    factors: Mapping[str, float] | None = None,
 ) -> Plan:
     """Plan a merge.
 
@@ -159,8 +164,8 @@ def plan(
         base, match, alignment: the model, its layers' partners and its units'.
         lam: merging factor in [0, 1].
         unmatched: see the table above.
-        layers: indices of the base layers to merge, all of them if left out.
-        factors: merging factors of base layers that have their own, by index.
+        layers: names of the base layers to merge, all of them if left out.
+        factors: merging factors of base layers that have their own, by name.
 
     Raises:
         UsageError: `lam` or `unmatched` is out of range.
@@ -168,23 +173,19 @@ def plan(
     for factor in (lam, *(factors or {}).values()):
         check(factor, unmatched)
     selected = None if layers is None else set(layers)
-    skipped = dict(match.unmatched_base)
-    dropped: dict[int, tuple[str, ...]] = {}
-    for index, pair in enumerate(match.pairs):
-        if selected is not None and pair.base not in selected:
-            skipped[pair.base] = "not selected"
-        elif index in alignment.found.refused:
-            skipped[pair.base] = alignment.found.refused[index]
-        elif index in alignment.found.dropped:
-            dropped[pair.base] = alignment.found.dropped[index]
+    names = [pair.base.name for pair in match.pairs]
+    reasons = dict(alignment.found.refused)
+    if selected is not None:
+        reasons |= {name: "not selected" for name in names if name not in selected}
+    skipped = {**match.unmatched_base, **{name: reasons[name] for name in names if name in reasons}}
+    dropped = {layer: lines for layer, lines in alignment.found.dropped.items() if layer not in skipped}
     steps = []
     for term, axes in alignment.found.terms:
-        layer = match.pairs[term.pair].base
-        if layer in skipped:
+        if term.layer in skipped:
             continue
         shared = tie_conflict(match, term, skipped)
         if shared:
-            dropped[layer] = (*dropped.get(layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
+            dropped[term.layer] = (*dropped.get(term.layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
             continue
         steps.append(step_of(base, term, axes, alignment.orders))
     return Plan(base, match, alignment, lam, unmatched, tuple(steps), skipped, dropped, factors=factors or {})
@@ -192,7 +193,7 @@ def plan(
 
 def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders) -> Step:
     tensor = term.base.tensor
-    return Step(tensor, term.pair, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
+    return Step(tensor, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
 
 
 def check(lam: float, unmatched: str, width: str = "base", depth: str = "match") -> None:
@@ -206,15 +207,14 @@ def check(lam: float, unmatched: str, width: str = "base", depth: str = "match")
         raise UsageError(f"width is {width!r}: choose one of {', '.join(WIDTHS)}")
 
 
-def tie_conflict(match: Match, term: Term, skipped: Mapping[int, str]) -> str:
+def tie_conflict(match: Match, term: Term, skipped: Mapping[str, str]) -> str:
     """Why a shared tensor keeps the base's values: "" if all its readers correspond to those of one donor tensor."""
-    readers = [i for i, layer in enumerate(match.base) if term.base.tensor in layer.tied]
-    partner = {pair.base: match.donor[pair.donor] for pair in match.pairs if pair.base not in skipped}
-    for reader in readers:
-        name = match.base[reader].name
-        if reader not in partner:
+    readers = [layer.name for layer in match.base if term.base.tensor in layer.tied]
+    partner = {pair.base.name: pair.donor for pair in match.pairs if pair.base.name not in skipped}
+    for name in readers:
+        if name not in partner:
             return f"it is shared with layer {name}, which is not merged"
-        theirs = partner[reader]
+        theirs = partner[name]
         if term.donor.tensor not in (*theirs.tied, *(p.tensor for p in theirs.parameters)):
             return f"it is shared with layer {name}, whose partner {theirs.name} has a tensor of its own"
     return ""

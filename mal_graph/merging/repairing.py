@@ -176,9 +176,9 @@ class Repairs:
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with a zero bias for every merged layer that lacks one and can take it."""
-    found = layers(graph)
+    found = {layer.name: layer for layer in layers(graph)}
     for step in weight_steps(plan):
-        layer = found[plan.match.pairs[step.layer].base]
+        layer = found[step.pair.base.name]
         assert layer.weight is not None
         node = graph.nodes[graph.producer[plan.base.nodes[layer.weight.node].outputs[0]]]
         slot = bias_slot(node)
@@ -208,11 +208,10 @@ class Target:
 
 def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[Target], dict[str, str]]:
     """The merged layers that are brought to goals, and why others are not, by name."""
-    found, targets, left = layers(graph), [], {}
+    found, targets, left = {layer.name: layer for layer in layers(graph)}, [], {}
     applied = [parameter.tensor for parameter in parameters(graph)]
     for step in weight_steps(plan):
-        pair = plan.match.pairs[step.layer]
-        layer, other = found[pair.base], plan.match.donor[pair.donor]
+        layer, other = found[step.pair.base.name], step.pair.donor
         assert layer.weight is not None
         if other.weight is None:
             left[layer.name] = "its partner has no weight of its own"
@@ -289,7 +288,7 @@ def with_goals(
 
 def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
-    term = Term(step.layer, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
+    term = Term(step.pair, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
     return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.unmatched)
 
 

@@ -480,24 +480,22 @@ def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
         donor=donor.name,
         pairs=[
             PairForm(
-                base=match.base[pair.base].name,
-                donor=match.donor[pair.donor].name,
+                base=pair.base.name,
+                donor=pair.donor.name,
                 score=pair.score,
                 reason=pair.reason,
                 widths={
-                    "in": (match.base[pair.base].widths[0], match.donor[pair.donor].widths[0]),
-                    "out": (match.base[pair.base].widths[1], match.donor[pair.donor].widths[1]),
+                    "in": (pair.base.widths[0], pair.donor.widths[0]),
+                    "out": (pair.base.widths[1], pair.donor.widths[1]),
                 },
                 relation=pair.relation,
             )
             for pair in match.pairs
         ],
-        unmatched_base=[UnmatchedForm(layer=match.base[i].name, reason=why) for i, why in match.unmatched_base.items()],
-        unmatched_donor=[
-            UnmatchedForm(layer=match.donor[j].name, reason=why) for j, why in match.unmatched_donor.items()
-        ],
+        unmatched_base=[UnmatchedForm(layer=name, reason=why) for name, why in match.unmatched_base.items()],
+        unmatched_donor=[UnmatchedForm(layer=name, reason=why) for name, why in match.unmatched_donor.items()],
         matched_parameters=sum(
-            int(np.prod(parameter.shape)) for pair in match.pairs for parameter in match.base[pair.base].parameters
+            int(np.prod(parameter.shape)) for pair in match.pairs for parameter in pair.base.parameters
         ),
     )
 
@@ -535,36 +533,36 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
 
 def merged_forms(step: Merged) -> list[MergedForm]:
     forms = []
-    for index in step.plan.merged_layers:
-        pair = step.match.pairs[index]
-        own = [s for s in step.plan.steps if s.layer == index]
+    for pair in step.plan.merged_pairs:
+        own = [s for s in step.plan.steps if s.pair.base.name == pair.base.name]
         size = sum(int(np.prod(s.term.base.shape)) for s in own)
         share = sum(s.matched * int(np.prod(s.term.base.shape)) for s in own) / max(1, size)
         forms.append(
             MergedForm(
-                base=step.match.base[pair.base].name,
-                donor=step.match.donor[pair.donor].name,
+                base=pair.base.name,
+                donor=pair.donor.name,
                 relation=pair.relation,
                 model=step.donor.name,
                 matched=share,
                 factor=step.plan.factor(own[0]),
-                dropped=list(step.plan.dropped.get(pair.base, ())),
-                missing=list(step.missing.get(index, ())),
+                dropped=list(step.plan.dropped.get(pair.base.name, ())),
+                missing=list(step.missing.get(pair.base.name, ())),
             )
         )
     return forms
 
 
 def left_over(
-    assembly: Assembly, side: Callable[[Merged], tuple[Sequence[Layer], Mapping[int, str]]]
+    assembly: Assembly, side: Callable[[Merged], tuple[Sequence[Layer], Mapping[str, str]]]
 ) -> list[UnmatchedForm]:
     """Layers that no merge touched, for every donor; with several donors the reason names it."""
     several = len(assembly.merged) > 1
     return [
-        UnmatchedForm(layer=layers[i].name, reason=f"{step.donor.name}: {why}" if several else why)
+        UnmatchedForm(layer=layer.name, reason=f"{step.donor.name}: {why}" if several else why)
         for step in assembly.merged
         for layers, reasons in [side(step)]
-        for i, why in sorted(reasons.items())
+        for layer in layers
+        if (why := reasons.get(layer.name)) is not None
     ]
 
 
@@ -601,17 +599,12 @@ def notes(steps: Sequence[Merged], options: Options) -> list[str]:
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
     own = {s.tensor for s in step.plan.steps if s.term.base.draw == "variance"}
-    layers_merged = [step.match.base[step.match.pairs[index].base] for index in step.plan.merged_layers]
-    behind = [foldable_norm(step.plan.base, layer) for layer in layers_merged]
+    behind = [foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
     return own | {norm.variance.tensor for norm in behind if norm is not None}
 
 
 def dead_in(step: Merged) -> int:
-    pairs = [step.match.pairs[index] for index in step.plan.merged_layers]
-    return sum(
-        dead_channels(step.plan.base, step.donor, step.match.base[pair.base], step.match.donor[pair.donor])
-        for pair in pairs
-    )
+    return sum(dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
 
 
 def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
@@ -682,10 +675,7 @@ def repair_forms(step: Merged) -> list[RepairForm]:
 
 
 def window_forms(step: Merged) -> list[WindowForm]:
-    return [
-        WindowForm(layer=step.match.base[index].name, taps=(list(old), list(new)))
-        for index, (old, new) in step.windows.items()
-    ]
+    return [WindowForm(layer=name, taps=(list(old), list(new))) for name, (old, new) in step.windows.items()]
 
 
 def aligned_forms(step: Merged) -> list[AlignedForm]:

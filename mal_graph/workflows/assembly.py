@@ -1,6 +1,6 @@
 """The main job, end to end: base and donors in, one merged model and an honest account of it out."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -115,11 +115,11 @@ class Merged:
         groups, donor_groups: the axis groups of both.
         plan: what was done.
         ungrown: the plan before the base grew.
-        missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
+        missing: what one of two matched layers holds without a counterpart, by name of the base's layer.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
         first: the match before the base was given layers.
-        selected: the layers of the base that were given a place for what the donor has; all of them if None.
-        windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
+        selected: names of the base's layers that were given a place for what the donor has; all of them if None.
+        windows: what the windows of the base's layers were and are, where they grew, by name of the layer.
         added: names of the layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
         repair: what was repaired; None if nothing was to be.
@@ -131,11 +131,11 @@ class Merged:
     donor_groups: AxisGroups
     plan: Plan
     ungrown: Plan
-    missing: Mapping[int, list[str]]
+    missing: Mapping[str, list[str]]
     self_check: float | None
     first: Match
-    selected: tuple[int, ...] | None = None
-    windows: Mapping[int, Windows] = field(default_factory=dict)
+    selected: tuple[str, ...] | None = None
+    windows: Mapping[str, Windows] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     at_zero: float | None = None
     repair: Repair | None = None
@@ -283,7 +283,7 @@ def align(
     )
     check_calibration([base, donor], options)
     terms, _ = terms_of(base, donor, match)
-    sides = base, donor, match, base_groups, donor_groups
+    sides = base, donor, base_groups, donor_groups
     found, evidence = compared(*sides, terms, options, runner or registry.runner())
     return assign(found, evidence)
 
@@ -430,7 +430,7 @@ def merge_step(
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
-        reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
+        reasons = [f"{name}: {why}" for name, why in planned.skipped.items()]
         raise MatchError(
             f"nothing of {donor.name} can be merged into {base.name}: {'; '.join(reasons[:3])}"
             f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
@@ -477,7 +477,7 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
 
 
-def narrowed(step: Merged, layers: Iterable[int], lam: float, options: Options, runner: Runner) -> Merged:
+def narrowed(step: Merged, layers: Iterable[str], lam: float, options: Options, runner: Runner) -> Merged:
     """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
     whole = step.ungrown
     ungrown = plan(whole.base, whole.match, whole.alignment, lam, unmatched=options.unmatched, layers=layers)
@@ -496,7 +496,7 @@ def deepened(
 
 
 def prepared(
-    base: LayerGraph, donor: LayerGraph, match: Match, options: Options, selected: Iterable[int] | None
+    base: LayerGraph, donor: LayerGraph, match: Match, options: Options, selected: Collection[str] | None
 ) -> tuple[LayerGraph, Match]:
     """The base with a place for what the donor has: biases, and taps where it may grow."""
     if options.width == "grow":
@@ -504,13 +504,10 @@ def prepared(
     return with_bias_slots(base, donor, match, selected)
 
 
-def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[int, Windows]:
-    """What the windows of layers were and are, where these differ, by index of the layer."""
-    taps = [
-        (tuple(layer.weight.shape[2:]) if layer.weight else () for layer in pair)
-        for pair in zip(before, after, strict=True)
-    ]
-    return {index: (old, new) for index, (old, new) in enumerate(taps) if old != new}
+def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str, Windows]:
+    """What the windows of layers were and are, where these differ, by name of the layer."""
+    old, new = ({layer.name: layer.weight.shape[2:] for layer in side if layer.weight} for side in (before, after))
+    return {name: (taps, new[name]) for name, taps in old.items() if taps != new[name]}
 
 
 def planned_merge(
@@ -521,16 +518,16 @@ def planned_merge(
     donor_groups: AxisGroups,
     strategy: Strategy,
     options: Options,
-    selected: Iterable[int] | None,
+    selected: Collection[str] | None,
     runner: Runner,
-) -> tuple[Plan, dict[int, list[str]]]:
+) -> tuple[Plan, dict[str, list[str]]]:
     """Align, by weights and what the runner shows of activations, and plan.
 
     Returns:
-        the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
+        the plan, and what one of two matched layers holds without a counterpart, by name of the base's layer.
     """
     terms, missing = terms_of(base, donor, match)
-    found, evidence = compared(base, donor, match, groups, donor_groups, terms, options, runner)
+    found, evidence = compared(base, donor, groups, donor_groups, terms, options, runner)
     order = strategy(found, evidence=evidence)
     factors = factors_of(match.base, options)
     made = plan(base, match, order, options.lam, unmatched=options.unmatched, layers=selected, factors=factors)
@@ -540,7 +537,6 @@ def planned_merge(
 def compared(
     base: LayerGraph,
     donor: LayerGraph,
-    match: Match,
     groups: AxisGroups,
     donor_groups: AxisGroups,
     terms: Sequence[Term],
@@ -554,7 +550,7 @@ def compared(
     share = SHARES[options.match_by]
     if not share or options.calibrate is None:
         return found, None
-    return found, activation_evidence(found, base, donor, match, options.calibrate, runner, share)
+    return found, activation_evidence(found, base, donor, options.calibrate, runner, share)
 
 
 def widened(
@@ -700,13 +696,13 @@ def listed(values: Sequence[Value]) -> str:
     return ", ".join(map(described, values)) or "none"
 
 
-def selected_layers(found: Sequence[Layer], selector: str) -> list[int]:
-    """The layers a selector names: a pattern, an index range "0:5" (half-open) or depth fractions "0%:50%".
+def selected_layers(found: Sequence[Layer], selector: str) -> list[str]:
+    """Names of the layers that a selector selects: a pattern, an index range "0:5" (half-open) or depths "0%:50%".
 
     Raises:
         UsageError: it is malformed or selects nothing.
     """
-    chosen = [i for i, layer in enumerate(found) if selects(selector, i, layer, found)]
+    chosen = [layer.name for i, layer in enumerate(found) if selects(selector, i, layer, found)]
     if not chosen:
         names = ", ".join(layer.name for layer in found[:3])
         raise UsageError(
@@ -728,13 +724,13 @@ def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> 
     return fnmatchcase(layer.name, selector)
 
 
-def factors_of(found: Sequence[Layer], options: Options) -> dict[int, float]:
-    """The merging factors of layers that have their own, by index.
+def factors_of(found: Sequence[Layer], options: Options) -> dict[str, float]:
+    """The merging factors of layers that have their own, by name.
 
     Raises:
         UsageError: there are more factors than layers to give them to, or a selector selects nothing.
     """
-    factors: dict[int, float] = {}
+    factors: dict[str, float] = {}
     if options.gradient:
         if len(options.gradient) > len(found):
             raise UsageError(
@@ -743,7 +739,7 @@ def factors_of(found: Sequence[Layer], options: Options) -> dict[int, float]:
             )
         deepest = max(layer.depth for layer in found) or 1
         at = np.linspace(0, 1, len(options.gradient))
-        factors = {i: float(np.interp(layer.depth / deepest, at, options.gradient)) for i, layer in enumerate(found)}
+        factors = {x.name: float(np.interp(x.depth / deepest, at, options.gradient)) for x in found}
     for selector, lam in options.lam_for:
         factors |= dict.fromkeys(selected_layers(found, selector), lam)
     return factors
@@ -866,7 +862,7 @@ def replanned(
     deeper = deepened(base, donor, step.donor_groups, step.first, options)
     base, match = prepared(deeper.base, donor, deeper.match, options, step.selected)
     groups, theirs = step.groups, step.donor_groups
-    chosen = {step.match.pairs[index].base for index in step.plan.merged_layers}
+    chosen = {pair.base.name for pair in step.plan.merged_pairs}
     made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, runner)
     return widened(replace(made, given=deeper.given), groups, donor, theirs, options, runner)
 

@@ -158,8 +158,8 @@ def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(unmatched):
         assert np.array_equal(after[[1, 4]], before[[1, 4]])
         assert np.isfinite(after).all()
         assert not np.array_equal(after[0], before[0])
-    assert dead_channels(base, donor, layers(base)[0], layers(donor)[0]) == 2
-    assert dead_channels(base, convolved(1), layers(base)[0], layers(convolved(1))[0]) == 0
+    assert dead_channels(base, donor, match_layers(base, donor).pairs[0]) == 2
+    assert dead_channels(base, convolved(1), match_layers(base, convolved(1)).pairs[0]) == 0
 
 
 def test_a_batchnorm_that_turns_signs_folds_too():
@@ -180,7 +180,10 @@ def bare(seed, op="MatMul"):
 
 def test_a_bias_that_a_matmul_cannot_take_is_reported():
     result, left = merged(bare(0), mlp((6, 8, 5), 1), 1.0)
-    assert left == {layer: [f"bias w{2 * layer + 1} of the donor: the base has no slot for it"] for layer in (0, 1)}
+    assert left == {
+        layer: [f"bias {bias} of the donor: the base has no slot for it"]
+        for layer, bias in (("MatMul_0", "w1"), ("MatMul_2", "w3"))
+    }
     assert dict(result.inserted) == {}
 
 
@@ -188,7 +191,7 @@ def test_a_batchnorm_whose_shift_a_matmul_cannot_take_is_reported():
     base, donor = linear_norm(0, "matmul", bias=False, norm=False), linear_norm(1, "matmul", bias=False)
     _, left = merged(base, donor, 1.0)
     shift = first_norm(donor).shift.tensor
-    assert left == {0: [f"shift {shift} of the donor: the base has no slot for a bias"]}
+    assert left == {layers(base)[0].name: [f"shift {shift} of the donor: the base has no slot for a bias"]}
 
 
 def test_a_bias_in_the_base_alone_goes_to_zero():
@@ -243,9 +246,10 @@ def test_a_batchnorm_in_another_place_is_listed_and_not_folded():
     """Behind the activation it is another function: the base keeps its own, the donor's has no slot."""
     base, donor = convolved(0, True, False, blocks=1), with_norm(lambda net, x: net.norm(net.op("Relu", x), 6), 1)
     _, left = merged(base, donor, 0.5)
-    roles = [line.split()[0] for line in left[0]]
+    (lines,) = left.values()
+    roles = [line.split()[0] for line in lines]
     assert sorted(roles) == ["mean", "scale", "shift", "variance"]
-    assert all(line.endswith("of the donor: the base has no slot for it") for line in left[0])
+    assert all(line.endswith("of the donor: the base has no slot for it") for line in lines)
 
 
 @pytest.mark.parametrize("factor", ["alpha", "beta"])
