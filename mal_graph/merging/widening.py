@@ -380,8 +380,12 @@ def carried_over(
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)
     )
     alignment = replace(planned.alignment, found=found, orders=orders)
-    merged = {(step.pair.base.name, step.tensor) for step in planned.steps}
-    steps = [step_of(base, t, axes, orders) for t, axes in found.terms if (t.layer, t.base.tensor) in merged]
+    merged = {(step.pair.base.name, step.tensor): step for step in planned.steps}
+    steps = [
+        step_of(base, term, axes, orders, old.lam, is_given=old.is_given)
+        for term, axes in found.terms
+        if (old := merged.get((term.layer, term.base.tensor))) is not None
+    ]
     return replace(planned, base=base, match=match, alignment=alignment, steps=tuple(steps))
 
 

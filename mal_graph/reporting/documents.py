@@ -504,7 +504,7 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
     return AssembleForm(
         base=assembly.base.name,
         donors=[step.donor.name for step in assembly.merged],
-        lambda_=assembly.merged[0].plan.mean_factor,
+        lambda_=assembly.merged[0].plan.mean_lam,
         unmatched=assembly.options.unmatched,
         width=assembly.options.width,
         depth=assembly.options.depth,
@@ -544,7 +544,7 @@ def merged_forms(step: Merged) -> list[MergedForm]:
                 relation=pair.relation,
                 model=step.donor.name,
                 matched=share,
-                factor=step.plan.factor(own[0]),
+                factor=own[0].lam,
                 dropped=list(step.plan.dropped.get(pair.base.name, ())),
                 missing=list(step.missing.get(pair.base.name, ())),
             )
@@ -572,7 +572,7 @@ def unscored_notes(assembly: Assembly) -> list[str]:
 
 def notes(steps: Sequence[Merged], options: Options) -> list[str]:
     """What a reader of the scores should know."""
-    if not any(step.plan.factor(s) for step in steps for s in step.plan.steps):
+    if not any(step.plan.is_moving for step in steps):
         return []
     found = []
     norms = len({norm for step in steps for norm in merged_norms(step)})

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,7 +30,9 @@ from mal_graph.matching.unit_assignment import (
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import Plan, check, merge, plan
 from mal_graph.merging.deepening import Expansion, expanded
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import Repair, repaired
+from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
 from mal_graph.merging.widening import EXACT, apart, grown, outputs
 from mal_graph.network.layers import Layer
@@ -57,9 +58,7 @@ class Options:
     """How to merge; the names are those of the command line.
 
     Attributes:
-        lam: merging factor, 0 is the base.
-        gradient: merging factors over the depth of the base, with straight lines between; `lam` is then their mean.
-        lam_for: selectors as in `layers`, and the merging factor of what each selects; the last one holds.
+        lambdas: the merging factors of the base's layers; 0 is the base.
         unmatched: "keep", "fade" or "zero" (see `merge`).
         width: "base", or "grow" to widen the base where a donor is wider (see `grow`).
         depth: "match", or "expand" to give the base layers that change nothing where a donor has more (see `expand`).
@@ -77,9 +76,7 @@ class Options:
         rescale_invariant: compare units at unit size where the network leaves their scale open (see `scales`).
     """
 
-    lam: float = 0.3
-    gradient: tuple[float, ...] = ()
-    lam_for: tuple[tuple[str, float], ...] = ()
+    lambdas: LayerLambdas = field(default_factory=LayerLambdas)
     unmatched: str = "fade"
     width: str = "base"
     depth: str = "match"
@@ -337,13 +334,8 @@ def assemble(
         DataError: the data or the calibration inputs do not fit.
         UsageError: an option makes no sense.
     """
-    several = tuple(lam) if isinstance(lam, Sequence) else ()
-    if isinstance(lam, Sequence) and not several:
-        raise UsageError("no lambda given: give a merging factor from 0 (the base) to 1 (the donor)")
     settings = Options(
-        lam=sum(several) / len(several) if isinstance(lam, Sequence) else lam,
-        gradient=several,
-        lam_for=tuple((lam_for or {}).items()),
+        lambdas=LayerLambdas.of(lam, lam_for),
         unmatched=unmatched,
         width=width,
         depth=depth,
@@ -366,8 +358,7 @@ def assemble(
     found = [donors] if isinstance(donors, LayerGraph) else list(donors)
     if not found:
         raise UsageError("no donor given: name at least one model to merge into the base")
-    for factor in (*several, settings.lam, *(lam_for or {}).values()):
-        check(factor, unmatched, width, depth)
+    check(unmatched, width, depth)
     if settings.matches is not None and len(found) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     report = progress or (lambda what, done, total: None)
@@ -381,14 +372,14 @@ def assemble(
         step, current = merged_into(current, donor, settings, runner, report, known)
         steps.append(step)
     is_reshaped = any(step.plan.growth.added or step.windows or step.added for step in steps)
-    is_moved = any(step.plan.factor(s) for step in steps for s in step.plan.steps)
+    is_moved = any(step.plan.is_moving for step in steps)
     result = current if is_moved or is_reshaped else base
     checks = checked(result, steps, runner)
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if data is not None:
         arms, unscored = scored_arms(base, steps, result, settings, data, runner, report)
-    factors = [step.plan.mean_factor for step in steps]
+    factors = [step.plan.mean_lam for step in steps]
     return Assembly(result, base, tuple(steps), shares(factors), checks, arms, settings, unscored)
 
 
@@ -420,13 +411,14 @@ def merge_step(
     given, first = base, match_layers(base, donor, options.matches)
     donor_groups = verified_groups(donor, options, runner, partial(progress, f"verifying {donor.name}"), known)
     deeper = deepened(base, donor, donor_groups, first, options)
-    selected = None if options.layers is None else selected_layers(deeper.match.base, options.layers)
+    selected = None if options.layers is None else select_layers(deeper.match.base, options.layers)
     base, match = prepared(deeper.base, donor, deeper.match, options, selected)
     windows = larger_windows(deeper.match.base, match.base)
     groups = verified_groups(base, options, runner, partial(progress, f"verifying {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, options, selected, runner)
-    ungrown = replace(ungrown, given=deeper.given)
+    ungrown, missing = planned_merge(
+        base, donor, match, groups, donor_groups, strategy, options, selected, deeper.given, runner
+    )
     planned = widened(ungrown, groups, donor, donor_groups, options, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
@@ -463,7 +455,7 @@ def with_repair(
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    if options.repair_inputs is None or not any(map(planned.factor, planned.steps)):
+    if options.repair_inputs is None or not planned.is_moving:
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
     return repaired(graph, planned, donor, options.repair_inputs, runner, said)
@@ -480,8 +472,11 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
 def narrowed(step: Merged, layers: Iterable[str], lam: float, options: Options, runner: Runner) -> Merged:
     """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
     whole = step.ungrown
-    ungrown = plan(whole.base, whole.match, whole.alignment, lam, unmatched=options.unmatched, layers=layers)
-    ungrown = replace(ungrown, given=whole.given)
+    given = {own.tensor for own in whole.steps if own.is_given}
+    lambdas = LayerLambdas.of(lam)
+    ungrown = plan(
+        whole.base, whole.match, whole.alignment, lambdas, unmatched=options.unmatched, layers=layers, given=given
+    )
     planned = widened(ungrown, step.groups, step.donor, step.donor_groups, options, runner)
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
@@ -519,6 +514,7 @@ def planned_merge(
     strategy: Strategy,
     options: Options,
     selected: Collection[str] | None,
+    given: Collection[str],
     runner: Runner,
 ) -> tuple[Plan, dict[str, list[str]]]:
     """Align, by weights and what the runner shows of activations, and plan.
@@ -529,8 +525,7 @@ def planned_merge(
     terms, missing = terms_of(base, donor, match)
     found, evidence = compared(base, donor, groups, donor_groups, terms, options, runner)
     order = strategy(found, evidence=evidence)
-    factors = factors_of(match.base, options)
-    made = plan(base, match, order, options.lam, unmatched=options.unmatched, layers=selected, factors=factors)
+    made = plan(base, match, order, options.lambdas, unmatched=options.unmatched, layers=selected, given=given)
     return made, missing
 
 
@@ -696,55 +691,6 @@ def listed(values: Sequence[Value]) -> str:
     return ", ".join(map(described, values)) or "none"
 
 
-def selected_layers(found: Sequence[Layer], selector: str) -> list[str]:
-    """Names of the layers that a selector selects: a pattern, an index range "0:5" (half-open) or depths "0%:50%".
-
-    Raises:
-        UsageError: it is malformed or selects nothing.
-    """
-    chosen = [layer.name for i, layer in enumerate(found) if selects(selector, i, layer, found)]
-    if not chosen:
-        names = ", ".join(layer.name for layer in found[:3])
-        raise UsageError(
-            f"the selector {selector!r} selects none of {len(found)} layers ({names}, ...): give a name pattern, "
-            "an index range such as 0:5 or depths such as 0%:50%"
-        )
-    return chosen
-
-
-def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> bool:
-    start, colon, end = selector.partition(":")
-    if colon and all(bound.rstrip("%").replace(".", "", 1).isdecimal() or not bound for bound in (start, end)):
-        if start.endswith("%") or end.endswith("%"):
-            deepest = max(other.depth for other in found) + 1
-            depth = 100 * layer.depth / deepest
-            return float(start.rstrip("%") or 0) <= depth < float(end.rstrip("%") or 100)
-        if "." not in selector:
-            return int(start or 0) <= index < int(end or len(found))
-    return fnmatchcase(layer.name, selector)
-
-
-def factors_of(found: Sequence[Layer], options: Options) -> dict[str, float]:
-    """The merging factors of layers that have their own, by name.
-
-    Raises:
-        UsageError: there are more factors than layers to give them to, or a selector selects nothing.
-    """
-    factors: dict[str, float] = {}
-    if options.gradient:
-        if len(options.gradient) > len(found):
-            raise UsageError(
-                f"{len(options.gradient)} lambdas are given for {len(found)} layers: give one, or a few that are "
-                "spread over the depth of the base"
-            )
-        deepest = max(layer.depth for layer in found) or 1
-        at = np.linspace(0, 1, len(options.gradient))
-        factors = {x.name: float(np.interp(x.depth / deepest, at, options.gradient)) for x in found}
-    for selector, lam in options.lam_for:
-        factors |= dict.fromkeys(selected_layers(found, selector), lam)
-    return factors
-
-
 def shares(factors: Sequence[float]) -> tuple[float, ...]:
     """What each model contributes after W <- (1 - lam) W + lam B for every lam in turn, base first."""
     found = [1.0]
@@ -856,15 +802,16 @@ def replanned(
 
     Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
     """
-    options = replace(options, lam=step.plan.lam, match_by=options.match_by if strategy is assign else "weights")
+    match_by = options.match_by if strategy is assign else "weights"
+    options = replace(options, lambdas=step.plan.lambdas, match_by=match_by)
     strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
     deeper = deepened(base, donor, step.donor_groups, step.first, options)
     base, match = prepared(deeper.base, donor, deeper.match, options, step.selected)
     groups, theirs = step.groups, step.donor_groups
     chosen = {pair.base.name for pair in step.plan.merged_pairs}
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, runner)
-    return widened(replace(made, given=deeper.given), groups, donor, theirs, options, runner)
+    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, deeper.given, runner)
+    return widened(made, groups, donor, theirs, options, runner)
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -26,6 +26,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import identity_alignment, random_alignment
 from mal_graph.merging.blending import Plan, check, merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import Repair, Repairs
 from mal_graph.network.layers import layers as layers_of
 from mal_graph.protocols import Runner
@@ -170,10 +171,10 @@ def sweep(
     chosen = checked_lambdas(lambdas)
     if not eps >= 0.0:
         raise UsageError(f"eps is {eps}: give how much more loss than the base's is put up with, 0 or more")
-    check(chosen[-1], unmatched, width, depth)
+    check(unmatched, width, depth)
     check_inputs(base, donor)
     options = Options(
-        lam=1.0,
+        lambdas=LayerLambdas.of(1.0),
         unmatched=unmatched,
         width=width,
         depth=depth,
@@ -352,7 +353,7 @@ class RepairedLine:
 
     def at(self, lam: float) -> dict[str, Array]:
         moved = self.line.at(lam)
-        return self.repairs.at(lam, moved) if lam else {**self.repairs.weights, **moved}
+        return self.repairs.weights_of(self.repairs.plan.at(lam), moved) if lam else {**self.repairs.weights, **moved}
 
 
 class Points:
@@ -502,10 +503,10 @@ def grid(
     donor that the base has no place for is left out. Arguments and errors as for `sweep`; pairs whose forms do not fit
     are left blank, with the reason.
     """
-    check(lam, unmatched)
+    check(unmatched)
     check_inputs(base, donor)
     options = Options(
-        lam=lam,
+        lambdas=LayerLambdas.of(lam),
         unmatched=unmatched,
         assume_ordered=assume_ordered,
         verify=verify,
@@ -552,7 +553,7 @@ def planned_pair(
     match = match_layers(base, donor, [names])
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    planned = plan(base, match, assign(found), options.lam, unmatched=options.unmatched)
+    planned = plan(base, match, assign(found), options.lambdas, unmatched=options.unmatched)
     if not planned.steps:
         raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))
     return planned

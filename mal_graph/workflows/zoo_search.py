@@ -30,6 +30,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import SAME_PLACE
 from mal_graph.matching.unit_assignment import given_alignment
 from mal_graph.merging.blending import check, merge
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import (
     Assembly,
@@ -207,9 +208,9 @@ def zoo(
     if controls < 0:
         raise UsageError(f"the number of controls is {controls}: give 0 or more")
     chosen = checked_lambdas(lambdas)[1:]  # 0 is the model so far
-    check(chosen[-1], unmatched, width, depth)
+    check(unmatched, width, depth)
     options = Options(
-        lam=1.0,
+        lambdas=LayerLambdas.of(1.0),
         unmatched=unmatched,
         width=width,
         depth=depth,
@@ -541,7 +542,7 @@ def assembled(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     if not found.steps:
         return Assembly(base, base, (), (1.0,), {}, options=terms.options)
     checks = checked(found.graph, found.steps, terms.runner)
-    factors = [step.plan.mean_factor for step in found.steps]
+    factors = [step.plan.mean_lam for step in found.steps]
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:

@@ -19,6 +19,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
 from mal_graph.network.layers import layers
 from mal_graph.symmetry.groups import axis_groups
@@ -32,7 +33,7 @@ def merged(base, donor, lam, unmatched="keep"):
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, left = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return merge(plan(base, match, assign(found), lam, unmatched=unmatched)), left
+    return merge(plan(base, match, assign(found), LayerLambdas.of(lam), unmatched=unmatched)), left
 
 
 def same_function(a, b, tolerance=1e-6):

@@ -9,6 +9,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
 
 
@@ -22,7 +23,7 @@ def between(base, donor, base_groups=None, pairs=None, **options):
 
 def merged(base, donor, lam, unmatched="keep", **options):
     found, match = between(base, donor, **options)
-    return merge(plan(base, match, assign(found), lam, unmatched=unmatched))
+    return merge(plan(base, match, assign(found), LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def axes_by_tensor(found):

@@ -14,6 +14,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import random_alignment
 from mal_graph.merging.blending import interpolated, merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
 from mal_graph.symmetry.groups import axis_groups
 
@@ -26,7 +27,7 @@ def planned(base, donor, lam, unmatched="keep", layers=None, *, groups=None, see
     terms, _ = terms_of(base, donor, match)
     found = correspondence(*(groups or (axis_groups(base), axis_groups(donor))), terms)
     alignment = assign(found) if seed is None else random_alignment(found, seed)
-    return plan(base, match, alignment, lam, unmatched=unmatched, layers=layers)
+    return plan(base, match, alignment, LayerLambdas.of(lam), unmatched=unmatched, layers=layers)
 
 
 def values(graph):

@@ -18,6 +18,7 @@ from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeEr
 from mal_graph.evaluation.holdout import Gate, halves, held_out
 from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, score
 from mal_graph.merging.blending import merge
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.reporting.documents import zoo_form
 from mal_graph.symmetry.groups import axis_groups
 from mal_graph.workflows import assembly
@@ -25,7 +26,7 @@ from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
-PLAIN = Options(lam=1.0, verify=False)
+PLAIN = Options(lambdas=LayerLambdas.of(1.0), verify=False)
 
 
 def noisy(graph, share, seed):
