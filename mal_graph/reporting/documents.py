@@ -17,11 +17,9 @@ from mal_graph.evaluation.scores import LABELS, Scores
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.canonical import dead_channels, foldable_norm
 from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, layers
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
-from mal_graph.symmetry.resize_checks import Padding
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import GroupState, ParameterKind
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
 from mal_graph.workflows.assembly import Assembly, Merged, Options
 from mal_graph.workflows.checkpoint import Kept, Outcome
 from mal_graph.workflows.sweeping import Grid, Sweep
@@ -404,10 +402,12 @@ def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[
 # --- forms ------------------------------------------------------------------------------------------------------
 
 
-def inspect_form(graph: LayerGraph, groups: AxisGroups, paddings: Mapping[str, Padding] | None = None) -> InspectForm:
+def inspect_form(
+    graph: LayerGraph, groups: AxisGroups, paddings: Mapping[str, ResizeCheck] | None = None
+) -> InspectForm:
     """What `inspect` shows; `paddings` by name of the group, where they were tested."""
     total, some, full = coverage(graph, groups)
-    found = layers(graph)
+    found = find_layers(graph)
     listed = [weight for weight in graph.weights.values() if weight.is_float]
     inner = sum(weight.size for weight in listed if weight.scope)
     scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
@@ -455,7 +455,7 @@ def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[s
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def group_form(group: AxisGroup, padding: Padding | None = None) -> GroupForm:
+def group_form(group: AxisGroup, padding: ResizeCheck | None = None) -> GroupForm:
     return GroupForm(
         name=group.name,
         units=group.units,
