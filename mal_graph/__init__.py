@@ -11,8 +11,7 @@ from mal_graph.errors import MalGraphError
 from mal_graph.evaluation.scores import evaluate
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.registry import version
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.symmetry import axis_groups, verify
 from mal_graph.workflows.assembly import align, assemble, load, save, state_dict, to_module, trace
 from mal_graph.workflows.sweeping import grid, sweep
 from mal_graph.workflows.zoo_search import zoo

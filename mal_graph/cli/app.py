@@ -35,7 +35,7 @@ from mal_graph.evaluation.scores import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import explain as explain_layer
 from mal_graph.matching.layer_matching import match_layers
-from mal_graph.network.probing import probe, unmeasured
+from mal_graph.network import probe, probe_without_running
 from mal_graph.reporting import plots
 from mal_graph.reporting.diagrams import dot, mermaid
 from mal_graph.reporting.documents import (
@@ -58,9 +58,7 @@ from mal_graph.reporting.documents import (
     sweep_form,
     zoo_form,
 )
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.resize_checks import paddings
-from mal_graph.symmetry.verification import verify
+from mal_graph.symmetry import axis_groups, check_resizes, verify
 from mal_graph.workflows import assembly
 from mal_graph.workflows.sweeping import EPS, lambdas_of
 from mal_graph.workflows.sweeping import grid as sweep_grid
@@ -220,7 +218,7 @@ def inspect(
             if arrays or shapes:
                 raise
             log(f"warning: nothing can be said of its axes: {error}", quiet)
-            probed = unmeasured(graph)
+            probed = probe_without_running(graph)
         groups = axis_groups(graph, probed)
         if verification:
             groups = verify(
@@ -232,7 +230,9 @@ def inspect(
                 timeout=verify_timeout,
                 max_memory=memory,
             )
-    form = inspect_form(graph, groups, paddings(graph, groups, seed=seed, timeout=verify_timeout) if padding else {})
+    form = inspect_form(
+        graph, groups, check_resizes(graph, groups, seed=seed, timeout=verify_timeout) if padding else {}
+    )
     if format_ is Format.json:
         emit(form.json_text())
     else:

@@ -12,7 +12,7 @@ from mal_graph import registry
 from mal_graph.errors import UsageError
 from mal_graph.evaluation.scores import LABELS
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.probing import probe
+from mal_graph.network import probe
 from mal_graph.workflows import assembly
 
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")

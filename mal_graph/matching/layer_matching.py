@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
-from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, origins, parameters
-from mal_graph.operators.table import row_of
+from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, origins
+from mal_graph.operators import row_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -121,7 +121,7 @@ class Profile:
         """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
         from layer to layer."""
         rank: dict[int, int] = {}
-        behind = self.reaches @ np.array([layer.widths for layer in self.layers]).reshape(-1, 2)
+        behind = self.reaches @ np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
@@ -131,7 +131,7 @@ class Profile:
                 self.down[i][-1],
                 self.roles[i][-1],
                 sorted(rank[j] for j in self.before[i]),
-                layer.widths,
+                layer.in_out,
                 behind[i].tolist(),
                 tuple(self.statistics[i].tolist()),
             )
@@ -210,7 +210,7 @@ def match_layers(
 
 def relation(a: Layer, b: Layer) -> Relation:
     """How the sizes of two layers relate."""
-    wider_in, wider_out = a.widths[0] - b.widths[0], a.widths[1] - b.widths[1]
+    wider_in, wider_out = a.in_out[0] - b.in_out[0], a.in_out[1] - b.in_out[1]
     if wider_in == wider_out == 0:
         return Relation.EQUAL
     return Relation.COMPATIBLE if wider_in * wider_out >= 0 else Relation.INCOMPATIBLE
@@ -221,7 +221,7 @@ def relation(a: Layer, b: Layer) -> Relation:
 
 def profile(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
-    found = layers(graph)
+    found = find_layers(graph)
     number = {layer.name: i for i, layer in enumerate(found)}
     places, reads = layer_network(graph)
     place_of = {start: place for place, start in enumerate(places)}
@@ -286,7 +286,7 @@ class Reading(NamedTuple):
 def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in parameters(graph):
+    for parameter in find_parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node)
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
@@ -470,7 +470,7 @@ def by_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], f
 
 def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
     """What the scores are made of; every part is between 0 and 1, shape (base layers, donor layers)."""
-    sides = [np.log2([layer.widths for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
+    sides = [np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
     places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
     apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
     return {

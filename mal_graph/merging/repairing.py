@@ -19,8 +19,8 @@ from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, m
 from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
 from mal_graph.matching.canonical import Norm, Term, by_role, by_row, foldable_norm, row_vector
 from mal_graph.merging.blending import Plan, Step, blended
-from mal_graph.network.layers import Layer, Parameter, layers, parameters
-from mal_graph.operators.table import bias_slot, row_of, unit_axis
+from mal_graph.network import Layer, Parameter, find_layers, find_parameters
+from mal_graph.operators import bias_slot, row_of, unit_axis
 from mal_graph.protocols import Runner
 
 Passes = Callable[[int, int], None]  # passes done, of how many
@@ -176,7 +176,7 @@ class Repairs:
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with a zero bias for every merged layer that lacks one and can take it."""
-    found = {layer.name: layer for layer in layers(graph)}
+    found = {layer.name: layer for layer in find_layers(graph)}
     for step in weight_steps(plan):
         layer = found[step.pair.base.name]
         assert layer.weight is not None
@@ -208,8 +208,8 @@ class Target:
 
 def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[Target], dict[str, str]]:
     """The merged layers that are brought to goals, and why others are not, by name."""
-    found, targets, left = {layer.name: layer for layer in layers(graph)}, [], {}
-    applied = [parameter.tensor for parameter in parameters(graph)]
+    found, targets, left = {layer.name: layer for layer in find_layers(graph)}, [], {}
+    applied = [parameter.tensor for parameter in find_parameters(graph)]
     for step in weight_steps(plan):
         layer, other = found[step.pair.base.name], step.pair.donor
         assert layer.weight is not None
@@ -295,7 +295,7 @@ def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Arra
 def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:
     """The BatchNormalizations whose statistics were merged; why one cannot be measured anew is added to `left`."""
     merged = {step.tensor for step in plan.steps if step.lam}
-    applied = parameters(graph)
+    applied = find_parameters(graph)
     tensors = [parameter.tensor for parameter in applied]
     found: dict[int, dict[str, Parameter]] = {}
     for parameter in applied:
@@ -303,13 +303,18 @@ def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site
     for index, own in found.items():
         node = graph.nodes[index]
         row = row_of(node)
-        if row is None or not {"mean", "variance"} <= set(own) or own["variance"].tensor not in merged:
+        if (
+            row is None
+            or not row.is_batch_norm
+            or not {"mean", "variance"} <= set(own)
+            or own["variance"].tensor not in merged
+        ):
             continue
         statistics = (own["mean"], own["variance"])
         shared = next((p.tensor for p in statistics if tensors.count(p.tensor) > 1), "")
         if shared:
             left[node.name] = f"{shared} is shared with another layer"
-        elif not node.attribute("training_mode", 0):  # then the statistics are those of the batch anyway
+        elif row.has_stored_statistics(node):  # then the statistics are those of the batch anyway
             yield Site(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
 
 

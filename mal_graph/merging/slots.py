@@ -9,9 +9,8 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
 from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, Parameter, layers
-from mal_graph.operators.table import bias_slot
-from mal_graph.operators.windows import Misfit, enlarged
+from mal_graph.network import Layer, Parameter, find_layers
+from mal_graph.operators import Misfit, bias_slot, enlarged
 
 
 def with_bias_slots(
@@ -28,7 +27,7 @@ def with_bias_slots(
     Returns:
         the graph, and the match with its layers read anew.
     """
-    for pair in match.with_base(layers(base)).pairs:  # the match may know slots that this graph lacks
+    for pair in match.with_base(find_layers(base)).pairs:  # the match may know slots that this graph lacks
         a, b = pair.base, pair.donor
         if (selected is not None and a.name not in selected) or a.weight is None or not needs_slot(base, donor, a, b):
             continue
@@ -40,7 +39,7 @@ def with_bias_slots(
         name = unused_name(base, f"{node.outputs[0]}.bias")
         zeros = weight_of(name, np.zeros(a.weight.units, dtype))
         base = base.with_inserted(zeros, node.outputs[0], slot)
-    return base, match.with_base(layers(base))
+    return base, match.with_base(find_layers(base))
 
 
 def with_larger_windows(
@@ -57,7 +56,7 @@ def with_larger_windows(
     Returns:
         the graph, and the match with its layers read anew.
     """
-    for pair in match.with_base(layers(base)).pairs:
+    for pair in match.with_base(find_layers(base)).pairs:
         mine, theirs = pair.base.weight, pair.donor.weight
         if selected is not None and pair.base.name not in selected:
             continue
@@ -71,7 +70,7 @@ def with_larger_windows(
             continue
         if any(map(any, larger.more)):
             base = base.with_node(mine.node, larger.node).with_weights([with_more_taps(base, mine, larger.more)])
-    return base, match.with_base(layers(base))
+    return base, match.with_base(find_layers(base))
 
 
 def is_private(graph: LayerGraph, weight: Parameter) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import Match, layer_edges
-from mal_graph.network.layers import Layer
+from mal_graph.network import Layer
 
 
 def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
@@ -50,7 +50,7 @@ def keys_of(side: str, layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def caption(layer: Layer) -> str:
-    into, out = layer.widths
+    into, out = layer.in_out
     return f"{layer.name} | {layer.kind} {into} to {out}"
 
 

@@ -17,9 +17,9 @@ from mal_graph.evaluation.scores import LABELS, Scores
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.canonical import dead_channels, foldable_norm
 from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, layers
-from mal_graph.symmetry.groups import CANDIDATE, PINNED, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Member
-from mal_graph.symmetry.resize_checks import Padding
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import GroupState, ParameterKind
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
 from mal_graph.workflows.assembly import Assembly, Merged, Options
 from mal_graph.workflows.checkpoint import Kept, Outcome
 from mal_graph.workflows.sweeping import Grid, Sweep
@@ -394,18 +394,20 @@ def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[
     verified, pinned = np.zeros(size, bool), np.zeros(size, bool)
     for index, member in groups.on_axis.get((tensor, axis), ()):
         state = groups.groups[index].state
-        if state in (VERIFIED, PINNED):
-            (verified if state == VERIFIED else pinned)[member.positions.ravel()] = True
+        if state in (GroupState.VERIFIED, GroupState.PINNED):
+            (verified if state is GroupState.VERIFIED else pinned)[member.positions.ravel()] = True
     return float(verified.mean()), float((verified | pinned).mean())
 
 
 # --- forms ------------------------------------------------------------------------------------------------------
 
 
-def inspect_form(graph: LayerGraph, groups: AxisGroups, paddings: Mapping[str, Padding] | None = None) -> InspectForm:
+def inspect_form(
+    graph: LayerGraph, groups: AxisGroups, paddings: Mapping[str, ResizeCheck] | None = None
+) -> InspectForm:
     """What `inspect` shows; `paddings` by name of the group, where they were tested."""
     total, some, full = coverage(graph, groups)
-    found = layers(graph)
+    found = find_layers(graph)
     listed = [weight for weight in graph.weights.values() if weight.is_float]
     inner = sum(weight.size for weight in listed if weight.scope)
     scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
@@ -429,7 +431,7 @@ def value_form(value: Value) -> dict[str, Any]:
 
 def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
     """How many parameters an operator without a rule freezes, those inside its subgraphs too."""
-    frozen = {m.tensor for g in groups.groups if f"operator {op} has" in g.reason for m in g.members}
+    frozen = {m.tensor for g in groups.groups if g.unknown_op == op for m in g.members}
     scopes = tuple(f"{node.outputs[0]}/" for node in graph.nodes if node.op == op and node.outputs)
     inner = [w for w in graph.weights.values() if w.is_float and w.scope.startswith(scopes)]
     return {"frozen_parameters": sum(w.size for w in (*(graph.weights[name] for name in frozen), *inner))}
@@ -453,25 +455,25 @@ def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[s
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def group_form(group: AxisGroup, padding: Padding | None = None) -> GroupForm:
+def group_form(group: AxisGroup, padding: ResizeCheck | None = None) -> GroupForm:
     return GroupForm(
         name=group.name,
         units=group.units,
-        state=UNVERIFIED if group.state == CANDIDATE else group.state,
-        reason=group.reason or ("not verified" if group.state == CANDIDATE else ""),
+        state=GroupState.UNVERIFIED if group.state is GroupState.CANDIDATE else group.state,
+        reason=group.reason or ("not verified" if group.state is GroupState.CANDIDATE else ""),
         inside=group.inside,
         members=[member_form(member) for member in group.members],
         deviation=group.deviation,
         control=group.control,
         inert=list(group.inert),
-        widths=list(group.widths),
+        widths=[str(constant) for constant in group.sized_by],
         padding=None if padding is None else padding.statement,
     )
 
 
 def member_form(member: Member) -> MemberForm:
     positions = None if member.is_plain else member.positions.tolist()
-    return MemberForm(tensor=member.tensor, axis=member.axis, role=member.role, positions=positions)
+    return MemberForm(tensor=member.tensor, axis=member.axis, role=str(member.role), positions=positions)
 
 
 def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
@@ -485,8 +487,8 @@ def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
                 score=pair.score,
                 reason=pair.reason,
                 widths={
-                    "in": (pair.base.widths[0], pair.donor.widths[0]),
-                    "out": (pair.base.widths[1], pair.donor.widths[1]),
+                    "in": (pair.base.in_out[0], pair.donor.in_out[0]),
+                    "out": (pair.base.in_out[1], pair.donor.in_out[1]),
                 },
                 relation=pair.relation,
             )
@@ -598,7 +600,7 @@ def notes(steps: Sequence[Merged], options: Options) -> list[str]:
 
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
-    own = {s.tensor for s in step.plan.steps if s.term.base.draw == "variance"}
+    own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
     behind = [foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
     return own | {norm.variance.tensor for norm in behind if norm is not None}
 

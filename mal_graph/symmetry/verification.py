@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators import table as ops
-from mal_graph.operators.table import row_of
+from mal_graph.operators import GroupState, Row, row_of
 from mal_graph.protocols import Runner, Session
-from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Family, Member, family
-from mal_graph.symmetry.random_copy import calibrated, graph_in_float32
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
+from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
 
 # Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
 ACCEPT = 3e-5
@@ -110,7 +109,7 @@ def verify(
     full: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
-    table: Mapping[str, ops.Row] | None = None,
+    table: Mapping[str, Row] | None = None,
     timeout: float | None = None,
     max_memory: int | None = None,
 ) -> AxisGroups:
@@ -125,14 +124,14 @@ def verify(
             free if left out.
 
     Returns:
-        the groups; each candidate is now "verified", "unverified" (no verdict, with the reason) or "frozen" (rejected).
+        the groups; each candidate is now verified, unverified (no verdict, with the reason) or frozen (rejected).
     """
     waiting = groups.usable()
     if not waiting:
         return groups
     short = short_of_memory(graph, groups, max_memory)
     if short:
-        return groups.with_states(dict.fromkeys(waiting, (UNVERIFIED, short)))
+        return groups.with_states(dict.fromkeys(waiting, (GroupState.UNVERIFIED, short)))
     deadline = None if timeout is None else monotonic() + timeout
     verdicts: dict[int, AxisGroup] = {}
     try:
@@ -147,9 +146,9 @@ def verify(
                 verdicts[i] = verdict
             if attempt == len(CENTRED) - 1:
                 verdicts.update(judged_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
-            waiting = [i for i in waiting if verdicts[i].state == UNVERIFIED]
+            waiting = [i for i in waiting if verdicts[i].state is GroupState.UNVERIFIED]
     except RunError as error:  # what was judged before stands
-        late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNVERIFIED, str(error)))
+        late = dict.fromkeys((i for i in waiting if i not in verdicts), (GroupState.UNVERIFIED, str(error)))
         groups = groups.with_states(late)
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
 
@@ -209,7 +208,7 @@ def judged(
     progress: Progress | None,
 ) -> Iterator[tuple[int, AxisGroup]]:
     """Verdicts on groups from one trial, by index."""
-    cycled, exchanged = (bisected(trial, groups, orders, indices) for orders in moves)
+    cycled, exchanged = (bisect_groups(trial, groups, orders, indices) for orders in moves)
     known: dict[Family, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
         group, kind = groups.groups[i], family(groups.groups[i])
@@ -228,7 +227,9 @@ def judged_exactly(
     found: Mapping[int, AxisGroup],
 ) -> dict[int, AxisGroup]:
     """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
-    doubtful = [i for i, group in found.items() if group.state == UNVERIFIED and (group.deviation or 0.0) > ACCEPT]
+    doubtful = [
+        i for i, group in found.items() if group.state is GroupState.UNVERIFIED and (group.deviation or 0.0) > ACCEPT
+    ]
     verdicts = {}
     for i, exact in in_float64(groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
@@ -238,17 +239,17 @@ def judged_exactly(
             reason = (
                 f"rejected by the verification in float64: permuting it moves the outputs by {exact:.1e} of their size"
             )
-            verdicts[i] = replace(found[i], state=FROZEN, reason=reason)
+            verdicts[i] = replace(found[i], state=GroupState.FROZEN, reason=reason)
     return verdicts
 
 
-def bisected(
+def bisect_groups(
     trial: Trial, groups: AxisGroups, orders: Moves, indices: Sequence[int], accept: float = ACCEPT
 ) -> dict[int, float]:
     """The deviation of each group: that of the largest set permuted at once that passes, or its own."""
 
     def deviation(some: Sequence[int]) -> float:
-        return trial.deviation(permuted(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
+        return trial.deviation(permute_weights(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
 
     return halved(indices, deviation, accept)
 
@@ -274,7 +275,7 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
         (member,) = group.members
         return [(member, trial.deviation({member.tensor: redrawn(trial.weights[member.tensor], member)}))]
     controls = []
-    moved = permuted(trial.weights, [(group, order)])
+    moved = permute_weights(trial.weights, [(group, order)])
     for alike in control_members(group, full):
         found: list[tuple[Member, float]] = []
         while len(found) < len(alike) and not reacting_members(found, 0.0):
@@ -282,7 +283,7 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
             beside = tuple(m for m in group.members if m.tensor == member.tensor and m is not member)
             left_out = {
                 member.tensor: trial.weights[member.tensor],
-                **permuted(trial.weights, [(replace(group, members=beside), order)]),
+                **permute_weights(trial.weights, [(replace(group, members=beside), order)]),
             }
             found.append((member, trial.deviation({**moved, **left_out})))
         controls.append(found[-1])
@@ -301,7 +302,7 @@ def redrawn(values: Array, member: Member) -> Array:
 def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls) -> AxisGroup:
     """The verdict on one group from its deviation and the controls that leave one member out."""
     if silent_side(controls, deviation):  # the joint run adds up the rounding of all groups: measure this one alone
-        moved = permuted(trial.weights, [(group, order)])
+        moved = permute_weights(trial.weights, [(group, order)])
         deviation = min(deviation, trial.deviation(moved)) if deviation <= ACCEPT else deviation
     reacting = reacting_members(controls, deviation)
     median = float(np.median([change for _, change in controls])) if controls else 0.0
@@ -314,12 +315,14 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
     if deviation <= ACCEPT:
         silent = silent_side(controls, deviation)
         if not silent:
-            return replace(group, state=VERIFIED)
-        return replace(group, state=UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
+            return replace(group, state=GroupState.VERIFIED)
+        return replace(group, state=GroupState.UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
     if deviation >= max(REJECT, 1e-3 * median, ABOVE_NOISE * trial.noise):
         reason = f"rejected by the verification: permuting it moves the outputs by {deviation:.1e} of their size"
-        return replace(group, state=FROZEN, reason=reason)
-    return replace(group, state=UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
+        return replace(group, state=GroupState.FROZEN, reason=reason)
+    return replace(
+        group, state=GroupState.UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault"
+    )
 
 
 def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
@@ -327,10 +330,10 @@ def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
     per member if `full`."""
     if full:
         return [[member] for member in group.members]
-    by_role: dict[str, list[Member]] = {}
+    by_role: dict[Role, list[Member]] = {}
     for member in group.members:
         by_role.setdefault(member.role, []).append(member)
-    ordered = sorted(by_role.values(), key=lambda members: members[0].role.endswith("unit"))
+    ordered = sorted(by_role.values(), key=lambda members: members[0].role.side is Side.UNIT)
     return [members[:TRIES] for members in ordered[:MAX_CONTROLS]]
 
 
@@ -342,15 +345,15 @@ def reacting_members(controls: Controls, deviation: float) -> list[Member]:
 def silent_side(controls: Controls, deviation: float) -> str:
     """Which side of a group shows no reaction: "" if producers and consumers both do."""
     reacting = reacting_members(controls, deviation)
-    for side, called in (("out", "any producer"), ("in", "any consumer")):
-        asked = [member for member, _ in controls if member.role.endswith(side)]
+    for side, called in ((Side.OUT, "any producer"), (Side.IN, "any consumer")):
+        asked = [member for member, _ in controls if member.role.side is side]
         asked = asked or [member for member, _ in controls]
         if not any(member in reacting for member in asked):
             return called
     return ""
 
 
-def permuted(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
+def permute_weights(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
     """The tensors that change when unit `order[u]` of each group takes the place of unit u."""
     changed: dict[str, Array] = {}
     for group, order in moves:
@@ -385,7 +388,7 @@ def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtfu
         session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         judge_trial = replace(trial, session=session, outputs=outputs)
-        found = [bisected(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
+        found = [bisect_groups(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
     except RunError:
         return {}
     return {i: max(deviations[i] for deviations in found) for i in doubtful}
@@ -398,7 +401,7 @@ def open_trial(
     *,
     seed: int = 0,
     centred: float = CENTRED[0],
-    table: Mapping[str, ops.Row] | None = None,
+    table: Mapping[str, Row] | None = None,
     deadline: float | None = None,
 ) -> Trial:
     """A session on the calibrated copy of a model.
@@ -409,7 +412,7 @@ def open_trial(
     runner = runner or registry.runner()
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-    graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
+    graph, weights = calibrate(graph, groups, runner, inputs, seed, centred, deadline)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)
@@ -419,7 +422,7 @@ def open_trial(
     return trial
 
 
-def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[str]:
+def watched(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[str]:
     """The tensors a trial reads: each output, and what enters an operator without a rule, which must stay as well. Of
     what is saturated, that which enters the operator that saturates it."""
     unknown = [node for node in graph.nodes if row_of(node, table) is None]
@@ -428,7 +431,7 @@ def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> li
     return list(dict.fromkeys(before_squash(graph, name, table) for name in fixed))
 
 
-def before_squash(graph: LayerGraph, name: str, table: Mapping[str, ops.Row] | None) -> str:
+def before_squash(graph: LayerGraph, name: str, table: Mapping[str, Row] | None) -> str:
     behind = name
     while behind in graph.producer:
         node = graph.nodes[graph.producer[behind]]

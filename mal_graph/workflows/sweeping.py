@@ -28,9 +28,9 @@ from mal_graph.matching.unit_assignment import identity_alignment, random_alignm
 from mal_graph.merging.blending import Plan, check, merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import Repair, Repairs
-from mal_graph.network.layers import layers as layers_of
+from mal_graph.network import find_layers
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroups
+from mal_graph.symmetry import AxisGroups
 from mal_graph.workflows.assembly import (
     Merged,
     Options,
@@ -524,8 +524,8 @@ def grid(
         verified_groups(graph, options, runner, partial(report, f"verifying {graph.name}"), [])
         for graph in (base, donor)
     )
-    mine, theirs = ([layer.name for layer in layers_of(graph) if layer.weight] for graph in (base, donor))
-    stored = {p.tensor: base.weights[p.tensor].read() for layer in layers_of(base) for p in layer.parameters}
+    mine, theirs = ([layer.name for layer in find_layers(graph) if layer.weight] for graph in (base, donor))
+    stored = {p.tensor: base.weights[p.tensor].read() for layer in find_layers(base) for p in layer.parameters}
     asked = Predictor(base, data, output=output, scores=scores, runner=runner, variable=list(stored))
     base_loss = score(asked.predict(stored), asked.labels, base.name).loss
     change, reasons = np.full((len(mine), len(theirs)), np.nan), {}
