@@ -8,8 +8,8 @@ Importing this package loads no framework: adapters and runners are found throug
 """
 
 from mal_graph.errors import MalGraphError
-from mal_graph.evaluation.scores import evaluate
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.evaluation import evaluate
+from mal_graph.matching import match_layers
 from mal_graph.registry import version
 from mal_graph.symmetry import axis_groups, verify
 from mal_graph.workflows.assembly import align, assemble, load, save, state_dict, to_module, trace

@@ -18,9 +18,10 @@ from onnx import helper, numpy_helper
 
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching import Correspondence, Match, correspond, match_layers
 from mal_graph.network.probing import probe
-from mal_graph.symmetry.groups import AxisGroups, Member
+from mal_graph.symmetry import Network
+from mal_graph.symmetry.groups import AxisGroups, Member, axis_groups
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph.symmetry.verification import permute_weights
 from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
@@ -230,6 +231,16 @@ def save(model: LayerGraph | onnx.ModelProto, path: Path) -> Path:
     else:
         OnnxAdapter().save(model, path)
     return path
+
+
+def network(graph: LayerGraph) -> Network:
+    """A graph with its groups taken unverified."""
+    return Network(graph, axis_groups(graph))
+
+
+def correspondence_of(base: LayerGraph, donor: LayerGraph, **options: bool) -> Correspondence:
+    """What of two models corresponds to each other, by the layers that are matched, with unverified groups."""
+    return correspond(network(base), network(donor), match_layers(base, donor), **options)
 
 
 def places(match: Match) -> list[tuple[int, int]]:

@@ -30,11 +30,10 @@ from mal_graph import registry
 from mal_graph.atomic_write import write_bytes, write_text
 from mal_graph.cli.open_models import is_factory, opened
 from mal_graph.errors import FileError, MalGraphError, MatchError, RunError, TraceWarning, UsageError
-from mal_graph.evaluation.scores import ScoreKind, labels_in, match_inputs, read_npz
-from mal_graph.evaluation.scores import evaluate as evaluate_model
+from mal_graph.evaluation import OutputKind, match_inputs, read_labels, read_npz
+from mal_graph.evaluation import evaluate as evaluate_model
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import explain as explain_layer
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching import explain_layer, match_layers
 from mal_graph.network import probe, probe_without_running
 from mal_graph.reporting import plots
 from mal_graph.reporting.diagrams import dot, mermaid
@@ -347,7 +346,7 @@ def assemble(
     examples = unlabelled if arrays is None else arrays
     models = loaded(sources, verbose, weights, inputs=probe_inputs, shapes=shapes, data=examples, seed=seed)
     if arrays is not None:  # found out before the work, not after it
-        labels_in(arrays)
+        read_labels(arrays)
         match_inputs(models[0], arrays)
     with progress_bars(quiet) as bars:
         result = assembly.assemble(
@@ -415,13 +414,13 @@ def evaluate(
 ) -> None:
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
     arrays = read_npz(data)
-    held: ScoreKind | None = None if scores is None else scores.value
+    held: OutputKind | None = None if scores is None else scores.value
     found = []
     graphs = loaded(models, verbose, weights, data=arrays)
     with progress_bars(quiet) as bars:
         for done, (path, graph) in enumerate(zip(models, graphs, strict=True)):
             bars("scoring the models", done, len(models))
-            found.append(evaluate_model(graph, arrays, arm=path, output=output, scores=held))
+            found.append(evaluate_model(graph, arrays, arm=path, score_output=output, output_kind=held))
     form = EvaluateForm(scores=[score_form(score) for score in found])
     if format_ is Format.json:
         emit(form.json_text())

@@ -10,7 +10,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.errors import UsageError
-from mal_graph.evaluation.scores import LABELS
+from mal_graph.evaluation import LABELS
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
 from mal_graph.workflows import assembly

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from mal_graph.evaluation.scores import LABELS, Scores
+from mal_graph.evaluation import LABELS, Scores
 from mal_graph.graph import LayerGraph, Value
-from mal_graph.matching.canonical import dead_channels, foldable_norm
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching import Match, count_dead_channels, find_foldable_norm
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import GroupState, ParameterKind
 from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
@@ -536,9 +535,9 @@ def assemble_form(assembly: Assembly, output: Path | None = None, hashes: dict[s
 def merged_forms(step: Merged) -> list[MergedForm]:
     forms = []
     for pair in step.plan.merged_pairs:
-        own = [s for s in step.plan.steps if s.pair.base.name == pair.base.name]
-        size = sum(int(np.prod(s.term.base.shape)) for s in own)
-        share = sum(s.matched * int(np.prod(s.term.base.shape)) for s in own) / max(1, size)
+        own = [s for s in step.plan.steps if s.pair.layer == pair.base.name]
+        size = sum(s.size for s in own)
+        share = sum(s.matched * s.size for s in own) / max(1, size)
         forms.append(
             MergedForm(
                 base=pair.base.name,
@@ -548,7 +547,7 @@ def merged_forms(step: Merged) -> list[MergedForm]:
                 matched=share,
                 factor=own[0].lam,
                 dropped=list(step.plan.dropped.get(pair.base.name, ())),
-                missing=list(step.missing.get(pair.base.name, ())),
+                missing=list(step.ungrown.alignment.correspondence.unpaired.get(pair.base.name, ())),
             )
         )
     return forms
@@ -600,20 +599,20 @@ def notes(steps: Sequence[Merged], options: Options) -> list[str]:
 
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
-    own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
-    behind = [foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
+    own = {s.tensor for s in step.plan.steps if s.pair.base.kind is ParameterKind.VARIANCE}
+    behind = [find_foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
     return own | {norm.variance.tensor for norm in behind if norm is not None}
 
 
 def dead_in(step: Merged) -> int:
-    return sum(dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
+    return sum(count_dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
 
 
 def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
     """Groups under a sum, norm, mean or maximum of which units have no partner, with their number."""
     found: dict[int, int] = {}
     aligned = step.plan.alignment
-    for pair, order in zip(aligned.found.pairs, aligned.orders, strict=True):
+    for pair, order in zip(aligned.correspondence.pairs, aligned.orders, strict=True):
         lone = int((order < 0).sum())
         if lone and step.groups.groups[pair.base].statistic:
             found[pair.base] = lone
@@ -622,7 +621,7 @@ def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
 
 def len_of_union(assembly: Assembly) -> int:
     """Parameters of the base that at least one donor was merged into."""
-    sizes = {s.tensor: int(np.prod(s.term.base.shape)) for step in assembly.merged for s in step.plan.steps}
+    sizes = {s.tensor: s.size for step in assembly.merged for s in step.plan.steps}
     return sum(sizes.values())
 
 
@@ -682,6 +681,7 @@ def window_forms(step: Merged) -> list[WindowForm]:
 
 def aligned_forms(step: Merged) -> list[AlignedForm]:
     found, added = step.plan.alignment, step.plan.growth.added
+    between = found.correspondence
     return [
         AlignedForm(
             donor=step.donor.name,
@@ -694,7 +694,7 @@ def aligned_forms(step: Merged) -> list[AlignedForm]:
             random=random,
         )
         for pair, units, order, value, random in zip(
-            found.found.pairs, found.found.units, found.orders, found.values, found.random_values, strict=True
+            between.pairs, between.units, found.orders, found.values, found.random_values, strict=True
         )
     ]
 
@@ -708,7 +708,7 @@ def score_form(score: Scores) -> ScoreForm:
         loss_name=score.loss_name,
         samples=score.samples,
         output=score.output,
-        scores=score.scores,
+        scores=score.output_kind,
     )
 
 

@@ -11,33 +11,56 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.errors import DataError, GateFailed, MatchError, UsageError
-from mal_graph.evaluation.activation_statistics import calibration_inputs
-from mal_graph.evaluation.scores import Judge, Prediction, ScoreKind, Scores, ensemble, labels_in, predict, score
-from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
-from mal_graph.matching.activation_similarity import SHARES, activation_evidence, check_signal
-from mal_graph.matching.canonical import Term, terms_of
-from mal_graph.matching.correspondence import Correspondence, correspondence
-from mal_graph.matching.layer_matching import Match, match_layers
-from mal_graph.matching.rescaling import open_groups, rescale_invariant
-from mal_graph.matching.unit_assignment import (
-    Alignment,
-    Evidence,
-    as_permutation,
-    given_alignment,
-    identity_alignment,
-    random_alignment,
+from mal_graph.evaluation import (
+    Metric,
+    OutputKind,
+    Prediction,
+    Scores,
+    calibration_inputs,
+    ensemble,
+    predict,
+    read_labels,
+    score,
 )
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import Plan, check, merge, plan
-from mal_graph.merging.deepening import Expansion, expanded
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.repairing import Repair, repaired
-from mal_graph.merging.selectors import select_layers
-from mal_graph.merging.slots import with_bias_slots, with_larger_windows
-from mal_graph.merging.widening import EXACT, apart, grown, outputs
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.matching import (
+    SHARES,
+    Alignment,
+    Correspondence,
+    Evidence,
+    Match,
+    as_permutation,
+    assign_as_given,
+    assign_at_random,
+    assign_in_order,
+    assign_units,
+    check_match_by,
+    compare_activations,
+    correspond,
+    match_layers,
+    rescale,
+)
+from mal_graph.merging import (
+    EXACT,
+    Deepened,
+    LayerLambdas,
+    Plan,
+    Repair,
+    check,
+    compare_outputs,
+    deepen,
+    merge,
+    plan_merge,
+    repair,
+    run_outputs,
+    select_layers,
+    widen,
+    with_bias_slots,
+    with_larger_windows,
+)
 from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import ACCEPT, AxisGroups, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.symmetry import ACCEPT, AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -48,7 +71,7 @@ T = TypeVar("T")
 class Strategy(Protocol):
     """A way to assign units."""
 
-    def __call__(self, found: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
+    def __call__(self, correspondence: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +111,7 @@ class Options:
     inputs: Mapping[str, Array] | None = None
     input_shapes: Mapping[str, Sequence[int]] | None = None
     output: str | None = None
-    scores: ScoreKind | None = None
+    scores: OutputKind | None = None
     calibrate: Mapping[str, Array] | None = None
     match_by: str = "weights"
     repair: bool = True
@@ -110,7 +133,6 @@ class Merged:
         groups, donor_groups: the axis groups of both.
         plan: what was done.
         ungrown: the plan before the base grew.
-        missing: what one of two matched layers holds without a counterpart, by name of the base's layer.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
         first: the match before the base was given layers.
         selected: names of the base's layers that were given a place for what the donor has; all of them if None.
@@ -126,7 +148,6 @@ class Merged:
     donor_groups: AxisGroups
     plan: Plan
     ungrown: Plan
-    missing: Mapping[str, list[str]]
     self_check: float | None
     first: Match
     selected: tuple[str, ...] | None = None
@@ -277,10 +298,8 @@ def align(
         assume_ordered=assume_ordered, calibrate=calibrate, match_by=match_by, rescale_invariant=rescale_invariant
     )
     check_calibration([base, donor], options)
-    terms, _ = terms_of(base, donor, match)
-    sides = base, donor, base_groups, donor_groups
-    found, evidence = compared(*sides, terms, options, runner or registry.runner())
-    return assign(found, evidence)
+    networks = Network(base, base_groups), Network(donor, donor_groups)
+    return assign_units(*compared(*networks, match, options, runner or registry.runner()))
 
 
 @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
@@ -304,7 +323,7 @@ def assemble(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     data: Mapping[str, Array] | None = None,
     output: str | None = None,
-    scores: ScoreKind | None = None,
+    scores: OutputKind | None = None,
     calibrate: Mapping[str, Array] | None = None,
     match_by: str = "weights",
     repair: bool = True,
@@ -405,7 +424,7 @@ def merge_step(
     strategy: Strategy | None = None,
 ) -> Merged:
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
-    strategy = strategy or assign
+    strategy = strategy or assign_units
     given, first = base, match_layers(base, donor, options.matches)
     donor_groups = verified_groups(donor, options, runner, partial(progress, f"verifying {donor.name}"), known)
     deeper = deepened(base, donor, donor_groups, first, options)
@@ -414,10 +433,9 @@ def merge_step(
     windows = larger_windows(deeper.match.base, match.base)
     groups = verified_groups(base, options, runner, partial(progress, f"verifying {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(
-        base, donor, match, groups, donor_groups, strategy, options, selected, deeper.given, runner
-    )
-    planned = widened(ungrown, groups, donor, donor_groups, options, runner)
+    networks = Network(base, groups), Network(donor, donor_groups)
+    ungrown = planned_merge(*networks, match, strategy, options, selected, deeper.given, runner)
+    planned = widen(ungrown, runner, is_wider=options.width == "grow")
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{name}: {why}" for name, why in planned.skipped.items()]
@@ -434,7 +452,6 @@ def merge_step(
         donor_groups=donor_groups,
         plan=planned,
         ungrown=ungrown,
-        missing=missing,
         self_check=moved,
         first=first,
         selected=None if selected is None else tuple(selected),
@@ -456,7 +473,7 @@ def with_repair(
     if options.repair_inputs is None or not planned.is_moving:
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
-    return repaired(graph, planned, donor, options.repair_inputs, runner, said)
+    return repair(graph, planned, options.repair_inputs, runner, said)
 
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
@@ -464,7 +481,7 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     if step.plan.growth.is_none and not (step.windows or step.added):
         return step
     at_zero = merge(step.plan.at(0.0))
-    return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
+    return replace(step, at_zero=compare_outputs(at_zero, base, step.groups.probed.inputs, runner))
 
 
 def narrowed(step: Merged, layers: Iterable[str], lam: float, options: Options, runner: Runner) -> Merged:
@@ -472,20 +489,16 @@ def narrowed(step: Merged, layers: Iterable[str], lam: float, options: Options, 
     whole = step.ungrown
     given = {own.tensor for own in whole.steps if own.is_given}
     lambdas = LayerLambdas.of(lam)
-    ungrown = plan(
-        whole.base, whole.match, whole.alignment, lambdas, unmatched=options.unmatched, layers=layers, given=given
-    )
-    planned = widened(ungrown, step.groups, step.donor, step.donor_groups, options, runner)
+    ungrown = plan_merge(whole.alignment, lambdas, unmatched=options.unmatched, layers=layers, given=given)
+    planned = widen(ungrown, runner, is_wider=options.width == "grow")
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
 
-def deepened(
-    base: LayerGraph, donor: LayerGraph, donor_groups: AxisGroups, match: Match, options: Options
-) -> Expansion:
+def deepened(base: LayerGraph, donor: LayerGraph, donor_groups: AxisGroups, match: Match, options: Options) -> Deepened:
     """The base with layers that leave its function as it is where the donor has more, if that is wanted."""
     if options.depth != "expand":
-        return Expansion(base, match)
-    return expanded(base, donor, donor_groups, match, is_fixed=options.matches is not None)
+        return Deepened(base, match)
+    return deepen(base, Network(donor, donor_groups), match, is_fixed=options.matches is not None)
 
 
 def prepared(
@@ -504,59 +517,32 @@ def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str,
 
 
 def planned_merge(
-    base: LayerGraph,
-    donor: LayerGraph,
+    base: Network,
+    donor: Network,
     match: Match,
-    groups: AxisGroups,
-    donor_groups: AxisGroups,
     strategy: Strategy,
     options: Options,
     selected: Collection[str] | None,
     given: Collection[str],
     runner: Runner,
-) -> tuple[Plan, dict[str, list[str]]]:
-    """Align, by weights and what the runner shows of activations, and plan.
-
-    Returns:
-        the plan, and what one of two matched layers holds without a counterpart, by name of the base's layer.
-    """
-    terms, missing = terms_of(base, donor, match)
-    found, evidence = compared(base, donor, groups, donor_groups, terms, options, runner)
-    order = strategy(found, evidence=evidence)
-    made = plan(base, match, order, options.lambdas, unmatched=options.unmatched, layers=selected, given=given)
-    return made, missing
+) -> Plan:
+    """Align, by weights and what the runner shows of activations, and plan."""
+    correspondence, evidence = compared(base, donor, match, options, runner)
+    alignment = strategy(correspondence, evidence=evidence)
+    return plan_merge(alignment, options.lambdas, unmatched=options.unmatched, layers=selected, given=given)
 
 
 def compared(
-    base: LayerGraph,
-    donor: LayerGraph,
-    groups: AxisGroups,
-    donor_groups: AxisGroups,
-    terms: Sequence[Term],
-    options: Options,
-    runner: Runner,
+    base: Network, donor: Network, match: Match, options: Options, runner: Runner
 ) -> tuple[Correspondence, Evidence | None]:
     """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
+    correspondence = correspond(base, donor, match, assume_ordered=options.assume_ordered)
     if options.rescale_invariant:
-        found = rescale_invariant(found, open_groups(base, groups), open_groups(donor, donor_groups))
+        correspondence = rescale(correspondence)
     share = SHARES[options.match_by]
     if not share or options.calibrate is None:
-        return found, None
-    return found, activation_evidence(found, base, donor, options.calibrate, runner, share)
-
-
-def widened(
-    planned: Plan,
-    groups: AxisGroups,
-    donor: LayerGraph,
-    donor_groups: AxisGroups,
-    options: Options,
-    runner: Runner,
-) -> Plan:
-    """The plan on a wider base where that is wanted, with narrower statistics of the donor compensated."""
-    is_wider = options.width == "grow"
-    return grown(planned, groups, donor, donor_groups, runner, is_wider=is_wider, assume_ordered=options.assume_ordered)
+        return correspondence, None
+    return correspondence, compare_activations(correspondence, options.calibrate, runner, share)
 
 
 def verified_groups(
@@ -609,7 +595,7 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
     Each order is completed to a permutation of its group; a group with several orders takes one per run.
     """
     waiting: dict[int, list[Array]] = {}
-    for pair, order in zip(alignment.found.pairs, alignment.orders, strict=True):
+    for pair, order in zip(alignment.correspondence.pairs, alignment.orders, strict=True):
         full = as_permutation(order, groups.groups[pair.donor].units)
         waiting.setdefault(pair.donor, []).append(full)
     if not waiting:
@@ -642,7 +628,7 @@ def lambda_0_verdict(moved: float) -> str:
 
 
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
-    found = outputs(graph, groups.probed.inputs, runner)
+    found = run_outputs(graph, groups.probed.inputs, runner)
     bad = [name for name, array in found.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     return "passed" if not bad else f"failed: output {bad[0]!r} is not finite on the probe inputs"
 
@@ -666,7 +652,7 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
 def check_calibration(models: Iterable[LayerGraph], options: Options) -> None:
     """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
     not after it."""
-    check_signal(options.match_by, options.calibrate)
+    check_match_by(options.match_by, options.calibrate)
     for graph in models:
         if options.calibrate is not None:
             calibration_inputs(graph, options.calibrate)
@@ -708,26 +694,26 @@ def scored_arms(
     data: Mapping[str, Array],
     runner: Runner,
     progress: Progress,
-    judge: Judge = score,
+    metric: Metric = score,
 ) -> tuple[tuple[Scores, ...], dict[str, str]]:
     """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs.
 
     Returns:
         the scores; and why a donor has none, by its arm. The ensemble is that of the models that have one.
     """
-    labels = labels_in(data)
+    labels = read_labels(data)
     again = partial(rebuilt, base, steps, options, runner=runner)
     models: dict[str, Callable[[], LayerGraph]] = {
         "merged": lambda: result,
-        "plain average": lambda: again(identity_alignment),
-        "random permutation": lambda: again(partial(random_alignment, seed=options.seed)),
-        "random donor": lambda: again(assign, shuffle=True),
+        "plain average": lambda: again(assign_in_order),
+        "random permutation": lambda: again(partial(assign_at_random, seed=options.seed)),
+        "random donor": lambda: again(assign_units, shuffle=True),
     }
     if any(step.repair for step in steps):
         models["base, repaired"] = lambda: again(None, is_merged=False)
     total = 2 + len(steps) + len(models)
     members = [predicted_like(None, base, data, options, runner)]
-    found = [judge(members[0], labels, "base")]
+    found = [metric(members[0], labels, "base")]
     unscored: dict[str, str] = {}
     for index, step in enumerate(steps):
         arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
@@ -737,13 +723,13 @@ def scored_arms(
             unscored[arm] = str(error)
             continue
         members.append(prediction)
-        found.append(judge(prediction, labels, arm))
+        found.append(metric(prediction, labels, arm))
         progress("scoring the arms", len(found), total)
     for arm, build in models.items():
-        found.append(judge(predicted_like(None, build(), data, options, runner), labels, arm))
+        found.append(metric(predicted_like(None, build(), data, options, runner), labels, arm))
         progress("scoring the arms", len(found), total)
     if len(members) > 1:
-        found.append(judge(ensemble(members), labels, "ensemble"))
+        found.append(metric(ensemble(members), labels, "ensemble"))
     progress("scoring the arms", total, total)
     return tuple(found), unscored
 
@@ -757,7 +743,7 @@ def predicted_like(
         DataError: the data do not fit the model, or it tells other classes apart than the base.
     """
     output = options.output if beside is None or options.output in graph.output_names else None
-    found = predict(graph, data, output=output, scores=options.scores, runner=runner)
+    found = predict(graph, data, score_output=output, output_kind=options.scores, runner=runner)
     if beside is not None and found.values.shape != beside.values.shape:
         theirs, mine = found.values.shape[1], beside.values.shape[1]
         raise DataError(f"output {found.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")
@@ -798,18 +784,19 @@ def replanned(
 ) -> Plan:
     """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor.
 
-    Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
+    Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign_units`
+    alone.
     """
-    match_by = options.match_by if strategy is assign else "weights"
+    match_by = options.match_by if strategy is assign_units else "weights"
     options = replace(options, lambdas=step.plan.lambdas, match_by=match_by)
-    strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
+    strategy = strategy or partial(assign_as_given, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, options.seed) if shuffle else step.donor
     deeper = deepened(base, donor, step.donor_groups, step.first, options)
     base, match = prepared(deeper.base, donor, deeper.match, options, step.selected)
-    groups, theirs = step.groups, step.donor_groups
+    networks = Network(base, step.groups), Network(donor, step.donor_groups)
     chosen = {pair.base.name for pair in step.plan.merged_pairs}
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, options, chosen, deeper.given, runner)
-    return widened(made, groups, donor, theirs, options, runner)
+    made = planned_merge(*networks, match, strategy, options, chosen, deeper.given, runner)
+    return widen(made, runner, is_wider=options.width == "grow")
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -18,19 +18,13 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.scores import Judge, Predictor, ScoreKind, Scores, labels_in, score
+from mal_graph.evaluation import Metric, OutputKind, Predictor, Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import identity_alignment, random_alignment
-from mal_graph.merging.blending import Plan, check, merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.repairing import Repair, Repairs
+from mal_graph.matching import assign_at_random, assign_in_order, assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, Plan, Repair, Repairs, check, merge, plan_merge
 from mal_graph.network import find_layers
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import AxisGroups
+from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.assembly import (
     Merged,
     Options,
@@ -145,7 +139,7 @@ def sweep(
     inputs: Mapping[str, Array] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     output: str | None = None,
-    scores: ScoreKind | None = None,
+    scores: OutputKind | None = None,
     calibrate: Mapping[str, Array] | None = None,
     match_by: str = "weights",
     repair: bool = True,
@@ -202,9 +196,9 @@ def sweep(
     along = partial(line_of, donor=donor, options=options, runner=runner)
     arms: dict[str, Callable[[], Along]] = {
         ALIGNED: lambda: along(step.plan),
-        PLAIN: lambda: along(again(identity_alignment)),
-        SHUFFLED: lambda: along(again(partial(random_alignment, seed=seed))),
-        STRANGER: lambda: along(again(assign, shuffle=True), donor=shuffled(donor, seed)),
+        PLAIN: lambda: along(again(assign_in_order)),
+        SHUFFLED: lambda: along(again(partial(assign_at_random, seed=seed))),
+        STRANGER: lambda: along(again(assign_units, shuffle=True), donor=shuffled(donor, seed)),
     }
     if options.repair_inputs is not None:
         arms[ALONE] = lambda: along(step.plan, is_merged=False)
@@ -217,7 +211,7 @@ def sweep(
         curves.append(curve(arm, chosen, points, eps, is_whole(step) and arm not in (STRANGER, ALONE)))
         report("scoring the arms", done + 1, len(arms))
     own, unscored = donor_scores(base, donor, data, options, runner)
-    found = findings(step, chosen, eps, curves, own or unscored, labels_in(data))
+    found = findings(step, chosen, eps, curves, own or unscored, read_labels(data))
     return Sweep(base.name, donor.name, chosen, eps, tuple(curves), own, unscored, tuple(found), step, options)
 
 
@@ -261,7 +255,7 @@ def scored_along(
     data: Mapping[str, Array],
     options: Options,
     runner: Runner,
-    judge: Judge = score,
+    metric: Metric = score,
 ) -> Iterator[Scores]:
     """The scores of one arm at every lambda, out of one session as long as the graph is the same."""
     asked: Predictor | None = None
@@ -269,9 +263,14 @@ def scored_along(
         graph = line.graph_at(lam)
         if asked is None or graph is not asked.graph:
             asked = Predictor(
-                graph, data, output=options.output, scores=options.scores, runner=runner, variable=line.names
+                graph,
+                data,
+                score_output=options.output,
+                output_kind=options.scores,
+                runner=runner,
+                variable=line.names,
             )
-        yield judge(asked.predict(line.at(lam)), asked.labels, arm)
+        yield metric(asked.predict(line.at(lam)), asked.labels, arm)
 
 
 def line_of(planned: Plan, donor: LayerGraph, options: Options, runner: Runner, *, is_merged: bool = True) -> "Along":
@@ -281,7 +280,7 @@ def line_of(planned: Plan, donor: LayerGraph, options: Options, runner: Runner, 
     line = Line(planned, is_merged=is_merged)
     if options.repair_inputs is None:
         return line
-    return RepairedLine(line, Repairs(line.start, planned, donor, options.repair_inputs, runner, line.names))
+    return RepairedLine(line, Repairs(line.start, planned, options.repair_inputs, runner, line.names))
 
 
 class Along(Protocol):
@@ -394,8 +393,9 @@ def curve(arm: str, lambdas: Sequence[float], points: tuple[Scores, ...], eps: f
 def is_whole(step: Merged) -> bool:
     """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
     planned = step.plan
-    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, step.missing)
-    return not any(left) and all(a == b for a, b in planned.alignment.found.units)
+    unpaired = step.ungrown.alignment.correspondence.unpaired
+    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired)
+    return not any(left) and all(a == b for a, b in planned.alignment.correspondence.units)
 
 
 def donor_scores(
@@ -404,7 +404,7 @@ def donor_scores(
     """The donor on the base's data; or why it gives nothing that can be held against the base."""
     beside = predicted_like(None, base, data, options, runner)
     try:
-        return score(predicted_like(beside, donor, data, options, runner), labels_in(data), "donor"), ""
+        return score(predicted_like(beside, donor, data, options, runner), read_labels(data), "donor"), ""
     except DataError as error:
         return None, str(error)
 
@@ -493,7 +493,7 @@ def grid(
     inputs: Mapping[str, Array] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     output: str | None = None,
-    scores: ScoreKind | None = None,
+    scores: OutputKind | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
 ) -> Grid:
@@ -526,7 +526,7 @@ def grid(
     )
     mine, theirs = ([layer.name for layer in find_layers(graph) if layer.weight] for graph in (base, donor))
     stored = {p.tensor: base.weights[p.tensor].read() for layer in find_layers(base) for p in layer.parameters}
-    asked = Predictor(base, data, output=output, scores=scores, runner=runner, variable=list(stored))
+    asked = Predictor(base, data, score_output=output, output_kind=scores, runner=runner, variable=list(stored))
     base_loss = score(asked.predict(stored), asked.labels, base.name).loss
     change, reasons = np.full((len(mine), len(theirs)), np.nan), {}
     for i, a in enumerate(mine):
@@ -551,9 +551,9 @@ def planned_pair(
 ) -> Plan:
     """The plan of merging one pair of layers alone. Raises MatchError with the reason why it cannot be."""
     match = match_layers(base, donor, [names])
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=options.assume_ordered)
-    planned = plan(base, match, assign(found), options.lambdas, unmatched=options.unmatched)
+    networks = Network(base, groups), Network(donor, donor_groups)
+    alignment = assign_units(correspond(*networks, match, assume_ordered=options.assume_ordered))
+    planned = plan_merge(alignment, options.lambdas, unmatched=options.unmatched)
     if not planned.steps:
         raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))
     return planned

@@ -24,13 +24,10 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.errors import FileError, MalGraphError, MatchError, ShapeError, UsageError
-from mal_graph.evaluation.holdout import Arrays, Gate, HeldOut, held_out
-from mal_graph.evaluation.scores import ScoreKind, Scores, labels_in, predict
+from mal_graph.evaluation import Arrays, Gate, HeldOut, OutputKind, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import SAME_PLACE
-from mal_graph.matching.unit_assignment import given_alignment
-from mal_graph.merging.blending import check, merge
-from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.matching import SAME_PLACE, assign_as_given
+from mal_graph.merging import LayerLambdas, check, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import (
     Assembly,
@@ -169,7 +166,7 @@ def zoo(
     inputs: Arrays | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     output: str | None = None,
-    scores: ScoreKind | None = None,
+    scores: OutputKind | None = None,
     calibrate: Arrays | None = None,
     match_by: str = "weights",
     repair: bool = True,
@@ -232,7 +229,7 @@ def zoo(
     runner = runner or registry.runner()
     held = None
     if data is not None:
-        held = held_out(base, data, report_data, seed=seed, output=output, scores=scores, runner=runner)
+        held = split_holdout(base, data, report_data, seed=seed, score_output=output, output_kind=scores, runner=runner)
     elif report_data is not None:
         raise UsageError("there are data to report on and none to decide by: give both, or those to decide by alone")
     report = progress or (lambda what, done, total: None)
@@ -387,7 +384,7 @@ def replayed(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: 
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
         return found
-    kept = partial(given_alignment, orders=outcome.kept.read_orders())
+    kept = partial(assign_as_given, orders=outcome.kept.read_orders())
     try:
         step = aligned(found, entry, terms, known, kept)
     except ShapeError as error:
@@ -447,8 +444,8 @@ def objection(merged: SoFar, found: SoFar, terms: Terms) -> str:
 def scored(graph: LayerGraph, part: Arrays, held: HeldOut, terms: Terms) -> Scores:
     """A model on one part of the data."""
     options = terms.options
-    found = predict(graph, part, output=options.output, scores=options.scores, runner=terms.runner)
-    return held.judge(found, labels_in(part), graph.name)
+    found = predict(graph, part, score_output=options.output, output_kind=options.scores, runner=terms.runner)
+    return held.metric(found, read_labels(part), graph.name)
 
 
 # --- by figures -------------------------------------------------------------------------------------------------
@@ -483,7 +480,7 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
         planned = narrowed(step, candidate.layers, 1.0, terms.options, terms.runner).plan
         line = line_of(planned, step.donor, terms.options, terms.runner)
         along = scored_along(
-            line, terms.lambdas, entry.name, terms.held.gate, terms.options, terms.runner, terms.held.judge
+            line, terms.lambdas, entry.name, terms.held.gate, terms.options, terms.runner, terms.held.metric
         )
         points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
         yield Tried(candidate.name, candidate.layers, tuple(points))
@@ -546,9 +543,9 @@ def assembled(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
-        report, judge = terms.held.report, terms.held.judge
+        report, metric = terms.held.report, terms.held.metric
         arms, unscored = scored_arms(
-            base, found.steps, found.graph, terms.options, report, terms.runner, terms.progress, judge
+            base, found.steps, found.graph, terms.options, report, terms.runner, terms.progress, metric
         )
     return Assembly(found.graph, base, found.steps, shares(factors), checks, arms, terms.options, unscored)
 
