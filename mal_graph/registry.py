@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
 
 from mal_graph.errors import FileError, UsageError
-from mal_graph.protocols import Adapter, Runner, Tracer
+from mal_graph.protocols import Adapter, Reporter, Runner, Tracer
 
 
 @cache
@@ -33,6 +33,16 @@ def runner(name: str = "onnxruntime") -> Runner:
 
 
 @cache
+def reporter(name: str = "default") -> Reporter:
+    """The reporter registered under `name`. Raises UsageError if there is none."""
+    offered = {point.name: point for point in entry_points(group="mal_graph.reporters")}
+    if name not in offered:
+        raise UsageError(f"no reporter is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
+    made: Reporter = offered[name].load()()
+    return made
+
+
+@cache
 def tracer() -> Tracer:
     """What traces modules. Raises UsageError where its framework is not installed."""
     for point in sorted(entry_points(group="mal_graph.tracers")):
@@ -56,7 +66,11 @@ def adapter_for(model: object) -> Adapter:
     for adapter in adapters():
         if adapter.claims(model):
             return adapter
-    raise FileError(
-        f"cannot load a {type(model).__name__}: no adapter takes it; give the path of an ONNX file, or mal_graph.trace "
-        "a torch module"
+    raise unknown_model(model)
+
+
+def unknown_model(model: object) -> FileError:
+    return FileError(
+        f"cannot load a {type(model).__name__}: no adapter takes it; give the path of an ONNX file, an "
+        "onnx.ModelProto, or a torch module (mal_graph.trace)"
     )

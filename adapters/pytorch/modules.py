@@ -31,6 +31,7 @@ from torch.utils import _pytree as pytree
 
 from mal_graph.errors import DataError, ShapeError, TraceWarning, UnsupportedModel
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.protocols import Check
 
 from .factory import built, read_weights, told, write_state
 from .lowering import Packed
@@ -129,10 +130,10 @@ class TorchAdapter:
         """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
         write_state(self.state_dict(graph), path, accept)
 
-    def check(self, path: Path) -> Mapping[str, str]:
+    def check(self, path: Path) -> tuple[Check, ...]:
         """Whether a written file can be read."""
         read_weights(path)
-        return {"safetensors": "passed"}
+        return (Check("safetensors", True),)
 
     def build(self, target: str, weights: Path | None = None) -> nn.Module:
         """The module that `package.module:factory` makes (see `torch_factory`)."""

@@ -95,7 +95,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Journal:
+class Checkpoint:
     """A search as far as it went.
 
     Attributes:
@@ -107,15 +107,15 @@ class Journal:
     outcomes: tuple[Outcome, ...] = ()
     schema: str = SCHEMA
 
-    def with_outcome(self, outcome: Outcome) -> "Journal":
+    def with_outcome(self, outcome: Outcome) -> "Checkpoint":
         return replace(self, outcomes=(*self.outcomes, outcome))
 
 
-READER = TypeAdapter(Journal)
+READER = TypeAdapter(Checkpoint)
 
 
-def read_journal(path: Path, inputs: Mapping[str, str], restart: bool = False) -> Journal:
-    """The journal in a file; an empty one where there is none, or where it is of another search and `restart` is set.
+def read_checkpoint(path: Path, inputs: Mapping[str, str], restart: bool = False) -> Checkpoint:
+    """The checkpoint in a file; an empty one where there is none, or where it is of another search and `restart` is set.
 
     Raises FileError where it is of another search.
     """
@@ -124,15 +124,15 @@ def read_journal(path: Path, inputs: Mapping[str, str], restart: bool = False) -
     except FileError:
         if not restart:
             raise
-        return Journal(inputs)
+        return Checkpoint(inputs)
 
 
-def same_search(path: Path, inputs: Mapping[str, str]) -> Journal:
+def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
     advice = "remove it, or name another with --resume, or start anew with --force"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return Journal(inputs)
+        return Checkpoint(inputs)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise FileError(f"cannot read the state in {path}: {reason}; {advice}") from None
@@ -147,9 +147,9 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Journal:
     return found
 
 
-def write_journal(path: Path, journal: Journal) -> None:
-    """Write a journal, completely or not at all. Raises FileError."""
-    write_text(path, json.dumps(asdict(journal), indent=1) + "\n")
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, completely or not at all. Raises FileError."""
+    write_text(path, json.dumps(asdict(checkpoint), indent=1) + "\n")
 
 
 # --- digests ----------------------------------------------------------------------------------------------------
