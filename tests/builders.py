@@ -344,7 +344,7 @@ def with_new_entries(
         if is_new and owner is not None:
             where = (slice(None),) * axis + (place,)
             drawn = rng.choice(values.ravel(), new[where].shape)
-            new[where] = 0 if silent and owner.role.endswith(" in") else drawn
+            new[where] = 0 if silent and owner.consumes else drawn
     return new
 
 

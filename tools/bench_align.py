@@ -39,6 +39,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, squared
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.network.layers import parameters
+from mal_graph.operators.row import ParameterKind
 from mal_graph.symmetry.groups import AxisGroups, axis_groups
 from mal_graph.symmetry.random_copy import random_weights
 from mal_graph.symmetry.verification import permuted
@@ -172,7 +173,7 @@ def donor_of(base: LayerGraph, groups: AxisGroups, correlation: float, seed: int
     values = {name: weight.read() for name, weight in base.weights.items() if weight.is_float}
     moved = permuted(values, [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()])
     other = random_weights(parameters(base), base, seed)
-    mixed = {p.tensor for p in parameters(base) if p.draw not in ("scale", "variance")}
+    mixed = {p.tensor for p in parameters(base) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)}
     share, rest = np.float32(correlation), np.float32(np.sqrt(1 - correlation**2))
     return base.with_weights({n: share * moved[n] + rest * other[n] if n in mixed else moved[n] for n in moved})
 

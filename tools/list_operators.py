@@ -41,7 +41,7 @@ def main() -> None:
 def rows() -> Iterator[str]:
     """One line per operator of the table."""
     for op, row in sorted(ROWS.items()):
-        yield f"| {op} | {rule_of(row)} | {row.part} | {row.zero} | {test_of(op)} |"
+        yield f"| {op} | {rule_of(row)} | {row.layer_role} | {row.at_zero} | {test_of(op)} |"
 
 
 def rule_of(row: Row) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import Match
 from mal_graph.network.layers import Layer, Parameter
+from mal_graph.operators.row import ParameterKind
 from mal_graph.operators.table import norm_epsilon, row_of
 from mal_graph.operators.windows import Misfit, offsets
 
@@ -57,13 +58,13 @@ class Term:
 
     @property
     def is_weight(self) -> bool:
-        return self.base.role == "weight"
+        return self.base.is_weight
 
     @property
     def is_compared(self) -> bool:
         """Whether it counts in the objective: weights and biases do. Scales, means and variances only move along: all
         positive, they would draw every unit to the donor's largest."""
-        return self.base.draw == "weight" or self.base.role == "bias" or len(self.base.shape) > 1
+        return self.base.kind is ParameterKind.WEIGHT or self.base.is_bias or len(self.base.shape) > 1
 
     def stored_form(self, values: Array) -> Array:
         """Donor values in the base's order, as the base stores them: before its BatchNorm and its factor."""
@@ -220,14 +221,16 @@ def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, index: int) 
 
 def row_vector(weight: Parameter) -> Parameter:
     """A vector over the output units of a weight, as a parameter: it borrows the weight's first axis."""
-    return Parameter(weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1])
+    return Parameter(
+        weight.tensor, weight.node, weight.slot, "bias", ParameterKind.SHIFT, weight.axes[:1], weight.shape[:1]
+    )
 
 
 def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, bool, int], Parameter]:
     """A layer's parameters by operator, role, whether they are scalars, and how many of the kind came before."""
     found: dict[tuple[str, str, bool, int], Parameter] = {}
     for parameter in layer.applied:
-        named = parameter.role in ("weight", "bias")
+        named = parameter.is_weight or parameter.is_bias
         kind = ("" if named else graph.nodes[parameter.node].op, parameter.role, not named and not parameter.shape)
         count = sum(key[:3] == kind for key in found)
         found[*kind, count] = parameter
@@ -243,8 +246,9 @@ def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
     while tensor not in graph.output_names and len(graph.consumers.get(tensor, ())) == 1:
         index = graph.consumers[tensor][0][0]
         own = {p.role: p for p in layer.applied if p.node == index}
-        if {"scale", "shift", "mean", "variance"} <= set(own):
-            if graph.nodes[index].attribute("training_mode", 0):
+        row = row_of(graph.nodes[index])
+        if row is not None and row.is_batch_norm and {"scale", "shift", "mean", "variance"} <= set(own):
+            if not row.has_stored_statistics(graph.nodes[index]):
                 return None  # its statistics are those of the batch
             epsilon = norm_epsilon(graph.nodes[index])
             return Norm(own["scale"], own["shift"], own["mean"], own["variance"], epsilon)

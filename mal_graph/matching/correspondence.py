@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from mal_graph.matching.canonical import Term
 from mal_graph.network.layers import Parameter
-from mal_graph.symmetry.groups import PINNED, RIGID, AxisGroup, AxisGroups, Member
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)
@@ -278,7 +279,11 @@ class Pairing:
         ordered alike."""
         for g, member in found:
             group = groups.groups[g]
-            if group.is_usable or group.state in (PINNED, RIGID) or (self.assume_ordered and alike):
+            if (
+                group.is_usable
+                or group.state in (GroupState.PINNED, GroupState.RIGID)
+                or (self.assume_ordered and alike)
+            ):
                 continue
             # A single unit, such as the place of a class token, that stands where the other model's does.
             if group.units > 1 or not any(np.array_equal(member.positions, other.positions) for _, other in others):

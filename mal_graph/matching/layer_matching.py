@@ -106,7 +106,7 @@ class Profile:
         """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
         from layer to layer."""
         rank: dict[int, int] = {}
-        behind = self.reaches @ np.array([layer.widths for layer in self.layers]).reshape(-1, 2)
+        behind = self.reaches @ np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
@@ -116,7 +116,7 @@ class Profile:
                 self.down[i][-1],
                 self.roles[i][-1],
                 sorted(rank[j] for j in self.before[i]),
-                layer.widths,
+                layer.in_out,
                 behind[i].tolist(),
                 tuple(self.statistics[i].tolist()),
             )
@@ -195,7 +195,7 @@ def match_layers(
 
 def relation(a: Layer, b: Layer) -> str:
     """How the sizes of two layers relate, as in Model Assembly Learning (arXiv:2503.21657)."""
-    wider_in, wider_out = a.widths[0] - b.widths[0], a.widths[1] - b.widths[1]
+    wider_in, wider_out = a.in_out[0] - b.in_out[0], a.in_out[1] - b.in_out[1]
     if wider_in == wider_out == 0:
         return "equal"
     return "size-compatible" if wider_in * wider_out >= 0 else "size-incompatible"
@@ -454,7 +454,7 @@ def by_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], f
 
 def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
     """What the scores are made of; every part is between 0 and 1, shape (base layers, donor layers)."""
-    sides = [np.log2([layer.widths for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
+    sides = [np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
     places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
     apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
     return {

@@ -19,7 +19,8 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.canonical import Read, Term
 from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
 from mal_graph.network.probing import data_dependent
-from mal_graph.operators.table import Row, row_of
+from mal_graph.operators.row import Homogeneity, ParameterKind, Row
+from mal_graph.operators.table import row_of
 from mal_graph.symmetry.groups import AxisGroups, traces
 
 ROUNDS = 200  # of all units; far fewer are needed but for very deep networks
@@ -55,7 +56,7 @@ def rescale_invariant(found: Correspondence, base: frozenset[int], donor: frozen
 
 def bears_scale(term: Term) -> bool:
     """Whether a tensor that is compared is larger where its units are; what they are multiplied by is not."""
-    return term.is_compared and term.base.draw in ("weight", "shift")
+    return term.is_compared and term.base.kind in (ParameterKind.WEIGHT, ParameterKind.SHIFT)
 
 
 def of_base(block: Block) -> Index:
@@ -174,7 +175,9 @@ def lets_through(row: Row | None, carrying: Sequence[int], every: bool) -> bool:
     """Whether positive factors on the operands in these slots come out as they went in."""
     if row is None:
         return False
-    if row.scales == "all":
+    if row.homogeneity is Homogeneity.ALL:
         return every
     is_factor = carrying == [0] or (row.commutes and len(carrying) == 1)
-    return row.part == "shape" or row.scales == "any" or (row.scales == "one" and is_factor)
+    return (
+        row.reads_shape_only or row.homogeneity is Homogeneity.ANY or (row.homogeneity is Homogeneity.ONE and is_factor)
+    )

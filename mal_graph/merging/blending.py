@@ -282,7 +282,11 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     fading = fading_entries(term, axes, masks, mine.shape, unmatched)
     if fading.any():
         # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
-        gone = np.full_like(mine, term.base.pad) if term.restore is None else term.stored_form(np.zeros_like(mine))
+        gone = (
+            np.full_like(mine, term.base.absent_value)
+            if term.restore is None
+            else term.stored_form(np.zeros_like(mine))
+        )
         merged = np.where(fading, interpolated(mine, gone.astype(compute), lam), merged)
     # What did not change keeps its bits, in the stored type too.
     return np.where(merged == mine, a, merged.astype(a.dtype))

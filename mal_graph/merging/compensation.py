@@ -24,9 +24,10 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching.canonical import Read
 from mal_graph.merging.blending import Ends, Plan, Step
 from mal_graph.network.layers import data_inputs, layers, parameters, root_of
-from mal_graph.operators.table import Row, norm_epsilon, row_of
+from mal_graph.operators.row import Row
+from mal_graph.operators.table import norm_epsilon, row_of, slot_named
 from mal_graph.symmetry.groups import AxisGroup
-from mal_graph.symmetry.resizing import Factors, called, slot_of
+from mal_graph.symmetry.resizing import Factors, called
 
 Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
 
@@ -46,7 +47,7 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
     ends = {key: (mine.get(key, 1.0), theirs.get(key, 1.0)) for key in (*mine, *theirs)}
     for (name, place), (a, b) in ends.items():
         index = next(i for i, node in enumerate(base.nodes) if node.name == name)
-        node, slot = base.nodes[index], slot_of(base.nodes[index], place)
+        node, slot = base.nodes[index], slot_named(base.nodes[index], place)
         if place == "output":
             base, constant = with_factor(base, index, a)
             constants[constant] = (a, b)
@@ -160,7 +161,7 @@ def centring(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -
     tensors = writers(graph, norms)
     found: dict[str, list[Place]] = {}
     for member in (member for group in groups for member in group.members):
-        if member.tensor in tensors and not member.role.endswith(" in"):
+        if member.tensor in tensors and not member.consumes:
             found.setdefault(member.tensor, []).append((member.axis, member.positions))
     for p in parameters(graph):
         # What is added alike to all units has no part in it: the norms take that off with the mean.
@@ -205,7 +206,7 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
                 continue
             if row is not None and row.is_sum:
                 waiting += [name for name in reader.outputs if name]
-            elif row is None or row.part != "shape":
+            elif row is None or not row.reads_shape_only:
                 raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
         if tensor in graph.output_names or tensor not in graph.producer:
             raise ShapeError(f"the mean that {called(norms[0])} takes off its units is that of {tensor!r} too")

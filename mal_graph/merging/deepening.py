@@ -23,7 +23,7 @@ from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
 from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
 from mal_graph.network.layers import Layer, layers
-from mal_graph.operators.table import bias_slot, row_of, weight_axes
+from mal_graph.operators.table import bias_slot, row_of
 from mal_graph.operators.windows import Misfit, spans_of
 from mal_graph.symmetry.groups import AxisGroups, traces
 
@@ -144,7 +144,7 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
     if source in base.output_names:
         raise NoPlace(f"what layer {after} gives is an output of the model")
     attributes, values = identity(donor, layer, units)
-    axes = weight_axes(row, 1, replace(contraction, attributes=attributes), values.ndim)
+    axes = row.weight_axes(1, replace(contraction, attributes=attributes), values.ndim)
     dtype = base.weights[found.weight.tensor].dtype
     name = unused_name(base, f"{source}.identity")
     stored = [weight_of(f"{name}.weight", (values.swapaxes(0, 1) if axes == (1, 0) else values).astype(dtype))]

@@ -304,13 +304,18 @@ def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site
     for index, own in found.items():
         node = graph.nodes[index]
         row = row_of(node)
-        if row is None or not {"mean", "variance"} <= set(own) or own["variance"].tensor not in merged:
+        if (
+            row is None
+            or not row.is_batch_norm
+            or not {"mean", "variance"} <= set(own)
+            or own["variance"].tensor not in merged
+        ):
             continue
         statistics = (own["mean"], own["variance"])
         shared = next((p.tensor for p in statistics if tensors.count(p.tensor) > 1), "")
         if shared:
             left[node.name] = f"{shared} is shared with another layer"
-        elif not node.attribute("training_mode", 0):  # then the statistics are those of the batch anyway
+        elif row.has_stored_statistics(node):  # then the statistics are those of the batch anyway
             yield Site(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
 
 

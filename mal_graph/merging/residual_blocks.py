@@ -19,6 +19,7 @@ from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
 from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, parameters, root_of
 from mal_graph.operators import axis_rules
+from mal_graph.operators.row import AtZero, Homogeneity
 from mal_graph.operators.table import row_of
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces
 from mal_graph.symmetry.resizing import called, coupled, resized, resizing
@@ -152,7 +153,7 @@ def copies(
 def stored_anew(base: LayerGraph, weight: Weight, applied: Sequence[Parameter]) -> Weight:
     """A donor's tensor in the base's type, with the value of a unit that is not there; a constant as it is."""
     dtype = next(own.dtype for own in base.weights.values() if own.is_float) if weight.is_float else weight.dtype
-    pads = [p.pad for p in applied if p.tensor == weight.name and p.shape]
+    pads = [p.absent_value for p in applied if p.tensor == weight.name and p.shape]
     return weight_of(weight.name, np.full(weight.shape, pads[0], dtype) if pads else weight.read().astype(dtype))
 
 
@@ -225,9 +226,9 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
     if {"weight", "scale"} & {role for role, p in own.items() if p.shape}:
         return ends
     operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
-    if row is None or row.zero != "silent" or ("shift" in own and not own["shift"].shape) or not operands:
+    if row is None or row.at_zero is not AtZero.ZERO or ("shift" in own and not own["shift"].shape) or not operands:
         raise NoPlace(f"its branch ends in {called(node)}, which zeros do not silence")
-    if row.scales == "one" and len(operands) > 1:  # a product
+    if row.homogeneity is Homogeneity.ONE and len(operands) > 1:  # a product
         for name in operands:
             with suppress(NoPlace):
                 return ends | ending(graph, block, applied, name)
@@ -260,7 +261,7 @@ def ways_back(
         return
     layer = start_of.get(index)
     node, row = graph.nodes[index], row_of(graph.nodes[index])
-    if layer is not None and row is not None and row.part != "passes":
+    if layer is not None and row is not None and not row.passes:
         yield path, layer
         return
     if row is None:
@@ -291,7 +292,7 @@ def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str,
         return []
     index = readers[0][0]
     node, row = donor.nodes[index], row_of(donor.nodes[index])
-    if row is None or row.part != "passes" or row.is_sum:
+    if row is None or not row.passes or row.is_sum:
         return []
     streams = {other.stream for other in seen.blocks}
     if node.outputs[0] not in streams and not has_passed(donor, block.stream, donor, node):

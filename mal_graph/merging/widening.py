@@ -146,7 +146,7 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
         units = max(donor_groups.groups[other].units for other in others)
         if units >= group.units or not group.statistic:
             continue
-        makers = [member.tensor for member in group.members if not member.role.endswith(" in")]
+        makers = [member.tensor for member in group.members if not member.consumes]
         if all(tensor in left for tensor in makers):
             continue
         unmerged = [left[tensor] for tensor in makers if tensor in left]
@@ -358,7 +358,7 @@ def pad_values(planned: Plan) -> dict[str, float]:
     """What new positions of the base's tensors hold: the value of a unit that is not there; where the donor has no
     such tensor, the one that lets its unit pass."""
     merged = {step.tensor for step in planned.steps}
-    return {p.tensor: p.pad if p.tensor in merged else p.neutral for p in reversed(parameters(planned.base))}
+    return {p.tensor: p.absent_value if p.tensor in merged else p.neutral for p in reversed(parameters(planned.base))}
 
 
 def carried_over(

@@ -126,7 +126,7 @@ def data_dependent(graph: LayerGraph) -> set[str]:
     live = {value.name for value in graph.inputs}
     for node in graph.nodes:
         row = row_of(node)
-        if row is not None and row.part == "shape":
+        if row is not None and row.reads_shape_only:
             continue
         if any(name in live for name in (*node.inputs, *node.captures)):
             live.update(node.outputs)

@@ -40,7 +40,7 @@ def dot(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
 
 
 def caption(layer: Layer) -> str:
-    into, out = layer.widths
+    into, out = layer.in_out
     return f"{layer.name} | {layer.kind} {into} to {out}"
 
 

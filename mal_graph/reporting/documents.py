@@ -18,7 +18,9 @@ from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.canonical import dead_channels, foldable_norm
 from mal_graph.matching.layer_matching import Match
 from mal_graph.network.layers import Layer, layers
-from mal_graph.symmetry.groups import CANDIDATE, PINNED, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Member
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.operators.row import ParameterKind
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
 from mal_graph.symmetry.resize_checks import Padding
 from mal_graph.workflows.assembly import Assembly, Merged, Options
 from mal_graph.workflows.checkpoint import Kept, Outcome
@@ -394,8 +396,8 @@ def axis_shares(groups: AxisGroups, tensor: str, axis: int, size: int) -> tuple[
     verified, pinned = np.zeros(size, bool), np.zeros(size, bool)
     for index, member in groups.on_axis.get((tensor, axis), ()):
         state = groups.groups[index].state
-        if state in (VERIFIED, PINNED):
-            (verified if state == VERIFIED else pinned)[member.positions.ravel()] = True
+        if state in (GroupState.VERIFIED, GroupState.PINNED):
+            (verified if state is GroupState.VERIFIED else pinned)[member.positions.ravel()] = True
     return float(verified.mean()), float((verified | pinned).mean())
 
 
@@ -429,7 +431,7 @@ def value_form(value: Value) -> dict[str, Any]:
 
 def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
     """How many parameters an operator without a rule freezes, those inside its subgraphs too."""
-    frozen = {m.tensor for g in groups.groups if f"operator {op} has" in g.reason for m in g.members}
+    frozen = {m.tensor for g in groups.groups if g.unknown_op == op for m in g.members}
     scopes = tuple(f"{node.outputs[0]}/" for node in graph.nodes if node.op == op and node.outputs)
     inner = [w for w in graph.weights.values() if w.is_float and w.scope.startswith(scopes)]
     return {"frozen_parameters": sum(w.size for w in (*(graph.weights[name] for name in frozen), *inner))}
@@ -457,21 +459,21 @@ def group_form(group: AxisGroup, padding: Padding | None = None) -> GroupForm:
     return GroupForm(
         name=group.name,
         units=group.units,
-        state=UNVERIFIED if group.state == CANDIDATE else group.state,
-        reason=group.reason or ("not verified" if group.state == CANDIDATE else ""),
+        state=GroupState.UNVERIFIED if group.state is GroupState.CANDIDATE else group.state,
+        reason=group.reason or ("not verified" if group.state is GroupState.CANDIDATE else ""),
         inside=group.inside,
         members=[member_form(member) for member in group.members],
         deviation=group.deviation,
         control=group.control,
         inert=list(group.inert),
-        widths=list(group.widths),
+        widths=[str(constant) for constant in group.sized_by],
         padding=None if padding is None else padding.statement,
     )
 
 
 def member_form(member: Member) -> MemberForm:
     positions = None if member.is_plain else member.positions.tolist()
-    return MemberForm(tensor=member.tensor, axis=member.axis, role=member.role, positions=positions)
+    return MemberForm(tensor=member.tensor, axis=member.axis, role=str(member.role), positions=positions)
 
 
 def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
@@ -485,8 +487,8 @@ def match_form(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchForm:
                 score=pair.score,
                 reason=pair.reason,
                 widths={
-                    "in": (match.base[pair.base].widths[0], match.donor[pair.donor].widths[0]),
-                    "out": (match.base[pair.base].widths[1], match.donor[pair.donor].widths[1]),
+                    "in": (match.base[pair.base].in_out[0], match.donor[pair.donor].in_out[0]),
+                    "out": (match.base[pair.base].in_out[1], match.donor[pair.donor].in_out[1]),
                 },
                 relation=pair.relation,
             )
@@ -600,7 +602,7 @@ def notes(steps: Sequence[Merged], options: Options) -> list[str]:
 
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
-    own = {s.tensor for s in step.plan.steps if s.term.base.draw == "variance"}
+    own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
     layers_merged = [step.match.base[step.match.pairs[index].base] for index in step.plan.merged_layers]
     behind = [foldable_norm(step.plan.base, layer) for layer in layers_merged]
     return own | {norm.variance.tensor for norm in behind if norm is not None}

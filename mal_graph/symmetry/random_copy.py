@@ -23,6 +23,7 @@ from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.network.layers import Parameter
 from mal_graph.network.probing import data_dependent
 from mal_graph.operators import table
+from mal_graph.operators.row import ParameterKind
 from mal_graph.operators.table import row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
@@ -93,7 +94,7 @@ def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling,
         if name not in new or new[name] is not drawn[name]:
             continue
         values = new[name]
-        if scaling.offset is not None and scaling.offset in found and parameter.role == "bias":
+        if scaling.offset is not None and scaling.offset in found and parameter.is_bias:
             values = values - parameter.stored(found[scaling.offset].ravel(), values.shape)
         new[name] = np.asarray(values / root.ravel()[0], np.float32)
 
@@ -137,11 +138,11 @@ def random_weights(
 
 
 def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    if parameter.draw == "scale":
+    if parameter.kind is ParameterKind.SCALE:
         return rng.uniform(0.6, 1.4, shape).astype(np.float32)
-    if parameter.draw == "variance":
+    if parameter.kind is ParameterKind.VARIANCE:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if parameter.draw == "weight":
+    if parameter.kind is ParameterKind.WEIGHT:
         fan_in = max(1, int(np.prod(parameter.shape[1:])))
         return (rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))).astype(np.float32)
     return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
@@ -178,7 +179,7 @@ class Bench:
     def place(self, node: Node, own: Mapping[str, Parameter], live: Collection[str]) -> None:
         """Add one operator, with the gauge that it needs."""
         row = row_of(node)
-        if row is not None and row.part == "contraction" and "weight" not in own:
+        if row is not None and row.is_contraction and "weight" not in own:
             computed = [name for name in node.inputs[:2] if name and name not in live and name in self.source.producer]
             if computed and node.outputs[0] in live:
                 self.gauge_factor(node)
@@ -186,7 +187,7 @@ class Bench:
         self.plain.append(node)
         if "weight" in own:
             self.gauge_contraction(node, own)
-        elif "mean" in own and "variance" in own and not node.attribute("training_mode", 0):
+        elif row is not None and row.has_stored_statistics(node) and "mean" in own and "variance" in own:
             self.gauge_norm(node, own["mean"], own["variance"])
         else:
             self.nodes.append(node)
@@ -230,7 +231,7 @@ class Bench:
         self.factors[factor] = np.ones((), np.float32)
         self.plain.append(replace(node, outputs=(f"{out}/unscaled", *node.outputs[1:])))
         self.plain.append(Node(out, "Mul", (f"{out}/unscaled", factor), (out,)))
-        named = Parameter(factor, len(self.plain), 1, "weight", "weight", (), ())
+        named = Parameter(factor, len(self.plain), 1, "weight", ParameterKind.WEIGHT, (), ())
         self.gauge_contraction(node, {"weight": named})
 
     def gauge_norm(self, node: Node, mean: Parameter, variance: Parameter) -> None:

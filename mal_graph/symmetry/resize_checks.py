@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.operators.row import Compensation
 from mal_graph.operators.size_rules import Layout
-from mal_graph.operators.table import ROWS, Compensation
+from mal_graph.operators.table import ROWS
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import VERIFIED, AxisGroup, AxisGroups, Member, Traces, traces
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, traces
 from mal_graph.symmetry.resizing import Resizing, coupled, resized, resizing, spread
 from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
 
@@ -83,7 +85,7 @@ def paddings(
 
     `timeout`: seconds it may take; what is not tested by then says so.
     """
-    verified = [group for group in groups.groups if group.state == VERIFIED]
+    verified = [group for group in groups.groups if group.state is GroupState.VERIFIED]
     if not verified:
         return {}
     deadline = None if timeout is None else monotonic() + timeout
@@ -135,16 +137,16 @@ class Alike:
 
     @property
     def consumers(self) -> list[Member]:
-        return [member for member in self.members if member.role.endswith(" in")]
+        return [member for member in self.members if member.consumes]
 
     @property
     def producers(self) -> list[Member]:
-        return [member for member in self.members if not member.role.endswith(" in")]
+        return [member for member in self.members if not member.consumes]
 
     @property
     def tells_sides(self) -> bool:
         """Whether its weights tell who makes its units and who reads them."""
-        return bool(self.consumers) and any(member.role.endswith(" out") for member in self.producers)
+        return bool(self.consumers) and any(member.produces for member in self.members)
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Bench:
 
     @cached_property
     def pads(self) -> Mapping[str, float]:
-        return {parameter.tensor: parameter.pad for parameter in self.groups.parameters}
+        return {parameter.tensor: parameter.absent_value for parameter in self.groups.parameters}
 
     def resized(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
@@ -215,14 +217,14 @@ def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> It
 
 def compensation(group: AxisGroup) -> str:
     """What the table says of the operator that takes a statistic over the units."""
-    if not group.statistic:
+    if group.statistic is None:
         return ""
     exact = compensation_of(group)
     return f"{group.statistic}: {exact.text if exact else 'keep the width, no compensation is exact'}"
 
 
 def compensation_of(group: AxisGroup) -> Compensation | None:
-    row = ROWS.get(group.statistic.split(" ")[0])
+    row = None if group.statistic is None else ROWS.get(group.statistic.op)
     return row.compensation if row is not None else None
 
 
@@ -257,7 +259,7 @@ class Widened:
         those that are silent, their pad value."""
         values = self.whole[tensor]
         for number, member in self.on[tensor]:
-            reads, added = member.role.endswith(" in"), added_of(self.change.layouts[tensor][member.axis], member)
+            reads, added = member.consumes, added_of(self.change.layouts[tensor][member.axis], member)
             if number in silent and not reads:
                 values = filled(values, member.axis, added, self.bench.pads.get(tensor, 0.0))
             elif number not in live and number not in silent and reads:

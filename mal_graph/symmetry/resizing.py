@@ -22,8 +22,9 @@ from mal_graph.network.layers import parameters, root_of
 from mal_graph.network.probing import unmeasured
 from mal_graph.operators import axis_rules
 from mal_graph.operators.axis_labels import Atoms, Label, spans
-from mal_graph.operators.size_rules import Layout, Resized, Width, kept, part_lengths, ratio
-from mal_graph.operators.table import Compensation, row_of
+from mal_graph.operators.row import Compensation
+from mal_graph.operators.size_rules import Layout, Resized, SizeRule, kept, part_lengths, ratio
+from mal_graph.operators.table import row_of, slot_named
 from mal_graph.symmetry.groups import AxisGroups, Family, Member, Traces, family
 
 Flags = NDArray[np.bool_]
@@ -41,7 +42,7 @@ class Resizing:
         attributes: by (name of a node, attribute) what it must hold, None where it must go.
         operands: by (name of a node, input slot) the constant that takes its place.
         factors: by (name of a node that takes a statistic over units, place) what must be multiplied there to keep its
-            function while added units are zeros (see `ops.Compensation`).
+            function while added units are zeros (see `Compensation`).
         computed: the axes of all other tensors that change.
     """
 
@@ -101,9 +102,9 @@ def resizing(
         row = row_of(node)
         if row is not None and row.compensation is not None:
             factors.update(factors_of(resized_call(node, "", groups, layouts), row.compensation))
-        for held, width in row.widths.items() if row is not None else ():
+        for held, width in row.size_constants.items() if row is not None else ():
             call = resized_call(node, held, groups, layouts)
-            slot = slot_of(node, held)
+            slot = slot_named(node, held)
             if slot is not None and call.values[slot] is not None:
                 new = followed(call, width, integers(call.values[slot]))
                 operands.update(constants(graph, groups.probed.values, node, slot, new))
@@ -221,13 +222,6 @@ def layout(size: int, gone: Sequence[int], more: Sequence[tuple[int, int, int, i
 # --- what holds a width -----------------------------------------------------------------------------------------
 
 
-def slot_of(node: Node, held: str) -> int | None:
-    """The input called `held`, None if the node is not given one."""
-    row = row_of(node)
-    given = (slot for slot, name in enumerate(node.inputs) if name and row is not None)
-    return next((slot for slot in given if row is not None and row.slot(slot).name == held), None)
-
-
 def resized_call(node: Node, held: str, groups: AxisGroups, layouts: Layouts) -> Resized:
     return Resized(
         node,
@@ -245,7 +239,7 @@ def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tupl
         yield from (((call.node.name, place), widened**power) for place, power in (compensation.powers or {}).items())
 
 
-def attribute(call: Resized, width: Width) -> Iterator[tuple[tuple[str, str], Setting]]:
+def attribute(call: Resized, width: SizeRule) -> Iterator[tuple[tuple[str, str], Setting]]:
     """The new value of an attribute, if it changes."""
     held = call.node.attributes[call.held]
     old = integers(held)
@@ -277,7 +271,7 @@ def integers(values: object) -> list[int]:
     return [int(i) for i in np.ravel(np.asarray(values))]
 
 
-def followed(call: Resized, width: Width, old: list[int]) -> list[int]:
+def followed(call: Resized, width: SizeRule, old: list[int]) -> list[int]:
     """What a width function gives; its error names the node."""
     try:
         return width(call, old)

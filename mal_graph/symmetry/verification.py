@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators import table as ops
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.operators.row import Row
 from mal_graph.operators.table import row_of
 from mal_graph.protocols import Runner, Session
-from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups, Family, Member, family
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
 from mal_graph.symmetry.random_copy import calibrated, graph_in_float32
 
 # Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
@@ -110,7 +111,7 @@ def verify(
     full: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
-    table: Mapping[str, ops.Row] | None = None,
+    table: Mapping[str, Row] | None = None,
     timeout: float | None = None,
     max_memory: int | None = None,
 ) -> AxisGroups:
@@ -125,14 +126,14 @@ def verify(
             free if left out.
 
     Returns:
-        the groups; each candidate is now "verified", "unverified" (no verdict, with the reason) or "frozen" (rejected).
+        the groups; each candidate is now verified, unverified (no verdict, with the reason) or frozen (rejected).
     """
     waiting = groups.usable()
     if not waiting:
         return groups
     short = short_of_memory(graph, groups, max_memory)
     if short:
-        return groups.with_states(dict.fromkeys(waiting, (UNVERIFIED, short)))
+        return groups.with_states(dict.fromkeys(waiting, (GroupState.UNVERIFIED, short)))
     deadline = None if timeout is None else monotonic() + timeout
     verdicts: dict[int, AxisGroup] = {}
     try:
@@ -147,9 +148,9 @@ def verify(
                 verdicts[i] = verdict
             if attempt == len(CENTRED) - 1:
                 verdicts.update(judged_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
-            waiting = [i for i in waiting if verdicts[i].state == UNVERIFIED]
+            waiting = [i for i in waiting if verdicts[i].state is GroupState.UNVERIFIED]
     except RunError as error:  # what was judged before stands
-        late = dict.fromkeys((i for i in waiting if i not in verdicts), (UNVERIFIED, str(error)))
+        late = dict.fromkeys((i for i in waiting if i not in verdicts), (GroupState.UNVERIFIED, str(error)))
         groups = groups.with_states(late)
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
 
@@ -228,7 +229,9 @@ def judged_exactly(
     found: Mapping[int, AxisGroup],
 ) -> dict[int, AxisGroup]:
     """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
-    doubtful = [i for i, group in found.items() if group.state == UNVERIFIED and (group.deviation or 0.0) > ACCEPT]
+    doubtful = [
+        i for i, group in found.items() if group.state is GroupState.UNVERIFIED and (group.deviation or 0.0) > ACCEPT
+    ]
     verdicts = {}
     for i, exact in in_float64(groups, trial, moves, doubtful).items():
         if exact <= EXACT:  # what moved was rounding
@@ -238,7 +241,7 @@ def judged_exactly(
             reason = (
                 f"rejected by the verification in float64: permuting it moves the outputs by {exact:.1e} of their size"
             )
-            verdicts[i] = replace(found[i], state=FROZEN, reason=reason)
+            verdicts[i] = replace(found[i], state=GroupState.FROZEN, reason=reason)
     return verdicts
 
 
@@ -314,12 +317,14 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
     if deviation <= ACCEPT:
         silent = silent_side(controls, deviation)
         if not silent:
-            return replace(group, state=VERIFIED)
-        return replace(group, state=UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
+            return replace(group, state=GroupState.VERIFIED)
+        return replace(group, state=GroupState.UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
     if deviation >= max(REJECT, 1e-3 * median, ABOVE_NOISE * trial.noise):
         reason = f"rejected by the verification: permuting it moves the outputs by {deviation:.1e} of their size"
-        return replace(group, state=FROZEN, reason=reason)
-    return replace(group, state=UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault")
+        return replace(group, state=GroupState.FROZEN, reason=reason)
+    return replace(
+        group, state=GroupState.UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault"
+    )
 
 
 def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
@@ -327,10 +332,10 @@ def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
     per member if `full`."""
     if full:
         return [[member] for member in group.members]
-    by_role: dict[str, list[Member]] = {}
+    by_role: dict[Role, list[Member]] = {}
     for member in group.members:
         by_role.setdefault(member.role, []).append(member)
-    ordered = sorted(by_role.values(), key=lambda members: members[0].role.endswith("unit"))
+    ordered = sorted(by_role.values(), key=lambda members: members[0].role.side is Side.UNIT)
     return [members[:TRIES] for members in ordered[:MAX_CONTROLS]]
 
 
@@ -342,8 +347,8 @@ def reacting_members(controls: Controls, deviation: float) -> list[Member]:
 def silent_side(controls: Controls, deviation: float) -> str:
     """Which side of a group shows no reaction: "" if producers and consumers both do."""
     reacting = reacting_members(controls, deviation)
-    for side, called in (("out", "any producer"), ("in", "any consumer")):
-        asked = [member for member, _ in controls if member.role.endswith(side)]
+    for side, called in ((Side.OUT, "any producer"), (Side.IN, "any consumer")):
+        asked = [member for member, _ in controls if member.role.side is side]
         asked = asked or [member for member, _ in controls]
         if not any(member in reacting for member in asked):
             return called
@@ -398,7 +403,7 @@ def open_trial(
     *,
     seed: int = 0,
     centred: float = CENTRED[0],
-    table: Mapping[str, ops.Row] | None = None,
+    table: Mapping[str, Row] | None = None,
     deadline: float | None = None,
 ) -> Trial:
     """A session on the calibrated copy of a model.
@@ -419,7 +424,7 @@ def open_trial(
     return trial
 
 
-def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[str]:
+def watched(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[str]:
     """The tensors a trial reads: each output, and what enters an operator without a rule, which must stay as well. Of
     what is saturated, that which enters the operator that saturates it."""
     unknown = [node for node in graph.nodes if row_of(node, table) is None]
@@ -428,7 +433,7 @@ def watched(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> li
     return list(dict.fromkeys(before_squash(graph, name, table) for name in fixed))
 
 
-def before_squash(graph: LayerGraph, name: str, table: Mapping[str, ops.Row] | None) -> str:
+def before_squash(graph: LayerGraph, name: str, table: Mapping[str, Row] | None) -> str:
     behind = name
     while behind in graph.producer:
         node = graph.nodes[graph.producer[behind]]

@@ -624,7 +624,9 @@ def test_a_group_norm_of_one_group_keeps_its_width_for_its_mean_is_that_of_the_p
 
 def test_more_groups_without_the_attribute_are_found_out_by_the_outputs(monkeypatch):
     """The mutation: as many groups as before, of more channels each."""
-    monkeypatch.setitem(ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], widths={}))
+    monkeypatch.setitem(
+        ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], size_constants={})
+    )
     (reason,) = kept(group_normed(4, 0, "one operator"), group_normed(8, 1, "one operator"))
     assert "the outputs at lambda 0 move" in reason
 
@@ -888,7 +890,7 @@ def test_a_width_that_the_table_forgets_is_found_out_by_the_outputs(monkeypatch)
     """The mutation: without its row the Slice takes other units in the wider graph, and nothing else says so."""
     base, donor = two_halves(6, 0), two_halves(8, 1)
     assert merged(base, donor, 0.3).merged[0].plan.growth.added
-    row = dataclasses.replace(ops.ROWS["Slice"], widths={})
+    row = dataclasses.replace(ops.ROWS["Slice"], size_constants={})
     monkeypatch.setattr(
         "mal_graph.symmetry.resizing.row_of", lambda node: row if node.op == "Slice" else ops.ROWS.get(node.op)
     )

@@ -45,7 +45,7 @@ def rescaled(graph, seed):
     for i in open_groups(graph, groups):
         factor = np.exp(rng.normal(0, 1.5, groups.groups[i].units))
         for member in groups.groups[i].members:
-            operator, slot, side = member.role.replace(".", " ").split()
+            operator, slot, side = member.role.op, member.role.slot, member.role.side
             made = (operator == "BatchNormalization") if has_norm and operator != "Gemm" else side != "in"
             if side == "in" or (made and slot in ("weight", "bias", "shift", "scale")):
                 size = np.ones(values[member.tensor].shape[member.axis], np.float32)

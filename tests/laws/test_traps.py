@@ -13,8 +13,9 @@ from builders import Net, deviation, inputs_of, load, permuted_copy, run, stored
 from onnx import helper, numpy_helper
 
 from mal_graph.operators import axis_rules
+from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import FROZEN, PINNED, RIGID, UNVERIFIED, VERIFIED, axis_groups
+from mal_graph.symmetry.groups import axis_groups
 from mal_graph.symmetry.verification import permuted, verify
 
 EXACT = 1e-9
@@ -429,8 +430,10 @@ def test_the_verification_keeps_every_group_of_more_than_one_axis(name):
     graph = TRAPS[name].graph
     for group in verify(graph, axis_groups(graph)).groups:
         is_alone = {m.tensor for m in group.members} <= {"dead"} or len(group.members) == 1
-        if group.state not in (PINNED, FROZEN, RIGID):
-            assert group.state == VERIFIED or (is_alone and group.state == UNVERIFIED), group.reason
+        if group.state not in (GroupState.PINNED, GroupState.FROZEN, GroupState.RIGID):
+            assert group.state is GroupState.VERIFIED or (is_alone and group.state is GroupState.UNVERIFIED), (
+                group.reason
+            )
         assert not group.reason.startswith("rejected")
 
 

@@ -9,7 +9,8 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
-from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.symmetry.groups import axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):
@@ -171,7 +172,7 @@ def test_hidden_layers_that_are_outputs_of_both_merge_in_order():
 def test_an_unverified_group_is_refused_unless_the_user_vouches_for_it():
     base, donor = mlp((8, 16, 5), 0), mlp((8, 16, 5), 1)
     groups = axis_groups(base)
-    doubtful = groups.with_states({groups.usable()[0]: (UNVERIFIED, "no run settled it")})
+    doubtful = groups.with_states({groups.usable()[0]: (GroupState.UNVERIFIED, "no run settled it")})
     found, _ = between(base, donor, doubtful)
     assert set(found.refused.values()) == {
         "its output axis is unverified in the base: no run settled it",

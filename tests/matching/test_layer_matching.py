@@ -305,7 +305,7 @@ def test_lanes_alike_are_told_apart_by_widths_further_on(seed):
     base, donor = lanes(seed, (8, 8, 20, 5), (8, 8, 3, 5)), lanes(seed + 1, (9, 9, 4, 5), (9, 9, 30, 5))
     match = match_layers(base, donor)
     assert steps_kept(base, donor, match)
-    partner = {match.base[pair.base].widths: match.donor[pair.donor].widths for pair in match.pairs}
+    partner = {match.base[pair.base].in_out: match.donor[pair.donor].in_out for pair in match.pairs}
     assert partner[20, 5] == (30, 5)
 
 

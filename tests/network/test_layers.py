@@ -103,7 +103,7 @@ def test_a_norm_behind_a_concat_is_a_layer_of_its_own(net):
     y = net.op("Concat", net.conv(x, 3, 2, bias=False), net.conv(x, 3, 4, bias=False), axis=1)
     found = layers(net.graph(net.conv(net.norm(y, 6), 6, 2)))
     assert [layer.kind for layer in found] == ["conv", "conv", "affine", "conv"]
-    assert found[2].widths == (6, 6)
+    assert found[2].in_out == (6, 6)
 
 
 def test_a_scale_behind_a_residual_sum_is_a_layer_of_its_own(net):
@@ -170,7 +170,7 @@ def test_depth_takes_the_longest_path(net):
 
 
 def test_widths_are_units_in_and_out():
-    assert [layer.widths for layer in layers(mlp((3, 4, 5)))] == [(3, 4), (4, 5)]
+    assert [layer.in_out for layer in layers(mlp((3, 4, 5)))] == [(3, 4), (4, 5)]
 
 
 def test_a_weight_whose_axes_a_reshape_mixed_makes_no_units(net):

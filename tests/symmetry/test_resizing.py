@@ -181,7 +181,7 @@ def test_without_its_width_in_the_table_the_law_fails(monkeypatch, op, build):
     graph = build()
     inputs = inputs_of(graph)
     expected = run(graph, inputs, "onnxruntime")
-    row = replace(table.ROWS[op], widths={})
+    row = replace(table.ROWS[op], size_constants={})
     monkeypatch.setattr(table, "ROWS", {**table.ROWS, op: row})
     monkeypatch.setattr("mal_graph.symmetry.resizing.row_of", lambda node: table.ROWS.get(node.op))
     moved = []

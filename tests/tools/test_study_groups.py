@@ -10,7 +10,8 @@ import pytest
 from builders import Net, cnn, inputs_of, run
 
 from mal_graph import registry
-from mal_graph.symmetry.groups import VERIFIED, AxisGroup, Member, axis_groups
+from mal_graph.operators.axis_labels import GroupState
+from mal_graph.symmetry.groups import AxisGroup, Member, axis_groups
 from mal_graph.symmetry.resize_checks import Padding
 from mal_graph.symmetry.verification import verify
 
@@ -38,7 +39,7 @@ def groups(graph):
 
 @pytest.fixture(scope="module")
 def verified(groups):
-    return [group for group in groups.groups if group.state == VERIFIED]
+    return [group for group in groups.groups if group.state is GroupState.VERIFIED]
 
 
 def widest(verified: list[AxisGroup]) -> int:
@@ -47,7 +48,7 @@ def widest(verified: list[AxisGroup]) -> int:
 
 
 def heavy_member(group: AxisGroup) -> Member:
-    return next(member for member in group.members if member.role.endswith(" in"))
+    return next(member for member in group.members if member.consumes)
 
 
 def test_right_groups_are_accepted_and_every_control_shows(study, graph, groups, verified):
@@ -175,7 +176,7 @@ def test_the_runs_that_permute_several_groups_are_told_from_controls(study, grap
 def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, verified):
     place = groups.groups.index(verified[widest(verified)])
     lacking = tuple(m for m in groups.groups[place].members if m is not heavy_member(groups.groups[place]))
-    waiting = [replace(g, state="candidate") if g.state == VERIFIED else g for g in groups.groups]
+    waiting = [replace(g, state=GroupState.CANDIDATE) if g.state is GroupState.VERIFIED else g for g in groups.groups]
     waiting[place] = replace(waiting[place], members=lacking)
     faulty = replace(groups, groups=tuple(waiting))
     counting = study.Counting(registry.runner(), faulty)
