@@ -40,6 +40,7 @@ Data = Arrays | str | PathLike[str]
 
 COMMON, ALIGNMENT, SIZES, CHECKS = "Common", "Alignment", "Widths and depths", "Checks and measurements"
 MERGES = ("assemble", "sweep", "zoo")
+RUNS = (*MERGES, "grid", "inspect")
 
 C = TypeVar("C", bound="Options")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,8 +56,9 @@ class Option:
         flag: its flag, where that is not its name.
         metavar: what a value looks like; "" for a switch or a choice.
         advice: what to do where a value is refused.
-        jobs: which jobs take it; all if empty.
+        jobs: which jobs take it.
         is_repeated: whether the flag may be given several times.
+        reads_file: whether a text is the path of a file that is read.
     """
 
     help: str
@@ -64,8 +66,9 @@ class Option:
     flag: str = ""
     metavar: str = ""
     advice: str = ""
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = MERGES
     is_repeated: bool = False
+    reads_file: bool = False
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "description": self.help}
@@ -147,7 +150,12 @@ class AlignOptions(Options):
         ),
     ] = False
     assume_ordered: Annotated[
-        bool, Option("Merge frozen axes in stored order (models with a common ancestor).", ALIGNMENT)
+        bool,
+        Option(
+            "Merge frozen axes in stored order (models with a common ancestor).",
+            ALIGNMENT,
+            jobs=(*MERGES, "grid", "align"),
+        ),
     ] = False
     matches: Annotated[
         tuple[tuple[str, str], ...] | None,
@@ -156,7 +164,8 @@ class AlignOptions(Options):
             "Pairs of layer names to use, or the file that `match -o FILE` wrote.",
             ALIGNMENT,
             metavar="FILE",
-            jobs=("assemble", "sweep"),
+            jobs=("assemble", "sweep", "match"),
+            reads_file=True,
         ),
     ] = None
     calibrate: Annotated[
@@ -165,6 +174,7 @@ class AlignOptions(Options):
             "Unlabelled inputs: measure activations and repair on them.",
             ALIGNMENT,
             metavar="FILE.npz",
+            reads_file=True,
             jobs=(*MERGES, "align"),
         ),
     ] = None
@@ -203,53 +213,72 @@ class BlendOptions(Options):
     unmatched: Annotated[
         Unmatched,
         Option(
-            "What units without a partner become: they keep their weights, fade with lambda, or count as zero.", SIZES
+            "What units without a partner become: they keep their weights, fade with lambda, or count as zero.",
+            SIZES,
+            jobs=(*MERGES, "grid"),
         ),
     ] = "fade"
-    width: Annotated[
-        WidthMode, Option("Where a donor is wider: base keeps the width, grow widens.", SIZES, jobs=MERGES)
-    ] = "base"
+    width: Annotated[WidthMode, Option("Where a donor is wider: base keeps the width, grow widens.", SIZES)] = "base"
     depth: Annotated[
         DepthMode,
-        Option("Where a donor has more layers: match leaves them, expand adds some to the base.", SIZES, jobs=MERGES),
+        Option("Where a donor has more layers: match leaves them, expand adds some to the base.", SIZES),
     ] = "match"
-    repair: Annotated[
-        bool, Option("Whether to repair what was merged, with calibration inputs.", ALIGNMENT, jobs=MERGES)
-    ] = True
+    repair: Annotated[bool, Option("Whether to repair what was merged, with calibration inputs.", ALIGNMENT)] = True
 
 
 class CheckOptions(Options):
     """What is checked and measured."""
 
     verify: Annotated[
-        bool, Option("Verify the axis groups by running the model, or leave them unverified.", CHECKS)
+        bool, Option("Verify the axis groups by running the model, or leave them unverified.", CHECKS, jobs=RUNS)
     ] = True
     verify_timeout: Annotated[
         float | None,
         Field(ge=0.0),
         Option(
-            "What takes longer stays unverified.", CHECKS, metavar="SECONDS", advice="give a time of 0 seconds or more"
+            "What takes longer stays unverified.",
+            CHECKS,
+            metavar="SECONDS",
+            advice="give a time of 0 seconds or more",
+            jobs=RUNS,
         ),
     ] = 600.0
     max_memory: Annotated[
         int | None,
         BeforeValidator(texts.bytes_of),
-        Option("What a verification may take, as in 8GiB; else what is free.", CHECKS, metavar="SIZE"),
+        Option("What a verification may take, as in 8GiB; else what is free.", CHECKS, metavar="SIZE", jobs=RUNS),
     ] = None
     seed: Annotated[
-        int, Field(ge=0), Option("Seed of every random draw.", CHECKS, metavar="NUMBER", advice="give 0 or more")
+        int,
+        Field(ge=0),
+        Option("Seed of every random draw.", CHECKS, metavar="NUMBER", advice="give 0 or more", jobs=(*RUNS, "match")),
     ] = 0
-    inputs: Annotated[DataOption, Option("Arrays for the probe runs.", CHECKS, metavar="FILE.npz")] = None
+    inputs: Annotated[
+        DataOption,
+        Option("Arrays for the probe runs.", CHECKS, metavar="FILE.npz", reads_file=True, jobs=(*RUNS, "match")),
+    ] = None
     input_shapes: Annotated[
         dict[str, tuple[int, ...]] | None,
         BeforeValidator(texts.shapes_of),
-        Option("Shape of a probe input.", CHECKS, flag="input-shape", metavar="NAME:1,3,64,64", is_repeated=True),
+        Option(
+            "Shape of a probe input.",
+            CHECKS,
+            flag="input-shape",
+            metavar="NAME:1,3,64,64",
+            jobs=(*RUNS, "match"),
+            is_repeated=True,
+        ),
     ] = None
-    score_output: Annotated[str | None, Option("The output that fits the labels.", CHECKS, metavar="NAME")] = None
-    output_kind: Annotated[OutputKind | None, Option("What that output holds.", CHECKS)] = None
+    score_output: Annotated[
+        str | None,
+        Option("The output that fits the labels.", CHECKS, metavar="NAME", jobs=(*MERGES, "grid", "evaluate")),
+    ] = None
+    output_kind: Annotated[
+        OutputKind | None, Option("What that output holds.", CHECKS, jobs=(*MERGES, "grid", "evaluate"))
+    ] = None
 
 
-class MergeConfig(AlignOptions, BlendOptions, CheckOptions):
+class MergeConfig(CheckOptions, AlignOptions, BlendOptions):
     """Every option of a merge, as `assemble` takes them."""
 
 
@@ -313,7 +342,7 @@ class ZooConfig(MergeConfig):
     ] = 3
     report_data: Annotated[
         DataOption,
-        Option("Report on these; all of the data decide then.", metavar="FILE.npz", jobs=("zoo",)),
+        Option("Report on these; all of the data decide then.", metavar="FILE.npz", reads_file=True, jobs=("zoo",)),
     ] = None
     checkpoint: Annotated[
         str | None,
@@ -328,6 +357,9 @@ CONFIGS: dict[str, type[Options]] = {
     "sweep": SweepConfig,
     "grid": MergeConfig,
     "zoo": ZooConfig,
+    "inspect": MergeConfig,
+    "match": MergeConfig,
+    "evaluate": MergeConfig,
 }
 
 
@@ -340,7 +372,7 @@ def option_of(field: FieldInfo) -> Option:
 def options_of(job: str) -> dict[str, FieldInfo]:
     """The fields of the options that a job takes, by name."""
     fields = CONFIGS[job].model_fields
-    return {name: field for name, field in fields.items() if job in (option_of(field).jobs or CONFIGS)}
+    return {name: field for name, field in fields.items() if job in option_of(field).jobs}
 
 
 def configured(job: str, config: Options | None, given: Mapping[str, Any]) -> Any:

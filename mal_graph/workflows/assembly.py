@@ -22,9 +22,9 @@ from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.models import Model, arrays_of, free_path, open_models, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, silent, with_arrays
 from mal_graph.workflows.results import Result
-from mal_graph.workflows.steps import Known, Merged, Progress, compared, merged_into, silent
+from mal_graph.workflows.steps import Known, Merged, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge
 
 

@@ -12,7 +12,8 @@ from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import identity_alignment, random_alignment
 from mal_graph.merging.blending import merge
 from mal_graph.protocols import Runner
-from mal_graph.workflows.steps import Merged, Progress, Strategy, replanned, shuffled, with_repair
+from mal_graph.workflows.models import Progress
+from mal_graph.workflows.steps import Merged, Strategy, replanned, shuffled, with_repair
 
 
 def scored_arms(

@@ -25,9 +25,9 @@ from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.lambda_lines import Line
-from mal_graph.workflows.models import Model, arrays_of, open_models, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
 from mal_graph.workflows.results import Result
-from mal_graph.workflows.steps import Progress, mean_lambda, silent, verified_groups
+from mal_graph.workflows.steps import mean_lambda, verified_groups
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,6 +1,6 @@
 """Models as they are given - paths, protobuf documents, torch modules, layer graphs - as layer graphs, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from os import PathLike, fspath
 from pathlib import Path
@@ -18,8 +18,13 @@ from mal_graph.network.probing import probe
 SAMPLES = 2  # of the data that a module is traced on
 
 Arrays = Mapping[str, Array]
+Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 C = TypeVar("C", bound=Options)
 Model = Any  # a path, an onnx.ModelProto, a LayerGraph, or a torch module
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """No progress is shown."""
 
 
 def load(model: Model) -> LayerGraph:
@@ -105,7 +110,12 @@ def with_arrays(config: C) -> C:
 
 
 def open_models(
-    models: Sequence[Model], config: CheckOptions, data: Arrays | None = None, *, names: Sequence[str] = ()
+    models: Sequence[Model],
+    config: CheckOptions,
+    data: Arrays | None = None,
+    *,
+    names: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> list[LayerGraph]:
     """The layer graphs of models, in their order; a file that is named twice is loaded once.
 
@@ -114,6 +124,7 @@ def open_models(
         config: `inputs` and `input_shapes` say what a module is traced on, `seed` how shapes are filled.
         data: arrays whose first samples serve where neither is given; else what the first other model takes.
         names: what to call the modules, by place; "" keeps the name of the class.
+        progress: called with what is done, how much of it, of how much.
 
     Raises:
         UsageError: there is nothing to trace a module on.
@@ -126,12 +137,15 @@ def open_models(
     example: Arrays | None = None
     graphs = []
     for place, model in enumerate(models):
+        (progress or silent)("loading", place, len(models))
         if not is_module(model):
             graphs.append(loaded[key_of(model)])
             continue
+        name = names[place] if names else type(model).__name__
         if example is None:
-            example = example_inputs(type(model).__name__, config, data, next(iter(loaded.values()), None))
+            example = example_inputs(name, config, data, next(iter(loaded.values()), None))
         graphs.append(traced(model, example, names[place] if names else ""))
+    (progress or silent)("loading", len(models), len(models))
     return graphs
 
 

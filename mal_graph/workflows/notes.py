@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation.scores import LABELS
 from mal_graph.matching.canonical import dead_channels, foldable_norm
+from mal_graph.operators.row import ParameterKind
 from mal_graph.symmetry.groups import AxisGroup
 from mal_graph.workflows.steps import Merged
 
@@ -42,7 +43,7 @@ def unmeasured_norms(steps: Sequence[Merged]) -> int:
 
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
-    own = {s.tensor for s in step.plan.steps if s.term.base.draw == "variance"}
+    own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
     layers_merged = [step.match.base[step.match.pairs[index].base] for index in step.plan.merged_layers]
     behind = [foldable_norm(step.plan.base, layer) for layer in layers_merged]
     return own | {norm.variance.tensor for norm in behind if norm is not None}

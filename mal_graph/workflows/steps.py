@@ -29,8 +29,8 @@ from mal_graph.network.probing import probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups, axis_groups
 from mal_graph.symmetry.verification import Trial, open_trial, permuted, verify
+from mal_graph.workflows.models import Progress
 
-Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
@@ -144,10 +144,6 @@ def merge_step(
         added=deeper.added,
     )
     return compared_at_zero(step, given, runner)
-
-
-def silent(what: str, done: int, total: int) -> None:
-    """No progress is shown."""
 
 
 def mean_lambda(config: MergeConfig) -> float:

@@ -20,9 +20,9 @@ from mal_graph.workflows.checks import check_calibration, check_inputs
 from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER, Curve, curve
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
-from mal_graph.workflows.models import Model, arrays_of, open_models, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
 from mal_graph.workflows.results import Result
-from mal_graph.workflows.steps import Merged, Progress, merge_step, repair_inputs, replanned, shuffled, silent
+from mal_graph.workflows.steps import Merged, merge_step, repair_inputs, replanned, shuffled
 
 
 @dataclass(frozen=True, repr=False)

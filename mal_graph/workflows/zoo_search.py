@@ -52,18 +52,26 @@ from mal_graph.workflows.checkpoint import (
 )
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.lambda_lines import line_of, scored_along
-from mal_graph.workflows.models import Arrays, Model, arrays_of, is_module, load, open_models, with_arrays
+from mal_graph.workflows.models import (
+    Arrays,
+    Model,
+    Progress,
+    arrays_of,
+    is_module,
+    load,
+    open_models,
+    silent,
+    with_arrays,
+)
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import (
     Known,
     Merged,
-    Progress,
     Strategy,
     compared_at_zero,
     merge_step,
     narrowed,
     shuffled,
-    silent,
     verified_groups,
     with_repair,
 )
