@@ -35,7 +35,7 @@ from mal_graph.cli.options import (
 )
 from mal_graph.cli.output import emit, emit_document, log, progress_bars
 from mal_graph.cli.targets import IMAGES, checked_result, checked_target, given, merged_target, refuse_one_file
-from mal_graph.config import configured
+from mal_graph.config import COMMON, configured
 from mal_graph.errors import MalGraphError, UsageError
 
 if TYPE_CHECKING:
