@@ -145,6 +145,7 @@ def test_a_round_trip_keeps_every_file_of_the_corpus(file: Path, tmp_path: Path)
     assert_same(onnx.load(file), saved(adapter.load(file), tmp_path / "model.onnx"))
 
 
+@pytest.mark.slow
 def test_a_round_trip_keeps_every_generated_model_or_refuses_it(tmp_path: Path) -> None:
     source, target, refused = tmp_path / "source.onnx", tmp_path / "target.onnx", 0
     for case in cases():
