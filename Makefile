@@ -8,7 +8,7 @@ EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
 PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-torch test-all lint clean
+.PHONY: demo test test-slow test-torch test-all dist-check lint clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
@@ -29,6 +29,10 @@ test-torch: $(TORCH)/ready
 
 # Every test, each of them once.
 test-all: test test-slow test-torch
+
+# Wheel and source distribution, outside the checkout.
+dist-check:
+	$(PYTHON) tools/check_distribution.py
 
 lint: $(TORCH)/ready
 	$(TORCH)/bin/ruff format --check .

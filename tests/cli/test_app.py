@@ -768,6 +768,11 @@ def test_the_version_is_printed(run):
     assert run("--version") == Ran(0, f"mal-graph {mal_graph.__version__}\n", "")
 
 
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mal_graph", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"mal-graph {mal_graph.__version__}\n"
+
+
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["assemble", "-h"], ["inspect", "--help"]])
 def test_help_is_printed(run, words):
     ran = run(*words)
