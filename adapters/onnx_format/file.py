@@ -9,8 +9,6 @@ constants pointing at the file they came from.
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,15 +18,16 @@ import networkx as nx
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # protobuf has no types
 
+from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.protocols import Check
 
 from . import guard
 from .build import built_model, built_node, lazy_tensor, stored_value
+from .sessions import open_session
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -79,7 +78,8 @@ class OnnxAdapter:
             handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
-        write_whole(model, path, f"{path.name}.data" if external or is_big else None, accept)
+        data_name = f"{path.name}.data" if external or is_big else None
+        write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""
@@ -158,7 +158,7 @@ def checker_check(path: Path) -> Check:
 def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        open_session(str(path))
     except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
         return Check("onnxruntime", False, str(error).strip().splitlines()[0])
     return Check("onnxruntime", True)
@@ -410,27 +410,19 @@ def inserted_value(main: ir.Graph, weight: Weight, ir_version: int) -> ir.Value:
     return value
 
 
-def write_whole(
-    model: ir.Model, path: Path, external: str | None, accept: Callable[[Path], None] | None = None
-) -> None:
-    """Write into a fresh folder beside the target, then rename: a reader never sees half a file."""
+def write_model(model: ir.Model, draft: Path, data_name: str | None) -> None:
+    """Write a model, and its big weights to a file of that name beside it if there is one. Raises FileError."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".mal-graph-", dir=path.parent))
-    except OSError as error:
+        if data_name:
+            move_out(model, draft.parent, data_name)
+        ir.save(model, draft, format="protobuf")
+    except EncodeError:
         raise FileError(
-            f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
+            f"cannot write {draft.name}: its constants have more bytes than one protobuf file holds (2 GiB); "
+            "export the model with weights as initializers"
         ) from None
-    try:
-        if external:
-            move_out(model, folder, external)
-        ir.save(model, folder / path.name, format="protobuf")
-        if accept is not None:
-            accept(folder / path.name)
-        put_in_place(folder, path, external)
-    except (OSError, EncodeError, ir.serde.SerdeError) as error:
-        raise save_error(root(error), path) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except ir.serde.SerdeError as error:  # what a weight's own computation raised, wrapped on its way
+        raise root(error) from None
 
 
 def move_out(model: ir.Model, folder: Path, name: str) -> None:
@@ -452,42 +444,11 @@ def move_out(model: ir.Model, folder: Path, name: str) -> None:
         value.const_value = new
 
 
-def put_in_place(folder: Path, path: Path, external: str | None) -> None:
-    """Move the written files to the target, the data first; the old data comes back if the model cannot follow."""
-    if external is None or not (folder / external).exists():
-        os.replace(folder / path.name, path)
-        return
-    data, kept = path.parent / external, folder / "replaced"
-    had_data = data.exists()
-    if had_data:
-        os.replace(data, kept)
-    try:
-        os.replace(folder / external, data)
-        os.replace(folder / path.name, path)
-    except BaseException:
-        data.unlink(missing_ok=True)
-        if had_data:
-            os.replace(kept, data)
-        raise
-
-
 def root(error: BaseException) -> BaseException:
     """The first cause of an error that was wrapped on its way."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def save_error(cause: BaseException, path: Path) -> BaseException:
-    """What to raise when writing to `path` failed; an error of the weights' own computation stays as it is."""
-    if isinstance(cause, OSError):
-        return FileError(f"cannot write {path}: {cause.strerror or cause}; free space or choose another folder")
-    if isinstance(cause, EncodeError):
-        return FileError(
-            f"cannot write {path}: its constants have more bytes than one protobuf file holds (2 GiB); "
-            "export the model with weights as initializers"
-        )
-    return cause
 
 
 def to_attribute(value: Any) -> Any:

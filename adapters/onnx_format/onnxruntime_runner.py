@@ -4,7 +4,7 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Timer
 from time import monotonic
 
@@ -18,6 +18,7 @@ from mal_graph.graph import Array, LayerGraph, Node, Value
 
 from .build import IR_VERSION
 from .file import OnnxDocument, to_attribute
+from .sessions import open_session
 
 TYPE_NAMES = {
     "float": "float32",
@@ -36,26 +37,13 @@ TYPE_NAMES = {
 }
 
 
-class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
-    """A session that looks for its inputs among the names of what it is fed in a set: onnxruntime looks through a list
-    for each, which for 70,000 weights takes ten times as long as the run."""
-
-    def _validate_input(self, feed_input_names: Iterable[str]) -> None:
-        super()._validate_input(set(feed_input_names))
-
-
 class OrtSession:
     """One onnxruntime session."""
 
     def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        if not optimize:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.name = name
         try:
-            self._session = LinearSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            self._session = open_session(model.SerializeToString(), optimize)
         except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
             raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
         self.types: Mapping[str, str] = {

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
@@ -83,18 +84,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_state(state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None) -> None:
-    """Write a state dict as a safetensors file, completely or not at all: first beside the target, then in its place.
-    Tied tensors are written under every name. Raises FileError."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a state dict as a safetensors file, completely or not at all. Raises FileError.
+
+    Tied tensors are written under every name.
+    """
+    own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
     try:
-        save_file({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}, partial)
-        if accept is not None:
-            accept(partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', error)}; choose another folder") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        write_whole(path, lambda draft: save_file(own, draft), accept)
+    except SafetensorError as error:
+        raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 
 
 def tensors_in(found: Any, path: Path) -> dict[str, Tensor]:

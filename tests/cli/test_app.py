@@ -666,6 +666,7 @@ def test_a_zoo_is_merged_as_far_as_it_helps_and_everything_is_said(run, zoo_fold
     assert run("zoo", "base.onnx", "zoo", "--data", "data.npz", "-v").out.count("all layers") > 2
 
 
+@pytest.mark.slow
 def test_a_zoo_is_repaired_on_calibration_inputs_and_goes_on_with_the_same_alone(run, zoo_folder):
     arrays = dict(np.load("data.npz"))
     np.savez("some.npz", x=arrays["x"][:30])
@@ -685,6 +686,7 @@ def test_a_zoo_is_repaired_on_calibration_inputs_and_goes_on_with_the_same_alone
     assert "its set of calibration inputs is not the one given now" in other.err
 
 
+@pytest.mark.slow
 def test_a_zoo_that_is_interrupted_goes_on_from_its_state(run, zoo_folder, monkeypatch):
     words = ["zoo", "base.onnx", "zoo", "--data", "data.npz"]
     assert run(*words, "-o", "whole.onnx").code == 0
@@ -764,6 +766,11 @@ def test_a_zoo_that_makes_no_sense_is_refused(refused, zoo_folder, words, match)
 
 def test_the_version_is_printed(run):
     assert run("--version") == Ran(0, f"mal-graph {mal_graph.__version__}\n", "")
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "mal_graph", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"mal-graph {mal_graph.__version__}\n"
 
 
 @pytest.mark.parametrize("words", [["-h"], ["--help"], ["assemble", "-h"], ["inspect", "--help"]])
@@ -1273,6 +1280,7 @@ def damaged(content, rng):
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_damaged_files_never_give_a_traceback(run, folder):
     rng = np.random.default_rng(5)
     net = Net()

@@ -63,6 +63,7 @@ def planted_orders(found, orders):
     return tuple(np.asarray(orders[pair.base]) for pair in found.pairs)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(NETS)),
     st.sampled_from(sorted(PLANTS)),
@@ -88,6 +89,7 @@ def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant
     assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "resnet50", "inception_v2", "densenet121"])
 def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovered(name):
     base = light(name, seed=1)
@@ -97,6 +99,7 @@ def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovere
     assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_no_update_of_one_pair_gains(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)
@@ -108,6 +111,7 @@ def test_no_update_of_one_pair_gains(net, seed):
         assert best <= value(table, order) + 1e-6 * max(1.0, abs(done.objective))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)

@@ -172,6 +172,7 @@ RESIDUAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, unmatched, tmp_path):
@@ -188,6 +189,7 @@ def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, unm
     assert far(again, end.graph) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [(6, 9), (9, 6)], ids=["a wider donor", "a narrower donor"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(build, widths):
@@ -201,6 +203,7 @@ def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(bui
     assert result.passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):
     base, donor = build(2, 0), build(3, 1)
@@ -212,6 +215,7 @@ def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_liter
         assert all(same) if unmatched == "keep" else not any(same)
 
 
+@pytest.mark.slow
 def test_blocks_have_partners_as_wholes_and_no_fewer_layers_have_one():
     for build in RESIDUAL.values():
         base, donor = build(2, 0), build(3, 1)
@@ -220,6 +224,7 @@ def test_blocks_have_partners_as_wholes_and_no_fewer_layers_have_one():
         assert {name.endswith(".added") for name in step.added} == {True}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [RESIDUAL["basic"], RESIDUAL["attention"]])
 def test_donors_deepen_a_residual_base_one_after_the_other(build):
     base, donors = build(1, 0), [build(2, 1), build(4, 2, 8)]

@@ -116,6 +116,7 @@ def test_a_base_narrower_in_one_group_and_wider_in_another_takes_the_donors_func
 widths = st.lists(st.integers(2, 9), min_size=2, max_size=2)
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(widths, widths, st.sampled_from(["fade", "zero"]), st.sampled_from(["gemm", "gemm_nt", "transposed"]))
 def test_at_any_widths_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, unmatched, style):
@@ -505,6 +506,7 @@ def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
     assert far(merged(base, donors, 0.0, "zero").graph, base) <= 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(st.integers(2, 9), st.integers(2, 9), st.sampled_from(NORMS), st.integers(0, 99))
 def test_at_any_width_under_a_norm_the_ends_of_lambda_are_the_base_and_the_donor(mine, theirs, op, seed):
@@ -763,6 +765,7 @@ def test_blocks_and_heads_get_company_and_get_larger_at_once(build, unmatched):
     assert {w.shape for w in end.weights.values()} == {w.shape for w in donor.weights.values()}
 
 
+@pytest.mark.slow
 def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_in_common():
     for build in INSIDE.values():
         base, donor = build(4, 0), build(6, 1)
@@ -830,6 +833,7 @@ def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monke
     assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
 
 
+@pytest.mark.slow
 def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
     """The mutation: units inside blocks that the merge puts in another order than the file has them."""
     from mal_graph.matching import correspondence

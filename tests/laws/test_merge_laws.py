@@ -51,6 +51,7 @@ def test_at_lambda_0_every_tensor_is_the_bases_bit_for_bit_and_nothing_is_insert
     assert all(bits(result.graph.weights[name].read()) == bits(w.read()) for name, w in base.weights.items())
 
 
+@pytest.mark.slow
 @given(st.sampled_from(UNMATCHED), st.integers(0, 10**6))
 def test_a_small_lambda_moves_matched_entries_by_lambda_times_the_difference(unmatched, seed):
     base = mlp((6, 7, 5, 3), seed)

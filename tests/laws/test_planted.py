@@ -82,6 +82,7 @@ def recovered(found, orders):
 # --- wider here, narrower there ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.sampled_from(sorted(DRAWS)), st.integers(0, 10**6))
 def test_a_mixture_of_wider_and_narrower_layers_is_worth_at_least_what_was_planted(net, draw, seed):
     base = redrawn(NETS[net](), draw, seed)

@@ -341,6 +341,7 @@ def standardised(seed):
 BRANCHED = (gated, two_norms, standardised, lambda seed: lanes(seed, (8, 8, 5), (8, 8, 5)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(BRANCHED))
 def test_at_lambda_1_branches_alike_compute_what_the_donor_does(seed, build):

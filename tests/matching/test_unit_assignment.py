@@ -205,6 +205,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
     """Orders change in part or wholly, become unknown and known again; a fresh problem gives the same scores."""

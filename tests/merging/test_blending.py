@@ -267,6 +267,7 @@ heads = st.sampled_from(["flatten", "mean"])
 styles = st.sampled_from(["gemm", "gemm_nt", "matmul", "transposed"])
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, styles, styles, st.integers(0, 10**6))
 def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, style, other, seed):
@@ -278,6 +279,7 @@ def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, sty
     assert deviation(run(merge(made), inputs), run(donor, inputs)) <= 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, st.sampled_from(["fade", "zero"]), st.integers(0, 10**6))
 def test_lambda_1_computes_a_narrower_donor_where_pads_fade(chosen, head, unmatched, seed):

@@ -68,6 +68,7 @@ def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, un
         assert [c.points[i].metric for c in found.curves] == [score.metric for score in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{}, {"repair": False}, {"width": "grow"}])
 @pytest.mark.parametrize("widths", [(9, 6), (6, 9)])
 def test_the_epsilon_of_a_norm_over_other_widths_goes_with_every_point(widths, shape):
@@ -123,6 +124,7 @@ def far_from_repaired_merges(base, donor, **shape):
     return max(gaps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [{}, {"unmatched": "zero"}, {"width": "grow"}, {"match_by": "both", "rescale_invariant": True}]
 )
@@ -131,6 +133,7 @@ def test_with_calibration_inputs_every_point_of_every_arm_is_the_repaired_merge(
     assert far_from_repaired_merges(*PAIRS[pair](), **shape) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_base_that_grows_in_width_and_depth_is_repaired_at_every_point_too():
     shape = {"width": "grow", "depth": "expand"}
     assert far_from_repaired_merges(mlp((6, 7, 5), 0), mlp((6, 9, 8, 5), 1), **shape) < 1e-4

@@ -107,6 +107,7 @@ def said(graph, x):
 # --- in Python ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"calibrate": {"x": samples(seed=5)}, "match_by": "both"}, {"width": "grow"}],
@@ -156,6 +157,7 @@ def stop_at(count):
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("is_repaired", [False, True])
 def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(their, tmp_path, kind, is_repaired):
@@ -231,6 +233,7 @@ def folder(their, tmp_path):
 ZOO = ("zoo", "their:base", "zoo", "--data", "data.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--calibrate", "some.npz", "--match-by", "both")])
 @pytest.mark.parametrize("target", ["out.onnx", "out.safetensors"])
 def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
@@ -247,6 +250,7 @@ def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
     assert json.loads(scores)["scores"][0]["loss"] == pytest.approx(merged, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_zoo_of_a_factory_that_is_interrupted_goes_on(run, folder, monkeypatch):
     assert run(*ZOO, "-o", "whole.safetensors")[0] == 0
     module = sys.modules["mal_graph.workflows.zoo_search"]

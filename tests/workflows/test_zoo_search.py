@@ -104,6 +104,7 @@ MEMBERS = {
 ZOOS = st.lists(st.tuples(st.sampled_from(sorted(MEMBERS)), st.integers(0, 5)), min_size=1, max_size=4, unique=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(ZOOS, st.sampled_from([0.0, 0.02, 0.3]), st.integers(0, 3), st.booleans())
 def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decided(zoo_, eps, seed, is_labelled):
@@ -115,6 +116,7 @@ def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decide
     assert law_holds(base, donors, data, eps, seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(ZOOS, st.sampled_from([0.0, 0.1]), st.integers(0, 3), st.sampled_from(["weights", "both"]))
 def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_, eps, seed, match_by):
@@ -242,6 +244,7 @@ def bare(seed, widths=(6, 8, 5)):
     return net.graph(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -505,6 +508,7 @@ def stop_at(count):
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -167,6 +167,7 @@ def far(found, expected):
     return float((found - expected).detach().abs().max() / expected.detach().abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [Net, Exported])
 @pytest.mark.parametrize("case", CASES)
 def test_the_code_of_a_widened_module_follows(case, form, tmp_path):
@@ -410,6 +411,7 @@ class Encoder(nn.Module):
         return {"logits": self.head(hidden + self.down(functional.silu(self.up(hidden))))[:, 0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_a_module_that_torch_export_alone_traces_is_called_by_keyword_still(with_mask):
     ids = torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(1))
@@ -434,6 +436,7 @@ def test_attention_to_a_donor_of_wider_heads_says_what_it_multiplies_by():
     assert far(made(x), run(graph, x)) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["module", "exported"])
 def test_heads_of_torchs_own_attention_follow(form):
     class Attending(nn.Module):
