@@ -44,7 +44,7 @@ from mal_graph.operators.axis_labels import GroupState
 from mal_graph.protocols import Runner, Session
 from mal_graph.reporting.documents import coverage
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups
-from mal_graph.symmetry.resize_checks import Padding, paddings
+from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes
 from mal_graph.symmetry.verification import ACCEPT
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
@@ -517,7 +517,7 @@ def studied(path: Path, suite: str) -> Row:
     row.seconds_oracle = time.perf_counter() - start
     if suite != "corpus":
         start = time.perf_counter()
-        found = paddings(graph, groups, timeout=PADDING_SECONDS)
+        found = check_resizes(graph, groups, timeout=PADDING_SECONDS)
         row.resized = dict(Counter(kind_of(padding) for padding in found.values()))
         row.seconds_padding = time.perf_counter() - start
     return row
@@ -561,7 +561,7 @@ class CountingSession:
         return self.session.run(inputs, weights, **options)
 
 
-def kind_of(padding: Padding) -> str:
+def kind_of(padding: ResizeCheck) -> str:
     """What was found of a group when units were added to it and taken away."""
     if padding.holds:
         return HOLDS

@@ -84,7 +84,7 @@ def inspect(
 ) -> None:
     """Show a model's layers and axis groups, and verify the groups by running it."""
     from mal_graph.reporting.inspection import inspect_document
-    from mal_graph.symmetry.resize_checks import paddings
+    from mal_graph.symmetry import check_resizes
     from mal_graph.workflows.inspecting import inspected_groups
     from mal_graph.workflows.models import with_arrays
 
@@ -94,7 +94,7 @@ def inspect(
         groups, warning = inspected_groups(graph, config, progress, is_full=verify_full)
         if warning:
             log(f"warning: {warning}", quiet)
-        checks = paddings(graph, groups, seed=config.seed, timeout=config.verify_timeout) if resize_checks else {}
+        checks = check_resizes(graph, groups, seed=config.seed, timeout=config.verify_timeout) if resize_checks else {}
     emit_document(inspect_document(graph, groups, checks), format_, verbose)
 
 

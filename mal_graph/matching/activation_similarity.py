@@ -15,8 +15,8 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.unit_assignment import Evidence
-from mal_graph.network.layers import Layer, Parameter
-from mal_graph.operators.table import row_of, unit_axis
+from mal_graph.network import Layer, Parameter
+from mal_graph.operators import row_of, unit_axis
 from mal_graph.protocols import Runner
 
 # How much activations count beside weights, each divided by what it can reach at most. Where they are asked for alone,

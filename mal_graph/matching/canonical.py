@@ -18,10 +18,8 @@ import numpy as np
 
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, Parameter
-from mal_graph.operators.row import ParameterKind
-from mal_graph.operators.table import norm_epsilon, row_of
-from mal_graph.operators.windows import Misfit, offsets
+from mal_graph.network import Layer, Parameter
+from mal_graph.operators import Misfit, ParameterKind, norm_epsilon, offsets, row_of
 
 SEVERAL = "a BatchNormalization stands behind it in one model alone, and each row of its weight makes several units"
 TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.matching.canonical import Term
-from mal_graph.network.layers import Parameter
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
+from mal_graph.network import Parameter
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
-from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, origins, parameters
-from mal_graph.operators.table import row_of
+from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, origins
+from mal_graph.operators import row_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -206,7 +206,7 @@ def relation(a: Layer, b: Layer) -> str:
 
 def profile(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
-    found = layers(graph)
+    found = find_layers(graph)
     places, reads = layer_network(graph)
     place_of = {start: place for place, start in enumerate(places)}
     own = [place_of[layer.start] for layer in found]
@@ -270,7 +270,7 @@ class Reading(NamedTuple):
 def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in parameters(graph):
+    for parameter in find_parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node)
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))

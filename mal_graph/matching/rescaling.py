@@ -18,10 +18,9 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.canonical import Read, Term
 from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
-from mal_graph.network.probing import data_dependent
-from mal_graph.operators.row import Homogeneity, ParameterKind, Row
-from mal_graph.operators.table import row_of
-from mal_graph.symmetry.groups import AxisGroups, traces
+from mal_graph.network import data_dependent
+from mal_graph.operators import Homogeneity, ParameterKind, Row, row_of
+from mal_graph.symmetry import AxisGroups, find_traces
 
 ROUNDS = 200  # of all units; far fewer are needed but for very deep networks
 SETTLED = 1e-7  # relative change of a scale that is none
@@ -141,7 +140,7 @@ def scaled(read: Read, term: Term, axes: Sequence[AxisPair], scales: Scales, of:
 
 def open_groups(graph: LayerGraph, groups: AxisGroups) -> frozenset[int]:
     """The groups whose units may have any positive scale, by index."""
-    found, live = traces(graph, groups), data_dependent(graph)
+    found, live = find_traces(graph, groups), data_dependent(graph)
     owner = np.full(int(found.unit.max(initial=-1)) + 1, -1)
     for i, group in enumerate(groups.groups):
         if group.is_usable and group.name in found.parts:

@@ -22,10 +22,9 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
 from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
-from mal_graph.network.layers import Layer, layers
-from mal_graph.operators.table import bias_slot, row_of
-from mal_graph.operators.windows import Misfit, spans_of
-from mal_graph.symmetry.groups import AxisGroups, traces
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import Misfit, bias_slot, row_of, spans_of
+from mal_graph.symmetry import AxisGroups, find_traces
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def expanded(
     made: dict[int, str] = {}
     given: set[str] = set()
     lone = [block for block in whole if not partner.keys() & set(block.layers)]
-    seen = Seen(match.donor, groups, whole, traces(donor, groups)) if lone else None
+    seen = Seen(match.donor, groups, whole, find_traces(donor, groups)) if lone else None
     for block in lone:
         assert seen is not None
         try:
@@ -133,7 +132,7 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
 
     Raises NoPlace.
     """
-    found = next(own for own in layers(base) if own.name == after)
+    found = next(own for own in find_layers(base) if own.name == after)
     if layer.weight is None or found.weight is None or layer.kind != found.kind:
         raise NoPlace(f"it is of kind {layer.kind}, and follows {after} of kind {found.kind}")
     contraction, index = base.nodes[found.weight.node], last_activation(base, found)

@@ -19,8 +19,8 @@ from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, m
 from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
 from mal_graph.matching.canonical import Norm, Term, by_role, by_row, foldable_norm, row_vector
 from mal_graph.merging.blending import Plan, Step, blended
-from mal_graph.network.layers import Layer, Parameter, layers, parameters
-from mal_graph.operators.table import bias_slot, row_of, unit_axis
+from mal_graph.network import Layer, Parameter, find_layers, find_parameters
+from mal_graph.operators import bias_slot, row_of, unit_axis
 from mal_graph.protocols import Runner
 
 Passes = Callable[[int, int], None]  # passes done, of how many
@@ -176,7 +176,7 @@ class Repairs:
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with a zero bias for every merged layer that lacks one and can take it."""
-    found = layers(graph)
+    found = find_layers(graph)
     for step in weight_steps(plan):
         layer = found[plan.match.pairs[step.layer].base]
         assert layer.weight is not None
@@ -208,8 +208,8 @@ class Target:
 
 def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[Target], dict[str, str]]:
     """The merged layers that are brought to goals, and why others are not, by name."""
-    found, targets, left = layers(graph), [], {}
-    applied = [parameter.tensor for parameter in parameters(graph)]
+    found, targets, left = find_layers(graph), [], {}
+    applied = [parameter.tensor for parameter in find_parameters(graph)]
     for step in weight_steps(plan):
         pair = plan.match.pairs[step.layer]
         layer, other = found[pair.base], plan.match.donor[pair.donor]
@@ -296,7 +296,7 @@ def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Arra
 def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:
     """The BatchNormalizations whose statistics were merged; why one cannot be measured anew is added to `left`."""
     merged = {step.tensor for step in plan.steps if plan.factor(step)}
-    applied = parameters(graph)
+    applied = find_parameters(graph)
     tensors = [parameter.tensor for parameter in applied]
     found: dict[int, dict[str, Parameter]] = {}
     for parameter in applied:

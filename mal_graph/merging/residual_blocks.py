@@ -17,12 +17,9 @@ import numpy as np
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
-from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, parameters, root_of
-from mal_graph.operators import axis_rules
-from mal_graph.operators.row import AtZero, Homogeneity
-from mal_graph.operators.table import row_of
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces
-from mal_graph.symmetry.resizing import called, coupled, resized, resizing
+from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root
+from mal_graph.operators import AtZero, Homogeneity, axis_rules, row_of
+from mal_graph.symmetry import AxisGroup, AxisGroups, Traces, find_coupled, plan_resizing, resize_graph
 
 Partners = Mapping[int, str]
 
@@ -89,7 +86,7 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
         if tensor in (stream, "") or tensor in graph.weights or graph.producer.get(tensor) in found:
             continue
         index = graph.producer.get(tensor, -1)
-        if index < first and root_of(graph, tensor) is None:
+        if index < first and find_root(graph, tensor) is None:
             return set()
         found.add(index)
         waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
@@ -161,17 +158,17 @@ def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partne
     """The donor with the units that the base has in the stream of a block. Raises NoPlace."""
     here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in seen.found.labels[block.stream].parts)])
     lying = np.unique(seen.found.unit[here])
-    mine = {layer.name: layer for layer in layers(base)}
+    mine = {layer.name: layer for layer in find_layers(base)}
     pairs = [(mine[name].leading, seen.layers[index].leading) for index, name in partner.items()]
     units: dict[str, range] = {}
-    for alike in coupled(seen.groups, seen.found):
+    for alike in find_coupled(seen.groups, seen.found):
         for group in (group for group in seen.groups.groups if group.name in alike):
             if np.isin(seen.found.parts[group.name], lying).any():
                 width = answering_width(group, pairs)
                 units.update(dict.fromkeys(alike if width != group.units else (), range(width)))
     try:
-        change = resizing(donor, seen.groups, seen.found, units)
-        return resized(donor, change, {}) if units else donor
+        change = plan_resizing(donor, seen.groups, seen.found, units)
+        return resize_graph(donor, change, {}) if units else donor
     except ShapeError as error:
         raise NoPlace(f"it cannot have the width of the base's stream: {error}") from None
 
@@ -190,9 +187,9 @@ def answering_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Pa
 
 def applied_inside(graph: LayerGraph, block: Block) -> list[Parameter]:
     """The parameters of a branch. Raises NoPlace where one is used elsewhere too."""
-    applied = [p for p in parameters(graph) if p.node in block.branch]
+    applied = [p for p in find_parameters(graph) if p.node in block.branch]
     tensors = {p.tensor for p in applied}
-    if any(p.tensor in tensors and p.node not in block.branch for p in parameters(graph)):
+    if any(p.tensor in tensors and p.node not in block.branch for p in find_parameters(graph)):
         raise NoPlace("it shares a weight with another layer")
     return applied
 
@@ -202,15 +199,15 @@ def check_operators(base: LayerGraph, donor: LayerGraph, nodes: Sequence[Node]) 
         domain, row = node.op.rpartition(".")[0], row_of(node)
         mine, theirs = (graph.opsets.get(domain) for graph in (base, donor))
         if row is None or node.captures:
-            raise NoPlace(f"nothing is known of {called(node)}")
+            raise NoPlace(f"nothing is known of {node.title}")
         if mine != theirs and not row.is_alike(mine, theirs):
-            raise NoPlace(f"{called(node)} is of opset {theirs}, the base of {mine}: it may mean something else there")
+            raise NoPlace(f"{node.title} is of opset {theirs}, the base of {mine}: it may mean something else there")
 
 
 def check_layers(before: LayerGraph, after: LayerGraph, new: set[str]) -> None:
     """Refuse a block that would change which layer a parameter of the base belongs to, or that is no layer there."""
-    own = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(before)}
-    found = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(after)}
+    own = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(before)}
+    found = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(after)}
     if not new <= set(found) or any(found.get(name) != tensors for name, tensors in own.items()):
         raise NoPlace("beside this stream its layers would be parts of other ones")
 
@@ -227,7 +224,7 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
         return ends
     operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
     if row is None or row.at_zero is not AtZero.ZERO or ("shift" in own and not own["shift"].shape) or not operands:
-        raise NoPlace(f"its branch ends in {called(node)}, which zeros do not silence")
+        raise NoPlace(f"its branch ends in {node.title}, which zeros do not silence")
     if row.homogeneity is Homogeneity.ONE and len(operands) > 1:  # a product
         for name in operands:
             with suppress(NoPlace):
@@ -244,7 +241,7 @@ def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: st
     for path, start in ways_back(donor, stream, start_of):
         if start not in partner:
             continue
-        mine = next(layer for layer in layers(base) if layer.name == partner[start])
+        mine = next(layer for layer in find_layers(base) if layer.name == partner[start])
         tensor = base.nodes[mine.start].outputs[0]
         for index in reversed(path):
             tensor = through(base, tensor, donor.nodes[index])
@@ -279,7 +276,7 @@ def through(graph: LayerGraph, tensor: str, like: Node) -> str:
     readers = [graph.nodes[index] for index, _ in graph.consumers.get(tensor, ())]
     found = [node for node in readers if node.op == like.op]
     if not found:
-        raise NoPlace(f"no {like.op} follows in the base, as {called(like)} does in the donor")
+        raise NoPlace(f"no {like.op} follows in the base, as {like.title} does in the donor")
     return found[0].outputs[0]
 
 
@@ -298,9 +295,9 @@ def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str,
     if node.outputs[0] not in streams and not has_passed(donor, block.stream, donor, node):
         return []
     if not row.is_idempotent:
-        raise NoPlace(f"{called(node)} behind it does something the second time")
+        raise NoPlace(f"{node.title} behind it does something the second time")
     if not has_passed(base, stream, donor, node):
-        raise NoPlace(f"the base's stream has not passed {called(node)}")
+        raise NoPlace(f"the base's stream has not passed {node.title}")
     return [index]
 
 

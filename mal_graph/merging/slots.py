@@ -9,9 +9,8 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
 from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, Parameter, layers
-from mal_graph.operators.table import bias_slot
-from mal_graph.operators.windows import Misfit, enlarged
+from mal_graph.network import Layer, Parameter, find_layers
+from mal_graph.operators import Misfit, bias_slot, enlarged
 
 
 def with_bias_slots(
@@ -28,7 +27,7 @@ def with_bias_slots(
     Returns:
         the graph, and the match with its layers read anew.
     """
-    found = layers(base)  # the match may know slots that this graph lacks
+    found = find_layers(base)  # the match may know slots that this graph lacks
     chosen = range(len(found)) if selected is None else set(selected)
     for pair in match.pairs:
         a, b = found[pair.base], match.donor[pair.donor]
@@ -42,7 +41,7 @@ def with_bias_slots(
         name = unused_name(base, f"{node.outputs[0]}.bias")
         zeros = weight_of(name, np.zeros(a.weight.units, dtype))
         base = base.with_inserted(zeros, node.outputs[0], slot)
-    return base, replace(match, base=layers(base))
+    return base, replace(match, base=find_layers(base))
 
 
 def with_larger_windows(
@@ -59,7 +58,7 @@ def with_larger_windows(
     Returns:
         the graph, and the match with its layers read anew.
     """
-    found = layers(base)
+    found = find_layers(base)
     chosen = range(len(found)) if selected is None else set(selected)
     for pair in match.pairs:
         mine, theirs = found[pair.base].weight, match.donor[pair.donor].weight
@@ -73,7 +72,7 @@ def with_larger_windows(
             continue
         if any(map(any, larger.more)):
             base = base.with_node(mine.node, larger.node).with_weights([with_more_taps(base, mine, larger.more)])
-    return base, replace(match, base=layers(base))
+    return base, replace(match, base=find_layers(base))
 
 
 def is_private(graph: LayerGraph, weight: Parameter) -> bool:

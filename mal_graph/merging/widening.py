@@ -29,12 +29,21 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.unit_assignment import Order
 from mal_graph.merging.blending import Growth, Plan, merge, step_of
 from mal_graph.merging.compensation import centred, centred_donor, compensated
-from mal_graph.network.layers import layers, parameters
-from mal_graph.network.probing import fed_weights, probe
+from mal_graph.network import fed_weights, find_layers, find_parameters, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces, traces
-from mal_graph.symmetry.resize_checks import compensation_of
-from mal_graph.symmetry.resizing import Factors, coupled, resized, resized_groups, resized_traces, resizing
+from mal_graph.symmetry import (
+    AxisGroup,
+    AxisGroups,
+    Factors,
+    Traces,
+    compensation_of,
+    find_coupled,
+    find_traces,
+    plan_resizing,
+    resize_graph,
+    resize_groups,
+    resize_traces,
+)
 
 EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
@@ -71,7 +80,9 @@ def grown(
     fewer, left = narrower(planned, groups, donor_groups)
     if not wanted and not fewer:
         return replace(planned, growth=Growth(kept={**kept, **left}))
-    bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups), fewer)
+    bench = Bench(
+        planned, groups, donor, donor_groups, runner, assume_ordered, find_traces(planned.base, groups), fewer
+    )
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
     found = bench.compensated(chosen)
@@ -177,7 +188,7 @@ def growable(
     index = {group.name: i for i, group in enumerate(groups.groups)}
     chosen: list[Added] = []
     reasons: dict[int, str] = {}
-    for names in coupled(groups, found):
+    for names in find_coupled(groups, found):
         here = sorted(names & wanted.keys())
         alike = {wanted[name] for name in here}
         held = [name for name in sorted(names) if index[name] in kept]
@@ -294,16 +305,16 @@ class Bench:
             if stage:  # sizes that are computed are other ones now
                 groups = replace(groups, probed=probe(base, self.runner, inputs=self.groups.probed.inputs))
             wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
-            change = resizing(base, groups, found, wanted)
+            change = plan_resizing(base, groups, found, wanted)
             growing = [group for group in groups.groups if group.name in some]
-            base = resized(centred(base, growing, change.factors), change, pads)
-            groups, found = resized_groups(groups, change, wanted, base), resized_traces(found, change, base)
+            base = resize_graph(centred(base, growing, change.factors), change, pads)
+            groups, found = resize_groups(groups, change, wanted, base), resize_traces(found, change, base)
             units.update(wanted)
             mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars correspond to the others.
         plan = self.with_statistics(plan, groups, units, mine)
-        match = replace(plan.match, base=layers(plan.base))
+        match = replace(plan.match, base=find_layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
 
@@ -331,14 +342,14 @@ class Bench:
 
     def donor_widened(self, wanted: Mapping[str, int]) -> Factors:
         """What to multiply in the donor itself, were some of its groups as wide as that. Raises ShapeError."""
-        found = traces(self.donor, self.donor_groups)
-        return resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
+        found = find_traces(self.donor, self.donor_groups)
+        return plan_resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
 
     def donor_factors(self, wanted: Mapping[str, int], units: Units, mine: Factors) -> Factors:
         """What to multiply in the base for a donor that has so many units in some groups, in the others those of the
         result. Raises ShapeError."""
         units = {**units, **alike(self.groups, self.found, wanted)}
-        narrow = resizing(self.planned.base, self.groups, self.found, units).factors
+        narrow = plan_resizing(self.planned.base, self.groups, self.found, units).factors
         ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
         return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
@@ -350,7 +361,7 @@ class Bench:
 
 def alike(groups: AxisGroups, found: Traces, wanted: Mapping[str, int]) -> dict[str, range]:
     """Units by name of the group, for those too that can only be resized with what is wanted."""
-    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in coupled(groups, found)]
+    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in find_coupled(groups, found)]
     return {name: range(min(counts)) for names, counts in sets for name in names if len(counts) == 1}
 
 
@@ -358,7 +369,9 @@ def pad_values(planned: Plan) -> dict[str, float]:
     """What new positions of the base's tensors hold: the value of a unit that is not there; where the donor has no
     such tensor, the one that lets its unit pass."""
     merged = {step.tensor for step in planned.steps}
-    return {p.tensor: p.absent_value if p.tensor in merged else p.neutral for p in reversed(parameters(planned.base))}
+    return {
+        p.tensor: p.absent_value if p.tensor in merged else p.neutral for p in reversed(find_parameters(planned.base))
+    }
 
 
 def carried_over(
@@ -370,7 +383,7 @@ def carried_over(
     assume_ordered: bool,
 ) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
-    match = replace(planned.match, base=layers(base))
+    match = replace(planned.match, base=find_layers(base))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
     if found.pairs != planned.alignment.found.pairs:

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.operators import axis_rules
-from mal_graph.operators.row import AtZero, LayerRole, ParameterKind, Row, Slot
-from mal_graph.operators.table import reshape_target, row_of
+from mal_graph.operators import AtZero, LayerRole, ParameterKind, Row, Slot, axis_rules, reshape_target, row_of
 
 
 @dataclass(frozen=True)
@@ -125,23 +123,23 @@ class Layer:
         return (leading.shape[1], leading.units) if leading is self.weight else (leading.shape[0],) * 2
 
 
-def parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
+def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
     """Every application of a stored float tensor, in topological order. Settings (target shapes, bounds) are none."""
     found = []
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
-        if row is not None and (row.reads_shape_only or (row.moves and root_of(graph, node.outputs[0], table))):
+        if row is not None and (row.reads_shape_only or (row.moves and find_root(graph, node.outputs[0], table))):
             continue  # only passes a weight on
         for slot, name in enumerate(node.inputs):
             if not name or (row is not None and row.slot(slot).setting):
                 continue
-            root = root_of(graph, name, table)
+            root = find_root(graph, name, table)
             if root is not None and root[0].is_float and not root[0].scope:
                 found.append(applied(graph, index, slot, *root, table))
     return found
 
 
-def root_of(
+def find_root(
     graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None
 ) -> tuple[Weight, list[int | None]] | None:
     """The stored tensor behind `name`, through operators that only move values.
@@ -159,7 +157,7 @@ def root_of(
     row = row_of(node, table)
     if row is None or not row.moves or name != node.outputs[0]:
         return None
-    found = root_of(graph, node.inputs[0], table)
+    found = find_root(graph, node.inputs[0], table)
     if found is None:
         return None
     weight, axes = found
@@ -230,10 +228,10 @@ def applied(
     )
 
 
-def layers(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Layer, ...]:
+def find_layers(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Layer, ...]:
     """The layers of a graph in topological order of their origins."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in parameters(graph, table):
+    for parameter in find_parameters(graph, table):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node, table)
     return with_depth(graph, origin, assembled(graph, members, by_node, table), table)

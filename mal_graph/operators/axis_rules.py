@@ -31,7 +31,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return f"{self.node.op} {self.node.name!r}"
+        return self.node.title
 
     def label(self, slot: int) -> Label:
         label = self.inputs[slot]

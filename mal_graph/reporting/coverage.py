@@ -3,8 +3,8 @@
 import numpy as np
 
 from mal_graph.graph import LayerGraph
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry.groups import AxisGroups
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import AxisGroups
 
 
 def coverage(graph: LayerGraph, groups: AxisGroups) -> tuple[int, float, float]:

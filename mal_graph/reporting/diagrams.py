@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import Match, layer_edges
-from mal_graph.network.layers import Layer
+from mal_graph.network import Layer
 
 
 def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:

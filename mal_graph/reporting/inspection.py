@@ -6,12 +6,11 @@ from typing import Any
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mal_graph.graph import LayerGraph, Value
-from mal_graph.network.layers import Layer, layers
-from mal_graph.operators.axis_labels import GroupState
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import GroupState
 from mal_graph.reporting.coverage import coverage
 from mal_graph.reporting.document import Document
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
-from mal_graph.symmetry.resize_checks import Padding
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
 
 
 class MemberEntry(BaseModel):
@@ -69,11 +68,11 @@ class InspectDocument(Document):
 
 
 def inspect_document(
-    graph: LayerGraph, groups: AxisGroups, resizings: Mapping[str, Padding] | None = None
+    graph: LayerGraph, groups: AxisGroups, resizings: Mapping[str, ResizeCheck] | None = None
 ) -> InspectDocument:
     """What `inspect` shows; `resizings` by name of the group, where they were tested."""
     total, some, full = coverage(graph, groups)
-    found = layers(graph)
+    found = find_layers(graph)
     listed = [weight for weight in graph.weights.values() if weight.is_float]
     inner = sum(weight.size for weight in listed if weight.scope)
     scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
@@ -121,7 +120,7 @@ def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[s
     return None if not found else found[0] if len(found) == 1 else found
 
 
-def group_entry(group: AxisGroup, resizing: Padding | None = None) -> GroupEntry:
+def group_entry(group: AxisGroup, resizing: ResizeCheck | None = None) -> GroupEntry:
     return GroupEntry(
         name=group.name,
         units=group.units,

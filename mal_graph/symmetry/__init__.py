@@ -1,1 +1,36 @@
-"""Which axes may be permuted or resized together, verified by running the network."""
+"""Which axes of a network may be permuted or resized, verified by running it."""
+
+from mal_graph.operators import GroupState
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, axis_groups, find_traces
+from mal_graph.symmetry.networks import Network, build_network
+from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
+from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
+from mal_graph.symmetry.verification import ACCEPT, Trial, open_trial, permute_weights, verify
+
+__all__ = [
+    "ACCEPT",
+    "axis_groups",
+    "AxisGroup",
+    "AxisGroups",
+    "build_network",
+    "check_resizes",
+    "compensation_of",
+    "Factors",
+    "find_coupled",
+    "find_traces",
+    "GroupState",
+    "Member",
+    "Network",
+    "open_trial",
+    "permute_weights",
+    "plan_resizing",
+    "resize_graph",
+    "resize_groups",
+    "resize_traces",
+    "ResizeCheck",
+    "Role",
+    "Side",
+    "Traces",
+    "Trial",
+    "verify",
+]

@@ -16,13 +16,21 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node
-from mal_graph.network.layers import Parameter, parameters
-from mal_graph.network.probing import Probe, probe
-from mal_graph.operators.axis_labels import GroupState, Label, Pin, SizeConstant, Statistic, Wiring, fixed_label
-from mal_graph.operators.axis_rules import Call
-from mal_graph.operators.row import Row
-from mal_graph.operators.size_rules import COUNT_BLOCKS
-from mal_graph.operators.table import ROWS, row_of
+from mal_graph.network import Parameter, Probe, find_parameters, probe
+from mal_graph.operators import (
+    COUNT_BLOCKS,
+    ROWS,
+    Call,
+    GroupState,
+    Label,
+    Pin,
+    Row,
+    SizeConstant,
+    Statistic,
+    Wiring,
+    fixed_label,
+    row_of,
+)
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
 
 UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
@@ -190,7 +198,7 @@ def axis_groups(graph: LayerGraph, probed: Probe | None = None, table: Mapping[s
         RunError: the model cannot be run to measure shapes.
     """
     probed = probed or probe(graph)
-    found = parameters(graph, table)
+    found = find_parameters(graph, table)
     described = roles(graph, found, table)
     weighted = {parameter.node for parameter in found if parameter.is_weight}
     solved, _, unknown = traced(graph, probed, ROWS if table is None else table, described, weighted)
@@ -213,7 +221,7 @@ class Traces:
     parts: Mapping[str, NDArray[np.int64]]
 
 
-def traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, Row] | None = None) -> Traces:
+def find_traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, Row] | None = None) -> Traces:
     """Find the groups of a graph once more, and keep where their units lie."""
     described = roles(graph, groups.parameters, table)
     weighted = {parameter.node for parameter in groups.parameters if parameter.is_weight}

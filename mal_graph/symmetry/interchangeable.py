@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mal_graph.operators.axis_labels import Belonging, GroupState, Pin, Statistic, Wiring
+from mal_graph.operators import Belonging, GroupState, Pin, Statistic, Wiring
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]

@@ -20,11 +20,8 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network.layers import Parameter
-from mal_graph.network.probing import data_dependent
-from mal_graph.operators import table
-from mal_graph.operators.row import ParameterKind
-from mal_graph.operators.table import row_of
+from mal_graph.network import Parameter, data_dependent
+from mal_graph.operators import ParameterKind, cast_to_float32, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
 
@@ -51,7 +48,7 @@ class Statistic:
     parameter: Parameter
 
 
-def calibrated(
+def calibrate(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner,
@@ -63,7 +60,7 @@ def calibrated(
     """A graph of the same function but for some factors, and values for every parameter with an axis, random and
     calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
     bench = Bench(graph, groups, centred)
-    weights = {**random_weights(groups.parameters, graph, seed, deadline), **bench.factors}
+    weights = {**draw_weights(groups.parameters, graph, seed, deadline), **bench.factors}
     graph = bench.graph(bench.plain, bench.factors)
     read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
     read += [statistic.tensor for statistic in bench.statistics]
@@ -111,7 +108,7 @@ def graph_in_float32(graph: LayerGraph) -> LayerGraph:
         for name, weight in graph.weights.items()
     }
     inputs = tuple(replace(v, dtype="float32") if v.dtype in half else v for v in graph.inputs)
-    nodes = tuple(table.cast_to_float32(node) for node in graph.nodes)
+    nodes = tuple(cast_to_float32(node) for node in graph.nodes)
     return replace(graph, weights=weights, inputs=inputs, nodes=nodes)
 
 
@@ -119,7 +116,7 @@ def read_float32(read: Callable[[], Array]) -> Array:
     return read().astype(np.float32)
 
 
-def random_weights(
+def draw_weights(
     parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
 ) -> dict[str, Array]:
     """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs.

@@ -22,20 +22,17 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.row import Compensation
-from mal_graph.operators.size_rules import Layout
-from mal_graph.operators.table import ROWS
+from mal_graph.operators import ROWS, Compensation, GroupState, Layout
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, traces
-from mal_graph.symmetry.resizing import Resizing, coupled, resized, resizing, spread
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, find_traces
+from mal_graph.symmetry.resizing import Resizing, find_coupled, plan_resizing, resize_graph, spread
 from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
 
 ADDED = 3  # units: a number that divides few widths
 
 
 @dataclass(frozen=True)
-class Padding:
+class ResizeCheck:
     """What may be said of units that are added to a group or taken from it.
 
     Attributes:
@@ -69,18 +66,18 @@ class Padding:
         return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
 
 
-LATE = Padding(reason="not tested: its time was up")
-MUTE = Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
+LATE = ResizeCheck(reason="not tested: its time was up")
+MUTE = ResizeCheck(reason="not tested: its weights do not tell who makes its units and who reads them")
 
 
-def paddings(
+def check_resizes(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner | None = None,
     *,
     seed: int = 0,
     timeout: float | None = None,
-) -> Mapping[str, Padding]:
+) -> Mapping[str, ResizeCheck]:
     """Statements by name of the verified group; groups that can only be resized together have one in common.
 
     `timeout`: seconds it may take; what is not tested by then says so.
@@ -92,12 +89,12 @@ def paddings(
     try:
         trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
-        return {group.name: Padding(reason=f"not tested: {error}") for group in verified}
-    found = traces(graph, groups)
-    sets = coupled(groups, found)
+        return {group.name: ResizeCheck(reason=f"not tested: {error}") for group in verified}
+    found = find_traces(graph, groups)
+    sets = find_coupled(groups, found)
     bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
     alike = [Alike(tuple(group for group in verified if group.name in names)) for names in sets]
-    said: dict[str, Padding] = {}
+    said: dict[str, ResizeCheck] = {}
     for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
         some = [one for one in alike if one.groups and kind(one)]
         # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
@@ -168,16 +165,16 @@ class Bench:
     def pads(self) -> Mapping[str, float]:
         return {parameter.tensor: parameter.absent_value for parameter in self.groups.parameters}
 
-    def resized(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
+    def at_size(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
-        change = resizing(self.graph, self.groups, self.found, units, self.sets)
-        graph = resized(self.trial.graph, change, {})
+        change = plan_resizing(self.graph, self.groups, self.found, units, self.sets)
+        graph = resize_graph(self.trial.graph, change, {})
         read, variable = list(self.trial.outputs), list(self.trial.weights)
         session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
 
 
-def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, Padding]]:
+def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, ResizeCheck]]:
     """The statements on sets of groups: all together, by halves where together they do not hold."""
     mute = [one for one in alike if not one.tells_sides]
     yield from ((one, MUTE) for one in mute)
@@ -199,7 +196,7 @@ def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> It
         yield from tested(bench, alike[half:], rng)
         return
     if reason:
-        yield alike[0], LATE if bench.is_late else Padding(compensation=said, reason=reason)
+        yield alike[0], LATE if bench.is_late else ResizeCheck(compensation=said, reason=reason)
         return
     try:
         silent = halved(range(len(alike)), lambda some: widened.moved([], some))
@@ -210,9 +207,9 @@ def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> It
     for number, one in enumerate(alike):
         if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
             reason = f"not tested: live units would not show either ({live[number]:.0e})"
-            yield one, Padding(compensation=said, reason=reason)
+            yield one, ResizeCheck(compensation=said, reason=reason)
         else:
-            yield one, Padding(not_read, silent[number], gone, said)
+            yield one, ResizeCheck(not_read, silent[number], gone, said)
 
 
 def compensation(group: AxisGroup) -> str:
@@ -239,7 +236,7 @@ class Widened:
     def __init__(self, bench: Bench, alike: Sequence[Alike]) -> None:
         self.bench, self.alike = bench, alike
         units = {name: range(one.units + ADDED) for one in alike for name in one.names}
-        self.change, self.trial = bench.resized(units)
+        self.change, self.trial = bench.at_size(units)
         self.on: dict[str, list[tuple[int, Member]]] = {}  # by tensor the number of the set and the member
         for number, one in enumerate(alike):
             for member in one.members:
@@ -303,7 +300,7 @@ def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> fl
             values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
             zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
     expected = bench.trial.at(zeroed)
-    change, trial = bench.resized(units)
+    change, trial = bench.at_size(units)
     left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
     return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
 

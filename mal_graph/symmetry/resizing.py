@@ -18,13 +18,22 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network.layers import parameters, root_of
-from mal_graph.network.probing import unmeasured
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import Atoms, Label, spans
-from mal_graph.operators.row import Compensation
-from mal_graph.operators.size_rules import Layout, Resized, SizeRule, kept, part_lengths, ratio
-from mal_graph.operators.table import row_of, slot_named
+from mal_graph.network import find_parameters, find_root, probe_without_running
+from mal_graph.operators import (
+    Atoms,
+    Compensation,
+    Label,
+    Layout,
+    Resized,
+    SizeRule,
+    axis_rules,
+    kept,
+    part_lengths,
+    ratio,
+    row_of,
+    slot_named,
+    spans,
+)
 from mal_graph.symmetry.groups import AxisGroups, Family, Member, Traces, family
 
 Flags = NDArray[np.bool_]
@@ -71,7 +80,7 @@ class Change:
     added: int
 
 
-def resizing(
+def plan_resizing(
     graph: LayerGraph,
     groups: AxisGroups,
     found: Traces,
@@ -89,7 +98,7 @@ def resizing(
     Raises:
         ShapeError: a width cannot be expressed.
     """
-    sets = coupled(groups, found) if sets is None else sets
+    sets = find_coupled(groups, found) if sets is None else sets
     changes = [change_of(found, names, units) for names in sets if not units.keys().isdisjoint(names)]
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
@@ -119,7 +128,7 @@ def resizing(
     return Resizing(stored, attributes, operands, factors, computed)
 
 
-def coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
+def find_coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
     """Groups that can only be resized together, in the order of the first of each: they lie alike inside the units
     of another, or their last units share the indices of an axis, as under a channel shuffle."""
     usable = [group.name for group in groups.groups if group.is_usable]
@@ -256,7 +265,7 @@ def constants(
     old = known[name]
     if new == integers(old):
         return
-    if root_of(graph, name) is not None:
+    if find_root(graph, name) is not None:
         yield (node.name, slot), np.reshape(np.array(new, old.dtype), old.shape if len(new) == old.size else -1)
     elif name in graph.producer and len(new) == old.size:
         maker = graph.nodes[graph.producer[name]]
@@ -276,17 +285,13 @@ def followed(call: Resized, width: SizeRule, old: list[int]) -> list[int]:
     try:
         return width(call, old)
     except ShapeError as error:
-        raise ShapeError(f"{called(call.node)}: {error}") from None
-
-
-def called(node: Node) -> str:
-    return f"{node.op} {node.name!r}"
+        raise ShapeError(f"{call.node.title}: {error}") from None
 
 
 # --- the resized network ----------------------------------------------------------------------------------------
 
 
-def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> LayerGraph:
+def resize_graph(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> LayerGraph:
     """The graph with a change made: its weights are taken from the old ones when they are read, with the pad value
     (0 where `pads` names none) in what is added."""
     weights = []
@@ -302,7 +307,7 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     return graph
 
 
-def resized_groups(
+def resize_groups(
     groups: AxisGroups, change: Resizing, units: Mapping[str, Sequence[int]], graph: LayerGraph
 ) -> AxisGroups:
     """The groups of a resized graph: those of the old one, with the units they have there.
@@ -325,10 +330,10 @@ def resized_groups(
             members.append(resized_member(member, wanted, change.layouts, within))
         added = group.added + sum(unit >= group.units for unit in wanted)
         found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
-    return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
+    return AxisGroups(tuple(found), tuple(find_parameters(graph)), probe_without_running(graph), groups.unknown)
 
 
-def resized_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+def resize_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
     """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
     new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
     labels = {**found.labels, **new}

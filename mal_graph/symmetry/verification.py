@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.row import Row
-from mal_graph.operators.table import row_of
+from mal_graph.operators import GroupState, Row, row_of
 from mal_graph.protocols import Runner, Session
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
-from mal_graph.symmetry.random_copy import calibrated, graph_in_float32
+from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
 
 # Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
 ACCEPT = 3e-5
@@ -210,7 +208,7 @@ def judged(
     progress: Progress | None,
 ) -> Iterator[tuple[int, AxisGroup]]:
     """Verdicts on groups from one trial, by index."""
-    cycled, exchanged = (bisected(trial, groups, orders, indices) for orders in moves)
+    cycled, exchanged = (bisect_groups(trial, groups, orders, indices) for orders in moves)
     known: dict[Family, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
         group, kind = groups.groups[i], family(groups.groups[i])
@@ -245,13 +243,13 @@ def judged_exactly(
     return verdicts
 
 
-def bisected(
+def bisect_groups(
     trial: Trial, groups: AxisGroups, orders: Moves, indices: Sequence[int], accept: float = ACCEPT
 ) -> dict[int, float]:
     """The deviation of each group: that of the largest set permuted at once that passes, or its own."""
 
     def deviation(some: Sequence[int]) -> float:
-        return trial.deviation(permuted(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
+        return trial.deviation(permute_weights(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
 
     return halved(indices, deviation, accept)
 
@@ -277,7 +275,7 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
         (member,) = group.members
         return [(member, trial.deviation({member.tensor: redrawn(trial.weights[member.tensor], member)}))]
     controls = []
-    moved = permuted(trial.weights, [(group, order)])
+    moved = permute_weights(trial.weights, [(group, order)])
     for alike in control_members(group, full):
         found: list[tuple[Member, float]] = []
         while len(found) < len(alike) and not reacting_members(found, 0.0):
@@ -285,7 +283,7 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
             beside = tuple(m for m in group.members if m.tensor == member.tensor and m is not member)
             left_out = {
                 member.tensor: trial.weights[member.tensor],
-                **permuted(trial.weights, [(replace(group, members=beside), order)]),
+                **permute_weights(trial.weights, [(replace(group, members=beside), order)]),
             }
             found.append((member, trial.deviation({**moved, **left_out})))
         controls.append(found[-1])
@@ -304,7 +302,7 @@ def redrawn(values: Array, member: Member) -> Array:
 def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls) -> AxisGroup:
     """The verdict on one group from its deviation and the controls that leave one member out."""
     if silent_side(controls, deviation):  # the joint run adds up the rounding of all groups: measure this one alone
-        moved = permuted(trial.weights, [(group, order)])
+        moved = permute_weights(trial.weights, [(group, order)])
         deviation = min(deviation, trial.deviation(moved)) if deviation <= ACCEPT else deviation
     reacting = reacting_members(controls, deviation)
     median = float(np.median([change for _, change in controls])) if controls else 0.0
@@ -355,7 +353,7 @@ def silent_side(controls: Controls, deviation: float) -> str:
     return ""
 
 
-def permuted(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
+def permute_weights(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
     """The tensors that change when unit `order[u]` of each group takes the place of unit u."""
     changed: dict[str, Array] = {}
     for group, order in moves:
@@ -390,7 +388,7 @@ def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtfu
         session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         judge_trial = replace(trial, session=session, outputs=outputs)
-        found = [bisected(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
+        found = [bisect_groups(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
     except RunError:
         return {}
     return {i: max(deviations[i] for deviations in found) for i in doubtful}
@@ -414,7 +412,7 @@ def open_trial(
     runner = runner or registry.runner()
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-    graph, weights = calibrated(graph, groups, runner, inputs, seed, centred, deadline)
+    graph, weights = calibrate(graph, groups, runner, inputs, seed, centred, deadline)
     session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)

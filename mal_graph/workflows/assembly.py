@@ -19,7 +19,7 @@ from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.unit_assignment import Alignment
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry.groups import AxisGroups
+from mal_graph.symmetry import AxisGroups
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, silent, with_arrays

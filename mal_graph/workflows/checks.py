@@ -11,8 +11,7 @@ from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.activation_similarity import check_signal
 from mal_graph.merging.widening import EXACT, outputs
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry.groups import AxisGroups
-from mal_graph.symmetry.verification import ACCEPT
+from mal_graph.symmetry import ACCEPT, AxisGroups
 from mal_graph.workflows.steps import Merged
 
 LEAST_MOVED = 10 * ACCEPT  # what the donor's outputs may move by in the orders used

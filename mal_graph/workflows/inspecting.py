@@ -5,9 +5,8 @@ from functools import partial
 from mal_graph.config import MergeConfig
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph
-from mal_graph.network.probing import probe, unmeasured
-from mal_graph.symmetry.groups import AxisGroups, axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.network import probe, probe_without_running
+from mal_graph.symmetry import AxisGroups, axis_groups, verify
 from mal_graph.workflows.models import Progress
 
 
@@ -26,7 +25,7 @@ def inspected_groups(
     except RunError as error:
         if any(shown.values()):
             raise
-        warning, probed = f"nothing can be said of its axes: {error}", unmeasured(graph)
+        warning, probed = f"nothing can be said of its axes: {error}", probe_without_running(graph)
     progress("probing", 1, 1)
     groups = axis_groups(graph, probed)
     if config.verify:

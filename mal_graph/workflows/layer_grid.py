@@ -20,9 +20,9 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import Plan, plan
-from mal_graph.network.layers import layers as layers_of
+from mal_graph.network import find_layers
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroups
+from mal_graph.symmetry import AxisGroups
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.lambda_lines import Line
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
@@ -81,7 +81,7 @@ def grid(
         verified_groups(graph, settings, runner, partial(report, f"verifying {graph.name}"), [])
         for graph in (first, second)
     )
-    stored = {p.tensor: first.weights[p.tensor].read() for layer in layers_of(first) for p in layer.parameters}
+    stored = {p.tensor: first.weights[p.tensor].read() for layer in find_layers(first) for p in layer.parameters}
     predictor = Predictor(
         first,
         arrays,
@@ -91,7 +91,7 @@ def grid(
         variable=list(stored),
     )
     base_loss = score(predictor.predict(stored), predictor.labels, first.name).loss
-    mine, theirs = ([layer.name for layer in layers_of(graph) if layer.weight] for graph in (first, second))
+    mine, theirs = ([layer.name for layer in find_layers(graph) if layer.weight] for graph in (first, second))
     change, reasons = np.full((len(mine), len(theirs)), np.nan), {}
     for cell, (i, j) in enumerate(np.ndindex(change.shape)):
         names = mine[i], theirs[j]

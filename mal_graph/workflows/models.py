@@ -13,7 +13,7 @@ from mal_graph.config import CheckOptions, Data, Options
 from mal_graph.errors import FileError, UsageError
 from mal_graph.evaluation.scores import LABELS, read_npz
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.probing import probe
+from mal_graph.network import probe
 
 SAMPLES = 2  # of the data that a module is traced on
 

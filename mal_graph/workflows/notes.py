@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation.scores import LABELS
 from mal_graph.matching.canonical import dead_channels, foldable_norm
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry.groups import AxisGroup
+from mal_graph.operators import ParameterKind
+from mal_graph.symmetry import AxisGroup
 from mal_graph.workflows.steps import Merged
 
 

@@ -24,11 +24,9 @@ from mal_graph.merging.deepening import Expansion, expanded
 from mal_graph.merging.repairing import Repair, repaired
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
 from mal_graph.merging.widening import apart, grown
-from mal_graph.network.layers import Layer
-from mal_graph.network.probing import probe
+from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroups, axis_groups
-from mal_graph.symmetry.verification import Trial, open_trial, permuted, verify
+from mal_graph.symmetry import AxisGroups, Trial, axis_groups, open_trial, permute_weights, verify
 from mal_graph.workflows.models import Progress
 
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -331,7 +329,7 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
     worst = 0.0
     for turn in range(max(len(orders) for orders in waiting.values())):
         moves = [(groups.groups[g], orders[min(turn, len(orders) - 1)]) for g, orders in waiting.items()]
-        worst = max(worst, trial.deviation(permuted(trial.weights, moves)))
+        worst = max(worst, trial.deviation(permute_weights(trial.weights, moves)))
     return worst
 
 

@@ -15,8 +15,8 @@ from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.blending import UNMATCHED, WIDTHS
 from mal_graph.operators import table as ops
-from mal_graph.symmetry.groups import axis_groups, traces
-from mal_graph.symmetry.resizing import coupled, resized, resizing
+from mal_graph.symmetry.groups import axis_groups, find_traces
+from mal_graph.symmetry.resizing import find_coupled, plan_resizing, resize_graph
 
 
 def grouped():
@@ -36,24 +36,24 @@ def wider_donors(graph, seed, extra=2):
     """Donors of the graph's structure with more units, once for every set of groups that grows together; of groups
     that lie inside one another only those that are aligned."""
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     aligned = {groups.groups[index].name for index in moving_groups(groups)}
-    for names in coupled(groups, found):
+    for names in find_coupled(groups, found):
         here = [group for group in groups.groups if group.name in names]
         if any(group.statistic for group in here) or not names & aligned:
             continue
         units = {group.name: range(group.units + extra) for group in here}
-        yield units, reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+        yield units, reseeded(resize_graph(graph, plan_resizing(graph, groups, found, units), {}), seed)
 
 
 def wider_everywhere(graph, seed):
     """One donor with more units in every group, 1 to 3 in turn."""
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     units = {}
-    for number, names in enumerate(coupled(groups, found)):
+    for number, names in enumerate(find_coupled(groups, found)):
         units.update({g.name: range(g.units + 1 + number % 3) for g in groups.groups if g.name in names})
-    return reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+    return reseeded(resize_graph(graph, plan_resizing(graph, groups, found, units), {}), seed)
 
 
 def merged(base, donor, lam, unmatched="keep", **options):

@@ -253,9 +253,9 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
     def without_one_member(weights, moves):
         from dataclasses import replace
 
-        from mal_graph.symmetry.verification import permuted
+        from mal_graph.symmetry.verification import permute_weights
 
-        return permuted(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
+        return permute_weights(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 
     monkeypatch.setattr(assembly, "permuted", without_one_member)
     assert mal_graph.assemble(base, donor).checks["self_check"].startswith("failed")

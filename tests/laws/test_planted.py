@@ -15,7 +15,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, match_units
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
-from mal_graph.network.layers import parameters
+from mal_graph.network.layers import find_parameters
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.row import ParameterKind
 from mal_graph.symmetry.groups import axis_groups
@@ -44,7 +44,7 @@ def redrawn(graph, draw, seed):
     """The graph with every float weight drawn anew; scales and variances stay positive."""
     rng = np.random.default_rng(seed)
     drawn = {}
-    for parameter in {p.tensor: p for p in parameters(graph)}.values():
+    for parameter in {p.tensor: p for p in find_parameters(graph)}.values():
         values = DRAWS[draw](rng, graph.weights[parameter.tensor].shape)
         positive = parameter.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE)
         drawn[parameter.tensor] = (np.abs(values) + 0.1 if positive else values).astype(np.float32)
@@ -146,7 +146,7 @@ def noisy(graph, share, seed):
     rng = np.random.default_rng(seed)
     drawn = {}
     for parameter in {
-        p.tensor: p for p in parameters(graph) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)
+        p.tensor: p for p in find_parameters(graph) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)
     }.values():
         values = graph.weights[parameter.tensor].read()
         drawn[parameter.tensor] = values + share * values.std() * rng.standard_normal(values.shape).astype(np.float32)

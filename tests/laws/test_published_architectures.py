@@ -8,12 +8,12 @@ import onnx
 import pytest
 from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded, run
 
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 from mal_graph.network.probing import Probe
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.reporting.documents import coverage
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import ACCEPT, bisected, derangement, exchange, open_trial, verify
+from mal_graph.symmetry.verification import ACCEPT, bisect_groups, derangement, exchange, open_trial, verify
 
 # --- the tables -------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ def test_what_is_frozen_has_its_reason(name, reasons):
     ],
 )
 def test_layers_are_those_of_the_publication(name, kinds):
-    found = [layer.kind for layer in layers(light(name))]
+    found = [layer.kind for layer in find_layers(light(name))]
     assert {kind: found.count(kind) for kind in set(found)} == kinds
 
 
@@ -222,7 +222,7 @@ def test_all_groups_pass_at_once_and_a_sample_is_verified_with_controls(name):
     rng = np.random.default_rng(1)
     cycles = {i: rng.permutation(groups.groups[i].units) for i in usable}
     for kind in (derangement, exchange):
-        moved = bisected(trial, groups, {i: kind(cycle) for i, cycle in cycles.items()}, usable)
+        moved = bisect_groups(trial, groups, {i: kind(cycle) for i, cycle in cycles.items()}, usable)
         assert max(moved.values()) <= ACCEPT
     sample = {usable[0], usable[len(usable) // 2], usable[-1]}
     rest = groups.with_states({i: (GroupState.UNVERIFIED, "not in the sample") for i in usable if i not in sample})

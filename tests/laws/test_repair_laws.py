@@ -15,7 +15,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import identity_alignment
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.repairing import output_of, repaired, weight_steps
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 from mal_graph.symmetry.groups import axis_groups
 
 RUNNER = registry.runner()
@@ -39,7 +39,7 @@ def planned(base, donor, lam=0.4, unmatched="keep"):
 
 def places(graph):
     """Where the contractions of a graph are measured."""
-    return [output_of(graph, layer, foldable_norm(graph, layer)) for layer in layers(graph) if layer.weight]
+    return [output_of(graph, layer, foldable_norm(graph, layer)) for layer in find_layers(graph) if layer.weight]
 
 
 def statistics(graph, arrays):

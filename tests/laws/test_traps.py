@@ -16,7 +16,7 @@ from mal_graph.operators import axis_rules
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.table import ROWS, Row
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permuted, verify
+from mal_graph.symmetry.verification import permute_weights, verify
 
 EXACT = 1e-9
 
@@ -420,7 +420,7 @@ def test_leaving_out_any_member_moves_the_outputs(name):
         read = [m for m in group.members if m.tensor != "dead"]
         for member in read if len(read) > 1 else ():
             others = replace(group, members=tuple(m for m in group.members if m is not member))
-            moved = graph.with_weights(permuted(values, [(others, order)]))
+            moved = graph.with_weights(permute_weights(values, [(others, order)]))
             assert deviation(run(moved, inputs), expected) > 1e-6, f"{member.tensor}[{member.axis}]"
 
 

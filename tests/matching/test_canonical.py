@@ -20,7 +20,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 from mal_graph.symmetry.groups import axis_groups
 from mal_graph.workflows.assembly import assemble
 
@@ -64,12 +64,12 @@ def linear_norm(seed, style, bias=True, norm=True):
 
 
 def first_norm(graph):
-    return foldable_norm(graph, layers(graph)[0])
+    return foldable_norm(graph, find_layers(graph)[0])
 
 
 def effective(graph):
     """Weight and bias of the first layer as what is behind its BatchNorm sees them."""
-    layer, norm = layers(graph)[0], first_norm(graph)
+    layer, norm = find_layers(graph)[0], first_norm(graph)
     bias = next((p for p in layer.parameters if p.role == "bias"), None)
     if norm is None:
         return tuple(graph.weights[p.tensor].read() for p in (layer.weight, bias))
@@ -152,14 +152,14 @@ def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(unmatched):
     scale[[1, 4]] = [0.0, TINY_SCALE / 100]
     base = base.with_weights({norm.scale.tensor: scale})
     result, _ = merged(base, donor, 0.7, unmatched)
-    weight = layers(base)[0].weight
+    weight = find_layers(base)[0].weight
     for tensor in (weight.tensor, norm.shift.tensor):
         before, after = base.weights[tensor].read(), result.weights[tensor].read()
         assert np.array_equal(after[[1, 4]], before[[1, 4]])
         assert np.isfinite(after).all()
         assert not np.array_equal(after[0], before[0])
-    assert dead_channels(base, donor, layers(base)[0], layers(donor)[0]) == 2
-    assert dead_channels(base, convolved(1), layers(base)[0], layers(convolved(1))[0]) == 0
+    assert dead_channels(base, donor, find_layers(base)[0], find_layers(donor)[0]) == 2
+    assert dead_channels(base, convolved(1), find_layers(base)[0], find_layers(convolved(1))[0]) == 0
 
 
 def test_a_batchnorm_that_turns_signs_folds_too():
@@ -235,7 +235,7 @@ def test_a_bias_added_behind_a_matmul_folds_with_it():
     weight, bias = effective(graph)
     x = inputs_of(graph)["x"]
     hidden = np.maximum(x @ weight.T + bias, 0)
-    last = [graph.weights[p.tensor].read() for p in layers(graph)[1].parameters]
+    last = [graph.weights[p.tensor].read() for p in find_layers(graph)[1].parameters]
     assert deviation(run(graph, {"x": x}), [hidden @ last[0].T + last[1]]) <= 1e-5
 
 
@@ -294,7 +294,7 @@ def fused_net(seed, op, bn):
 @pytest.mark.parametrize("bn", [False, True])
 def test_nothing_is_folded_through_an_activation_that_is_built_in(bn):
     fused, donor = fused_net(0, "FusedConv", bn), fused_net(1, "FusedConv", bn)
-    first = layers(fused)[0]
+    first = find_layers(fused)[0]
     assert foldable_norm(fused, first) is None
     assert "bias" not in {parameter.role for parameter in first.applied}
     merged_model = assemble(fused, donor, lam=1.0, verify=False).graph
@@ -308,7 +308,7 @@ def test_a_batchnorm_in_training_is_not_folded():
     draws = [net.weight(5) for _ in range(3)]
     x = net.op("BatchNormalization", x, *draws, net.constant(np.ones(5, np.float32)), outputs=3, training_mode=1)[0]
     graph = net.graph(net.conv(x, 5, 4))
-    assert foldable_norm(graph, layers(graph)[0]) is None
+    assert foldable_norm(graph, find_layers(graph)[0]) is None
 
 
 def upsampler(seed, bias, norm):

@@ -23,7 +23,7 @@ from mal_graph.operators import axis_rules
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.table import ROWS
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permuted, verify
+from mal_graph.symmetry.verification import permute_weights, verify
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
 MICROSOFT = "com.microsoft"
@@ -1044,7 +1044,7 @@ def test_permuting_one_side_of_an_operator_only_moves_the_outputs(example):
         group = groups.groups[i]
         if len(group.members) > 1:
             order = shuffle(group.units, np.random.default_rng(0))
-            alone = permuted(stored(graph), [(group, order)])
+            alone = permute_weights(stored(graph), [(group, order)])
             one = {group.members[0].tensor: alone[group.members[0].tensor]}
             found, limit = moved(graph, one)
             assert found > 100 * limit

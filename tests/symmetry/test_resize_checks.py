@@ -8,14 +8,14 @@ from builders import Net, cnn, mlp, run
 
 from mal_graph.operators import table as ops
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.resize_checks import compensation, paddings
+from mal_graph.symmetry.resize_checks import check_resizes, compensation
 from mal_graph.symmetry.verification import ACCEPT, verify
 
 
 def statements(graph):
     """The padding of every verified group of a graph, by units of the group."""
     groups = verify(graph, axis_groups(graph))
-    found = paddings(graph, groups)
+    found = check_resizes(graph, groups)
     return [(groups.groups[i], found[groups.groups[i].name]) for i in groups.usable()]
 
 
@@ -103,7 +103,7 @@ def test_units_that_show_in_no_way_verify_nothing(monkeypatch):
 def test_what_is_not_tested_in_its_time_says_so():
     graph = cnn()
     groups = verify(graph, axis_groups(graph))
-    found = paddings(graph, groups, timeout=0.0)
+    found = check_resizes(graph, groups, timeout=0.0)
     assert len(found) == len(groups.usable())
     assert all(padding.statement.startswith("not tested: ") and not padding.holds for padding in found.values())
     assert any("time was up" in padding.reason for padding in found.values())

@@ -10,13 +10,13 @@ from builders import Net, cnn, mlp
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.network.layers import parameters
+from mal_graph.network.layers import find_parameters
 from mal_graph.operators import axis_rules
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.table import ROWS, Row
 from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.random_copy import random_weights
-from mal_graph.symmetry.verification import derangement, exchange, permuted, verify, watched
+from mal_graph.symmetry.random_copy import draw_weights
+from mal_graph.symmetry.verification import derangement, exchange, permute_weights, verify, watched
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 
@@ -386,8 +386,8 @@ def test_permuting_twice_by_an_order_and_its_inverse_restores_every_bit():
     before = {name: weight.read() for name, weight in graph.weights.items() if weight.is_float}
     rng = np.random.default_rng(0)
     orders = [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()]
-    there = {**before, **permuted(before, orders)}
-    back = permuted(there, [(group, np.argsort(order)) for group, order in orders])
+    there = {**before, **permute_weights(before, orders)}
+    back = permute_weights(there, [(group, np.argsort(order)) for group, order in orders])
     assert back
     assert all(values.tobytes() == before[name].tobytes() for name, values in back.items())
 
@@ -456,7 +456,7 @@ def test_a_verification_that_takes_too_long_leaves_its_groups_unverified():
 def test_drawing_the_weights_of_a_large_model_ends_when_its_time_is_up():
     graph = mlp()
     with pytest.raises(RunError, match="its time was up"):
-        random_weights(parameters(graph), graph, 0, deadline=0.0)
+        draw_weights(find_parameters(graph), graph, 0, deadline=0.0)
 
 
 def test_what_was_judged_in_time_stands(monkeypatch):

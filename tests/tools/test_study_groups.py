@@ -12,7 +12,7 @@ from builders import Net, cnn, inputs_of, run
 from mal_graph import registry
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.symmetry.groups import AxisGroup, Member, axis_groups
-from mal_graph.symmetry.resize_checks import Padding
+from mal_graph.symmetry.resize_checks import ResizeCheck
 from mal_graph.symmetry.verification import verify
 
 PATH = Path(__file__).parents[2] / "tools" / "study_groups.py"
@@ -193,11 +193,11 @@ def test_groups_that_units_cannot_be_added_to_are_listed_by_what_was_found(study
 @pytest.mark.parametrize(
     ("padding", "kind"),
     [
-        (Padding(0.0, 0.0, 0.0), "free"),
-        (Padding(0.0, 0.5, 0.0), "not silent"),
-        (Padding(0.5, 0.0, 0.5), "read, missed when taken away"),
-        (Padding(0.5, 0.5, 0.0, compensation="Softmax 'n1': keep"), "needs a compensation: Softmax ..: keep"),
-        (Padding(reason="keeps its width: Slice 'n2': no slice"), "keeps its width: Slice ..: no slice"),
+        (ResizeCheck(0.0, 0.0, 0.0), "free"),
+        (ResizeCheck(0.0, 0.5, 0.0), "not silent"),
+        (ResizeCheck(0.5, 0.0, 0.5), "read, missed when taken away"),
+        (ResizeCheck(0.5, 0.5, 0.0, compensation="Softmax 'n1': keep"), "needs a compensation: Softmax ..: keep"),
+        (ResizeCheck(reason="keeps its width: Slice 'n2': no slice"), "keeps its width: Slice ..: no slice"),
     ],
 )
 def test_what_was_found_of_a_group_is_named_without_names(study, padding, kind):

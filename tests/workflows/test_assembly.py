@@ -14,7 +14,7 @@ from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation.scores import ensemble, predict, score
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import identity_alignment
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 from mal_graph.reporting.documents import assemble_form
 from mal_graph.symmetry.groups import axis_groups
 from mal_graph.workflows.assembly import (
@@ -75,7 +75,7 @@ def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, w
     assert list(found.unscored) == ["donor"]
     plain = mal_graph.assemble(base, donor, verify=False)
     assert values(found.graph).keys() == values(plain.graph).keys()
-    head = layers(base)[-1].weight.tensor
+    head = find_layers(base)[-1].weight.tensor
     assert np.array_equal(values(found.graph)[head], values(base)[head])
     assert not np.array_equal(values(found.graph)["w0"], values(base)["w0"])
 
@@ -479,7 +479,7 @@ def test_inputs_of_another_name_fit():
 
 # --- selectors ---------------------------------------------------------------------------------------------------
 
-DEEP = layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
+DEEP = find_layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
 
 
 @pytest.mark.parametrize(
