@@ -18,6 +18,7 @@ from onnx import helper, numpy_helper
 
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching.layer_matching import Match
 from mal_graph.network.probing import probe
 from mal_graph.symmetry.groups import AxisGroups, Member
 from mal_graph.symmetry.random_copy import draw_weights
@@ -229,6 +230,12 @@ def save(model: LayerGraph | onnx.ModelProto, path: Path) -> Path:
     else:
         OnnxAdapter().save(model, path)
     return path
+
+
+def places(match: Match) -> list[tuple[int, int]]:
+    """The pairs of a match as numbers of layers, of the base and of the donor."""
+    mine, theirs = ([layer.name for layer in side] for side in (match.base, match.donor))
+    return [(mine.index(pair.base.name), theirs.index(pair.donor.name)) for pair in match.pairs]
 
 
 # --- running ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_p
 from mal_graph.operators import AtZero, Homogeneity, axis_rules, row_of
 from mal_graph.symmetry import AxisGroup, AxisGroups, Traces, find_coupled, plan_resizing, resize_graph
 
-Partners = Mapping[int, str]
+Partners = Mapping[str, str]  # names of the base's layers by those of the donor's
 
 
 class NoPlace(Exception):
@@ -36,13 +36,13 @@ class Block:
         stream: the tensor that the branch reads and that it is added to.
         branch: indices of its operators, in order.
         addition: index of the addition.
-        layers: indices of the layers it consists of.
+        layers: names of the layers it consists of.
     """
 
     stream: str
     branch: tuple[int, ...]
     addition: int
-    layers: tuple[int, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Seen:
 
 def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
     """The residual blocks of a graph that consist of whole layers, in order."""
-    by_node = {p.node: i for i, layer in enumerate(found) for p in layer.applied}
+    by_node = {p.node: layer for layer in found for p in layer.applied}
     made = []
     for index, node in enumerate(graph.nodes):
         row, operands = row_of(node), [name for name in node.inputs if name in graph.producer]
@@ -70,9 +70,10 @@ def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
             continue
         for stream, end in (operands, operands[::-1]):
             branch = branch_between(graph, stream, end, index)
-            own = sorted({by_node[i] for i in branch if i in by_node})
-            if own and all(p.node in branch for i in own for p in found[i].applied):
-                made.append(Block(stream, tuple(sorted(branch)), index, tuple(own)))
+            inside = {by_node[i].name for i in branch if i in by_node}
+            own = [layer for layer in found if layer.name in inside]
+            if own and all(p.node in branch for layer in own for p in layer.applied):
+                made.append(Block(stream, tuple(sorted(branch)), index, tuple(layer.name for layer in own)))
     return tuple(made)
 
 
@@ -98,7 +99,7 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
 
 def with_block(
     base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners
-) -> tuple[LayerGraph, dict[int, str], set[str]]:
+) -> tuple[LayerGraph, dict[str, str], set[str]]:
     """The base with a block of the donor's beside its stream, adding nothing.
 
     Args:
@@ -106,7 +107,7 @@ def with_block(
         partner: for layers of the donor the layers of the base that correspond to them, by name.
 
     Returns:
-        the graph, the names of the new layers by index of the donor's, and the stored tensors that do not end the
+        the graph, the names of the new layers by those of the donor's, and the stored tensors that do not end the
         branch.
 
     Raises:
@@ -124,7 +125,7 @@ def with_block(
     nodes, stored = copies(base, fitted(base, donor, seen, block, partner), copied, applied, names)
     new = base.with_nodes_behind(base.producer[stream], nodes, stored)
     own = dict(zip((donor.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
-    made = {index: own[seen.layers[index].name] for index in block.layers}
+    made = {name: own[name] for name in block.layers}
     check_layers(base, new, set(made.values()))
     return new, made, {names[p.tensor] for p in applied if p.shape and p.tensor not in ends}
 
@@ -159,7 +160,8 @@ def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partne
     here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in seen.found.labels[block.stream].parts)])
     lying = np.unique(seen.found.unit[here])
     mine = {layer.name: layer for layer in find_layers(base)}
-    pairs = [(mine[name].leading, seen.layers[index].leading) for index, name in partner.items()]
+    theirs = {layer.name: layer for layer in seen.layers}
+    pairs = [(mine[name].leading, theirs[other].leading) for other, name in partner.items()]
     units: dict[str, range] = {}
     for alike in find_coupled(seen.groups, seen.found):
         for group in (group for group in seen.groups.groups if group.name in alike):
@@ -237,11 +239,11 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
 
 def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: str, partner: Partners) -> str:
     """The base's tensor that corresponds to one of the donor's. Raises NoPlace."""
-    start_of = {layer.start: i for i, layer in enumerate(seen.layers)}
-    for path, start in ways_back(donor, stream, start_of):
-        if start not in partner:
+    name_of = {layer.start: layer.name for layer in seen.layers}
+    for path, name in ways_back(donor, stream, name_of):
+        if name not in partner:
             continue
-        mine = next(layer for layer in find_layers(base) if layer.name == partner[start])
+        mine = next(layer for layer in find_layers(base) if layer.name == partner[name])
         tensor = base.nodes[mine.start].outputs[0]
         for index in reversed(path):
             tensor = through(base, tensor, donor.nodes[index])
@@ -250,13 +252,14 @@ def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: st
 
 
 def ways_back(
-    graph: LayerGraph, tensor: str, start_of: Mapping[int, int], path: tuple[int, ...] = (), *, is_joined: bool = False
-) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The operators between a tensor and the layers that it is made of, over one addition at most, with each layer."""
+    graph: LayerGraph, tensor: str, name_of: Mapping[int, str], path: tuple[int, ...] = (), *, is_joined: bool = False
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    """The operators between a tensor and the layers that it is made of, over one addition at most, with each layer's
+    name; `name_of` has them by the node that starts them."""
     index = graph.producer.get(tensor)
     if index is None:
         return
-    layer = start_of.get(index)
+    layer = name_of.get(index)
     node, row = graph.nodes[index], row_of(graph.nodes[index])
     if layer is not None and row is not None and not row.passes:
         yield path, layer
@@ -268,7 +271,7 @@ def ways_back(
     if is_joining and is_joined:
         return
     for name in sorted(operands, key=lambda name: -graph.producer[name]):
-        yield from ways_back(graph, name, start_of, (*path, index), is_joined=is_joined or is_joining)
+        yield from ways_back(graph, name, name_of, (*path, index), is_joined=is_joined or is_joining)
 
 
 def through(graph: LayerGraph, tensor: str, like: Node) -> str:

@@ -147,8 +147,8 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
     partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
     for pair in planned.alignment.found.pairs:
         partners.setdefault(pair.base, set()).add(pair.donor)
-    merged = {planned.match.pairs[index].base for index in planned.merged_layers}
-    lone = [layer for index, layer in enumerate(planned.match.base) if index not in merged]
+    merged = {pair.base.name for pair in planned.merged_pairs}
+    lone = [layer for layer in planned.match.base if layer.name not in merged]
     left = {p.tensor: layer.name for layer in lone for p in layer.parameters}
     fewer: dict[int, int] = {}
     kept: dict[int, str] = {}
@@ -314,7 +314,7 @@ class Bench:
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars correspond to the others.
         plan = self.with_statistics(plan, groups, units, mine)
-        match = replace(plan.match, base=find_layers(plan.base))
+        match = plan.match.with_base(find_layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
 
@@ -383,7 +383,7 @@ def carried_over(
     assume_ordered: bool,
 ) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
-    match = replace(planned.match, base=find_layers(base))
+    match = planned.match.with_base(find_layers(base))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
     if found.pairs != planned.alignment.found.pairs:
@@ -393,8 +393,12 @@ def carried_over(
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)
     )
     alignment = replace(planned.alignment, found=found, orders=orders)
-    merged = {(step.layer, step.tensor) for step in planned.steps}
-    steps = [step_of(base, t, axes, orders) for t, axes in found.terms if (t.pair, t.base.tensor) in merged]
+    merged = {(step.pair.base.name, step.tensor): step for step in planned.steps}
+    steps = [
+        step_of(base, term, axes, orders, old.lam, is_given=old.is_given)
+        for term, axes in found.terms
+        if (old := merged.get((term.layer, term.base.tensor))) is not None
+    ]
     return replace(planned, base=base, match=match, alignment=alignment, steps=tuple(steps))
 
 

@@ -4,7 +4,7 @@ What is a plain frozen dataclass already (scores, checks, candidates of a zoo) s
 are declared here where a reader needs another view than the code does.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 
 from mal_graph.evaluation.scores import Scores
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.layer_matching import Match, Pair
+from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import Document, csv_text
 from mal_graph.workflows.assembly import Assembly
@@ -263,27 +264,22 @@ def match_document(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchDo
     return MatchDocument(
         base=base.name,
         donor=donor.name,
-        pairs=[
-            PairEntry(
-                base=match.base[pair.base].name,
-                donor=match.donor[pair.donor].name,
-                score=pair.score,
-                reason=pair.reason,
-                widths={
-                    "in": (match.base[pair.base].in_out[0], match.donor[pair.donor].in_out[0]),
-                    "out": (match.base[pair.base].in_out[1], match.donor[pair.donor].in_out[1]),
-                },
-                relation=pair.relation,
-            )
-            for pair in match.pairs
-        ],
-        unmatched_base=[ReasonEntry(layer=match.base[i].name, reason=why) for i, why in match.unmatched_base.items()],
-        unmatched_donor=[
-            ReasonEntry(layer=match.donor[j].name, reason=why) for j, why in match.unmatched_donor.items()
-        ],
-        matched_parameters=sum(
-            int(np.prod(parameter.shape)) for pair in match.pairs for parameter in match.base[pair.base].parameters
-        ),
+        pairs=[pair_entry(pair) for pair in match.pairs],
+        unmatched_base=[ReasonEntry(layer=name, reason=why) for name, why in match.unmatched_base.items()],
+        unmatched_donor=[ReasonEntry(layer=name, reason=why) for name, why in match.unmatched_donor.items()],
+        matched_parameters=sum(int(np.prod(p.shape)) for pair in match.pairs for p in pair.base.parameters),
+    )
+
+
+def pair_entry(pair: Pair) -> PairEntry:
+    into, out = zip(pair.base.in_out, pair.donor.in_out, strict=True)
+    return PairEntry(
+        base=pair.base.name,
+        donor=pair.donor.name,
+        score=pair.score,
+        reason=pair.reason,
+        widths={"in": into, "out": out},
+        relation=pair.relation,
     )
 
 
@@ -298,7 +294,7 @@ def assemble_document(
     return AssembleDocument(
         **shared_entries(assembly, output, hashes),
         donors=[step.donor.name for step in steps],
-        lam=steps[0].plan.mean_factor,
+        lam=steps[0].plan.mean_lam,
         skipped=list(skipped_layers(assembly)),
         unmatched_donor=list(unused_donor_layers(assembly)),
         merged_parameters=merged_parameters(assembly),
@@ -332,38 +328,42 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
 
 
 def merged_entries(step: Merged) -> Iterator[MergedEntry]:
-    for index in step.plan.merged_layers:
-        pair = step.match.pairs[index]
-        own = [s for s in step.plan.steps if s.layer == index]
+    for pair in step.plan.merged_pairs:
+        name = pair.base.name
+        own = [s for s in step.plan.steps if s.pair.base.name == name]
         size = sum(int(np.prod(s.term.base.shape)) for s in own)
         yield MergedEntry(
-            base=step.match.base[pair.base].name,
-            donor=step.match.donor[pair.donor].name,
+            base=name,
+            donor=pair.donor.name,
             relation=pair.relation,
             model=step.donor.name,
             matched=sum(s.matched * int(np.prod(s.term.base.shape)) for s in own) / max(1, size),
-            lam=step.plan.factor(own[0]),
-            dropped=list(step.plan.dropped.get(pair.base, ())),
-            missing=list(step.missing.get(index, ())),
+            lam=own[0].lam,
+            dropped=list(step.plan.dropped.get(name, ())),
+            missing=list(step.missing.get(name, ())),
         )
 
 
 def skipped_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
     """Layers of the base that keep its weights, for every donor; with several donors the reason names it."""
     for step in assembly.merged:
-        for i, why in sorted(step.plan.skipped.items()):
-            yield ReasonEntry(layer=step.match.base[i].name, reason=by_donor(assembly, step, why))
+        yield from reason_entries(assembly, step, step.match.base, step.plan.skipped)
 
 
 def unused_donor_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
     """Layers of the donors that went nowhere, as `skipped_layers`."""
     for step in assembly.merged:
-        for j, why in sorted(step.match.unmatched_donor.items()):
-            yield ReasonEntry(layer=step.match.donor[j].name, reason=by_donor(assembly, step, why))
+        yield from reason_entries(assembly, step, step.match.donor, step.match.unmatched_donor)
 
 
-def by_donor(assembly: Assembly, step: Merged, reason: str) -> str:
-    return f"{step.donor.name}: {reason}" if len(assembly.merged) > 1 else reason
+def reason_entries(
+    assembly: Assembly, step: Merged, layers: Sequence[Layer], reasons: Mapping[str, str]
+) -> Iterator[ReasonEntry]:
+    """The reasons that layers have, in the order of the layers."""
+    donor = f"{step.donor.name}: " if len(assembly.merged) > 1 else ""
+    for layer in layers:
+        if layer.name in reasons:
+            yield ReasonEntry(layer=layer.name, reason=f"{donor}{reasons[layer.name]}")
 
 
 def merged_parameters(assembly: Assembly) -> int:
@@ -409,8 +409,8 @@ def repair_entries(step: Merged) -> Iterator[RepairEntry]:
 
 
 def window_entries(step: Merged) -> Iterator[WindowEntry]:
-    for index, (old, new) in step.windows.items():
-        yield WindowEntry(layer=step.match.base[index].name, taps=(list(old), list(new)))
+    for name, (old, new) in step.windows.items():
+        yield WindowEntry(layer=name, taps=(list(old), list(new)))
 
 
 def aligned_entries(step: Merged) -> Iterator[AlignedEntry]:

@@ -148,7 +148,7 @@ def align(
     settings = with_arrays(configured("align", config, options))
     check_calibration([base, donor], settings)
     terms, _ = terms_of(base, donor, match)
-    sides = base, donor, match, base_groups, donor_groups
+    sides = base, donor, base_groups, donor_groups
     correspondence, evidence = compared(*sides, terms, settings, runner or registry.runner())
     return assign(correspondence, evidence)
 
@@ -230,6 +230,6 @@ def shares(steps: Sequence[Merged]) -> tuple[float, ...]:
     """What each model contributes after W <- (1 - lam) W + lam B for every lam in turn, base first."""
     parts = [1.0]
     for step in steps:
-        lam = step.plan.mean_factor
+        lam = step.plan.mean_lam
         parts = [*(part * (1 - lam) for part in parts), lam]
     return tuple(parts)

@@ -53,9 +53,8 @@ def mean_loss(found: Curve) -> float:
 def out_of_place(step: Merged) -> Iterator[str]:
     """Deep donor layers that are merged into shallow base layers."""
     ends = [max((layer.depth for layer in side), default=0) or 1 for side in (step.match.base, step.match.donor)]
-    for index in step.plan.merged_layers:
-        pair = step.match.pairs[index]
-        a, b = step.match.base[pair.base], step.match.donor[pair.donor]
+    for pair in step.plan.merged_pairs:
+        a, b = pair.base, pair.donor
         places = a.depth / ends[0], b.depth / ends[1]
         if places[1] - places[0] > FAR:
             yield (

@@ -121,7 +121,7 @@ class RepairedLine:
 
     def at(self, lam: float) -> dict[str, Array]:
         moved = self.line.at(lam)
-        return self.repairs.at(lam, moved) if lam else {**self.repairs.weights, **moved}
+        return self.repairs.weights_of(self.repairs.plan.at(lam), moved) if lam else {**self.repairs.weights, **moved}
 
 
 class Points:

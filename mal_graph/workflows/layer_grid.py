@@ -27,7 +27,7 @@ from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.lambda_lines import Line
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
 from mal_graph.workflows.results import Result
-from mal_graph.workflows.steps import mean_lambda, verified_groups
+from mal_graph.workflows.steps import lambdas_of, verified_groups
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,10 +118,8 @@ def planned_pair(
     """The plan of merging one pair of layers alone. Raises MatchError with the reason why it cannot be."""
     match = match_layers(base, donor, [names])
     terms, _ = terms_of(base, donor, match)
-    found = correspondence(groups, donor_groups, terms, assume_ordered=config.assume_ordered)
-    planned = plan(
-        base, match, assign(found), mean_lambda(config), unmatched=config.unmatched, layers=[match.pairs[0].base]
-    )
+    pairs = correspondence(groups, donor_groups, terms, assume_ordered=config.assume_ordered)
+    planned = plan(base, match, assign(pairs), lambdas_of(config), unmatched=config.unmatched)
     if not planned.steps:
-        raise MatchError(planned.skipped.get(match.pairs[0].base, "the layers have no tensor in common"))
+        raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))
     return planned

@@ -12,7 +12,7 @@ from mal_graph.workflows.steps import Merged
 
 def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
     """One sentence for each thing that the scores do not show; none where nothing was merged."""
-    if not any(step.plan.factor(s) for step in steps for s in step.plan.steps):
+    if not any(step.plan.is_moving for step in steps):
         return
     norms = unmeasured_norms(steps)
     if norms:
@@ -44,18 +44,13 @@ def unmeasured_norms(steps: Sequence[Merged]) -> int:
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
     own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
-    layers_merged = [step.match.base[step.match.pairs[index].base] for index in step.plan.merged_layers]
-    behind = [foldable_norm(step.plan.base, layer) for layer in layers_merged]
+    behind = [foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
     return own | {norm.variance.tensor for norm in behind if norm is not None}
 
 
 def dead_in(step: Merged) -> int:
     """Channels of merged layers that the base's BatchNormalizations scale to nothing."""
-    pairs = [step.match.pairs[index] for index in step.plan.merged_layers]
-    return sum(
-        dead_channels(step.plan.base, step.donor, step.match.base[pair.base], step.match.donor[pair.donor])
-        for pair in pairs
-    )
+    return sum(dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
 
 
 def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:

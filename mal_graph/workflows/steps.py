@@ -1,8 +1,7 @@
 """One donor merged into the model so far: match, verify, align, plan, check; and the same plan made again."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
-from mal_graph.errors import MatchError, UsageError
+from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph, Node, Weight
 from mal_graph.matching.activation_similarity import SHARES, activation_evidence
 from mal_graph.matching.canonical import Term, terms_of
@@ -21,7 +20,9 @@ from mal_graph.matching.unit_assignment import Alignment, Evidence, as_permutati
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import Plan, merge, plan
 from mal_graph.merging.deepening import Expansion, expanded
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import Repair, repaired
+from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
 from mal_graph.merging.widening import apart, grown
 from mal_graph.network import Layer, probe
@@ -50,11 +51,11 @@ class Merged(Brief):
         groups, donor_groups: the axis groups of both.
         plan: what was done.
         ungrown: the plan before the base grew.
-        missing: what one of two matched layers holds without a counterpart, by index of the pair of layers.
+        missing: what one of two matched layers holds without a counterpart, by name of the base's layer.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
         first: the match before the base was given layers.
-        selected: the layers of the base that were given a place for what the donor has; all of them if None.
-        windows: what the windows of the base's layers were and are, where they grew, by index of the layer.
+        selected: names of the base's layers that were given a place for what the donor has; all of them if None.
+        windows: what the windows of the base's layers were and are, where they grew, by name of the layer.
         added: names of the layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
         repair: what was repaired; None if nothing was to be.
@@ -66,11 +67,11 @@ class Merged(Brief):
     donor_groups: AxisGroups
     plan: Plan
     ungrown: Plan
-    missing: Mapping[int, list[str]]
+    missing: Mapping[str, list[str]]
     self_check: float | None
     first: Match
-    selected: tuple[int, ...] | None = None
-    windows: Mapping[int, Windows] = field(default_factory=dict)
+    selected: tuple[str, ...] | None = None
+    windows: Mapping[str, Windows] = field(default_factory=dict)
     added: tuple[str, ...] = ()
     at_zero: float | None = None
     repair: Repair | None = None
@@ -79,7 +80,7 @@ class Merged(Brief):
     def changes_the_base(self) -> bool:
         """Whether the result is another model than the base: it grew, or some lambda is not 0."""
         is_reshaped = bool(self.plan.growth.added or self.windows or self.added)
-        return is_reshaped or any(map(self.plan.factor, self.plan.steps))
+        return is_reshaped or self.plan.is_moving
 
 
 def merged_into(
@@ -110,17 +111,18 @@ def merge_step(
     given, first = base, match_layers(base, donor, config.matches)
     donor_groups = verified_groups(donor, config, runner, partial(progress, f"verifying {donor.name}"), known)
     deeper = deepened(base, donor, donor_groups, first, config)
-    selected = None if config.layers is None else selected_layers(deeper.match.base, config.layers)
+    selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
     base, match = prepared(deeper.base, donor, deeper.match, config, selected)
     windows = larger_windows(deeper.match.base, match.base)
     groups = verified_groups(base, config, runner, partial(progress, f"verifying {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(base, donor, match, groups, donor_groups, strategy, config, selected, runner)
-    ungrown = replace(ungrown, given=deeper.given)
+    ungrown, missing = planned_merge(
+        base, donor, match, groups, donor_groups, strategy, config, selected, deeper.given, runner
+    )
     planned = widened(ungrown, groups, donor, donor_groups, config, runner)
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
-        reasons = [f"{match.base[i].name}: {why}" for i, why in planned.skipped.items()]
+        reasons = [f"{name}: {why}" for name, why in planned.skipped.items()]
         raise MatchError(
             f"nothing of {donor.name} can be merged into {base.name}: {'; '.join(reasons[:3])}"
             f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
@@ -144,8 +146,9 @@ def merge_step(
     return compared_at_zero(step, given, runner)
 
 
-def mean_lambda(config: MergeConfig) -> float:
-    return sum(config.lam) / len(config.lam) if isinstance(config.lam, tuple) else config.lam
+def lambdas_of(config: MergeConfig) -> LayerLambdas:
+    """The merging factors that the options ask for."""
+    return LayerLambdas.of(config.lam, dict(config.lam_for))
 
 
 def repair_inputs(config: MergeConfig) -> Mapping[str, Array] | None:
@@ -163,7 +166,7 @@ def with_repair(
 ) -> tuple[LayerGraph, Repair | None]:
     """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
     inputs = repair_inputs(config)
-    if inputs is None or not any(map(planned.factor, planned.steps)):
+    if inputs is None or not planned.is_moving:
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
     return repaired(graph, planned, donor, inputs, runner, said)
@@ -177,11 +180,14 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
 
 
-def narrowed(step: Merged, layers: Iterable[int], lam: float, config: MergeConfig, runner: Runner) -> Merged:
+def narrowed(step: Merged, layers: Iterable[str], lam: float, config: MergeConfig, runner: Runner) -> Merged:
     """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
     whole = step.ungrown
-    ungrown = plan(whole.base, whole.match, whole.alignment, lam, unmatched=config.unmatched, layers=layers)
-    ungrown = replace(ungrown, given=whole.given)
+    given = {own.tensor for own in whole.steps if own.is_given}
+    lambdas = LayerLambdas.of(lam)
+    ungrown = plan(
+        whole.base, whole.match, whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given
+    )
     planned = widened(ungrown, step.groups, step.donor, step.donor_groups, config, runner)
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
@@ -196,7 +202,7 @@ def deepened(
 
 
 def prepared(
-    base: LayerGraph, donor: LayerGraph, match: Match, config: MergeConfig, selected: Iterable[int] | None
+    base: LayerGraph, donor: LayerGraph, match: Match, config: MergeConfig, selected: Collection[str] | None
 ) -> tuple[LayerGraph, Match]:
     """The base with a place for what the donor has: biases, and taps where it may grow."""
     if config.width == "grow":
@@ -204,13 +210,10 @@ def prepared(
     return with_bias_slots(base, donor, match, selected)
 
 
-def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[int, Windows]:
-    """What the windows of layers were and are, where these differ, by index of the layer."""
-    taps = [
-        (tuple(layer.weight.shape[2:]) if layer.weight else () for layer in pair)
-        for pair in zip(before, after, strict=True)
-    ]
-    return {index: (old, new) for index, (old, new) in enumerate(taps) if old != new}
+def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str, Windows]:
+    """What the windows of layers were and are, where these differ, by name of the layer."""
+    old, new = ({layer.name: layer.weight.shape[2:] for layer in side if layer.weight} for side in (before, after))
+    return {name: (taps, new[name]) for name, taps in old.items() if taps != new[name]}
 
 
 def planned_merge(
@@ -221,26 +224,25 @@ def planned_merge(
     donor_groups: AxisGroups,
     strategy: Strategy,
     config: MergeConfig,
-    selected: Iterable[int] | None,
+    selected: Collection[str] | None,
+    given: Collection[str],
     runner: Runner,
-) -> tuple[Plan, dict[int, list[str]]]:
+) -> tuple[Plan, dict[str, list[str]]]:
     """Align, by weights and what the runner shows of activations, and plan.
 
     Returns:
-        the plan, and what one of two matched layers holds without a counterpart, by index of the pair.
+        the plan, and what one of two matched layers holds without a counterpart, by name of the base's layer.
     """
     terms, missing = terms_of(base, donor, match)
-    found, evidence = compared(base, donor, match, groups, donor_groups, terms, config, runner)
+    found, evidence = compared(base, donor, groups, donor_groups, terms, config, runner)
     order = strategy(found, evidence=evidence)
-    factors = factors_of(match.base, config)
-    made = plan(base, match, order, mean_lambda(config), unmatched=config.unmatched, layers=selected, factors=factors)
+    made = plan(base, match, order, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
     return made, missing
 
 
 def compared(
     base: LayerGraph,
     donor: LayerGraph,
-    match: Match,
     groups: AxisGroups,
     donor_groups: AxisGroups,
     terms: Sequence[Term],
@@ -254,7 +256,7 @@ def compared(
     share = SHARES[config.match_by]
     if not share or config.calibrate is None:
         return found, None
-    return found, activation_evidence(found, base, donor, match, config.calibrate, runner, share)
+    return found, activation_evidence(found, base, donor, config.calibrate, runner, share)
 
 
 def widened(
@@ -346,64 +348,17 @@ def replanned(
 
     Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
     """
-    config = config.replaced(lam=step.plan.lam, match_by=config.match_by if strategy is assign else "weights")
+    match_by = config.match_by if strategy is assign else "weights"
+    lambdas = step.plan.lambdas
+    config = config.replaced(lam=lambdas.over_depth, lam_for=lambdas.by_selector, match_by=match_by)
     strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, config.seed) if shuffle else step.donor
     deeper = deepened(base, donor, step.donor_groups, step.first, config)
     base, match = prepared(deeper.base, donor, deeper.match, config, step.selected)
     groups, theirs = step.groups, step.donor_groups
-    chosen = {step.match.pairs[index].base for index in step.plan.merged_layers}
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, config, chosen, runner)
-    return widened(replace(made, given=deeper.given), groups, donor, theirs, config, runner)
-
-
-def selected_layers(found: Sequence[Layer], selector: str) -> list[int]:
-    """The layers a selector names: a pattern, an index range "0:5" (half-open) or depth fractions "0%:50%".
-
-    Raises:
-        UsageError: it is malformed or selects nothing.
-    """
-    chosen = [i for i, layer in enumerate(found) if selects(selector, i, layer, found)]
-    if not chosen:
-        names = ", ".join(layer.name for layer in found[:3])
-        raise UsageError(
-            f"the selector {selector!r} selects none of {len(found)} layers ({names}, ...): give a name pattern, "
-            "an index range such as 0:5 or depths such as 0%:50%"
-        )
-    return chosen
-
-
-def selects(selector: str, index: int, layer: Layer, found: Sequence[Layer]) -> bool:
-    start, colon, end = selector.partition(":")
-    if colon and all(bound.rstrip("%").replace(".", "", 1).isdecimal() or not bound for bound in (start, end)):
-        if start.endswith("%") or end.endswith("%"):
-            deepest = max(other.depth for other in found) + 1
-            depth = 100 * layer.depth / deepest
-            return float(start.rstrip("%") or 0) <= depth < float(end.rstrip("%") or 100)
-        if "." not in selector:
-            return int(start or 0) <= index < int(end or len(found))
-    return fnmatchcase(layer.name, selector)
-
-
-def factors_of(found: Sequence[Layer], config: MergeConfig) -> dict[int, float]:
-    """The merging factors of layers that have their own, by index.
-
-    Raises:
-        UsageError: there are more factors than layers to give them to, or a selector selects nothing.
-    """
-    factors: dict[int, float] = {}
-    if isinstance(config.lam, tuple):
-        if len(config.lam) > len(found):
-            raise UsageError(
-                f"{len(config.lam)} lambdas are given for {len(found)} layers: give one, or a few that are "
-                "spread over the depth of the base"
-            )
-        deepest = max(layer.depth for layer in found) or 1
-        at = np.linspace(0, 1, len(config.lam))
-        factors = {i: float(np.interp(layer.depth / deepest, at, config.lam)) for i, layer in enumerate(found)}
-    for selector, lam in config.lam_for:
-        factors |= dict.fromkeys(selected_layers(found, selector), lam)
-    return factors
+    chosen = {pair.base.name for pair in step.plan.merged_pairs}
+    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, config, chosen, deeper.given, runner)
+    return widened(made, groups, donor, theirs, config, runner)
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -93,10 +93,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Layers of a donor that are merged together, by index in the base."""
+    """Layers of a donor that are merged together, by their names in the base."""
 
     name: str
-    layers: tuple[int, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -375,9 +375,7 @@ def align_donor(found: SoFar, entry: Entry, terms: Terms, known: Known, strategy
 
 def merge_candidate(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: bool = True) -> SoFar:
     """The model with what was chosen of a donor. Its tensors are computed once: the next donors read them often."""
-    index = {layer.name: i for i, layer in enumerate(step.ungrown.match.base)}
-    layers = [index[name] for name in choice.layers]
-    part = narrowed(step, layers, choice.lam, terms.config, terms.runner)
+    part = narrowed(step, choice.layers, choice.lam, terms.config, terms.runner)
     graph, repair = with_repair(merge(part.plan), part.plan, step.donor, terms.config, terms.runner)
     part = replace(part, repair=repair)
     moved = {name: w.read() for name, w in graph.weights.items() if w is not part.plan.base.weights.get(name)}
@@ -429,17 +427,16 @@ def candidates(step: Merged) -> list[Candidate]:
     single layers, those first that are most like the base's; no two the same. Fewer layers keep more of the base, and
     what a donor can give lies in its first layers (guidelines of the paper)."""
     whole = step.ungrown
-    depth = {i: layer.depth for i, layer in enumerate(whole.match.base)}
-    pairs = sorted((whole.match.pairs[i] for i in whole.merged_layers), key=lambda pair: depth[pair.base])
-    depths = sorted({depth[pair.base] for pair in pairs})
-    found = [Candidate("all layers", tuple(pair.base for pair in pairs))]
+    pairs = sorted(whole.merged_pairs, key=lambda pair: pair.base.depth)
+    depths = sorted({pair.base.depth for pair in pairs})
+    found = [Candidate("all layers", tuple(pair.base.name for pair in pairs))]
     for share in PREFIXES:
         last = depths[ceil(share * len(depths)) - 1]
-        layers = tuple(pair.base for pair in pairs if depth[pair.base] <= last)
+        layers = tuple(pair.base.name for pair in pairs if pair.base.depth <= last)
         found.append(Candidate(f"the first {len(layers)} of {len(pairs)} layers", layers))
     for pair in sorted(pairs, key=lambda pair: -pair.score)[:SINGLES]:
-        found.append(Candidate(f"layer {whole.match.base[pair.base].name}", (pair.base,)))
-    first: dict[frozenset[int], Candidate] = {}
+        found.append(Candidate(f"layer {pair.base.name}", (pair.base.name,)))
+    first: dict[frozenset[str], Candidate] = {}
     for one in found:
         first.setdefault(frozenset(one.layers), one)
     return list(first.values())
@@ -457,8 +454,7 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
             line, terms.lambdas, entry.name, terms.held.gate, terms.config, terms.runner, terms.held.judge
         )
         points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
-        names = tuple(step.ungrown.match.base[i].name for i in candidate.layers)
-        yield Tried(candidate.name, names, tuple(points))
+        yield Tried(candidate.name, candidate.layers, tuple(points))
     terms.progress(f"trying {entry.name}", len(proposed), len(proposed))
 
 
@@ -497,9 +493,8 @@ def reason_to_accept(choice: Kept, best: Scores | None) -> str:
 
 def alike(step: Merged, terms: Terms) -> Kept | str:
     """The layers that are like the base's as far as is asked for, at the smallest lambda; or why none are."""
-    whole = step.ungrown
-    pairs = [whole.match.pairs[i] for i in whole.merged_layers]
-    layers = tuple(whole.match.base[pair.base].name for pair in pairs if pair.score >= terms.config.min_score)
+    pairs = step.ungrown.merged_pairs
+    layers = tuple(pair.base.name for pair in pairs if pair.score >= terms.config.min_score)
     if not layers:
         closest = max(pair.score for pair in pairs)
         least = terms.config.min_score

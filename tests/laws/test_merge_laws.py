@@ -12,6 +12,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
 from mal_graph.symmetry.groups import UNREAD, axis_groups
 from mal_graph.workflows import assembly
@@ -24,7 +25,7 @@ def merged(base, donor, lam, unmatched="keep", **options):
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms, **options)
-    return merge(plan(base, match, align(found), lam, unmatched=unmatched))
+    return merge(plan(base, match, align(found), LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def same_function(a, b, tolerance=1e-6):

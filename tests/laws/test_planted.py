@@ -15,6 +15,7 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, match_units
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.network.layers import find_parameters
 from mal_graph.operators.axis_labels import GroupState
 from mal_graph.operators.row import ParameterKind
@@ -186,7 +187,7 @@ def without(graph, name, flags, axis):
 def unchanged(base, donor):
     """Whether half a merge with the donor leaves every weight as it is."""
     found, match = correspondence_of(base, donor)
-    result = merge(plan(base, match, assign(found), 0.5))
+    result = merge(plan(base, match, assign(found), LayerLambdas.of(0.5)))
     return all(np.array_equal(result.weights[name].read(), w.read()) for name, w in base.weights.items())
 
 

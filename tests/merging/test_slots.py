@@ -61,7 +61,7 @@ def test_nothing_is_inserted_where_the_donor_has_no_bias():
 
 
 def test_only_selected_layers_get_a_slot():
-    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=[1])
+    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=["Gemm_2"])
     assert [name for name, _ in graph.inserted.values()] == [graph.nodes[-1].outputs[0]]
 
 

@@ -21,7 +21,6 @@ from mal_graph.workflows.assembly import (
     Options,
     check_inputs,
     rebuilt,
-    selected_layers,
     self_check,
     self_check_verdict,
     shapes_fit,
@@ -475,45 +474,6 @@ def test_inputs_of_another_name_fit():
     check_inputs(base, donor)
     given = {"x": np.ones((2, 6), np.float32)}
     assert mal_graph.assemble(base, donor, inputs=given).passed
-
-
-# --- selectors ---------------------------------------------------------------------------------------------------
-
-DEEP = find_layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
-
-
-@pytest.mark.parametrize(
-    ("selector", "chosen"),
-    [
-        ("0:2", [0, 1]),
-        ("1:", [1, 2, 3]),
-        (":3", [0, 1, 2]),
-        (":", [0, 1, 2, 3]),
-        ("2:99", [2, 3]),
-        ("0%:50%", [0, 1]),
-        ("50%:100%", [2, 3]),
-        ("50%:", [2, 3]),
-        (":25%", [0]),
-        ("12.5%:62.5%", [1, 2]),
-        ("Gemm_*", [0, 1, 2, 3]),
-        ("Gemm_[24]", [1, 2]),
-        ("*_6", [3]),
-    ],
-)
-def test_a_selector_is_a_pattern_a_range_or_depths(selector, chosen):
-    assert selected_layers(DEEP, selector) == chosen
-
-
-@pytest.mark.parametrize("selector", ["4:9", "2:1", "gemm_0", "Conv*", "99%:100%", "-1:2", "a:b", ""])
-def test_a_selector_of_nothing_is_refused_with_names_and_forms(selector):
-    with pytest.raises(UsageError, match=r"selects none of 4 layers \(Gemm_0, .*: give a name pattern, an index range"):
-        selected_layers(DEEP, selector)
-
-
-def test_a_name_with_colons_is_a_pattern():
-    named = [replace(DEEP[0], name="block:1"), replace(DEEP[1], name="block:2")]
-    assert selected_layers(named, "block:*") == [0, 1]
-    assert selected_layers(named, "block:2") == [1]
 
 
 # --- progress ----------------------------------------------------------------------------------------------------
