@@ -33,10 +33,19 @@ from mal_graph.merging.blending import Plan, check, merge, plan
 from mal_graph.merging.deepening import Expansion, expanded
 from mal_graph.merging.repairing import Repair, repaired
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
-from mal_graph.merging.widening import EXACT, apart, grown, outputs
+from mal_graph.merging.widening import apart, grown, outputs
 from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import ACCEPT, AxisGroups, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.symmetry import (
+    ACCEPT,
+    SAME_FUNCTION,
+    AxisGroups,
+    Trial,
+    axis_groups,
+    open_trial,
+    permute_weights,
+    verify,
+)
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -647,7 +656,9 @@ def self_check_verdict(steps: Sequence[Merged]) -> str:
 
 
 def lambda_0_verdict(moved: float) -> str:
-    return "passed" if moved <= EXACT else f"failed: the outputs of the wider base move by {moved:.1e} at lambda 0"
+    return (
+        "passed" if moved <= SAME_FUNCTION else f"failed: the outputs of the wider base move by {moved:.1e} at lambda 0"
+    )
 
 
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> str:
