@@ -13,7 +13,7 @@ import pytest
 
 import mal_graph
 import mal_graph_adapters
-from mal_graph.operators.table import ROWS
+from mal_graph.operators import ROWS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mal_graph.__file__).parent

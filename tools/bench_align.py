@@ -38,11 +38,10 @@ from mal_graph.matching.correspondence import Correspondence, correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, squared
 from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry.groups import AxisGroups, axis_groups
+from mal_graph.network import find_parameters
+from mal_graph.operators import ParameterKind
+from mal_graph.symmetry import AxisGroups, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph.symmetry.verification import permute_weights
 from mal_graph_adapters.onnx_format.file import layer_graph
 
 RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"

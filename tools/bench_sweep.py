@@ -30,7 +30,7 @@ from mal_graph.matching.unit_assignment import identity_alignment
 from mal_graph.merging.blending import Plan, merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.sweeping import Line, scored_along
 

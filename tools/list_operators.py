@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from mal_graph.operators.table import ROWS, Row
+from mal_graph.operators import ROWS, Row
 
 TESTS = Path(__file__).parents[1] / "tests"
 LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it_should"

@@ -32,20 +32,21 @@ from mal_graph.merging.compensation import centred, centred_donor, compensated
 from mal_graph.network import fed_weights, find_layers, find_parameters, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import (
+    SAME_FUNCTION,
     AxisGroup,
     AxisGroups,
     Factors,
     Traces,
     compensation_of,
+    deviation,
     find_coupled,
     find_traces,
+    judge_by_halves,
     plan_resizing,
     resize_graph,
     resize_groups,
     resize_traces,
 )
-
-EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
 Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
@@ -242,14 +243,21 @@ class Bench:
         """As `settled`, by halving what fails."""
         if not sets:
             return [], {}
+        return judge_by_halves(sets, self.judge, self.joined)
+
+    def judge(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]] | None:
+        """Sets that grow together, or why a single one does not; None if several do not."""
         why = self.fault(sets)
         if not why:
             return list(sets), {}
-        if len(sets) == 1:
-            index = {group.name: i for i, group in enumerate(self.groups.groups)}
-            return [], {index[name]: why for name in sets[0]}
-        half = len(sets) // 2
-        (left, first), (right, second) = self.halved(sets[:half]), self.halved(sets[half:])
+        index = {group.name: i for i, group in enumerate(self.groups.groups)}
+        return ([], {index[name]: why for name in sets[0]}) if len(sets) == 1 else None
+
+    def joined(
+        self, one: tuple[list[Added], dict[int, str]], other: tuple[list[Added], dict[int, str]]
+    ) -> tuple[list[Added], dict[int, str]]:
+        """What grows of two halves: the first alone where they do not grow together."""
+        (left, first), (right, second) = one, other
         if not self.fault([*left, *right]):
             return [*left, *right], {**first, **second}
         return left, {**first, **second, **self.refused(right)}
@@ -264,10 +272,10 @@ class Bench:
         if not sets:
             return ""
         try:
-            moved = self.deviation(self.widened(sets))
+            moved = self.moved(self.widened(sets))
         except (ShapeError, RunError) as error:
             return str(error)
-        return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
+        return "" if moved <= SAME_FUNCTION else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
     def compensated(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups, and the donor compensated where it is narrower."""
@@ -292,8 +300,8 @@ class Bench:
         except RunError as error:
             return str(error)
         both = zip(plan.base.outputs, self.donor.outputs, strict=True)
-        moved = farthest({b.name: found[a.name] for a, b in both}, expected)
-        return "" if moved <= EXACT else f"the outputs at lambda 1 would be {moved:.0e} from its own"
+        moved = deviation({b.name: found[a.name] for a, b in both}, expected)
+        return "" if moved <= SAME_FUNCTION else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError or RunError."""
@@ -353,10 +361,10 @@ class Bench:
         ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
         return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
-    def deviation(self, plan: Plan) -> float:
+    def moved(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         found = outputs(merge(plan.at(0.0)), self.groups.probed.inputs, self.runner)
-        return farthest(found, self.expected)
+        return deviation(found, self.expected)
 
 
 def alike(groups: AxisGroups, found: Traces, wanted: Mapping[str, int]) -> dict[str, range]:
@@ -415,19 +423,4 @@ def outputs(graph: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> d
 
 def apart(a: LayerGraph, b: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> float:
     """How far the outputs of one graph are from those of another, relative to the largest of each."""
-    return farthest(outputs(a, inputs, runner), outputs(b, inputs, runner))
-
-
-def farthest(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
-    return max((distance(found[name], y) for name, y in expected.items()), default=0.0)
-
-
-def distance(found: Array, expected: Array) -> float:
-    """The largest difference, relative to the largest value; infinite where one is not finite and the other is."""
-    if found.dtype.kind != "f" or found.shape != expected.shape:
-        return 0.0 if np.array_equal(found, expected) else np.inf
-    if np.array_equal(found, expected, equal_nan=True):
-        return 0.0
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    moved = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
-    return moved / scale if np.isfinite(moved) and scale else np.inf
+    return deviation(outputs(a, inputs, runner), outputs(b, inputs, runner))

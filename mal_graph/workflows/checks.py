@@ -9,9 +9,9 @@ from mal_graph.errors import MatchError
 from mal_graph.evaluation.activation_statistics import calibration_inputs
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching.activation_similarity import check_signal
-from mal_graph.merging.widening import EXACT, outputs
+from mal_graph.merging.widening import outputs
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry import ACCEPT, AxisGroups
+from mal_graph.symmetry import ACCEPT, SAME_FUNCTION, AxisGroups
 from mal_graph.workflows.steps import Merged
 
 LEAST_MOVED = 10 * ACCEPT  # what the donor's outputs may move by in the orders used
@@ -33,7 +33,7 @@ def self_check_of(steps: Sequence[Merged]) -> Check:
 
 
 def lambda_0_check(moved: float) -> Check:
-    return Check("lambda_0", moved <= EXACT, f"the outputs of the wider base move by {moved:.1e} at lambda 0")
+    return Check("lambda_0", moved <= SAME_FUNCTION, f"the outputs of the wider base move by {moved:.1e} at lambda 0")
 
 
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> Check:

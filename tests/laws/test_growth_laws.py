@@ -15,8 +15,7 @@ from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.blending import UNMATCHED, WIDTHS
 from mal_graph.operators import table as ops
-from mal_graph.symmetry.groups import axis_groups, find_traces
-from mal_graph.symmetry.resizing import find_coupled, plan_resizing, resize_graph
+from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
 
 
 def grouped():

@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, permuted_copy, run
 
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, verify
 
 Spec = dict[str, tuple[int, set[tuple[str, int]]]]
 STATISTICS = {"batch": ("scale", "shift", "mean", "variance"), "layer": ("scale", "shift")}

@@ -14,7 +14,8 @@ from mal_graph.matching.unit_assignment import align
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry.groups import UNREAD, axis_groups
+from mal_graph.symmetry import axis_groups
+from mal_graph.symmetry.groups import UNREAD
 from mal_graph.workflows import assembly
 
 UNMATCHED = ("keep", "fade", "zero")
@@ -254,7 +255,7 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
     def without_one_member(weights, moves):
         from dataclasses import replace
 
-        from mal_graph.symmetry.verification import permute_weights
+        from mal_graph.symmetry import permute_weights
 
         return permute_weights(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 

@@ -16,10 +16,9 @@ from mal_graph.matching.unit_assignment import Problem, match_units
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_parameters
+from mal_graph.operators import GroupState, ParameterKind
+from mal_graph.symmetry import axis_groups
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 

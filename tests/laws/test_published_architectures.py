@@ -8,12 +8,11 @@ import onnx
 import pytest
 from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded, run
 
-from mal_graph.network.layers import find_layers
-from mal_graph.network.probing import Probe
-from mal_graph.operators.axis_labels import GroupState
+from mal_graph.network import Probe, find_layers
+from mal_graph.operators import GroupState
 from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import ACCEPT, bisect_groups, derangement, exchange, open_trial, verify
+from mal_graph.symmetry import ACCEPT, axis_groups, open_trial, verify
+from mal_graph.symmetry.verification import bisect_groups, derangement, exchange
 
 # --- the tables -------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ from mal_graph.matching.unit_assignment import identity_alignment
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import output_of, repaired, weight_steps
-from mal_graph.network.layers import find_layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_layers
+from mal_graph.symmetry import axis_groups
 
 RUNNER = registry.runner()
 

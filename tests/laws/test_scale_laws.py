@@ -10,7 +10,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.rescaling import open_groups, rescale_invariant
 from mal_graph.matching.unit_assignment import align
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 
 def with_activation(op, **attributes):

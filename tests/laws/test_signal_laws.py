@@ -17,7 +17,7 @@ from mal_graph.matching.canonical import terms_of
 from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align, match_units, value
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly
 
 RUNNER = registry.runner()

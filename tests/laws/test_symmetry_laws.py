@@ -13,11 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph import registry
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, verify
 
 EXACT = 1e-9
 

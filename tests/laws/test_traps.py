@@ -12,11 +12,8 @@ import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run, stored
 from onnx import helper, numpy_helper
 
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permute_weights, verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 EXACT = 1e-9
 

@@ -21,8 +21,8 @@ from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.network.layers import find_layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_layers
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import assemble
 
 FORMS = list(product([False, True], [False, True]))  # with a bias, with a BatchNorm

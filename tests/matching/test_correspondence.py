@@ -10,8 +10,8 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import mal_graph
 from mal_graph.errors import MatchError
 from mal_graph.matching.layer_matching import explain, layer_edges, match_layers, profile
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 
 def names(match):

@@ -25,7 +25,7 @@ from mal_graph.matching.unit_assignment import (
     value,
 )
 from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 MODULE = sys.modules["mal_graph.matching.unit_assignment"]  # the attribute of the package is the function
 

@@ -16,7 +16,7 @@ from mal_graph.matching.unit_assignment import random_alignment
 from mal_graph.merging.blending import interpolated, merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mal_graph.operators.axis_labels import GroupState, Label, Pin, Wiring, runs, spans
+from mal_graph.operators import GroupState, Label, Pin, Wiring, spans
+from mal_graph.operators.axis_labels import runs
 
 FROZEN = Pin(GroupState.FROZEN, "for a test")
 factors = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4)

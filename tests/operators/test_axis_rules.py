@@ -18,12 +18,9 @@ from onnx import TensorProto
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.network.probing import probe
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permute_weights, verify
+from mal_graph.network import probe
+from mal_graph.operators import ROWS, GroupState, axis_rules
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
 MICROSOFT = "com.microsoft"

@@ -8,9 +8,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from mal_graph.graph import Node
-from mal_graph.operators import axis_rules
-from mal_graph.operators.row import AtZero
-from mal_graph.operators.table import ROWS, reshape_target, row_of
+from mal_graph.operators import ROWS, AtZero, axis_rules, reshape_target, row_of
 
 ONE_OPERAND = sorted(op for op, row in ROWS.items() if row.rule is axis_rules.unary and not row.moves and "." not in op)
 SINCE = {"Swish": 24}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.operators.windows import Misfit, offsets
+from mal_graph.operators import Misfit, offsets
 
 SIZE = 11
 

@@ -7,8 +7,8 @@ from builders import Net, cnn, deviation, inputs_of, load, mlp, permuted_copy, r
 from onnx import TensorProto, helper, numpy_helper
 
 from mal_graph.errors import RunError
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import axis_groups
 
 
 def hidden(graph):

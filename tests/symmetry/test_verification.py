@@ -10,13 +10,12 @@ from builders import Net, cnn, mlp
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_parameters
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph.symmetry.verification import derangement, exchange, permute_weights, verify, watched
+from mal_graph.symmetry.trial import watched
+from mal_graph.symmetry.verification import derangement, exchange
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 

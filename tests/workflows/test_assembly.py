@@ -14,9 +14,9 @@ from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation.scores import ensemble, predict, score
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import identity_alignment
-from mal_graph.network.layers import find_layers
+from mal_graph.network import find_layers
 from mal_graph.reporting.documents import assemble_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import (
     Options,
     check_inputs,

@@ -16,7 +16,7 @@ from mal_graph.evaluation.scores import Scores, evaluate
 from mal_graph.merging.blending import UNMATCHED
 from mal_graph.reporting import plots
 from mal_graph.reporting.documents import grid_form, sweep_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.sweeping import LAMBDAS, Line, RepairedLine, curve, grid, lambdas_of, sweep
 
 POINTS = (0.0, 0.125, 0.5, 1.0)

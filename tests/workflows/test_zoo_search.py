@@ -20,7 +20,7 @@ from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, s
 from mal_graph.merging.blending import merge
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.reporting.documents import zoo_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly
 from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
