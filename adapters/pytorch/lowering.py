@@ -1,6 +1,6 @@
 """What a lowering works with: tensors on their way, and where the operators that stand for them are collected.
 
-`aten_operators` says operator by operator what ATen's vocabulary is in ONNX's; `modules` walks a program and asks it.
+`aten` says operator by operator what ATen's vocabulary is in ONNX's; `walk` goes through a program and asks it.
 So there is one table of axis rules, and a traced module is what its exported file would be: the same operators in the
 same order, under the module's own names.
 """

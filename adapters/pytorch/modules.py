@@ -3,8 +3,8 @@
 A module is traced by `torch.fx.symbolic_trace` where that gives a module which computes the same: it keeps submodules
 and their names, and can be trained. Where it does not - Python that asks for shapes, keyword arguments - the program of
 `torch.export` takes its place. Either way torch.export without any decomposition gives the operators, which are lowered
-onto ONNX's (`aten_operators`). The weights stay the module's own. torch says of every operator which call of the traced
-module it came from; so numbers that a merge changes are written back into the code (`torch_growth`).
+onto ONNX's (`aten`). The weights stay the module's own. torch says of every operator which call of the traced
+module it came from; so numbers that a merge changes are written back into the code (`rewrite_code`).
 
 Chosen: lowering ATen's operators only. Refused: lowering the modules and functions of torch.fx, several hundred names
 with signatures of their own for what torch itself reduces to some hundred operators with schemas; and torch's ONNX
@@ -136,7 +136,7 @@ class TorchAdapter:
         return (Check("safetensors", True),)
 
     def build(self, target: str, weights: Path | None = None) -> nn.Module:
-        """The module that `package.module:factory` makes (see `torch_factory`)."""
+        """The module that `package.module:factory` makes (see `factory`)."""
         return built(target, weights)
 
 

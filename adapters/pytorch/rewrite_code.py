@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from mal_graph.errors import ShapeError
 from mal_graph.graph import LayerGraph, Node, Weight
 
-from .aten_operators import LARGEST
+from .aten.arguments import LARGEST
 from .factory import told
 
 Wanted = list[int | None] | int | float | None  # what an argument must be; None, and None in it: as it is

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import LayerGraph, Node, Value
 
-from . import aten_operators, recurrent  # noqa: F401  # they enter their operators into the table
+from . import aten  # noqa: F401  # its modules enter their operators into the table
 from .lowering import OPSET, Lowered, Packed, Site, Wire, lowering_of, numpy_type, shared_weight, sizes_of
 
 Env = dict[fx.Node, Any]

@@ -1,0 +1,48 @@
+"""What lowerings of several families need: arguments in torch's many forms, and shapes with symbols in them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mal_graph.errors import UnsupportedModel
+from mal_graph_adapters.pytorch.lowering import Site, Size, Wire
+
+Several = tuple[str, ...]
+Ints = Sequence[int]
+LARGEST = 2**62  # stands for "to the end" in a slice
+
+
+def check_dropout(share: float) -> None:
+    """Refuse what is dropped at random even in evaluation: a merge could not be compared with anything."""
+    if share > 0:
+        raise UnsupportedModel(f"it drops {share:.0%} at random in evaluation mode too: pass training=self.training")
+
+
+def batched(at: Site, x: Wire, spatial: int, run: Callable[[Wire | str], Any]) -> Any:
+    """Run an operator that needs an axis of samples on a tensor that may lack it."""
+    if x.rank == spatial + 2:
+        return run(x)
+    found = run(at.unsqueeze(x, [0]))
+    return tuple(at.squeeze(name, [0]) for name in found) if isinstance(found, tuple) else at.squeeze(found, [0])
+
+
+def spread(values: Any, count: int) -> list[int]:
+    """A setting given once for all axes, or for each."""
+    found = [values] if isinstance(values, int) else list(values)
+    return [int(value) for value in (found * count if len(found) == 1 else found)]
+
+
+def same_shape(a: Sequence[Size], b: Sequence[Size]) -> bool:
+    """Whether two shapes are known to be equal."""
+    return len(a) == len(b) and all(str(x) == str(y) for x, y in zip(a, b, strict=True))
+
+
+def repeated(at: Site, x: str, shape: Sequence[Size], axis: int, times: int) -> str:
+    """Each index of an axis several times in a row."""
+    wide = [*shape[: axis + 1], times, *shape[axis + 1 :]]
+    more = at.op("Expand", at.unsqueeze(x, [axis + 1]), at.sizes(wide))
+    size = shape[axis]
+    return at.reshape(more, [*shape[:axis], size * times, *shape[axis + 1 :]])
+
+
+def is_one(size: Size) -> bool:
+    return isinstance(size, int) and size == 1
