@@ -11,7 +11,7 @@ import numpy as np
 
 from mal_graph.errors import UsageError
 from mal_graph.merging.selectors import select_layers
-from mal_graph.network.layers import Layer
+from mal_graph.network import Layer
 
 DEFAULT = 0.3
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from mal_graph.errors import UsageError
-from mal_graph.network.layers import Layer
+from mal_graph.network import Layer
 
 
 def select_layers(layers: Sequence[Layer], selector: str) -> list[str]:

@@ -5,9 +5,9 @@ from builders import mlp
 
 from mal_graph.errors import UsageError
 from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 
-FIVE = layers(mlp((6, 7, 8, 9, 7, 5), 0))  # at depths 0 to 4
+FIVE = find_layers(mlp((6, 7, 8, 9, 7, 5), 0))  # at depths 0 to 4
 
 
 @pytest.mark.parametrize(

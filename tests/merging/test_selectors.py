@@ -7,9 +7,9 @@ from builders import mlp
 
 from mal_graph.errors import UsageError
 from mal_graph.merging.selectors import select_layers
-from mal_graph.network.layers import layers
+from mal_graph.network.layers import find_layers
 
-DEEP = layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
+DEEP = find_layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
 
 
 @pytest.mark.parametrize(
