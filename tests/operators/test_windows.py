@@ -71,7 +71,7 @@ def test_a_smaller_window_is_centred_in_the_base_s(large, small):
 def test_a_base_with_a_smaller_window_grows_to_the_donors(large, small, tmp_path):
     base, donor = convolution(seed=0, **small), convolution(seed=1, units=6, **large)
     result = merged(base, donor, 0.0)
-    assert result.checks["lambda_0"] == "passed"
+    assert result.check("lambda_0").passed
     assert apart(result.graph, base) <= 1e-5
     assert result.merged[0].windows
     assert apart(merged(base, donor, 1.0).graph, donor) <= 1e-5
