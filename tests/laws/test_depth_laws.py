@@ -421,7 +421,7 @@ def test_a_selector_sees_the_added_layers():
 
 
 def test_an_unknown_depth_is_refused():
-    with pytest.raises(mal_graph.MalGraphError, match="depth is 'deep': choose one of match, expand"):
+    with pytest.raises(mal_graph.MalGraphError, match="`depth` is 'deep': choose one of match, expand"):
         mal_graph.assemble(mlp(), mlp(), depth="deep")
 
 

@@ -920,11 +920,11 @@ def test_live_units_that_are_read_show_in_the_check(monkeypatch):
 def merged_at_once(plan):
     from mal_graph.merging.blending import merge
 
-    return merge(dataclasses.replace(plan, lam=1.0))
+    return merge(plan.at(1.0))
 
 
 def test_an_unknown_width_is_refused():
-    with pytest.raises(mal_graph.MalGraphError, match="width is 'wide': choose one of base, grow"):
+    with pytest.raises(mal_graph.MalGraphError, match="`width` is 'wide': choose one of base, grow"):
         mal_graph.assemble(mlp(), mlp(), width="wide")
 
 

@@ -107,7 +107,7 @@ def test_windows_that_do_not_answer_to_each_other_are_listed(mine, theirs, why):
 
 
 def test_a_larger_window_is_not_cropped_and_says_what_helps():
-    with pytest.raises(mal_graph.MalGraphError, match="3x3 against 5x5; --width grow makes the base's larger"):
+    with pytest.raises(mal_graph.MalGraphError, match="3x3 against 5x5; `width`=grow makes the base's larger"):
         merged(convolution(3, 0), convolution(5, 1), 0.3, width="base")
 
 
