@@ -81,6 +81,11 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
 
+    @property
+    def title(self) -> str:
+        """How messages call the node."""
+        return f"{self.op} {self.name!r}"
+
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
 

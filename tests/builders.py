@@ -18,10 +18,10 @@ from onnx import helper, numpy_helper
 
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.probing import probe
-from mal_graph.symmetry.groups import AxisGroups, Member
-from mal_graph.symmetry.random_copy import random_weights
-from mal_graph.symmetry.verification import permuted
+from mal_graph.matching.layer_matching import Match
+from mal_graph.network import probe
+from mal_graph.symmetry import AxisGroups, Member, permute_weights
+from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
 
 LIGHT = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light"
@@ -216,9 +216,9 @@ def light(name: str, seed: int | None = None) -> LayerGraph:
 
 def reseeded(graph: LayerGraph, seed: int) -> LayerGraph:
     """The graph with every float weight of more than one element drawn at random, in its own type."""
-    from mal_graph.network.layers import parameters
+    from mal_graph.network import find_parameters
 
-    drawn = random_weights(parameters(graph), graph, seed)
+    drawn = draw_weights(find_parameters(graph), graph, seed)
     return graph.with_weights({name: values.astype(graph.weights[name].dtype) for name, values in drawn.items()})
 
 
@@ -229,6 +229,12 @@ def save(model: LayerGraph | onnx.ModelProto, path: Path) -> Path:
     else:
         OnnxAdapter().save(model, path)
     return path
+
+
+def places(match: Match) -> list[tuple[int, int]]:
+    """The pairs of a match as numbers of layers, of the base and of the donor."""
+    mine, theirs = ([layer.name for layer in side] for side in (match.base, match.donor))
+    return [(mine.index(pair.base.name), theirs.index(pair.donor.name)) for pair in match.pairs]
 
 
 # --- running ----------------------------------------------------------------------------------------------------
@@ -262,7 +268,7 @@ def permuted_copy(graph: LayerGraph, groups: AxisGroups, seed: int = 0) -> tuple
     """
     rng = np.random.default_rng(seed)
     taken = {i: shuffle(groups.groups[i].units, rng) for i in groups.usable()}  # copy[u] = graph[taken[u]]
-    moved = permuted(stored(graph), [(groups.groups[i], order) for i, order in taken.items()])
+    moved = permute_weights(stored(graph), [(groups.groups[i], order) for i, order in taken.items()])
     return graph.with_weights(moved), {i: np.argsort(order) for i, order in taken.items()}
 
 
@@ -289,7 +295,7 @@ def narrower(graph: LayerGraph, groups: AxisGroups, seed: int = 0, share: float 
         group = groups.groups[i]
         lost = min(group.units - 2, max(1, round(share * group.units)))
         taken = shuffle(group.units, rng)  # slot u of the copy holds unit taken[u]; the last slots are cut off
-        values = {**values, **permuted(values, [(group, taken)])}
+        values = {**values, **permute_weights(values, [(group, taken)])}
         orders[i] = np.where(np.argsort(taken) < group.units - lost, np.argsort(taken), -1)
         for member in group.members:
             key = member.tensor, member.axis
@@ -317,7 +323,7 @@ def wider(
         group = groups.groups[i]
         extra = max(1, round(share * group.units))
         taken = shuffle(group.units, rng)
-        values = {**values, **permuted(values, [(group, taken)])}
+        values = {**values, **permute_weights(values, [(group, taken)])}
         # The new units stand behind slot `at`, so that the slots after it move up.
         at = int(rng.integers(group.units))
         orders[i] = np.argsort(taken) + extra * (np.argsort(taken) > at)
@@ -344,7 +350,7 @@ def with_new_entries(
         if is_new and owner is not None:
             where = (slice(None),) * axis + (place,)
             drawn = rng.choice(values.ravel(), new[where].shape)
-            new[where] = 0 if silent and owner.role.endswith(" in") else drawn
+            new[where] = 0 if silent and owner.consumes else drawn
     return new
 
 

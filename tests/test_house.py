@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import inspect
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 import mal_graph
 import mal_graph_adapters
-from mal_graph.operators.table import ROWS
+from mal_graph.operators import ROWS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mal_graph.__file__).parent
@@ -74,6 +75,25 @@ def test_imports_run_one_way(module):
 def test_imports_make_no_circle():
     needs = {module: {other for other, _ in imported(module)} - {module} for module in MODULES}
     assert tuple(graphlib.TopologicalSorter(needs).static_order())
+
+
+OFFERING = ["operators", "network", "symmetry"]  # packages whose `__init__` says what they offer
+
+
+@pytest.mark.parametrize("package", OFFERING)
+def test_a_package_offers_what_exists_and_hides_no_module(package):
+    offered = importlib.import_module(f"mal_graph.{package}")
+    assert sorted(offered.__all__, key=str.lower) == offered.__all__
+    assert all(hasattr(offered, name) for name in offered.__all__)
+    assert not {f"{package}/{name}" for name in offered.__all__} & set(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_other_packages_are_entered_by_the_front_door(module):
+    """Where a package says what it offers, its modules are its own; `axis_rules` names the rules themselves."""
+    own = module.split("/")[0]
+    rooms = {other for other, _ in imported(module) if other.split("/")[0] in OFFERING and not other.startswith(own)}
+    assert rooms - {"operators/axis_rules"} <= {f"{package}/__init__" for package in OFFERING}
 
 
 @pytest.mark.parametrize("module", MODULES)

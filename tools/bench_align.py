@@ -38,10 +38,10 @@ from mal_graph.matching.correspondence import Correspondence, correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, squared
 from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.network.layers import parameters
-from mal_graph.symmetry.groups import AxisGroups, axis_groups
-from mal_graph.symmetry.random_copy import random_weights
-from mal_graph.symmetry.verification import permuted
+from mal_graph.network import find_parameters
+from mal_graph.operators import ParameterKind
+from mal_graph.symmetry import AxisGroups, axis_groups, permute_weights
+from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph_adapters.onnx_format.file import layer_graph
 
 RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"
@@ -163,16 +163,18 @@ MODELS: dict[str, Callable[[], LayerGraph]] = {"MLP 3x512": mlp, "VGG16": vgg16,
 
 
 def drawn(graph: LayerGraph, seed: int) -> LayerGraph:
-    return graph.with_weights(random_weights(parameters(graph), graph, seed))
+    return graph.with_weights(draw_weights(find_parameters(graph), graph, seed))
 
 
 def donor_of(base: LayerGraph, groups: AxisGroups, correlation: float, seed: int) -> LayerGraph:
     """A shuffled copy of the base, mixed with another random model; scales and variances stay the copy's."""
     rng = np.random.default_rng(seed)
     values = {name: weight.read() for name, weight in base.weights.items() if weight.is_float}
-    moved = permuted(values, [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()])
-    other = random_weights(parameters(base), base, seed)
-    mixed = {p.tensor for p in parameters(base) if p.draw not in ("scale", "variance")}
+    moved = permute_weights(
+        values, [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()]
+    )
+    other = draw_weights(find_parameters(base), base, seed)
+    mixed = {p.tensor for p in find_parameters(base) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)}
     share, rest = np.float32(correlation), np.float32(np.sqrt(1 - correlation**2))
     return base.with_weights({n: share * moved[n] + rest * other[n] if n in mixed else moved[n] for n in moved})
 

@@ -28,8 +28,9 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import identity_alignment
 from mal_graph.merging.blending import Plan, merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.sweeping import Line, scored_along
 
@@ -70,7 +71,7 @@ def main() -> None:
     base, runner = drawn(network(), 0), registry.runner()
     donor = drawn(base, 1)
     match = match_layers(base, donor)
-    planned = plan(base, match, identity_alignment(found_between(base, axis_groups(base), donor)), 0.3)
+    planned = plan(base, match, identity_alignment(found_between(base, axis_groups(base), donor)), LayerLambdas())
     rng = np.random.default_rng(0)
     data = {"x": rng.standard_normal((1, 3, 32, 32)).astype(np.float32), "labels": np.array([3])}
     floor = median(inference(planned, data, runner)[0] for _ in range(options.repeats))

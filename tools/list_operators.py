@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from mal_graph.operators.table import ROWS, Row
+from mal_graph.operators import ROWS, Row
 
 TESTS = Path(__file__).parents[1] / "tests"
 LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it_should"
@@ -41,7 +41,7 @@ def main() -> None:
 def rows() -> Iterator[str]:
     """One line per operator of the table."""
     for op, row in sorted(ROWS.items()):
-        yield f"| {op} | {rule_of(row)} | {row.part} | {row.zero} | {test_of(op)} |"
+        yield f"| {op} | {rule_of(row)} | {row.layer_role} | {row.at_zero} | {test_of(op)} |"
 
 
 def rule_of(row: Row) -> str:

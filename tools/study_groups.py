@@ -40,11 +40,10 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
+from mal_graph.operators import GroupState
 from mal_graph.protocols import Runner, Session
 from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import FROZEN, PINNED, RIGID, UNVERIFIED, VERIFIED, AxisGroup, AxisGroups
-from mal_graph.symmetry.resize_checks import Padding, paddings
-from mal_graph.symmetry.verification import ACCEPT
+from mal_graph.symmetry import ACCEPT, AxisGroup, AxisGroups, ResizeCheck, check_resizes
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show
@@ -97,7 +96,7 @@ class Row:
             return f"**{len(self.wrong)} wrong**"
         if self.oracle:
             return self.oracle[:200]
-        return "right" if self.states.get(VERIFIED) else "nothing verified"
+        return "right" if self.states.get(GroupState.VERIFIED) else "nothing verified"
 
 
 # --- float64 evaluation -----------------------------------------------------------------------------------------
@@ -504,7 +503,7 @@ def studied(path: Path, suite: str) -> Row:
     row.states = dict(Counter(group.state for group in groups.groups))
     _, row.coverage, row.coverage_full = coverage(graph, groups)
     row.reasons = shares_by_reason(graph, groups)
-    verified = [group for group in groups.groups if group.state == VERIFIED]
+    verified = [group for group in groups.groups if group.state is GroupState.VERIFIED]
     start = time.perf_counter()
     if verified:
         try:
@@ -516,7 +515,7 @@ def studied(path: Path, suite: str) -> Row:
     row.seconds_oracle = time.perf_counter() - start
     if suite != "corpus":
         start = time.perf_counter()
-        found = paddings(graph, groups, timeout=PADDING_SECONDS)
+        found = check_resizes(graph, groups, timeout=PADDING_SECONDS)
         row.resized = dict(Counter(kind_of(padding) for padding in found.values()))
         row.seconds_padding = time.perf_counter() - start
     return row
@@ -560,7 +559,7 @@ class CountingSession:
         return self.session.run(inputs, weights, **options)
 
 
-def kind_of(padding: Padding) -> str:
+def kind_of(padding: ResizeCheck) -> str:
     """What was found of a group when units were added to it and taken away."""
     if padding.holds:
         return HOLDS
@@ -577,7 +576,7 @@ def shares_by_reason(graph: LayerGraph, groups: AxisGroups) -> dict[str, float]:
     total = sum(graph.weights[name].size for name in {parameter.tensor for parameter in groups.parameters})
     free: dict[str, dict[str, dict[int, float]]] = {}
     for group in groups.groups:
-        if group.state not in (FROZEN, UNVERIFIED, RIGID):
+        if group.state not in (GroupState.FROZEN, GroupState.UNVERIFIED, GroupState.RIGID):
             continue
         reason = short_reason(group.reason)
         for member in group.members:
@@ -753,8 +752,9 @@ def ended(worker: "subprocess.Popen[bytes]", out: Path, timeout: float) -> str:
 
 def line_of(row: Row) -> str:
     return (
-        f"{row.model}: {row.groups} groups, {row.states.get(VERIFIED, 0)} verified, coverage {row.coverage:.3f}, "
-        f"{row.verdict()}, {row.seconds_groups:.1f} + {row.seconds_verification:.1f} + {row.seconds_oracle:.1f} s"
+        f"{row.model}: {row.groups} groups, {row.states.get(GroupState.VERIFIED, 0)} verified, "
+        f"coverage {row.coverage:.3f}, {row.verdict()}, "
+        f"{row.seconds_groups:.1f} + {row.seconds_verification:.1f} + {row.seconds_oracle:.1f} s"
     )
 
 
@@ -773,7 +773,7 @@ def table(rows: Sequence[Row]) -> str:
         )
         lines.append(
             f"| {row.model} | {row.nodes} | {row.groups} "
-            f"| {row.states.get(VERIFIED, 0)} | {row.states.get(UNVERIFIED, 0)} "
+            f"| {row.states.get(GroupState.VERIFIED, 0)} | {row.states.get(GroupState.UNVERIFIED, 0)} "
             f"| {row.coverage:.3f} | {row.coverage_full:.3f} "
             f"| {reasons} | {row.seconds_groups:.1f} "
             f"| {row.seconds_verification:.1f} | {row.runs} | {row.runs_together} | {row.resized.get(HOLDS, 0)} "
@@ -790,13 +790,13 @@ def figure(value: float | None) -> str:
 def totals(rows: Sequence[Row]) -> str:
     """The sums that a reader looks for first."""
     judged = [row for row in rows if row.deviation is not None]
-    right = sum(row.states.get(VERIFIED, 0) - len(row.wrong) for row in judged)
+    right = sum(row.states.get(GroupState.VERIFIED, 0) - len(row.wrong) for row in judged)
     weak = [row for row in judged if row.power is not None and row.power < POWER]
     seconds = sum(row.seconds_groups + row.seconds_verification + row.seconds_oracle for row in rows)
     lines = [
         f"* models: {len(rows)}; {len(judged)} judged by the oracle, {sum(bool(row.error) for row in rows)} failed, "
         f"{sum(bool(row.oracle) for row in rows)} that the oracle could not run, {seconds:.0f} s in all",
-        f"* groups verified: {sum(row.states.get(VERIFIED, 0) for row in rows)}; right: {right}; "
+        f"* groups verified: {sum(row.states.get(GroupState.VERIFIED, 0) for row in rows)}; right: {right}; "
         f"**wrong: {sum(len(row.wrong) for row in rows)}**",
         f"* coverage >= {COVERED}: {sum(row.coverage >= COVERED for row in rows)} models; in full: "
         f"{sum(row.coverage_full >= COVERED for row in rows)}",
@@ -817,7 +817,7 @@ def totals(rows: Sequence[Row]) -> str:
 
 
 def verified_of(row: Row) -> int:
-    return row.states.get(VERIFIED, 0)
+    return row.states.get(GroupState.VERIFIED, 0)
 
 
 def resized_totals(rows: Sequence[Row]) -> Iterator[str]:
@@ -837,7 +837,17 @@ def corpus_table(rows: Sequence[Row]) -> str:
         if row.error:
             counts[outcome(row)] += 1
             continue
-        kinds = [state for state in (VERIFIED, UNVERIFIED, FROZEN, RIGID, PINNED) if row.states.get(state)]
+        kinds = [
+            state
+            for state in (
+                GroupState.VERIFIED,
+                GroupState.UNVERIFIED,
+                GroupState.FROZEN,
+                GroupState.RIGID,
+                GroupState.PINNED,
+            )
+            if row.states.get(state)
+        ]
         counts[f"groups {', '.join(kinds)}" if kinds else "no groups"] += 1
     saved = Counter(row.saved or "not reached" for row in rows)
     states = sum((Counter(row.states) for row in rows), Counter())

@@ -23,6 +23,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.protocols import Check
 
 from . import guard
 from .build import built_model, built_node, lazy_tensor, stored_value
@@ -51,14 +52,19 @@ class OnnxAdapter:
     """Loads and saves `.onnx` files."""
 
     def claims(self, model: object) -> bool:
-        return isinstance(model, str | os.PathLike)
+        return isinstance(model, str | os.PathLike | onnx.ModelProto)
 
     def load(self, model: object) -> LayerGraph:
-        """The layer graph of an ONNX file. Raises FileError for a broken or unsafe file, UnsupportedModel for one
-        that cannot be merged."""
-        given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
-        path = guard.checked_path(Path(given))
-        document = linked(guard.check_file(path), path)
+        """The layer graph of an ONNX file, or of a parsed document, whose external data are looked for in the current
+        folder. Raises FileError for a broken or unsafe model, UnsupportedModel for one that cannot be merged."""
+        if isinstance(model, onnx.ModelProto):
+            given = model.graph.name or "model"
+            path, proto = Path.cwd() / given, guard.check_proto(model, Path(given))
+        else:
+            given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
+            path = guard.checked_path(Path(given))
+            proto = guard.check_file(path)
+        document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
         return replace(layer_graph(document, path), name=given)
@@ -75,9 +81,9 @@ class OnnxAdapter:
         data_name = f"{path.name}.data" if external or is_big else None
         write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
 
-    def check(self, path: Path) -> Mapping[str, str]:
+    def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""
-        return {"onnx_checker": checker_verdict(path), "onnxruntime": runtime_verdict(path)}
+        return checker_check(path), runtime_check(path)
 
 
 def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
@@ -140,22 +146,22 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
     return cycle[0][0]
 
 
-def checker_verdict(path: Path) -> str:
+def checker_check(path: Path) -> Check:
     """What the ONNX checker says of a file; operators of other domains are not its business."""
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        return f"failed: {str(error).strip().splitlines()[0]}"
-    return "passed"
+        return Check("onnx_checker", False, str(error).strip().splitlines()[0])
+    return Check("onnx_checker", True)
 
 
-def runtime_verdict(path: Path) -> str:
+def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
         open_session(str(path))
     except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
-        return f"failed: {str(error).strip().splitlines()[0]}"
-    return "passed"
+        return Check("onnxruntime", False, str(error).strip().splitlines()[0])
+    return Check("onnxruntime", True)
 
 
 def layer_graph(model: ir.Model, path: Path) -> LayerGraph:

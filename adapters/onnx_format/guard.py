@@ -64,7 +64,11 @@ def checked_path(path: Path) -> Path:
 
 def check_file(path: Path) -> onnx.ModelProto:
     """The parsed file, its external data unread. Raises FileError or UnsupportedModel."""
-    proto = parsed(path)
+    return check_proto(parsed(path), path)
+
+
+def check_proto(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """A parsed document that is sound as far as it shows by itself. Raises FileError or UnsupportedModel."""
     for check in FILE_CHECKS:
         check(proto, path)
     return proto

@@ -11,13 +11,14 @@ with signatures of their own for what torch itself reduces to some hundred opera
 exporter, which takes ten times as long and needs onnxscript.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, fx, nn
 
 from mal_graph.graph import LayerGraph
+from mal_graph.protocols import Check
 
 from .factory import build_module, read_weights, write_state
 from .giving_back import merged_module, merged_state
@@ -43,10 +44,10 @@ class TorchAdapter:
         """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
         write_state(merged_state(graph), path, accept)
 
-    def check(self, path: Path) -> Mapping[str, str]:
+    def check(self, path: Path) -> tuple[Check, ...]:
         """Whether a written file can be read."""
         read_weights(path)
-        return {"safetensors": "passed"}
+        return (Check("safetensors", True),)
 
     def build(self, target: str, weights: Path | None = None) -> nn.Module:
         """The module that `package.module:factory` makes (see `factory`)."""

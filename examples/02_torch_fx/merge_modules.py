@@ -92,7 +92,7 @@ def main(folder: Path) -> None:
     graph, other = mal_graph.trace(mine, example), mal_graph.trace(theirs, example)
     match = mal_graph.match_layers(graph, other)
     for pair in match.pairs:
-        print(f"{match.base[pair.base].name:18} corresponds to {match.donor[pair.donor].name:18} {pair.score:.2f}")
+        print(f"{pair.base.name:18} corresponds to {pair.donor.name:18} {pair.score:.2f}")
 
     result = mal_graph.assemble(graph, other, lam=LAMBDA, data=test)
     print(f"\nat lambda {LAMBDA}, on {len(test['labels'])} images")

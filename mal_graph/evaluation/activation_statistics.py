@@ -12,7 +12,7 @@ import numpy as np
 from mal_graph.errors import DataError
 from mal_graph.evaluation.scores import LABELS, MAX_BATCH, match_inputs
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.probing import fed_weights
+from mal_graph.network import fed_weights
 from mal_graph.protocols import Runner
 
 LEAST = 16  # samples: the mean of fewer is off by more than a quarter of the deviation

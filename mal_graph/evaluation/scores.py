@@ -21,7 +21,7 @@ from scipy.special import log_softmax, logsumexp
 
 from mal_graph.errors import DataError, UsageError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
-from mal_graph.operators.table import row_of
+from mal_graph.operators import row_of
 from mal_graph.protocols import Runner
 from mal_graph.registry import runner as default_runner
 

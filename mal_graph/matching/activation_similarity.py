@@ -13,10 +13,9 @@ from mal_graph.errors import UsageError
 from mal_graph.evaluation.activation_statistics import Comoments, Place, Stream, streamed
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.correspondence import Correspondence
-from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.unit_assignment import Evidence
-from mal_graph.network.layers import Layer, Parameter
-from mal_graph.operators.table import row_of, unit_axis
+from mal_graph.network import Layer, Parameter
+from mal_graph.operators import row_of, unit_axis
 from mal_graph.protocols import Runner
 
 # How much activations count beside weights, each divided by what it can reach at most. Where they are asked for alone,
@@ -36,7 +35,6 @@ def activation_evidence(
     found: Correspondence,
     base: LayerGraph,
     donor: LayerGraph,
-    match: Match,
     arrays: Mapping[str, Array],
     runner: Runner,
     share: float,
@@ -45,7 +43,7 @@ def activation_evidence(
 
     Args:
         found: the pairs of groups, and the tensors that their units lie on.
-        base, donor, match: the models.
+        base, donor: the models.
         arrays: unlabelled inputs, on which both are run batch by batch.
         share: how much it counts beside the weights.
 
@@ -53,19 +51,16 @@ def activation_evidence(
         DataError: the arrays do not fit a model.
         RunError: a model does not run on them.
     """
-    weights = {term.pair: (term, axes[0]) for term, axes in found.terms if term.is_weight}
+    weights = {term.layer: (term, axes[0]) for term, axes in found.terms if term.is_weight}
     places = {
-        index: (
-            activation(base, match.base[match.pairs[index].base], term.base),
-            activation(donor, match.donor[match.pairs[index].donor], term.donor),
-        )
-        for index, (term, _) in weights.items()
+        layer: (activation(base, term.pair.base, term.base), activation(donor, term.pair.donor, term.donor))
+        for layer, (term, _) in weights.items()
     }
     tables = [np.zeros(units) for units in found.units]
     if not places:
         return Evidence(tuple(tables), 0.0, share)
-    summed = {index: Comoments() for index in places}
-    apart: set[int] = set()
+    summed = {layer: Comoments() for layer in places}
+    apart: set[str] = set()
     sides = [
         (Stream(graph, arrays, runner, tensors), tensors)
         for graph, tensors in (
@@ -74,17 +69,17 @@ def activation_evidence(
         )
     ]
     for mine, theirs in streamed(sides):
-        for index, (a, b) in places.items():
+        for layer, (a, b) in places.items():
             rows = alike(a, mine[a.tensor], b, theirs[b.tensor])
             if rows is None:
-                apart.add(index)
+                apart.add(layer)
             else:
-                summed[index].add(*rows)
+                summed[layer].add(*rows)
     bound = 0.0
-    for index, (_, axis) in weights.items():
-        if index in apart:  # the weights alone say which units are alike
+    for layer, (_, axis) in weights.items():
+        if layer in apart:  # the weights alone say which units are alike
             continue
-        correlation = summed[index].correlation
+        correlation = summed[layer].correlation
         for block in axis.blocks:
             if block.pair >= 0 and block.base.max() < len(correlation) and block.donor.max() < correlation.shape[1]:
                 units = [correlation[np.ix_(*sides)] for sides in zip(block.base.T, block.donor.T, strict=True)]

@@ -17,10 +17,9 @@ from functools import partial
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.layer_matching import Match
-from mal_graph.network.layers import Layer, Parameter
-from mal_graph.operators.table import norm_epsilon, row_of
-from mal_graph.operators.windows import Misfit, offsets
+from mal_graph.matching.layer_matching import Match, Pair
+from mal_graph.network import Layer, Parameter
+from mal_graph.operators import Misfit, ParameterKind, norm_epsilon, offsets, row_of
 
 SEVERAL = "a BatchNormalization stands behind it in one model alone, and each row of its weight makes several units"
 TINY_SCALE = 1e-6  # channels that a BatchNorm scales by less than this are dead: nothing can be divided by it
@@ -34,7 +33,7 @@ class Term:
     """One tensor of a matched pair of layers: a term of the alignment's objective and a step of the merge.
 
     Attributes:
-        pair: index of the pair of layers in the match.
+        pair: the two layers.
         base: the base's parameter, which the merge writes.
         donor: the donor's parameter whose axes the donor's values have; the same number of axes as `base`.
         base_values, donor_values: what is compared, canonical, float32.
@@ -45,7 +44,7 @@ class Term:
             Takes and gives an array of the base's canonical shape.
     """
 
-    pair: int
+    pair: Pair
     base: Parameter
     donor: Parameter
     base_values: Read
@@ -56,14 +55,19 @@ class Term:
     misfit: str = ""
 
     @property
+    def layer(self) -> str:
+        """Name of the base's layer."""
+        return self.pair.base.name
+
+    @property
     def is_weight(self) -> bool:
-        return self.base.role == "weight"
+        return self.base.is_weight
 
     @property
     def is_compared(self) -> bool:
         """Whether it counts in the objective: weights and biases do. Scales, means and variances only move along: all
         positive, they would draw every unit to the donor's largest."""
-        return self.base.draw == "weight" or self.base.role == "bias" or len(self.base.shape) > 1
+        return self.base.kind is ParameterKind.WEIGHT or self.base.is_bias or len(self.base.shape) > 1
 
     def stored_form(self, values: Array) -> Array:
         """Donor values in the base's order, as the base stores them: before its BatchNorm and its factor."""
@@ -104,29 +108,30 @@ def values_of(graph: LayerGraph, parameter: Parameter) -> Array:
     return values if parameter.factor == 1.0 else values * values.dtype.type(parameter.factor)
 
 
-def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Term], dict[int, list[str]]]:
+def terms_of(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[list[Term], dict[str, list[str]]]:
     """Every tensor that the matched layers have in common, in the base's form.
 
     Returns:
-        the terms, and what one of two matched layers holds without a counterpart, by index of the pair.
+        the terms, the weight of a layer first; and what one of two matched layers holds without a counterpart, by name
+        of the base's layer.
     """
     terms: list[Term] = []
-    left: dict[int, list[str]] = {}
-    for index, pair in enumerate(match.pairs):
-        found, missing = layer_terms(base, donor, match.base[pair.base], match.donor[pair.donor], index)
-        terms += [placed(base, donor, term) for term in found]
+    left: dict[str, list[str]] = {}
+    for pair in match.pairs:
+        found, missing = layer_terms(base, donor, pair)
+        terms += sorted((placed(base, donor, term) for term in found), key=lambda term: not term.is_weight)
         if missing:
-            left[index] = missing
+            left[pair.base.name] = missing
     return terms, left
 
 
-def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: int) -> tuple[list[Term], list[str]]:
-    norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, b)
-    b = in_rank_of(a, b)
+def layer_terms(base: LayerGraph, donor: LayerGraph, pair: Pair) -> tuple[list[Term], list[str]]:
+    a, b = pair.base, in_rank_of(pair.base, pair.donor)
+    norm_a, norm_b = foldable_norm(base, a), foldable_norm(donor, pair.donor)
     if a.weight is not None and b.weight is not None and (norm_a is None) != (norm_b is None):
         if max(a.weight.blocks, b.weight.blocks) > 1:
-            return [replace(plain_term(base, donor, a.weight, b.weight, index), misfit=SEVERAL)], []
-        folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, index))
+            return [replace(plain_term(base, donor, a.weight, b.weight, pair), misfit=SEVERAL)], []
+        folded = list(folded_terms(base, donor, a, b, norm_a, norm_b, pair))
         done, used = spoken_for(a, norm_a), spoken_for(b, norm_b)
     else:
         folded, done, used = [], set(), set()
@@ -139,10 +144,10 @@ def layer_terms(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, index: 
     for key, parameter in mine.items():
         other = theirs.get(key)
         if other is not None and (parameter.role == "weight" or len(other.shape) == len(parameter.shape)):
-            term = plain_term(base, donor, parameter, theirs.pop(key), index)
+            term = plain_term(base, donor, parameter, theirs.pop(key), pair)
             terms.append(compared_folded(base, donor, term, norm_a, norm_b))
         elif parameter.role == "bias" and b.weight is not None and b.weight.blocks == 1:
-            terms.append(zero_bias(base, parameter, b.weight, index))
+            terms.append(zero_bias(base, parameter, b.weight, pair))
         elif np.prod(parameter.shape) > 1:
             left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: the donor has no counterpart")
     if norm_b is not None and norm_a is None and b.weight is not None and "bias" not in by_role(a):
@@ -193,8 +198,8 @@ def spoken_for(layer: Layer, norm: Norm | None) -> set[str]:
     return folded | {p.tensor for p in (norm.parameters if norm else ())}
 
 
-def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Parameter, index: int) -> Term:
-    return Term(index, mine, theirs, partial(values_of, base, mine), partial(values_of, donor, theirs))
+def plain_term(base: LayerGraph, donor: LayerGraph, mine: Parameter, theirs: Parameter, pair: Pair) -> Term:
+    return Term(pair, mine, theirs, partial(values_of, base, mine), partial(values_of, donor, theirs))
 
 
 def compared_folded(base: LayerGraph, donor: LayerGraph, term: Term, norm_a: Norm | None, norm_b: Norm | None) -> Term:
@@ -211,23 +216,25 @@ def compared_folded(base: LayerGraph, donor: LayerGraph, term: Term, norm_a: Nor
     )
 
 
-def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, index: int) -> Term:
+def zero_bias(base: LayerGraph, bias: Parameter, weight: Parameter, pair: Pair) -> Term:
     """A bias that the donor does not have: zero, with the axis of the donor's output units."""
     return Term(
-        index, bias, row_vector(weight), partial(values_of, base, bias), partial(np.zeros, weight.shape[0], np.float32)
+        pair, bias, row_vector(weight), partial(values_of, base, bias), partial(np.zeros, weight.shape[0], np.float32)
     )
 
 
 def row_vector(weight: Parameter) -> Parameter:
     """A vector over the output units of a weight, as a parameter: it borrows the weight's first axis."""
-    return Parameter(weight.tensor, weight.node, weight.slot, "bias", "shift", weight.axes[:1], weight.shape[:1])
+    return Parameter(
+        weight.tensor, weight.node, weight.slot, "bias", ParameterKind.SHIFT, weight.axes[:1], weight.shape[:1]
+    )
 
 
 def keyed(graph: LayerGraph, layer: Layer) -> dict[tuple[str, str, bool, int], Parameter]:
     """A layer's parameters by operator, role, whether they are scalars, and how many of the kind came before."""
     found: dict[tuple[str, str, bool, int], Parameter] = {}
     for parameter in layer.applied:
-        named = parameter.role in ("weight", "bias")
+        named = parameter.is_weight or parameter.is_bias
         kind = ("" if named else graph.nodes[parameter.node].op, parameter.role, not named and not parameter.shape)
         count = sum(key[:3] == kind for key in found)
         found[*kind, count] = parameter
@@ -243,8 +250,9 @@ def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
     while tensor not in graph.output_names and len(graph.consumers.get(tensor, ())) == 1:
         index = graph.consumers[tensor][0][0]
         own = {p.role: p for p in layer.applied if p.node == index}
-        if {"scale", "shift", "mean", "variance"} <= set(own):
-            if graph.nodes[index].attribute("training_mode", 0):
+        row = row_of(graph.nodes[index])
+        if row is not None and row.is_batch_norm and {"scale", "shift", "mean", "variance"} <= set(own):
+            if not row.has_stored_statistics(graph.nodes[index]):
                 return None  # its statistics are those of the batch
             epsilon = norm_epsilon(graph.nodes[index])
             return Norm(own["scale"], own["shift"], own["mean"], own["variance"], epsilon)
@@ -258,7 +266,7 @@ def foldable_norm(graph: LayerGraph, layer: Layer) -> Norm | None:
 
 
 def folded_terms(
-    base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, norm_a: Norm | None, norm_b: Norm | None, index: int
+    base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer, norm_a: Norm | None, norm_b: Norm | None, pair: Pair
 ) -> Iterator[Term]:
     """Weight and bias of a pair of which one side alone has a BatchNorm."""
     assert a.weight is not None
@@ -268,15 +276,15 @@ def folded_terms(
     if norm_b is not None:  # the donor is folded
         effective = partial(folded_weight, donor, b.weight, norm_b)
         shift = partial(folded_bias, donor, theirs.get("bias"), norm_b)
-        yield Term(index, a.weight, b.weight, partial(values_of, base, a.weight), effective)
+        yield Term(pair, a.weight, b.weight, partial(values_of, base, a.weight), effective)
         if "bias" in mine:
-            yield Term(index, mine["bias"], rows, partial(values_of, base, mine["bias"]), shift)
+            yield Term(pair, mine["bias"], rows, partial(values_of, base, mine["bias"]), shift)
         return
     assert norm_a is not None
     given = theirs.get("bias")
     shift = partial(values_of, donor, given) if given else partial(np.zeros, rows.shape, np.float32)
     yield Term(
-        index,
+        pair,
         a.weight,
         b.weight,
         partial(folded_weight, base, a.weight, norm_a),
@@ -284,7 +292,7 @@ def folded_terms(
         restore=partial(unfolded_weight, base, a.weight, norm_a),
     )
     yield Term(
-        index,
+        pair,
         norm_a.shift,
         rows,
         partial(folded_bias, base, mine.get("bias"), norm_a),
@@ -335,9 +343,9 @@ def unfolded_shift(graph: LayerGraph, bias: Parameter | None, norm: Norm, values
     return np.where(np.abs(s) >= TINY_SCALE, shift, values_of(graph, norm.shift))
 
 
-def dead_channels(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> int:
+def dead_channels(base: LayerGraph, donor: LayerGraph, pair: Pair) -> int:
     """How many channels keep the base's weights: its BatchNorm, which the donor lacks, scales them to nothing."""
-    norm = foldable_norm(base, a)
-    if norm is None or b.weight is None or foldable_norm(donor, b) is not None:
+    norm = foldable_norm(base, pair.base)
+    if norm is None or pair.donor.weight is None or foldable_norm(donor, pair.donor) is not None:
         return 0
     return int(np.sum(np.abs(norm.s(base)) < TINY_SCALE))

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.matching.canonical import Term
-from mal_graph.network.layers import Parameter
-from mal_graph.symmetry.groups import PINNED, RIGID, AxisGroup, AxisGroups, Member
+from mal_graph.network import Parameter
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)
@@ -72,15 +73,15 @@ class Correspondence:
         units: (base units, donor units) of each pair.
         inside: the donor's group, by index of a base group that lies inside paired units.
         terms: each with one AxisPair per canonical axis of the base's parameter.
-        refused: why a pair of layers is not merged, by index of the pair in the match.
-        dropped: tensors of merged layers that could not be merged, with the reason, by index of the pair.
+        refused: why a pair of layers is not merged, by name of the base's layer.
+        dropped: tensors of merged layers that could not be merged, with the reason, by name of the base's layer.
     """
 
     pairs: tuple[GroupPair, ...]
     units: tuple[tuple[int, int], ...]
     terms: tuple[tuple[Term, tuple[AxisPair, ...]], ...]
-    refused: Mapping[int, str]
-    dropped: Mapping[int, tuple[str, ...]]
+    refused: Mapping[str, str]
+    dropped: Mapping[str, tuple[str, ...]]
     inside: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -95,7 +96,7 @@ def correspondence(
 
     Args:
         base, donor: groups of both models.
-        terms: the tensors that matched layers have in common (see `forms`).
+        terms: the tensors that matched layers have in common, pair by pair (see `terms_of`).
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
     """
     pairing = Pairing(base, donor, assume_ordered)
@@ -103,27 +104,27 @@ def correspondence(
         if term.is_weight:
             pairing.induce_by_producers(term)
     found: list[tuple[Term, tuple[AxisPair, ...]]] = []
-    refused: dict[int, str] = {}
-    dropped: dict[int, list[str]] = {}
-    for term in sorted(terms, key=lambda term: (term.pair, not term.is_weight)):
-        if term.pair in refused:
+    refused: dict[str, str] = {}
+    dropped: dict[str, list[str]] = {}
+    with_weight = {term.layer for term in terms if term.is_weight}
+    for term in terms:
+        if term.layer in refused:
             continue
         try:
             check_finite(term)
             found.append((term, pairing.axes_of(term)))
         except Refusal as reason:
-            owns_weight = any(other.is_weight for other in terms if other.pair == term.pair)
-            if term.is_weight or not owns_weight:
-                refused[term.pair] = str(reason)
+            if term.is_weight or term.layer not in with_weight:
+                refused[term.layer] = str(reason)
             else:
-                dropped.setdefault(term.pair, []).append(f"{term.base.role} {term.base.tensor}: {reason}")
-    found = [(term, axes) for term, axes in found if term.pair not in refused]
+                dropped.setdefault(term.layer, []).append(f"{term.base.role} {term.base.tensor}: {reason}")
+    found = [(term, axes) for term, axes in found if term.layer not in refused]
     return Correspondence(
         tuple(pairing.pairs),
         tuple((base.groups[p.base].units, donor.groups[p.donor].units) for p in pairing.pairs),
         tuple(found),
         refused,
-        {pair: tuple(lines) for pair, lines in dropped.items()},
+        {layer: tuple(lines) for layer, lines in dropped.items()},
         pairing.inside,
     )
 
@@ -278,7 +279,11 @@ class Pairing:
         ordered alike."""
         for g, member in found:
             group = groups.groups[g]
-            if group.is_usable or group.state in (PINNED, RIGID) or (self.assume_ordered and alike):
+            if (
+                group.is_usable
+                or group.state in (GroupState.PINNED, GroupState.RIGID)
+                or (self.assume_ordered and alike)
+            ):
                 continue
             # A single unit, such as the place of a class token, that stands where the other model's does.
             if group.units > 1 or not any(np.array_equal(member.positions, other.positions) for _, other in others):

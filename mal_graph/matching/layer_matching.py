@@ -13,7 +13,8 @@ one correspond to the layers of one. Exact pairing under a partial order is not 
 import difflib
 import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
-from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, origins, parameters
-from mal_graph.operators.table import row_of
+from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, origins
+from mal_graph.operators import row_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -36,22 +37,30 @@ CONTEXT = 3  # how many layers up and down the graph a context looks
 WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
 
 
+class Relation(StrEnum):
+    """How the sizes of two layers relate, as in Model Assembly Learning (arXiv:2503.21657)."""
+
+    EQUAL = "equal"
+    COMPATIBLE = "size-compatible"  # one contains the other
+    INCOMPATIBLE = "size-incompatible"
+
+
 @dataclass(frozen=True)
 class Pair:
     """A base layer and the donor layer that corresponds to it.
 
     Attributes:
-        base, donor: indices into the two lists of layers.
+        base, donor: the two layers.
         score: 0 to 1.
         reason: what the two have in common.
-        relation: "equal", "size-compatible" (one contains the other) or "size-incompatible", in the paper's sense.
+        relation: how their sizes relate, as they were matched.
     """
 
-    base: int
-    donor: int
+    base: Layer
+    donor: Layer
     score: float
     reason: str
-    relation: str
+    relation: Relation
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,20 @@ class Match:
     Attributes:
         base, donor: the layers of both models.
         pairs: in the order of the base.
-        unmatched_base, unmatched_donor: reasons by layer index.
+        unmatched_base, unmatched_donor: why a layer has no partner, by its name.
     """
 
     base: tuple[Layer, ...]
     donor: tuple[Layer, ...]
     pairs: tuple[Pair, ...]
-    unmatched_base: Mapping[int, str]
-    unmatched_donor: Mapping[int, str]
+    unmatched_base: Mapping[str, str]
+    unmatched_donor: Mapping[str, str]
+
+    def with_base(self, layers: Iterable[Layer]) -> "Match":
+        """The same match, with the base's layers as they are after a rewrite, which keeps their names."""
+        named = {layer.name: layer for layer in layers}
+        pairs = tuple(replace(pair, base=named[pair.base.name]) for pair in self.pairs)
+        return replace(self, base=tuple(named.values()), pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ class Profile:
         """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
         from layer to layer."""
         rank: dict[int, int] = {}
-        behind = self.reaches @ np.array([layer.widths for layer in self.layers]).reshape(-1, 2)
+        behind = self.reaches @ np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
@@ -116,7 +131,7 @@ class Profile:
                 self.down[i][-1],
                 self.roles[i][-1],
                 sorted(rank[j] for j in self.before[i]),
-                layer.widths,
+                layer.in_out,
                 behind[i].tolist(),
                 tuple(self.statistics[i].tolist()),
             )
@@ -147,21 +162,21 @@ def match_layers(
     donor: LayerGraph,
     pairs: Iterable[tuple[str, str]] | None = None,
     *,
-    without: Collection[int] = (),
+    without: Collection[str] = (),
 ) -> Match:
     """Pair the layers of two models.
 
     Args:
         base, donor: the models.
         pairs: layer names to pair, instead of finding them; may cross.
-        without: indices of donor layers that shall have no partner.
+        without: names of donor layers that shall have no partner.
 
     Raises:
         MatchError: no two layers correspond to each other, or `pairs` cannot be.
     """
     a, b = profile(base), profile(donor)
     scores = score_table(a, b)
-    scores[:, list(without)] = -np.inf
+    scores[:, [layer.name in without for layer in b.layers]] = -np.inf
     if pairs is None:
         chosen = exchanged(a, b, scores, monotone(a, b, scores))
     else:
@@ -175,8 +190,8 @@ def match_layers(
     parts, same = score_parts(a, b), same_places(a, b)
     found = tuple(
         Pair(
-            i,
-            j,
+            a.layers[i],
+            b.layers[j],
             round(max(0.0, float(scores[i, j])), 4),
             reason_of(parts, bool(same[i, j]), i, j),
             relation(a.layers[i], b.layers[j]),
@@ -188,17 +203,17 @@ def match_layers(
         a.layers,
         b.layers,
         found,
-        {i: why_not(i, scores, taken, b, a) for i in range(len(a.layers)) if i not in chosen},
-        {j: why_not(j, scores.T, chosen, a, b) for j in range(len(b.layers)) if j not in taken},
+        {layer.name: why_not(i, scores, taken, b, a) for i, layer in enumerate(a.layers) if i not in chosen},
+        {layer.name: why_not(j, scores.T, chosen, a, b) for j, layer in enumerate(b.layers) if j not in taken},
     )
 
 
-def relation(a: Layer, b: Layer) -> str:
-    """How the sizes of two layers relate, as in Model Assembly Learning (arXiv:2503.21657)."""
-    wider_in, wider_out = a.widths[0] - b.widths[0], a.widths[1] - b.widths[1]
+def relation(a: Layer, b: Layer) -> Relation:
+    """How the sizes of two layers relate."""
+    wider_in, wider_out = a.in_out[0] - b.in_out[0], a.in_out[1] - b.in_out[1]
     if wider_in == wider_out == 0:
-        return "equal"
-    return "size-compatible" if wider_in * wider_out >= 0 else "size-incompatible"
+        return Relation.EQUAL
+    return Relation.COMPATIBLE if wider_in * wider_out >= 0 else Relation.INCOMPATIBLE
 
 
 # --- profiles ---------------------------------------------------------------------------------------------------
@@ -206,7 +221,8 @@ def relation(a: Layer, b: Layer) -> str:
 
 def profile(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
-    found = layers(graph)
+    found = find_layers(graph)
+    number = {layer.name: i for i, layer in enumerate(found)}
     places, reads = layer_network(graph)
     place_of = {start: place for place, start in enumerate(places)}
     own = [place_of[layer.start] for layer in found]
@@ -241,7 +257,7 @@ def profile(graph: LayerGraph) -> Profile:
         tuple(heights[p] for p in own),
         tuple(tuple(level[p] for level in up) for p in own),
         tuple(tuple(level[p] for level in down) for p in own),
-        tuple(layer_edges(graph, found)),
+        tuple((number[source], number[target]) for source, target in layer_edges(graph, found)),
         tuple(tuple(level[p] for level in roles) for p in own),
         activated,
         windows,
@@ -270,7 +286,7 @@ class Reading(NamedTuple):
 def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in parameters(graph):
+    for parameter in find_parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node)
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
@@ -291,16 +307,16 @@ def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     ]
 
 
-def layer_edges(graph: LayerGraph, found: Sequence[Layer]) -> list[tuple[int, int]]:
-    """Which layer's output the next layer reads, joins seen through, as pairs of layer indices."""
+def layer_edges(graph: LayerGraph, found: Sequence[Layer]) -> list[tuple[str, str]]:
+    """Which layer's output the next layer reads, joins seen through, as pairs of names of layers."""
     places, reads = layer_network(graph)
     index = {layer.start: i for i, layer in enumerate(found)}
     behind: list[set[int]] = []  # the layers that each place's output comes from
-    edges: list[tuple[int, int]] = []
+    edges: list[tuple[str, str]] = []
     for start, sources in zip(places, reads, strict=True):
         before = {i for one in sources for i in behind[one.place]}
         if start in index:
-            edges += [(i, index[start]) for i in sorted(before)]
+            edges += [(found[i].name, found[index[start]].name) for i in sorted(before)]
         behind.append({index[start]} if start in index else before)
     return edges
 
@@ -454,7 +470,7 @@ def by_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], f
 
 def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
     """What the scores are made of; every part is between 0 and 1, shape (base layers, donor layers)."""
-    sides = [np.log2([layer.widths for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
+    sides = [np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
     places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
     apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
     return {

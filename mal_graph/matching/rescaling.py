@@ -18,9 +18,9 @@ import numpy as np
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.canonical import Read, Term
 from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
-from mal_graph.network.probing import data_dependent
-from mal_graph.operators.table import Row, row_of
-from mal_graph.symmetry.groups import AxisGroups, traces
+from mal_graph.network import data_dependent
+from mal_graph.operators import Homogeneity, ParameterKind, Row, row_of
+from mal_graph.symmetry import AxisGroups, find_traces
 
 ROUNDS = 200  # of all units; far fewer are needed but for very deep networks
 SETTLED = 1e-7  # relative change of a scale that is none
@@ -55,7 +55,7 @@ def rescale_invariant(found: Correspondence, base: frozenset[int], donor: frozen
 
 def bears_scale(term: Term) -> bool:
     """Whether a tensor that is compared is larger where its units are; what they are multiplied by is not."""
-    return term.is_compared and term.base.draw in ("weight", "shift")
+    return term.is_compared and term.base.kind in (ParameterKind.WEIGHT, ParameterKind.SHIFT)
 
 
 def of_base(block: Block) -> Index:
@@ -140,7 +140,7 @@ def scaled(read: Read, term: Term, axes: Sequence[AxisPair], scales: Scales, of:
 
 def open_groups(graph: LayerGraph, groups: AxisGroups) -> frozenset[int]:
     """The groups whose units may have any positive scale, by index."""
-    found, live = traces(graph, groups), data_dependent(graph)
+    found, live = find_traces(graph, groups), data_dependent(graph)
     owner = np.full(int(found.unit.max(initial=-1)) + 1, -1)
     for i, group in enumerate(groups.groups):
         if group.is_usable and group.name in found.parts:
@@ -174,7 +174,9 @@ def lets_through(row: Row | None, carrying: Sequence[int], every: bool) -> bool:
     """Whether positive factors on the operands in these slots come out as they went in."""
     if row is None:
         return False
-    if row.scales == "all":
+    if row.homogeneity is Homogeneity.ALL:
         return every
     is_factor = carrying == [0] or (row.commutes and len(carrying) == 1)
-    return row.part == "shape" or row.scales == "any" or (row.scales == "one" and is_factor)
+    return (
+        row.reads_shape_only or row.homogeneity is Homogeneity.ANY or (row.homogeneity is Homogeneity.ONE and is_factor)
+    )

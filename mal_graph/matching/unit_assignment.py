@@ -28,7 +28,6 @@ from scipy.optimize import linear_sum_assignment
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array
-from mal_graph.matching.canonical import Term
 from mal_graph.matching.correspondence import AxisPair, Correspondence, Index
 
 try:
@@ -669,11 +668,3 @@ def as_permutation(order: Order, others: int) -> Order:
     """The order with -1 left out and the donor's unmatched units appended: a permutation of the donor's units."""
     used = order[order >= 0]
     return np.concatenate([used, np.setdiff1d(np.arange(others), used)])
-
-
-def terms_by_layer(found: Correspondence) -> Mapping[int, list[tuple[Term, tuple[AxisPair, ...]]]]:
-    """The terms of each pair of layers, by index of the pair in the match."""
-    by_layer: dict[int, list[tuple[Term, tuple[AxisPair, ...]]]] = {}
-    for term, axes in found.terms:
-        by_layer.setdefault(term.pair, []).append((term, axes))
-    return by_layer

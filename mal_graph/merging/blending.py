@@ -19,9 +19,9 @@ be read; the other two are ours. `fade` is the default: most experiments with na
 (examples/03_paper_experiments/report/report.md), the small networks of tools/results/study_digits.md for `keep`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,9 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import Array, LayerGraph, Weight, weight_of
 from mal_graph.matching.canonical import Term
 from mal_graph.matching.correspondence import AxisPair
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.layer_matching import Match, Pair
 from mal_graph.matching.unit_assignment import Alignment, Orders, is_whole, matched_positions
+from mal_graph.merging.lambdas import LayerLambdas
 
 UNMATCHED = ("keep", "fade", "zero")
 WIDTHS = ("base", "grow")
@@ -45,17 +46,25 @@ class Step:
 
     Attributes:
         tensor: its name.
-        layer: index of the pair of layers in the match.
         matched: the share of its entries that have a donor entry.
         nbytes: how much is written.
+        term, axes: what is merged, and how its axes correspond.
+        lam: its merging factor.
+        is_given: whether it is the donor's at any lambda (see `deepening`).
     """
 
     tensor: str
-    layer: int
     matched: float
     nbytes: int
     term: Term
     axes: tuple[AxisPair, ...]
+    lam: float
+    is_given: bool = False
+
+    @property
+    def pair(self) -> Pair:
+        """The two layers whose tensors are merged, as they were when these were compared."""
+        return self.term.pair
 
 
 @dataclass(frozen=True)
@@ -88,50 +97,52 @@ class Plan:
     Attributes:
         base: the model that gives the graph.
         match, alignment: what the plan was made from.
-        lam: the merging factor: 0 is the base.
+        lambdas: the merging factors that were asked for; each step has its own.
         unmatched: what entries without a partner become: "keep", "fade" or "zero".
         steps: in the order of the base's layers.
-        skipped: why a layer of the base keeps its weights, by index of the layer.
-        dropped: tensors of merged layers that keep the base's values, with reasons, by index of the layer.
+        skipped: why a layer of the base keeps its weights, by its name.
+        dropped: tensors of merged layers that keep the base's values, with reasons, by name of the layer.
         growth: what of `base` was widened for this merge.
-        factors: the merging factors of layers that have their own, by index of the layer.
-        given: stored tensors that are the donor's whatever lambda, unless unmatched is "zero" (see `expand`).
     """
 
     base: LayerGraph
     match: Match
     alignment: Alignment
-    lam: float
+    lambdas: LayerLambdas
     unmatched: str
     steps: tuple[Step, ...]
-    skipped: Mapping[int, str]
-    dropped: Mapping[int, tuple[str, ...]]
+    skipped: Mapping[str, str]
+    dropped: Mapping[str, tuple[str, ...]]
     growth: Growth = field(default_factory=Growth)
-    factors: Mapping[int, float] = field(default_factory=dict)
-    given: frozenset[str] = frozenset()
-
-    def factor(self, step: Step) -> float:
-        """The merging factor of one step."""
-        if step.tensor in self.given and self.unmatched != "zero":
-            return 1.0
-        return self.factors.get(self.match.pairs[step.layer].base, self.lam)
 
     def at(self, lam: float) -> "Plan":
         """The same plan with one merging factor for all layers."""
-        return replace(self, lam=lam, factors={})
+        steps = tuple(step if step.is_given else replace(step, lam=lam) for step in self.steps)
+        return replace(self, lambdas=LayerLambdas.of(lam), steps=steps)
 
     @property
-    def mean_factor(self) -> float:
+    def is_moving(self) -> bool:
+        """Whether anything is merged at all: at lambda 0 nothing is."""
+        return any(step.lam for step in self.steps)
+
+    @cached_property
+    def lam_of(self) -> Mapping[str, float]:
+        """The merging factor of each tensor that is merged."""
+        return {step.tensor: step.lam for step in self.steps}
+
+    @property
+    def mean_lam(self) -> float:
         """Over all parameters that are merged."""
         sizes = [int(np.prod(step.term.base.shape)) for step in self.steps]
-        if not self.factors or not sum(sizes):
-            return self.lam
-        return float(np.average([self.factor(step) for step in self.steps], weights=sizes))
+        if self.lambdas.is_uniform or not sum(sizes):
+            return self.lambdas.mean
+        return float(np.average([step.lam for step in self.steps], weights=sizes))
 
     @property
-    def merged_layers(self) -> list[int]:
-        """Indices of the pairs of layers that are merged."""
-        return list(dict.fromkeys(step.layer for step in self.steps))
+    def merged_pairs(self) -> list[Pair]:
+        """The pairs of layers that are merged, as they are in `base`."""
+        merged = {step.pair.base.name for step in self.steps}
+        return [pair for pair in self.match.pairs if pair.base.name in merged]
 
     @property
     def merged_parameters(self) -> int:
@@ -147,57 +158,55 @@ def plan(
     base: LayerGraph,
     match: Match,
     alignment: Alignment,
-    lam: float,
+    lambdas: LayerLambdas,
     *,
     unmatched: str = "fade",
-    layers: Iterable[int] | None = None,
-    factors: Mapping[int, float] | None = None,
+    layers: Iterable[str] | None = None,
+    given: Collection[str] = (),
 ) -> Plan:
     """Plan a merge.
 
     Args:
         base, match, alignment: the model, its layers' partners and its units'.
-        lam: merging factor in [0, 1].
+        lambdas: the merging factors of the base's layers.
         unmatched: see the table above.
-        layers: indices of the base layers to merge, all of them if left out.
-        factors: merging factors of base layers that have their own, by index.
+        layers: names of the base layers to merge, all of them if left out.
+        given: stored tensors that are the donor's whatever lambda, unless unmatched is "zero".
 
     Raises:
-        UsageError: `lam` or `unmatched` is out of range.
+        UsageError: `unmatched` is unknown, or the lambdas do not fit the layers.
     """
-    for factor in (lam, *(factors or {}).values()):
-        check(factor, unmatched)
+    check(unmatched)
+    lam_of = lambdas.of_layers(match.base)
     selected = None if layers is None else set(layers)
-    skipped = dict(match.unmatched_base)
-    dropped: dict[int, tuple[str, ...]] = {}
-    for index, pair in enumerate(match.pairs):
-        if selected is not None and pair.base not in selected:
-            skipped[pair.base] = "not selected"
-        elif index in alignment.found.refused:
-            skipped[pair.base] = alignment.found.refused[index]
-        elif index in alignment.found.dropped:
-            dropped[pair.base] = alignment.found.dropped[index]
+    names = [pair.base.name for pair in match.pairs]
+    reasons = dict(alignment.found.refused)
+    if selected is not None:
+        reasons |= {name: "not selected" for name in names if name not in selected}
+    skipped = {**match.unmatched_base, **{name: reasons[name] for name in names if name in reasons}}
+    dropped = {layer: lines for layer, lines in alignment.found.dropped.items() if layer not in skipped}
     steps = []
     for term, axes in alignment.found.terms:
-        layer = match.pairs[term.pair].base
-        if layer in skipped:
+        if term.layer in skipped:
             continue
         shared = tie_conflict(match, term, skipped)
         if shared:
-            dropped[layer] = (*dropped.get(layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
+            dropped[term.layer] = (*dropped.get(term.layer, ()), f"{term.base.role} {term.base.tensor}: {shared}")
             continue
-        steps.append(step_of(base, term, axes, alignment.orders))
-    return Plan(base, match, alignment, lam, unmatched, tuple(steps), skipped, dropped, factors=factors or {})
+        is_given = term.base.tensor in given and unmatched != "zero"
+        lam = 1.0 if is_given else lam_of[term.layer]
+        steps.append(step_of(base, term, axes, alignment.orders, lam, is_given=is_given))
+    return Plan(base, match, alignment, lambdas, unmatched, tuple(steps), skipped, dropped)
 
 
-def step_of(base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders) -> Step:
+def step_of(
+    base: LayerGraph, term: Term, axes: tuple[AxisPair, ...], orders: Orders, lam: float, *, is_given: bool
+) -> Step:
     tensor = term.base.tensor
-    return Step(tensor, term.pair, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes)
+    return Step(tensor, matched_share(axes, orders), base.weights[tensor].nbytes, term, axes, lam, is_given)
 
 
-def check(lam: float, unmatched: str, width: str = "base", depth: str = "match") -> None:
-    if not 0.0 <= lam <= 1.0:
-        raise UsageError(f"lambda is {lam}: give a merging factor from 0 (the base) to 1 (the donor)")
+def check(unmatched: str, width: str = "base", depth: str = "match") -> None:
     if unmatched not in UNMATCHED:
         raise UsageError(f"unmatched is {unmatched!r}: choose one of {', '.join(UNMATCHED)}")
     if depth not in DEPTHS:
@@ -206,15 +215,14 @@ def check(lam: float, unmatched: str, width: str = "base", depth: str = "match")
         raise UsageError(f"width is {width!r}: choose one of {', '.join(WIDTHS)}")
 
 
-def tie_conflict(match: Match, term: Term, skipped: Mapping[int, str]) -> str:
+def tie_conflict(match: Match, term: Term, skipped: Mapping[str, str]) -> str:
     """Why a shared tensor keeps the base's values: "" if all its readers correspond to those of one donor tensor."""
-    readers = [i for i, layer in enumerate(match.base) if term.base.tensor in layer.tied]
-    partner = {pair.base: match.donor[pair.donor] for pair in match.pairs if pair.base not in skipped}
-    for reader in readers:
-        name = match.base[reader].name
-        if reader not in partner:
+    readers = [layer.name for layer in match.base if term.base.tensor in layer.tied]
+    partner = {pair.base.name: pair.donor for pair in match.pairs if pair.base.name not in skipped}
+    for name in readers:
+        if name not in partner:
             return f"it is shared with layer {name}, which is not merged"
-        theirs = partner[reader]
+        theirs = partner[name]
         if term.donor.tensor not in (*theirs.tied, *(p.tensor for p in theirs.parameters)):
             return f"it is shared with layer {name}, whose partner {theirs.name} has a tensor of its own"
     return ""
@@ -226,9 +234,9 @@ def merge(plan: Plan) -> LayerGraph:
     At lam = 0 this is the base itself, unless it was widened.
     """
     growth = plan.growth
-    moved = [merged_weight(plan, step) for step in plan.steps if plan.factor(step) or growth.added]
+    moved = [merged_weight(plan, step) for step in plan.steps if step.lam or growth.added]
     moved += [
-        weight_of(name, np.array(between(ends, plan.mean_factor), plan.base.weights[name].dtype))
+        weight_of(name, np.array(between(ends, plan.mean_lam), plan.base.weights[name].dtype))
         for name, ends in growth.factors.items()
     ]
     graph = plan.base.with_weights(moved) if moved else plan.base
@@ -237,13 +245,12 @@ def merge(plan: Plan) -> LayerGraph:
 
 def with_settings(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with what operators hold of their own where the plan puts it, each with the factor of its weights."""
-    factors = {step.tensor: plan.factor(step) for step in plan.steps}
     held: dict[str, dict[str, Ends]] = {}
     for (name, setting), ends in plan.growth.settings.items():
         held.setdefault(name, {})[setting] = ends
     nodes = []
     for node in graph.nodes:
-        lam = next((factors[tensor] for tensor in node.inputs if tensor in factors), plan.mean_factor)
+        lam = next((plan.lam_of[tensor] for tensor in node.inputs if tensor in plan.lam_of), plan.mean_lam)
         found = {setting: between(ends, lam) for setting, ends in held.get(node.name, {}).items()}
         nodes.append(replace(node, attributes={**node.attributes, **found}) if found else node)
     return replace(graph, nodes=tuple(nodes))
@@ -263,7 +270,7 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     weight = plan.base.weights[step.tensor]
     stored = weight.read()
     a = step.term.base.canonical(stored)
-    merged = blended(a, step.term, step.axes, plan.alignment.orders, plan.factor(step), plan.unmatched)
+    merged = blended(a, step.term, step.axes, plan.alignment.orders, step.lam, plan.unmatched)
     result = step.term.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
     result = np.ascontiguousarray(result)
     result.flags.writeable = False
@@ -282,7 +289,11 @@ def blended(a: Array, term: Term, axes: Sequence[AxisPair], orders: Orders, lam:
     fading = fading_entries(term, axes, masks, mine.shape, unmatched)
     if fading.any():
         # Behind a BatchNorm that stays the base's, it is the effective weight that fades.
-        gone = np.full_like(mine, term.base.pad) if term.restore is None else term.stored_form(np.zeros_like(mine))
+        gone = (
+            np.full_like(mine, term.base.absent_value)
+            if term.restore is None
+            else term.stored_form(np.zeros_like(mine))
+        )
         merged = np.where(fading, interpolated(mine, gone.astype(compute), lam), merged)
     # What did not change keeps its bits, in the stored type too.
     return np.where(merged == mine, a, merged.astype(a.dtype))

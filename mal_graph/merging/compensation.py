@@ -23,10 +23,9 @@ from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching.canonical import Read
 from mal_graph.merging.blending import Ends, Plan, Step
-from mal_graph.network.layers import data_inputs, layers, parameters, root_of
-from mal_graph.operators.table import Row, norm_epsilon, row_of
-from mal_graph.symmetry.groups import AxisGroup
-from mal_graph.symmetry.resizing import Factors, called, slot_of
+from mal_graph.network import data_inputs, find_layers, find_parameters, find_root
+from mal_graph.operators import Row, norm_epsilon, row_of, slot_named
+from mal_graph.symmetry import AxisGroup, Factors
 
 Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
 
@@ -46,24 +45,24 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
     ends = {key: (mine.get(key, 1.0), theirs.get(key, 1.0)) for key in (*mine, *theirs)}
     for (name, place), (a, b) in ends.items():
         index = next(i for i, node in enumerate(base.nodes) if node.name == name)
-        node, slot = base.nodes[index], slot_of(base.nodes[index], place)
+        node, slot = base.nodes[index], slot_named(base.nodes[index], place)
         if place == "output":
             base, constant = with_factor(base, index, a)
             constants[constant] = (a, b)
         elif slot is not None:
-            root = root_of(base, node.inputs[slot])
+            root = find_root(base, node.inputs[slot])
             if root is None:
-                raise ShapeError(f"the {place} of {called(node)} is computed")
+                raise ShapeError(f"the {place} of {node.title} is computed")
             scaled[root[0].name] = (a, b)
         else:
             epsilon = norm_epsilon(node)
             settings[name, place] = (epsilon * a, epsilons[name] * b if name in epsilons else epsilon * a)
             base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
-    if constants and [layer.name for layer in layers(base)] != [layer.name for layer in layers(plan.base)]:
+    if constants and [layer.name for layer in find_layers(base)] != [layer.name for layer in find_layers(plan.base)]:
         raise ShapeError("a factor behind an average would make a layer of its own")
-    for p in parameters(base):
+    for p in find_parameters(base):
         if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
-            raise ShapeError(f"{p.tensor} is read by {called(base.nodes[p.node])} too")
+            raise ShapeError(f"{p.tensor} is read by {base.nodes[p.node].title} too")
     weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]
     base = base.with_weights([replace(w, read=partial(times, w.read, scaled[w.name][0])) for w in weights])
     steps = tuple(
@@ -160,14 +159,14 @@ def centring(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -
     tensors = writers(graph, norms)
     found: dict[str, list[Place]] = {}
     for member in (member for group in groups for member in group.members):
-        if member.tensor in tensors and not member.role.endswith(" in"):
+        if member.tensor in tensors and not member.consumes:
             found.setdefault(member.tensor, []).append((member.axis, member.positions))
-    for p in parameters(graph):
+    for p in find_parameters(graph):
         # What is added alike to all units has no part in it: the norms take that off with the mean.
         if p.tensor in tensors and p.tensor not in found and p.role in ("weight", "table"):
-            node = called(graph.nodes[p.node])
+            node = graph.nodes[p.node].title
             raise ShapeError(
-                f"the mean that {called(norms[0])} takes off its units cannot be taken off {node}, which treats all of "
+                f"the mean that {norms[0].title} takes off its units cannot be taken off {node}, which treats all of "
                 "them alike"
             )
     return found
@@ -190,7 +189,7 @@ def is_mixing(node: Node, row: Row) -> bool:
 
 def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
     """The stored tensors that the norms take a sum of. Raises ShapeError where anything else reads or writes it."""
-    applied = parameters(graph)
+    applied = find_parameters(graph)
     named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
     found = []
     waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
@@ -205,20 +204,20 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
                 continue
             if row is not None and row.is_sum:
                 waiting += [name for name in reader.outputs if name]
-            elif row is None or row.part != "shape":
-                raise ShapeError(f"{called(reader)} reads the units with the mean that {called(norms[0])} takes off")
+            elif row is None or not row.reads_shape_only:
+                raise ShapeError(f"{reader.title} reads the units with the mean that {norms[0].title} takes off")
         if tensor in graph.output_names or tensor not in graph.producer:
-            raise ShapeError(f"the mean that {called(norms[0])} takes off its units is that of {tensor!r} too")
+            raise ShapeError(f"the mean that {norms[0].title} takes off its units is that of {tensor!r} too")
         index = graph.producer[tensor]
         node, row = graph.nodes[index], row_of(graph.nodes[index])
         own = [p for p in applied if p.node == index]
         if row is not None and row.is_sum:
             waiting += data_inputs(node, row)
         elif row is None or not own or not (is_mixing(node, row) or row.kind == "table"):
-            raise ShapeError(f"the mean that {called(norms[0])} takes off its units cannot be taken off {called(node)}")
+            raise ShapeError(f"the mean that {norms[0].title} takes off its units cannot be taken off {node.title}")
         found += own
     names = {p.tensor for p in found}
     for p in applied:
         if p.tensor in names and p not in found:
-            raise ShapeError(f"{p.tensor} is read by {called(graph.nodes[p.node])} too")
+            raise ShapeError(f"{p.tensor} is read by {graph.nodes[p.node].title} too")
     return names

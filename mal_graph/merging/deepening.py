@@ -22,10 +22,9 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
 from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
-from mal_graph.network.layers import Layer, layers
-from mal_graph.operators.table import bias_slot, row_of, weight_axes
-from mal_graph.operators.windows import Misfit, spans_of
-from mal_graph.symmetry.groups import AxisGroups, traces
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import Misfit, bias_slot, row_of, spans_of
+from mal_graph.symmetry import AxisGroups, find_traces
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,13 @@ def expanded(
     """
     whole = blocks(donor, match.donor)
     match = match if is_fixed else freed(base, donor, match, whole)
-    partner = {pair.donor: match.base[pair.base].name for pair in match.pairs}
-    reasons: dict[int, str] = {}
-    made: dict[int, str] = {}
+    partner = {pair.donor.name: pair.base.name for pair in match.pairs}
+    reasons: dict[str, str] = {}
+    made: dict[str, str] = {}
     given: set[str] = set()
-    lone = [block for block in whole if not partner.keys() & set(block.layers)]
-    seen = Seen(match.donor, groups, whole, traces(donor, groups)) if lone else None
-    for block in lone:
+    without = [block for block in whole if not partner.keys() & set(block.layers)]
+    seen = Seen(match.donor, groups, whole, find_traces(donor, groups)) if without else None
+    for block in without:
         assert seen is not None
         try:
             base, names, inside = with_block(base, donor, seen, block, partner)
@@ -71,30 +70,32 @@ def expanded(
             given |= inside
         except NoPlace as reason:
             reasons.update(dict.fromkeys(block.layers, str(reason)))
-    before: dict[int, list[int]] = {}
+    theirs = {layer.name: layer for layer in match.donor}
+    before: dict[str, list[str]] = {}
     for source, target in layer_edges(donor, match.donor):
         before.setdefault(target, []).append(source)
-    for j in match.unmatched_donor:
-        if j in partner:
+    for lone in match.unmatched_donor:
+        if lone in partner:
             continue
         try:
-            base, partner[j] = with_identity(base, donor, match.donor[j], place_of(before.get(j, []), partner))
-            made[j] = partner[j]
+            base, partner[lone] = with_identity(base, donor, theirs[lone], place_of(before.get(lone, []), partner))
+            made[lone] = partner[lone]
         except NoPlace as reason:
-            reasons[j] = reasons.get(j, str(reason))
-    left = {j: match.unmatched_donor[j] for j in reasons if j not in partner}
+            reasons[lone] = reasons.get(lone, str(reason))
+    left = {name: match.unmatched_donor[name] for name in reasons if name not in partner}
     said = {
-        j: f"{why}; nothing that leaves the base as it is can stand for it: {reasons[j]}" for j, why in left.items()
+        name: f"{why}; nothing that leaves the base as it is can stand for it: {reasons[name]}"
+        for name, why in left.items()
     }
     if made:
-        found = match_layers(base, donor, [(name, match.donor[j].name) for j, name in partner.items()])
-        match = replace(found, unmatched_base=match_reasons(found, match))
+        rematched = match_layers(base, donor, [(mine, other) for other, mine in partner.items()])
+        match = replace(rematched, unmatched_base=match.unmatched_base)
     return Expansion(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
 
 
 def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[Block]) -> Match:
     """The match with as many pairs, in which the layers of residual blocks have partners together, or have none."""
-    without: set[int] = set()
+    without: set[str] = set()
     reasons = match.unmatched_donor
     for block in whole:
         alone = match.unmatched_donor.keys() & set(block.layers)
@@ -109,17 +110,12 @@ def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[B
                 continue
             match = other
         without |= set(block.layers)
-    said = {j: reasons.get(j, "its residual block corresponds to none of the base's") for j in without}
+    lone = [layer.name for layer in match.donor if layer.name in without]
+    said = {name: reasons.get(name, "its residual block corresponds to none of the base's") for name in lone}
     return replace(match, unmatched_donor={**match.unmatched_donor, **said})
 
 
-def match_reasons(found: Match, match: Match) -> dict[int, str]:
-    """Why layers of the base have no partner, as the match before said it, under their new numbers."""
-    index = {layer.name: i for i, layer in enumerate(found.base)}
-    return {index[match.base[i].name]: why for i, why in match.unmatched_base.items()}
-
-
-def place_of(before: list[int], partner: dict[int, str]) -> str:
+def place_of(before: list[str], partner: dict[str, str]) -> str:
     """The base's layer that an identity layer has to follow. Raises NoPlace."""
     if len(before) != 1:
         raise NoPlace("it follows the input" if not before else f"it follows {len(before)} layers")
@@ -133,7 +129,7 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
 
     Raises NoPlace.
     """
-    found = next(own for own in layers(base) if own.name == after)
+    found = next(own for own in find_layers(base) if own.name == after)
     if layer.weight is None or found.weight is None or layer.kind != found.kind:
         raise NoPlace(f"it is of kind {layer.kind}, and follows {after} of kind {found.kind}")
     contraction, index = base.nodes[found.weight.node], last_activation(base, found)
@@ -144,7 +140,7 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
     if source in base.output_names:
         raise NoPlace(f"what layer {after} gives is an output of the model")
     attributes, values = identity(donor, layer, units)
-    axes = weight_axes(row, 1, replace(contraction, attributes=attributes), values.ndim)
+    axes = row.weight_axes(1, replace(contraction, attributes=attributes), values.ndim)
     dtype = base.weights[found.weight.tensor].dtype
     name = unused_name(base, f"{source}.identity")
     stored = [weight_of(f"{name}.weight", (values.swapaxes(0, 1) if axes == (1, 0) else values).astype(dtype))]

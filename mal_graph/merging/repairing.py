@@ -19,8 +19,8 @@ from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, m
 from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
 from mal_graph.matching.canonical import Norm, Term, by_role, by_row, foldable_norm, row_vector
 from mal_graph.merging.blending import Plan, Step, blended
-from mal_graph.network.layers import Layer, Parameter, layers, parameters
-from mal_graph.operators.table import bias_slot, row_of, unit_axis
+from mal_graph.network import Layer, Parameter, find_layers, find_parameters
+from mal_graph.operators import bias_slot, row_of, unit_axis
 from mal_graph.protocols import Runner
 
 Passes = Callable[[int, int], None]  # passes done, of how many
@@ -129,7 +129,7 @@ def repaired(
         RunError: a model does not run on them.
     """
     found = Repairs(graph, plan, donor, arrays, runner)
-    return found.graph.with_weights(found.at(plan.lam, {}, progress)), found.done
+    return found.graph.with_weights(found.weights_of(plan, {}, progress)), found.done
 
 
 class Repairs:
@@ -150,7 +150,7 @@ class Repairs:
         runner: Runner,
         variable: Sequence[str] = (),
     ) -> None:
-        """Arguments and errors as for `repaired`; weights named in `variable` are given to `at`."""
+        """Arguments and errors as for `repaired`; weights named in `variable` are given to `weights_of`."""
         self.plan, self.graph = plan, with_shifts(graph, plan)
         targets, left = rescalings(self.graph, plan, donor)
         sites = [*with_goals(targets, left, plan, donor, arrays, runner), *resets(self.graph, plan, left)]
@@ -162,9 +162,9 @@ class Repairs:
         reset = tuple(site.layer for site in sites if site.statistics)
         self.done = Repair(self.stream.samples, rescaled, reset, left)
 
-    def at(self, lam: float, moved: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
-        """The weights at one lambda, repaired, from what is merged there."""
-        plan, weights = replace(self.plan, lam=lam), {**self.weights, **moved}
+    def weights_of(self, plan: Plan, moved: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
+        """The weights of the plan at some lambda, repaired, from what is merged there."""
+        weights = {**self.weights, **moved}
         for done, level in enumerate(self.levels):
             found = measured(self.stream, [site.place for site in level], weights)
             for site in level:
@@ -176,9 +176,9 @@ class Repairs:
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with a zero bias for every merged layer that lacks one and can take it."""
-    found = layers(graph)
+    found = {layer.name: layer for layer in find_layers(graph)}
     for step in weight_steps(plan):
-        layer = found[plan.match.pairs[step.layer].base]
+        layer = found[step.pair.base.name]
         assert layer.weight is not None
         node = graph.nodes[graph.producer[plan.base.nodes[layer.weight.node].outputs[0]]]
         slot = bias_slot(node)
@@ -193,7 +193,7 @@ def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
 
 def weight_steps(plan: Plan) -> list[Step]:
     """What is merged of contractions' weights; at lambda 0 nothing is."""
-    return [step for step in plan.steps if step.term.is_weight and plan.factor(step)]
+    return [step for step in plan.steps if step.term.is_weight and step.lam]
 
 
 @dataclass(frozen=True)
@@ -208,11 +208,10 @@ class Target:
 
 def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[Target], dict[str, str]]:
     """The merged layers that are brought to goals, and why others are not, by name."""
-    found, targets, left = layers(graph), [], {}
-    applied = [parameter.tensor for parameter in parameters(graph)]
+    found, targets, left = {layer.name: layer for layer in find_layers(graph)}, [], {}
+    applied = [parameter.tensor for parameter in find_parameters(graph)]
     for step in weight_steps(plan):
-        pair = plan.match.pairs[step.layer]
-        layer, other = found[pair.base], plan.match.donor[pair.donor]
+        layer, other = found[step.pair.base.name], step.pair.donor
         assert layer.weight is not None
         if other.weight is None:
             left[layer.name] = "its partner has no weight of its own"
@@ -289,14 +288,14 @@ def with_goals(
 
 def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
-    term = Term(step.layer, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
-    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.factor(step), plan.unmatched)
+    term = Term(step.pair, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
+    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.lam_of[step.tensor], plan.unmatched)
 
 
 def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:
     """The BatchNormalizations whose statistics were merged; why one cannot be measured anew is added to `left`."""
-    merged = {step.tensor for step in plan.steps if plan.factor(step)}
-    applied = parameters(graph)
+    merged = {step.tensor for step in plan.steps if step.lam}
+    applied = find_parameters(graph)
     tensors = [parameter.tensor for parameter in applied]
     found: dict[int, dict[str, Parameter]] = {}
     for parameter in applied:
@@ -304,13 +303,18 @@ def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site
     for index, own in found.items():
         node = graph.nodes[index]
         row = row_of(node)
-        if row is None or not {"mean", "variance"} <= set(own) or own["variance"].tensor not in merged:
+        if (
+            row is None
+            or not row.is_batch_norm
+            or not {"mean", "variance"} <= set(own)
+            or own["variance"].tensor not in merged
+        ):
             continue
         statistics = (own["mean"], own["variance"])
         shared = next((p.tensor for p in statistics if tensors.count(p.tensor) > 1), "")
         if shared:
             left[node.name] = f"{shared} is shared with another layer"
-        elif not node.attribute("training_mode", 0):  # then the statistics are those of the batch anyway
+        elif row.has_stored_statistics(node):  # then the statistics are those of the batch anyway
             yield Site(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
 
 

@@ -17,13 +17,11 @@ import numpy as np
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
-from mal_graph.network.layers import Layer, Parameter, data_inputs, layers, parameters, root_of
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import row_of
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces
-from mal_graph.symmetry.resizing import called, coupled, resized, resizing
+from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root
+from mal_graph.operators import AtZero, Homogeneity, axis_rules, row_of
+from mal_graph.symmetry import AxisGroup, AxisGroups, Traces, find_coupled, plan_resizing, resize_graph
 
-Partners = Mapping[int, str]
+Partners = Mapping[str, str]  # names of the base's layers by those of the donor's
 
 
 class NoPlace(Exception):
@@ -38,13 +36,13 @@ class Block:
         stream: the tensor that the branch reads and that it is added to.
         branch: indices of its operators, in order.
         addition: index of the addition.
-        layers: indices of the layers it consists of.
+        layers: names of the layers it consists of.
     """
 
     stream: str
     branch: tuple[int, ...]
     addition: int
-    layers: tuple[int, ...]
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Seen:
 
 def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
     """The residual blocks of a graph that consist of whole layers, in order."""
-    by_node = {p.node: i for i, layer in enumerate(found) for p in layer.applied}
+    by_node = {p.node: layer for layer in found for p in layer.applied}
     made = []
     for index, node in enumerate(graph.nodes):
         row, operands = row_of(node), [name for name in node.inputs if name in graph.producer]
@@ -72,9 +70,10 @@ def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
             continue
         for stream, end in (operands, operands[::-1]):
             branch = branch_between(graph, stream, end, index)
-            own = sorted({by_node[i] for i in branch if i in by_node})
-            if own and all(p.node in branch for i in own for p in found[i].applied):
-                made.append(Block(stream, tuple(sorted(branch)), index, tuple(own)))
+            inside = {by_node[i].name for i in branch if i in by_node}
+            own = [layer for layer in found if layer.name in inside]
+            if own and all(p.node in branch for layer in own for p in layer.applied):
+                made.append(Block(stream, tuple(sorted(branch)), index, tuple(layer.name for layer in own)))
     return tuple(made)
 
 
@@ -88,7 +87,7 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
         if tensor in (stream, "") or tensor in graph.weights or graph.producer.get(tensor) in found:
             continue
         index = graph.producer.get(tensor, -1)
-        if index < first and root_of(graph, tensor) is None:
+        if index < first and find_root(graph, tensor) is None:
             return set()
         found.add(index)
         waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
@@ -100,7 +99,7 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
 
 def with_block(
     base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners
-) -> tuple[LayerGraph, dict[int, str], set[str]]:
+) -> tuple[LayerGraph, dict[str, str], set[str]]:
     """The base with a block of the donor's beside its stream, adding nothing.
 
     Args:
@@ -108,7 +107,7 @@ def with_block(
         partner: for layers of the donor the layers of the base that correspond to them, by name.
 
     Returns:
-        the graph, the names of the new layers by index of the donor's, and the stored tensors that do not end the
+        the graph, the names of the new layers by those of the donor's, and the stored tensors that do not end the
         branch.
 
     Raises:
@@ -126,7 +125,7 @@ def with_block(
     nodes, stored = copies(base, fitted(base, donor, seen, block, partner), copied, applied, names)
     new = base.with_nodes_behind(base.producer[stream], nodes, stored)
     own = dict(zip((donor.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
-    made = {index: own[seen.layers[index].name] for index in block.layers}
+    made = {name: own[name] for name in block.layers}
     check_layers(base, new, set(made.values()))
     return new, made, {names[p.tensor] for p in applied if p.shape and p.tensor not in ends}
 
@@ -152,7 +151,7 @@ def copies(
 def stored_anew(base: LayerGraph, weight: Weight, applied: Sequence[Parameter]) -> Weight:
     """A donor's tensor in the base's type, with the value of a unit that is not there; a constant as it is."""
     dtype = next(own.dtype for own in base.weights.values() if own.is_float) if weight.is_float else weight.dtype
-    pads = [p.pad for p in applied if p.tensor == weight.name and p.shape]
+    pads = [p.absent_value for p in applied if p.tensor == weight.name and p.shape]
     return weight_of(weight.name, np.full(weight.shape, pads[0], dtype) if pads else weight.read().astype(dtype))
 
 
@@ -160,17 +159,18 @@ def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partne
     """The donor with the units that the base has in the stream of a block. Raises NoPlace."""
     here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in seen.found.labels[block.stream].parts)])
     lying = np.unique(seen.found.unit[here])
-    mine = {layer.name: layer for layer in layers(base)}
-    pairs = [(mine[name].leading, seen.layers[index].leading) for index, name in partner.items()]
+    mine = {layer.name: layer for layer in find_layers(base)}
+    theirs = {layer.name: layer for layer in seen.layers}
+    pairs = [(mine[name].leading, theirs[other].leading) for other, name in partner.items()]
     units: dict[str, range] = {}
-    for alike in coupled(seen.groups, seen.found):
+    for alike in find_coupled(seen.groups, seen.found):
         for group in (group for group in seen.groups.groups if group.name in alike):
             if np.isin(seen.found.parts[group.name], lying).any():
                 width = answering_width(group, pairs)
                 units.update(dict.fromkeys(alike if width != group.units else (), range(width)))
     try:
-        change = resizing(donor, seen.groups, seen.found, units)
-        return resized(donor, change, {}) if units else donor
+        change = plan_resizing(donor, seen.groups, seen.found, units)
+        return resize_graph(donor, change, {}) if units else donor
     except ShapeError as error:
         raise NoPlace(f"it cannot have the width of the base's stream: {error}") from None
 
@@ -189,9 +189,9 @@ def answering_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Pa
 
 def applied_inside(graph: LayerGraph, block: Block) -> list[Parameter]:
     """The parameters of a branch. Raises NoPlace where one is used elsewhere too."""
-    applied = [p for p in parameters(graph) if p.node in block.branch]
+    applied = [p for p in find_parameters(graph) if p.node in block.branch]
     tensors = {p.tensor for p in applied}
-    if any(p.tensor in tensors and p.node not in block.branch for p in parameters(graph)):
+    if any(p.tensor in tensors and p.node not in block.branch for p in find_parameters(graph)):
         raise NoPlace("it shares a weight with another layer")
     return applied
 
@@ -201,15 +201,15 @@ def check_operators(base: LayerGraph, donor: LayerGraph, nodes: Sequence[Node]) 
         domain, row = node.op.rpartition(".")[0], row_of(node)
         mine, theirs = (graph.opsets.get(domain) for graph in (base, donor))
         if row is None or node.captures:
-            raise NoPlace(f"nothing is known of {called(node)}")
+            raise NoPlace(f"nothing is known of {node.title}")
         if mine != theirs and not row.is_alike(mine, theirs):
-            raise NoPlace(f"{called(node)} is of opset {theirs}, the base of {mine}: it may mean something else there")
+            raise NoPlace(f"{node.title} is of opset {theirs}, the base of {mine}: it may mean something else there")
 
 
 def check_layers(before: LayerGraph, after: LayerGraph, new: set[str]) -> None:
     """Refuse a block that would change which layer a parameter of the base belongs to, or that is no layer there."""
-    own = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(before)}
-    found = {layer.name: {p.tensor for p in layer.parameters} for layer in layers(after)}
+    own = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(before)}
+    found = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(after)}
     if not new <= set(found) or any(found.get(name) != tensors for name, tensors in own.items()):
         raise NoPlace("beside this stream its layers would be parts of other ones")
 
@@ -225,9 +225,9 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
     if {"weight", "scale"} & {role for role, p in own.items() if p.shape}:
         return ends
     operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
-    if row is None or row.zero != "silent" or ("shift" in own and not own["shift"].shape) or not operands:
-        raise NoPlace(f"its branch ends in {called(node)}, which zeros do not silence")
-    if row.scales == "one" and len(operands) > 1:  # a product
+    if row is None or row.at_zero is not AtZero.ZERO or ("shift" in own and not own["shift"].shape) or not operands:
+        raise NoPlace(f"its branch ends in {node.title}, which zeros do not silence")
+    if row.homogeneity is Homogeneity.ONE and len(operands) > 1:  # a product
         for name in operands:
             with suppress(NoPlace):
                 return ends | ending(graph, block, applied, name)
@@ -239,11 +239,11 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
 
 def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: str, partner: Partners) -> str:
     """The base's tensor that corresponds to one of the donor's. Raises NoPlace."""
-    start_of = {layer.start: i for i, layer in enumerate(seen.layers)}
-    for path, start in ways_back(donor, stream, start_of):
-        if start not in partner:
+    name_of = {layer.start: layer.name for layer in seen.layers}
+    for path, name in ways_back(donor, stream, name_of):
+        if name not in partner:
             continue
-        mine = next(layer for layer in layers(base) if layer.name == partner[start])
+        mine = next(layer for layer in find_layers(base) if layer.name == partner[name])
         tensor = base.nodes[mine.start].outputs[0]
         for index in reversed(path):
             tensor = through(base, tensor, donor.nodes[index])
@@ -252,15 +252,16 @@ def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: st
 
 
 def ways_back(
-    graph: LayerGraph, tensor: str, start_of: Mapping[int, int], path: tuple[int, ...] = (), *, is_joined: bool = False
-) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The operators between a tensor and the layers that it is made of, over one addition at most, with each layer."""
+    graph: LayerGraph, tensor: str, name_of: Mapping[int, str], path: tuple[int, ...] = (), *, is_joined: bool = False
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    """The operators between a tensor and the layers that it is made of, over one addition at most, with each layer's
+    name; `name_of` has them by the node that starts them."""
     index = graph.producer.get(tensor)
     if index is None:
         return
-    layer = start_of.get(index)
+    layer = name_of.get(index)
     node, row = graph.nodes[index], row_of(graph.nodes[index])
-    if layer is not None and row is not None and row.part != "passes":
+    if layer is not None and row is not None and not row.passes:
         yield path, layer
         return
     if row is None:
@@ -270,7 +271,7 @@ def ways_back(
     if is_joining and is_joined:
         return
     for name in sorted(operands, key=lambda name: -graph.producer[name]):
-        yield from ways_back(graph, name, start_of, (*path, index), is_joined=is_joined or is_joining)
+        yield from ways_back(graph, name, name_of, (*path, index), is_joined=is_joined or is_joining)
 
 
 def through(graph: LayerGraph, tensor: str, like: Node) -> str:
@@ -278,7 +279,7 @@ def through(graph: LayerGraph, tensor: str, like: Node) -> str:
     readers = [graph.nodes[index] for index, _ in graph.consumers.get(tensor, ())]
     found = [node for node in readers if node.op == like.op]
     if not found:
-        raise NoPlace(f"no {like.op} follows in the base, as {called(like)} does in the donor")
+        raise NoPlace(f"no {like.op} follows in the base, as {like.title} does in the donor")
     return found[0].outputs[0]
 
 
@@ -291,15 +292,15 @@ def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str,
         return []
     index = readers[0][0]
     node, row = donor.nodes[index], row_of(donor.nodes[index])
-    if row is None or row.part != "passes" or row.is_sum:
+    if row is None or not row.passes or row.is_sum:
         return []
     streams = {other.stream for other in seen.blocks}
     if node.outputs[0] not in streams and not has_passed(donor, block.stream, donor, node):
         return []
     if not row.is_idempotent:
-        raise NoPlace(f"{called(node)} behind it does something the second time")
+        raise NoPlace(f"{node.title} behind it does something the second time")
     if not has_passed(base, stream, donor, node):
-        raise NoPlace(f"the base's stream has not passed {called(node)}")
+        raise NoPlace(f"the base's stream has not passed {node.title}")
     return [index]
 
 

@@ -29,14 +29,24 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.unit_assignment import Order
 from mal_graph.merging.blending import Growth, Plan, merge, step_of
 from mal_graph.merging.compensation import centred, centred_donor, compensated
-from mal_graph.network.layers import layers, parameters
-from mal_graph.network.probing import fed_weights, probe
+from mal_graph.network import fed_weights, find_layers, find_parameters, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Traces, traces
-from mal_graph.symmetry.resize_checks import compensation_of
-from mal_graph.symmetry.resizing import Factors, coupled, resized, resized_groups, resized_traces, resizing
-
-EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
+from mal_graph.symmetry import (
+    SAME_FUNCTION,
+    AxisGroup,
+    AxisGroups,
+    Factors,
+    Traces,
+    compensation_of,
+    deviation,
+    find_coupled,
+    find_traces,
+    judge_by_halves,
+    plan_resizing,
+    resize_graph,
+    resize_groups,
+    resize_traces,
+)
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
 Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
@@ -71,7 +81,9 @@ def grown(
     fewer, left = narrower(planned, groups, donor_groups)
     if not wanted and not fewer:
         return replace(planned, growth=Growth(kept={**kept, **left}))
-    bench = Bench(planned, groups, donor, donor_groups, runner, assume_ordered, traces(planned.base, groups), fewer)
+    bench = Bench(
+        planned, groups, donor, donor_groups, runner, assume_ordered, find_traces(planned.base, groups), fewer
+    )
     possible, reasons = growable(groups, bench.found, wanted, kept)
     chosen, more = bench.settled(possible)
     found = bench.compensated(chosen)
@@ -136,8 +148,8 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
     partners: dict[int, set[int]] = {index: {other} for index, other in planned.alignment.found.inside.items()}
     for pair in planned.alignment.found.pairs:
         partners.setdefault(pair.base, set()).add(pair.donor)
-    merged = {planned.match.pairs[index].base for index in planned.merged_layers}
-    lone = [layer for index, layer in enumerate(planned.match.base) if index not in merged]
+    merged = {pair.base.name for pair in planned.merged_pairs}
+    lone = [layer for layer in planned.match.base if layer.name not in merged]
     left = {p.tensor: layer.name for layer in lone for p in layer.parameters}
     fewer: dict[int, int] = {}
     kept: dict[int, str] = {}
@@ -146,7 +158,7 @@ def narrower(planned: Plan, groups: AxisGroups, donor_groups: AxisGroups) -> tup
         units = max(donor_groups.groups[other].units for other in others)
         if units >= group.units or not group.statistic:
             continue
-        makers = [member.tensor for member in group.members if not member.role.endswith(" in")]
+        makers = [member.tensor for member in group.members if not member.consumes]
         if all(tensor in left for tensor in makers):
             continue
         unmerged = [left[tensor] for tensor in makers if tensor in left]
@@ -177,7 +189,7 @@ def growable(
     index = {group.name: i for i, group in enumerate(groups.groups)}
     chosen: list[Added] = []
     reasons: dict[int, str] = {}
-    for names in coupled(groups, found):
+    for names in find_coupled(groups, found):
         here = sorted(names & wanted.keys())
         alike = {wanted[name] for name in here}
         held = [name for name in sorted(names) if index[name] in kept]
@@ -231,14 +243,21 @@ class Bench:
         """As `settled`, by halving what fails."""
         if not sets:
             return [], {}
+        return judge_by_halves(sets, self.judge, self.joined)
+
+    def judge(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]] | None:
+        """Sets that grow together, or why a single one does not; None if several do not."""
         why = self.fault(sets)
         if not why:
             return list(sets), {}
-        if len(sets) == 1:
-            index = {group.name: i for i, group in enumerate(self.groups.groups)}
-            return [], {index[name]: why for name in sets[0]}
-        half = len(sets) // 2
-        (left, first), (right, second) = self.halved(sets[:half]), self.halved(sets[half:])
+        index = {group.name: i for i, group in enumerate(self.groups.groups)}
+        return ([], {index[name]: why for name in sets[0]}) if len(sets) == 1 else None
+
+    def joined(
+        self, one: tuple[list[Added], dict[int, str]], other: tuple[list[Added], dict[int, str]]
+    ) -> tuple[list[Added], dict[int, str]]:
+        """What grows of two halves: the first alone where they do not grow together."""
+        (left, first), (right, second) = one, other
         if not self.fault([*left, *right]):
             return [*left, *right], {**first, **second}
         return left, {**first, **second, **self.refused(right)}
@@ -253,10 +272,10 @@ class Bench:
         if not sets:
             return ""
         try:
-            moved = self.deviation(self.widened(sets))
+            moved = self.moved(self.widened(sets))
         except (ShapeError, RunError) as error:
             return str(error)
-        return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
+        return "" if moved <= SAME_FUNCTION else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
     def compensated(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups, and the donor compensated where it is narrower."""
@@ -281,8 +300,8 @@ class Bench:
         except RunError as error:
             return str(error)
         both = zip(plan.base.outputs, self.donor.outputs, strict=True)
-        moved = farthest({b.name: found[a.name] for a, b in both}, expected)
-        return "" if moved <= EXACT else f"the outputs at lambda 1 would be {moved:.0e} from its own"
+        moved = deviation({b.name: found[a.name] for a, b in both}, expected)
+        return "" if moved <= SAME_FUNCTION else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def widened(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError or RunError."""
@@ -294,16 +313,16 @@ class Bench:
             if stage:  # sizes that are computed are other ones now
                 groups = replace(groups, probed=probe(base, self.runner, inputs=self.groups.probed.inputs))
             wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
-            change = resizing(base, groups, found, wanted)
+            change = plan_resizing(base, groups, found, wanted)
             growing = [group for group in groups.groups if group.name in some]
-            base = resized(centred(base, growing, change.factors), change, pads)
-            groups, found = resized_groups(groups, change, wanted, base), resized_traces(found, change, base)
+            base = resize_graph(centred(base, growing, change.factors), change, pads)
+            groups, found = resize_groups(groups, change, wanted, base), resize_traces(found, change, base)
             units.update(wanted)
             mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
         plan = carried_over(self.planned, base, groups, self.donor, self.donor_groups, self.assume_ordered)
         # Last, for a factor is one more scalar in its layer: the donor's scalars correspond to the others.
         plan = self.with_statistics(plan, groups, units, mine)
-        match = replace(plan.match, base=layers(plan.base))
+        match = plan.match.with_base(find_layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
 
@@ -331,26 +350,26 @@ class Bench:
 
     def donor_widened(self, wanted: Mapping[str, int]) -> Factors:
         """What to multiply in the donor itself, were some of its groups as wide as that. Raises ShapeError."""
-        found = traces(self.donor, self.donor_groups)
-        return resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
+        found = find_traces(self.donor, self.donor_groups)
+        return plan_resizing(self.donor, self.donor_groups, found, alike(self.donor_groups, found, wanted)).factors
 
     def donor_factors(self, wanted: Mapping[str, int], units: Units, mine: Factors) -> Factors:
         """What to multiply in the base for a donor that has so many units in some groups, in the others those of the
         result. Raises ShapeError."""
         units = {**units, **alike(self.groups, self.found, wanted)}
-        narrow = resizing(self.planned.base, self.groups, self.found, units).factors
+        narrow = plan_resizing(self.planned.base, self.groups, self.found, units).factors
         ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
         return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
-    def deviation(self, plan: Plan) -> float:
+    def moved(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         found = outputs(merge(plan.at(0.0)), self.groups.probed.inputs, self.runner)
-        return farthest(found, self.expected)
+        return deviation(found, self.expected)
 
 
 def alike(groups: AxisGroups, found: Traces, wanted: Mapping[str, int]) -> dict[str, range]:
     """Units by name of the group, for those too that can only be resized with what is wanted."""
-    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in coupled(groups, found)]
+    sets = [(names, {wanted[name] for name in names & wanted.keys()}) for names in find_coupled(groups, found)]
     return {name: range(min(counts)) for names, counts in sets for name in names if len(counts) == 1}
 
 
@@ -358,7 +377,9 @@ def pad_values(planned: Plan) -> dict[str, float]:
     """What new positions of the base's tensors hold: the value of a unit that is not there; where the donor has no
     such tensor, the one that lets its unit pass."""
     merged = {step.tensor for step in planned.steps}
-    return {p.tensor: p.pad if p.tensor in merged else p.neutral for p in reversed(parameters(planned.base))}
+    return {
+        p.tensor: p.absent_value if p.tensor in merged else p.neutral for p in reversed(find_parameters(planned.base))
+    }
 
 
 def carried_over(
@@ -370,7 +391,7 @@ def carried_over(
     assume_ordered: bool,
 ) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
-    match = replace(planned.match, base=layers(base))
+    match = planned.match.with_base(find_layers(base))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(groups, donor_groups, terms, assume_ordered=assume_ordered)
     if found.pairs != planned.alignment.found.pairs:
@@ -380,8 +401,12 @@ def carried_over(
         for order, pair in zip(planned.alignment.orders, found.pairs, strict=True)
     )
     alignment = replace(planned.alignment, found=found, orders=orders)
-    merged = {(step.layer, step.tensor) for step in planned.steps}
-    steps = [step_of(base, t, axes, orders) for t, axes in found.terms if (t.pair, t.base.tensor) in merged]
+    merged = {(step.pair.base.name, step.tensor): step for step in planned.steps}
+    steps = [
+        step_of(base, term, axes, orders, old.lam, is_given=old.is_given)
+        for term, axes in found.terms
+        if (old := merged.get((term.layer, term.base.tensor))) is not None
+    ]
     return replace(planned, base=base, match=match, alignment=alignment, steps=tuple(steps))
 
 
@@ -398,19 +423,4 @@ def outputs(graph: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> d
 
 def apart(a: LayerGraph, b: LayerGraph, inputs: Mapping[str, Array], runner: Runner) -> float:
     """How far the outputs of one graph are from those of another, relative to the largest of each."""
-    return farthest(outputs(a, inputs, runner), outputs(b, inputs, runner))
-
-
-def farthest(found: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
-    return max((distance(found[name], y) for name, y in expected.items()), default=0.0)
-
-
-def distance(found: Array, expected: Array) -> float:
-    """The largest difference, relative to the largest value; infinite where one is not finite and the other is."""
-    if found.dtype.kind != "f" or found.shape != expected.shape:
-        return 0.0 if np.array_equal(found, expected) else np.inf
-    if np.array_equal(found, expected, equal_nan=True):
-        return 0.0
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    moved = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
-    return moved / scale if np.isfinite(moved) and scale else np.inf
+    return deviation(outputs(a, inputs, runner), outputs(b, inputs, runner))

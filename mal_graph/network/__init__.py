@@ -1,1 +1,19 @@
 """What one network is: its layers, and the shapes and values of one run."""
+
+from mal_graph.network.layers import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root, origins
+from mal_graph.network.probing import Probe, data_dependent, fed_weights, probe, probe_without_running
+
+__all__ = [
+    "data_dependent",
+    "data_inputs",
+    "fed_weights",
+    "find_layers",
+    "find_parameters",
+    "find_root",
+    "Layer",
+    "origins",
+    "Parameter",
+    "probe",
+    "Probe",
+    "probe_without_running",
+]

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.operators import axis_rules
-from mal_graph.operators import table as ops
-from mal_graph.operators.table import row_of, weight_axes
+from mal_graph.operators import AtZero, LayerRole, ParameterKind, Row, Slot, axis_rules, reshape_target, row_of
 
 
 @dataclass(frozen=True)
@@ -27,34 +25,45 @@ class Parameter:
         tensor: name of the stored weight.
         node, slot: where it is applied.
         role: what it is there: "weight", "bias", "shift", "scale", "mean", "variance", "slope"...
-        draw: how a verification draws it ("weight", "shift", "scale", "variance").
+        kind: what it is to the operator that applies it.
         axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
         shape: the canonical shape.
-        pad: value of a unit that is not there.
+        absent_value: value of a unit that is not there.
         factor: what the operator multiplies the tensor by.
-        blocks: how many units each row of a contraction's weight makes: one in every block of a transposed convolution.
+        blocks: how many units each row of a contraction's weight produces: one in every block of a transposed
+            convolution.
     """
 
     tensor: str
     node: int
     slot: int
     role: str
-    draw: str
+    kind: ParameterKind
     axes: tuple[int | None, ...]
     shape: tuple[int, ...]
-    pad: float = 0.0
+    absent_value: float = 0.0
     factor: float = 1.0
     blocks: int = 1
 
     @property
+    def is_weight(self) -> bool:
+        """Whether a contraction sums over units with it."""
+        return self.role == "weight"
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether it is the bias of a contraction."""
+        return self.role == "bias"
+
+    @property
     def units(self) -> int:
-        """How many units a contraction's weight makes."""
+        """How many units a contraction's weight produces."""
         return self.shape[0] * self.blocks
 
     @property
     def neutral(self) -> float:
         """The value that lets a unit pass as it is."""
-        return 1.0 if self.draw in ("scale", "variance") else 0.0
+        return 1.0 if self.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE) else 0.0
 
     def canonical(self, stored: Array) -> Array:
         """The stored tensor in canonical form."""
@@ -98,7 +107,7 @@ class Layer:
     @cached_property
     def weight(self) -> Parameter | None:
         """The tensor that contracts, if this layer is a contraction."""
-        return next((p for p in self.parameters if p.role == "weight"), None)
+        return next((p for p in self.parameters if p.is_weight), None)
 
     @property
     def leading(self) -> Parameter | None:
@@ -106,7 +115,7 @@ class Layer:
         return self.weight or next((p for p in self.parameters if p.shape), None)
 
     @property
-    def widths(self) -> tuple[int, int]:
+    def in_out(self) -> tuple[int, int]:
         """Units (in, out); an affine layer has the same number on both sides."""
         leading = self.leading
         if leading is None:
@@ -114,24 +123,24 @@ class Layer:
         return (leading.shape[1], leading.units) if leading is self.weight else (leading.shape[0],) * 2
 
 
-def parameters(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> list[Parameter]:
+def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
     """Every application of a stored float tensor, in topological order. Settings (target shapes, bounds) are none."""
     found = []
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
-        if row is not None and (row.part == "shape" or (row.moves and root_of(graph, node.outputs[0], table))):
+        if row is not None and (row.reads_shape_only or (row.moves and find_root(graph, node.outputs[0], table))):
             continue  # only passes a weight on
         for slot, name in enumerate(node.inputs):
             if not name or (row is not None and row.slot(slot).setting):
                 continue
-            root = root_of(graph, name, table)
+            root = find_root(graph, name, table)
             if root is not None and root[0].is_float and not root[0].scope:
                 found.append(applied(graph, index, slot, *root, table))
     return found
 
 
-def root_of(
-    graph: LayerGraph, name: str, table: Mapping[str, ops.Row] | None = None
+def find_root(
+    graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None
 ) -> tuple[Weight, list[int | None]] | None:
     """The stored tensor behind `name`, through operators that only move values.
 
@@ -148,7 +157,7 @@ def root_of(
     row = row_of(node, table)
     if row is None or not row.moves or name != node.outputs[0]:
         return None
-    found = root_of(graph, node.inputs[0], table)
+    found = find_root(graph, node.inputs[0], table)
     if found is None:
         return None
     weight, axes = found
@@ -179,7 +188,7 @@ def static_target(graph: LayerGraph, index: int, shape: list[int]) -> tuple[int,
     if argument and argument not in graph.weights:
         return None
     given = graph.weights[argument].read().ravel().tolist() if argument else node.attribute("axes")
-    return ops.reshape_target(node, shape, given)
+    return reshape_target(node, shape, given)
 
 
 def applied(
@@ -188,14 +197,14 @@ def applied(
     slot: int,
     weight: Weight,
     axes: Sequence[int | None],
-    table: Mapping[str, ops.Row] | None,
+    table: Mapping[str, Row] | None,
 ) -> Parameter:
     node = graph.nodes[index]
     row = row_of(node, table)
-    described = row.slot(slot) if row is not None else ops.Slot(f"input {slot}", "scale")
+    described = row.slot(slot) if row is not None else Slot(f"input {slot}", ParameterKind.SCALE)
     is_mixed = -1 in axes  # by a reshape: kept whole, in stored order
     axes = tuple(range(len(weight.shape))) if is_mixed else axes
-    contracted = weight_axes(row, slot, node, len(axes)) if row is not None and not is_mixed else None
+    contracted = row.weight_axes(slot, node, len(axes)) if row is not None and not is_mixed else None
     order: tuple[int | None, ...]
     if contracted is None:
         order = tuple(a for a in axes if a is not None and weight.shape[a] > 1)
@@ -210,26 +219,26 @@ def applied(
         index,
         slot,
         role,
-        described.draw or "shift",
+        described.kind or ParameterKind.SHIFT,
         order,
         shape,
-        described.pad,
+        described.absent_value,
         described.factor_of(node),
         node.attribute("group", 1) if contracted is not None and contracted[0] != 0 else 1,
     )
 
 
-def layers(graph: LayerGraph, table: Mapping[str, ops.Row] | None = None) -> tuple[Layer, ...]:
+def find_layers(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Layer, ...]:
     """The layers of a graph in topological order of their origins."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in parameters(graph, table):
+    for parameter in find_parameters(graph, table):
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node, table)
     return with_depth(graph, origin, assembled(graph, members, by_node, table), table)
 
 
 def origins(
-    graph: LayerGraph, by_node: Mapping[int, Sequence[Parameter]], table: Mapping[str, ops.Row] | None = None
+    graph: LayerGraph, by_node: Mapping[int, Sequence[Parameter]], table: Mapping[str, Row] | None = None
 ) -> tuple[dict[str, int], dict[int, list[int]]]:
     """The origin of every activation.
 
@@ -242,20 +251,20 @@ def origins(
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
         own = by_node.get(index, ())
-        if row is not None and row.part == "shape":
+        if row is not None and row.reads_shape_only:
             continue  # what only reads a shape carries no signal
         found = {origin[name] for name in data_inputs(node, row) if name in origin}
         if not found and not any(parameter.shape for parameter in own):
             continue  # computed from constants alone
-        starts = row is not None and row.part == "contraction" and any(p.role == "weight" for p in own)
-        passes = row is not None and row.part == "passes" and len(found) == 1 and not starts
+        starts = row is not None and row.is_contraction and any(p.is_weight for p in own)
+        passes = row is not None and row.passes and len(found) == 1 and not starts
         start = found.pop() if passes else index
         members.setdefault(start, []).append(index)
         origin.update(dict.fromkeys((out for out in node.outputs if out), start))
     return origin, members
 
 
-def data_inputs(node: Node, row: ops.Row | None) -> list[str]:
+def data_inputs(node: Node, row: Row | None) -> list[str]:
     """The tensors whose values an operator works on: no target shapes, bounds or other settings."""
     inputs = [name for slot, name in enumerate(node.inputs) if row is None or not row.slot(slot).setting]
     return [*inputs, *node.captures]
@@ -265,7 +274,7 @@ def assembled(
     graph: LayerGraph,
     members: Mapping[int, list[int]],
     by_node: Mapping[int, list[Parameter]],
-    table: Mapping[str, ops.Row] | None,
+    table: Mapping[str, Row] | None,
 ) -> list[Layer]:
     """Origins that own parameters, as layers; a shared tensor goes to its first user."""
     owned: set[str] = set()
@@ -284,13 +293,13 @@ def assembled(
         row = row_of(graph.nodes[node], table)
         if not own and not (start >= 0 and start in by_node):
             continue  # nothing of its own, and no contraction that a shared weight makes a layer of
-        is_origin = start >= 0 and row is not None and row.part == "contraction"
+        is_origin = start >= 0 and row is not None and row.is_contraction
         if row is None:
             kind = graph.nodes[node].op
         elif is_origin:
             kind = row.kind
         else:
-            kind = row.kind if row.part == "alone" else "affine"
+            kind = row.kind if row.layer_role is LayerRole.ALONE else "affine"
         made.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied, tuple(applied_here)))
     return made
 
@@ -300,22 +309,24 @@ def as_bias(
     start: int,
     parameter: Parameter,
     own: Sequence[Parameter],
-    table: Mapping[str, ops.Row] | None,
+    table: Mapping[str, Row] | None,
 ) -> Parameter:
     """A vector added right behind a contraction that has no bias of its own is its bias."""
-    weight = next((p for p in own if p.role == "weight"), None)
-    if weight is None or parameter.role != "shift" or any(p.role == "bias" for p in own):
+    weight = next((p for p in own if p.is_weight), None)
+    if weight is None or parameter.role != "shift" or any(p.is_bias for p in own):
         return parameter
     node, starting = graph.nodes[parameter.node], row_of(graph.nodes[start], table)
     row = row_of(node, table)
     if starting is None or not starting.is_linear:
         return parameter
-    is_sum = row is not None and row.commutes and row.zero == "silent" and graph.nodes[start].outputs[0] in node.inputs
+    is_sum = (
+        row is not None and row.commutes and row.at_zero is AtZero.ZERO and graph.nodes[start].outputs[0] in node.inputs
+    )
     return replace(parameter, role="bias") if is_sum and parameter.shape == (weight.units,) else parameter
 
 
 def with_depth(
-    graph: LayerGraph, origin: Mapping[str, int], found: list[Layer], table: Mapping[str, ops.Row] | None
+    graph: LayerGraph, origin: Mapping[str, int], found: list[Layer], table: Mapping[str, Row] | None
 ) -> tuple[Layer, ...]:
     """Count, for each layer, the layers before it on the longest path."""
     starts = {layer.start for layer in found}

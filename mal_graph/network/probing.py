@@ -13,8 +13,8 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
-from mal_graph.network.layers import parameters
-from mal_graph.operators.table import row_of
+from mal_graph.network.layers import find_parameters
+from mal_graph.operators import row_of
 from mal_graph.protocols import Runner, Session
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
@@ -79,11 +79,11 @@ def probe(
 def fed_weights(graph: LayerGraph) -> dict[str, Array]:
     """The weights by name, to be fed to a session rather than copied into its model, which ends at 2 GB and is slow to
     open where it stores many."""
-    tensors = dict.fromkeys(parameter.tensor for parameter in parameters(graph))
+    tensors = dict.fromkeys(parameter.tensor for parameter in find_parameters(graph))
     return {name: graph.weights[name].read() for name in tensors if graph.weights[name].size > 1}
 
 
-def unmeasured(graph: LayerGraph) -> Probe:
+def probe_without_running(graph: LayerGraph) -> Probe:
     """What is known of a model that cannot be run: its stored tensors."""
     return with_stored(graph, {}, {}, {})
 
@@ -126,7 +126,7 @@ def data_dependent(graph: LayerGraph) -> set[str]:
     live = {value.name for value in graph.inputs}
     for node in graph.nodes:
         row = row_of(node)
-        if row is not None and row.part == "shape":
+        if row is not None and row.reads_shape_only:
             continue
         if any(name in live for name in (*node.inputs, *node.captures)):
             live.update(node.outputs)

@@ -17,6 +17,7 @@ that do not nest.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import combinations
 from typing import NamedTuple
 
@@ -26,16 +27,63 @@ from numpy.typing import NDArray
 Atoms = NDArray[np.int64]
 
 
-class Fix(NamedTuple):
-    """Why an axis cannot be permuted: `state` is "pinned" (identity by contract) or "frozen" (nothing can be said)."""
+class GroupState(StrEnum):
+    """What is known of the units of an axis, and so of a group of axes."""
 
-    state: str
+    CANDIDATE = "candidate"  # found, not yet verified
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"  # no verdict
+    PINNED = "pinned"  # their order is part of the contract
+    FROZEN = "frozen"  # nothing can be said
+    RIGID = "rigid"  # no two of them are interchangeable
+
+
+class Pin(NamedTuple):
+    """Why an axis cannot be permuted.
+
+    Attributes:
+        state: PINNED or FROZEN.
+        unknown_op: the operator without a row that freezes it, if one does.
+    """
+
+    state: GroupState
     reason: str
+    unknown_op: str = ""
 
 
-Piece = Atoms | Fix | None  # one axis: its atoms, why it is fixed, or None where all its indices hold the same
+@dataclass(frozen=True)
+class Statistic:
+    """A node that takes a sum, norm, mean or maximum over units, by its operator and name."""
 
-PLACES = Fix("pinned", "places within a unit")
+    op: str
+    node: str
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.node!r}"
+
+
+@dataclass(frozen=True)
+class SizeConstant:
+    """An input or attribute of a node that holds the size of an axis.
+
+    Attributes:
+        name: what the operator calls it.
+        op, node: the operator, and the name of its node.
+        is_block_count: it is the number of blocks that the axis is cut into.
+    """
+
+    name: str
+    op: str
+    node: str
+    is_block_count: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.op} {self.node!r}"
+
+
+AxisLabel = Atoms | Pin | None  # one axis: its atoms, why it is fixed, or None where all its indices hold the same
+
+PLACES = Pin(GroupState.PINNED, "places within a unit")
 LARGEST_PRODUCT = 1 << 21  # atoms that a reshape of two hidden axes into one may make
 
 
@@ -52,13 +100,13 @@ class Label:
 
     shape: tuple[int, ...]
     parts: tuple[Atoms, ...] = ()
-    fixed: dict[int, Fix] = field(default_factory=dict)
+    fixed: dict[int, Pin] = field(default_factory=dict)
 
     def part_on(self, axis: int) -> Atoms | None:
         return next((part for part in self.parts if part.shape[axis] > 1), None)
 
 
-def fixed_label(shape: Sequence[int], fix: Fix) -> Label:
+def fixed_label(shape: Sequence[int], fix: Pin) -> Label:
     """A label with every axis longer than 1 fixed."""
     return Label(tuple(shape), (), {axis: fix for axis, size in enumerate(shape) if size > 1})
 
@@ -72,7 +120,7 @@ class Fixed(NamedTuple):
     """Atoms that may not be permuted, and why."""
 
     atoms: Atoms
-    fix: Fix
+    fix: Pin
 
 
 class Belonging(NamedTuple):
@@ -84,12 +132,12 @@ class Belonging(NamedTuple):
     places: Atoms
 
 
-class Statistic(NamedTuple):
-    """Atoms over which an operator takes a sum, norm, maximum or mean, for each of the `blocks` by itself."""
+class TakenOver(NamedTuple):
+    """Atoms over which a statistic is taken, for each of the `blocks` by itself."""
 
     atoms: Atoms
     blocks: Atoms
-    reason: str
+    statistic: Statistic
 
 
 class Wiring:
@@ -101,8 +149,10 @@ class Wiring:
         self.fixes: list[Fixed] = []
         self.blocks: list[Belonging] = []
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
-        self.statistics: list[Statistic] = []
-        self.widths: list[tuple[str, Atoms]] = []  # what holds a width, and the atoms on the axes it is a width of
+        self.statistics: list[TakenOver] = []
+        self.sized_by: list[
+            tuple[SizeConstant, Atoms]
+        ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
@@ -115,45 +165,45 @@ class Wiring:
         parts = [on_axis(self.fresh(size), axis, len(shape)) for axis, size in enumerate(shape) if size > 1]
         return Label(shape, tuple(parts))
 
-    def fix(self, atoms: Atoms, fix: Fix) -> None:
+    def fix(self, atoms: Atoms, fix: Pin) -> None:
         self.fixes.append(Fixed(atoms.ravel(), fix))
 
-    def fix_all(self, label: Label, fix: Fix) -> None:
+    def fix_all(self, label: Label, fix: Pin) -> None:
         for part in label.parts:
             self.fix(part, fix)
 
-    def mark_statistic(self, label: Label, axes: Iterable[int], reason: str) -> None:
+    def mark_statistic(self, label: Label, axes: Iterable[int], statistic: Statistic) -> None:
         """Note that an operator takes a statistic over these axes, so that one more live unit would change it."""
         reduced = set(axes)
         for part in label.parts:
             if reduced & set(spans(part)):
                 kept = tuple(axis for axis in spans(part) if axis not in reduced)
                 blocks = self.block_atoms(part, kept) if kept else part[:0]
-                self.statistics.append(Statistic(np.unique(part), np.unique(blocks), reason))
+                self.statistics.append(TakenOver(np.unique(part), np.unique(blocks), statistic))
                 self.read(part)
 
-    def mark_width(self, label: Label, where: str) -> None:
-        """Note that a constant or an attribute holds a width of this label, and must follow when an axis grows."""
-        self.widths += [(where, np.unique(part)) for part in label.parts]
+    def mark_size(self, label: Label, constant: SizeConstant) -> None:
+        """Note that a constant or an attribute holds a size of this label, and must follow when an axis is resized."""
+        self.sized_by += [(constant, np.unique(part)) for part in label.parts]
 
-    def read(self, piece: Piece) -> None:
+    def read(self, piece: AxisLabel) -> None:
         """Note that an operator reads all units of this axis alike: those it reads more or less often are others."""
         if isinstance(piece, np.ndarray):
             self.readings.append(piece.ravel())
 
-    def contract(self, a: Piece, b: Piece) -> None:
+    def contract(self, a: AxisLabel, b: AxisLabel) -> None:
         """Tie two axes that are multiplied and summed over."""
         self.read(self.tie(a, b))
 
-    def tie(self, a: Piece, b: Piece) -> Piece:
+    def tie(self, a: AxisLabel, b: AxisLabel) -> AxisLabel:
         """Make two pieces move together; the result labels both."""
         if a is None or b is None:
             return b if a is None else a
-        if isinstance(a, Fix):
+        if isinstance(a, Pin):
             if isinstance(b, np.ndarray):
                 self.fix(b, a)
             return a
-        if isinstance(b, Fix):
+        if isinstance(b, Pin):
             self.fix(a, b)
             return b
         self.ties.append((a.ravel(), b.ravel()))
@@ -176,7 +226,7 @@ class Wiring:
             self.belong(part, self.made[key])
         return self.made[key]
 
-    def piece(self, label: Label, axis: int) -> Piece:
+    def piece(self, label: Label, axis: int) -> AxisLabel:
         """The label of one axis alone; blocks where the axis is a factor of a product."""
         if axis in label.fixed:
             return label.fixed[axis]
@@ -200,20 +250,20 @@ class Wiring:
             self.read(part)
         return self.without(label, axis)
 
-    def with_piece(self, label: Label, axis: int, piece: Piece, size: int) -> Label:
+    def with_piece(self, label: Label, axis: int, piece: AxisLabel, size: int) -> Label:
         """The label with another piece on one axis."""
         rest = self.without(label, axis)
         shape = (*label.shape[:axis], size, *label.shape[axis + 1 :])
         one = self.label_of(shape, [piece if a == axis else None for a in range(len(shape))])
         return Label(shape, (*rest.parts, *one.parts), {**rest.fixed, **one.fixed})
 
-    def pieces(self, label: Label) -> list[Piece]:
+    def pieces(self, label: Label) -> list[AxisLabel]:
         return [self.piece(label, axis) for axis in range(len(label.shape))]
 
     def combine(self, labels: Iterable[Label], shape: tuple[int, ...]) -> Label:
         """The label of an elementwise operator's output of `shape`: broadcast, then tie equal axes."""
         kept: dict[tuple[int, ...], Atoms] = {}
-        fixed: dict[int, Fix] = {}
+        fixed: dict[int, Pin] = {}
         for label in labels:
             shift = len(shape) - len(label.shape)
             for axis, fix in label.fixed.items():
@@ -248,29 +298,29 @@ class Wiring:
         for axis in few:
             self.keep(kept, self.block_atoms(part, (axis,)))
 
-    def label_of(self, shape: tuple[int, ...], pieces: Sequence[Piece]) -> Label:
+    def label_of(self, shape: tuple[int, ...], pieces: Sequence[AxisLabel]) -> Label:
         """A label from one piece per axis; a piece of size 1 was checked by the caller."""
         parts = [
             on_axis(piece, axis, len(shape))
             for axis, piece in enumerate(pieces)
             if isinstance(piece, np.ndarray) and shape[axis] > 1
         ]
-        fixed = {axis: p for axis, p in enumerate(pieces) if isinstance(p, Fix) and shape[axis] > 1}
+        fixed = {axis: p for axis, p in enumerate(pieces) if isinstance(p, Pin) and shape[axis] > 1}
         return Label(shape, tuple(parts), fixed)
 
-    def concat(self, pieces: Sequence[Piece], sizes: Sequence[int]) -> Piece:
+    def concat(self, pieces: Sequence[AxisLabel], sizes: Sequence[int]) -> AxisLabel:
         """Pieces laid end to end along one axis."""
-        fixes = [piece for piece in pieces if isinstance(piece, Fix)]
+        fixes = [piece for piece in pieces if isinstance(piece, Pin)]
         if len(fixes) == len(pieces):
             return fixes[0]
         return np.concatenate([self.atoms(piece, size) for piece, size in zip(pieces, sizes, strict=True)])
 
-    def atoms(self, piece: Piece, size: int) -> Atoms:
+    def atoms(self, piece: AxisLabel, size: int) -> Atoms:
         """A piece as atoms: new ones for what has none, fixed where the piece is."""
         if isinstance(piece, np.ndarray):
             return piece
         atoms = self.fresh(size)
-        if isinstance(piece, Fix):
+        if isinstance(piece, Pin):
             self.fix(atoms, piece)
         return atoms
 
@@ -286,7 +336,7 @@ class Wiring:
             if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
             elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
-                self.fix(taken, Fix("frozen", f"{by} uses a single unit of the axis"))
+                self.fix(taken, Pin(GroupState.FROZEN, f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.fixed.items() if shape[a] > 1})
 
     def told_apart(self, part: Atoms) -> Atoms:
@@ -314,14 +364,14 @@ class Wiring:
     def reshape(self, label: Label, shape: tuple[int, ...], by: str) -> Label:
         """The label after a reshape: every run of axes that keeps its product is reshaped by itself."""
         if 0 in shape:
-            self.fix_all(label, Fix("frozen", f"{by} has an empty axis"))
+            self.fix_all(label, Pin(GroupState.FROZEN, f"{by} has an empty axis"))
             return Label(shape)
         if all(is_row(part) for part in label.parts) and (axes := moved_axes(label.shape, shape)) is not None:
             return relaid(label, shape, axes)
         found = runs(label.shape, shape)
         label = self.with_places(label, found, shape)
         label = self.multiplied_out(label, [old for old, _ in found], by)
-        fixed: dict[int, Fix] = {}
+        fixed: dict[int, Pin] = {}
         parts: list[Atoms] = []
         for part in label.parts:
             moved, ordered = reshaped_part(part, label.shape, shape, found)
@@ -331,7 +381,7 @@ class Wiring:
             if spans(moved):
                 parts.append(moved)
             else:  # one unit, repeated: nothing would name it any more
-                self.fix(moved, Fix("frozen", f"{by} repeats a single unit"))
+                self.fix(moved, Pin(GroupState.FROZEN, f"{by} repeats a single unit"))
         varying = {axis for part in parts for axis in spans(part)}
         for old, new in found:
             fix = next((label.fixed[axis] for axis in old if axis in label.fixed), None)
@@ -364,7 +414,7 @@ class Wiring:
             parts = [part for part in parts if not set(spans(part)) & set(run)]
             shape = np.broadcast_shapes(*(part.shape for part in mixed))
             if np.prod(shape) > LARGEST_PRODUCT:
-                fix = Fix("frozen", f"{by} mixes two hidden axes")
+                fix = Pin(GroupState.FROZEN, f"{by} mixes two hidden axes")
                 fixed.update({axis: fix for part in mixed for axis in spans(part)})
                 for part in mixed:
                     self.fix(part, fix)

@@ -11,11 +11,11 @@ from itertools import pairwise
 import numpy as np
 
 from mal_graph.graph import Array, Node
-from mal_graph.operators.axis_labels import Fix, Label, Piece, Wiring, fixed_label
+from mal_graph.operators.axis_labels import AxisLabel, GroupState, Label, Pin, Statistic, Wiring, fixed_label
 
-KERNEL = Fix("pinned", "kernel taps")
-WINDOW = Fix("pinned", "positions a window slides over")
-MADE = Fix("pinned", "values made without any weight")
+KERNEL = Pin(GroupState.PINNED, "kernel taps")
+WINDOW = Pin(GroupState.PINNED, "positions a window slides over")
+MADE = Pin(GroupState.PINNED, "values made without any weight")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Call:
 
     @property
     def name(self) -> str:
-        return f"{self.node.op} {self.node.name!r}"
+        return self.node.title
 
     def label(self, slot: int) -> Label:
         label = self.inputs[slot]
@@ -41,7 +41,7 @@ class Call:
     def given(self, slot: int) -> bool:
         return slot < len(self.inputs) and self.inputs[slot] is not None
 
-    def pieces(self, slot: int) -> list[Piece]:
+    def pieces(self, slot: int) -> list[AxisLabel]:
         return self.wiring.pieces(self.label(slot))
 
     def ints(self, slot: int, attribute: str) -> tuple[int, ...] | None:
@@ -62,9 +62,9 @@ class Call:
         labels = [None if slot is None else self.inputs[slot] for slot in given]
         return replace(self, inputs=labels, values=[None if slot is None else self.values[slot] for slot in given])
 
-    def freeze(self, reason: str) -> list[Label]:
+    def freeze(self, reason: str, unknown_op: str = "") -> list[Label]:
         """Freeze every axis of every input and output."""
-        fix = Fix("frozen", reason)
+        fix = Pin(GroupState.FROZEN, reason, unknown_op)
         for label in self.inputs:
             if label is not None:
                 self.wiring.fix_all(label, fix)
@@ -178,7 +178,7 @@ def lift(call: Call, label: Label, term: list[str], letters: Sequence[str]) -> L
     wiring = call.wiring
     if len(set(term)) < len(term):
         diagonal = [axis for axis, letter in enumerate(term) if term.count(letter) > 1]
-        pieces = held(call, label, diagonal, Fix("frozen", f"{call.name} reads a diagonal"))
+        pieces = held(call, label, diagonal, Pin(GroupState.FROZEN, f"{call.name} reads a diagonal"))
         first = [term.index(letter) for letter in dict.fromkeys(term)]
         label = wiring.label_of(tuple(label.shape[axis] for axis in first), [pieces[axis] for axis in first])
         term = [term[axis] for axis in first]
@@ -214,14 +214,14 @@ def conv_transpose(call: Call) -> list[Label]:
     return [spatial_output(call, x[0], out)]
 
 
-def in_groups(piece: Piece, groups: int) -> Label:
+def in_groups(piece: AxisLabel, groups: int) -> Label:
     """An axis cut into equal runs, as the label (runs, places in a run)."""
     if isinstance(piece, np.ndarray):
         return Label((groups, len(piece) // groups), (piece.reshape(groups, -1),))
     return Label((groups, 2), (), {0: piece, 1: piece} if piece else {})
 
 
-def spatial_output(call: Call, batch: Piece, out: Piece) -> Label:
+def spatial_output(call: Call, batch: AxisLabel, out: AxisLabel) -> Label:
     """The label (N, C, positions...) of a convolution, its bias tied to the output channels."""
     shape = call.outputs[0]
     if call.given(2):
@@ -310,13 +310,13 @@ def scaled_channels(call: Call, out: Sequence[Label], slots: Sequence[int]) -> l
     return [call.wiring.combine([*out, *[vector_on(call, slot, 1, len(shape)) for slot in used]], shape)]
 
 
-def pin_all(call: Call, pieces: Sequence[Piece], fix: Fix) -> None:
+def pin_all(call: Call, pieces: Sequence[AxisLabel], fix: Pin) -> None:
     for piece in pieces:
         if isinstance(piece, np.ndarray):
             call.wiring.fix(piece, fix)
 
 
-def held(call: Call, label: Label, axes: Collection[int], fix: Fix) -> list[Piece]:
+def held(call: Call, label: Label, axes: Collection[int], fix: Pin) -> list[AxisLabel]:
     """The pieces of a label, those of `axes` fixed."""
     pieces = call.wiring.pieces(label)
     chosen = {axis % len(pieces) for axis in axes}
@@ -324,7 +324,7 @@ def held(call: Call, label: Label, axes: Collection[int], fix: Fix) -> list[Piec
     return [fix if axis in chosen else piece for axis, piece in enumerate(pieces)]
 
 
-def all_but(call: Call, axes: Collection[int], fix: Fix) -> list[Label]:
+def all_but(call: Call, axes: Collection[int], fix: Pin) -> list[Label]:
     """Every output has the axes of the first input, with `axes` fixed; the other inputs are settings."""
     x = call.label(0)
     chosen = sorted({axis % len(x.shape) for axis in axes})
@@ -332,7 +332,7 @@ def all_but(call: Call, axes: Collection[int], fix: Fix) -> list[Label]:
     return [with_fixed(call, x, chosen, fix, shape) for shape in call.outputs]
 
 
-def with_fixed(call: Call, label: Label, axes: Sequence[int], fix: Fix, shape: Sequence[int]) -> Label:
+def with_fixed(call: Call, label: Label, axes: Sequence[int], fix: Pin, shape: Sequence[int]) -> Label:
     """A label with some axes fixed, of the lengths they have in `shape`."""
     for axis in axes:
         label = call.wiring.with_piece(label, axis, fix, shape[axis])
@@ -426,7 +426,7 @@ def mean_variance_norm(call: Call) -> list[Label]:
 
 def local_norm(call: Call) -> list[Label]:
     """A window slides over the channels; the other axes pass."""
-    return all_but(call, [1], Fix("frozen", f"{call.name} has a window over the channels"))
+    return all_but(call, [1], Pin(GroupState.FROZEN, f"{call.name} has a window over the channels"))
 
 
 def first_of_equals(call: Call) -> list[Label]:
@@ -434,8 +434,8 @@ def first_of_equals(call: Call) -> list[Label]:
     return all_but(call, [call.node.attribute("axis", -1)], counting(call))
 
 
-def counting(call: Call) -> Fix:
-    return Fix("frozen", f"{call.name} counts along the axis")
+def counting(call: Call) -> Pin:
+    return Pin(GroupState.FROZEN, f"{call.name} counts along the axis")
 
 
 def top_k(call: Call) -> list[Label]:
@@ -455,24 +455,24 @@ def cumulative(call: Call) -> list[Label]:
     axes = call.ints(1, "axis")
     if axes is None:
         return call.freeze(f"{call.name} has an axis that is computed at run time")
-    return all_but(call, axes, Fix("frozen", f"{call.name} runs along the axis in order"))
+    return all_but(call, axes, Pin(GroupState.FROZEN, f"{call.name} runs along the axis in order"))
 
 
 def triangle(call: Call) -> list[Label]:
     """What is kept depends on the places along the last two axes; the others pass."""
-    return all_but(call, [-2, -1], Fix("frozen", f"{call.name} keeps a triangle"))
+    return all_but(call, [-2, -1], Pin(GroupState.FROZEN, f"{call.name} keeps a triangle"))
 
 
 def determinant(call: Call) -> list[Label]:
     """The last two axes vanish; the others pass."""
     rank = len(call.label(0).shape)
-    pin_all(call, call.pieces(0)[-2:], Fix("frozen", f"{call.name} is signed by their order"))
+    pin_all(call, call.pieces(0)[-2:], Pin(GroupState.FROZEN, f"{call.name} is signed by their order"))
     return [lacking(call, [rank - 2, rank - 1])]
 
 
 def reverse_sequence(call: Call) -> list[Label]:
     """Each sample is turned round by a length of its own: batch and time are fixed, the other axes pass."""
-    fix = Fix("frozen", f"{call.name} turns the axis round")
+    fix = Pin(GroupState.FROZEN, f"{call.name} turns the axis round")
     call.wiring.fix_all(call.label(1), fix)
     return all_but(call, [call.node.attribute("batch_axis", 1), call.node.attribute("time_axis", 0)], fix)
 
@@ -483,7 +483,7 @@ def fourier(call: Call) -> list[Label]:
     if call.given(2) and axes is None:
         return call.freeze(f"{call.name} has an axis that is computed at run time")
     axes = axes or (1, -2)  # the default of opset 17, and that of opset 20
-    return all_but(call, [*axes, -1], Fix("frozen", f"{call.name} transforms the axis"))
+    return all_but(call, [*axes, -1], Pin(GroupState.FROZEN, f"{call.name} transforms the axis"))
 
 
 def short_fourier(call: Call) -> list[Label]:
@@ -495,7 +495,7 @@ def short_fourier(call: Call) -> list[Label]:
 
 
 def mark(call: Call, label: Label, axes: Collection[int]) -> None:
-    call.wiring.mark_statistic(label, axes, call.name)
+    call.wiring.mark_statistic(label, axes, Statistic(call.node.op, call.node.name))
 
 
 def reduce(call: Call) -> list[Label]:
@@ -542,7 +542,7 @@ def concat(call: Call) -> list[Label]:
     return [wiring.with_piece(others, axis, end_to_end(call, ends, sizes), shape[axis])]
 
 
-def end_to_end(call: Call, pieces: Sequence[Piece], sizes: Sequence[int]) -> Piece:
+def end_to_end(call: Call, pieces: Sequence[AxisLabel], sizes: Sequence[int]) -> AxisLabel:
     """Pieces laid end to end. What holds the same everywhere in one need not hold the same in the next."""
     if len(pieces) == 1:
         return pieces[0]
@@ -614,7 +614,7 @@ def gather(call: Call) -> list[Label]:
         flat = chosen.ravel().astype(np.int64) % data.shape[axis]
         return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
     pieces = wiring.pieces(data)
-    pin_all(call, pieces[axis : axis + 1], Fix("pinned", f"entries that {call.name} looks up by index"))
+    pin_all(call, pieces[axis : axis + 1], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     looked_up = wiring.pieces(indices)
     return [wiring.label_of(out, [*pieces[:axis], *looked_up, *pieces[axis + 1 :]])]
 
@@ -624,7 +624,7 @@ def gather_nd(call: Call) -> list[Label]:
     wiring, data, indices = call.wiring, call.pieces(0), call.pieces(1)
     batch = call.node.attribute("batch_dims", 0)
     behind = batch + call.label(1).shape[-1]
-    pin_all(call, data[batch:behind], Fix("pinned", f"entries that {call.name} looks up by index"))
+    pin_all(call, data[batch:behind], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     before = [wiring.tie(a, b) for a, b in zip(data[:batch], indices[:batch], strict=True)]
     return [wiring.label_of(call.outputs[0], [*before, *indices[batch:-1], *data[behind:]])]
 
@@ -644,7 +644,7 @@ def pad(call: Call) -> list[Label]:
     if widths is None or (call.given(3) and axes is None):
         return call.freeze(f"{call.name} has widths that are computed at run time")
     order = list(range(rank)) if axes is None else [axis % rank for axis in axes]
-    border = Fix("frozen", f"{call.name} pads the axis")
+    border = Pin(GroupState.FROZEN, f"{call.name} pads the axis")
     constant = call.node.attribute("mode", "constant") in ("constant", b"constant")
     pieces = wiring.pieces(label)
     for i, axis in enumerate(order):
@@ -681,7 +681,7 @@ def tile(call: Call) -> list[Label]:
     return [label]
 
 
-def copies(call: Call, piece: Piece, times: int) -> list[Piece]:
+def copies(call: Call, piece: AxisLabel, times: int) -> list[AxisLabel]:
     """A piece several times over. Each copy has atoms of its own, tied to the first: what reads them may differ."""
     more = [call.wiring.fresh(len(piece)) if isinstance(piece, np.ndarray) else piece for _ in range(times - 1)]
     for other in more:
@@ -689,7 +689,7 @@ def copies(call: Call, piece: Piece, times: int) -> list[Piece]:
     return [piece, *more]
 
 
-def in_turn(pieces: Sequence[Piece], axis: int) -> Piece:
+def in_turn(pieces: Sequence[AxisLabel], axis: int) -> AxisLabel:
     """Pieces of equal length as one: end to end (axis 0), or first all their first entries (axis 1)."""
     found = [piece for piece in pieces if isinstance(piece, np.ndarray)]
     return np.stack(found, axis).ravel() if found else pieces[0]
@@ -740,7 +740,7 @@ def affine_grid(call: Call) -> list[Label]:
 
 def one_hot(call: Call) -> list[Label]:
     """The axes of the indices pass; the new one is fixed."""
-    fix, shape = Fix("pinned", f"classes that {call.name} counts off"), call.outputs[0]
+    fix, shape = Pin(GroupState.PINNED, f"classes that {call.name} counts off"), call.outputs[0]
     call.wiring.fix_all(call.label(2), fix)
     pieces = call.pieces(0)
     axis = call.node.attribute("axis", -1) % len(shape)
@@ -750,7 +750,7 @@ def one_hot(call: Call) -> list[Label]:
 def tensor_scatter(call: Call) -> list[Label]:
     """Samples and the axis written along are fixed; the other axes of cache and update move together."""
     wiring, axes = call.wiring, (0, call.node.attribute("axis", -2))
-    fix = Fix("frozen", f"{call.name} writes at places said by values")
+    fix = Pin(GroupState.FROZEN, f"{call.name} writes at places said by values")
     cache, update = (held(call, call.label(slot), axes, fix) for slot in (0, 1))
     if call.given(2):
         wiring.fix_all(call.label(2), fix)
@@ -784,7 +784,7 @@ def made(call: Call) -> list[Label]:
 
 def shape_only(call: Call) -> list[Label]:
     """Reads a shape, never the values: nothing is touched."""
-    return [fixed_label(shape, Fix("pinned", "a shape")) for shape in call.outputs]
+    return [fixed_label(shape, Pin(GroupState.PINNED, "a shape")) for shape in call.outputs]
 
 
 def filled(call: Call) -> list[Label]:

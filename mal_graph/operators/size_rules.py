@@ -85,7 +85,7 @@ class Resized:
         return None if found is None else [int(i) for i in np.ravel(found)]
 
 
-Width = Callable[[Resized, list[int]], list[int]]
+SizeRule = Callable[[Resized, list[int]], list[int]]
 Axes = Callable[[Resized], list[int]]
 
 
@@ -153,6 +153,9 @@ def norm_groups(call: Resized, held: list[int]) -> list[int]:
     members = channels.size // held[0]
     inside = np.bincount(channels.old // members, minlength=held[0])
     return held if (inside == inside[0]).all() else [len(channels) // members]
+
+
+COUNT_BLOCKS = (conv_groups, transposed_conv_groups, norm_groups)  # what they give is a number of blocks
 
 
 def reduced_axes(call: Resized) -> list[int]:

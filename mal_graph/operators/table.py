@@ -4,145 +4,24 @@ An operator without a row freezes every axis it touches, with the reason. No oth
 Rows follow ONNX up to opset 26; sources per operator: the ONNX operator specification.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from mal_graph.graph import Node
 from mal_graph.operators import axis_rules, size_rules
-from mal_graph.operators.size_rules import Axes, Width
-
-WeightAxes = Callable[[Node, int], tuple[int, int] | None]
-UnitAxis = Callable[[Node, int], int]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One input of an operator.
-
-    Attributes:
-        name: how the field calls it.
-        draw: how a verification draws it at random: "weight", "shift", "scale" or "variance"; "" for activations.
-        setting: it steers the operator and is never a parameter (target shapes, clip bounds).
-        axes: of a weight, the axes that make and that consume units, from (node, rank); None where it has no such pair.
-        factor: the attribute that multiplies it, if any.
-        makes: of a weight, the axis of the output that holds the units it makes, from (node, rank of the weight); the
-            operator's `channel` if None.
-    """
-
-    name: str
-    draw: str = ""
-    setting: bool = False
-    axes: WeightAxes | None = None
-    factor: str = ""
-    makes: UnitAxis | None = None
-
-    def factor_of(self, node: Node) -> float:
-        """What the operator multiplies this input by."""
-        return float(node.attribute(self.factor, 1.0)) if self.factor else 1.0
-
-    @property
-    def pad(self) -> float:
-        """The value of a unit that is not there: it contributes nothing and divides by one."""
-        return 1.0 if self.draw == "variance" else 0.0
-
-
-@dataclass(frozen=True)
-class Compensation:
-    """What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
-
-    Attributes:
-        text: how it is told.
-        powers: by place - "output", an input or an attribute - the power of M/C that what is there is multiplied by;
-            None where it is no such factor.
-        over: the axes that the statistic is taken over.
-        is_centred: it takes the mean over the units to be zero.
-    """
-
-    text: str
-    powers: Mapping[str, float] | None = None
-    over: Axes = size_rules.reduced_axes
-    is_centred: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known of an operator.
-
-    Attributes:
-        rule: maps the labels of its inputs to those of its outputs, tying and fixing on the way.
-        part: its part in a layer: "contraction" starts one, "passes" stays inside one, "alone" does neither, "shape"
-            reads no values at all.
-        moves: the output holds the first input's values, only arranged or stored otherwise.
-        kind: how layers started by it are called, the same for operators that mean the same.
-        slots: its inputs; the last one repeats for variadic operators.
-        zero: what it makes of a zero unit: "silent" (0), "live" (another finite value), "unsafe" (may be infinite,
-            or changes other units).
-        compensation: what keeps the function when zero units join those it takes a statistic over; None where nothing
-            does.
-        epsilon: what it adds to a variance where no attribute says.
-        widths: inputs and attributes that hold a width, and how they follow when an axis is resized (see `widths`).
-        channel: the axis of its output that holds the units.
-        commutes: the order of its operands does not matter.
-        squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
-        is_probability: what it gives is read as a probability where it ends the model.
-        is_idempotent: it does nothing the second time.
-        pointwise: what a layer with one tap that moves by one is a kind of as well.
-        has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
-        is_sequence: it takes or gives a sequence of tensors, which has no shape.
-        scales: whether positive factors on units come out as they went in: where "one" operand has them (the first, or
-            any that commutes), where "all" have them, or "any"; "" where they change something else.
-        since: the opset from which on it has the same inputs, attributes and meaning; None where that is not told.
-    """
-
-    rule: axis_rules.Rule
-    part: str = "passes"
-    moves: bool = False
-    kind: str = ""
-    slots: tuple[Slot, ...] = (Slot("x"),)
-    zero: str = "silent"
-    compensation: Compensation | None = None
-    epsilon: float = 1e-5
-    widths: Mapping[str, Width] = field(default_factory=dict)
-    squashes: bool = False
-    is_probability: bool = False
-    commutes: bool = False
-    is_sequence: bool = False
-    has_window: bool = False
-    pointwise: str = ""
-    is_idempotent: bool = False
-    scales: str = ""
-    channel: int = 1
-    since: int | None = None
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether what it gives is linear in its weight, with no activation built in."""
-        return self.part == "contraction" and self.zero == "silent"
-
-    @property
-    def is_sum(self) -> bool:
-        """Whether what it makes of a unit is a sum of what is in that unit."""
-        adds = self.rule is axis_rules.elementwise and self.scales == "all" and self.zero == "silent"
-        return (
-            adds
-            or self.moves
-            or self.rule in (axis_rules.concat, axis_rules.expand, axis_rules.slice_, axis_rules.split)
-        )
-
-    @property
-    def keeps_axes(self) -> bool:
-        """Whether its output has the axes of its input, with the units where they were."""
-        return self.rule in (axis_rules.unary, axis_rules.elementwise, axis_rules.channel_norm, axis_rules.dropout)
-
-    def is_alike(self, *opsets: int | None) -> bool:
-        """Whether it is known to mean the same in some opsets."""
-        return self.since is not None and all(opset is not None and opset >= self.since for opset in opsets)
-
-    def slot(self, index: int) -> Slot:
-        return self.slots[min(index, len(self.slots) - 1)]
+from mal_graph.operators.row import (
+    AtZero,
+    Compensation,
+    Homogeneity,
+    LayerRole,
+    ParameterKind,
+    Row,
+    Slot,
+    UnitAxis,
+    WeightAxes,
+)
 
 
 def linear_axes(node: Node, rank: int) -> tuple[int, int]:
@@ -180,17 +59,17 @@ def einsum_axes(operand: int) -> WeightAxes:
     return axes
 
 
-def einsum_makes(operand: int) -> UnitAxis:
+def einsum_unit_axis(operand: int) -> UnitAxis:
     """The axis of the output with the letter of the operand's first axis of `einsum_axes`, counted from the end."""
 
-    def makes(node: Node, rank: int) -> int:
-        found = einsum_axes(operand)(node, rank)
-        assert found is not None  # only weights make units
+    def unit_axis(node: Node, rank: int) -> int:
+        weight_axes = einsum_axes(operand)(node, rank)
+        assert weight_axes is not None  # only weights produce units
         ranks = einsum_ranks(einsum_terms(node), operand, rank)
         read, out = axis_rules.einsum_letters(node.attribute("equation", ""), ranks)
-        return out.index(read[operand][found[0]]) - len(out)
+        return out.index(read[operand][weight_axes[0]]) - len(out)
 
-    return makes
+    return unit_axis
 
 
 def einsum_terms(node: Node) -> list[str]:
@@ -210,30 +89,46 @@ def column_axis(node: Node, rank: int) -> int:
 
 
 X = Slot("x")
-SHIFT = Slot("shift", "shift")
-SCALE = Slot("scale", "scale")
-BIAS = Slot("bias", "shift")
-ZERO_POINT = Slot("zero point", "shift")
+SHIFT = Slot("shift", ParameterKind.SHIFT)
+SCALE = Slot("scale", ParameterKind.SCALE)
+BIAS = Slot("bias", ParameterKind.SHIFT)
+ZERO_POINT = Slot("zero point", ParameterKind.SHIFT)
 
 
 def setting(name: str) -> Slot:
     return Slot(name, setting=True)
 
 
-def _weight(axes: WeightAxes, makes: UnitAxis | None = None) -> Slot:
-    return Slot("weight", "weight", axes=axes, makes=makes)
+def _weight(axes: WeightAxes, produces: UnitAxis | None = None) -> Slot:
+    return Slot("weight", ParameterKind.WEIGHT, axes=axes, produces=produces)
 
 
-def _elementwise(*slots: Slot, zero: str = "silent", commutes: bool = False, scales: str = "") -> Row:
-    return Row(axis_rules.elementwise, slots=slots or (X,), zero=zero, commutes=commutes, scales=scales)
+def _elementwise(
+    *slots: Slot, at_zero: AtZero = AtZero.ZERO, commutes: bool = False, homogeneity: Homogeneity = Homogeneity.NONE
+) -> Row:
+    return Row(axis_rules.elementwise, slots=slots or (X,), at_zero=at_zero, commutes=commutes, homogeneity=homogeneity)
 
 
-def _activation(zero: str = "silent", *, is_idempotent: bool = False, scales: str = "") -> Row:
-    return Row(axis_rules.unary, slots=(X, setting("bound")), zero=zero, is_idempotent=is_idempotent, scales=scales)
+def _activation(
+    at_zero: AtZero = AtZero.ZERO, *, is_idempotent: bool = False, homogeneity: Homogeneity = Homogeneity.NONE
+) -> Row:
+    return Row(
+        axis_rules.unary,
+        slots=(X, setting("bound")),
+        at_zero=at_zero,
+        is_idempotent=is_idempotent,
+        homogeneity=homogeneity,
+    )
 
 
-def _reduction(compensation: Compensation | None, scales: str = "") -> Row:
-    return Row(axis_rules.reduce, slots=(X, setting("axes")), zero="unsafe", compensation=compensation, scales=scales)
+def _reduction(compensation: Compensation | None, homogeneity: Homogeneity = Homogeneity.NONE) -> Row:
+    return Row(
+        axis_rules.reduce,
+        slots=(X, setting("axes")),
+        at_zero=AtZero.UNSAFE,
+        compensation=compensation,
+        homogeneity=homogeneity,
+    )
 
 
 ADDS_NOTHING = Compensation("nothing to do, zeros add nothing", {})
@@ -275,7 +170,7 @@ _ROWS: Mapping[str, Row] = {
     # contractions with a weight
     "Gemm": Row(
         axis_rules.gemm,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="linear",
         slots=(X, replace(_weight(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
@@ -283,7 +178,7 @@ _ROWS: Mapping[str, Row] = {
     ),
     "MatMul": Row(
         axis_rules.matmul,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="linear",
         slots=(
@@ -293,14 +188,14 @@ _ROWS: Mapping[str, Row] = {
     ),
     "Einsum": Row(
         axis_rules.einsum,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="linear",
-        slots=(_weight(einsum_axes(0), einsum_makes(0)), _weight(einsum_axes(1), einsum_makes(1))),
+        slots=(_weight(einsum_axes(0), einsum_unit_axis(0)), _weight(einsum_axes(1), einsum_unit_axis(1))),
     ),
     "com.microsoft.FusedMatMul": Row(
         axis_rules.fused_matmul,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="linear",
         slots=(
@@ -310,89 +205,99 @@ _ROWS: Mapping[str, Row] = {
     ),
     "com.microsoft.FusedGemm": Row(
         axis_rules.gemm,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="fused_linear",
         slots=(X, replace(_weight(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
         channel=-1,
-        zero="live",
+        at_zero=AtZero.FINITE,
     ),
     "Conv": Row(
         axis_rules.conv,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="conv",
         has_window=True,
         pointwise="linear",
         slots=(X, _weight(conv_axes), BIAS),
-        widths={"group": size_rules.conv_groups},
+        size_constants={"group": size_rules.conv_groups},
     ),
     "com.microsoft.FusedConv": Row(
         axis_rules.fused_conv,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="fused_conv",
         has_window=True,
         pointwise="fused_linear",
         slots=(X, _weight(conv_axes), BIAS, SHIFT),
-        widths={"group": size_rules.conv_groups},
-        zero="live",
+        size_constants={"group": size_rules.conv_groups},
+        at_zero=AtZero.FINITE,
     ),
     "DeformConv": Row(
         axis_rules.deform_conv,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="deform_conv",
         slots=(X, _weight(conv_axes), X, BIAS, X),
-        widths={"group": size_rules.conv_groups},
+        size_constants={"group": size_rules.conv_groups},
     ),
     "ConvTranspose": Row(
         axis_rules.conv_transpose,
-        "contraction",
+        LayerRole.CONTRACTION,
         compensation=SUMMED,
         kind="conv_transpose",
         has_window=True,
         pointwise="linear",
         slots=(X, _weight(lambda node, rank: (1, 0)), BIAS),
-        widths={"group": size_rules.transposed_conv_groups},
+        size_constants={"group": size_rules.transposed_conv_groups},
     ),
     # integer arithmetic: the weights are data of fixed order, scales may be parameters
-    "QuantizeLinear": Row(axis_rules.quantize, slots=(X, Slot("divisor", "variance"), ZERO_POINT), zero="live"),
-    "DequantizeLinear": Row(axis_rules.quantize, slots=(X, SCALE, ZERO_POINT), zero="live"),
-    "DynamicQuantizeLinear": Row(axis_rules.dynamic_quantize, zero="live"),
-    "MatMulInteger": Row(
-        axis_rules.matmul_integer, "alone", kind="linear_integer", slots=(X, X, ZERO_POINT), zero="live"
+    "QuantizeLinear": Row(
+        axis_rules.quantize, slots=(X, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT), at_zero=AtZero.FINITE
     ),
-    "ConvInteger": Row(axis_rules.conv_integer, "alone", kind="conv_integer", slots=(X, X, ZERO_POINT), zero="live"),
+    "DequantizeLinear": Row(axis_rules.quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE),
+    "DynamicQuantizeLinear": Row(axis_rules.dynamic_quantize, at_zero=AtZero.FINITE),
+    "MatMulInteger": Row(
+        axis_rules.matmul_integer,
+        LayerRole.ALONE,
+        kind="linear_integer",
+        slots=(X, X, ZERO_POINT),
+        at_zero=AtZero.FINITE,
+    ),
+    "ConvInteger": Row(
+        axis_rules.conv_integer, LayerRole.ALONE, kind="conv_integer", slots=(X, X, ZERO_POINT), at_zero=AtZero.FINITE
+    ),
     "QLinearMatMul": Row(
         axis_rules.qlinear_matmul,
-        "alone",
+        LayerRole.ALONE,
         kind="linear_integer",
-        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", "variance"), ZERO_POINT),
-        zero="live",
+        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT),
+        at_zero=AtZero.FINITE,
     ),
     "QLinearConv": Row(
         axis_rules.qlinear_conv,
-        "alone",
+        LayerRole.ALONE,
         kind="conv_integer",
-        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", "variance"), ZERO_POINT, X),
-        zero="live",
+        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT, X),
+        at_zero=AtZero.FINITE,
     ),
     # elementwise with two or more operands
-    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True, scales="all")),
-    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", "shift"), scales="all")),
-    **dict.fromkeys(["Max", "Min"], _elementwise(SHIFT, zero="live", commutes=True, scales="all")),
-    "Mul": _elementwise(SCALE, commutes=True, scales="one"),
-    "Div": _elementwise(SCALE, zero="unsafe", scales="one"),
-    "PRelu": _elementwise(X, Slot("slope", "scale"), scales="one"),
-    "Pow": _elementwise(X, Slot("exponent", "scale"), zero="live"),
+    **dict.fromkeys(["Add", "Sum"], _elementwise(SHIFT, commutes=True, homogeneity=Homogeneity.ALL)),
+    **dict.fromkeys(["Sub", "Mean"], _elementwise(Slot("term", ParameterKind.SHIFT), homogeneity=Homogeneity.ALL)),
+    **dict.fromkeys(
+        ["Max", "Min"], _elementwise(SHIFT, at_zero=AtZero.FINITE, commutes=True, homogeneity=Homogeneity.ALL)
+    ),
+    "Mul": _elementwise(SCALE, commutes=True, homogeneity=Homogeneity.ONE),
+    "Div": _elementwise(SCALE, at_zero=AtZero.UNSAFE, homogeneity=Homogeneity.ONE),
+    "PRelu": _elementwise(X, Slot("slope", ParameterKind.SCALE), homogeneity=Homogeneity.ONE),
+    "Pow": _elementwise(X, Slot("exponent", ParameterKind.SCALE), at_zero=AtZero.FINITE),
     "SwiGLU": _elementwise(X, SCALE),
     **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], _elementwise(X, SHIFT)),
     **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], _elementwise(X, commutes=True)),
-    **dict.fromkeys(["Mod", "BitShift"], _elementwise(X, zero="unsafe")),
+    **dict.fromkeys(["Mod", "BitShift"], _elementwise(X, at_zero=AtZero.UNSAFE)),
     **dict.fromkeys(
         ["Where", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
-        _elementwise(X, zero="live"),
+        _elementwise(X, at_zero=AtZero.FINITE),
     ),
     # activations and other maps of one operand
     **dict.fromkeys(
@@ -428,160 +333,185 @@ _ROWS: Mapping[str, Row] = {
         _activation(),
     ),
     **dict.fromkeys(
-        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation("live")
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], _activation(AtZero.FINITE)
     ),
-    **dict.fromkeys(["LeakyRelu", "Neg"], _activation(scales="one")),
-    **dict.fromkeys(["Relu", "Abs"], _activation(is_idempotent=True, scales="one")),
+    **dict.fromkeys(["LeakyRelu", "Neg"], _activation(homogeneity=Homogeneity.ONE)),
+    **dict.fromkeys(["Relu", "Abs"], _activation(is_idempotent=True, homogeneity=Homogeneity.ONE)),
     "ThresholdedRelu": _activation(is_idempotent=True),
-    "Clip": _activation("live", is_idempotent=True),
-    "Sigmoid": replace(_activation("live"), squashes=True, is_probability=True),
-    **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation("unsafe")),
-    **dict.fromkeys(["Identity", "Cast"], Row(axis_rules.unary, moves=True, scales="one")),
-    "CastLike": Row(axis_rules.unary, moves=True, slots=(X, setting("type")), scales="one"),
+    "Clip": _activation(AtZero.FINITE, is_idempotent=True),
+    "Sigmoid": replace(_activation(AtZero.FINITE), squashes=True, is_probability=True),
+    **dict.fromkeys(["Log", "Reciprocal", "Acosh"], _activation(AtZero.UNSAFE)),
+    **dict.fromkeys(["Identity", "Cast"], Row(axis_rules.unary, moves=True, homogeneity=Homogeneity.ONE)),
+    "CastLike": Row(axis_rules.unary, moves=True, slots=(X, setting("type")), homogeneity=Homogeneity.ONE),
     "BitCast": Row(axis_rules.bit_cast),
-    "Dropout": Row(axis_rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training")), scales="one"),
+    "Dropout": Row(
+        axis_rules.dropout, moves=True, slots=(X, setting("ratio"), setting("training")), homogeneity=Homogeneity.ONE
+    ),
     # normalisation
     "BatchNormalization": Row(
         axis_rules.channel_norm,
-        slots=(X, SCALE, SHIFT, Slot("mean", "shift"), Slot("variance", "variance")),
-        scales="one",
+        slots=(X, SCALE, SHIFT, Slot("mean", ParameterKind.SHIFT), Slot("variance", ParameterKind.VARIANCE)),
+        homogeneity=Homogeneity.ONE,
     ),
     "InstanceNormalization": Row(axis_rules.instance_norm, slots=(X, SCALE, SHIFT), compensation=WHOLE_GROUPS),
     "GroupNormalization": Row(
         axis_rules.group_norm,
         slots=(X, SCALE, SHIFT),
-        zero="unsafe",
+        at_zero=AtZero.UNSAFE,
         compensation=WHOLE_GROUPS,
-        widths={"num_groups": size_rules.norm_groups},
+        size_constants={"num_groups": size_rules.norm_groups},
     ),
-    "LayerNormalization": Row(axis_rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=CENTRED),
+    "LayerNormalization": Row(
+        axis_rules.layer_norm, slots=(X, SCALE, SHIFT), at_zero=AtZero.UNSAFE, compensation=CENTRED
+    ),
     **dict.fromkeys(
         ["RMSNormalization", "SimplifiedLayerNormalization"],
-        Row(axis_rules.layer_norm, slots=(X, SCALE, SHIFT), zero="unsafe", compensation=RESCALED),
+        Row(axis_rules.layer_norm, slots=(X, SCALE, SHIFT), at_zero=AtZero.UNSAFE, compensation=RESCALED),
     ),
     "com.microsoft.SkipLayerNormalization": Row(
         axis_rules.skip_layer_norm,
         slots=(X, SHIFT, SCALE, SHIFT, SHIFT),
-        zero="unsafe",
+        at_zero=AtZero.UNSAFE,
         compensation=replace(CENTRED, powers=None),
     ),
     "com.microsoft.SkipSimplifiedLayerNormalization": Row(
-        axis_rules.skip_layer_norm, slots=(X, SHIFT, SCALE, SHIFT), zero="unsafe", compensation=RESCALED, epsilon=1e-12
+        axis_rules.skip_layer_norm,
+        slots=(X, SHIFT, SCALE, SHIFT),
+        at_zero=AtZero.UNSAFE,
+        compensation=RESCALED,
+        epsilon=1e-12,
     ),
     "LpNormalization": Row(axis_rules.lp_norm, compensation=ADDS_NOTHING),
-    "MeanVarianceNormalization": Row(axis_rules.mean_variance_norm, zero="unsafe"),
-    "LRN": Row(axis_rules.local_norm, zero="unsafe"),
-    "Softmax": Row(axis_rules.softmax, zero="unsafe", compensation=NEVER_CHOSEN, squashes=True, is_probability=True),
-    "LogSoftmax": Row(axis_rules.softmax, zero="unsafe", compensation=NEVER_CHOSEN, squashes=True),
-    "Hardmax": Row(axis_rules.first_of_equals, zero="unsafe"),
+    "MeanVarianceNormalization": Row(axis_rules.mean_variance_norm, at_zero=AtZero.UNSAFE),
+    "LRN": Row(axis_rules.local_norm, at_zero=AtZero.UNSAFE),
+    "Softmax": Row(
+        axis_rules.softmax, at_zero=AtZero.UNSAFE, compensation=NEVER_CHOSEN, squashes=True, is_probability=True
+    ),
+    "LogSoftmax": Row(axis_rules.softmax, at_zero=AtZero.UNSAFE, compensation=NEVER_CHOSEN, squashes=True),
+    "Hardmax": Row(axis_rules.first_of_equals, at_zero=AtZero.UNSAFE),
     # the order of an axis counts
-    "TopK": Row(axis_rules.top_k, slots=(X, setting("k")), zero="unsafe"),
-    **dict.fromkeys(["ArgMax", "ArgMin"], Row(axis_rules.arg_extreme, zero="unsafe")),
-    **dict.fromkeys(["CumSum", "CumProd"], Row(axis_rules.cumulative, slots=(X, setting("axis")), zero="unsafe")),
+    "TopK": Row(axis_rules.top_k, slots=(X, setting("k")), at_zero=AtZero.UNSAFE),
+    **dict.fromkeys(["ArgMax", "ArgMin"], Row(axis_rules.arg_extreme, at_zero=AtZero.UNSAFE)),
+    **dict.fromkeys(
+        ["CumSum", "CumProd"], Row(axis_rules.cumulative, slots=(X, setting("axis")), at_zero=AtZero.UNSAFE)
+    ),
     "Trilu": Row(axis_rules.triangle, slots=(X, setting("diagonal"))),
-    "Det": Row(axis_rules.determinant, zero="unsafe"),
+    "Det": Row(axis_rules.determinant, at_zero=AtZero.UNSAFE),
     "ReverseSequence": Row(axis_rules.reverse_sequence, slots=(X, setting("lengths"))),
     "DFT": Row(axis_rules.fourier, slots=(X, setting("length"), setting("axis"))),
-    "STFT": Row(axis_rules.short_fourier, slots=(X, setting("step"), Slot("window", "scale"), setting("length"))),
+    "STFT": Row(
+        axis_rules.short_fourier, slots=(X, setting("step"), Slot("window", ParameterKind.SCALE), setting("length"))
+    ),
     # pooling and reductions
     **dict.fromkeys(
         ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"],
-        Row(axis_rules.pool, scales="one"),
+        Row(axis_rules.pool, homogeneity=Homogeneity.ONE),
     ),
     "RoiAlign": Row(axis_rules.roi_pool, slots=(X, X, setting("samples"))),
     "MaxRoiPool": Row(axis_rules.roi_pool, slots=(X, X)),
     "GridSample": Row(axis_rules.grid_sample, slots=(X, X)),
-    "AffineGrid": Row(axis_rules.affine_grid, "alone", slots=(X, setting("size")), zero="live"),
-    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], _reduction(ADDS_NOTHING, scales="one")),
+    "AffineGrid": Row(axis_rules.affine_grid, LayerRole.ALONE, slots=(X, setting("size")), at_zero=AtZero.FINITE),
+    **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], _reduction(ADDS_NOTHING, homogeneity=Homogeneity.ONE)),
     **dict.fromkeys(["ReduceSumSquare", "ReduceLogSum"], _reduction(ADDS_NOTHING)),
-    "ReduceMean": _reduction(AVERAGED, scales="one"),
+    "ReduceMean": _reduction(AVERAGED, homogeneity=Homogeneity.ONE),
     "ReduceProd": _reduction(Compensation("1 instead of 0 in the new units")),
     "ReduceLogSumExp": _reduction(NEVER_CHOSEN),
-    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction(None, scales="one")),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], _reduction(None, homogeneity=Homogeneity.ONE)),
     # shape
     "Reshape": Row(
         axis_rules.reshape,
         moves=True,
         slots=(X, setting("shape")),
-        widths={"shape": size_rules.output_sizes},
-        scales="one",
+        size_constants={"shape": size_rules.output_sizes},
+        homogeneity=Homogeneity.ONE,
     ),
-    "Flatten": Row(axis_rules.reshape, moves=True, scales="one"),
+    "Flatten": Row(axis_rules.reshape, moves=True, homogeneity=Homogeneity.ONE),
     **dict.fromkeys(
-        ["Squeeze", "Unsqueeze"], Row(axis_rules.reshape, moves=True, slots=(X, setting("axes")), scales="one")
+        ["Squeeze", "Unsqueeze"],
+        Row(axis_rules.reshape, moves=True, slots=(X, setting("axes")), homogeneity=Homogeneity.ONE),
     ),
-    "Transpose": Row(axis_rules.transpose, moves=True, scales="one"),
-    "Concat": Row(axis_rules.concat, scales="any"),
+    "Transpose": Row(axis_rules.transpose, moves=True, homogeneity=Homogeneity.ONE),
+    "Concat": Row(axis_rules.concat, homogeneity=Homogeneity.ANY),
     "Split": Row(
-        axis_rules.split, slots=(X, setting("split")), widths={"split": size_rules.part_lengths}, scales="one"
+        axis_rules.split,
+        slots=(X, setting("split")),
+        size_constants={"split": size_rules.part_lengths},
+        homogeneity=Homogeneity.ONE,
     ),
     "SplitToSequence": Row(
         axis_rules.split_to_sequence,
         slots=(X, setting("split")),
-        widths={"split": size_rules.part_lengths},
+        size_constants={"split": size_rules.part_lengths},
         is_sequence=True,
     ),
     "SequenceAt": Row(axis_rules.sequence_at, slots=(X, setting("position")), is_sequence=True),
     "Slice": Row(
         axis_rules.slice_,
         slots=(X, setting("starts"), setting("ends"), setting("axes")),
-        widths={"starts": size_rules.slice_bounds, "ends": size_rules.slice_bounds},
-        scales="one",
+        size_constants={"starts": size_rules.slice_bounds, "ends": size_rules.slice_bounds},
+        homogeneity=Homogeneity.ONE,
     ),
     "Gather": Row(
         axis_rules.gather,
-        "alone",
+        LayerRole.ALONE,
         kind="table",
-        slots=(Slot("table", "weight"), setting("indices")),
-        widths={"indices": size_rules.gathered},
+        slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        size_constants={"indices": size_rules.gathered},
     ),
-    "Expand": Row(axis_rules.expand, slots=(X, setting("shape")), widths={"shape": size_rules.output_sizes}),
+    "Expand": Row(axis_rules.expand, slots=(X, setting("shape")), size_constants={"shape": size_rules.output_sizes}),
     "Pad": Row(axis_rules.pad, slots=(X, setting("pads"))),
     "Tile": Row(axis_rules.tile, slots=(X, setting("repeats"))),
     "DepthToSpace": Row(axis_rules.depth_to_space),
     "SpaceToDepth": Row(axis_rules.space_to_depth),
-    "CenterCropPad": Row(axis_rules.resize, slots=(X, setting("shape")), widths={"shape": size_rules.output_sizes}),
+    "CenterCropPad": Row(
+        axis_rules.resize, slots=(X, setting("shape")), size_constants={"shape": size_rules.output_sizes}
+    ),
     "Resize": Row(
         axis_rules.resize,
         slots=(X, setting("roi"), setting("scales"), setting("sizes")),
-        widths={"sizes": size_rules.output_sizes},
-        scales="one",
+        size_constants={"sizes": size_rules.output_sizes},
+        homogeneity=Homogeneity.ONE,
     ),
     "Upsample": Row(axis_rules.resize, slots=(X, setting("scales"))),
-    **dict.fromkeys(["Shape", "Size"], Row(axis_rules.shape_only, "shape")),
-    "ConstantOfShape": Row(axis_rules.filled, "alone", slots=(setting("shape"),)),
+    **dict.fromkeys(["Shape", "Size"], Row(axis_rules.shape_only, LayerRole.SHAPE)),
+    "ConstantOfShape": Row(axis_rules.filled, LayerRole.ALONE, slots=(setting("shape"),)),
     # elements found by index or by value
-    "GatherElements": Row(axis_rules.addressed, "alone", slots=(X, setting("indices"))),
-    "GatherND": Row(axis_rules.gather_nd, "alone", slots=(X, setting("indices"))),
+    "GatherElements": Row(axis_rules.addressed, LayerRole.ALONE, slots=(X, setting("indices"))),
+    "GatherND": Row(axis_rules.gather_nd, LayerRole.ALONE, slots=(X, setting("indices"))),
     **dict.fromkeys(["ScatterElements", "ScatterND"], Row(axis_rules.addressed, slots=(X, setting("indices"), X))),
-    "TensorScatter": Row(axis_rules.tensor_scatter, "alone", slots=(X, X, setting("places"))),
+    "TensorScatter": Row(axis_rules.tensor_scatter, LayerRole.ALONE, slots=(X, X, setting("places"))),
     "Col2Im": Row(axis_rules.addressed, slots=(X, setting("shape"))),
     "MaxUnpool": Row(axis_rules.addressed, slots=(X, setting("indices"), setting("shape"))),
     "OneHot": Row(
         axis_rules.one_hot,
-        "alone",
+        LayerRole.ALONE,
         slots=(X, setting("depth"), setting("values")),
-        zero="live",
+        at_zero=AtZero.FINITE,
     ),
     **dict.fromkeys(
-        ["NonZero", "Unique", "Compress"], Row(axis_rules.chosen_by_value, "alone", slots=(X, setting("choice")))
+        ["NonZero", "Unique", "Compress"],
+        Row(axis_rules.chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice"))),
     ),
-    "NonMaxSuppression": Row(axis_rules.chosen_by_value, "alone", slots=(X, X, setting("bound"))),
+    "NonMaxSuppression": Row(axis_rules.chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound"))),
     # made from sizes, settings or chance
-    "Constant": Row(axis_rules.made, "alone"),
-    "EyeLike": Row(axis_rules.made, "shape"),
+    "Constant": Row(axis_rules.made, LayerRole.ALONE),
+    "EyeLike": Row(axis_rules.made, LayerRole.SHAPE),
     **dict.fromkeys(
         ["Range", "BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix"],
-        Row(axis_rules.made, "alone", slots=(setting("size"),), zero="live"),
+        Row(axis_rules.made, LayerRole.ALONE, slots=(setting("size"),), at_zero=AtZero.FINITE),
     ),
-    **dict.fromkeys(["RandomNormal", "RandomUniform"], Row(axis_rules.made, "alone", zero="live")),
+    **dict.fromkeys(["RandomNormal", "RandomUniform"], Row(axis_rules.made, LayerRole.ALONE, at_zero=AtZero.FINITE)),
     **dict.fromkeys(
         ["RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"],
-        Row(axis_rules.random, "alone", zero="live"),
+        Row(axis_rules.random, LayerRole.ALONE, at_zero=AtZero.FINITE),
     ),
     # losses
-    "NegativeLogLikelihoodLoss": Row(axis_rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="live"),
-    "SoftmaxCrossEntropyLoss": Row(axis_rules.loss, "alone", slots=(X, setting("labels"), SCALE), zero="unsafe"),
+    "NegativeLogLikelihoodLoss": Row(
+        axis_rules.loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.FINITE
+    ),
+    "SoftmaxCrossEntropyLoss": Row(
+        axis_rules.loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.UNSAFE
+    ),
 }
 ROWS: Mapping[str, Row] = {op: replace(row, since=SINCE.get(op)) for op, row in _ROWS.items()}
 
@@ -591,17 +521,11 @@ def row_of(node: Node, table: Mapping[str, Row] | None = None) -> Row | None:
     return (ROWS if table is None else table).get(node.op)
 
 
-def weight_axes(row: Row, slot: int, node: Node, rank: int) -> tuple[int, int] | None:
-    """(out axis, in axis) of a contraction's weight of the given rank; None for anything else."""
-    axes: Any = row.slot(slot).axes
-    return None if axes is None or rank < 2 else axes(node, rank)
-
-
 def unit_axis(node: Node, slot: int, rank: int) -> int:
-    """The axis of a contraction's output that holds the units which its weight, of the given rank, makes."""
+    """The axis of a contraction's output that holds the units which its weight, of the given rank, produces."""
     row = ROWS[node.op]
-    makes = row.slot(slot).makes
-    return row.channel if makes is None else makes(node, rank)
+    produces = row.slot(slot).produces
+    return row.channel if produces is None else produces(node, rank)
 
 
 def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -638,12 +562,16 @@ def norm_epsilon(node: Node) -> float:
 
 
 def bias_slot(node: Node) -> int | None:
-    """The input where the operator takes an optional bias that the node does not have."""
+    """The input where a contraction takes an optional bias that the node does not have."""
     row = ROWS.get(node.op)
-    slots = (
-        []
-        if row is None or row.part != "contraction"
-        else [i for i, slot in enumerate(row.slots) if slot.name == "bias" and slot.factor_of(node)]
-    )
-    free = [i for i in slots if i >= len(node.inputs) or not node.inputs[i]]
-    return free[0] if free else None
+    if row is None or not row.is_contraction:
+        return None
+    slots = [i for i, slot in enumerate(row.slots) if slot.name == "bias" and slot.factor_of(node)]
+    return next((i for i in slots if i >= len(node.inputs) or not node.inputs[i]), None)
+
+
+def slot_named(node: Node, name: str) -> int | None:
+    """The input of a node that its row calls `name`; None if the node is not given one."""
+    row = ROWS.get(node.op)
+    given = [slot for slot, tensor in enumerate(node.inputs) if tensor]
+    return None if row is None else next((slot for slot in given if row.slot(slot).name == name), None)

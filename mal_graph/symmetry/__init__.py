@@ -1,1 +1,41 @@
-"""Which axes may be permuted or resized together, verified by running the network."""
+"""Which axes of a network may be permuted or resized, verified by running it."""
+
+from mal_graph.operators import GroupState
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, axis_groups, find_traces
+from mal_graph.symmetry.networks import Network, build_network
+from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
+from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
+from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
+from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial, permute_weights
+from mal_graph.symmetry.verification import verify
+
+__all__ = [
+    "ACCEPT",
+    "axis_groups",
+    "AxisGroup",
+    "AxisGroups",
+    "build_network",
+    "check_resizes",
+    "compensation_of",
+    "deviation",
+    "Factors",
+    "find_coupled",
+    "find_traces",
+    "GroupState",
+    "judge_by_halves",
+    "Member",
+    "Network",
+    "open_trial",
+    "permute_weights",
+    "plan_resizing",
+    "resize_graph",
+    "resize_groups",
+    "resize_traces",
+    "ResizeCheck",
+    "Role",
+    "SAME_FUNCTION",
+    "Side",
+    "Traces",
+    "Trial",
+    "verify",
+]

@@ -7,6 +7,7 @@ of the group of its groups.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 
@@ -15,24 +16,53 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node
-from mal_graph.network.layers import Parameter, parameters
-from mal_graph.network.probing import Probe, probe
-from mal_graph.operators import table as ops
-from mal_graph.operators.axis_labels import Fix, Label, Wiring, fixed_label
-from mal_graph.operators.axis_rules import Call
-from mal_graph.operators.table import row_of
+from mal_graph.network import Parameter, Probe, find_parameters, probe
+from mal_graph.operators import (
+    COUNT_BLOCKS,
+    ROWS,
+    Call,
+    GroupState,
+    Label,
+    Pin,
+    Row,
+    SizeConstant,
+    Statistic,
+    Wiring,
+    fixed_label,
+    row_of,
+)
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
 
-CANDIDATE = "candidate"  # found, not yet verified
-VERIFIED = "verified"
-UNVERIFIED = "unverified"
-PINNED = "pinned"
-FROZEN = "frozen"
-RIGID = "rigid"
-UNREAD = Fix(PINNED, "nothing reads it at the sizes of the probe run")
-NUMBER_OF_BLOCKS = ("group of", "num_groups of")
+UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
 
 Family = tuple[object, ...]
+
+
+class Side(StrEnum):
+    """What an axis is to the operator that applies the tensor."""
+
+    OUT = "out"  # of a contraction's weight: the units that it produces
+    IN = "in"  # the units that it consumes
+    TAP = "tap"  # its window
+    UNIT = "unit"  # of any other tensor: the units it is applied to
+
+
+@dataclass(frozen=True)
+class Role:
+    """What an axis of a stored tensor is to the operator that applies it.
+
+    Attributes:
+        op: the operator.
+        slot: what the tensor is there: "weight", "bias", "scale"...
+        side: what the axis is.
+    """
+
+    op: str
+    slot: str
+    side: Side
+
+    def __str__(self) -> str:
+        return f"{self.op}.{self.slot} {self.side}"
 
 
 @dataclass(frozen=True)
@@ -41,14 +71,24 @@ class Member:
 
     Attributes:
         tensor, axis: the stored tensor and its axis.
-        role: operator, slot and what the axis is to it: "Conv.weight out".
+        role: what the axis is to the operator.
         positions: indices on the axis that move with each unit, shape (units, k).
     """
 
     tensor: str
     axis: int
-    role: str
+    role: Role
     positions: NDArray[np.int64] = field(compare=False)
+
+    @property
+    def consumes(self) -> bool:
+        """Whether the operator sums over the units of the axis."""
+        return self.role.side is Side.IN
+
+    @property
+    def produces(self) -> bool:
+        """Whether the operator makes the units of the axis."""
+        return self.role.side is Side.OUT
 
     @property
     def is_plain(self) -> bool:
@@ -65,26 +105,28 @@ class AxisGroup:
         name: tensor and axis of its first member.
         units: how many.
         members: every axis that moves.
-        state: "candidate" until verified, then "verified" or "unverified"; "pinned", "frozen" or "rigid".
+        state: a candidate until verified, then verified or unverified; or pinned, frozen or rigid from the start.
         reason: why it is in that state.
+        unknown_op: the operator without a row that freezes it, "" if none does.
         inside: name and unit of the enclosing group of a nested one.
-        statistic: the operators that take a sum, norm, mean or maximum over the units ("" if none does), so that a
-            live unit without a partner changes the others.
-        widths: the constants and attributes that hold its width, and must follow when it grows.
+        statistic: what an operator takes over the units (None if none does), so that a live unit without a partner
+            changes the others.
+        sized_by: the constants and attributes that hold its size, and must follow when it is resized.
         deviation: how much the outputs moved in the verification, relative to the largest, with every unit permuted.
         control: the same with one member left out, the median over the members tried.
         inert: members whose absence never showed.
-        added: how many of its last units were added (see `grow`).
+        added: how many of its last units were added by widening.
     """
 
     name: str
     units: int
     members: tuple[Member, ...]
-    state: str
+    state: GroupState
     reason: str = ""
+    unknown_op: str = ""
     inside: tuple[str, int] | None = None
-    statistic: str = ""
-    widths: tuple[str, ...] = ()
+    statistic: Statistic | None = None
+    sized_by: tuple[SizeConstant, ...] = ()
     deviation: float | None = None
     control: float | None = None
     inert: tuple[str, ...] = ()
@@ -93,7 +135,7 @@ class AxisGroup:
     @property
     def is_usable(self) -> bool:
         """Whether its units may be permuted."""
-        return self.state in (VERIFIED, CANDIDATE)
+        return self.state in (GroupState.VERIFIED, GroupState.CANDIDATE)
 
 
 def family(group: AxisGroup) -> Family | None:
@@ -129,7 +171,7 @@ class AxisGroups:
                 found.setdefault((member.tensor, member.axis), []).append((index, member))
         return {key: tuple(value) for key, value in found.items()}
 
-    def with_states(self, changed: Mapping[int, tuple[str, str]]) -> "AxisGroups":
+    def with_states(self, changed: Mapping[int, tuple[GroupState, str]]) -> "AxisGroups":
         """The same groups, some in another state for another reason."""
         groups = [
             replace(group, state=changed[i][0], reason=changed[i][1]) if i in changed else group
@@ -141,9 +183,7 @@ class AxisGroups:
         return [i for i, group in enumerate(self.groups) if group.is_usable]
 
 
-def axis_groups(
-    graph: LayerGraph, probed: Probe | None = None, table: Mapping[str, ops.Row] | None = None
-) -> AxisGroups:
+def axis_groups(graph: LayerGraph, probed: Probe | None = None, table: Mapping[str, Row] | None = None) -> AxisGroups:
     """Find the axis groups of a graph.
 
     Args:
@@ -152,16 +192,16 @@ def axis_groups(
         table: operator rows, the built-in ones if left out.
 
     Returns:
-        groups in state "candidate", "pinned", "frozen" or "rigid"; `verify` turns candidates into verified ones.
+        groups that are candidates, pinned, frozen or rigid; `verify` turns candidates into verified ones.
 
     Raises:
         RunError: the model cannot be run to measure shapes.
     """
     probed = probed or probe(graph)
-    found = parameters(graph, table)
+    found = find_parameters(graph, table)
     described = roles(graph, found, table)
-    weighted = {parameter.node for parameter in found if parameter.role == "weight"}
-    solved, _, unknown = traced(graph, probed, ops.ROWS if table is None else table, described, weighted)
+    weighted = {parameter.node for parameter in found if parameter.is_weight}
+    solved, _, unknown = traced(graph, probed, ROWS if table is None else table, described, weighted)
     groups = tuple(group for group, _ in grouped(solved, described))
     return AxisGroups(groups, tuple(found), probed, unknown)
 
@@ -181,18 +221,18 @@ class Traces:
     parts: Mapping[str, NDArray[np.int64]]
 
 
-def traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, ops.Row] | None = None) -> Traces:
+def find_traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, Row] | None = None) -> Traces:
     """Find the groups of a graph once more, and keep where their units lie."""
     described = roles(graph, groups.parameters, table)
-    weighted = {parameter.node for parameter in groups.parameters if parameter.role == "weight"}
-    solved, labels, _ = traced(graph, groups.probed, ops.ROWS if table is None else table, described, weighted)
+    weighted = {parameter.node for parameter in groups.parameters if parameter.is_weight}
+    solved, labels, _ = traced(graph, groups.probed, ROWS if table is None else table, described, weighted)
     return Traces(labels, solved.component, {group.name: parts for group, parts in grouped(solved, described)})
 
 
 def traced(
     graph: LayerGraph,
     probed: Probe,
-    table: Mapping[str, ops.Row],
+    table: Mapping[str, Row],
     described: Collection[tuple[str, int]],
     weighted: Collection[int],
 ) -> tuple[Units, dict[str, Label], dict[str, tuple[str, ...]]]:
@@ -211,13 +251,13 @@ def traced(
     unknown: dict[str, list[str]] = {}
     for value in graph.inputs:
         labels[value.name] = fixed_label(
-            probed.shapes.get(value.name, ()), Fix(PINNED, f"axes of model input {value.name!r}")
+            probed.shapes.get(value.name, ()), Pin(GroupState.PINNED, f"axes of model input {value.name!r}")
         )
     in_use = [tensor for tensor, _ in described]  # producers first, so that they name groups
     for name in dict.fromkeys([*in_use, *graph.weights]):
         weight = graph.weights[name]
         if weight.scope or not weight.is_float:
-            labels[name] = fixed_label(weight.shape, Fix(PINNED, "integer data"))
+            labels[name] = fixed_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
             continue
         start = wiring.count
         labels[name] = wiring.fresh_label(weight.shape)
@@ -235,26 +275,26 @@ def traced(
             labels[name] = label
             if row is not None and row.is_linear and index not in weighted:
                 mark_product(node, row, wiring, labels)
-            for held in width_names(node, row):
-                wiring.mark_width(label, f"{held} of {node.op} {node.name!r}")
+            for constant in size_constants(node, row):
+                wiring.mark_size(label, constant)
     for value in graph.outputs:
-        wiring.fix_all(labels[value.name], Fix(PINNED, f"axes of model output {value.name!r}"))
+        wiring.fix_all(labels[value.name], Pin(GroupState.PINNED, f"axes of model output {value.name!r}"))
     pin_unread(wiring, [labels[name] for node in graph.nodes for name in node.outputs if name in labels], owners)
     return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
 
 
-def mark_product(node: Node, row: ops.Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:
+def mark_product(node: Node, row: Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:
     """Note that a contraction sums over units whose weights are computed, such as keys, and need not be zero for one
     that is not there."""
     for slot, name in enumerate(node.inputs):
-        axes = ops.weight_axes(row, slot, node, len(labels[name].shape)) if name in labels else None
+        axes = row.weight_axes(slot, node, len(labels[name].shape)) if name in labels else None
         if axes is not None:
-            wiring.mark_statistic(labels[name], (axes[1],), f"{node.op} {node.name!r}")
+            wiring.mark_statistic(labels[name], (axes[1],), Statistic(node.op, node.name))
             return
 
 
 def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:
-    """Fix what no operator reads, such as the rows of a table of places behind the last place of the probe run: no run
+    """Pin what no operator reads, such as the rows of a table of places behind the last place of the probe run: no run
     of this size tells what they are, and one of another size reads them."""
     is_read = np.zeros(wiring.count, bool)
     for atoms in (
@@ -272,7 +312,7 @@ def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner
 
 
 def outputs_of(
-    node: Node, row: ops.Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
+    node: Node, row: Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
 ) -> list[Label]:
     call = Call(
         node,
@@ -285,9 +325,9 @@ def outputs_of(
     if row is None:
         captured = [labels[name] for name in node.captures if name in labels]
         call = replace(call, inputs=[*call.inputs, *captured])
-        return call.freeze(f"operator {node.op} has no axis rule")
+        return call.freeze(f"operator {node.op} has no axis rule", unknown_op=node.op)
     unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
-    if unmeasured and row.part != "shape" and not row.is_sequence:
+    if unmeasured and not row.reads_shape_only and not row.is_sequence:
         return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
     try:
         return list(row.rule(call))
@@ -295,30 +335,31 @@ def outputs_of(
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
 
 
-def width_names(node: Node, row: ops.Row | None) -> list[str]:
-    """The attributes and inputs of a node that hold a width."""
+def size_constants(node: Node, row: Row | None) -> list[SizeConstant]:
+    """The attributes and inputs of a node that hold a size."""
     if row is None:
         return []
     slots = {row.slot(i).name: name for i, name in enumerate(node.inputs) if row.slot(i).setting}
-    return [held for held in row.widths if node.attribute(held, 1) != 1 or slots.get(held)]
+    named = [name for name in row.size_constants if node.attribute(name, 1) != 1 or slots.get(name)]
+    return [SizeConstant(name, node.op, node.name, row.size_constants[name] in COUNT_BLOCKS) for name in named]
 
 
 def roles(
-    graph: LayerGraph, found: Sequence[Parameter], table: Mapping[str, ops.Row] | None
-) -> dict[tuple[str, int], str]:
+    graph: LayerGraph, found: Sequence[Parameter], table: Mapping[str, Row] | None
+) -> dict[tuple[str, int], Role]:
     """What each stored axis is to the operator that applies it."""
-    described: dict[tuple[str, int], str] = {}
+    described: dict[tuple[str, int], Role] = {}
     for parameter in found:
         op = graph.nodes[parameter.node].op
         for place, axis in enumerate(parameter.axes):
             if axis is None:
                 continue
-            side = ("out", "in", "tap")[min(place, 2)] if parameter.role == "weight" else "unit"
-            described.setdefault((parameter.tensor, axis), f"{op}.{parameter.role} {side}")
+            side = (Side.OUT, Side.IN, Side.TAP)[min(place, 2)] if parameter.is_weight else Side.UNIT
+            described.setdefault((parameter.tensor, axis), Role(op, parameter.role, side))
     return described
 
 
-def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
+def grouped(solved: Units, described: Mapping[tuple[str, int], Role]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
     """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
     names: dict[str, int] = {}
     group_of, number_in = np.full(solved.count, -1), np.zeros(solved.count, np.int64)  # of units that hold others
@@ -329,35 +370,36 @@ def grouped(solved: Units, described: Mapping[tuple[str, int], str]) -> Iterator
         members = tuple(members_of(found.columns[order], solved.owners, described))
         name = f"{members[0].tensor}[{members[0].axis}]"
         names[name] = names.get(name, 0) + 1
-        state, reason = (found.fix.state, found.fix.reason) if found.fix else (CANDIDATE, "")
+        pin = found.fix or Pin(GroupState.CANDIDATE, "")
         if found.is_rigid:
-            state, reason = RIGID, "no two of its units are interchangeable"
+            pin = Pin(GroupState.RIGID, "no two of its units are interchangeable")
         group = AxisGroup(
             name=name if names[name] == 1 else f"{name}#{names[name]}",
             units=len(found.parts),
             members=members,
-            state=state,
-            reason=reason,
+            state=pin.state,
+            reason=pin.reason,
+            unknown_op=pin.unknown_op,
             statistic=found.statistic,
         )
         parts = found.parts[order]
         if group.is_usable and parts.shape[1] > 1:
             group_of[parts[:, 0]], number_in[parts[:, 0]] = len(waiting), np.arange(len(parts))
         waiting.append((group, found, parts))
-    held: dict[int, list[str]] = {}
-    for where, atoms in solved.wiring.widths:
+    held: dict[int, list[SizeConstant]] = {}
+    for constant, atoms in solved.wiring.sized_by:
         for unit in np.unique(solved.component[atoms]).tolist():
-            held.setdefault(unit, []).append(where)
+            held.setdefault(unit, []).append(constant)
     is_held = np.zeros(solved.count, bool)
     is_held[list(held)] = True
     for group, found, parts in waiting:
         around = next((block for block in found.blocks if group_of[block] >= 0), None)
         inside = None if around is None else (waiting[group_of[around]][0].name, int(number_in[around]))
         holding = found.parts[is_held[found.parts]].tolist()
-        widths = tuple(dict.fromkeys(where for part in holding for where in held[part]))
-        if inside:  # the number of blocks does not follow what is inside one
-            widths = tuple(where for where in widths if not where.startswith(NUMBER_OF_BLOCKS))
-        yield replace(group, inside=inside, widths=widths) if group.is_usable else group, parts
+        constants = dict.fromkeys(constant for part in holding for constant in held[part])
+        # The number of blocks does not follow what is inside one.
+        sized_by = tuple(constant for constant in constants if not (inside and constant.is_block_count))
+        yield replace(group, inside=inside, sized_by=sized_by) if group.is_usable else group, parts
 
 
 def first_entry(found: Class) -> tuple[int, int, int]:
@@ -367,7 +409,7 @@ def first_entry(found: Class) -> tuple[int, int, int]:
 
 
 def members_of(
-    columns: NDArray[np.int64], owners: Sequence[Owner], described: Mapping[tuple[str, int], str]
+    columns: NDArray[np.int64], owners: Sequence[Owner], described: Mapping[tuple[str, int], Role]
 ) -> Iterator[Member]:
     """Columns of (owner, position) pairs, gathered by the weight axis they lie on."""
     index = columns[0, :, 0]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mal_graph.operators.axis_labels import Belonging, Fix, Wiring
+from mal_graph.operators import Belonging, GroupState, Pin, Statistic, Wiring
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -66,15 +66,15 @@ class Class:
         fix: why they stay; None if they move.
         is_rigid: no unit is like another.
         blocks: the blocks that all of them belong to.
-        statistic: the operator that takes a statistic over them, "" if none does.
+        statistic: the one that an operator takes over them, None if none does.
     """
 
     parts: Ints
     columns: Ints
-    fix: Fix | None
+    fix: Pin | None
     is_rigid: bool = False
     blocks: tuple[int, ...] = ()
-    statistic: str = ""
+    statistic: Statistic | None = None
 
 
 def components(count: int, ties: Iterable[tuple[Ints, Ints]]) -> Ints:
@@ -316,9 +316,9 @@ class Units:
         """Per unit the number of the fix that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
         What holds a unit that stays must stay itself."""
         strength, chosen = np.zeros(self.count, np.int64), np.full(self.count, -1)
-        first: dict[Fix, int] = {}
+        first: dict[Pin, int] = {}
         for number, (atoms, fix) in enumerate(self.wiring.fixes):
-            units, own = self.component[atoms], 2 if fix.state == "frozen" else 1
+            units, own = self.component[atoms], 2 if fix.state is GroupState.FROZEN else 1
             units = units[strength[units] < own]
             strength[units], chosen[units] = own, first.setdefault(fix, number)
         while True:
@@ -328,29 +328,29 @@ class Units:
             units, blocks = self.links.unit[weaker], self.links.block[weaker]
             strength[blocks], chosen[blocks] = strength[units], chosen[units]
 
-    def fix_of(self, unit: int) -> Fix | None:
+    def fix_of(self, unit: int) -> Pin | None:
         number = self.fix_number[unit]
         return None if number < 0 else self.wiring.fixes[number].fix
 
     @cached_property
-    def statistics(self) -> Mapping[int, list[tuple[str, frozenset[int]]]]:
+    def statistics(self) -> Mapping[int, list[tuple[Statistic, frozenset[int]]]]:
         """Per unit the operators that take a statistic over it, each with the blocks it takes one for."""
-        found: dict[int, list[tuple[str, frozenset[int]]]] = {}
-        for atoms, blocks, reason in self.wiring.statistics:
+        found: dict[int, list[tuple[Statistic, frozenset[int]]]] = {}
+        for atoms, blocks, statistic in self.wiring.statistics:
             kept = frozenset(np.unique(self.component[blocks]).tolist())
             for unit in np.unique(self.component[atoms]).tolist():
-                found.setdefault(unit, []).append((reason, kept))
+                found.setdefault(unit, []).append((statistic, kept))
         return found
 
-    def statistic_of(self, unit: int, below: Sequence[int]) -> str:
-        """An operator whose statistic one more such unit would change; what is taken for each block does not change
+    def statistic_of(self, unit: int, below: Sequence[int]) -> Statistic | None:
+        """A statistic that one more such unit would change; what is taken for each block does not change
         with the number of blocks."""
         moved = {unit, *below}
         for part in (unit, *below):
-            for reason, kept in self.statistics.get(part, ()):
+            for statistic, kept in self.statistics.get(part, ()):
                 if not moved & kept:
-                    return reason
-        return ""
+                    return statistic
+        return None
 
     @cached_property
     def by_unit(self) -> Links:

@@ -20,10 +20,8 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network.layers import Parameter
-from mal_graph.network.probing import data_dependent
-from mal_graph.operators import table
-from mal_graph.operators.table import row_of
+from mal_graph.network import Parameter, data_dependent
+from mal_graph.operators import ParameterKind, cast_to_float32, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
 
@@ -50,7 +48,7 @@ class Statistic:
     parameter: Parameter
 
 
-def calibrated(
+def calibrate(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner,
@@ -62,7 +60,7 @@ def calibrated(
     """A graph of the same function but for some factors, and values for every parameter with an axis, random and
     calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
     bench = Bench(graph, groups, centred)
-    weights = {**random_weights(groups.parameters, graph, seed, deadline), **bench.factors}
+    weights = {**draw_weights(groups.parameters, graph, seed, deadline), **bench.factors}
     graph = bench.graph(bench.plain, bench.factors)
     read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
     read += [statistic.tensor for statistic in bench.statistics]
@@ -93,7 +91,7 @@ def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling,
         if name not in new or new[name] is not drawn[name]:
             continue
         values = new[name]
-        if scaling.offset is not None and scaling.offset in found and parameter.role == "bias":
+        if scaling.offset is not None and scaling.offset in found and parameter.is_bias:
             values = values - parameter.stored(found[scaling.offset].ravel(), values.shape)
         new[name] = np.asarray(values / root.ravel()[0], np.float32)
 
@@ -110,7 +108,7 @@ def graph_in_float32(graph: LayerGraph) -> LayerGraph:
         for name, weight in graph.weights.items()
     }
     inputs = tuple(replace(v, dtype="float32") if v.dtype in half else v for v in graph.inputs)
-    nodes = tuple(table.cast_to_float32(node) for node in graph.nodes)
+    nodes = tuple(cast_to_float32(node) for node in graph.nodes)
     return replace(graph, weights=weights, inputs=inputs, nodes=nodes)
 
 
@@ -118,7 +116,7 @@ def read_float32(read: Callable[[], Array]) -> Array:
     return read().astype(np.float32)
 
 
-def random_weights(
+def draw_weights(
     parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
 ) -> dict[str, Array]:
     """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs.
@@ -137,11 +135,11 @@ def random_weights(
 
 
 def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    if parameter.draw == "scale":
+    if parameter.kind is ParameterKind.SCALE:
         return rng.uniform(0.6, 1.4, shape).astype(np.float32)
-    if parameter.draw == "variance":
+    if parameter.kind is ParameterKind.VARIANCE:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if parameter.draw == "weight":
+    if parameter.kind is ParameterKind.WEIGHT:
         fan_in = max(1, int(np.prod(parameter.shape[1:])))
         return (rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))).astype(np.float32)
     return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
@@ -178,7 +176,7 @@ class Bench:
     def place(self, node: Node, own: Mapping[str, Parameter], live: Collection[str]) -> None:
         """Add one operator, with the gauge that it needs."""
         row = row_of(node)
-        if row is not None and row.part == "contraction" and "weight" not in own:
+        if row is not None and row.is_contraction and "weight" not in own:
             computed = [name for name in node.inputs[:2] if name and name not in live and name in self.source.producer]
             if computed and node.outputs[0] in live:
                 self.gauge_factor(node)
@@ -186,7 +184,7 @@ class Bench:
         self.plain.append(node)
         if "weight" in own:
             self.gauge_contraction(node, own)
-        elif "mean" in own and "variance" in own and not node.attribute("training_mode", 0):
+        elif row is not None and row.has_stored_statistics(node) and "mean" in own and "variance" in own:
             self.gauge_norm(node, own["mean"], own["variance"])
         else:
             self.nodes.append(node)
@@ -230,7 +228,7 @@ class Bench:
         self.factors[factor] = np.ones((), np.float32)
         self.plain.append(replace(node, outputs=(f"{out}/unscaled", *node.outputs[1:])))
         self.plain.append(Node(out, "Mul", (f"{out}/unscaled", factor), (out,)))
-        named = Parameter(factor, len(self.plain), 1, "weight", "weight", (), ())
+        named = Parameter(factor, len(self.plain), 1, "weight", ParameterKind.WEIGHT, (), ())
         self.gauge_contraction(node, {"weight": named})
 
     def gauge_norm(self, node: Node, mean: Parameter, variance: Parameter) -> None:

@@ -13,7 +13,8 @@ live, and then silent. What fails is halved, down to groups that are tested by t
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
+from operator import add, or_
 from time import monotonic
 
 import numpy as np
@@ -22,18 +23,18 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators.size_rules import Layout
-from mal_graph.operators.table import ROWS, Compensation
+from mal_graph.operators import ROWS, Compensation, GroupState, Layout
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import VERIFIED, AxisGroup, AxisGroups, Member, Traces, traces
-from mal_graph.symmetry.resizing import Resizing, coupled, resized, resizing, spread
-from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, find_traces
+from mal_graph.symmetry.resizing import Resizing, find_coupled, plan_resizing, resize_graph, spread
+from mal_graph.symmetry.thresholds import ACCEPT, NOISE, REACTS, REJECT
+from mal_graph.symmetry.trial import Trial, judge_by_halves, open_trial
 
 ADDED = 3  # units: a number that divides few widths
 
 
 @dataclass(frozen=True)
-class Padding:
+class ResizeCheck:
     """What may be said of units that are added to a group or taken from it.
 
     Attributes:
@@ -67,40 +68,40 @@ class Padding:
         return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
 
 
-LATE = Padding(reason="not tested: its time was up")
-MUTE = Padding(reason="not tested: its weights do not tell who makes its units and who reads them")
+LATE = ResizeCheck(reason="not tested: its time was up")
+MUTE = ResizeCheck(reason="not tested: its weights do not tell who makes its units and who reads them")
 
 
-def paddings(
+def check_resizes(
     graph: LayerGraph,
     groups: AxisGroups,
     runner: Runner | None = None,
     *,
     seed: int = 0,
     timeout: float | None = None,
-) -> Mapping[str, Padding]:
+) -> Mapping[str, ResizeCheck]:
     """Statements by name of the verified group; groups that can only be resized together have one in common.
 
     `timeout`: seconds it may take; what is not tested by then says so.
     """
-    verified = [group for group in groups.groups if group.state == VERIFIED]
+    verified = [group for group in groups.groups if group.state is GroupState.VERIFIED]
     if not verified:
         return {}
     deadline = None if timeout is None else monotonic() + timeout
     try:
         trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
-        return {group.name: Padding(reason=f"not tested: {error}") for group in verified}
-    found = traces(graph, groups)
-    sets = coupled(groups, found)
+        return {group.name: ResizeCheck(reason=f"not tested: {error}") for group in verified}
+    found = find_traces(graph, groups)
+    sets = find_coupled(groups, found)
     bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
     alike = [Alike(tuple(group for group in verified if group.name in names)) for names in sets]
-    said: dict[str, Padding] = {}
+    said: dict[str, ResizeCheck] = {}
     for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
         some = [one for one in alike if one.groups and kind(one)]
         # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
         for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
-            for one, padding in tested(bench, batch, np.random.default_rng(seed)):
+            for one, padding in tested_sets(bench, batch, np.random.default_rng(seed)):
                 said.update(dict.fromkeys((group.name for group in one.groups), padding))
     return {group.name: said[group.name] for group in verified}
 
@@ -126,6 +127,11 @@ class Alike:
         return [group.name for group in self.groups]
 
     @property
+    def compensation_text(self) -> str:
+        """What the table says of a statistic over the units."""
+        return compensation(self.groups[0])
+
+    @property
     def units(self) -> int:
         return self.groups[0].units
 
@@ -135,16 +141,19 @@ class Alike:
 
     @property
     def consumers(self) -> list[Member]:
-        return [member for member in self.members if member.role.endswith(" in")]
+        return [member for member in self.members if member.consumes]
 
     @property
     def producers(self) -> list[Member]:
-        return [member for member in self.members if not member.role.endswith(" in")]
+        return [member for member in self.members if not member.consumes]
 
     @property
     def tells_sides(self) -> bool:
         """Whether its weights tell who makes its units and who reads them."""
-        return bool(self.consumers) and any(member.role.endswith(" out") for member in self.producers)
+        return bool(self.consumers) and any(member.produces for member in self.members)
+
+
+Tested = tuple[Alike, ResizeCheck]
 
 
 @dataclass(frozen=True)
@@ -164,65 +173,27 @@ class Bench:
 
     @cached_property
     def pads(self) -> Mapping[str, float]:
-        return {parameter.tensor: parameter.pad for parameter in self.groups.parameters}
+        return {parameter.tensor: parameter.absent_value for parameter in self.groups.parameters}
 
-    def resized(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
+    def at_size(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
-        change = resizing(self.graph, self.groups, self.found, units, self.sets)
-        graph = resized(self.trial.graph, change, {})
+        change = plan_resizing(self.graph, self.groups, self.found, units, self.sets)
+        graph = resize_graph(self.trial.graph, change, {})
         read, variable = list(self.trial.outputs), list(self.trial.weights)
         session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
 
 
-def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, Padding]]:
-    """The statements on sets of groups: all together, by halves where together they do not hold."""
-    mute = [one for one in alike if not one.tells_sides]
-    yield from ((one, MUTE) for one in mute)
-    alike = [one for one in alike if one.tells_sides]
-    if not alike:
-        return
-    if bench.is_late:
-        yield from ((one, LATE) for one in alike)
-        return
-    said, reason = compensation(alike[0].groups[0]), ""
-    try:
-        widened = Widened(bench, alike)
-        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
-    except (ShapeError, RunError) as error:
-        reason = f"keeps its width: {error}"
-    if len(alike) > 1 and (reason or max(not_read, gone) > ACCEPT):
-        half = len(alike) // 2
-        yield from tested(bench, alike[:half], rng)
-        yield from tested(bench, alike[half:], rng)
-        return
-    if reason:
-        yield alike[0], LATE if bench.is_late else Padding(compensation=said, reason=reason)
-        return
-    try:
-        silent = halved(range(len(alike)), lambda some: widened.moved([], some))
-        live = [widened.moved([number], []) for number in range(len(alike))]
-    except RunError:
-        yield from ((one, LATE) for one in alike)
-        return
-    for number, one in enumerate(alike):
-        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
-            reason = f"not tested: live units would not show either ({live[number]:.0e})"
-            yield one, Padding(compensation=said, reason=reason)
-        else:
-            yield one, Padding(not_read, silent[number], gone, said)
-
-
 def compensation(group: AxisGroup) -> str:
     """What the table says of the operator that takes a statistic over the units."""
-    if not group.statistic:
+    if group.statistic is None:
         return ""
     exact = compensation_of(group)
     return f"{group.statistic}: {exact.text if exact else 'keep the width, no compensation is exact'}"
 
 
 def compensation_of(group: AxisGroup) -> Compensation | None:
-    row = ROWS.get(group.statistic.split(" ")[0])
+    row = None if group.statistic is None else ROWS.get(group.statistic.op)
     return row.compensation if row is not None else None
 
 
@@ -237,7 +208,7 @@ class Widened:
     def __init__(self, bench: Bench, alike: Sequence[Alike]) -> None:
         self.bench, self.alike = bench, alike
         units = {name: range(one.units + ADDED) for one in alike for name in one.names}
-        self.change, self.trial = bench.resized(units)
+        self.change, self.trial = bench.at_size(units)
         self.on: dict[str, list[tuple[int, Member]]] = {}  # by tensor the number of the set and the member
         for number, one in enumerate(alike):
             for member in one.members:
@@ -257,7 +228,7 @@ class Widened:
         those that are silent, their pad value."""
         values = self.whole[tensor]
         for number, member in self.on[tensor]:
-            reads, added = member.role.endswith(" in"), added_of(self.change.layouts[tensor][member.axis], member)
+            reads, added = member.consumes, added_of(self.change.layouts[tensor][member.axis], member)
             if number in silent and not reads:
                 values = filled(values, member.axis, added, self.bench.pads.get(tensor, 0.0))
             elif number not in live and number not in silent and reads:
@@ -268,7 +239,51 @@ class Widened:
         """How far the outputs move with the added units of some sets live, of some silent, of the others not read."""
         touched = {member.tensor for number in (*live, *silent) for member in self.alike[number].members}
         other = {name: self.filled(name, live, silent) for name in touched}
-        return moved(self.trial, {**self.whole, **self.unread, **other})
+        return self.trial.deviation({**self.whole, **self.unread, **other})
+
+
+def tested_sets(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> list[Tested]:
+    """What may be said of sets of groups: all are tested together, then by halves where together they do not hold."""
+    mute = [(one, MUTE) for one in alike if not one.tells_sides]
+    telling = [one for one in alike if one.tells_sides]
+    return [*mute, *judge_by_halves(telling, partial(tested_together, bench, rng), add)] if telling else mute
+
+
+def tested_together(bench: Bench, rng: np.random.Generator, alike: Sequence[Alike]) -> list[Tested] | None:
+    """What may be said of sets of groups that hold together, or of a single set; None if several do not hold."""
+    if bench.is_late:
+        return [(one, LATE) for one in alike]
+    try:
+        widened = Widened(bench, alike)
+        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
+    except (ShapeError, RunError) as error:
+        if len(alike) > 1:
+            return None
+        kept = ResizeCheck(compensation=alike[0].compensation_text, reason=f"keeps its width: {error}")
+        return [(alike[0], LATE if bench.is_late else kept)]
+    if len(alike) > 1 and max(not_read, gone) > ACCEPT:
+        return None
+    try:
+        return list(tested_each(widened, not_read, gone))
+    except RunError:
+        return [(one, LATE) for one in alike]
+
+
+def tested_each(widened: Widened, not_read: float, gone: float) -> Iterator[Tested]:
+    """What may be said of each set of groups, where all hold when nothing reads their added units. Raises RunError."""
+
+    def judge(some: Sequence[int]) -> dict[int, float] | None:
+        moved = widened.moved([], some)
+        return dict.fromkeys(some, moved) if moved <= ACCEPT or len(some) == 1 else None
+
+    silent = judge_by_halves(range(len(widened.alike)), judge, or_)
+    live = [widened.moved([number], []) for number in range(len(widened.alike))]
+    for number, one in enumerate(widened.alike):
+        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
+            reason = f"not tested: live units would not show either ({live[number]:.0e})"
+            yield one, ResizeCheck(compensation=one.compensation_text, reason=reason)
+        else:
+            yield one, ResizeCheck(not_read, silent[number], gone, one.compensation_text)
 
 
 def added_of(layout: Layout, member: Member) -> NDArray[np.bool_]:
@@ -301,9 +316,11 @@ def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> fl
             values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
             zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
     expected = bench.trial.at(zeroed)
-    change, trial = bench.resized(units)
+    if not expected.is_finite:
+        return np.inf
+    change, trial = bench.at_size(units)
     left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
-    return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
+    return replace(trial, outputs=expected.outputs).deviation({**expected.weights, **left})
 
 
 def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.bool_], value: float) -> Array:
@@ -311,9 +328,3 @@ def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.boo
     values = np.moveaxis(values.copy(), axis, 0)
     values[indices] = value
     return np.moveaxis(values, 0, axis)
-
-
-def moved(trial: Trial, weights: Mapping[str, Array]) -> float:
-    """How far the outputs are from the trial's with these weights."""
-    found = trial.session.run(trial.inputs, weights, read=list(trial.outputs), deadline=trial.deadline)
-    return max((relative(found[name], y) for name, y in trial.outputs.items()), default=0.0)

@@ -18,12 +18,22 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network.layers import parameters, root_of
-from mal_graph.network.probing import unmeasured
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import Atoms, Label, spans
-from mal_graph.operators.size_rules import Layout, Resized, Width, kept, part_lengths, ratio
-from mal_graph.operators.table import Compensation, row_of
+from mal_graph.network import find_parameters, find_root, probe_without_running
+from mal_graph.operators import (
+    Atoms,
+    Compensation,
+    Label,
+    Layout,
+    Resized,
+    SizeRule,
+    axis_rules,
+    kept,
+    part_lengths,
+    ratio,
+    row_of,
+    slot_named,
+    spans,
+)
 from mal_graph.symmetry.groups import AxisGroups, Family, Member, Traces, family
 
 Flags = NDArray[np.bool_]
@@ -41,7 +51,7 @@ class Resizing:
         attributes: by (name of a node, attribute) what it must hold, None where it must go.
         operands: by (name of a node, input slot) the constant that takes its place.
         factors: by (name of a node that takes a statistic over units, place) what must be multiplied there to keep its
-            function while added units are zeros (see `ops.Compensation`).
+            function while added units are zeros (see `Compensation`).
         computed: the axes of all other tensors that change.
     """
 
@@ -70,7 +80,7 @@ class Change:
     added: int
 
 
-def resizing(
+def plan_resizing(
     graph: LayerGraph,
     groups: AxisGroups,
     found: Traces,
@@ -88,7 +98,7 @@ def resizing(
     Raises:
         ShapeError: a width cannot be expressed.
     """
-    sets = coupled(groups, found) if sets is None else sets
+    sets = find_coupled(groups, found) if sets is None else sets
     changes = [change_of(found, names, units) for names in sets if not units.keys().isdisjoint(names)]
     layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
     attributes: dict[tuple[str, str], Setting] = {}
@@ -101,9 +111,9 @@ def resizing(
         row = row_of(node)
         if row is not None and row.compensation is not None:
             factors.update(factors_of(resized_call(node, "", groups, layouts), row.compensation))
-        for held, width in row.widths.items() if row is not None else ():
+        for held, width in row.size_constants.items() if row is not None else ():
             call = resized_call(node, held, groups, layouts)
-            slot = slot_of(node, held)
+            slot = slot_named(node, held)
             if slot is not None and call.values[slot] is not None:
                 new = followed(call, width, integers(call.values[slot]))
                 operands.update(constants(graph, groups.probed.values, node, slot, new))
@@ -118,7 +128,7 @@ def resizing(
     return Resizing(stored, attributes, operands, factors, computed)
 
 
-def coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
+def find_coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
     """Groups that can only be resized together, in the order of the first of each: they lie alike inside the units
     of another, or their last units share the indices of an axis, as under a channel shuffle."""
     usable = [group.name for group in groups.groups if group.is_usable]
@@ -221,13 +231,6 @@ def layout(size: int, gone: Sequence[int], more: Sequence[tuple[int, int, int, i
 # --- what holds a width -----------------------------------------------------------------------------------------
 
 
-def slot_of(node: Node, held: str) -> int | None:
-    """The input called `held`, None if the node is not given one."""
-    row = row_of(node)
-    given = (slot for slot, name in enumerate(node.inputs) if name and row is not None)
-    return next((slot for slot in given if row is not None and row.slot(slot).name == held), None)
-
-
 def resized_call(node: Node, held: str, groups: AxisGroups, layouts: Layouts) -> Resized:
     return Resized(
         node,
@@ -245,7 +248,7 @@ def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tupl
         yield from (((call.node.name, place), widened**power) for place, power in (compensation.powers or {}).items())
 
 
-def attribute(call: Resized, width: Width) -> Iterator[tuple[tuple[str, str], Setting]]:
+def attribute(call: Resized, width: SizeRule) -> Iterator[tuple[tuple[str, str], Setting]]:
     """The new value of an attribute, if it changes."""
     held = call.node.attributes[call.held]
     old = integers(held)
@@ -262,7 +265,7 @@ def constants(
     old = known[name]
     if new == integers(old):
         return
-    if root_of(graph, name) is not None:
+    if find_root(graph, name) is not None:
         yield (node.name, slot), np.reshape(np.array(new, old.dtype), old.shape if len(new) == old.size else -1)
     elif name in graph.producer and len(new) == old.size:
         maker = graph.nodes[graph.producer[name]]
@@ -277,22 +280,18 @@ def integers(values: object) -> list[int]:
     return [int(i) for i in np.ravel(np.asarray(values))]
 
 
-def followed(call: Resized, width: Width, old: list[int]) -> list[int]:
+def followed(call: Resized, width: SizeRule, old: list[int]) -> list[int]:
     """What a width function gives; its error names the node."""
     try:
         return width(call, old)
     except ShapeError as error:
-        raise ShapeError(f"{called(call.node)}: {error}") from None
-
-
-def called(node: Node) -> str:
-    return f"{node.op} {node.name!r}"
+        raise ShapeError(f"{call.node.title}: {error}") from None
 
 
 # --- the resized network ----------------------------------------------------------------------------------------
 
 
-def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> LayerGraph:
+def resize_graph(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> LayerGraph:
     """The graph with a change made: its weights are taken from the old ones when they are read, with the pad value
     (0 where `pads` names none) in what is added."""
     weights = []
@@ -308,7 +307,7 @@ def resized(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> L
     return graph
 
 
-def resized_groups(
+def resize_groups(
     groups: AxisGroups, change: Resizing, units: Mapping[str, Sequence[int]], graph: LayerGraph
 ) -> AxisGroups:
     """The groups of a resized graph: those of the old one, with the units they have there.
@@ -331,10 +330,10 @@ def resized_groups(
             members.append(resized_member(member, wanted, change.layouts, within))
         added = group.added + sum(unit >= group.units for unit in wanted)
         found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
-    return AxisGroups(tuple(found), tuple(parameters(graph)), unmeasured(graph), groups.unknown)
+    return AxisGroups(tuple(found), tuple(find_parameters(graph)), probe_without_running(graph), groups.unknown)
 
 
-def resized_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+def resize_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
     """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
     new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
     labels = {**found.labels, **new}

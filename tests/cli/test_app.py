@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 import mal_graph
 from mal_graph.cli import app
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly
 
 NAME = r"[\w.]+"

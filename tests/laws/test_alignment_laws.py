@@ -23,7 +23,7 @@ from mal_graph.matching.unit_assignment import (
     random_value,
     value,
 )
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 DRAWS = {
     "gaussian": lambda rng, shape: rng.standard_normal(shape),

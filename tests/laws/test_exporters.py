@@ -16,9 +16,8 @@ from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from onnx import helper, numpy_helper
 
 import mal_graph
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.operators import ROWS, Row, axis_rules
+from mal_graph.symmetry import axis_groups
 
 try:
     import torch

@@ -15,8 +15,7 @@ from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.blending import UNMATCHED, WIDTHS
 from mal_graph.operators import table as ops
-from mal_graph.symmetry.groups import axis_groups, traces
-from mal_graph.symmetry.resizing import coupled, resized, resizing
+from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
 
 
 def grouped():
@@ -36,24 +35,24 @@ def wider_donors(graph, seed, extra=2):
     """Donors of the graph's structure with more units, once for every set of groups that grows together; of groups
     that lie inside one another only those that are aligned."""
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     aligned = {groups.groups[index].name for index in moving_groups(groups)}
-    for names in coupled(groups, found):
+    for names in find_coupled(groups, found):
         here = [group for group in groups.groups if group.name in names]
         if any(group.statistic for group in here) or not names & aligned:
             continue
         units = {group.name: range(group.units + extra) for group in here}
-        yield units, reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+        yield units, reseeded(resize_graph(graph, plan_resizing(graph, groups, found, units), {}), seed)
 
 
 def wider_everywhere(graph, seed):
     """One donor with more units in every group, 1 to 3 in turn."""
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     units = {}
-    for number, names in enumerate(coupled(groups, found)):
+    for number, names in enumerate(find_coupled(groups, found)):
         units.update({g.name: range(g.units + 1 + number % 3) for g in groups.groups if g.name in names})
-    return reseeded(resized(graph, resizing(graph, groups, found, units), {}), seed)
+    return reseeded(resize_graph(graph, plan_resizing(graph, groups, found, units), {}), seed)
 
 
 def merged(base, donor, lam, unmatched="keep", **options):
@@ -626,7 +625,9 @@ def test_a_group_norm_of_one_group_keeps_its_width_for_its_mean_is_that_of_the_p
 
 def test_more_groups_without_the_attribute_are_found_out_by_the_outputs(monkeypatch):
     """The mutation: as many groups as before, of more channels each."""
-    monkeypatch.setitem(ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], widths={}))
+    monkeypatch.setitem(
+        ops.ROWS, "GroupNormalization", dataclasses.replace(ops.ROWS["GroupNormalization"], size_constants={})
+    )
     (reason,) = kept(group_normed(4, 0, "one operator"), group_normed(8, 1, "one operator"))
     assert "the outputs at lambda 0 move" in reason
 
@@ -892,7 +893,7 @@ def test_a_width_that_the_table_forgets_is_found_out_by_the_outputs(monkeypatch)
     """The mutation: without its row the Slice takes other units in the wider graph, and nothing else says so."""
     base, donor = two_halves(6, 0), two_halves(8, 1)
     assert merged(base, donor, 0.3).merged[0].plan.growth.added
-    row = dataclasses.replace(ops.ROWS["Slice"], widths={})
+    row = dataclasses.replace(ops.ROWS["Slice"], size_constants={})
     monkeypatch.setattr(
         "mal_graph.symmetry.resizing.row_of", lambda node: row if node.op == "Slice" else ops.ROWS.get(node.op)
     )

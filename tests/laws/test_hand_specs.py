@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, permuted_copy, run
 
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import VERIFIED, axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, verify
 
 Spec = dict[str, tuple[int, set[tuple[str, int]]]]
 STATISTICS = {"batch": ("scale", "shift", "mean", "variance"), "layer": ("scale", "shift")}
@@ -183,7 +181,7 @@ def lacking(groups, spec: Spec) -> list[str]:
     found = {
         (group.units, frozenset((m.tensor, m.axis) for m in group.members))
         for group in groups.groups
-        if group.state == VERIFIED and all(m.is_plain for m in group.members)
+        if group.state is GroupState.VERIFIED and all(m.is_plain for m in group.members)
     }
     return [name for name, (units, axes) in spec.items() if (units, frozenset(axes)) not in found]
 

@@ -12,8 +12,10 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry.groups import UNREAD, axis_groups
+from mal_graph.symmetry import axis_groups
+from mal_graph.symmetry.groups import UNREAD
 from mal_graph.workflows import assembly
 
 UNMATCHED = ("keep", "fade", "zero")
@@ -24,7 +26,7 @@ def merged(base, donor, lam, unmatched="keep", **options):
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
     terms, _ = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms, **options)
-    return merge(plan(base, match, align(found), lam, unmatched=unmatched))
+    return merge(plan(base, match, align(found), LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -253,9 +255,9 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
     def without_one_member(weights, moves):
         from dataclasses import replace
 
-        from mal_graph.symmetry.verification import permuted
+        from mal_graph.symmetry import permute_weights
 
-        return permuted(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
+        return permute_weights(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 
     monkeypatch.setattr(assembly, "permuted", without_one_member)
     assert mal_graph.assemble(base, donor).checks["self_check"].startswith("failed")

@@ -15,8 +15,10 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import Problem, match_units
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
-from mal_graph.network.layers import parameters
-from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
+from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.network import find_parameters
+from mal_graph.operators import GroupState, ParameterKind
+from mal_graph.symmetry import axis_groups
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 
@@ -42,9 +44,9 @@ def redrawn(graph, draw, seed):
     """The graph with every float weight drawn anew; scales and variances stay positive."""
     rng = np.random.default_rng(seed)
     drawn = {}
-    for parameter in {p.tensor: p for p in parameters(graph)}.values():
+    for parameter in {p.tensor: p for p in find_parameters(graph)}.values():
         values = DRAWS[draw](rng, graph.weights[parameter.tensor].shape)
-        positive = parameter.draw in ("scale", "variance")
+        positive = parameter.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE)
         drawn[parameter.tensor] = (np.abs(values) + 0.1 if positive else values).astype(np.float32)
     return graph.with_weights(drawn)
 
@@ -66,7 +68,7 @@ def mixture(graph, seed):
 
 
 def only(groups, chosen):
-    return groups.with_states({i: (UNVERIFIED, "left alone") for i in groups.usable() if i not in chosen})
+    return groups.with_states({i: (GroupState.UNVERIFIED, "left alone") for i in groups.usable() if i not in chosen})
 
 
 def planted(found, orders):
@@ -143,7 +145,9 @@ def noisy(graph, share, seed):
     """The graph with Gaussian noise on every weight and bias, by the share of the tensor's own size."""
     rng = np.random.default_rng(seed)
     drawn = {}
-    for parameter in {p.tensor: p for p in parameters(graph) if p.draw not in ("scale", "variance")}.values():
+    for parameter in {
+        p.tensor: p for p in find_parameters(graph) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)
+    }.values():
         values = graph.weights[parameter.tensor].read()
         drawn[parameter.tensor] = values + share * values.std() * rng.standard_normal(values.shape).astype(np.float32)
     return graph.with_weights(drawn)
@@ -182,7 +186,7 @@ def without(graph, name, flags, axis):
 def unchanged(base, donor):
     """Whether half a merge with the donor leaves every weight as it is."""
     found, match = correspondence_of(base, donor)
-    result = merge(plan(base, match, assign(found), 0.5))
+    result = merge(plan(base, match, assign(found), LayerLambdas.of(0.5)))
     return all(np.array_equal(result.weights[name].read(), w.read()) for name, w in base.weights.items())
 
 

@@ -8,11 +8,11 @@ import onnx
 import pytest
 from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded, run
 
-from mal_graph.network.layers import layers
-from mal_graph.network.probing import Probe
+from mal_graph.network import Probe, find_layers
+from mal_graph.operators import GroupState
 from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import FROZEN, UNVERIFIED, VERIFIED, axis_groups
-from mal_graph.symmetry.verification import ACCEPT, bisected, derangement, exchange, open_trial, verify
+from mal_graph.symmetry import ACCEPT, axis_groups, open_trial, verify
+from mal_graph.symmetry.verification import bisect_groups, derangement, exchange
 
 # --- the tables -------------------------------------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ def test_groups_of_the_large_ones_are_those_of_the_publication(name, table):
 def test_what_is_frozen_has_its_reason(name, reasons):
     graph = light(name)
     groups = axis_groups(graph, shapes_in_file(name, graph))
-    found = {group.reason for group in groups.groups if group.state == FROZEN}
+    found = {group.reason for group in groups.groups if group.state is GroupState.FROZEN}
     assert {reason for reason in reasons if any(reason in one for one in found)} == reasons
     assert all(any(reason in one for reason in reasons) for one in found)
 
@@ -184,7 +184,7 @@ def test_what_is_frozen_has_its_reason(name, reasons):
     ],
 )
 def test_layers_are_those_of_the_publication(name, kinds):
-    found = [layer.kind for layer in layers(light(name))]
+    found = [layer.kind for layer in find_layers(light(name))]
     assert {kind: found.count(kind) for kind in set(found)} == kinds
 
 
@@ -194,7 +194,7 @@ def test_every_group_is_verified(name):
     """Every role of every group is left out in turn: DenseNet's concatenations are where known tools fail."""
     graph = light(name)
     judged = verify(graph, axis_groups(graph))
-    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNVERIFIED)] == []
+    assert [group.reason for group in judged.groups if group.state in (GroupState.FROZEN, GroupState.UNVERIFIED)] == []
     total, some, full = coverage(graph, judged)
     assert total > 1e6
     assert min(some, full) >= 0.9
@@ -205,7 +205,7 @@ def test_every_group_of_a_shufflenet_is_verified():
     """Zhang et al. 2017 (arXiv:1707.01083), 4 groups: units of a stream move in all groups of a convolution alike."""
     graph = light("shufflenet")
     judged = verify(graph, axis_groups(graph))
-    assert [group.reason for group in judged.groups if group.state in (FROZEN, UNVERIFIED)] == []
+    assert [group.reason for group in judged.groups if group.state in (GroupState.FROZEN, GroupState.UNVERIFIED)] == []
     assert len(judged.usable()) == 66
     assert min(coverage(graph, judged)[1:]) >= 0.99
 
@@ -221,12 +221,12 @@ def test_all_groups_pass_at_once_and_a_sample_is_verified_with_controls(name):
     rng = np.random.default_rng(1)
     cycles = {i: rng.permutation(groups.groups[i].units) for i in usable}
     for kind in (derangement, exchange):
-        moved = bisected(trial, groups, {i: kind(cycle) for i, cycle in cycles.items()}, usable)
+        moved = bisect_groups(trial, groups, {i: kind(cycle) for i, cycle in cycles.items()}, usable)
         assert max(moved.values()) <= ACCEPT
     sample = {usable[0], usable[len(usable) // 2], usable[-1]}
-    rest = groups.with_states({i: (UNVERIFIED, "not in the sample") for i in usable if i not in sample})
+    rest = groups.with_states({i: (GroupState.UNVERIFIED, "not in the sample") for i in usable if i not in sample})
     judged = verify(graph, rest)
-    assert {judged.groups[i].state for i in sample} == {VERIFIED}
+    assert {judged.groups[i].state for i in sample} == {GroupState.VERIFIED}
 
 
 @pytest.mark.parametrize("name", ["squeezenet", "inception_v1", "shufflenet"])

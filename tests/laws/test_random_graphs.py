@@ -11,7 +11,7 @@ from builders import Net, deviation, inputs_of, permuted_copy, run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 LARGEST = 4000  # elements of a tensor
 EXACT = 1e-9

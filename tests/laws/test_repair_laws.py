@@ -14,9 +14,10 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import identity_alignment
 from mal_graph.merging.blending import merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.repairing import output_of, repaired, weight_steps
-from mal_graph.network.layers import layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_layers
+from mal_graph.symmetry import axis_groups
 
 RUNNER = registry.runner()
 
@@ -34,12 +35,12 @@ def planned(base, donor, lam=0.4, unmatched="keep"):
     match = match_layers(base, donor)
     terms, _ = terms_of(base, donor, match)
     found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return plan(base, match, identity_alignment(found), lam, unmatched=unmatched)
+    return plan(base, match, identity_alignment(found), LayerLambdas.of(lam), unmatched=unmatched)
 
 
 def places(graph):
     """Where the contractions of a graph are measured."""
-    return [output_of(graph, layer, foldable_norm(graph, layer)) for layer in layers(graph) if layer.weight]
+    return [output_of(graph, layer, foldable_norm(graph, layer)) for layer in find_layers(graph) if layer.weight]
 
 
 def statistics(graph, arrays):

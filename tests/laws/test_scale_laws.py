@@ -10,7 +10,7 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.rescaling import open_groups, rescale_invariant
 from mal_graph.matching.unit_assignment import align
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 
 def with_activation(op, **attributes):
@@ -45,7 +45,7 @@ def rescaled(graph, seed):
     for i in open_groups(graph, groups):
         factor = np.exp(rng.normal(0, 1.5, groups.groups[i].units))
         for member in groups.groups[i].members:
-            operator, slot, side = member.role.replace(".", " ").split()
+            operator, slot, side = member.role.op, member.role.slot, member.role.side
             made = (operator == "BatchNormalization") if has_norm and operator != "Gemm" else side != "in"
             if side == "in" or (made and slot in ("weight", "bias", "shift", "scale")):
                 size = np.ones(values[member.tensor].shape[member.axis], np.float32)

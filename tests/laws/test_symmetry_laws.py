@@ -13,10 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph import registry
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, verify
 
 EXACT = 1e-9
 
@@ -563,7 +561,7 @@ def test_a_verification_accepts_no_group_that_moves_the_outputs(graph):
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
     wrong = {**ROWS, "CumSum": Row(axis_rules.unary), "Slice": first}
     verified = verify(graph, axis_groups(graph, table=wrong), table=wrong)
-    usable = [replace(g, state="pinned") if g.state != "verified" else g for g in verified.groups]
+    usable = [replace(g, state=GroupState.PINNED) if g.state is not GroupState.VERIFIED else g for g in verified.groups]
     assert moved_outputs(graph, replace(verified, groups=tuple(usable))) <= EXACT
 
 

@@ -12,10 +12,8 @@ import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run, stored
 from onnx import helper, numpy_helper
 
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import FROZEN, PINNED, RIGID, UNVERIFIED, VERIFIED, axis_groups
-from mal_graph.symmetry.verification import permuted, verify
+from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 EXACT = 1e-9
 
@@ -419,7 +417,7 @@ def test_leaving_out_any_member_moves_the_outputs(name):
         read = [m for m in group.members if m.tensor != "dead"]
         for member in read if len(read) > 1 else ():
             others = replace(group, members=tuple(m for m in group.members if m is not member))
-            moved = graph.with_weights(permuted(values, [(others, order)]))
+            moved = graph.with_weights(permute_weights(values, [(others, order)]))
             assert deviation(run(moved, inputs), expected) > 1e-6, f"{member.tensor}[{member.axis}]"
 
 
@@ -429,8 +427,10 @@ def test_the_verification_keeps_every_group_of_more_than_one_axis(name):
     graph = TRAPS[name].graph
     for group in verify(graph, axis_groups(graph)).groups:
         is_alone = {m.tensor for m in group.members} <= {"dead"} or len(group.members) == 1
-        if group.state not in (PINNED, FROZEN, RIGID):
-            assert group.state == VERIFIED or (is_alone and group.state == UNVERIFIED), group.reason
+        if group.state not in (GroupState.PINNED, GroupState.FROZEN, GroupState.RIGID):
+            assert group.state is GroupState.VERIFIED or (is_alone and group.state is GroupState.UNVERIFIED), (
+                group.reason
+            )
         assert not group.reason.startswith("rejected")
 
 

@@ -9,7 +9,9 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.merging.blending import merge, plan
-from mal_graph.symmetry.groups import UNVERIFIED, axis_groups
+from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):
@@ -22,7 +24,7 @@ def between(base, donor, base_groups=None, pairs=None, **options):
 
 def merged(base, donor, lam, unmatched="keep", **options):
     found, match = between(base, donor, **options)
-    return merge(plan(base, match, assign(found), lam, unmatched=unmatched))
+    return merge(plan(base, match, assign(found), LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def axes_by_tensor(found):
@@ -142,7 +144,7 @@ def test_inputs_of_different_length_keep_the_first_layer():
     assert list(found.refused.values()) == [
         "its input axis is fixed (axes of model input 'x') and 8 long, the donor's 7"
     ]
-    assert {term.pair for term, _ in found.terms} == {1}
+    assert {term.layer for term, _ in found.terms} == {"Gemm_2"}
 
 
 def exposed(seed, shown):
@@ -171,7 +173,7 @@ def test_hidden_layers_that_are_outputs_of_both_merge_in_order():
 def test_an_unverified_group_is_refused_unless_the_user_vouches_for_it():
     base, donor = mlp((8, 16, 5), 0), mlp((8, 16, 5), 1)
     groups = axis_groups(base)
-    doubtful = groups.with_states({groups.usable()[0]: (UNVERIFIED, "no run settled it")})
+    doubtful = groups.with_states({groups.usable()[0]: (GroupState.UNVERIFIED, "no run settled it")})
     found, _ = between(base, donor, doubtful)
     assert set(found.refused.values()) == {
         "its output axis is unverified in the base: no run settled it",
@@ -232,7 +234,7 @@ def test_a_weight_with_nan_is_refused_and_named(side):
     broken[0, 0] = np.nan
     graphs[side] = graphs[side].with_weights({"w2": broken})
     found, _ = between(graphs["base"], graphs["donor"])
-    assert found.refused == {1: f"weight w2 of the {side} holds NaN or infinity"}
+    assert found.refused == {"Gemm_2": f"weight w2 of the {side} holds NaN or infinity"}
 
 
 def test_a_bias_with_infinity_is_dropped_and_its_weight_merged():
@@ -240,7 +242,7 @@ def test_a_bias_with_infinity_is_dropped_and_its_weight_merged():
     donor = mlp((8, 16, 5), 1)
     donor = donor.with_weights({"w3": np.full(5, np.inf, np.float32)})
     found, _ = between(base, donor)
-    assert found.dropped == {1: ("bias w3: bias w3 of the donor holds NaN or infinity",)}
+    assert found.dropped == {"Gemm_2": ("bias w3: bias w3 of the donor holds NaN or infinity",)}
     assert "w2" in axes_by_tensor(found)
     assert "w3" not in axes_by_tensor(found)
 

@@ -22,11 +22,10 @@ from mal_graph.matching.unit_assignment import (
     matched_positions,
     random_alignment,
     random_order,
-    terms_by_layer,
     value,
 )
 from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 MODULE = sys.modules["mal_graph.matching.unit_assignment"]  # the attribute of the package is the function
 
@@ -158,10 +157,9 @@ def test_a_random_alignment_depends_on_its_seed_alone():
 
 def test_terms_are_listed_by_the_pair_of_layers_they_belong_to():
     found = found_between(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
-    listed = terms_by_layer(found)
-    assert {layer: [term.base.role for term, _ in terms] for layer, terms in listed.items()} == {
-        layer: ["weight", "bias"] for layer in range(3)
-    }
+    assert [(term.layer, term.base.role) for term, _ in found.terms] == [
+        (layer, role) for layer in ("Gemm_0", "Gemm_2", "Gemm_4") for role in ("weight", "bias")
+    ]
 
 
 # --- what is compared --------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import random_alignment
 from mal_graph.merging.blending import interpolated, merge, plan
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -26,7 +27,7 @@ def planned(base, donor, lam, unmatched="keep", layers=None, *, groups=None, see
     terms, _ = terms_of(base, donor, match)
     found = correspondence(*(groups or (axis_groups(base), axis_groups(donor))), terms)
     alignment = assign(found) if seed is None else random_alignment(found, seed)
-    return plan(base, match, alignment, lam, unmatched=unmatched, layers=layers)
+    return plan(base, match, alignment, LayerLambdas.of(lam), unmatched=unmatched, layers=layers)
 
 
 def values(graph):
@@ -195,8 +196,8 @@ def test_a_lambda_outside_its_range_is_refused(lam):
 
 
 def test_unknown_pads_are_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unmatched is 'zero': choose one of keep, fade, zero"):
-        planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "zero")
+    with pytest.raises(UsageError, match="unmatched is 'none': choose one of keep, fade, zero"):
+        planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "none")
 
 
 def test_a_plan_lists_what_it_writes():
@@ -205,13 +206,13 @@ def test_a_plan_lists_what_it_writes():
     assert [step.nbytes for step in made.steps] == [192, 32, 160, 20]
     assert made.merged_parameters == 48 + 8 + 40 + 5
     assert made.peak_bytes == 3 * 4 * 48
-    assert made.merged_layers == [0, 1]
+    assert [pair.base.name for pair in made.merged_pairs] == ["Gemm_0", "Gemm_2"]
 
 
 def test_layers_that_are_not_selected_keep_every_bit():
     base = mlp((6, 8, 7, 5), 0)
-    made = planned(base, mlp((6, 8, 7, 5), 1), 0.5, layers=[1])
-    assert dict(made.skipped) == {0: "not selected", 2: "not selected"}
+    made = planned(base, mlp((6, 8, 7, 5), 1), 0.5, layers=["Gemm_2"])
+    assert dict(made.skipped) == {"Gemm_0": "not selected", "Gemm_4": "not selected"}
     result = merge(made)
     assert result.edited == {"w2", "w3"}
     assert bits(result.weights["w0"].read()) == bits(base.weights["w0"].read())

@@ -7,7 +7,7 @@ from builders import Net, deviation, inputs_of, mlp, run, save
 import mal_graph
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.merging.slots import with_bias_slots
-from mal_graph.network.layers import layers
+from mal_graph.network import find_layers
 
 
 def bare(seed=0, dtype="float32"):
@@ -61,7 +61,7 @@ def test_nothing_is_inserted_where_the_donor_has_no_bias():
 
 
 def test_only_selected_layers_get_a_slot():
-    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=[1])
+    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=["Gemm_2"])
     assert [name for name, _ in graph.inserted.values()] == [graph.nodes[-1].outputs[0]]
 
 
@@ -116,5 +116,5 @@ def test_a_merged_file_holds_the_new_bias(tmp_path):
     base, donor = bare(), mlp((6, 8, 5), 1)
     result = mal_graph.assemble(base, donor, lam=0.5, verify=False)
     again = mal_graph.load(save(result.graph, tmp_path / "merged.onnx"))
-    assert [[p.role for p in layer.parameters] for layer in layers(again)] == [["weight", "bias"]] * 2
+    assert [[p.role for p in layer.parameters] for layer in find_layers(again)] == [["weight", "bias"]] * 2
     assert all(again.weights[name].read().any() for name in result.graph.inserted)

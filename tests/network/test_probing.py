@@ -7,7 +7,7 @@ import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph.errors import DataError, RunError
-from mal_graph.network.probing import probe
+from mal_graph.network import probe
 from mal_graph_adapters.onnx_format import onnxruntime_runner
 from mal_graph_adapters.onnx_format.onnxruntime_runner import OrtRunner
 

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mal_graph.operators.axis_labels import Fix, Label, Wiring, runs, spans
+from mal_graph.operators import GroupState, Label, Pin, Wiring, spans
+from mal_graph.operators.axis_labels import runs
 
-FROZEN = Fix("frozen", "for a test")
+FROZEN = Pin(GroupState.FROZEN, "for a test")
 factors = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4)
 
 
@@ -118,7 +119,7 @@ def test_places_within_a_unit_are_pinned_when_they_get_an_axis(wiring):
 
 
 def test_positions_are_pinned_again_after_a_flatten_and_back(wiring):
-    label = Label((2, 3), (np.array([[7], [8]]),), {1: Fix("pinned", "positions")})
+    label = Label((2, 3), (np.array([[7], [8]]),), {1: Pin(GroupState.PINNED, "positions")})
     back = wiring.reshape(wiring.reshape(label, (6,), "Reshape"), (2, 3), "Reshape")
     assert back.parts[0].tolist() == [[7], [8]]
     assert {axis: fix.state for axis, fix in back.fixed.items()} == {1: "pinned"}

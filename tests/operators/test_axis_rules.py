@@ -18,12 +18,9 @@ from onnx import TensorProto
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.network.probing import probe
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS
-from mal_graph.symmetry.groups import FROZEN as REJECTED
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import permuted, verify
+from mal_graph.network import probe
+from mal_graph.operators import ROWS, GroupState, axis_rules
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
 MICROSOFT = "com.microsoft"
@@ -1044,7 +1041,7 @@ def test_permuting_one_side_of_an_operator_only_moves_the_outputs(example):
         group = groups.groups[i]
         if len(group.members) > 1:
             order = shuffle(group.units, np.random.default_rng(0))
-            alone = permuted(stored(graph), [(group, order)])
+            alone = permute_weights(stored(graph), [(group, order)])
             one = {group.members[0].tensor: alone[group.members[0].tensor]}
             found, limit = moved(graph, one)
             assert found > 100 * limit
@@ -1054,7 +1051,7 @@ def test_the_verification_rejects_none_of_the_groups_around_an_operator(example)
     """Also with parameters drawn as the row says. What has no second member, or no runtime, stays unverified."""
     _, graph, groups = example
     verified = verify(graph, groups)
-    assert [verified.groups[i].reason for i in groups.usable() if verified.groups[i].state == REJECTED] == []
+    assert [verified.groups[i].reason for i in groups.usable() if verified.groups[i].state is GroupState.FROZEN] == []
 
 
 def test_every_operator_of_the_table_has_a_case():

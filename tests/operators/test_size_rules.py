@@ -5,15 +5,12 @@ import pytest
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
+from mal_graph.operators import Layout, Resized, kept, part_lengths
 from mal_graph.operators.size_rules import (
-    Layout,
-    Resized,
     conv_groups,
     gathered,
-    kept,
     norm_groups,
     output_sizes,
-    part_lengths,
     slice_bounds,
     transposed_conv_groups,
 )

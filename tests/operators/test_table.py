@@ -8,8 +8,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from mal_graph.graph import Node
-from mal_graph.operators import axis_rules
-from mal_graph.operators.table import ROWS, reshape_target, row_of, weight_axes
+from mal_graph.operators import ROWS, AtZero, axis_rules, reshape_target, row_of
 
 ONE_OPERAND = sorted(op for op, row in ROWS.items() if row.rule is axis_rules.unary and not row.moves and "." not in op)
 SINCE = {"Swish": 24}
@@ -62,9 +61,12 @@ def test_what_an_operator_makes_of_a_zero_unit_is_as_stated(op):
         found = evaluate(op, np.zeros(3), np.array(1.0), np.array(2.0))
     else:
         found = evaluate(op, np.zeros(3, KINDS.get(op, np.float64)))
-    stated = {"silent": np.all(found == 0), "live": np.all(found != 0) and np.isfinite(found.astype(float)).all()}
-    zero = ROWS[op].zero
-    assert stated[zero] if zero in stated else not np.isfinite(found).all()
+    stated = {
+        AtZero.ZERO: np.all(found == 0),
+        AtZero.FINITE: np.all(found != 0) and np.isfinite(found.astype(float)).all(),
+    }
+    at_zero = ROWS[op].at_zero
+    assert stated[at_zero] if at_zero in stated else not np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("op", ONE_OPERAND)
@@ -103,12 +105,12 @@ def test_an_unknown_operator_has_no_row():
 )
 def test_out_and_in_axes_of_weights(op, attributes, rank, expected):
     node = Node("n", op, ("x", "w"), ("y",), attributes)
-    assert weight_axes(ROWS[op], 1, node, rank) == expected
+    assert ROWS[op].weight_axes(1, node, rank) == expected
 
 
 def test_a_matmul_with_the_weight_on_the_left_contracts_its_last_axis():
     node = Node("n", "MatMul", ("w", "x"), ("y",))
-    assert weight_axes(ROWS["MatMul"], 0, node, 2) == (0, 1)
+    assert ROWS["MatMul"].weight_axes(0, node, 2) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_a_matmul_with_the_weight_on_the_left_contracts_its_last_axis():
 )
 def test_out_and_in_axes_of_an_einsum_weight_follow_from_its_letters(equation, slot, rank, expected):
     node = Node("n", "Einsum", ("x", "w"), ("y",), {"equation": equation})
-    assert weight_axes(ROWS["Einsum"], slot, node, rank) == expected
+    assert ROWS["Einsum"].weight_axes(slot, node, rank) == expected
 
 
 @pytest.mark.parametrize(
@@ -142,11 +144,11 @@ def test_out_and_in_axes_of_an_einsum_weight_follow_from_its_letters(equation, s
 )
 def test_out_and_in_axes_of_a_fused_matmul_weight(side, attributes, expected):
     node = Node("n", "com.microsoft.FusedMatMul", ("x", "w"), ("y",), attributes)
-    assert weight_axes(ROWS[node.op], "AB".index(side), node, 3) == expected
+    assert ROWS[node.op].weight_axes("AB".index(side), node, 3) == expected
 
 
 def test_a_bias_has_no_out_and_in_axes():
-    assert weight_axes(ROWS["Conv"], 2, Node("n", "Conv", ("x", "w", "b"), ("y",)), 1) is None
+    assert ROWS["Conv"].weight_axes(2, Node("n", "Conv", ("x", "w", "b"), ("y",)), 1) is None
 
 
 @pytest.mark.parametrize(
@@ -175,8 +177,8 @@ def test_the_target_of_a_flatten_counts_negative_axes_from_the_end(axis):
 
 
 def test_a_zero_unit_padded_into_a_norm_stays_zero():
-    """What `Slot.pad` promises: a unit that is not there contributes nothing and divides by one."""
-    unmatched = [slot.pad for slot in ROWS["BatchNormalization"].slots[1:]]
+    """What `Slot.absent_value` promises: a unit that is not there contributes nothing and divides by one."""
+    unmatched = [slot.absent_value for slot in ROWS["BatchNormalization"].slots[1:]]
     x = np.zeros((2, 1, 3, 3))
     assert not evaluate("BatchNormalization", x, *[np.full(1, pad) for pad in unmatched]).any()
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.operators.windows import Misfit, offsets
+from mal_graph.operators import Misfit, offsets
 
 SIZE = 11
 
@@ -169,7 +169,7 @@ def two_layers(kind, seed, units=6):
 def test_a_linear_layer_answers_to_a_convolution_of_one_tap(a, b, units):
     base, donor = two_layers(a, 0), two_layers(b, 1, units)
     result = merged(base, donor, 1.0)
-    assert len(result.merged[0].plan.merged_layers) == 2
+    assert len(result.merged[0].plan.merged_pairs) == 2
     assert apart(result.graph, donor) <= 1e-5
     assert apart(merged(base, donor, 0.0).graph, base) <= 1e-5
 

@@ -7,15 +7,14 @@ import pytest
 from builders import Net, cnn, mlp, run
 
 from mal_graph.operators import table as ops
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.resize_checks import compensation, paddings
-from mal_graph.symmetry.verification import ACCEPT, verify
+from mal_graph.symmetry import ACCEPT, axis_groups, check_resizes, verify
+from mal_graph.symmetry.resize_checks import compensation
 
 
 def statements(graph):
     """The padding of every verified group of a graph, by units of the group."""
     groups = verify(graph, axis_groups(graph))
-    found = paddings(graph, groups)
+    found = check_resizes(graph, groups)
     return [(groups.groups[i], found[groups.groups[i].name]) for i in groups.usable()]
 
 
@@ -43,7 +42,7 @@ def normed(op, **attributes):
 def test_units_under_a_statistic_are_read_even_where_their_consumers_are_zero(op):
     ((group, padding),) = statements(normed(op))
     assert padding.not_read > 1e-3
-    assert op in group.statistic
+    assert group.statistic.op == op
     assert "not read: no" in padding.statement
     assert compensation(group) in padding.statement
 
@@ -63,7 +62,11 @@ def test_channels_inside_a_group_norm_are_read_and_whole_groups_are_not():
     for group, padding in found:
         assert (padding.not_read > 1e-3) == (group.inside is not None)
         assert ("only whole groups may be added" in padding.statement) == (group.inside is not None)
-        follows = [width for width in group.widths if width.startswith("num_groups of GroupNormalization")]
+        follows = [
+            constant
+            for constant in group.sized_by
+            if (constant.name, constant.op) == ("num_groups", "GroupNormalization")
+        ]
         assert len(follows) == (group.inside is None)
 
 
@@ -90,7 +93,7 @@ def test_a_width_that_nothing_expresses_is_kept():
 
 def test_units_that_show_in_no_way_verify_nothing(monkeypatch):
     graph = mlp()
-    monkeypatch.setattr("mal_graph.symmetry.resize_checks.moved", lambda trial, weights: 0.0)
+    monkeypatch.setattr("mal_graph.symmetry.trial.Trial.deviation", lambda trial, changed: 0.0)
     for _, padding in statements(graph):
         assert padding.statement == "not tested: live units would not show either (0e+00)"
         assert not padding.holds
@@ -99,7 +102,7 @@ def test_units_that_show_in_no_way_verify_nothing(monkeypatch):
 def test_what_is_not_tested_in_its_time_says_so():
     graph = cnn()
     groups = verify(graph, axis_groups(graph))
-    found = paddings(graph, groups, timeout=0.0)
+    found = check_resizes(graph, groups, timeout=0.0)
     assert len(found) == len(groups.usable())
     assert all(padding.statement.startswith("not tested: ") and not padding.holds for padding in found.values())
     assert any("time was up" in padding.reason for padding in found.values())
@@ -111,7 +114,7 @@ def test_a_wrong_width_in_the_table_keeps_the_width(monkeypatch):
     x = net.op("Flatten", net.op("Conv", x, net.weight(6, 1, 3, 3), group=6))
     graph = net.graph(net.linear(x, 24, 4))
     assert [padding.holds for _, padding in statements(graph)] == [True]
-    row = replace(ops.ROWS["Conv"], widths={})
+    row = replace(ops.ROWS["Conv"], size_constants={})
     monkeypatch.setattr(ops, "ROWS", {**ops.ROWS, "Conv": row})
     monkeypatch.setattr("mal_graph.symmetry.resizing.row_of", lambda node: ops.ROWS.get(node.op))
     assert [padding.holds for _, padding in statements(graph)] == [False]
@@ -134,7 +137,11 @@ def test_the_constants_that_hold_a_width_are_listed():
     x = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 1, 3, 4]), net.constant([0, 6, 4, 4]))
     graph = net.graph(net.conv(net.op("Conv", x, net.weight(6, 1, 3, 3), group=6), 6, 4))
     (group,) = [group for group in axis_groups(graph).groups if group.is_usable]
-    assert group.widths == ("shape of Reshape 'Reshape_1'", "shape of Reshape 'Reshape_3'", "group of Conv 'Conv_4'")
+    assert tuple(map(str, group.sized_by)) == (
+        "shape of Reshape 'Reshape_1'",
+        "shape of Reshape 'Reshape_3'",
+        "group of Conv 'Conv_4'",
+    )
 
 
 # --- compensations ----------------------------------------------------------------------------------------------
@@ -213,4 +220,4 @@ def test_a_statistic_that_nothing_compensates_says_to_keep_the_width():
     graph = net.graph(net.linear(x, 8, 4))
     (group,) = [group for group in axis_groups(graph).groups if group.is_usable]
     assert compensation(group).endswith("keep the width, no compensation is exact")
-    assert compensation(replace(group, statistic="")) == ""
+    assert compensation(replace(group, statistic=None)) == ""

@@ -19,8 +19,7 @@ from resized_nets import (
 
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.operators import table
-from mal_graph.symmetry.groups import axis_groups, traces
-from mal_graph.symmetry.resizing import coupled, resized, resized_groups, resizing
+from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph, resize_groups
 
 ADDED = 3
 
@@ -28,12 +27,12 @@ ADDED = 3
 def change_every_set(graph, size):
     """A graph for each set of groups that can be resized, with `size(units)` instead of `units` in these."""
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     units = {group.name: group.units for group in groups.groups if group.is_usable and not group.statistic}
-    for names in coupled(groups, found):
+    for names in find_coupled(groups, found):
         if names <= units.keys():
             wanted = {name: size(units[name]) for name in names}
-            yield wanted, resized(graph, resizing(graph, groups, found, wanted), {})
+            yield wanted, resize_graph(graph, plan_resizing(graph, groups, found, wanted), {})
 
 
 def settings(graph):
@@ -80,9 +79,9 @@ def test_the_groups_that_are_carried_over_are_those_that_are_found_anew(build):
     graph = build()
     groups = axis_groups(graph)
     for wanted, grown in change_every_set(graph, lambda units: range(units + ADDED)):
-        change = resizing(graph, groups, traces(graph, groups), wanted)
+        change = plan_resizing(graph, groups, find_traces(graph, groups), wanted)
         anew = {group.name: group for group in axis_groups(grown).groups}
-        for group in resized_groups(groups, change, wanted, grown).groups:
+        for group in resize_groups(groups, change, wanted, grown).groups:
             for member, other in zip(group.members, anew[group.name].members, strict=True):
                 assert (member.tensor, member.axis) == (other.tensor, other.axis)
                 assert np.array_equal(np.sort(member.positions, axis=1), np.sort(other.positions, axis=1))
@@ -94,7 +93,7 @@ def test_taking_the_added_units_away_gives_the_same_network_again(build):
     for wanted, grown in change_every_set(graph, lambda units: range(units + ADDED)):
         groups = axis_groups(grown)
         back = {name: range(len(units) - ADDED) for name, units in wanted.items()}
-        again = resized(grown, resizing(grown, groups, traces(grown, groups), back), {})
+        again = resize_graph(grown, plan_resizing(grown, groups, find_traces(grown, groups), back), {})
         for name, values in stored(graph).items():
             assert np.array_equal(again.weights[name].read(), values), name
         for name, (attributes, _) in settings(graph).items():
@@ -136,11 +135,11 @@ def test_targets_put_together_from_sizes_still_follow_the_sizes():
 def test_added_units_stand_behind_the_last_of_every_run():
     graph = cnn(concat=True, head="flatten")
     groups = axis_groups(graph)
-    found = traces(graph, groups)
+    found = find_traces(graph, groups)
     checked = 0
     for group in groups.groups:
         if group.is_usable:
-            change = resizing(graph, groups, found, {group.name: range(group.units + 1)})
+            change = plan_resizing(graph, groups, found, {group.name: range(group.units + 1)})
             for member in group.members:
                 layout = change.layouts[member.tensor][member.axis]
                 places = np.flatnonzero(layout.added)
@@ -153,13 +152,13 @@ def test_added_units_stand_behind_the_last_of_every_run():
 def test_groups_that_interleave_are_resized_alike():
     graph = channel_shuffle()
     groups = axis_groups(graph)
-    found = traces(graph, groups)
-    sets = [names for names in coupled(groups, found) if len(names) > 1]
+    found = find_traces(graph, groups)
+    sets = [names for names in find_coupled(groups, found) if len(names) > 1]
     assert sets, "the halves of a grouped convolution are one set"
     alone = next(iter(sorted(sets[0])))
     units = next(group.units for group in groups.groups if group.name == alone)
     with pytest.raises(ShapeError, match="can only be resized alike"):
-        resizing(graph, groups, found, {alone: range(units + 1)})
+        plan_resizing(graph, groups, found, {alone: range(units + 1)})
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_without_its_width_in_the_table_the_law_fails(monkeypatch, op, build):
     graph = build()
     inputs = inputs_of(graph)
     expected = run(graph, inputs, "onnxruntime")
-    row = replace(table.ROWS[op], widths={})
+    row = replace(table.ROWS[op], size_constants={})
     monkeypatch.setattr(table, "ROWS", {**table.ROWS, op: row})
     monkeypatch.setattr("mal_graph.symmetry.resizing.row_of", lambda node: table.ROWS.get(node.op))
     moved = []
@@ -202,4 +201,4 @@ def test_a_width_that_cannot_be_expressed_is_named():
     groups = axis_groups(graph)
     (group,) = [group for group in groups.groups if group.is_usable]
     with pytest.raises(ShapeError, match=r"Slice 'Slice_\d+'|in reverse"):
-        resizing(graph, groups, traces(graph, groups), {group.name: range(7)})
+        plan_resizing(graph, groups, find_traces(graph, groups), {group.name: range(7)})

@@ -10,9 +10,8 @@ import pytest
 from builders import Net, cnn, inputs_of, run
 
 from mal_graph import registry
-from mal_graph.symmetry.groups import VERIFIED, AxisGroup, Member, axis_groups
-from mal_graph.symmetry.resize_checks import Padding
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import AxisGroup, Member, ResizeCheck, axis_groups, verify
 
 PATH = Path(__file__).parents[2] / "tools" / "study_groups.py"
 
@@ -38,7 +37,7 @@ def groups(graph):
 
 @pytest.fixture(scope="module")
 def verified(groups):
-    return [group for group in groups.groups if group.state == VERIFIED]
+    return [group for group in groups.groups if group.state is GroupState.VERIFIED]
 
 
 def widest(verified: list[AxisGroup]) -> int:
@@ -47,7 +46,7 @@ def widest(verified: list[AxisGroup]) -> int:
 
 
 def heavy_member(group: AxisGroup) -> Member:
-    return next(member for member in group.members if member.role.endswith(" in"))
+    return next(member for member in group.members if member.consumes)
 
 
 def test_right_groups_are_accepted_and_every_control_shows(study, graph, groups, verified):
@@ -175,7 +174,7 @@ def test_the_runs_that_permute_several_groups_are_told_from_controls(study, grap
 def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, verified):
     place = groups.groups.index(verified[widest(verified)])
     lacking = tuple(m for m in groups.groups[place].members if m is not heavy_member(groups.groups[place]))
-    waiting = [replace(g, state="candidate") if g.state == VERIFIED else g for g in groups.groups]
+    waiting = [replace(g, state=GroupState.CANDIDATE) if g.state is GroupState.VERIFIED else g for g in groups.groups]
     waiting[place] = replace(waiting[place], members=lacking)
     faulty = replace(groups, groups=tuple(waiting))
     counting = study.Counting(registry.runner(), faulty)
@@ -192,11 +191,11 @@ def test_groups_that_units_cannot_be_added_to_are_listed_by_what_was_found(study
 @pytest.mark.parametrize(
     ("padding", "kind"),
     [
-        (Padding(0.0, 0.0, 0.0), "free"),
-        (Padding(0.0, 0.5, 0.0), "not silent"),
-        (Padding(0.5, 0.0, 0.5), "read, missed when taken away"),
-        (Padding(0.5, 0.5, 0.0, compensation="Softmax 'n1': keep"), "needs a compensation: Softmax ..: keep"),
-        (Padding(reason="keeps its width: Slice 'n2': no slice"), "keeps its width: Slice ..: no slice"),
+        (ResizeCheck(0.0, 0.0, 0.0), "free"),
+        (ResizeCheck(0.0, 0.5, 0.0), "not silent"),
+        (ResizeCheck(0.5, 0.0, 0.5), "read, missed when taken away"),
+        (ResizeCheck(0.5, 0.5, 0.0, compensation="Softmax 'n1': keep"), "needs a compensation: Softmax ..: keep"),
+        (ResizeCheck(reason="keeps its width: Slice 'n2': no slice"), "keeps its width: Slice ..: no slice"),
     ],
 )
 def test_what_was_found_of_a_group_is_named_without_names(study, padding, kind):

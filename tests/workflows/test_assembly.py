@@ -14,14 +14,13 @@ from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation.scores import ensemble, predict, score
 from mal_graph.matching.unit_assignment import align as assign
 from mal_graph.matching.unit_assignment import identity_alignment
-from mal_graph.network.layers import layers
+from mal_graph.network import find_layers
 from mal_graph.reporting.documents import assemble_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import (
     Options,
     check_inputs,
     rebuilt,
-    selected_layers,
     self_check,
     self_check_verdict,
     shapes_fit,
@@ -75,7 +74,7 @@ def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, w
     assert list(found.unscored) == ["donor"]
     plain = mal_graph.assemble(base, donor, verify=False)
     assert values(found.graph).keys() == values(plain.graph).keys()
-    head = layers(base)[-1].weight.tensor
+    head = find_layers(base)[-1].weight.tensor
     assert np.array_equal(values(found.graph)[head], values(base)[head])
     assert not np.array_equal(values(found.graph)["w0"], values(base)["w0"])
 
@@ -475,45 +474,6 @@ def test_inputs_of_another_name_fit():
     check_inputs(base, donor)
     given = {"x": np.ones((2, 6), np.float32)}
     assert mal_graph.assemble(base, donor, inputs=given).passed
-
-
-# --- selectors ---------------------------------------------------------------------------------------------------
-
-DEEP = layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
-
-
-@pytest.mark.parametrize(
-    ("selector", "chosen"),
-    [
-        ("0:2", [0, 1]),
-        ("1:", [1, 2, 3]),
-        (":3", [0, 1, 2]),
-        (":", [0, 1, 2, 3]),
-        ("2:99", [2, 3]),
-        ("0%:50%", [0, 1]),
-        ("50%:100%", [2, 3]),
-        ("50%:", [2, 3]),
-        (":25%", [0]),
-        ("12.5%:62.5%", [1, 2]),
-        ("Gemm_*", [0, 1, 2, 3]),
-        ("Gemm_[24]", [1, 2]),
-        ("*_6", [3]),
-    ],
-)
-def test_a_selector_is_a_pattern_a_range_or_depths(selector, chosen):
-    assert selected_layers(DEEP, selector) == chosen
-
-
-@pytest.mark.parametrize("selector", ["4:9", "2:1", "gemm_0", "Conv*", "99%:100%", "-1:2", "a:b", ""])
-def test_a_selector_of_nothing_is_refused_with_names_and_forms(selector):
-    with pytest.raises(UsageError, match=r"selects none of 4 layers \(Gemm_0, .*: give a name pattern, an index range"):
-        selected_layers(DEEP, selector)
-
-
-def test_a_name_with_colons_is_a_pattern():
-    named = [replace(DEEP[0], name="block:1"), replace(DEEP[1], name="block:2")]
-    assert selected_layers(named, "block:*") == [0, 1]
-    assert selected_layers(named, "block:2") == [1]
 
 
 # --- progress ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from mal_graph.evaluation.scores import Scores, evaluate
 from mal_graph.merging.blending import UNMATCHED
 from mal_graph.reporting import plots
 from mal_graph.reporting.documents import grid_form, sweep_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.sweeping import LAMBDAS, Line, RepairedLine, curve, grid, lambdas_of, sweep
 
 POINTS = (0.0, 0.125, 0.5, 1.0)
@@ -145,7 +145,9 @@ def test_half_precision_is_repaired_at_every_point_as_far_as_it_can():
 
 
 def test_repair_towards_the_goals_of_another_lambda_breaks_the_law(monkeypatch):
-    monkeypatch.setattr(RepairedLine, "at", lambda made, lam: made.repairs.at(1.0, made.line.at(lam)))
+    monkeypatch.setattr(
+        RepairedLine, "at", lambda made, lam: made.repairs.weights_of(made.repairs.plan.at(1.0), made.line.at(lam))
+    )
     assert far_from_repaired_merges(*PAIRS["narrower mlp"]()) > 1e-2
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, permuted_copy, save, stored
+from builders import Net, cnn, mlp, permuted_copy, places, save, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,14 +18,15 @@ from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeEr
 from mal_graph.evaluation.holdout import Gate, halves, held_out
 from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, score
 from mal_graph.merging.blending import merge
+from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.reporting.documents import zoo_form
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly
 from mal_graph.workflows.assembly import Options
 from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
-PLAIN = Options(lam=1.0, verify=False)
+PLAIN = Options(lambdas=LayerLambdas.of(1.0), verify=False)
 
 
 def noisy(graph, share, seed):
@@ -193,11 +194,11 @@ def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shap
     base, donor = mlp(shape, 0), mlp(shape, 1)
     step = assembly.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
     found = candidates(step)
-    layers = len(shape) - 1
+    layers = tuple(layer.name for layer in step.match.base)
     assert len({frozenset(one.layers) for one in found}) == len(found) <= 1 + len(PREFIXES) + SINGLES
-    assert found[0].layers == tuple(range(layers))
+    assert found[0].layers == layers
     for one in found:
-        assert len(one.layers) == 1 or one.layers == tuple(range(len(one.layers)))  # shallow layers, without gaps
+        assert len(one.layers) == 1 or one.layers == layers[: len(one.layers)]  # shallow layers, without gaps
 
 
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}, {"rescale_invariant": True}])
@@ -206,9 +207,9 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(opt
     found = zoo(base, donors, data, **FAST, **options)
     kept = found.outcomes[0].kept
     (donor,) = donors
-    pairs = [(p.base, p.donor) for p in found.assembly.merged[0].match.pairs]
+    pairs = places(found.assembly.merged[0].match)
     names = mal_graph.match_layers(base, donor)
-    assert [(p.base, p.donor) for p in names.pairs] == pairs
+    assert places(names) == pairs
     factors = {layer.name: kept.lam if layer.name in kept.layers else 0.0 for layer in names.base}
     merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, verify=False, **options)
     for name, values in stored(merged.graph).items():
@@ -223,12 +224,10 @@ def test_every_point_in_the_report_is_the_merge_at_that_lambda(calibrate):
     found = zoo(base, donors, data, calibrate=calibrate, **FAST)
     options = replace(PLAIN, calibrate=calibrate)
     step = assembly.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
-    index = {layer.name: i for i, layer in enumerate(step.match.base)}
     for one in found.outcomes[0].tried:
         assert [point.lam for point in one.points] == list(LAMBDAS)
         for point in (one.points[0], one.points[-1]):
-            layers = [index[name] for name in one.layers]
-            part = assembly.narrowed(step, layers, point.lam, PLAIN, registry.runner())
+            part = assembly.narrowed(step, one.layers, point.lam, PLAIN, registry.runner())
             graph, _ = assembly.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
             measured = on_gate(graph, base, data)
             assert (point.loss, point.metric) == (pytest.approx(measured.loss, rel=1e-5), measured.metric)

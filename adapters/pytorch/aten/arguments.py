@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Site, Size, Wire
+
+from ..lowering import Site, Size, Wire
 
 Several = tuple[str, ...]
 Ints = Sequence[int]

@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from mal_graph_adapters.pytorch.lowering import Number, Site, Wire, lowers
-
+from ..lowering import Number, Site, Wire, lowers
 from .arguments import Ints, check_dropout, per_axis, repeat_each, run_batched
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Number, Site, Wire, lowers
 
+from ..lowering import Number, Site, Wire, lowers
 from .arguments import check_dropout
 
 UNARY = {

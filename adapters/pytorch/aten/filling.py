@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mal_graph_adapters.pytorch.lowering import Number, Site, Wire, lowers, numpy_type
+from ..lowering import Number, Site, Wire, lowers, numpy_type
 
 
 def fill_shape(at: Site, value: Number) -> str:

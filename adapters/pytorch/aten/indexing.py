@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Site, Size, Wire, lowers
 
+from ..lowering import Site, Size, Wire, lowers
 from .arguments import LARGEST, is_one, same_shape
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Number, Site, Size, Wire, lowers
 
+from ..lowering import Number, Site, Size, Wire, lowers
 from .arguments import LARGEST, Ints, Several, is_one, per_axis, repeat_each, same_shape
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Site, Size, Wire, lowers, numpy_type
 
+from ..lowering import Site, Size, Wire, lowers, numpy_type
 from .arguments import Ints, Several
 from .reductions import reduction
 

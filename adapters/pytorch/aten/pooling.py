@@ -3,8 +3,7 @@
 from math import prod
 from typing import Any
 
-from mal_graph_adapters.pytorch.lowering import Site, Wire, lowers
-
+from ..lowering import Site, Wire, lowers
 from .arguments import Several, per_axis, run_batched
 
 

@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import Array, Weight
-from mal_graph_adapters.pytorch.lowering import Packed, Site, Wire, lowers
 
+from ..lowering import Packed, Site, Wire, lowers
 from .arguments import check_dropout
 
 ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # torch's place of each of ONNX's gates

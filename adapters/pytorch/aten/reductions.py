@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph_adapters.pytorch.lowering import Site, Wire, lowers
 
+from ..lowering import Site, Wire, lowers
 from .arguments import LARGEST, Several, per_axis
 
 

@@ -1,0 +1,201 @@
+"""What one row of the operator table says: the operator's inputs, and what it does to axes, sizes, zeros and scales."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mal_graph.graph import Node
+from mal_graph.operators import axis_rules, size_rules
+from mal_graph.operators.size_rules import Axes, SizeRule
+
+WeightAxes = Callable[[Node, int], tuple[int, int] | None]
+UnitAxis = Callable[[Node, int], int]
+
+
+class LayerRole(StrEnum):
+    """The part of an operator in a layer."""
+
+    CONTRACTION = "contraction"  # starts a layer
+    PASSES = "passes"  # stays inside one
+    ALONE = "alone"  # does neither
+    SHAPE = "shape"  # reads no values at all
+
+
+class AtZero(StrEnum):
+    """What an operator makes of a zero unit: f(0)."""
+
+    ZERO = "zero"
+    FINITE = "finite"  # another finite value
+    UNSAFE = "unsafe"  # it may be infinite, or it changes other units
+
+
+class Homogeneity(StrEnum):
+    """Where an operator gives positive factors on units out as they came in."""
+
+    NONE = ""  # it changes something else
+    ONE = "one"  # one operand has them: the first, or any if the operator commutes
+    ALL = "all"  # all operands have them
+    ANY = "any"  # whichever operands have them
+
+
+class ParameterKind(StrEnum):
+    """What a stored tensor is to the operator that applies it; a random copy of a network draws each in its own way."""
+
+    WEIGHT = "weight"
+    SHIFT = "shift"
+    SCALE = "scale"
+    VARIANCE = "variance"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input of an operator.
+
+    Attributes:
+        name: how the field calls it.
+        kind: what a stored tensor is there; None for activations.
+        setting: it steers the operator and is never a parameter (target shapes, clip bounds).
+        axes: of a weight, the axes of the units that it produces and consumes, from (node, rank); None where it has no
+            such pair.
+        factor: the attribute that multiplies it, if any.
+        produces: of a weight, the axis of the output that holds the units it produces, from (node, rank of the weight);
+            the operator's `channel` if None.
+    """
+
+    name: str
+    kind: ParameterKind | None = None
+    setting: bool = False
+    axes: WeightAxes | None = None
+    factor: str = ""
+    produces: UnitAxis | None = None
+
+    def factor_of(self, node: Node) -> float:
+        """What the operator multiplies this input by."""
+        return float(node.attribute(self.factor, 1.0)) if self.factor else 1.0
+
+    @property
+    def absent_value(self) -> float:
+        """The value of a unit that is not there: it contributes nothing and divides by one."""
+        return 1.0 if self.kind is ParameterKind.VARIANCE else 0.0
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """What keeps the function of a statistic over C units when M - C zero units join them (measured to rounding).
+
+    Attributes:
+        text: how people are told.
+        powers: by place - "output", an input or an attribute - the power of M/C that multiplies what is there; None
+            where no such factor exists.
+        over: the axes that the statistic is taken over.
+        is_centred: it takes the mean over the units to be zero.
+    """
+
+    text: str
+    powers: Mapping[str, float] | None = None
+    over: Axes = size_rules.reduced_axes
+    is_centred: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of an operator.
+
+    Attributes:
+        rule: maps the labels of its inputs to those of its outputs; on the way it ties axes and pins others.
+        layer_role: its part in a layer.
+        moves: the output holds the first input's values, only arranged or stored otherwise.
+        kind: the name for layers that it starts, the same for operators that mean the same.
+        slots: its inputs; the last one repeats for variadic operators.
+        at_zero: what it makes of a zero unit.
+        compensation: what keeps the function when zero units join those it takes a statistic over; None where nothing
+            does.
+        epsilon: what it adds to a variance where no attribute says.
+        size_constants: inputs and attributes that hold the size of an axis, and how they follow when it is resized.
+        channel: the axis of its output that holds the units.
+        commutes: the order of its operands does not matter.
+        squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
+        is_probability: its output is read as a probability where it ends the model.
+        is_idempotent: it does nothing the second time.
+        pointwise: what a layer with one tap that moves by one is a kind of as well.
+        has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
+        is_sequence: it takes or gives a sequence of tensors, which has no shape.
+        homogeneity: where positive factors on units come out as they came in.
+        since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
+    """
+
+    rule: axis_rules.Rule
+    layer_role: LayerRole = LayerRole.PASSES
+    moves: bool = False
+    kind: str = ""
+    slots: tuple[Slot, ...] = (Slot("x"),)
+    at_zero: AtZero = AtZero.ZERO
+    compensation: Compensation | None = None
+    epsilon: float = 1e-5
+    size_constants: Mapping[str, SizeRule] = field(default_factory=dict)
+    squashes: bool = False
+    is_probability: bool = False
+    commutes: bool = False
+    is_sequence: bool = False
+    has_window: bool = False
+    pointwise: str = ""
+    is_idempotent: bool = False
+    homogeneity: Homogeneity = Homogeneity.NONE
+    channel: int = 1
+    since: int | None = None
+
+    @property
+    def is_contraction(self) -> bool:
+        """Whether it starts a layer where it has a weight."""
+        return self.layer_role is LayerRole.CONTRACTION
+
+    @property
+    def passes(self) -> bool:
+        """Whether its output stays in the layer of its input."""
+        return self.layer_role is LayerRole.PASSES
+
+    @property
+    def reads_shape_only(self) -> bool:
+        """Whether it reads no values, so that it carries no signal."""
+        return self.layer_role is LayerRole.SHAPE
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its output is linear in its weight, with no activation built in."""
+        return self.is_contraction and self.at_zero is AtZero.ZERO
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether what it makes of a unit is a sum of what is in that unit."""
+        adds = self.rule is axis_rules.elementwise and self.homogeneity is Homogeneity.ALL
+        return (
+            (adds and self.at_zero is AtZero.ZERO)
+            or self.moves
+            or self.rule in (axis_rules.concat, axis_rules.expand, axis_rules.slice_, axis_rules.split)
+        )
+
+    @property
+    def keeps_axes(self) -> bool:
+        """Whether its output has the axes of its input, with the units where they were."""
+        return self.rule in (axis_rules.unary, axis_rules.elementwise, axis_rules.channel_norm, axis_rules.dropout)
+
+    @property
+    def is_batch_norm(self) -> bool:
+        """Whether it normalises each channel by a mean and a variance of its own."""
+        return {"scale", "shift", "mean", "variance"} <= {slot.name for slot in self.slots}
+
+    def has_stored_statistics(self, node: Node) -> bool:
+        """Whether a node is a BatchNorm that reads its statistics from weights, not from the batch."""
+        return self.is_batch_norm and not node.attribute("training_mode", 0)
+
+    def is_alike(self, *opsets: int | None) -> bool:
+        """Whether it is known to mean the same in some opsets."""
+        return self.since is not None and all(opset is not None and opset >= self.since for opset in opsets)
+
+    def slot(self, index: int) -> Slot:
+        return self.slots[min(index, len(self.slots) - 1)]
+
+    def weight_axes(self, slot: int, node: Node, rank: int) -> tuple[int, int] | None:
+        """(out axis, in axis) of a contraction's weight of the given rank; None for anything else."""
+        axes = self.slot(slot).axes
+        return None if axes is None or rank < 2 else axes(node, rank)

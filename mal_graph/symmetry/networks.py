@@ -1,0 +1,98 @@
+"""One network with all that is known of it: what the steps from matching on hand to each other."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mal_graph import registry
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.network import Layer, Parameter, Probe, find_layers, probe
+from mal_graph.protocols import Runner
+from mal_graph.symmetry.groups import AxisGroups, Traces, axis_groups, find_traces
+from mal_graph.symmetry.resizing import find_coupled
+from mal_graph.symmetry.verification import verify
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph with its layers, its axis groups and the run they rest on; each is computed once.
+
+    Attributes:
+        graph: the operators and weights.
+        groups: its axis groups, verified or not.
+    """
+
+    graph: LayerGraph
+    groups: AxisGroups
+
+    @property
+    def name(self) -> str:
+        """How messages call the model."""
+        return self.graph.name
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Every application of a stored float tensor, in topological order."""
+        return self.groups.parameters
+
+    @property
+    def probe(self) -> Probe:
+        """The inputs of the probe run, with the shapes and values that it showed."""
+        return self.groups.probed
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers, in topological order."""
+        return find_layers(self.graph)
+
+    @cached_property
+    def traces(self) -> Traces:
+        """Where the units of each group lie."""
+        return find_traces(self.graph, self.groups)
+
+    @cached_property
+    def coupled(self) -> Sequence[set[str]]:
+        """The groups, by name, that can only be resized together."""
+        return find_coupled(self.groups, self.traces)
+
+    def with_graph(self, graph: LayerGraph) -> "Network":
+        """The same network with other values in its weights: its groups stay, for they do not depend on values."""
+        return replace(self, graph=graph)
+
+
+def build_network(
+    graph: LayerGraph,
+    runner: Runner | None = None,
+    *,
+    inputs: Mapping[str, Array] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    verified: bool = True,
+    full: bool = False,
+    seed: int = 0,
+    timeout: float | None = None,
+    max_memory: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Network:
+    """Run a graph once, find its axis groups, and verify them.
+
+    Args:
+        inputs: arrays for the probe run by input name; inputs left out are drawn at random.
+        input_shapes: shapes by input name, for inputs to be drawn.
+        verified: verify the groups; their units may be permuted on trust otherwise.
+        full: verify with every member of a group left out in turn, not one of each role.
+        timeout: seconds that the probe run and the verification may take, each.
+        max_memory: bytes that the verification may take.
+        progress: called with (groups verified, groups in all).
+
+    Raises:
+        DataError: an input or shape names no input of the model, or does not fit it.
+        RunError: the model cannot be run.
+    """
+    runner = runner or registry.runner()
+    probed = probe(graph, runner, inputs=inputs, input_shapes=input_shapes, seed=seed, timeout=timeout)
+    groups = axis_groups(graph, probed)
+    if verified:
+        groups = verify(
+            graph, groups, runner, full=full, seed=seed, progress=progress, timeout=timeout, max_memory=max_memory
+        )
+    return Network(graph, groups)
