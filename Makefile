@@ -38,6 +38,7 @@ lint: $(TORCH)/ready
 	$(TORCH)/bin/ruff format --check .
 	$(TORCH)/bin/ruff check .
 	$(TORCH)/bin/mypy
+	$(TORCH)/bin/python tools/measure_house.py --check
 
 $(DEMO)/ready: $(SOURCES)
 	$(PYTHON) -m venv $(DEMO)

@@ -91,8 +91,8 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir wraps whatever its parser meets
-        found = " ".join(str(root(error)).split())[:200]
-        raise guard.broken(path, f"onnx-ir cannot read it ({found})", "export the model again") from None
+        cause = " ".join(str(root(error)).split())[:200]
+        raise guard.broken(path, f"onnx-ir cannot read it ({cause})", "export the model again") from None
     for tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = path.parent  # absolute: with an empty folder onnx-ir 1.1 skips its own checks
@@ -141,7 +141,7 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
     order: nx.DiGraph[ir.Node] = nx.DiGraph()
     for node in nodes:
         read = [value for value in node.inputs if value is not None] + list(captured(node))
-        order.add_edges_from((maker, node) for value in read if (maker := value.producer()) is not None)
+        order.add_edges_from((producer, node) for value in read if (producer := value.producer()) is not None)
     cycle: list[tuple[ir.Node, ir.Node]] = list(nx.find_cycle(order))
     return cycle[0][0]
 
@@ -306,33 +306,44 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     model = document.model.clone()
     detach(model)
     main = model.graph
-    made_by = {out.name: node for node in main for out in node.outputs if out.name}
+    producers = {out.name: node for node in main for out in node.outputs if out.name}
     values = {out.name: out for node in main for out in node.outputs if out.name}
     values.update({value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name})
-    is_resized = False
-    for name in sorted(graph.edited & values.keys()):
-        if name in main.initializers:
-            value = main.initializers[name]
-            is_resized |= value.const_value is not None and value.const_value.shape != graph.weights[name].shape
-            value.const_value = lazy_tensor(graph.weights[name], value.const_value)
-            value.shape = value.const_value.shape
-        else:
-            make_constant(made_by[name], graph.weights[name])
+    is_resized = any(
+        [put_weight(main, producers, graph.weights[name]) for name in sorted(graph.edited & values.keys())]
+    )
     for name in dict.fromkeys(name for node in graph.nodes for name in node.inputs):
         if name in graph.weights and name not in values:
             values[name] = inserted_value(main, graph.weights[name], model.ir_version)
+    put_nodes(graph, main, producers, values)
+    set_attributes(graph, document.model, producers)
+    if is_resized:
+        forget_shapes(main)
+    return model
+
+
+def put_weight(main: ir.Graph, producers: Mapping[str, ir.Node], weight: Weight) -> bool:
+    """Give a stored tensor new values; whether an initializer has another shape now."""
+    if weight.name not in main.initializers:
+        make_constant(producers[weight.name], weight)
+        return False
+    value = main.initializers[weight.name]
+    is_resized = value.const_value is not None and value.const_value.shape != weight.shape
+    value.const_value = lazy_tensor(weight, value.const_value)
+    value.shape = value.const_value.shape
+    return is_resized
+
+
+def put_nodes(graph: LayerGraph, main: ir.Graph, producers: Mapping[str, ir.Node], values: dict[str, ir.Value]) -> None:
+    """Insert the operators that the view has and the document lacks, and let all read what the view's read."""
     last: ir.Node | None = None
     for node in graph.nodes:
-        own = made_by.get(first_output(node))
+        own = producers.get(first_output(node))
         if own is None:
             own = built_node(node, values, {})
             main.insert_after(last, own) if last is not None else main.insert_before(main[0], own)
         set_inputs(own, node, values)
         last = own
-    set_attributes(graph, document.model, made_by)
-    if is_resized:
-        forget_shapes(main)
-    return model
 
 
 def first_output(node: Node) -> str:
@@ -348,16 +359,16 @@ def set_inputs(own: ir.Node, node: Node, values: Mapping[str, ir.Value]) -> None
             own.replace_input_with(slot, values[name] if name else None)
 
 
-def set_attributes(graph: LayerGraph, source: ir.Model, made_by: Mapping[str, ir.Node]) -> None:
+def set_attributes(graph: LayerGraph, source: ir.Model, producers: Mapping[str, ir.Node]) -> None:
     """Give the nodes of a clone of `source` the attributes that differ in the graph."""
     old = {out.name: node.attributes for node in source.graph for out in node.outputs if out.name}
     for node in graph.nodes:
         name = first_output(node)
         for key in old[name].keys() - node.attributes.keys() if name in old else ():
-            del made_by[name].attributes[key]
+            del producers[name].attributes[key]
         for key, value in node.attributes.items() if name in old else ():
             if key not in old[name] or old[name][key].value is not value:
-                made_by[name].attributes[key] = ir.convenience.convert_attribute(key, value)
+                producers[name].attributes[key] = ir.convenience.convert_attribute(key, value)
 
 
 def forget_shapes(main: ir.Graph) -> None:
@@ -379,8 +390,8 @@ def detach(model: ir.Model) -> None:
             if isinstance(tensor := attribute.as_tensor(), ir.ExternalTensor):
                 owner.attributes[name] = ir.AttrTensor(name, mapped_tensor(tensor), doc_string=doc_string)
         else:
-            found = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
-            owner.attributes[name] = ir.AttrTensors(name, found, doc_string=doc_string)
+            mapped = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
+            owner.attributes[name] = ir.AttrTensors(name, mapped, doc_string=doc_string)
 
 
 def mapped_tensor(tensor: ir.ExternalTensor) -> ir.LazyTensor:

@@ -82,13 +82,13 @@ class OrtSession:
 def written(model: onnx.ModelProto) -> set[str]:
     """Names of what a run writes into, with all that these are made from: a BatchNormalization in training writes its
     running statistics into the arrays it is fed."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in reversed(model.graph.node):
         if any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute):
-            found.update(node.input[3:])
-        if not found.isdisjoint(node.output):
-            found.update(node.input)
-    return found
+            names.update(node.input[3:])
+        if not names.isdisjoint(node.output):
+            names.update(node.input)
+    return names
 
 
 def as_array(value: object) -> Array:
@@ -146,11 +146,15 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
         [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
     )
-    functions = []
-    if isinstance(graph.source, OnnxDocument):
-        functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions_of(graph), ir_version=IR_VERSION)
+
+
+def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:
+    """The functions that the source defines."""
+    if not isinstance(graph.source, OnnxDocument):
+        return []
+    return [ir.to_proto(function) for function in graph.source.model.functions.values()]
 
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:

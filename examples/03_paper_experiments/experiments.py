@@ -119,7 +119,7 @@ def barrier(bench: Bench) -> Iterator[str]:
             share = f"{height / plain:.1%}" if plain > 0 else "-"
             yield row(f"{widths(a)} <- {widths(b)}", arm, f"{height:.3f}", share, f"{half:.3f}", ends)
         plots += bench.plotted(
-            f"barrier_{widths(a)}_{widths(b)}", lambda kind, found=found: plots.draw_curves(found, kind)
+            f"barrier_{widths(a)}_{widths(b)}", lambda kind, found=found: plot.draw_curves(found, kind)
         )
     yield from plots
 
@@ -151,7 +151,7 @@ def narrow_donor(bench: Bench) -> Iterator[str]:
         yield ""
         yield from curves_table(found)
         yield ""
-        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: plots.draw_curves(found, kind))
+        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: plot.draw_curves(found, kind))
 
 
 def swept(bench: Bench, base: Spec, donor: Spec, lambdas: Sequence[float], **options: Any) -> Sweep:
@@ -190,7 +190,7 @@ def layers(bench: Bench) -> Iterator[str]:
     for name, changes in zip(found.base_layers, found.change, strict=True):
         yield row(name, *("-" if np.isnan(change) else f"{change:+.3f}" for change in changes))
     yield ""
-    yield from bench.plotted("layers", lambda kind: plots.draw_heat_map(found, kind))
+    yield from bench.plotted("layers", lambda kind: plot.draw_heat_map(found, kind))
 
 
 # --- the next checks --------------------------------------------------------------------------------------------

@@ -18,18 +18,18 @@ def check_dropout(share: float) -> None:
         raise UnsupportedModel(f"it drops {share:.0%} at random in evaluation mode too: pass training=self.training")
 
 
-def batched(at: Site, x: Wire, spatial: int, run: Callable[[Wire | str], Any]) -> Any:
+def run_batched(at: Site, x: Wire, spatial: int, run: Callable[[Wire | str], Any]) -> Any:
     """Run an operator that needs an axis of samples on a tensor that may lack it."""
     if x.rank == spatial + 2:
         return run(x)
-    found = run(at.unsqueeze(x, [0]))
-    return tuple(at.squeeze(name, [0]) for name in found) if isinstance(found, tuple) else at.squeeze(found, [0])
+    made = run(at.unsqueeze(x, [0]))
+    return tuple(at.squeeze(name, [0]) for name in made) if isinstance(made, tuple) else at.squeeze(made, [0])
 
 
-def spread(values: Any, count: int) -> list[int]:
+def per_axis(values: Any, count: int) -> list[int]:
     """A setting given once for all axes, or for each."""
-    found = [values] if isinstance(values, int) else list(values)
-    return [int(value) for value in (found * count if len(found) == 1 else found)]
+    given = [values] if isinstance(values, int) else list(values)
+    return [int(value) for value in (given * count if len(given) == 1 else given)]
 
 
 def same_shape(a: Sequence[Size], b: Sequence[Size]) -> bool:
@@ -37,7 +37,7 @@ def same_shape(a: Sequence[Size], b: Sequence[Size]) -> bool:
     return len(a) == len(b) and all(str(x) == str(y) for x, y in zip(a, b, strict=True))
 
 
-def repeated(at: Site, x: str, shape: Sequence[Size], axis: int, times: int) -> str:
+def repeat_each(at: Site, x: str, shape: Sequence[Size], axis: int, times: int) -> str:
     """Each index of an axis several times in a row."""
     wide = [*shape[: axis + 1], times, *shape[axis + 1 :]]
     more = at.op("Expand", at.unsqueeze(x, [axis + 1]), at.sizes(wide))

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..lowering import Number, Site, Wire, lowers
-from .arguments import Ints, batched, check_dropout, repeated, spread
+from .arguments import Ints, check_dropout, per_axis, repeat_each, run_batched
 
 
 @lowers("linear")
@@ -52,12 +52,12 @@ def conv(
 ) -> str:
     spatial = weight.rank - 2
     kernel = [weight.side(axis) for axis in range(2, weight.rank)]
-    steps = spread(dilation, spatial)
+    steps = per_axis(dilation, spatial)
     if padding == "same":  # what is left over goes to the end
         total = [step * (size - 1) for step, size in zip(steps, kernel, strict=True)]
         pads = [size // 2 for size in total] + [size - size // 2 for size in total]
     else:
-        pads = spread(0 if padding == "valid" else padding, spatial) * 2
+        pads = per_axis(0 if padding == "valid" else padding, spatial) * 2
 
     def run(given: Wire | str) -> str:
         return at.op(
@@ -66,14 +66,14 @@ def conv(
             weight,
             bias,
             kernel_shape=kernel,
-            strides=spread(stride, spatial),
+            strides=per_axis(stride, spatial),
             pads=pads,
             dilations=steps,
             group=groups,
         )
 
-    found: str = batched(at, x, spatial, run)
-    return found
+    result: str = run_batched(at, x, spatial, run)
+    return result
 
 
 @lowers("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -97,15 +97,15 @@ def conv_transpose(
             weight,
             bias,
             kernel_shape=[weight.side(axis) for axis in range(2, weight.rank)],
-            strides=spread(stride, spatial),
-            pads=spread(padding, spatial) * 2,
-            output_padding=spread(output_padding, spatial),
-            dilations=spread(dilation, spatial),
+            strides=per_axis(stride, spatial),
+            pads=per_axis(padding, spatial) * 2,
+            output_padding=per_axis(output_padding, spatial),
+            dilations=per_axis(dilation, spatial),
             group=groups,
         )
 
-    found: str = batched(at, x, spatial, run)
-    return found
+    result: str = run_batched(at, x, spatial, run)
+    return result
 
 
 @lowers("convolution")
@@ -143,7 +143,7 @@ def attention(
     check_dropout(dropout)
     if enable_gqa:
         times = query.side(-3) // key.side(-3)
-        keys, values = (repeated(at, x.name, x.shape, x.rank - 3, times) for x in (key, value))
+        keys, values = (repeat_each(at, x.name, x.shape, x.rank - 3, times) for x in (key, value))
     else:
         keys, values = key.name, value.name
     order = [*range(key.rank - 2), key.rank - 1, key.rank - 2]

@@ -147,12 +147,12 @@ def prelu(at: Site, x: Wire, slope: Wire) -> str:
 
 @lowers("clamp", "clip")
 def clamp(at: Site, x: Wire, low: Any = None, high: Any = None) -> str:
-    found: Wire | str = at.as_type(x, at.dtype)
+    result: Wire | str = at.as_type(x, at.dtype)
     if isinstance(low, Wire) or isinstance(high, Wire):
         for op, bound in (("Max", low), ("Min", high)):
-            found = found if bound is None else at.op(op, found, at.as_type(bound, at.dtype))
-        return str(found)
-    return at.op("Clip", found, *(None if bound is None else at.number(bound) for bound in (low, high)))
+            result = result if bound is None else at.op(op, result, at.as_type(bound, at.dtype))
+        return str(result)
+    return at.op("Clip", result, *(None if bound is None else at.number(bound) for bound in (low, high)))
 
 
 @lowers("clamp_min")
@@ -186,14 +186,14 @@ def rsub(at: Site, a: Wire | Number, b: Wire | Number, alpha: Number = 1) -> str
 
 @lowers("div", "divide", "true_divide")
 def div(at: Site, a: Wire | Number, b: Wire | Number, *, rounding_mode: str | None = None) -> str:
-    if rounding_mode is None or at.dtype.is_floating_point:
-        found = arithmetic("Div", at, a, b)
-        if rounding_mode == "floor":
-            return at.op("Floor", found)
-        return (
-            found if rounding_mode is None else at.op("Mul", at.op("Floor", at.op("Abs", found)), at.op("Sign", found))
-        )
-    return arithmetic("Div", at, a, b) if rounding_mode == "trunc" else floor_divide(at, a, b)
+    if not at.dtype.is_floating_point and rounding_mode is not None:
+        return arithmetic("Div", at, a, b) if rounding_mode == "trunc" else floor_divide(at, a, b)
+    quotient = arithmetic("Div", at, a, b)
+    if rounding_mode is None:
+        return quotient
+    if rounding_mode == "floor":
+        return at.op("Floor", quotient)
+    return at.op("Mul", at.op("Floor", at.op("Abs", quotient)), at.op("Sign", quotient))
 
 
 @lowers("floor_divide")

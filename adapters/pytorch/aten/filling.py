@@ -7,7 +7,7 @@ import numpy as np
 from ..lowering import Number, Site, Wire, lowers, numpy_type
 
 
-def filled(at: Site, value: Number) -> str:
+def fill_shape(at: Site, value: Number) -> str:
     """A tensor of the result's shape that holds one value."""
     sizes = [size for size in at.shape if isinstance(size, int)]
     if len(sizes) == len(at.shape):
@@ -17,17 +17,17 @@ def filled(at: Site, value: Number) -> str:
 
 @lowers("zeros", "zeros_like", "new_zeros")
 def zeros(at: Site, *unused: Any, **also_unused: Any) -> str:
-    return filled(at, 0)
+    return fill_shape(at, 0)
 
 
 @lowers("ones", "ones_like", "new_ones")
 def ones(at: Site, *unused: Any, **also_unused: Any) -> str:
-    return filled(at, 1)
+    return fill_shape(at, 1)
 
 
 @lowers("full", "full_like", "new_full")
 def full(at: Site, like: Any, *values: Any, **unused: Any) -> str:
-    return filled(at, values[-1])
+    return fill_shape(at, values[-1])
 
 
 @lowers("fill")

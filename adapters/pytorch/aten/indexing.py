@@ -42,16 +42,16 @@ def index_select(at: Site, x: Wire, axis: int, index: Wire) -> str:
 @lowers("index")
 def index(at: Site, x: Wire, indices: Sequence[Wire | None]) -> str:
     """Indices on one axis are a Gather. Indices on the first few axes together name elements."""
-    given = [axis for axis, found in enumerate(indices) if found is not None]
-    found = [indices[axis] for axis in given]
-    if any(wire is not None and wire.dtype == torch.bool for wire in found):
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    wires = [indices[axis] for axis in given]
+    if any(wire is not None and wire.dtype == torch.bool for wire in wires):
         raise UnsupportedModel("indexing by a mask makes a tensor of unknown length")
     if len(given) == 1:
-        return at.op("Gather", x, found[0], axis=given[0])
+        return at.op("Gather", x, wires[0], axis=given[0])
     if given != list(range(len(given))):
         raise UnsupportedModel("indexing along several axes that are not the first")
-    shape = broadcast([wire.shape for wire in found if wire is not None])
-    wide = [at.unsqueeze(at.op("Expand", wire, at.sizes(shape)), [-1]) for wire in found]
+    shape = broadcast([wire.shape for wire in wires if wire is not None])
+    wide = [at.unsqueeze(at.op("Expand", wire, at.sizes(shape)), [-1]) for wire in wires]
     return at.op("GatherND", x, at.op("Concat", *wide, axis=-1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from mal_graph.errors import UnsupportedModel
 
 from ..lowering import Number, Site, Size, Wire, lowers
-from .arguments import LARGEST, Ints, Several, is_one, repeated, same_shape, spread
+from .arguments import LARGEST, Ints, Several, is_one, per_axis, repeat_each, same_shape
 
 
 @lowers("view.default", "reshape", "_unsafe_view", "flatten", "unflatten", "view_as", "reshape_as")
@@ -18,7 +18,7 @@ def reshape(at: Site, x: Wire, *unused: Any) -> str:
 
 @lowers("squeeze")
 def squeeze(at: Site, x: Wire, axes: Any = None) -> str:
-    chosen = range(x.rank) if axes is None else [axis % x.rank for axis in spread(axes, 1)]
+    chosen = range(x.rank) if axes is None else [axis % x.rank for axis in per_axis(axes, 1)]
     gone = [axis for axis in chosen if is_one(x.shape[axis])]
     return at.squeeze(x, gone) if gone else x.name
 
@@ -42,14 +42,16 @@ def transpose(at: Site, x: Wire, a: int, b: int) -> str:
 
 
 @lowers("t", "numpy_T", "mT", "adjoint")
-def turned(at: Site, x: Wire) -> str:
+def transpose_last(at: Site, x: Wire) -> str:
     order = list(range(x.rank))
     return at.transpose(x, order[::-1] if "numpy_T" in str(at.node.target) else [*order[:-2], *order[-2:][::-1]])
 
 
 @lowers("movedim")
 def movedim(at: Site, x: Wire, source: Any, target: Any) -> str:
-    places = dict(zip([t % x.rank for t in spread(target, 1)], [s % x.rank for s in spread(source, 1)], strict=True))
+    places = dict(
+        zip([t % x.rank for t in per_axis(target, 1)], [s % x.rank for s in per_axis(source, 1)], strict=True)
+    )
     left = iter([axis for axis in range(x.rank) if axis not in places.values()])
     return at.transpose(x, [places[axis] if axis in places else next(left) for axis in range(x.rank)])
 
@@ -70,7 +72,7 @@ def repeat(at: Site, x: Wire, times: Sequence[Size]) -> str:
 def repeat_interleave(at: Site, x: Wire, times: int, axis: int | None = None, *, output_size: Any = None) -> str:
     if axis is None:
         raise UnsupportedModel("repeat_interleave without an axis")
-    return repeated(at, x.name, x.shape, axis % x.rank, times)
+    return repeat_each(at, x.name, x.shape, axis % x.rank, times)
 
 
 @lowers("cat", "concat")
@@ -100,14 +102,14 @@ def unbind(at: Site, x: Wire, axis: int = 0) -> Several:
 
 @lowers("roll")
 def roll(at: Site, x: Wire, shifts: Any, axes: Any = ()) -> str:
-    if not len(spread(axes, 1)):
+    if not len(per_axis(axes, 1)):
         raise UnsupportedModel("a roll over all axes together")
-    found: Wire | str = x
-    for shift, axis in zip(spread(shifts, 1), spread(axes, 1), strict=True):
+    result: Wire | str = x
+    for shift, axis in zip(per_axis(shifts, 1), per_axis(axes, 1), strict=True):
         cut = -shift % x.side(axis)
         if cut:
-            found = at.op("Concat", at.slice(found, axis, cut, LARGEST), at.slice(found, axis, 0, cut), axis=axis)
-    return found if isinstance(found, str) else at.op("Identity", found)
+            result = at.op("Concat", at.slice(result, axis, cut, LARGEST), at.slice(result, axis, 0, cut), axis=axis)
+    return result if isinstance(result, str) else at.op("Identity", result)
 
 
 @lowers("flip")
@@ -167,21 +169,21 @@ def triangle(at: Site, x: Wire, diagonal: int = 0) -> str:
 
 @lowers("upsample_nearest1d.vec", "upsample_nearest2d.vec", "upsample_nearest3d.vec")
 def upsample_nearest(at: Site, x: Wire, sizes: Any, scales: Any) -> str:
-    return resized(at, x, sizes, scales, mode="nearest", where="asymmetric", nearest_mode="floor")
+    return resample(at, x, sizes, scales, mode="nearest", where="asymmetric", nearest_mode="floor")
 
 
 @lowers("upsample_linear1d.vec", "upsample_bilinear2d.vec", "upsample_trilinear3d.vec")
 def upsample_linear(at: Site, x: Wire, sizes: Any, corners: bool, scales: Any) -> str:
-    return resized(at, x, sizes, scales, mode="linear", where="align_corners" if corners else "half_pixel")
+    return resample(at, x, sizes, scales, mode="linear", where="align_corners" if corners else "half_pixel")
 
 
 @lowers("upsample_bicubic2d.vec")
 def upsample_cubic(at: Site, x: Wire, sizes: Any, corners: bool, scales: Any) -> str:
     where_ = "align_corners" if corners else "half_pixel"
-    return resized(at, x, sizes, scales, mode="cubic", where=where_, cubic_coeff_a=-0.75)
+    return resample(at, x, sizes, scales, mode="cubic", where=where_, cubic_coeff_a=-0.75)
 
 
-def resized(at: Site, x: Wire, sizes: Any, scales: Any, *, mode: str, where: str, **more: Any) -> str:
+def resample(at: Site, x: Wire, sizes: Any, scales: Any, *, mode: str, where: str, **more: Any) -> str:
     """By the sizes wanted, or by factors where these were given."""
     if sizes is None:
         factors = at.constant([1.0] * (x.rank - len(scales)) + [float(scale) for scale in scales], np.float32)
@@ -199,5 +201,5 @@ def grid_sampler(at: Site, x: Wire, grid: Wire, mode: int, padding: int, corners
 
 @lowers("copy")
 def copy(at: Site, x: Wire, source: Wire, *unused: Any) -> str:
-    found = at.as_type(source, at.dtype)
-    return found if same_shape(source.shape, at.shape) else at.op("Expand", found, at.sizes(at.shape))
+    values = at.as_type(source, at.dtype)
+    return values if same_shape(source.shape, at.shape) else at.op("Expand", values, at.sizes(at.shape))

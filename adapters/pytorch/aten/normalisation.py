@@ -52,8 +52,8 @@ def batch_norm(
 def native_batch_norm(
     at: Site, x: Wire, weight: Wire | None, bias: Wire | None, mean: Wire, variance: Wire, momentum: float, eps: float
 ) -> Several:
-    found = batch_norm(at, x, weight, bias, mean, variance, False, momentum, eps)
-    return (found, found, found)  # the statistics it also gives are empty
+    result = batch_norm(at, x, weight, bias, mean, variance, False, momentum, eps)
+    return (result, result, result)  # the statistics it also gives are empty
 
 
 def batch_statistics(at: Site, x: Wire, weight: Wire | None, bias: Wire | None, eps: float) -> str:
@@ -61,12 +61,12 @@ def batch_statistics(at: Site, x: Wire, weight: Wire | None, bias: Wire | None, 
     axes = at.constant([axis for axis in range(x.rank) if axis != 1])
     centred = at.op("Sub", x, at.op("ReduceMean", x, axes, keepdims=1))
     power_ = at.op("ReduceMean", at.op("Mul", centred, centred), axes, keepdims=1)
-    found = at.op("Div", centred, at.op("Sqrt", at.op("Add", power_, at.number(eps))))
+    result = at.op("Div", centred, at.op("Sqrt", at.op("Add", power_, at.number(eps))))
     behind = range(1, x.rank - 1)
     for op, vector in (("Mul", weight), ("Add", bias)):
         if vector is not None:
-            found = at.op(op, found, at.unsqueeze(vector, behind) if behind else vector)
-    return found
+            result = at.op(op, result, at.unsqueeze(vector, behind) if behind else vector)
+    return result
 
 
 @lowers("instance_norm")
@@ -122,8 +122,8 @@ def rms_norm(at: Site, x: Wire, shape: Ints, weight: Wire | None = None, eps: fl
     floor = torch.finfo(x.dtype).eps if eps is None else eps
     axes = at.constant(list(range(-len(shape), 0)))
     mean = at.op("ReduceMean", at.op("Mul", x, x), axes, keepdims=1)
-    found = at.op("Div", x, at.op("Sqrt", at.op("Add", mean, at.number(floor))))
-    return found if weight is None else at.op("Mul", found, weight)
+    result = at.op("Div", x, at.op("Sqrt", at.op("Add", mean, at.number(floor))))
+    return result if weight is None else at.op("Mul", result, weight)
 
 
 @lowers("softmax", "_softmax")
@@ -140,7 +140,7 @@ def log_softmax(at: Site, x: Wire, axis: int, *unused: Any) -> str:
 def vector_norm(
     at: Site, x: Wire, order: Any = 2, axes: Any = None, keep: bool = False, *, dtype: torch.dtype | None = None
 ) -> str:
-    found = {1: "ReduceL1", 2: "ReduceL2"}.get(2 if order is None else order)
-    if found is None:
+    op = {1: "ReduceL1", 2: "ReduceL2"}.get(2 if order is None else order)
+    if op is None:
         raise UnsupportedModel(f"a norm of order {order}")
-    return reduction(found, at, x, axes, keep)
+    return reduction(op, at, x, axes, keep)

@@ -4,14 +4,14 @@ from math import prod
 from typing import Any
 
 from ..lowering import Site, Wire, lowers
-from .arguments import Several, batched, spread
+from .arguments import Several, per_axis, run_batched
 
 
 @lowers("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pool(
     at: Site, x: Wire, kernel: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil: bool = False
 ) -> str:
-    return pooled(at, x, "MaxPool", kernel, stride, padding, ceil, dilations=dilation)
+    return pool_windows(at, x, "MaxPool", kernel, stride, padding, ceil, dilations=dilation)
 
 
 @lowers("max_pool2d_with_indices", "max_pool3d_with_indices")
@@ -30,10 +30,12 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor: int | None = None,
 ) -> str:
-    found = pooled(at, x, "AveragePool", kernel, stride, padding, ceil, count_include_pad=int(count_include_pad))
+    average = pool_windows(
+        at, x, "AveragePool", kernel, stride, padding, ceil, count_include_pad=int(count_include_pad)
+    )
     if divisor is None:
-        return found
-    return at.op("Mul", found, at.number(prod(spread(kernel, spatial_rank(at))) / divisor))
+        return average
+    return at.op("Mul", average, at.number(prod(per_axis(kernel, spatial_rank(at))) / divisor))
 
 
 def spatial_rank(at: Site) -> int:
@@ -41,43 +43,43 @@ def spatial_rank(at: Site) -> int:
     return next(rank for rank in (1, 2, 3) if f"pool{rank}d" in str(at.node.target))
 
 
-def pooled(
+def pool_windows(
     at: Site, x: Wire, op: str, kernel: Any, stride: Any, padding: Any, ceil: bool, dilations: Any = None, **more: Any
 ) -> str:
     spatial = spatial_rank(at)
-    sizes = spread(kernel, spatial)
+    sizes = per_axis(kernel, spatial)
 
     def run(given: Wire | str) -> str:
         return at.op(
             op,
             given,
             kernel_shape=sizes,
-            strides=spread(stride, spatial) if stride not in (None, []) else sizes,
-            pads=spread(padding, spatial) * 2,
+            strides=per_axis(stride, spatial) if stride not in (None, []) else sizes,
+            pads=per_axis(padding, spatial) * 2,
             ceil_mode=int(ceil),
-            dilations=None if dilations is None else spread(dilations, spatial),
+            dilations=None if dilations is None else per_axis(dilations, spatial),
             **more,
         )
 
-    found: str = batched(at, x, spatial, run)
-    return found
+    result: str = run_batched(at, x, spatial, run)
+    return result
 
 
 @lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 def adaptive_avg_pool(at: Site, x: Wire, sizes: Any) -> str:
-    return adaptive(at, x, sizes, "ReduceMean", "AveragePool", "GlobalAveragePool")
+    return pool_adaptively(at, x, sizes, "ReduceMean", "AveragePool", "GlobalAveragePool")
 
 
 @lowers("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def adaptive_max_pool(at: Site, x: Wire, sizes: Any) -> Several:
-    return (adaptive(at, x, sizes, "ReduceMax", "MaxPool", "GlobalMaxPool"),)
+    return (pool_adaptively(at, x, sizes, "ReduceMax", "MaxPool", "GlobalMaxPool"),)
 
 
-def adaptive(at: Site, x: Wire, sizes: Any, reducer: str, pool: str, whole: str) -> str:
+def pool_adaptively(at: Site, x: Wire, sizes: Any, reducer: str, pool: str, whole: str) -> str:
     """Windows of equal size where the lengths allow it; else axis by axis each window by itself, which may overlap:
     a mean over a box is the mean of means, a maximum the maximum of maxima."""
     spatial = spatial_rank(at)
-    wanted = spread(sizes, spatial)
+    wanted = per_axis(sizes, spatial)
     axes = list(range(x.rank - spatial, x.rank))
     if all(size == 1 for size in wanted) and x.rank == spatial + 2:
         return at.op(whole, x)
@@ -85,11 +87,11 @@ def adaptive(at: Site, x: Wire, sizes: Any, reducer: str, pool: str, whole: str)
     if x.rank == spatial + 2 and all(length % size == 0 for length, size in zip(lengths, wanted, strict=True)):
         kernel = [length // size for length, size in zip(lengths, wanted, strict=True)]
         return at.op(pool, x, kernel_shape=kernel, strides=kernel)
-    found: Wire | str = x
+    result: Wire | str = x
     for axis, length, size in zip(axes, lengths, wanted, strict=True):
         windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
         along = at.constant([axis])
         if length != size:
-            parts = [at.op(reducer, at.slice(found, axis, *window), along, keepdims=1) for window in windows]
-            found = at.op("Concat", *parts, axis=axis)
-    return found if isinstance(found, str) else at.op("Identity", found)
+            parts = [at.op(reducer, at.slice(result, axis, *window), along, keepdims=1) for window in windows]
+            result = at.op("Concat", *parts, axis=axis)
+    return result if isinstance(result, str) else at.op("Identity", result)

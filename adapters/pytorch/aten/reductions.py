@@ -9,12 +9,12 @@ import torch
 from mal_graph.errors import UnsupportedModel
 
 from ..lowering import Site, Wire, lowers
-from .arguments import LARGEST, Several, spread
+from .arguments import LARGEST, Several, per_axis
 
 
 def reduction(op: str, at: Site, x: Wire, axes: Any = None, keep: bool = False, *, dtype: Any = None) -> str:
     """Over some axes, or all of them if none are named; no axes of a scalar."""
-    chosen = [] if axes is None else spread(axes, 1)
+    chosen = [] if axes is None else per_axis(axes, 1)
     given = at.as_type(x, at.dtype)
     if x.rank == 0:
         return given
@@ -37,7 +37,7 @@ lowers("min.default")(partial(reduction, "ReduceMin"))
 @lowers("any", "all")
 def any_or_all(at: Site, x: Wire, axes: Any = None, keep: bool = False) -> str:
     op = "ReduceMax" if "any" in str(at.node.target) else "ReduceMin"
-    chosen = [] if axes is None else [at.constant(spread(axes, 1))]
+    chosen = [] if axes is None else [at.constant(per_axis(axes, 1))]
     counted = at.cast(at.as_type(x, torch.bool), torch.int32)
     return at.cast(at.op(op, counted, *chosen, keepdims=int(keep)), torch.bool)
 
@@ -85,7 +85,7 @@ def spread_of(at: Site, x: Wire, axes: Any = None, *options: Any, **named_option
     correction = named_options.get("correction", options[0] if options else 1)
     keep = named_options.get("keepdim", options[1] if len(options) > 1 else False)
     correction = 1 if correction is None else int(correction)
-    chosen = list(range(x.rank)) if axes is None else [axis % x.rank for axis in spread(axes, 1)]
+    chosen = list(range(x.rank)) if axes is None else [axis % x.rank for axis in per_axis(axes, 1)]
     along = at.constant(chosen)
     mean = at.op("ReduceMean", x, along, keepdims=1)
     centred = at.op("Sub", x, mean)
