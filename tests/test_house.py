@@ -90,10 +90,10 @@ def test_a_package_offers_what_exists_and_hides_no_module(package):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_other_packages_are_entered_by_the_front_door(module):
-    """Where a package says what it offers, its modules are its own; `axis_rules` names the rules themselves."""
+    """Where a package says what it offers, its modules are its own."""
     own = module.split("/")[0]
     rooms = {other for other, _ in imported(module) if other.split("/")[0] in OFFERING and not other.startswith(own)}
-    assert rooms - {"operators/axis_rules"} <= {f"{package}/__init__" for package in OFFERING}
+    assert rooms <= {f"{package}/__init__" for package in OFFERING}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -14,7 +14,7 @@ from mal_graph import registry
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.network.layers import find_parameters
-from mal_graph.operators import row_of
+from mal_graph.operators import row_of, table_axis
 from mal_graph.protocols import Runner, Session
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
@@ -201,7 +201,7 @@ def index_range(graph: LayerGraph, name: str) -> int:
         node = graph.nodes[index]
         table = graph.weights.get(node.inputs[0]) if slot == 1 else None
         if table is not None and table.shape:
-            ranges.append(table.shape[node.attribute("axis", 0)])
+            ranges.append(table.shape[table_axis(node)])
         row = row_of(node)
         if row is not None and row.moves and slot == 0:
             ranges.append(index_range(graph, node.outputs[0]))

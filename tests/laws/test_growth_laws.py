@@ -14,6 +14,7 @@ import mal_graph
 from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.blending import UNMATCHED, WIDTHS
+from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
 
@@ -647,7 +648,7 @@ def test_a_norm_compensated_by_half_is_found_out_by_the_outputs(monkeypatch, op,
 def test_a_stream_that_is_not_centred_is_found_out_by_the_outputs(monkeypatch):
     """The mutation: a LayerNorm that is said to take no mean off."""
     row = ops.ROWS["LayerNormalization"]
-    wrong = dataclasses.replace(row, compensation=ops.RESCALED)
+    wrong = dataclasses.replace(row, compensation=normalisation.RESCALED)
     monkeypatch.setitem(ops.ROWS, "LayerNormalization", wrong)
     (reason,) = kept(normed(6, 0, "LayerNormalization"), normed(9, 1, "LayerNormalization"))
     assert "the outputs at lambda 0 move" in reason
