@@ -6,8 +6,9 @@ TEST := .venv-test
 TORCH := .venv-torch
 EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
+PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: demo test test-torch lint clean
+.PHONY: demo test test-slow test-torch test-all dist-check lint clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
@@ -15,16 +16,29 @@ demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx -o $(DEMO)/mlp.onnx --data $(EXAMPLE)/data.npz --force
 	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx -o $(DEMO)/twin.onnx --data $(EXAMPLE)/data.npz --force
 
+# The fast half, without torch.
 test: $(TEST)/ready
-	$(TEST)/bin/python -m pytest -m "not torch"
+	$(TEST)/bin/python -m $(PYTEST) -m "not slow and not torch"
+
+# The other half, beside the extras: the laws that take long hold with the fast assignment solver too.
+test-slow: $(TORCH)/ready
+	$(TORCH)/bin/python -m $(PYTEST) -m "slow and not torch"
 
 test-torch: $(TORCH)/ready
-	$(TORCH)/bin/python -m pytest
+	$(TORCH)/bin/python -m $(PYTEST) -m torch
+
+# Every test, each of them once.
+test-all: test test-slow test-torch
+
+# Wheel and source distribution, outside the checkout.
+dist-check:
+	$(PYTHON) tools/check_distribution.py
 
 lint: $(TORCH)/ready
 	$(TORCH)/bin/ruff format --check .
 	$(TORCH)/bin/ruff check .
 	$(TORCH)/bin/mypy
+	$(TORCH)/bin/python tools/measure_house.py --check
 
 $(DEMO)/ready: $(SOURCES)
 	$(PYTHON) -m venv $(DEMO)

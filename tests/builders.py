@@ -19,11 +19,9 @@ from onnx import helper, numpy_helper
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Correspondence, Match, correspond, match_layers
-from mal_graph.network.probing import probe
-from mal_graph.symmetry import Network
-from mal_graph.symmetry.groups import AxisGroups, Member, axis_groups
+from mal_graph.network import probe
+from mal_graph.symmetry import AxisGroups, Member, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph.symmetry.verification import permute_weights
 from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
 
 LIGHT = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light"
@@ -218,7 +216,7 @@ def light(name: str, seed: int | None = None) -> LayerGraph:
 
 def reseeded(graph: LayerGraph, seed: int) -> LayerGraph:
     """The graph with every float weight of more than one element drawn at random, in its own type."""
-    from mal_graph.network.layers import find_parameters
+    from mal_graph.network import find_parameters
 
     drawn = draw_weights(find_parameters(graph), graph, seed)
     return graph.with_weights({name: values.astype(graph.weights[name].dtype) for name, values in drawn.items()})

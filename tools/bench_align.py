@@ -33,16 +33,12 @@ from scipy.optimize import linear_sum_assignment
 
 import mal_graph
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.assignment import assign_units
-from mal_graph.matching.correspondence import Correspondence, correspond
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching import Correspondence, assign_units, correspond, match_layers
 from mal_graph.matching.objective import Objective, squared
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry import Network
-from mal_graph.symmetry.groups import AxisGroups, axis_groups
+from mal_graph.network import find_parameters
+from mal_graph.operators import ParameterKind
+from mal_graph.symmetry import AxisGroups, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph.symmetry.verification import permute_weights
 from mal_graph_adapters.onnx_format.file import layer_graph
 
 RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"

@@ -25,8 +25,8 @@ import onnx_ir
 from onnx import TensorProto, helper, numpy_helper
 
 import mal_graph
-from mal_graph.network.probing import probe
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import probe
+from mal_graph.symmetry import axis_groups
 
 UNITS = 16
 

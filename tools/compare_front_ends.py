@@ -41,7 +41,7 @@ from torch import nn
 import mal_graph
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.symmetry.groups import AxisGroup
+from mal_graph.symmetry import AxisGroup
 
 EXPORTERS = ("ts", "dynamo", "dynamo_raw")
 AGREED = 1e-5  # how far, of the largest, an output in onnxruntime may lie from torch's

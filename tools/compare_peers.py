@@ -346,7 +346,7 @@ def ours(network: Networks, options: argparse.Namespace) -> Callable[[], Callabl
     import study_groups
 
     import mal_graph
-    from mal_graph.symmetry.groups import VERIFIED
+    from mal_graph.symmetry import GroupState
 
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "model.onnx"
@@ -360,10 +360,10 @@ def ours(network: Networks, options: argparse.Namespace) -> Callable[[], Callabl
 
     def expressed(graph: Any, groups: Any) -> Found:
         folder.cleanup()
-        verified = [group for group in groups.groups if group.state == VERIFIED and group.units > 1]
+        verified = [group for group in groups.groups if group.state is GroupState.VERIFIED and group.units > 1]
         others: dict[str, int] = {}
         for group in groups.groups:
-            others[group.state] = others.get(group.state, 0) + (group.state != VERIFIED)
+            others[group.state] = others.get(group.state, 0) + (group.state is not GroupState.VERIFIED)
         study_groups.FAST = {**study_groups.FAST, "Conv": torch_conv(study_groups.conv)}
         exact = study_groups.Exact(graph)
         weights = {name: graph.weights[name].read().astype(np.float64) for name in exact.weights}

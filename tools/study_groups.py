@@ -40,12 +40,10 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
-from mal_graph.operators.axis_labels import GroupState
+from mal_graph.operators import GroupState
 from mal_graph.protocols import Runner, Session
-from mal_graph.reporting.documents import coverage
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups
-from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes
-from mal_graph.symmetry.verification import ACCEPT
+from mal_graph.reporting.coverage import coverage
+from mal_graph.symmetry import ACCEPT, AxisGroup, AxisGroups, ResizeCheck, check_resizes
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group
 POWER = 1e-5  # what a group with a member left out must show

@@ -4,7 +4,7 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from threading import Timer
 from time import monotonic
 
@@ -18,6 +18,7 @@ from mal_graph.graph import Array, LayerGraph, Node, Value
 
 from .build import IR_VERSION
 from .file import OnnxDocument, to_attribute
+from .sessions import open_session
 
 TYPE_NAMES = {
     "float": "float32",
@@ -36,26 +37,13 @@ TYPE_NAMES = {
 }
 
 
-class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
-    """A session that looks for its inputs among the names of what it is fed in a set: onnxruntime looks through a list
-    for each, which for 70,000 weights takes ten times as long as the run."""
-
-    def _validate_input(self, feed_input_names: Iterable[str]) -> None:
-        super()._validate_input(set(feed_input_names))
-
-
 class OrtSession:
     """One onnxruntime session."""
 
     def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        if not optimize:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.name = name
         try:
-            self._session = LinearSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            self._session = open_session(model.SerializeToString(), optimize)
         except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
             raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
         self.types: Mapping[str, str] = {
@@ -94,13 +82,13 @@ class OrtSession:
 def written(model: onnx.ModelProto) -> set[str]:
     """Names of what a run writes into, with all that these are made from: a BatchNormalization in training writes its
     running statistics into the arrays it is fed."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in reversed(model.graph.node):
         if any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute):
-            found.update(node.input[3:])
-        if not found.isdisjoint(node.output):
-            found.update(node.input)
-    return found
+            names.update(node.input[3:])
+        if not names.isdisjoint(node.output):
+            names.update(node.input)
+    return names
 
 
 def as_array(value: object) -> Array:
@@ -158,11 +146,15 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
         [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
     )
-    functions = []
-    if isinstance(graph.source, OnnxDocument):
-        functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions_of(graph), ir_version=IR_VERSION)
+
+
+def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:
+    """The functions that the source defines."""
+    if not isinstance(graph.source, OnnxDocument):
+        return []
+    return [ir.to_proto(function) for function in graph.source.model.functions.values()]
 
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import LayerGraph, Node, Value
 
-from . import aten_operators, recurrent  # noqa: F401  # they enter their operators into the table
+from . import aten  # noqa: F401  # its modules enter their operators into the table
 from .lowering import OPSET, Lowered, Packed, Site, Wire, lowering_of, numpy_type, shared_weight, sizes_of
 
 Env = dict[fx.Node, Any]
@@ -28,26 +28,26 @@ MadeOf = Mapping[str, fx.Node]
 INLINED = {"wrap_with_set_grad_enabled": 1}  # they run a graph of their own, given after so many settings
 
 
-def lowered_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed], MadeOf]:
+def lower_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed], MadeOf]:
     """A program as a layer graph without name and source, the weights in it that the module keeps in parts, and the
     nodes of the program that its operators and constants were made of.
 
     Raises:
         UnsupportedModel: an operator has no counterpart.
     """
-    program = prepared(program)
+    program = prepare(program)
     into = Lowered()
     env: Env = {}
     inputs = list(user_inputs(program, into, env))
-    outputs = walked(program.graph_module, into, env)
+    outputs = walk_graph(program.graph_module, into, env)
     mutations = len(outputs) - program.call_spec.out_spec.num_leaves  # what a functional program gives first
-    return finished(program, into, inputs, outputs[mutations:]), into.packed, into.made_of
+    return finish_graph(program, into, inputs, outputs[mutations:]), into.packed, into.made_of
 
 
 # --- the program ------------------------------------------------------------------------------------------------
 
 
-def prepared(program: ExportedProgram) -> ExportedProgram:
+def prepare(program: ExportedProgram) -> ExportedProgram:
     """The program with operators that can all be lowered. Raises UnsupportedModel."""
     unknown = unlowered(program)
     if unknown or any(is_seen_elsewhere(graph) for graph in graphs(program)):
@@ -71,12 +71,12 @@ def graphs(program: ExportedProgram) -> Iterator[fx.Graph]:
 
 def unlowered(program: ExportedProgram) -> dict[Any, fx.Node]:
     """Operators that have no lowering, each with the first node of it."""
-    found: dict[Any, fx.Node] = {}
+    first_nodes: dict[Any, fx.Node] = {}
     for graph in graphs(program):
         for node in graph.nodes:
             if node.op == "call_function" and computes_tensors(node) and lowering_of(node.target) is None:
-                found.setdefault(node.target, node)
-    return found
+                first_nodes.setdefault(node.target, node)
+    return first_nodes
 
 
 def computes_tensors(node: fx.Node) -> bool:
@@ -185,13 +185,13 @@ def values_of(arguments: Any, env: Env) -> Any:
     return fx.node.map_arg(arguments, env.__getitem__)
 
 
-def walked(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
+def walk_graph(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
     """Lower a graph whose placeholders are in `env`; gives what it gives."""
     for node in module.graph.nodes:
         if node.op == "get_attr":
             env[node] = operator.attrgetter(str(node.target))(module)
         elif node.op == "call_function" and (node.users or is_in_place(node)):
-            env[node] = lowered(node, into, env)
+            env[node] = lower_call(node, into, env)
             if is_in_place(node):
                 env[node.args[0]] = env[node]
         elif node.op == "output":
@@ -199,7 +199,7 @@ def walked(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
     raise AssertionError("a graph ends with its output")
 
 
-def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
+def lower_call(node: fx.Node, into: Lowered, env: Env) -> Any:
     """What one call gives: a wire, several, or a number."""
     args, kwargs = values_of((node.args, node.kwargs), env)
     name = getattr(node.target, "__name__", str(node.target))
@@ -210,12 +210,12 @@ def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
             )
         return args[0][args[1]]
     if name in INLINED:
-        return inlined(args[INLINED[name]], args[INLINED[name] + 1 :], into)
+        return inline_body(args[INLINED[name]], args[INLINED[name] + 1 :], into)
     if not computes_tensors(node):
         return node.meta.get("val")
     lowering = lowering_of(node.target)
     assert lowering is not None  # the program was prepared
-    positional, named = in_order(node.target, args, kwargs)
+    positional, named = order_by_schema(node.target, args, kwargs)
     try:
         made = lowering(Site(into, node, module_path(node)), *positional, **named)
     except UnsupportedModel as error:
@@ -225,7 +225,7 @@ def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
     return tuple(wire_of(part, like) for part, like in zip(made, node.meta["val"], strict=False))
 
 
-def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def order_by_schema(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a call in the order of its schema, with its defaults; those by keyword only as given."""
     positional = []
     for place, argument in enumerate(a for a in target._schema.arguments if not a.kwarg_only):
@@ -235,16 +235,18 @@ def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tup
     return positional, {key: value for key, value in kwargs.items() if key in by_keyword}
 
 
-def inlined(body: fx.GraphModule, args: Sequence[Any], into: Lowered) -> tuple[Any, ...]:
+def inline_body(body: fx.GraphModule, args: Sequence[Any], into: Lowered) -> tuple[Any, ...]:
     """A graph that an operator runs, in its place."""
     placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
-    return tuple(walked(body, into, dict(zip(placeholders, args, strict=True))))
+    return tuple(walk_graph(body, into, dict(zip(placeholders, args, strict=True))))
 
 
 # --- the graph --------------------------------------------------------------------------------------------------
 
 
-def finished(program: ExportedProgram, into: Lowered, inputs: Sequence[Value], outputs: Sequence[Any]) -> LayerGraph:
+def finish_graph(
+    program: ExportedProgram, into: Lowered, inputs: Sequence[Value], outputs: Sequence[Any]
+) -> LayerGraph:
     """The layer graph: outputs under their own names, nothing in it that no output needs."""
     nodes = list(into.nodes)
     declared: list[Value] = []
@@ -280,9 +282,9 @@ def output_names(program: ExportedProgram) -> list[str]:
     spec = program.call_spec.out_spec
     count = spec.num_leaves
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(count)), spec))
-    found = []
+    names = []
     for path, _ in paths:
         parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         text = "_".join(part for part in parts if part)
-        found.append("output" if not text else f"output_{text}" if text[0].isdigit() else text)
-    return found
+        names.append("output" if not text else f"output_{text}" if text[0].isdigit() else text)
+    return names

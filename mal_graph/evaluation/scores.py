@@ -56,7 +56,7 @@ class Scores:
     loss_name: Literal["cross-entropy", "mean squared error", "mean entropy"]
     samples: int
     output: str
-    output_kind: OutputKind
+    scores: OutputKind
 
 
 class Metric(Protocol):

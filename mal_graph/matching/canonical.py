@@ -113,7 +113,7 @@ def with_window(pair: TensorPair, base: LayerGraph, donor: LayerGraph) -> Tensor
     except Misfit as reason:
         return replace(pair, misfit=f"{differ}, and {reason}")
     if any(min(ends) < 0 for ends in around):
-        return replace(pair, misfit=f"{differ}; --width grow makes the base's larger")
+        return replace(pair, misfit=f"{differ}; `width`=grow makes the base's larger")
     return replace(pair, lead=tuple(lead for lead, _ in around))
 
 

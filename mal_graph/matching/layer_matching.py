@@ -99,7 +99,7 @@ def match_layers(
         raise MatchError(
             f"no layer of {donor.name} corresponds to a layer of {base.name}: "
             f"found {kinds(a)} against {kinds(b)}; "
-            "inspect both models, or give pairs by hand with --matches"
+            "inspect both models, or give pairs by hand with `matches`"
         )
     parts, same = score_parts(a, b), same_places(a, b)
     found = tuple(

@@ -19,7 +19,7 @@ WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "acti
 
 
 def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
-    """ScoreTable of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
+    """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
     parts = score_parts(a, b)
     different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.zeros((len(a.layers), len(b.layers))))
     alike = 0.5 * levels_alike(a.roles, b.roles) + 0.5 * parts["activation"]

@@ -9,14 +9,13 @@ from mal_graph.merging.repairing import Repair, Repairs, repair
 from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
 from mal_graph.merging.unmatched import UNMATCHED
-from mal_graph.merging.widening import EXACT, widen
+from mal_graph.merging.widening import widen
 
 __all__ = [
     "check",
     "compare_outputs",
     "deepen",
     "Deepened",
-    "EXACT",
     "Growth",
     "LayerLambdas",
     "merge",

@@ -39,18 +39,16 @@ class LayerLambdas:
                 raise UsageError(f"lambda is {lam}: give a merging factor from 0 (the base) to 1 (the donor)")
 
     @classmethod
-    def of(cls, lam: float | Sequence[float] | str, lam_for: Mapping[str, float] | None = None) -> "LayerLambdas":
+    def of(cls, lam: float | Sequence[float], lam_for: Mapping[str, float] | None = None) -> "LayerLambdas":
         """From the two options of a merge.
 
         Args:
-            lam: one factor, several over the depth, or either as text: "0.3", "0.1,0.5".
+            lam: one factor, or several over the depth.
             lam_for: the factor of what selectors select.
 
         Raises:
-            UsageError: the text is no number, or a factor lies outside [0, 1].
+            UsageError: there is none, or a factor lies outside [0, 1].
         """
-        if isinstance(lam, str):
-            lam = parse_lambdas(lam)
         over_depth = lam if isinstance(lam, Sequence) else (lam,)
         return cls(tuple(map(float, over_depth)), tuple((lam_for or {}).items()))
 
@@ -81,14 +79,3 @@ class LayerLambdas:
         for selector, lam in self.by_selector:
             lambdas |= dict.fromkeys(select_layers(layers, selector), lam)
         return lambdas
-
-
-def parse_lambdas(text: str) -> tuple[float, ...]:
-    """ "0.3" or "0.1,0.3,0.5" as numbers. Raises UsageError."""
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"lambda {text!r} is no merging factor: write a number such as 0.3, or several over the depth of the base "
-            "such as 0.1,0.3,0.5"
-        ) from None

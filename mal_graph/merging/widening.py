@@ -28,23 +28,24 @@ from mal_graph.graph import Array
 from mal_graph.matching import Order, correspond
 from mal_graph.merging.blending import merge
 from mal_graph.merging.compensation import centre_base, centre_donor, compensate
-from mal_graph.merging.outputs import largest_deviation, run_outputs
+from mal_graph.merging.outputs import run_outputs
 from mal_graph.merging.planning import Growth, Plan, plan_step
 from mal_graph.network import find_layers, find_parameters, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import (
+    SAME_FUNCTION,
     AxisGroup,
     AxisGroups,
     Factors,
     Network,
     compensation_of,
+    deviation,
+    judge_by_halves,
     plan_resizing,
     resize_graph,
     resize_groups,
     resize_traces,
 )
-
-EXACT = 1e-5  # how far the outputs may move at lambda 0, relative to the largest
 
 Added = Mapping[str, int]  # units to add, by name of the base's group
 Units = Mapping[str, Sequence[int]]  # the units it shall have, by name of the group
@@ -247,14 +248,21 @@ class Bench:
         """As `find_largest_safe_set`, by halving what fails."""
         if not sets:
             return [], {}
+        return judge_by_halves(sets, self.judge, self.joined)
+
+    def judge(self, sets: Sequence[Added]) -> tuple[list[Added], dict[int, str]] | None:
+        """Sets that are widened together, or why a single one is not; None if several are not."""
         why = self.fault(sets)
         if not why:
             return list(sets), {}
-        if len(sets) == 1:
-            index = {group.name: i for i, group in enumerate(self.base.groups.groups)}
-            return [], {index[name]: why for name in sets[0]}
-        half = len(sets) // 2
-        (left, first), (right, second) = self.find_by_halving(sets[:half]), self.find_by_halving(sets[half:])
+        index = {group.name: i for i, group in enumerate(self.base.groups.groups)}
+        return ([], {index[name]: why for name in sets[0]}) if len(sets) == 1 else None
+
+    def joined(
+        self, one: tuple[list[Added], dict[int, str]], other: tuple[list[Added], dict[int, str]]
+    ) -> tuple[list[Added], dict[int, str]]:
+        """What is widened of two halves: the first alone where they do not go together."""
+        (left, first), (right, second) = one, other
         if not self.fault([*left, *right]):
             return [*left, *right], {**first, **second}
         return left, {**first, **second, **self.refused(right)}
@@ -269,10 +277,10 @@ class Bench:
         if not sets:
             return ""
         try:
-            moved = self.deviation(self.lay_out(sets))
+            moved = self.moved(self.lay_out(sets))
         except (ShapeError, RunError) as error:
             return str(error)
-        return "" if moved <= EXACT else f"with more units the outputs at lambda 0 move by {moved:.0e}"
+        return "" if moved <= SAME_FUNCTION else f"with more units the outputs at lambda 0 move by {moved:.0e}"
 
     def widen(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups, and the donor compensated where it is narrower."""
@@ -297,8 +305,8 @@ class Bench:
         except RunError as error:
             return str(error)
         both = zip(plan.base.outputs, donor.outputs, strict=True)
-        moved = largest_deviation({b.name: outputs[a.name] for a, b in both}, expected)
-        return "" if moved <= EXACT else f"the outputs at lambda 1 would be {moved:.0e} from its own"
+        moved = deviation({b.name: outputs[a.name] for a, b in both}, expected)
+        return "" if moved <= SAME_FUNCTION else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def lay_out(self, sets: Sequence[Added]) -> Plan:
         """The plan on the base with more units in some groups. Raises ShapeError or RunError."""
@@ -358,10 +366,10 @@ class Bench:
         ratios = {key: mine.get(key, 1.0) / narrow.get(key, 1.0) for key in (*mine, *narrow)}
         return {key: ratio for key, ratio in ratios.items() if ratio != 1.0}
 
-    def deviation(self, plan: Plan) -> float:
+    def moved(self, plan: Plan) -> float:
         """How far the outputs of a plan's graph are from the base's at lambda 0."""
         outputs = run_outputs(merge(plan.at(0.0)), self.base.probe.inputs, self.runner)
-        return largest_deviation(outputs, self.expected)
+        return deviation(outputs, self.expected)
 
 
 def units_alike(network: Network, wanted: Mapping[str, int]) -> dict[str, range]:

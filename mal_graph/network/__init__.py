@@ -13,7 +13,7 @@ __all__ = [
     "Layer",
     "origins",
     "Parameter",
-    "Probe",
     "probe",
+    "Probe",
     "probe_without_running",
 ]

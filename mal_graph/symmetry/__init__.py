@@ -5,7 +5,9 @@ from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side,
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
 from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
-from mal_graph.symmetry.verification import ACCEPT, Trial, open_trial, permute_weights, verify
+from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
+from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial, permute_weights
+from mal_graph.symmetry.verification import verify
 
 __all__ = [
     "ACCEPT",
@@ -15,10 +17,12 @@ __all__ = [
     "build_network",
     "check_resizes",
     "compensation_of",
+    "deviation",
     "Factors",
     "find_coupled",
     "find_traces",
     "GroupState",
+    "judge_by_halves",
     "Member",
     "Network",
     "open_trial",
@@ -29,6 +33,7 @@ __all__ = [
     "resize_traces",
     "ResizeCheck",
     "Role",
+    "SAME_FUNCTION",
     "Side",
     "Traces",
     "Trial",

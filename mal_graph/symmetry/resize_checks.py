@@ -13,7 +13,8 @@ live, and then silent. What fails is halved, down to groups that are tested by t
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
+from operator import add, or_
 from time import monotonic
 
 import numpy as np
@@ -26,7 +27,8 @@ from mal_graph.operators import ROWS, Compensation, GroupState, Layout
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, find_traces
 from mal_graph.symmetry.resizing import Resizing, find_coupled, plan_resizing, resize_graph, spread
-from mal_graph.symmetry.verification import ACCEPT, NOISE, REACTS, REJECT, Trial, halved, open_trial, relative
+from mal_graph.symmetry.thresholds import ACCEPT, NOISE, REACTS, REJECT
+from mal_graph.symmetry.trial import Trial, judge_by_halves, open_trial
 
 ADDED = 3  # units: a number that divides few widths
 
@@ -99,7 +101,7 @@ def check_resizes(
         some = [one for one in alike if one.groups and kind(one)]
         # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
         for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
-            for one, padding in tested(bench, batch, np.random.default_rng(seed)):
+            for one, padding in tested_sets(bench, batch, np.random.default_rng(seed)):
                 said.update(dict.fromkeys((group.name for group in one.groups), padding))
     return {group.name: said[group.name] for group in verified}
 
@@ -125,6 +127,11 @@ class Alike:
         return [group.name for group in self.groups]
 
     @property
+    def compensation_text(self) -> str:
+        """What the table says of a statistic over the units."""
+        return compensation(self.groups[0])
+
+    @property
     def units(self) -> int:
         return self.groups[0].units
 
@@ -144,6 +151,9 @@ class Alike:
     def tells_sides(self) -> bool:
         """Whether its weights tell who makes its units and who reads them."""
         return bool(self.consumers) and any(member.produces for member in self.members)
+
+
+Tested = tuple[Alike, ResizeCheck]
 
 
 @dataclass(frozen=True)
@@ -172,44 +182,6 @@ class Bench:
         read, variable = list(self.trial.outputs), list(self.trial.weights)
         session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
-
-
-def tested(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> Iterator[tuple[Alike, ResizeCheck]]:
-    """The statements on sets of groups: all together, by halves where together they do not hold."""
-    mute = [one for one in alike if not one.tells_sides]
-    yield from ((one, MUTE) for one in mute)
-    alike = [one for one in alike if one.tells_sides]
-    if not alike:
-        return
-    if bench.is_late:
-        yield from ((one, LATE) for one in alike)
-        return
-    said, reason = compensation(alike[0].groups[0]), ""
-    try:
-        widened = Widened(bench, alike)
-        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
-    except (ShapeError, RunError) as error:
-        reason = f"keeps its width: {error}"
-    if len(alike) > 1 and (reason or max(not_read, gone) > ACCEPT):
-        half = len(alike) // 2
-        yield from tested(bench, alike[:half], rng)
-        yield from tested(bench, alike[half:], rng)
-        return
-    if reason:
-        yield alike[0], LATE if bench.is_late else ResizeCheck(compensation=said, reason=reason)
-        return
-    try:
-        silent = halved(range(len(alike)), lambda some: widened.moved([], some))
-        live = [widened.moved([number], []) for number in range(len(alike))]
-    except RunError:
-        yield from ((one, LATE) for one in alike)
-        return
-    for number, one in enumerate(alike):
-        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
-            reason = f"not tested: live units would not show either ({live[number]:.0e})"
-            yield one, ResizeCheck(compensation=said, reason=reason)
-        else:
-            yield one, ResizeCheck(not_read, silent[number], gone, said)
 
 
 def compensation(group: AxisGroup) -> str:
@@ -267,7 +239,51 @@ class Widened:
         """How far the outputs move with the added units of some sets live, of some silent, of the others not read."""
         touched = {member.tensor for number in (*live, *silent) for member in self.alike[number].members}
         other = {name: self.filled(name, live, silent) for name in touched}
-        return moved(self.trial, {**self.whole, **self.unread, **other})
+        return self.trial.deviation({**self.whole, **self.unread, **other})
+
+
+def tested_sets(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> list[Tested]:
+    """What may be said of sets of groups: all are tested together, then by halves where together they do not hold."""
+    mute = [(one, MUTE) for one in alike if not one.tells_sides]
+    telling = [one for one in alike if one.tells_sides]
+    return [*mute, *judge_by_halves(telling, partial(tested_together, bench, rng), add)] if telling else mute
+
+
+def tested_together(bench: Bench, rng: np.random.Generator, alike: Sequence[Alike]) -> list[Tested] | None:
+    """What may be said of sets of groups that hold together, or of a single set; None if several do not hold."""
+    if bench.is_late:
+        return [(one, LATE) for one in alike]
+    try:
+        widened = Widened(bench, alike)
+        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
+    except (ShapeError, RunError) as error:
+        if len(alike) > 1:
+            return None
+        kept = ResizeCheck(compensation=alike[0].compensation_text, reason=f"keeps its width: {error}")
+        return [(alike[0], LATE if bench.is_late else kept)]
+    if len(alike) > 1 and max(not_read, gone) > ACCEPT:
+        return None
+    try:
+        return list(tested_each(widened, not_read, gone))
+    except RunError:
+        return [(one, LATE) for one in alike]
+
+
+def tested_each(widened: Widened, not_read: float, gone: float) -> Iterator[Tested]:
+    """What may be said of each set of groups, where all hold when nothing reads their added units. Raises RunError."""
+
+    def judge(some: Sequence[int]) -> dict[int, float] | None:
+        moved = widened.moved([], some)
+        return dict.fromkeys(some, moved) if moved <= ACCEPT or len(some) == 1 else None
+
+    silent = judge_by_halves(range(len(widened.alike)), judge, or_)
+    live = [widened.moved([number], []) for number in range(len(widened.alike))]
+    for number, one in enumerate(widened.alike):
+        if live[number] < min(REJECT, REACTS * max(not_read, silent[number], gone, NOISE)):
+            reason = f"not tested: live units would not show either ({live[number]:.0e})"
+            yield one, ResizeCheck(compensation=one.compensation_text, reason=reason)
+        else:
+            yield one, ResizeCheck(not_read, silent[number], gone, one.compensation_text)
 
 
 def added_of(layout: Layout, member: Member) -> NDArray[np.bool_]:
@@ -300,9 +316,11 @@ def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> fl
             values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
             zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
     expected = bench.trial.at(zeroed)
+    if not expected.is_finite:
+        return np.inf
     change, trial = bench.at_size(units)
     left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
-    return moved(replace(trial, outputs=expected.outputs), {**expected.weights, **left})
+    return replace(trial, outputs=expected.outputs).deviation({**expected.weights, **left})
 
 
 def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.bool_], value: float) -> Array:
@@ -310,9 +328,3 @@ def filled(values: Array, axis: int, indices: NDArray[np.int64] | NDArray[np.boo
     values = np.moveaxis(values.copy(), axis, 0)
     values[indices] = value
     return np.moveaxis(values, 0, axis)
-
-
-def moved(trial: Trial, weights: Mapping[str, Array]) -> float:
-    """How far the outputs are from the trial's with these weights."""
-    found = trial.session.run(trial.inputs, weights, read=list(trial.outputs), deadline=trial.deadline)
-    return max((relative(found[name], y) for name, y in trial.outputs.items()), default=0.0)

@@ -10,8 +10,8 @@ a test that cannot fail verifies nothing.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from operator import or_
 from time import monotonic
 
 import numpy as np
@@ -20,85 +20,20 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.operators import GroupState, Row, row_of
-from mal_graph.protocols import Runner, Session
+from mal_graph.operators import GroupState, Row
+from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
-from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
+from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT
+from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
 
-# Measured on eight models: true groups stay below 8e-6, one missing member shows from 9e-4 on.
-ACCEPT = 3e-5
-REJECT = 3e-4
-REACTS = 100.0  # a control reacts if it moves the outputs this many times as much as the whole group does
-NOISE = 1e-7  # float32 rounding, the least deviation a control is compared with
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
 TRIES = 3  # members of a role that are left out until one shows
 WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
-CENTRED = (0.2, 0.05, 0.4)  # how a group without a verdict is tried: copies that differ in how much of a mean stays
-ROUNDING = 1e-7  # by how much weights are changed to see how rounding grows
-ABOVE_NOISE = 30.0  # a rejected group moves the outputs this many times as much as rounding does
-EXACT = 1e-9  # what counts as equal in float64
+CENTRED = (MEAN_TAKEN_OFF, 0.05, 0.4)  # a group without a verdict is tried on copies that keep more or less of a mean
 
 Progress = Callable[[int, int], None]
-Weights = Mapping[str, Array]
 Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
 Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A calibrated copy of a model, ready to run with changed weights.
-
-    Attributes:
-        weights: the values of every weight that is fed to the session.
-        outputs: what it gives with them.
-    """
-
-    graph: LayerGraph
-    session: Session
-    inputs: Mapping[str, Array]
-    weights: Weights
-    outputs: Mapping[str, Array]
-    deadline: float | None = None
-
-    def deviation(self, changed: Weights) -> float:
-        """max |y' - y| / max |y| over the outputs, with some weights changed."""
-        found = self.session.run(
-            self.inputs, {**self.weights, **changed}, read=list(self.outputs), deadline=self.deadline
-        )
-        return max((relative(found[name], y) for name, y in self.outputs.items()), default=0.0)
-
-    def at(self, changed: Weights) -> "Trial":
-        """The same trial from other weights on."""
-        weights = {**self.weights, **changed}
-        outputs = self.session.run(self.inputs, weights, read=list(self.outputs), deadline=self.deadline)
-        return replace(self, weights=weights, outputs=outputs)
-
-    @cached_property
-    def noise(self) -> float:
-        """How much the outputs move when every weight is changed by as much as rounding does."""
-        rng = np.random.default_rng(0)
-        nudged = {
-            name: np.asarray(values * (1 + ROUNDING * rng.standard_normal(values.shape)), values.dtype)
-            for name, values in self.weights.items()
-        }
-        return self.deviation(nudged)
-
-    @property
-    def flaw(self) -> str:
-        """Why nothing can be learnt from it: "" if something can."""
-        if not all(np.isfinite(y).all() for y in self.outputs.values()):
-            return "the model's outputs are not finite on the probe"
-        if not any(np.any(y) for y in self.outputs.values()):
-            return "the model's outputs are all zero on the probe"
-        return ""
-
-
-def relative(found: Array, expected: Array) -> float:
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    if scale == 0.0:
-        return 0.0
-    moved = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
-    return moved / scale if np.isfinite(moved) else np.inf
 
 
 def verify(
@@ -232,7 +167,7 @@ def judged_exactly(
     ]
     verdicts = {}
     for i, exact in in_float64(groups, trial, moves, doubtful).items():
-        if exact <= EXACT:  # what moved was rounding
+        if exact <= ACCEPT_FLOAT64:  # what moved was rounding
             group, order = groups.groups[i], moves[0][i]
             verdicts[i] = judge(trial, group, order, ACCEPT, controlled(trial, group, order, False))
         else:
@@ -248,21 +183,11 @@ def bisect_groups(
 ) -> dict[int, float]:
     """The deviation of each group: that of the largest set permuted at once that passes, or its own."""
 
-    def deviation(some: Sequence[int]) -> float:
-        return trial.deviation(permute_weights(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
+    def judge(some: Sequence[int]) -> dict[int, float] | None:
+        moved = trial.deviation(permute_weights(trial.weights, [(groups.groups[i], orders[i]) for i in some]))
+        return dict.fromkeys(some, moved) if moved <= accept or len(some) == 1 else None
 
-    return halved(indices, deviation, accept)
-
-
-def halved(
-    indices: Sequence[int], deviation: Callable[[Sequence[int]], float], accept: float = ACCEPT
-) -> dict[int, float]:
-    """Of each index the deviation of the largest set that is accepted, or its own; what is not accepted is halved."""
-    found = deviation(indices)
-    if found <= accept or len(indices) == 1:
-        return dict.fromkeys(indices, found)
-    half = len(indices) // 2
-    return {**halved(indices[:half], deviation, accept), **halved(indices[half:], deviation, accept)}
+    return judge_by_halves(indices, judge, or_)
 
 
 def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
@@ -353,18 +278,6 @@ def silent_side(controls: Controls, deviation: float) -> str:
     return ""
 
 
-def permute_weights(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
-    """The tensors that change when unit `order[u]` of each group takes the place of unit u."""
-    changed: dict[str, Array] = {}
-    for group, order in moves:
-        for member in group.members:
-            values = changed.get(member.tensor, weights[member.tensor])
-            index = np.arange(values.shape[member.axis])
-            index[member.positions] = member.positions[order]
-            changed[member.tensor] = values.take(index, axis=member.axis)
-    return changed
-
-
 def derangement(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
     """The order that moves every unit to the next place of a cycle through all of them."""
     order = np.empty_like(cycle)
@@ -388,57 +301,7 @@ def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtfu
         session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         judge_trial = replace(trial, session=session, outputs=outputs)
-        found = [bisect_groups(judge_trial, groups, orders, doubtful, EXACT) for orders in moves]
+        found = [bisect_groups(judge_trial, groups, orders, doubtful, ACCEPT_FLOAT64) for orders in moves]
     except RunError:
         return {}
     return {i: max(deviations[i] for deviations in found) for i in doubtful}
-
-
-def open_trial(
-    graph: LayerGraph,
-    groups: AxisGroups,
-    runner: Runner | None = None,
-    *,
-    seed: int = 0,
-    centred: float = CENTRED[0],
-    table: Mapping[str, Row] | None = None,
-    deadline: float | None = None,
-) -> Trial:
-    """A session on the calibrated copy of a model.
-
-    Raises:
-        RunError: the runtime refuses it, it is not ready by the `deadline`, or nothing can be learnt from its outputs.
-    """
-    runner = runner or registry.runner()
-    graph = graph_in_float32(graph)
-    inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-    graph, weights = calibrate(graph, groups, runner, inputs, seed, centred, deadline)
-    session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
-    readable = [name for name, dtype in session.types.items() if dtype]
-    outputs = session.run(inputs, weights, read=readable, deadline=deadline)
-    trial = Trial(graph, session, inputs, weights, outputs, deadline)
-    if trial.flaw:
-        raise RunError(trial.flaw)
-    return trial
-
-
-def watched(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[str]:
-    """The tensors a trial reads: each output, and what enters an operator without a rule, which must stay as well. Of
-    what is saturated, that which enters the operator that saturates it."""
-    unknown = [node for node in graph.nodes if row_of(node, table) is None]
-    entering = [name for node in unknown for name in (*node.inputs, *node.captures) if name in graph.producer]
-    fixed = [*(value.name for value in graph.outputs), *entering]
-    return list(dict.fromkeys(before_squash(graph, name, table) for name in fixed))
-
-
-def before_squash(graph: LayerGraph, name: str, table: Mapping[str, Row] | None) -> str:
-    behind = name
-    while behind in graph.producer:
-        node = graph.nodes[graph.producer[behind]]
-        row = row_of(node, table)
-        if row is not None and row.squashes:
-            return before_squash(graph, node.inputs[0], table)
-        if row is None or not row.moves:
-            return name
-        behind = node.inputs[0]
-    return name

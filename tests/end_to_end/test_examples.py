@@ -16,6 +16,7 @@ from mal_graph.cli import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "01_first_merge"
+MODULES = ROOT / "examples" / "02_torch_fx"
 
 
 def blocks(path, language):
@@ -42,12 +43,28 @@ PYTHON = [block for block in blocks(ROOT / "README.md", "python") if "import tor
 TORCH = [block for block in blocks(ROOT / "README.md", "python") if "import torch" in block]
 
 
+FILES = [
+    *(f"{kind}_{half}.onnx" for kind in ("mlp", "twin", "cnn") for half in "ab"),
+    "data.npz",
+]  # what the repository holds, whatever a reader's commands left beside it
+
+
 @pytest.fixture
-def copied(tmp_path, monkeypatch):
-    """A copy of the example's folder, and the current folder."""
-    shutil.copytree(EXAMPLE, tmp_path / "example")
-    monkeypatch.chdir(tmp_path / "example")
-    return tmp_path / "example"
+def examples(tmp_path):
+    """A copy of the folder of the examples, as it is in a fresh checkout."""
+    for folder, names in ((EXAMPLE, FILES), (MODULES, ["merge_modules.py"])):
+        (tmp_path / folder.name).mkdir()
+        for name in names:
+            shutil.copy(folder / name, tmp_path / folder.name)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def copied(examples, monkeypatch):
+    """A copy of the first example's folder, and the current folder."""
+    monkeypatch.chdir(examples / EXAMPLE.name)
+    return examples / EXAMPLE.name
 
 
 def test_the_example_has_commands():
@@ -66,6 +83,12 @@ def test_the_commands_of_the_example_run_and_merge(found, copied, capfd):
         if words[1] == "assemble":
             base, merged = words[2], words[words.index("-o") + 1]
             assert is_changed(base, merged, np.load("data.npz")["image"])
+    assert leaves_no_trace(copied)
+
+
+def leaves_no_trace(copied):
+    """Whether a checkout is as clean as it was: what commands write goes to a folder that git ignores."""
+    return {path.name for path in copied.iterdir()} == set(FILES)
 
 
 def is_changed(base, merged, images):
@@ -80,42 +103,38 @@ def test_the_commands_of_the_readme_run(copied, capfd):
     for words in USE[0]:
         assert app.main(words[1:]) == 0, words
         assert capfd.readouterr().err == ""
+    assert leaves_no_trace(copied)
 
 
 @pytest.mark.skipif(not PYTHON, reason="README.md has no Python block")
 def test_the_python_of_the_readme_runs(copied, capfd):
-    before = set(copied.iterdir())
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), {})
     out, err = capfd.readouterr()
     assert out
     assert err == ""
-    for path in set(copied.iterdir()) - before:
+    for path in (copied.parent / "out").iterdir():
         assert is_changed("cnn_a.onnx", path, np.load("data.npz")["image"])
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("block", TORCH)
-def test_the_torch_of_the_readme_runs(block, tmp_path, monkeypatch, capfd):
+def test_the_torch_of_the_readme_runs(block, copied, capfd):
     pytest.importorskip("torch")
-    monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert "GraphModule" in capfd.readouterr().out
-    assert ort.InferenceSession("merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
+    assert ort.InferenceSession("../out/merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
 
 
 def test_the_example_is_small():
-    assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 2_000_000
+    assert sum((EXAMPLE / name).stat().st_size for name in FILES) < 2_000_000
 
 
-MODULES = ROOT / "examples" / "02_torch_fx"
-
-
+@pytest.mark.slow
 @pytest.mark.torch
-def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
+def test_the_example_of_modules_runs(examples, monkeypatch, capfd):
     pytest.importorskip("torch")
-    shutil.copytree(MODULES, tmp_path / "example")
-    monkeypatch.chdir(tmp_path / "example")
+    monkeypatch.chdir(examples / MODULES.name)
     for block in blocks(MODULES / "README.md", "sh"):
         for words in (shlex.split(line) for line in block.splitlines()):
             if words[0] == "python":
@@ -127,7 +146,8 @@ def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
                 out, err = capfd.readouterr()
                 assert out
                 assert err == ""
-    assert ort.InferenceSession("again.onnx").run(None, {"image": np.load("data.npz")["image"]})[0].shape == (500, 10)
+    images = np.load("../out/data.npz")["image"]
+    assert ort.InferenceSession("../out/again.onnx").run(None, {"image": images})[0].shape == (500, 10)
 
 
 PAPER = ROOT / "examples" / "03_paper_experiments"
@@ -147,6 +167,7 @@ def experiments(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_every_experiment_runs_on_the_digits(experiments, tmp_path, capsys):
     words = ["--data", "digits", "--models", str(tmp_path / "models"), "--out", str(tmp_path / "report")]

@@ -5,8 +5,7 @@ import pytest
 from builders import cnn, mlp
 
 from mal_graph.errors import DataError
-from mal_graph.evaluation.data import as_arrays, prepare_data
-from mal_graph.evaluation.scores import evaluate
+from mal_graph.evaluation import as_arrays, evaluate, prepare_data
 
 NET = mlp((6, 8, 5), 0)
 RNG = np.random.default_rng(0)

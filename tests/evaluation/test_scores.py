@@ -7,9 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
 
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation.data import match_inputs, read_npz
+from mal_graph.evaluation import Prediction, ensemble, evaluate, match_inputs, predict, read_npz, score
 from mal_graph.evaluation.reading import read_output_kind
-from mal_graph.evaluation.scores import Prediction, ensemble, evaluate, predict, score
 from mal_graph_adapters.onnx_format.file import OnnxAdapter
 
 FEATURES = 5
@@ -118,7 +117,9 @@ def test_the_kind_of_scores_can_be_overridden(build, images, labels):
 
 
 def test_values_outside_0_to_1_are_refused_as_probabilities(build, images, labels):
-    with pytest.raises(DataError, match=r"output 'y' runs from -.* to .*, so it holds no probabilities: try --scores"):
+    with pytest.raises(
+        DataError, match=r"output 'y' runs from -.* to .*, so it holds no probabilities: try `output_kind`"
+    ):
         evaluate(build([linear()]), {"x": images, "labels": labels}, output_kind="probabilities")
 
 
@@ -232,7 +233,9 @@ def two_heads(build):
 
 
 def test_several_outputs_that_fit_are_named(build, images, labels):
-    with pytest.raises(DataError, match=r"outputs 'main' and 'aux' of .* all fit the labels: name one with --output"):
+    with pytest.raises(
+        DataError, match=r"outputs 'main' and 'aux' of .* all fit the labels: name one with `score_output`"
+    ):
         evaluate(two_heads(build), {"x": images, "labels": labels})
 
 

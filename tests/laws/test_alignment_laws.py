@@ -9,17 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mal_graph.matching.assignment import assign_at_random, assign_units
+from mal_graph.matching import as_permutation, assign_at_random, assign_units
 from mal_graph.matching.objective import Objective
-from mal_graph.matching.orders import (
-    as_permutation,
-    cropped_identity,
-    match_units,
-    random_order,
-    score_at_random,
-    score_order,
-)
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_at_random, score_order
+from mal_graph.symmetry import axis_groups
 
 DRAWS = {
     "gaussian": lambda rng, shape: rng.standard_normal(shape),
@@ -53,6 +46,7 @@ def planted_orders(found, orders):
     return tuple(np.asarray(orders[pair.base]) for pair in found.pairs)
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(NETS)),
     st.sampled_from(sorted(PLANTS)),
@@ -78,6 +72,7 @@ def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant
     assert all(map(np.array_equal, assign_units(found).orders, planted_orders(found, orders)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "resnet50", "inception_v2", "densenet121"])
 def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovered(name):
     base = light(name, seed=1)
@@ -87,6 +82,7 @@ def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovere
     assert all(map(np.array_equal, assign_units(found).orders, planted_orders(found, orders)))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_no_update_of_one_pair_gains(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)
@@ -98,6 +94,7 @@ def test_no_update_of_one_pair_gains(net, seed):
         assert best <= score_order(table, order) + 1e-6 * max(1.0, abs(done.objective))
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)

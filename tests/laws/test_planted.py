@@ -9,16 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.matching.assignment import assign_units
+from mal_graph.matching import assign_units
 from mal_graph.matching.objective import Objective
 from mal_graph.matching.orders import match_units
-from mal_graph.merging.blending import merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.planning import plan_merge
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.row import ParameterKind
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.merging import LayerLambdas, merge, plan_merge
+from mal_graph.network import find_parameters
+from mal_graph.operators import GroupState, ParameterKind
+from mal_graph.symmetry import axis_groups
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 
@@ -75,6 +72,7 @@ def recovered(found, orders):
 # --- wider here, narrower there ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.sampled_from(sorted(DRAWS)), st.integers(0, 10**6))
 def test_a_mixture_of_wider_and_narrower_layers_is_worth_at_least_what_was_planted(net, draw, seed):
     base = redrawn(NETS[net](), draw, seed)

@@ -6,11 +6,12 @@ usable groups are permuted at once, and the copy must compute the same in float6
 """
 
 import numpy as np
+import pytest
 from builders import Net, deviation, inputs_of, permuted_copy, run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 LARGEST = 4000  # elements of a tensor
 EXACT = 1e-9
@@ -181,6 +182,7 @@ STEPS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_permuting_every_group_of_a_random_graph_keeps_its_outputs(seed):

@@ -7,16 +7,12 @@ from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
 import mal_graph
 from mal_graph import registry
 from mal_graph.errors import DataError
-from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, measure
-from mal_graph.evaluation.scores import predict
-from mal_graph.matching.assignment import assign_in_order
-from mal_graph.matching.batchnorm_folding import find_foldable_norm
-from mal_graph.merging.blending import merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.planning import plan_merge
-from mal_graph.merging.repairing import output_of, repair, weight_steps
-from mal_graph.network.layers import find_layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.evaluation import Moments, Place, Stream, measure, predict
+from mal_graph.matching import assign_in_order, find_foldable_norm
+from mal_graph.merging import LayerLambdas, merge, plan_merge, repair
+from mal_graph.merging.repairing import output_of, weight_steps
+from mal_graph.network import find_layers
+from mal_graph.symmetry import axis_groups
 
 RUNNER = registry.runner()
 

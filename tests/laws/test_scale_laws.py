@@ -5,9 +5,9 @@ import pytest
 from builders import Net, cnn, correspondence_of, deviation, inputs_of, mlp, network, permuted_copy, run
 
 import mal_graph
-from mal_graph.matching.assignment import assign_units
-from mal_graph.matching.rescaling import find_open_groups, rescale
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.matching import assign_units, rescale
+from mal_graph.matching.rescaling import find_open_groups
+from mal_graph.symmetry import axis_groups
 
 
 def with_activation(op, **attributes):

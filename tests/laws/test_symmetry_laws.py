@@ -13,11 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph import registry
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import ROWS, GroupState, Row, elementwise, indexing
+from mal_graph.symmetry import axis_groups, verify
 
 EXACT = 1e-9
 
@@ -411,6 +408,7 @@ def moved_outputs(graph, groups, seed=0):
     return deviation(run(shuffled, inputs), run(graph, inputs))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(networks)
 def test_permuting_every_group_keeps_the_outputs(graph):
@@ -516,6 +514,7 @@ def test_permuting_keeps_the_outputs_around_a_depthwise_transposed_convolution(t
     assert deviation(found, expected) <= 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(["norm", "shuffle", "depthwise", "grouped", "residual", "twice"]), max_size=2),
@@ -548,7 +547,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
     x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
     graph = net.graph(net.conv(x, 6, 2))
-    wrong = {**ROWS, op: Row(axis_rules.unary)}
+    wrong = {**ROWS, op: Row(elementwise.unary)}
     assert not axis_groups(graph).usable()
     shuffled, _ = permuted_copy(graph, axis_groups(graph, table=wrong))
     inputs = inputs_of(graph)
@@ -560,7 +559,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
 def test_a_verification_accepts_no_group_that_moves_the_outputs(graph):
     """With CumSum and Slice misread, whatever the verification lets through still keeps the function."""
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
-    wrong = {**ROWS, "CumSum": Row(axis_rules.unary), "Slice": first}
+    wrong = {**ROWS, "CumSum": Row(elementwise.unary), "Slice": first}
     verified = verify(graph, axis_groups(graph, table=wrong), table=wrong)
     usable = [replace(g, state=GroupState.PINNED) if g.state is not GroupState.VERIFIED else g for g in verified.groups]
     assert moved_outputs(graph, replace(verified, groups=tuple(usable))) <= EXACT
@@ -627,6 +626,7 @@ def units(groups, names=None):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(networks, st.integers(0, 9))
 def test_names_and_file_order_do_not_change_the_groups(graph, seed):
@@ -923,6 +923,7 @@ def tiny(build):
     return net.graph(build(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [*TINY, tiny_sum])
 def test_the_verified_groups_are_all_the_permutations_that_keep_the_function(build):
     graph = tiny(build)
@@ -944,7 +945,7 @@ def test_known_limits_are_not_claimed(build, ours, all_of_them):
     assert claimed <= found
 
 
-@pytest.mark.parametrize(("op", "rule"), [("Tanh", axis_rules.addressed), ("Transpose", axis_rules.unary)])
+@pytest.mark.parametrize(("op", "rule"), [("Tanh", indexing.addressed), ("Transpose", elementwise.unary)])
 def test_completeness_fails_for_a_wrong_operator_row(op, rule):
     graph = tiny(tiny_shuffle)
     wrong = axis_groups(graph, table={**ROWS, op: Row(rule)})

@@ -7,20 +7,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.errors import ShapeError
-from mal_graph.matching import assignment, starts
-from mal_graph.matching import orders as orders_module
-from mal_graph.matching.assignment import assign_as_given, assign_at_random, assign_in_order, assign_units
-from mal_graph.matching.correspondence import AxisPair, Block
-from mal_graph.matching.objective import Objective
-from mal_graph.matching.orders import (
+from mal_graph.matching import (
+    AxisPair,
     as_permutation,
-    cropped_identity,
+    assign_as_given,
+    assign_at_random,
+    assign_in_order,
+    assign_units,
+    assignment,
     match_positions,
-    match_units,
-    random_order,
-    score_order,
+    starts,
 )
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.matching import orders as orders_module
+from mal_graph.matching.correspondence import Block
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_order
+from mal_graph.symmetry import axis_groups
 
 tables = st.builds(
     lambda units, others, kind, seed: score_table(units, others, kind, seed),

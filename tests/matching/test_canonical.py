@@ -6,23 +6,12 @@ import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, mlp, narrower, network, run
 
-from mal_graph.matching.assignment import assign_units
-from mal_graph.matching.batchnorm_folding import (
-    TINY_SCALE,
-    count_dead_channels,
-    find_foldable_norm,
-    fold_bias,
-    fold_weight,
-)
+from mal_graph.matching import assign_units, correspond, count_dead_channels, find_foldable_norm, match_layers
+from mal_graph.matching.batchnorm_folding import TINY_SCALE, fold_bias, fold_weight
 from mal_graph.matching.canonical import SEVERAL
-from mal_graph.matching.correspondence import correspond
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.merging.blending import merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.planning import plan_merge
-from mal_graph.merging.slots import with_bias_slots
-from mal_graph.network.layers import find_layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
+from mal_graph.network import find_layers
+from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import assemble
 
 FORMS = list(product([False, True], [False, True]))  # with a bias, with a BatchNorm

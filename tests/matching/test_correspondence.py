@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 from builders import Net, cnn, deviation, inputs_of, mlp, network, run
 
-from mal_graph.matching.assignment import assign_units
-from mal_graph.matching.correspondence import correspond
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.merging.blending import merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.planning import plan_merge
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry import Network
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import Network, axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):

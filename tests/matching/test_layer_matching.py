@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import MatchError
-from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import explain_layer, match_layers
+from mal_graph.matching import explain_layer, find_layer_edges, match_layers
 from mal_graph.matching.layer_profile import profile_layers
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.symmetry import axis_groups
 
 
 def names(match):
@@ -356,6 +355,7 @@ def standardised(seed):
 BRANCHED = (gated, two_norms, standardised, lambda seed: lanes(seed, (8, 8, 5), (8, 8, 5)))
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.integers(0, 10_000), st.sampled_from(BRANCHED))
 def test_at_lambda_1_branches_alike_compute_what_the_donor_does(seed, build):

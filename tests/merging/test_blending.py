@@ -8,15 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import UsageError
-from mal_graph.matching.assignment import assign_at_random, assign_units
-from mal_graph.matching.correspondence import correspond
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.merging.blending import interpolate, merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.planning import plan_merge
-from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry import Network
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.matching import assign_at_random, assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
+from mal_graph.merging.blending import interpolate
+from mal_graph.symmetry import Network, axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -268,6 +263,7 @@ heads = st.sampled_from(["flatten", "mean"])
 styles = st.sampled_from(["gemm", "gemm_nt", "matmul", "transposed"])
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, styles, styles, st.integers(0, 10**6))
 def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, style, other, seed):
@@ -279,6 +275,7 @@ def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, sty
     assert deviation(run(merge(made), inputs), run(donor, inputs)) <= 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, st.sampled_from(["fade", "zero"]), st.integers(0, 10**6))
 def test_lambda_1_computes_a_narrower_donor_where_pads_fade(chosen, head, unmatched, seed):

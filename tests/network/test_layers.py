@@ -6,7 +6,7 @@ from builders import Net, cnn, load, mlp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mal_graph.network.layers import Parameter, find_layers, find_parameters
+from mal_graph.network import Parameter, find_layers, find_parameters
 
 
 @pytest.fixture

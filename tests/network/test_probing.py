@@ -7,7 +7,7 @@ import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph.errors import DataError, RunError
-from mal_graph.network.probing import probe
+from mal_graph.network import probe
 from mal_graph_adapters.onnx_format import onnxruntime_runner
 from mal_graph_adapters.onnx_format.onnxruntime_runner import OrtRunner
 
@@ -95,7 +95,7 @@ def test_a_shape_of_another_rank_is_refused():
 def test_a_model_that_runs_at_no_shape_says_what_to_do(net):
     x = net.input("x", ("N", "T"))
     graph = net.graph(net.op("Reshape", x, net.constant([-1, 1009])))
-    with pytest.raises(RunError, match=r"onnxruntime cannot run net.onnx.*--input-shape, or arrays with --inputs"):
+    with pytest.raises(RunError, match=r"onnxruntime cannot run net.onnx.*`input_shapes`, or arrays with `inputs`"):
         probe(graph)
 
 

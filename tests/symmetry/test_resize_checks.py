@@ -7,9 +7,8 @@ import pytest
 from builders import Net, cnn, mlp, run
 
 from mal_graph.operators import table as ops
-from mal_graph.symmetry.groups import axis_groups
-from mal_graph.symmetry.resize_checks import check_resizes, compensation
-from mal_graph.symmetry.verification import ACCEPT, verify
+from mal_graph.symmetry import ACCEPT, axis_groups, check_resizes, verify
+from mal_graph.symmetry.resize_checks import compensation
 
 
 def statements(graph):
@@ -94,7 +93,7 @@ def test_a_width_that_nothing_expresses_is_kept():
 
 def test_units_that_show_in_no_way_verify_nothing(monkeypatch):
     graph = mlp()
-    monkeypatch.setattr("mal_graph.symmetry.resize_checks.moved", lambda trial, weights: 0.0)
+    monkeypatch.setattr("mal_graph.symmetry.trial.Trial.deviation", lambda trial, changed: 0.0)
     for _, padding in statements(graph):
         assert padding.statement == "not tested: live units would not show either (0e+00)"
         assert not padding.holds

@@ -19,8 +19,7 @@ from resized_nets import (
 
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.operators import table
-from mal_graph.symmetry.groups import axis_groups, find_traces
-from mal_graph.symmetry.resizing import find_coupled, plan_resizing, resize_graph, resize_groups
+from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph, resize_groups
 
 ADDED = 3
 

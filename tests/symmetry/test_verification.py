@@ -10,13 +10,12 @@ from builders import Net, cnn, mlp
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.network.layers import find_parameters
-from mal_graph.operators import axis_rules
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.operators.table import ROWS, Row
-from mal_graph.symmetry.groups import axis_groups
+from mal_graph.network import find_parameters
+from mal_graph.operators import ROWS, GroupState, Row, elementwise, layout
+from mal_graph.symmetry import axis_groups, permute_weights, verify
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph.symmetry.verification import derangement, exchange, permute_weights, verify, watched
+from mal_graph.symmetry.trial import watched
+from mal_graph.symmetry.verification import derangement, exchange
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 
@@ -175,7 +174,7 @@ def wrong_flatten(call):
 
 def wrong_concat(call):
     """Concat as if the parts came in the opposite order."""
-    return axis_rules.concat(replace(call, inputs=list(call.inputs)[::-1]))
+    return layout.concat(replace(call, inputs=list(call.inputs)[::-1]))
 
 
 def wrong_slice(call):
@@ -195,7 +194,7 @@ def cumulated(net):
 
 
 WRONG = {
-    "CumSum": (cumulated, axis_rules.unary),
+    "CumSum": (cumulated, elementwise.unary),
     "Flatten": (lambda net: flatten_net(), wrong_flatten),
     "Concat": (lambda net: cnn((4,), blocks=0, concat=True, head="flatten"), wrong_concat),
     "Slice": (lambda net: sliced(net, -1, -(2**62), -1), wrong_slice),
@@ -211,7 +210,7 @@ WRONG = {
                 net.weight(4, 2),
             )
         ),
-        axis_rules.unary,  # as if its scale did not move
+        elementwise.unary,  # as if its scale did not move
     ),
 }
 

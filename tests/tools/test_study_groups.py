@@ -10,10 +10,8 @@ import pytest
 from builders import Net, cnn, inputs_of, run
 
 from mal_graph import registry
-from mal_graph.operators.axis_labels import GroupState
-from mal_graph.symmetry.groups import AxisGroup, Member, axis_groups
-from mal_graph.symmetry.resize_checks import ResizeCheck
-from mal_graph.symmetry.verification import verify
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import AxisGroup, Member, ResizeCheck, axis_groups, verify
 
 PATH = Path(__file__).parents[2] / "tools" / "study_groups.py"
 
