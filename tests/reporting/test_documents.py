@@ -174,6 +174,6 @@ def test_units_that_grow_inside_others_are_told_once():
 
     grown = assemble_form(assemble(blocks(2, 0), blocks(5, 1), width="grow")).grown
     assert [(form.group, form.units, form.inside) for form in grown] == [
-        ("w2[1]", (2, 5), None),
-        ("w2[0]", (2, 5), "w0[0]"),
+        ("Conv_0", (2, 5), None),
+        ("Conv_2", (2, 5), "Conv_0#2"),
     ]
