@@ -12,9 +12,9 @@ from .matching.unit_assignment import Alignment as Alignment
 from .merging.blending import Plan as Plan
 from .network.layers import Layer as Layer
 from .protocols import Check as Check
+from .symmetry.grouping import axis_groups as axis_groups
 from .symmetry.groups import AxisGroup as AxisGroup
 from .symmetry.groups import AxisGroups as AxisGroups
-from .symmetry.groups import axis_groups as axis_groups
 from .symmetry.verification import verify as verify
 from .workflows.assembly import Assembly as Assembly
 from .workflows.assembly import align as align

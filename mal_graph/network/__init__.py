@@ -13,7 +13,7 @@ __all__ = [
     "Layer",
     "origins",
     "Parameter",
-    "probe",
     "Probe",
+    "probe",
     "probe_without_running",
 ]

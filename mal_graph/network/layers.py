@@ -6,6 +6,7 @@ the layer before it; anything else (Concat, a residual Add) starts a join. Param
 a layer of kind `affine` or `table`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -85,7 +86,8 @@ class Layer:
     """One layer: an origin and the parameters applied to it.
 
     Attributes:
-        name: the origin's node name.
+        name: the module that its origin was exported from, where the file tells and no other layer has it; else the
+            origin's node name, behind that of the module.
         kind: "linear", "conv", "conv_transpose", "affine", "table", or an operator without a row.
         start: its origin: the index of a node, or -1 - i for model input i.
         nodes: indices of the operators inside, in order.
@@ -211,13 +213,16 @@ def applied(
     )
 
 
-def find_layers(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Layer, ...]:
-    """The layers of a graph in topological order of their origins."""
+def find_layers(
+    graph: LayerGraph, table: Mapping[str, Row] | None = None, parameters: Sequence[Parameter] | None = None
+) -> tuple[Layer, ...]:
+    """The layers of a graph in topological order of their origins; its parameters are found here if left out."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in find_parameters(graph, table):
+    for parameter in find_parameters(graph, table) if parameters is None else parameters:
         by_node.setdefault(parameter.node, []).append(parameter)
     origin, members = origins(graph, by_node, table)
-    return with_depth(graph, origin, assembled(graph, members, by_node, table), table)
+    layers = with_module_names(graph, assembled(graph, members, by_node, table))
+    return with_depth(graph, origin, layers, table)
 
 
 def origins(
@@ -306,6 +311,18 @@ def as_bias(
         row is not None and row.commutes and row.at_zero is AtZero.ZERO and graph.nodes[start].outputs[0] in node.inputs
     )
     return replace(parameter, role="bias") if is_sum and parameter.shape == (weight.units,) else parameter
+
+
+def with_module_names(graph: LayerGraph, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, named after the modules that they come from; several of one module keep the names of their nodes."""
+    scopes = {node.name: node.scope for node in graph.nodes}
+    times = Counter(scopes[layer.name] for layer in layers)
+    named = []
+    for layer in layers:
+        scope = scopes[layer.name]
+        name = layer.name if not scope else scope if times[scope] == 1 else f"{scope}/{layer.name}"
+        named.append(replace(layer, name=name))
+    return named
 
 
 def with_depth(
