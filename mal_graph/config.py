@@ -387,7 +387,7 @@ def configured(job: str, config: Options | None, given: Mapping[str, Any]) -> An
     kept = {} if config is None else {name: getattr(config, name) for name in config.changed()}
     for name in (*kept, *given):
         if name not in options_of(job):
-            raise UsageError(f"{job} has no option {name!r}: {instead_of(name, job)}")
+            raise UsageError(f"{job} has no option `{name}`: {instead_of(name, job)}")
     return own(**{**kept, **given})
 
 

@@ -87,7 +87,8 @@ def test_the_signature_of_a_job_shows_its_options(job):
         ({"lam": 2}, "`lam` is 2: give a merging factor from 0"),
         ({"lam": (0.1, 3)}, r"`lam` is \(0.1, 3\): give a merging factor"),
         ({"lam": float("nan")}, "`lam` is nan: give a merging factor"),
-        ({"lam": "much"}, "`lam` 'much' is no merging factor: write a number such as 0.3"),
+        ({"lam": "much"}, "`lam` 'much' is no merging factor: write a number such as 0.3, or several over the depth"),
+        ({"lam": "0.1,,0.5"}, "`lam` '0.1,,0.5' is no merging factor"),
         ({"lam": ()}, "`lam` is empty"),
         ({"lam_for": {"a": 2}}, "`lam_for` is 2: give a merging factor"),
         ({"lam_for": ["a"]}, "`lam_for` 'a' names no layers and number"),
@@ -108,10 +109,10 @@ def test_a_refused_value_is_named_with_what_to_give(given, message):
 @pytest.mark.parametrize(
     ("job", "name", "message"),
     [
-        ("zoo", "layers", "zoo has no option 'layers': it is one of assemble and sweep"),
-        ("assemble", "pads", "assemble has no option 'pads': it is `unmatched` now"),
-        ("assemble", "colour", "assemble has no option 'colour': choose from"),
-        ("sweep", "lam", "sweep has no option 'lam': it is one of assemble and grid"),
+        ("zoo", "layers", "zoo has no option `layers`: it is one of assemble and sweep"),
+        ("assemble", "pads", "assemble has no option `pads`: it is `unmatched` now"),
+        ("assemble", "colour", "assemble has no option `colour`: choose from"),
+        ("sweep", "lam", "sweep has no option `lam`: it is one of assemble and grid"),
     ],
 )
 def test_an_option_of_another_job_is_refused(job, name, message):
@@ -120,7 +121,7 @@ def test_an_option_of_another_job_is_refused(job, name, message):
 
 
 def test_a_configuration_for_one_job_does_not_slip_into_another():
-    with pytest.raises(UsageError, match="zoo has no option 'layers'"):
+    with pytest.raises(UsageError, match="zoo has no option `layers`"):
         configured("zoo", MergeConfig(layers="conv*"), {})
     assert configured("zoo", MergeConfig(width="grow"), {}) == ZooConfig(width="grow")
     assert configured("assemble", MergeConfig(width="grow", seed=3), {"seed": 4}) == MergeConfig(width="grow", seed=4)

@@ -20,7 +20,7 @@ PACKAGE = Path(mal_graph.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 # Imports go from right to left only, between packages. The files beside the packages are for everybody.
-FOR_ALL = ["errors", "graph", "protocols", "registry", "atomic_write"]
+FOR_ALL = ["errors", "graph", "protocols", "registry", "atomic_write", "config", "option_texts", "brief"]
 PACKAGES = ["operators", "network", "symmetry", "evaluation", "matching", "merging", "workflows", "reporting", "cli"]
 FRAMEWORKS = {"onnx", "onnx_ir", "torch", "onnxruntime"}
 
@@ -90,10 +90,10 @@ def test_a_package_offers_what_exists_and_hides_no_module(package):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_other_packages_are_entered_by_the_front_door(module):
-    """Where a package says what it offers, its modules are its own; `axis_rules` names the rules themselves."""
+    """Where a package says what it offers, its modules are its own."""
     own = module.split("/")[0]
     rooms = {other for other, _ in imported(module) if other.split("/")[0] in OFFERING and not other.startswith(own)}
-    assert rooms - {"operators/axis_rules"} <= {f"{package}/__init__" for package in OFFERING}
+    assert rooms <= {f"{package}/__init__" for package in OFFERING}
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -133,7 +133,7 @@ def test_both_packages_ship_their_types():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     for package in (mal_graph, mal_graph_adapters):
         assert (Path(package.__file__).parent / "py.typed").is_file()
-        assert settings["package-data"][package.__name__] == ["py.typed"]
+        assert "py.typed" in settings["package-data"][package.__name__]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -23,6 +23,7 @@ import numpy as np
 from bench_align import chain, drawn, found_between
 
 from mal_graph import registry
+from mal_graph.config import MergeConfig
 from mal_graph.evaluation.scores import Predictor, evaluate
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import match_layers
@@ -31,8 +32,7 @@ from mal_graph.merging.blending import Plan, merge, plan
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows.assembly import Options
-from mal_graph.workflows.sweeping import Line, scored_along
+from mal_graph.workflows.lambda_lines import Line, scored_along
 
 STAGES = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 7)
 LAMBDAS = tuple(i / 10 for i in range(11))
@@ -52,7 +52,7 @@ def session_per_point(planned: Plan, data: dict[str, Array], runner: Runner) -> 
 
 
 def one_session(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:
-    return [score.loss for score in scored_along(Line(planned), LAMBDAS, "", data, Options(), runner)]
+    return [score.loss for score in scored_along(Line(planned), LAMBDAS, "", data, MergeConfig(), runner)]
 
 
 def inference(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:

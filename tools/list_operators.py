@@ -2,7 +2,8 @@
 
     python tools/list_operators.py
 
-The rows are `mal_graph.operators.table.ROWS`, the tests the cases of `tests/operators/test_axis_rules.py`.
+The rows are `mal_graph.operators.ROWS`, those without `mal_graph.operators.unsupported.UNSUPPORTED`, the tests the
+cases of `tests/operators/test_axis_rules.py`.
 """
 
 import inspect
@@ -10,26 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
-
 from mal_graph.operators import ROWS, Row
+from mal_graph.operators.unsupported import UNSUPPORTED
 
 TESTS = Path(__file__).parents[1] / "tests"
 LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it_should"
-OTHER_VALUES = "works on sequences, optionals or texts, which are no tensors of units"
-WITHOUT = {
-    "Attention": "heads in one operator: not followed yet",
-    "LinearAttention": "heads in one operator: not followed yet",
-    "RotaryEmbedding": "turns pairs of units by tables of their places",
-    "CausalConvWithState": "carries a state between calls",
-    "LSTM": "gates share one axis: not followed yet",
-    "GRU": "gates share one axis: not followed yet",
-    "RNN": "directions share one tensor: not followed yet",
-    "If": "runs a graph of its own",
-    "Loop": "runs a graph of its own",
-    "Scan": "runs a graph of its own",
-    "ImageDecoder": "reads files, no units",
-}
 
 
 def main() -> None:
@@ -69,10 +55,9 @@ def cases() -> list:
 
 
 def missing() -> Iterator[str]:
-    """One line per operator of the standard that the table lacks."""
-    standard = {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain and not schema.deprecated}
-    for op in sorted(standard - ROWS.keys()):
-        yield f"| {op} | {WITHOUT.get(op, OTHER_VALUES)} |"
+    """One line per operator that the table lacks."""
+    for op, reason in sorted(UNSUPPORTED.items()):
+        yield f"| {op} | {reason} |"
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import numpy as np
 
 import mal_graph
 from mal_graph.evaluation.scores import ensemble, labels_in, predict, score
-from mal_graph.workflows.assembly import shuffled
+from mal_graph.workflows.steps import shuffled
 
 WIDTHS = (32, 48, 64, 96)
 DEPTHS = (1, 2, 3)

@@ -86,7 +86,7 @@ def check_constants(graph: LayerGraph, source: Traced) -> None:
     for name in changed_constants(graph, source):
         raise UnsupportedModel(
             f"the merge changed {name!r}, a constant in the code of {graph.name}, which its state does not hold: take "
-            "the result of to_module, save it as an ONNX file, or leave its layer out with --layers"
+            "the result of to_module, save it as an ONNX file, or leave its layer out of `layers`"
         )
 
 

@@ -27,12 +27,13 @@ def merged_target(output: str | None, base: str, sources: Sequence[str], force: 
     path = default_output(base) if output is None else output
     if path.endswith(".safetensors") and not is_factory(base):
         raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
+    target = checked_target(path, sources, force, write)
     if not path.endswith((".onnx", ".safetensors")):
         raise FileError(
-            f"cannot write {path or repr('')}: a merged model is an .onnx file, or the .safetensors of a torch module; "
-            "name one of these"
+            f"cannot write {path}: a merged model is an .onnx file, or the .safetensors of a torch module; name one "
+            "of these"
         )
-    return checked_target(path, sources, force, write)
+    return target
 
 
 def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:

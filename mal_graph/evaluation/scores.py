@@ -391,7 +391,8 @@ def choose_output(
         return fitting[0]
     if fitting:
         raise DataError(
-            f"outputs {' and '.join(map(repr, fitting))} of {graph.name} all fit the labels: name one with --output"
+            f"outputs {' and '.join(map(repr, fitting))} of {graph.name} all fit the labels: name one with "
+            "`score_output`"
         )
     raise DataError(
         f"no output of {graph.name} fits the labels, {labels.dtype} {labels.shape}, read as "
@@ -462,7 +463,7 @@ def log_probabilities(rows: Array, kind: ScoreKind, output: str) -> Array:
         if np.any(rows < -PROBABILITY_SLACK) or np.any(rows > 1 + PROBABILITY_SLACK):
             raise DataError(
                 f"output {output!r} runs from {np.nanmin(rows):.4g} to {np.nanmax(rows):.4g}, "
-                "so it holds no probabilities: try --scores logits"
+                "so it holds no probabilities: try `output_kind`=logits"
             )
         if rows.shape[1] == 1:
             rows = np.concatenate([np.maximum(1 - rows, float(limits.epsneg)), rows], axis=1)

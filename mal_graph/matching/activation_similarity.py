@@ -26,9 +26,9 @@ SHARES = {"weights": 0.0, "both": 0.5, "activations": 1 - 1e-6}
 def check_signal(match_by: str, calibrate: Mapping[str, Array] | None) -> None:
     """Raise UsageError unless the match_by is known and there is something to measure it on."""
     if match_by not in SHARES:
-        raise UsageError(f"match_by is {match_by!r}: choose one of {', '.join(SHARES)}")
+        raise UsageError(f"`match_by` is {match_by!r}: choose one of {', '.join(SHARES)}")
     if SHARES[match_by] and calibrate is None:
-        raise UsageError(f"match_by is {match_by!r}, but there are no calibration inputs: give some with --calibrate")
+        raise UsageError(f"`match_by` is {match_by!r}, but there are no calibration inputs: give some with `calibrate`")
 
 
 def activation_evidence(

@@ -184,7 +184,7 @@ def placed(base: LayerGraph, donor: LayerGraph, term: Term) -> Term:
     except Misfit as reason:
         return replace(term, misfit=f"{differ}, and {reason}")
     if any(min(ends) < 0 for ends in found):
-        return replace(term, misfit=f"{differ}; --width grow makes the base's larger")
+        return replace(term, misfit=f"{differ}; `width`=grow makes the base's larger")
     return replace(term, lead=tuple(lead for lead, _ in found))
 
 

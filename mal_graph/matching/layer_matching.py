@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, origins
-from mal_graph.operators import row_of
+from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -185,7 +185,7 @@ def match_layers(
         raise MatchError(
             f"no layer of {donor.name} corresponds to a layer of {base.name}: "
             f"found {kinds(a)} against {kinds(b)}; "
-            "inspect both models, or give pairs by hand with --matches"
+            "inspect both models, or give pairs by hand with `matches`"
         )
     parts, same = score_parts(a, b), same_places(a, b)
     found = tuple(
@@ -383,10 +383,9 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     taps = layer.weight.shape[2:]
     if not taps:
         return ()
-    groups = node.attribute("group", 1)
+    groups = groups_of(node)
     dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else "grouped"
-    strides, dilations = node.attribute("strides", [1] * len(taps)), node.attribute("dilations", [1] * len(taps))
-    return (tuple(taps), tuple(strides), tuple(dilations), dense)
+    return (tuple(taps), strides_of(node, len(taps)), dilations_of(node, len(taps)), dense)
 
 
 def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
@@ -397,8 +396,7 @@ def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> fro
     node = graph.nodes[layer.weight.node]
     row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
     found: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
-    moves = {*taps, *node.attribute("strides", ()), *(1 + n for n in node.attribute("pads", ()))}
-    if row is not None and row.pointwise and dense == "dense" and moves == {1}:
+    if row is not None and row.pointwise and dense == "dense" and is_pointwise(node, taps):
         found.add((row.pointwise,))
     return frozenset(found)
 

@@ -24,7 +24,7 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching.canonical import Read
 from mal_graph.merging.blending import Ends, Plan, Step
 from mal_graph.network import data_inputs, find_layers, find_parameters, find_root
-from mal_graph.operators import Row, norm_epsilon, row_of, slot_named
+from mal_graph.operators import Row, groups_of, norm_epsilon, row_of, slot_named
 from mal_graph.symmetry import AxisGroup, Factors
 
 Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
@@ -184,7 +184,7 @@ def without_mean(read: Read, places: Sequence[Place]) -> Array:
 def is_mixing(node: Node, row: Row) -> bool:
     """Whether every unit that an operator makes is a weighted sum of the same things, as in a contraction that is not
     grouped: only then is their mean that of the weights."""
-    return row.is_linear and node.attribute("group", 1) == 1
+    return row.is_linear and groups_of(node) == 1
 
 
 def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:

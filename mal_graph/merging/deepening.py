@@ -23,7 +23,7 @@ from mal_graph.matching.canonical import by_role, foldable_norm
 from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
 from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
 from mal_graph.network import Layer, find_layers
-from mal_graph.operators import Misfit, bias_slot, row_of, spans_of
+from mal_graph.operators import Misfit, bias_slot, groups_of, row_of, spans_of
 from mal_graph.symmetry import AxisGroups, find_traces
 
 
@@ -200,7 +200,7 @@ def identity(donor: LayerGraph, layer: Layer, units: int) -> tuple[dict[str, obj
     for span, step in zip(spans, steps, strict=True):
         if span.stride != 1 or span.before + span.after != step * (span.taps - 1) or span.before % step:
             raise NoPlace("its window does not give a map of the size that it takes")
-    groups = node.attribute("group", 1)
+    groups = groups_of(node)
     if groups > 1 and layer.weight.shape[1] > 1:
         raise NoPlace("it is a grouped convolution")
     values = np.zeros((units, units if groups == 1 else 1, *taps))

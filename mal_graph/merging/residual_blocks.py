@@ -18,7 +18,7 @@ import numpy as np
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
 from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root
-from mal_graph.operators import AtZero, Homogeneity, axis_rules, row_of
+from mal_graph.operators import AtZero, Homogeneity, row_of
 from mal_graph.symmetry import AxisGroup, AxisGroups, Traces, find_coupled, plan_resizing, resize_graph
 
 Partners = Mapping[str, str]  # names of the base's layers by those of the donor's
@@ -311,7 +311,7 @@ def has_passed(graph: LayerGraph, tensor: str, other: LayerGraph, activation: No
         row = row_of(node)
         if node.op == activation.op:
             return same_settings(graph, node, other, activation)
-        if row is None or not (row.moves or row.rule is axis_rules.pool):
+        if row is None or not (row.moves or row.pools):
             return False
         tensor = node.inputs[0]
     return False

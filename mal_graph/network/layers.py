@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.operators import AtZero, LayerRole, ParameterKind, Row, Slot, axis_rules, reshape_target, row_of
+from mal_graph.operators import AtZero, LayerRole, ParameterKind, Row, Slot, groups_of, row_of, source_axes
 
 
 @dataclass(frozen=True)
@@ -163,32 +163,15 @@ def find_root(
     weight, axes = found
     if -1 in axes:
         return weight, [-1]
-    if row.rule is axis_rules.transpose:
-        order = node.attribute("perm") or list(range(len(axes)))[::-1]
-        return weight, [axes[axis] for axis in order]
-    if row.rule is axis_rules.reshape:
-        return weight, reshaped_axes(graph, index, weight, axes)
-    return weight, axes
-
-
-def reshaped_axes(graph: LayerGraph, index: int, weight: Weight, axes: list[int | None]) -> list[int | None]:
-    """Stored axes after a reshape of a weight, which is read off by reshaping the positions themselves."""
-    long = [axis for axis in axes if axis is not None and axis >= 0 and weight.shape[axis] > 1]
-    target = static_target(graph, index, [1 if a is None or a < 0 else weight.shape[a] for a in axes])
-    if target is None or [size for size in target if size > 1] != [weight.shape[a] for a in long]:
-        return [-1]
-    remaining = iter(long)
-    return [next(remaining) if size > 1 else None for size in target]
-
-
-def static_target(graph: LayerGraph, index: int, shape: list[int]) -> tuple[int, ...] | None:
-    """The shape that a reshaping operator gives a stored tensor of `shape`, where it can be read off the file."""
-    node = graph.nodes[index]
+    if row.keeps_axes:
+        return found
     argument = node.inputs[1] if len(node.inputs) > 1 else ""
     if argument and argument not in graph.weights:
-        return None
-    given = graph.weights[argument].read().ravel().tolist() if argument else node.attribute("axes")
-    return reshape_target(node, shape, given)
+        return weight, [-1]
+    given = graph.weights[argument].read().ravel().tolist() if argument else None
+    shape = [1 if axis is None else weight.shape[axis] for axis in axes]
+    sources = source_axes(node, shape, given)
+    return weight, [-1] if sources is None else [None if source is None else axes[source] for source in sources]
 
 
 def applied(
@@ -224,7 +207,7 @@ def applied(
         shape,
         described.absent_value,
         described.factor_of(node),
-        node.attribute("group", 1) if contracted is not None and contracted[0] != 0 else 1,
+        groups_of(node) if contracted is not None and contracted[0] != 0 else 1,
     )
 
 

@@ -14,7 +14,7 @@ from mal_graph import registry
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.network.layers import find_parameters
-from mal_graph.operators import row_of
+from mal_graph.operators import row_of, table_axis
 from mal_graph.protocols import Runner, Session
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
@@ -73,7 +73,7 @@ def probe(
                 break
             continue
         return with_stored(graph, drawn, *found)
-    raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")
+    raise RunError(f"{error}; give shapes it runs at with `input_shapes`, or arrays with `inputs`")
 
 
 def fed_weights(graph: LayerGraph) -> dict[str, Array]:
@@ -155,7 +155,7 @@ def candidate_shapes(graph: LayerGraph, given: dict[str, Sequence[int]]) -> Iter
     for value in graph.inputs:
         shape = given.get(value.name)
         if shape is not None and value.shape is not None and len(shape) != len(value.shape):
-            raise DataError(f"--input-shape gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
+            raise DataError(f"`input_shapes` gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
     seen = []
     for shrink, batch, size, is_state in product((True, False), (BATCH, 1), SIZES, (False, True)):
         shapes = {}
@@ -201,7 +201,7 @@ def index_range(graph: LayerGraph, name: str) -> int:
         node = graph.nodes[index]
         table = graph.weights.get(node.inputs[0]) if slot == 1 else None
         if table is not None and table.shape:
-            ranges.append(table.shape[node.attribute("axis", 0)])
+            ranges.append(table.shape[table_axis(node)])
         row = row_of(node)
         if row is not None and row.moves and slot == 0:
             ranges.append(index_range(graph, node.outputs[0]))

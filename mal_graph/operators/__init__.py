@@ -1,31 +1,26 @@
 """What each operator does to axes, sizes, zeros and scales."""
 
-from mal_graph.operators.axis_labels import (
-    Atoms,
-    Belonging,
-    GroupState,
-    Label,
-    Pin,
-    SizeConstant,
-    Statistic,
-    Wiring,
-    fixed_label,
-    spans,
-)
-from mal_graph.operators.axis_rules import Call
+from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
+from mal_graph.operators.call import Call
+from mal_graph.operators.elementwise import cast_to_float32
+from mal_graph.operators.indexing import table_axis
+from mal_graph.operators.layout import part_lengths, source_axes
+from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
-from mal_graph.operators.size_rules import COUNT_BLOCKS, Layout, Resized, SizeRule, kept, part_lengths, ratio
-from mal_graph.operators.table import (
-    ROWS,
-    bias_slot,
-    cast_to_float32,
-    norm_epsilon,
-    reshape_target,
-    row_of,
-    slot_named,
-    unit_axis,
+from mal_graph.operators.sizes import Layout, Resized, SizeRule, kept, ratio
+from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slot_named, unit_axis
+from mal_graph.operators.unsupported import explain_missing
+from mal_graph.operators.windows import (
+    Misfit,
+    dilations_of,
+    enlarged,
+    groups_of,
+    is_pointwise,
+    offsets,
+    spans_of,
+    strides_of,
 )
-from mal_graph.operators.windows import Misfit, enlarged, offsets, spans_of
+from mal_graph.operators.wiring import Belonging, Wiring
 
 __all__ = [
     "Atoms",
@@ -35,11 +30,13 @@ __all__ = [
     "Call",
     "cast_to_float32",
     "Compensation",
-    "COUNT_BLOCKS",
+    "dilations_of",
     "enlarged",
-    "fixed_label",
+    "explain_missing",
+    "groups_of",
     "GroupState",
     "Homogeneity",
+    "is_pointwise",
     "kept",
     "Label",
     "LayerRole",
@@ -50,8 +47,8 @@ __all__ = [
     "ParameterKind",
     "part_lengths",
     "Pin",
+    "pinned_label",
     "ratio",
-    "reshape_target",
     "Resized",
     "Row",
     "row_of",
@@ -60,9 +57,12 @@ __all__ = [
     "SizeRule",
     "Slot",
     "slot_named",
+    "source_axes",
     "spans",
     "spans_of",
     "Statistic",
+    "strides_of",
+    "table_axis",
     "unit_axis",
     "Wiring",
 ]

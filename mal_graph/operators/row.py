@@ -1,12 +1,13 @@
 """What one row of the operator table says: the operator's inputs, and what it does to axes, sizes, zeros and scales."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from mal_graph.graph import Node
-from mal_graph.operators import axis_rules, size_rules
-from mal_graph.operators.size_rules import Axes, SizeRule
+from mal_graph.operators.call import Rule
+from mal_graph.operators.marks import SizeConstant
+from mal_graph.operators.sizes import Axes, SizeRule, no_axes, reduced_axes
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
 UnitAxis = Callable[[Node, int], int]
@@ -93,7 +94,7 @@ class Compensation:
 
     text: str
     powers: Mapping[str, float] | None = None
-    over: Axes = size_rules.reduced_axes
+    over: Axes = reduced_axes
     is_centred: bool = False
 
 
@@ -105,6 +106,10 @@ class Row:
         rule: maps the labels of its inputs to those of its outputs; on the way it ties axes and pins others.
         layer_role: its part in a layer.
         moves: the output holds the first input's values, only arranged or stored otherwise.
+        keeps_axes: its output has the axes of its input, with the units where they were.
+        adds: what it makes of a unit is a sum of what is in that unit, or a part of it.
+        joins: the output holds its inputs end to end.
+        pools: the output holds positions of its input taken together, channel by channel.
         kind: the name for layers that it starts, the same for operators that mean the same.
         slots: its inputs; the last one repeats for variadic operators.
         at_zero: what it makes of a zero unit.
@@ -112,6 +117,7 @@ class Row:
             does.
         epsilon: what it adds to a variance where no attribute says.
         size_constants: inputs and attributes that hold the size of an axis, and how they follow when it is resized.
+        block_counts: those of them that hold a number of blocks, into which an axis is cut.
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
@@ -124,15 +130,20 @@ class Row:
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
     """
 
-    rule: axis_rules.Rule
+    rule: Rule
     layer_role: LayerRole = LayerRole.PASSES
     moves: bool = False
+    keeps_axes: bool = False
+    adds: bool = False
+    joins: bool = False
+    pools: bool = False
     kind: str = ""
     slots: tuple[Slot, ...] = (Slot("x"),)
     at_zero: AtZero = AtZero.ZERO
     compensation: Compensation | None = None
     epsilon: float = 1e-5
     size_constants: Mapping[str, SizeRule] = field(default_factory=dict)
+    block_counts: tuple[str, ...] = ()
     squashes: bool = False
     is_probability: bool = False
     commutes: bool = False
@@ -167,17 +178,7 @@ class Row:
     @property
     def is_sum(self) -> bool:
         """Whether what it makes of a unit is a sum of what is in that unit."""
-        adds = self.rule is axis_rules.elementwise and self.homogeneity is Homogeneity.ALL
-        return (
-            (adds and self.at_zero is AtZero.ZERO)
-            or self.moves
-            or self.rule in (axis_rules.concat, axis_rules.expand, axis_rules.slice_, axis_rules.split)
-        )
-
-    @property
-    def keeps_axes(self) -> bool:
-        """Whether its output has the axes of its input, with the units where they were."""
-        return self.rule in (axis_rules.unary, axis_rules.elementwise, axis_rules.channel_norm, axis_rules.dropout)
+        return self.adds or self.moves
 
     @property
     def is_batch_norm(self) -> bool:
@@ -187,6 +188,12 @@ class Row:
     def has_stored_statistics(self, node: Node) -> bool:
         """Whether a node is a BatchNorm that reads its statistics from weights, not from the batch."""
         return self.is_batch_norm and not node.attribute("training_mode", 0)
+
+    def size_constants_of(self, node: Node) -> list[SizeConstant]:
+        """The inputs and attributes of a node that hold the size of an axis; a single group is none."""
+        given = {self.slot(i).name for i, name in enumerate(node.inputs) if name and self.slot(i).setting}
+        named = [name for name in self.size_constants if name in given or node.attribute(name, 1) != 1]
+        return [SizeConstant(name, node.op, node.name, name in self.block_counts) for name in named]
 
     def is_alike(self, *opsets: int | None) -> bool:
         """Whether it is known to mean the same in some opsets."""
@@ -199,3 +206,19 @@ class Row:
         """(out axis, in axis) of a contraction's weight of the given rank; None for anything else."""
         axes = self.slot(slot).axes
         return None if axes is None or rank < 2 else axes(node, rank)
+
+
+# --- what the families share -----------------------------------------------------------------------------------
+
+X = Slot("x")
+SHIFT = Slot("shift", ParameterKind.SHIFT)
+SCALE = Slot("scale", ParameterKind.SCALE)
+BIAS = Slot("bias", ParameterKind.SHIFT)
+
+ADDS_NOTHING = Compensation("nothing to do, zeros add nothing", {})
+SUMMED = replace(ADDS_NOTHING, over=no_axes)
+NEVER_CHOSEN = Compensation("-1e30 instead of 0 in the new units")
+
+
+def setting(name: str) -> Slot:
+    return Slot(name, setting=True)

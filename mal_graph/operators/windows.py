@@ -37,13 +37,37 @@ class Enlarged:
     more: Sequence[tuple[int, int]]
 
 
+def groups_of(node: Node) -> int:
+    """How many groups a convolution has; 1 for any other operator."""
+    return int(node.attribute("group", 1))
+
+
+def strides_of(node: Node, rank: int) -> tuple[int, ...]:
+    """By how many positions a window moves along each of `rank` axes."""
+    return tuple(node.attribute("strides") or [1] * rank)
+
+
+def dilations_of(node: Node, rank: int) -> tuple[int, ...]:
+    """How many positions lie from tap to tap along each of `rank` axes."""
+    return tuple(node.attribute("dilations") or [1] * rank)
+
+
+def pads_of(node: Node, rank: int) -> tuple[int, ...]:
+    """The positions added in front of each of `rank` axes, then those behind."""
+    return tuple(node.attribute("pads") or [0] * 2 * rank)
+
+
+def is_pointwise(node: Node, taps: Sequence[int]) -> bool:
+    """Whether a window has a single tap and reads every position once."""
+    rank = len(taps)
+    return {*taps, *strides_of(node, rank)} == {1} and not any(pads_of(node, rank))
+
+
 def spans_of(node: Node, taps: Sequence[int]) -> list[Span]:
     """The window of a convolution, axis by axis. Raises Misfit where it is not told by its attributes."""
     row = row_of(node)
     rank = len(taps)
-    strides = list(node.attribute("strides") or [1] * rank)
-    dilations = list(node.attribute("dilations") or [1] * rank)
-    pads = list(node.attribute("pads") or [0] * 2 * rank)
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), pads_of(node, rank)
     padding = node.attribute("auto_pad", "")
     if (
         row is None
@@ -57,7 +81,7 @@ def spans_of(node: Node, taps: Sequence[int]) -> list[Span]:
             raise Misfit(f"its padding {padding} depends on the size of the map")
         total = [dilation * (count - 1) for count, dilation in zip(taps, dilations, strict=True)]
         less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-        pads = [*less, *more] if padding == "SAME_UPPER" else [*more, *less]
+        pads = (*less, *more) if padding == "SAME_UPPER" else (*more, *less)
     return [Span(taps[i], pads[i], pads[i + rank], strides[i], dilations[i] if taps[i] > 1 else 0) for i in range(rank)]
 
 

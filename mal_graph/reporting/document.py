@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Document(BaseModel):
     """A JSON document; its first key names its form and version."""
 
     model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="null")
+
+    schema_: str = Field("", alias="schema")
 
     def json_text(self) -> str:
         return self.model_dump_json(indent=2, by_alias=True)

@@ -22,7 +22,7 @@ def new_table(*columns: str) -> Table:
 def numbers_table(first: str, columns: Sequence[str]) -> Table:
     """An empty table of numbers, named by their first column."""
     table = Table(box=None, pad_edge=False)
-    table.add_column(first, justify="left", overflow="fold")
+    table.add_column(first, justify="right" if first in NUMBERS else "left", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")
     return table

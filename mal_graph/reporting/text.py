@@ -19,7 +19,6 @@ from mal_graph.reporting.documents import (
     GridDocument,
     MatchDocument,
     MergeDocument,
-    PairEntry,
     ReasonEntry,
     RepairEntry,
     SweepDocument,
@@ -28,7 +27,6 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 
-NARROW = 80  # columns that a table of matched layers fits in, unless asked for more
 Lines = Iterator[str | Table]
 
 
@@ -133,43 +131,25 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
     for pair in document.pairs:
         widths = [f"{a} : {b}" for a, b in (pair.widths["in"], pair.widths["out"])]
         row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
-        if not verbose:
-            row[:2] = [shortened(name, room_for_names(document.pairs)) for name in row[:2]]
         pairs.add_row(*row, *([pair.reason] if verbose else []))
     yield pairs
     for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
         yield from unmatched_lines(side, layers, verbose)
     counts = Counter(pair.relation for pair in document.pairs)
+    relations = ", ".join(f"{count} {relation}" for relation, count in counts.items())
     yield (
-        f"{len(document.pairs)} pairs ({', '.join(f'{count} {relation}' for relation, count in counts.items())}) with "
-        f"{document.matched_parameters:,} parameters of the base; -v says why"
-        if not verbose
-        else f"{len(document.pairs)} pairs with {document.matched_parameters:,} parameters of the base"
+        f"{len(document.pairs)} pairs ({relations}), {document.matched_parameters:,} parameters of the base"
+        f"{'' if verbose else '; -v says why'}"
     )
-
-
-def room_for_names(pairs: Sequence[PairEntry]) -> int:
-    """How many letters of each layer's name fit beside the other columns."""
-    numbers = max(len(f"{a} : {b}") for pair in pairs for a, b in pair.widths.values())
-    relation = max(len(pair.relation) for pair in pairs)
-    return max(12, (NARROW - len("score") - 2 * max(numbers, 3) - relation - 10) // 2)
-
-
-def shortened(name: str, length: int) -> str:
-    """A name with its end, which tells layers apart, and as much of its start as fits."""
-    if len(name) <= length:
-        return name
-    end = (length - 1) * 2 // 3
-    return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
 def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> Iterator[str]:
     """Layers without a partner: each with its reason, or how many there are."""
-    if verbose or len(layers) == 1:
+    if verbose:
         for layer in layers:
             yield f"{side} layer {layer.layer} has no partner: {layer.reason}"
     elif layers:
-        yield f"{len(layers)} {side} layers without partner (-v lists them)"
+        yield f"{len(layers)} {side} layers without a partner (-v lists them)"
 
 
 # --- assemble -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node
 from mal_graph.network import Parameter, Probe, find_parameters, probe
 from mal_graph.operators import (
-    COUNT_BLOCKS,
     ROWS,
     Call,
     GroupState,
@@ -28,7 +27,8 @@ from mal_graph.operators import (
     SizeConstant,
     Statistic,
     Wiring,
-    fixed_label,
+    explain_missing,
+    pinned_label,
     row_of,
 )
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
@@ -250,14 +250,14 @@ def traced(
     owners: list[Owner] = []
     unknown: dict[str, list[str]] = {}
     for value in graph.inputs:
-        labels[value.name] = fixed_label(
+        labels[value.name] = pinned_label(
             probed.shapes.get(value.name, ()), Pin(GroupState.PINNED, f"axes of model input {value.name!r}")
         )
     in_use = [tensor for tensor, _ in described]  # producers first, so that they name groups
     for name in dict.fromkeys([*in_use, *graph.weights]):
         weight = graph.weights[name]
         if weight.scope or not weight.is_float:
-            labels[name] = fixed_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
+            labels[name] = pinned_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
             continue
         start = wiring.count
         labels[name] = wiring.fresh_label(weight.shape)
@@ -275,10 +275,10 @@ def traced(
             labels[name] = label
             if row is not None and row.is_linear and index not in weighted:
                 mark_product(node, row, wiring, labels)
-            for constant in size_constants(node, row):
+            for constant in row.size_constants_of(node) if row is not None else ():
                 wiring.mark_size(label, constant)
     for value in graph.outputs:
-        wiring.fix_all(labels[value.name], Pin(GroupState.PINNED, f"axes of model output {value.name!r}"))
+        wiring.pin_label(labels[value.name], Pin(GroupState.PINNED, f"axes of model output {value.name!r}"))
     pin_unread(wiring, [labels[name] for node in graph.nodes for name in node.outputs if name in labels], owners)
     return Units(wiring, owners), labels, {op: tuple(names) for op, names in unknown.items()}
 
@@ -300,7 +300,7 @@ def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner
     for atoms in (
         *(part for label in computed for part in label.parts),
         *(side for tie in wiring.ties for side in tie),
-        *(fixed.atoms for fixed in wiring.fixes),
+        *(pinned.atoms for pinned in wiring.pins),
         *(atoms for belonging in wiring.blocks for atoms in belonging),
         *wiring.readings,
     ):
@@ -308,7 +308,7 @@ def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner
     for _, _, start, size in owners:
         unread = start + np.flatnonzero(~is_read[start : start + size])
         if len(unread):
-            wiring.fix(unread, UNREAD)
+            wiring.pin(unread, UNREAD)
 
 
 def outputs_of(
@@ -325,7 +325,7 @@ def outputs_of(
     if row is None:
         captured = [labels[name] for name in node.captures if name in labels]
         call = replace(call, inputs=[*call.inputs, *captured])
-        return call.freeze(f"operator {node.op} has no axis rule", unknown_op=node.op)
+        return call.freeze(explain_missing(node.op), unknown_op=node.op)
     unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
     if unmeasured and not row.reads_shape_only and not row.is_sequence:
         return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
@@ -333,15 +333,6 @@ def outputs_of(
         return list(row.rule(call))
     except (ValueError, IndexError, KeyError) as error:
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
-
-
-def size_constants(node: Node, row: Row | None) -> list[SizeConstant]:
-    """The attributes and inputs of a node that hold a size."""
-    if row is None:
-        return []
-    slots = {row.slot(i).name: name for i, name in enumerate(node.inputs) if row.slot(i).setting}
-    named = [name for name in row.size_constants if node.attribute(name, 1) != 1 or slots.get(name)]
-    return [SizeConstant(name, node.op, node.name, row.size_constants[name] in COUNT_BLOCKS) for name in named]
 
 
 def roles(
@@ -370,7 +361,7 @@ def grouped(solved: Units, described: Mapping[tuple[str, int], Role]) -> Iterato
         members = tuple(members_of(found.columns[order], solved.owners, described))
         name = f"{members[0].tensor}[{members[0].axis}]"
         names[name] = names.get(name, 0) + 1
-        pin = found.fix or Pin(GroupState.CANDIDATE, "")
+        pin = found.pin or Pin(GroupState.CANDIDATE, "")
         if found.is_rigid:
             pin = Pin(GroupState.RIGID, "no two of its units are interchangeable")
         group = AxisGroup(

@@ -63,7 +63,7 @@ class Class:
             order in each. Shape (units, parts).
         columns: for each unit the (owner, position) pairs that move with it, in an order common to all;
             shape (units, entries, 2).
-        fix: why they stay; None if they move.
+        pin: why they stay; None if they move.
         is_rigid: no unit is like another.
         blocks: the blocks that all of them belong to.
         statistic: the one that an operator takes over them, None if none does.
@@ -71,7 +71,7 @@ class Class:
 
     parts: Ints
     columns: Ints
-    fix: Pin | None
+    pin: Pin | None
     is_rigid: bool = False
     blocks: tuple[int, ...] = ()
     statistic: Statistic | None = None
@@ -290,7 +290,7 @@ class Units:
         np.add.at(hashes, unit, mixed(5, axis, rank(axis, unit), times))
         for unit, number, first, second in self.ties_within:
             np.add.at(hashes, unit, mixed(3, number, first, second))
-        return numbered(hashes + mixed(4, self.fix_number))
+        return numbered(hashes + mixed(4, self.pin_number))
 
     @cached_property
     def ties_within(self) -> list[tuple[Ints, Ints, Ints, Ints]]:
@@ -312,15 +312,15 @@ class Units:
         return found
 
     @cached_property
-    def fix_number(self) -> Ints:
-        """Per unit the number of the fix that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
+    def pin_number(self) -> Ints:
+        """Per unit the number of the pin that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
         What holds a unit that stays must stay itself."""
         strength, chosen = np.zeros(self.count, np.int64), np.full(self.count, -1)
         first: dict[Pin, int] = {}
-        for number, (atoms, fix) in enumerate(self.wiring.fixes):
-            units, own = self.component[atoms], 2 if fix.state is GroupState.FROZEN else 1
+        for number, (atoms, pin) in enumerate(self.wiring.pins):
+            units, own = self.component[atoms], 2 if pin.state is GroupState.FROZEN else 1
             units = units[strength[units] < own]
-            strength[units], chosen[units] = own, first.setdefault(fix, number)
+            strength[units], chosen[units] = own, first.setdefault(pin, number)
         while True:
             weaker = np.flatnonzero(strength[self.links.block] < strength[self.links.unit])[::-1]  # the first outweighs
             if not len(weaker):
@@ -328,9 +328,9 @@ class Units:
             units, blocks = self.links.unit[weaker], self.links.block[weaker]
             strength[blocks], chosen[blocks] = strength[units], chosen[units]
 
-    def fix_of(self, unit: int) -> Pin | None:
-        number = self.fix_number[unit]
-        return None if number < 0 else self.wiring.fixes[number].fix
+    def pin_of(self, unit: int) -> Pin | None:
+        number = self.pin_number[unit]
+        return None if number < 0 else self.wiring.pins[number].pin
 
     @cached_property
     def statistics(self) -> Mapping[int, list[tuple[Statistic, frozenset[int]]]]:
@@ -360,8 +360,8 @@ class Units:
 
     @cached_property
     def is_free(self) -> Flags:
-        """Which units no fix holds."""
-        free: Flags = self.fix_number < 0
+        """Which units no pin holds."""
+        free: Flags = self.pin_number < 0
         return free
 
     @cached_property
@@ -450,4 +450,4 @@ class Units:
         columns = np.stack([self.places.owner[index], self.places.position[index]], axis=2)
         around = slice(*np.searchsorted(self.by_unit.unit, [first, first + 1]))
         blocks = tuple(dict.fromkeys(self.by_unit.block[around].tolist()))
-        yield Class(parts, columns, self.fix_of(first), is_rigid, blocks, self.statistic_of(first, order))
+        yield Class(parts, columns, self.pin_of(first), is_rigid, blocks, self.statistic_of(first, order))

@@ -26,7 +26,6 @@ from mal_graph.operators import (
     Layout,
     Resized,
     SizeRule,
-    axis_rules,
     kept,
     part_lengths,
     ratio,
@@ -270,7 +269,7 @@ def constants(
     elif name in graph.producer and len(new) == old.size:
         maker = graph.nodes[graph.producer[name]]
         row, pieces = row_of(maker), [known.get(piece) for piece in maker.inputs]
-        if row is not None and row.rule is axis_rules.concat and all(piece is not None for piece in pieces):
+        if row is not None and row.joins and all(piece is not None for piece in pieces):
             ends = np.cumsum([0, *(piece.size for piece in pieces if piece is not None)])
             for place, (start, end) in enumerate(pairwise(ends.tolist())):
                 yield from constants(graph, known, maker, place, new[start:end])

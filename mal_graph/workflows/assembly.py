@@ -1,6 +1,6 @@
 """The main job, end to end: base and donors in, one merged model and an honest account of it out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -60,6 +60,10 @@ class Assembly(Result):
     @property
     def failures(self) -> tuple[Check, ...]:
         return tuple(check for check in self.checks if check.failed)
+
+    def check(self, name: str) -> Check | None:
+        """What was found of one thing; None if it was not asked."""
+        return next((check for check in self.checks if check.name == name), None)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -154,7 +158,6 @@ def align(
 
 
 @shows_options("assemble")
-@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
 def assemble(
     base: Model,
     donors: Model | Sequence[Model],
@@ -200,6 +203,7 @@ def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
 
 
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
 def assembled(
     base: LayerGraph,
     donors: Sequence[LayerGraph],
@@ -223,13 +227,14 @@ def assembled(
     unscored: dict[str, str] = {}
     if data is not None:
         scores, unscored = scored_arms(base, steps, result, config, data, runner, progress)
-    return Assembly(result, base, tuple(steps), shares(steps), checks, scores, config, unscored)
+    return Assembly(
+        result, base, tuple(steps), shares(step.plan.mean_lam for step in steps), checks, scores, config, unscored
+    )
 
 
-def shares(steps: Sequence[Merged]) -> tuple[float, ...]:
+def shares(lambdas: Iterable[float]) -> tuple[float, ...]:
     """What each model contributes after W <- (1 - lam) W + lam B for every lam in turn, base first."""
     parts = [1.0]
-    for step in steps:
-        lam = step.plan.mean_lam
+    for lam in lambdas:
         parts = [*(part * (1 - lam) for part in parts), lam]
     return tuple(parts)

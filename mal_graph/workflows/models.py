@@ -177,8 +177,8 @@ def example_inputs(name: str, config: CheckOptions, data: Arrays | None, other: 
     if other is not None:
         return probe(other, seed=config.seed).inputs
     raise UsageError(
-        f"cannot trace {name} without inputs: give their shapes as `input_shapes` (NAME:1,3,64,64), or arrays as "
-        "`inputs`"
+        f"cannot trace {name} without inputs: give their shapes with `input_shapes` (NAME:1,3,64,64), or arrays "
+        "with `inputs`"
     )
 
 

@@ -187,7 +187,7 @@ def zoo(
     (graph,) = open_models([base], settings, settings.calibrate if arrays is None else arrays)
     check_calibration([graph], settings)
     terms, best = terms_of_search(graph, arrays, settings, lambdas, progress or silent, runner or registry.runner())
-    entries = tuple(entries_of(graph, donors, settings))
+    entries = tuple(entries_of(graph, donors, settings, arrays))
     checkpoint = Checkpoint(inputs_of(graph, entries, arrays, terms))
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(Path(settings.checkpoint), checkpoint.inputs, restart)
@@ -247,13 +247,15 @@ def search(
 # --- donors -----------------------------------------------------------------------------------------------------
 
 
-def entries_of(base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig) -> Iterator[Entry]:
+def entries_of(
+    base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig, data: Arrays | None
+) -> Iterator[Entry]:
     """Every donor once, with why it is not used if it is not. Raises FileError."""
     seen = {fingerprint(base): "the base"}
     for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
         name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
         try:
-            (graph,) = open_models([str(model) if isinstance(model, Path) else model], config)
+            _, graph = open_models([base, str(model) if isinstance(model, Path) else model], config, data)
             digest_of_model = fingerprint(graph)
         except MalGraphError as error:
             yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
@@ -517,7 +519,8 @@ def assemble_result(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
         arms, unscored = scored_arms(
             base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, judge
         )
-    return Assembly(found.graph, base, found.steps, shares(found.steps), checks, arms, terms.config, unscored)
+    parts = shares(step.plan.mean_lam for step in found.steps)
+    return Assembly(found.graph, base, found.steps, parts, checks, arms, terms.config, unscored)
 
 
 __all__ = ["Zoo", "zoo"]

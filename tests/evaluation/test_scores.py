@@ -125,7 +125,9 @@ def test_the_kind_of_scores_can_be_overridden(build, images, labels):
 
 
 def test_values_outside_0_to_1_are_refused_as_probabilities(build, images, labels):
-    with pytest.raises(DataError, match=r"output 'y' runs from -.* to .*, so it holds no probabilities: try --scores"):
+    with pytest.raises(
+        DataError, match=r"output 'y' runs from -.* to .*, so it holds no probabilities: try `output_kind`"
+    ):
         evaluate(build([linear()]), {"x": images, "labels": labels}, scores="probabilities")
 
 
@@ -239,7 +241,9 @@ def two_heads(build):
 
 
 def test_several_outputs_that_fit_are_named(build, images, labels):
-    with pytest.raises(DataError, match=r"outputs 'main' and 'aux' of .* all fit the labels: name one with --output"):
+    with pytest.raises(
+        DataError, match=r"outputs 'main' and 'aux' of .* all fit the labels: name one with `score_output`"
+    ):
         evaluate(two_heads(build), {"x": images, "labels": labels})
 
 

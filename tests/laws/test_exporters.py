@@ -16,7 +16,7 @@ from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from onnx import helper, numpy_helper
 
 import mal_graph
-from mal_graph.operators import ROWS, Row, axis_rules
+from mal_graph.operators import ROWS, Row, elementwise
 from mal_graph.symmetry import axis_groups
 
 try:
@@ -263,7 +263,7 @@ def test_moving_the_groups_of_an_export_keeps_its_outputs(network, shape, units,
 def test_a_wrong_operator_row_makes_exports_differ():
     network, shape, _ = NETWORKS[0]
     module, _ = drawn(network, shape)
-    wrong = canonical(exported(network, shape, "dynamo"), module, {**ROWS, "Mul": Row(axis_rules.unary)})
+    wrong = canonical(exported(network, shape, "dynamo"), module, {**ROWS, "Mul": Row(elementwise.unary)})
     assert wrong != canonical(exported(network, shape, "older"), module)
 
 
@@ -365,4 +365,4 @@ def test_moving_the_groups_of_a_form_keeps_its_outputs(build):
 
 @pytest.mark.parametrize(("plain", "other"), FORMS[:2])
 def test_a_wrong_operator_row_makes_forms_differ(plain, other):
-    assert per_layer(other(), {**ROWS, "Add": Row(axis_rules.unary)}) != per_layer(plain())
+    assert per_layer(other(), {**ROWS, "Add": Row(elementwise.unary)}) != per_layer(plain())

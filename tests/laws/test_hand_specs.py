@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, permuted_copy, run
 
-from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.operators import ROWS, GroupState, Row, elementwise
 from mal_graph.symmetry import axis_groups, verify
 
 Spec = dict[str, tuple[int, set[tuple[str, int]]]]
@@ -218,7 +218,7 @@ def test_moving_all_of_them_keeps_the_outputs(build, options):
 
 def test_a_sum_that_ties_nothing_loses_the_streams():
     """The law can fail: with Add misread, every stream lacks members and nothing else does."""
-    graph, wrong = resnet20(), {**ROWS, "Add": Row(axis_rules.unary)}
+    graph, wrong = resnet20(), {**ROWS, "Add": Row(elementwise.unary)}
     groups = verify(graph, axis_groups(graph, table=wrong), table=wrong)
     assert {"stream0", "stream1", "stream2"} <= set(lacking(groups, resnet20_spec()))
     assert not any("inner" in name for name in lacking(groups, resnet20_spec()))

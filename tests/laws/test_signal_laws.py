@@ -10,6 +10,7 @@ from builders import Net, cnn, mlp, narrower, permuted_copy, wider
 
 import mal_graph
 from mal_graph import registry
+from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation.activation_statistics import Comoments
 from mal_graph.matching.activation_similarity import SHARES, activation, activation_evidence
@@ -18,7 +19,6 @@ from mal_graph.matching.correspondence import correspondence
 from mal_graph.matching.layer_matching import match_layers
 from mal_graph.matching.unit_assignment import align, match_units, value
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows import assembly
 
 RUNNER = registry.runner()
 
@@ -127,9 +127,9 @@ def test_align_and_assemble_assign_the_same_units(match_by):
 
 def test_align_refuses_inputs_that_do_not_fit():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    with pytest.raises(UsageError, match="match_by is 'both', but there are no calibration inputs"):
+    with pytest.raises(UsageError, match="`match_by` is 'both', but there are no calibration inputs"):
         aligned(base, donor, match_by="both")
-    with pytest.raises(UsageError, match="match_by is 'phase': choose one of weights, both, activations"):
+    with pytest.raises(UsageError, match="`match_by` is 'phase': choose one of weights, activations, both"):
         aligned(base, donor, match_by="phase", calibrate=samples())
     with pytest.raises(DataError, match="there are 9 calibration samples: give at least 16"):
         aligned(base, donor, match_by="activations", calibrate=samples(9))
@@ -230,9 +230,9 @@ def test_by_weights_alone_calibration_inputs_change_no_order():
 
 def test_a_signal_without_samples_or_of_no_known_name_is_refused():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    with pytest.raises(UsageError, match=r"match_by is 'both', but there are no calibration inputs: give some with"):
+    with pytest.raises(UsageError, match=r"`match_by` is 'both', but there are no calibration inputs: give some with"):
         mal_graph.assemble(base, donor, match_by="both")
-    with pytest.raises(UsageError, match=r"match_by is 'phase': choose one of weights, both, activations"):
+    with pytest.raises(UsageError, match=r"`match_by` is 'phase': choose one of weights, activations, both"):
         mal_graph.assemble(base, donor, match_by="phase", calibrate=samples())
 
 
@@ -242,7 +242,7 @@ def test_without_repair_nothing_is_repaired():
     other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, verify=False)
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(weight.read(), other.graph.weights[name].read())
-    assert assembly.Options().repair
+    assert MergeConfig().repair
 
 
 def places_first(seed, step):

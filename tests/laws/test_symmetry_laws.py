@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph import registry
-from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.operators import ROWS, GroupState, Row, elementwise, indexing
 from mal_graph.symmetry import axis_groups, verify
 
 EXACT = 1e-9
@@ -547,7 +547,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6)
     x = net.op(op, x, *([net.constant(1)] if op == "CumSum" else []), **attributes)
     graph = net.graph(net.conv(x, 6, 2))
-    wrong = {**ROWS, op: Row(axis_rules.unary)}
+    wrong = {**ROWS, op: Row(elementwise.unary)}
     assert not axis_groups(graph).usable()
     shuffled, _ = permuted_copy(graph, axis_groups(graph, table=wrong))
     inputs = inputs_of(graph)
@@ -559,7 +559,7 @@ def test_the_law_fails_for_a_wrong_operator_row(op, attributes):
 def test_a_verification_accepts_no_group_that_moves_the_outputs(graph):
     """With CumSum and Slice misread, whatever the verification lets through still keeps the function."""
     first = Row(lambda call: [call.wiring.take(call.label(0), 1, np.arange(call.outputs[0][1]), call.name)])
-    wrong = {**ROWS, "CumSum": Row(axis_rules.unary), "Slice": first}
+    wrong = {**ROWS, "CumSum": Row(elementwise.unary), "Slice": first}
     verified = verify(graph, axis_groups(graph, table=wrong), table=wrong)
     usable = [replace(g, state=GroupState.PINNED) if g.state is not GroupState.VERIFIED else g for g in verified.groups]
     assert moved_outputs(graph, replace(verified, groups=tuple(usable))) <= EXACT
@@ -945,7 +945,7 @@ def test_known_limits_are_not_claimed(build, ours, all_of_them):
     assert claimed <= found
 
 
-@pytest.mark.parametrize(("op", "rule"), [("Tanh", axis_rules.addressed), ("Transpose", axis_rules.unary)])
+@pytest.mark.parametrize(("op", "rule"), [("Tanh", indexing.addressed), ("Transpose", elementwise.unary)])
 def test_completeness_fails_for_a_wrong_operator_row(op, rule):
     graph = tiny(tiny_shuffle)
     wrong = axis_groups(graph, table={**ROWS, op: Row(rule)})

@@ -12,7 +12,7 @@ import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run, stored
 from onnx import helper, numpy_helper
 
-from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.operators import ROWS, GroupState, Row, elementwise
 from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 EXACT = 1e-9
@@ -437,10 +437,10 @@ def test_the_verification_keeps_every_group_of_more_than_one_axis(name):
 @pytest.mark.parametrize(
     ("name", "op", "rule"),
     [
-        ("running_sum", "CumSum", axis_rules.unary),
-        ("local_response_norm", "LRN", axis_rules.unary),
-        ("flip_added_to_itself", "Slice", axis_rules.unary),
-        ("indices_from_another_input", "Gather", axis_rules.unary),
+        ("running_sum", "CumSum", elementwise.unary),
+        ("local_response_norm", "LRN", elementwise.unary),
+        ("flip_added_to_itself", "Slice", elementwise.unary),
+        ("indices_from_another_input", "Gather", elementwise.unary),
     ],
 )
 def test_a_wrong_operator_row_is_seen(name, op, rule):

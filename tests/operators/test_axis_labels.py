@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.operators import GroupState, Label, Pin, Wiring, spans
-from mal_graph.operators.axis_labels import runs
+from mal_graph.operators.reshaping import find_runs
 
 FROZEN = Pin(GroupState.FROZEN, "for a test")
 factors = st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=4)
@@ -34,7 +34,7 @@ def full(label):
 @given(factors, factors)
 def test_runs_cover_both_shapes_and_keep_their_products(old, new):
     new = [*new, math.prod(old)] if math.prod(new) == 1 else [*old[::-1]]
-    found = runs(old, new)
+    found = find_runs(old, new)
     assert [axis for left, _ in found for axis in left] == list(range(len(old)))
     assert [axis for _, right in found for axis in right] == list(range(len(new)))
     for left, right in found:
@@ -61,7 +61,7 @@ def test_a_reshape_there_and_back_is_the_identity(shape, data):
     there = wiring.reshape(label, (math.prod(shape),), "Reshape")
     back = wiring.reshape(there, shape, "Reshape")
     assert np.array_equal(back.parts[0], label.parts[0])
-    assert wiring.fixes == []
+    assert wiring.pins == []
 
 
 @given(st.permutations(range(3)))
@@ -70,7 +70,7 @@ def test_a_transpose_of_a_label_is_numpys_transpose(order):
     label = Label((2, 3, 4), (np.arange(3).reshape(1, 3, 1),), {2: FROZEN})
     moved = wiring.transpose(label, order)
     assert np.array_equal(full(moved), full(label).transpose(order))
-    assert list(moved.fixed) == [order.index(2)]
+    assert list(moved.pins) == [order.index(2)]
 
 
 @given(st.lists(st.integers(0, 5), min_size=2, max_size=8))
@@ -84,14 +84,14 @@ def test_taking_one_index_of_an_axis_fixes_that_unit(wiring):
     label = labelled(wiring, (2, 6), 1)
     taken = wiring.take(label, 1, np.array([3]), "Gather")
     assert taken.parts == ()
-    assert [(atoms.tolist(), fix.state) for atoms, fix in wiring.fixes] == [([3], "frozen")]
+    assert [(atoms.tolist(), pin.state) for atoms, pin in wiring.pins] == [([3], "frozen")]
 
 
 def test_taking_one_index_of_a_split_axis_keeps_the_other_factor(wiring):
     split = wiring.reshape(labelled(wiring, (1, 6), 1), (1, 2, 3), "Reshape")
     taken = wiring.take(split, 1, np.array([1]), "Gather")
     assert full(taken).ravel().tolist() == [3, 4, 5]
-    assert wiring.fixes == []
+    assert wiring.pins == []
 
 
 def test_mixing_two_hidden_axes_makes_an_atom_of_every_combination(wiring):
@@ -105,29 +105,29 @@ def test_mixing_two_hidden_axes_makes_an_atom_of_every_combination(wiring):
 
 
 def test_too_many_combinations_are_fixed(wiring, monkeypatch):
-    monkeypatch.setattr("mal_graph.operators.axis_labels.LARGEST_PRODUCT", 5)
+    monkeypatch.setattr("mal_graph.operators.wiring.LARGEST_PRODUCT", 5)
     mixed = wiring.reshape(wiring.fresh_label((2, 3)), (6,), "Reshape")
-    assert (mixed.parts, mixed.fixed[0].state) == ((), "frozen")
-    assert sorted(atom for atoms, _ in wiring.fixes for atom in atoms.tolist()) == [0, 1, 2, 3, 4]
+    assert (mixed.parts, mixed.pins[0].state) == ((), "frozen")
+    assert sorted(atom for atoms, _ in wiring.pins for atom in atoms.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_places_within_a_unit_are_pinned_when_they_get_an_axis(wiring):
     """Two filters of one depthwise channel share an atom; what they hold differs."""
     split = wiring.reshape(Label((1, 4), (np.array([[7, 7, 8, 8]]),)), (2, 2), "Reshape")
     assert split.parts[0].tolist() == [[7], [8]]
-    assert {axis: fix.state for axis, fix in split.fixed.items()} == {1: "pinned"}
+    assert {axis: pin.state for axis, pin in split.pins.items()} == {1: "pinned"}
 
 
 def test_positions_are_pinned_again_after_a_flatten_and_back(wiring):
     label = Label((2, 3), (np.array([[7], [8]]),), {1: Pin(GroupState.PINNED, "positions")})
     back = wiring.reshape(wiring.reshape(label, (6,), "Reshape"), (2, 3), "Reshape")
     assert back.parts[0].tolist() == [[7], [8]]
-    assert {axis: fix.state for axis, fix in back.fixed.items()} == {1: "pinned"}
+    assert {axis: pin.state for axis, pin in back.pins.items()} == {1: "pinned"}
 
 
 def test_repeating_one_unit_over_an_axis_fixes_it(wiring):
     wiring.reshape(Label((1, 3), (np.array([[7, 7, 7]]),)), (3, 1), "Reshape")
-    assert [(atoms.tolist(), fix.state) for atoms, fix in wiring.fixes] == [([7], "frozen")]
+    assert [(atoms.tolist(), pin.state) for atoms, pin in wiring.pins] == [([7], "frozen")]
 
 
 def test_a_reading_counts_how_often_a_unit_is_read(wiring):
@@ -148,8 +148,8 @@ def test_a_fixed_axis_fixes_what_is_combined_with_it(wiring):
     a = labelled(wiring, (2, 3), 1)
     together = wiring.combine([a, Label((2, 3), (), {1: FROZEN})], (2, 3))
     assert together.parts == ()
-    assert together.fixed == {1: FROZEN}
-    assert [atoms.tolist() for atoms, _ in wiring.fixes] == [[0, 1, 2]]
+    assert together.pins == {1: FROZEN}
+    assert [atoms.tolist() for atoms, _ in wiring.pins] == [[0, 1, 2]]
 
 
 def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
@@ -170,8 +170,8 @@ def test_two_split_axes_that_share_one_factor_keep_one_of_them_whole(wiring):
 
 def test_a_factor_of_a_split_axis_gets_atoms_that_its_units_belong_to(wiring):
     split = wiring.reshape(labelled(wiring, (6,), 0), (2, 3), "Reshape")
-    assert wiring.piece(split, 0).tolist() == [6, 7]
-    assert wiring.piece(split, 0).tolist() == [6, 7], "asked again it is the same"
+    assert wiring.axis_label(split, 0).tolist() == [6, 7]
+    assert wiring.axis_label(split, 0).tolist() == [6, 7], "asked again it is the same"
     assert [(found.atoms.tolist(), found.blocks.tolist()) for found in wiring.blocks] == [
         (list(range(6)), [6, 6, 6, 7, 7, 7])
     ]
@@ -188,10 +188,10 @@ def test_pieces_laid_end_to_end_keep_their_atoms_and_fixes(wiring):
     a = wiring.fresh(2)
     laid = wiring.concat([a, None, FROZEN], [2, 1, 2])
     assert laid.tolist() == [0, 1, 2, 3, 4]
-    assert [atoms.tolist() for atoms, _ in wiring.fixes] == [[3, 4]]
+    assert [atoms.tolist() for atoms, _ in wiring.pins] == [[3, 4]]
 
 
 def test_tying_to_a_fixed_piece_fixes(wiring):
     assert wiring.tie(wiring.fresh(2), FROZEN) is FROZEN
     assert wiring.tie(FROZEN, wiring.fresh(2)) is FROZEN
-    assert [atoms.tolist() for atoms, _ in wiring.fixes] == [[0, 1], [2, 3]]
+    assert [atoms.tolist() for atoms, _ in wiring.pins] == [[0, 1], [2, 3]]

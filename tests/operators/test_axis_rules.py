@@ -19,7 +19,8 @@ from onnx import TensorProto
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.network import probe
-from mal_graph.operators import ROWS, GroupState, axis_rules
+from mal_graph.operators import ROWS, GroupState, contractions, elementwise, normalisation, reductions
+from mal_graph.operators.call import WINDOW, pass_all_but
 from mal_graph.symmetry import axis_groups, permute_weights, verify
 
 FLOAT, UINT8, INT8, INT32, BOOL = (getattr(TensorProto, name) for name in ("FLOAT", "UINT8", "INT8", "INT32", "BOOL"))
@@ -141,7 +142,7 @@ def one_operand(op: str) -> Step:
     return step
 
 
-for unary in sorted(op for op, row in ROWS.items() if row.rule is axis_rules.unary and not row.moves):
+for unary in sorted(op for op, row in ROWS.items() if row.rule is elementwise.unary and not row.moves):
     case(unary, vector(one_operand(unary)), opset=SINCE.get(unary, 20))
 case("Identity", vector(lambda net, x: net.op("Identity", x)))
 case("Cast", vector(lambda net, x: cast(net, cast(net, x, TensorProto.DOUBLE))))
@@ -595,7 +596,7 @@ for pool in ("AveragePool", "MaxPool", "LpPool"):
     case(pool, image(lambda net, x, op=pool: net.op(op, x, kernel_shape=[2, 2])))
 for pool in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"):
     case(pool, image(lambda net, x, op=pool: net.op(op, x)))
-for reduce in sorted(op for op, row in ROWS.items() if row.rule is axis_rules.reduce):
+for reduce in sorted(op for op, row in ROWS.items() if row.rule is reductions.reduce):
     first = inside if "Log" in reduce else (lambda net, x: x)
     axes = (lambda net: [net.constant([2, 3])], lambda net: [net.constant([1])])
     case(reduce, image(lambda net, x, op=reduce, first=first: net.op(op, first(net, x), net.constant([2, 3]))))
@@ -1077,7 +1078,7 @@ def other_mode(call):
 
 def transposed_left(call):
     node = replace(call.node, attributes={"equation": "bti,oi->bto"})
-    return axis_rules.einsum(replace(call, node=node))
+    return contractions.einsum(replace(call, node=node))
 
 
 def tied_zeros(net, x):
@@ -1086,19 +1087,19 @@ def tied_zeros(net, x):
 
 
 WRONG = {
-    "LRN": axis_rules.unary,
-    "CumProd": axis_rules.unary,
-    "Trilu: of units": axis_rules.unary,
-    "ReverseSequence: of units": axis_rules.unary,
-    "DFT: of channels": lambda call: axis_rules.all_but(call, [4], axis_rules.WINDOW),
-    "QuantizeLinear": axis_rules.unary,
+    "LRN": elementwise.unary,
+    "CumProd": elementwise.unary,
+    "Trilu: of units": elementwise.unary,
+    "ReverseSequence: of units": elementwise.unary,
+    "DFT: of channels": lambda call: pass_all_but(call, [4], WINDOW),
+    "QuantizeLinear": elementwise.unary,
     "DepthToSpace: DCR": other_mode,
     "DepthToSpace: CRD": other_mode,
     "SpaceToDepth": other_mode,
-    "GroupNormalization: groups of three": axis_rules.channel_norm,
-    "ScatterElements": axis_rules.unary,
+    "GroupNormalization: groups of three": normalisation.channel_norm,
+    "ScatterElements": elementwise.unary,
     "Einsum: square": transposed_left,
-    "Hardmax: ties": axis_rules.unary,
+    "Hardmax: ties": elementwise.unary,
 }
 ONLY_WRONG = [
     Case("Hardmax", "Hardmax: ties", vector(tied_zeros), (FROZEN,), 20),

@@ -8,9 +8,12 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from mal_graph.graph import Node
-from mal_graph.operators import ROWS, AtZero, axis_rules, reshape_target, row_of
+from mal_graph.operators import ROWS, AtZero, elementwise, row_of
+from mal_graph.operators.layout import reshape_target
 
-ONE_OPERAND = sorted(op for op, row in ROWS.items() if row.rule is axis_rules.unary and not row.moves and "." not in op)
+ONE_OPERAND = sorted(
+    op for op, row in ROWS.items() if row.rule is elementwise.unary and not row.moves and "." not in op
+)
 SINCE = {"Swish": 24}
 KINDS = {"Not": bool, "BitwiseNot": np.int64, **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], np.int64)}
 OF_ONNXRUNTIME = {"SimplifiedLayerNormalization"}  # in the standard's domain, but not in the standard

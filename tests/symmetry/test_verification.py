@@ -11,7 +11,7 @@ from builders import Net, cnn, mlp
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.network import find_parameters
-from mal_graph.operators import ROWS, GroupState, Row, axis_rules
+from mal_graph.operators import ROWS, GroupState, Row, elementwise, layout
 from mal_graph.symmetry import axis_groups, permute_weights, verify
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph.symmetry.trial import watched
@@ -174,7 +174,7 @@ def wrong_flatten(call):
 
 def wrong_concat(call):
     """Concat as if the parts came in the opposite order."""
-    return axis_rules.concat(replace(call, inputs=list(call.inputs)[::-1]))
+    return layout.concat(replace(call, inputs=list(call.inputs)[::-1]))
 
 
 def wrong_slice(call):
@@ -194,7 +194,7 @@ def cumulated(net):
 
 
 WRONG = {
-    "CumSum": (cumulated, axis_rules.unary),
+    "CumSum": (cumulated, elementwise.unary),
     "Flatten": (lambda net: flatten_net(), wrong_flatten),
     "Concat": (lambda net: cnn((4,), blocks=0, concat=True, head="flatten"), wrong_concat),
     "Slice": (lambda net: sliced(net, -1, -(2**62), -1), wrong_slice),
@@ -210,7 +210,7 @@ WRONG = {
                 net.weight(4, 2),
             )
         ),
-        axis_rules.unary,  # as if its scale did not move
+        elementwise.unary,  # as if its scale did not move
     ),
 }
 

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,19 +13,19 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import registry
+from mal_graph.config import MergeConfig, ZooConfig
 from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
 from mal_graph.evaluation.holdout import Gate, halves, held_out
 from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, score
 from mal_graph.merging.blending import merge
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.reporting.documents import zoo_form
+from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows import assembly
-from mal_graph.workflows.assembly import Options
-from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
+from mal_graph.workflows import assembly, steps
+from mal_graph.workflows.zoo_search import PREFIXES, SINGLES, candidates, zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
-PLAIN = Options(lambdas=LayerLambdas.of(1.0), verify=False)
+PLAIN = MergeConfig(lam=1.0, verify=False)
+LAMBDAS = ZooConfig().lambdas
 
 
 def noisy(graph, share, seed):
@@ -151,7 +150,7 @@ def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their
     (outcome,) = zoo(base, donors, data, verify=False, **options).outcomes
     assert outcome.verdict == "accepted"
     assert outcome.kept.loss < outcome.kept.control
-    copies = [assembly.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
+    copies = [steps.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
     tried = [one for copy in copies for one in zoo(base, [copy], data, **FAST, **options).outcomes[0].tried]
     floor = zoo(base, donors, data, **FAST).terms.gate.base.metric
     passing = [point.loss for one in tried for point in one.points if point.metric >= floor]
@@ -192,7 +191,7 @@ def test_the_gate_asks_for_the_bases_metric_and_a_lower_loss(metric, loss, eps, 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 8, 5), (6, *[8] * 12, 5)])
 def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shape):
     base, donor = mlp(shape, 0), mlp(shape, 1)
-    step = assembly.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
+    step = steps.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
     found = candidates(step)
     layers = tuple(layer.name for layer in step.match.base)
     assert len({frozenset(one.layers) for one in found}) == len(found) <= 1 + len(PREFIXES) + SINGLES
@@ -222,13 +221,13 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(opt
 def test_every_point_in_the_report_is_the_merge_at_that_lambda(calibrate):
     base, donors, data = family(donors=1)
     found = zoo(base, donors, data, calibrate=calibrate, **FAST)
-    options = replace(PLAIN, calibrate=calibrate)
-    step = assembly.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
+    options = PLAIN.replaced(calibrate=calibrate)
+    step = steps.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
     for one in found.outcomes[0].tried:
         assert [point.lam for point in one.points] == list(LAMBDAS)
         for point in (one.points[0], one.points[-1]):
-            part = assembly.narrowed(step, one.layers, point.lam, PLAIN, registry.runner())
-            graph, _ = assembly.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
+            part = steps.narrowed(step, one.layers, point.lam, PLAIN, registry.runner())
+            graph, _ = steps.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
             measured = on_gate(graph, base, data)
             assert (point.loss, point.metric) == (pytest.approx(measured.loss, rel=1e-5), measured.metric)
 
@@ -275,7 +274,7 @@ def test_each_model_is_verified_once_while_the_base_keeps_its_nodes(tmp_path, mo
         verified.append(graph.name)
         return mal_graph.verify(graph, *args, **options)
 
-    monkeypatch.setattr(assembly, "verify", counting)
+    monkeypatch.setattr(steps, "verify", counting)
     found = zoo(base, folder, data)
     assert sum(outcome.verdict == "accepted" for outcome in found.outcomes) > 1
     assert verified == [base.name, *(outcome.donor for outcome in found.outcomes)]
@@ -317,7 +316,7 @@ def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself(clas
     arms = [arm.arm for arm in found.assembly.scores]
     assert arms == ["base", "merged", "plain average", "random permutation", "random donor"]
     note = f"tells {classes} classes apart, the base's 5"
-    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_form(found).notes)
+    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_document(found).notes)
 
 
 def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
@@ -350,7 +349,7 @@ def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on
 def test_a_zoo_without_a_usable_donor_is_refused(tmp_path, make, message):
     base, _, data = family(donors=0)
     with pytest.raises((FileError, MatchError), match=message):
-        zoo(base, make(tmp_path / "zoo"), data, state=tmp_path / "state.json")
+        zoo(base, make(tmp_path / "zoo"), data, checkpoint=tmp_path / "state.json")
     with pytest.raises(MatchError, match="there is no donor for"):
         zoo(base, [], data)
     assert not (tmp_path / "state.json").exists()
@@ -417,13 +416,13 @@ def test_only_one_part_with_labels_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": -0.1}, "eps is -0.1: give by how much"),
-        ({"eps": float("nan")}, "eps is nan"),
-        ({"lambdas": [0.0]}, "there is no lambda above 0"),
-        ({"lambdas": [2.0]}, "2 is among the lambdas"),
-        ({"controls": -1}, "the number of controls is -1"),
-        ({"min_score": 1.5}, "the least score of a pair is 1.5"),
-        ({"unmatched": "none"}, "unmatched is 'none'"),
+        ({"eps": -0.1}, "`eps` is -0.1: give by how much"),
+        ({"eps": float("nan")}, "`eps` is nan"),
+        ({"lambdas": [0.0]}, "there is none above 0 in `lambdas`"),
+        ({"lambdas": [2.0]}, "2 is among the `lambdas`"),
+        ({"controls": -1}, "`controls` is -1: give 0 or more"),
+        ({"min_score": 1.5}, "`min_score` is 1.5: give the least score of a pair"),
+        ({"unmatched": "none"}, "`unmatched` is 'none': choose one of keep, fade, zero"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
@@ -435,7 +434,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"match_by": "activations"}, UsageError, "match_by is 'activations', but there are no calibration inputs"),
+        ({"match_by": "activations"}, UsageError, "`match_by` is 'activations', but there are no calibration inputs"),
         ({"calibrate": inputs_only(15)}, DataError, "there are 15 calibration samples: give at least 16"),
         ({"calibrate": {"x": np.full((20, 6), np.inf, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
         ({"calibrate": {"x": np.ones((20, 7), np.float32)}}, DataError, "do not fit the inputs of"),
@@ -465,7 +464,7 @@ def test_without_labels_agreement_and_entropy_decide_and_it_is_said():
     assert (first.metric, first.metric_name, first.loss_name) == (1.0, "agreement", "mean entropy")
     assert 0.8 <= last.metric <= 1.0
     assert last.loss <= first.loss
-    assert "there are no labels, so no accuracy is known" in zoo_form(found).decided_by
+    assert "there are no labels, so no accuracy is known" in zoo_document(found).decided_by
 
 
 def test_agreement_counts_equal_classes_and_entropy_is_that_of_the_probabilities():
@@ -488,7 +487,7 @@ def test_without_data_layers_that_are_alike_are_merged_and_it_is_said_that_nothi
     assert (other.verdict, other.kept) == ("refused", None)
     assert "no layer is enough like the base's: the closest scores" in other.reason
     assert found.assembly.scores == ()
-    assert "nothing is known of the quality" in zoo_form(found).decided_by
+    assert "nothing is known of the quality" in zoo_document(found).decided_by
     assert zoo(base, [stranger], min_score=0.0, **FAST).outcomes[0].verdict == "accepted"
 
 
@@ -525,12 +524,12 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
     options = {**FAST, **options}
     save(base, tmp_path / "base.onnx")
     base = mal_graph.load(tmp_path / "base.onnx")
-    whole = zoo(base, folder, data, state=tmp_path / "whole.json", **options)
+    whole = zoo(base, folder, data, checkpoint=tmp_path / "whole.json", **options)
     state = tmp_path / "state.json"
     with pytest.raises(Stop):
-        zoo(base, folder, data, state=state, progress=stop_at(count), **options)
+        zoo(base, folder, data, checkpoint=state, progress=stop_at(count), **options)
     steps = []
-    again = zoo(base, folder, data, state=state, progress=lambda what, done, total: steps.append(what), **options)
+    again = zoo(base, folder, data, checkpoint=state, progress=lambda what, done, total: steps.append(what), **options)
     assert {what for what in steps if what.startswith("trying")} == {f"trying d{i}.onnx" for i in range(count, 4)}
     assert again.outcomes == whole.outcomes
     assert again.assembly.scores == whole.assembly.scores
@@ -543,12 +542,12 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
 def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monkeypatch):
     base, donors, data = family(donors=1)
     folder = in_folder(tmp_path / "zoo", [*donors, huge(base)])
-    first = zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
+    first = zoo(base, folder, data, checkpoint=tmp_path / "s.json", **FAST)
     assert [outcome.verdict for outcome in first.outcomes] == ["accepted", "refused"]
     module, merged = sys.modules["mal_graph.workflows.zoo_search"], []
-    into = assembly.merge_step
+    into = steps.merge_step
     monkeypatch.setattr(module, "merge_step", lambda a, b, *rest: merged.append(b.name) or into(a, b, *rest))
-    zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
+    zoo(base, folder, data, checkpoint=tmp_path / "s.json", **FAST)
     assert merged == ["d0.onnx"]
 
 
@@ -564,7 +563,7 @@ def counted(monkeypatch):
 def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, options):
     base, donors, _ = family()
     donors = [*donors, mlp((6, 12, 5), 9).named("wider")]
-    solved, options = counted(monkeypatch), {"min_score": 0.0, "state": tmp_path / "s.json", **FAST, **options}
+    solved, options = counted(monkeypatch), {"min_score": 0.0, "checkpoint": tmp_path / "s.json", **FAST, **options}
     first = zoo(base, donors, **options)
     assert len(first.assembly.merged) == 4
     assert solved
@@ -582,12 +581,12 @@ def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, 
         (["0 1 2 3 4 5 6 7 9"], "the 1 orders are not of these 1 pairs"),
         (["0 1 2"], "the 1 orders are not of these 1 pairs"),
         ([], "the 0 orders are not of these 1 pairs"),
-        (["a b c"], "the state holds no orders for "),
+        (["a b c"], "the checkpoint holds no orders for "),
     ],
 )
 def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
     base, donors, data = family(donors=1)
-    given = {"state": tmp_path / "s.json", **FAST}
+    given = {"checkpoint": tmp_path / "s.json", **FAST}
     zoo(base, donors, data, **given)
     written = json.loads((tmp_path / "s.json").read_text())
     assert len(written["outcomes"][0]["kept"]["orders"]) == 1
@@ -599,13 +598,13 @@ def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
 
 def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
     base, donors, data = family(donors=1)
-    given = {"state": tmp_path / "s.json", **FAST}
+    given = {"checkpoint": tmp_path / "s.json", **FAST}
     zoo(base, donors, data, calibrate=inputs_only(), **given)
     zoo(base, donors, data, calibrate=inputs_only(), **given)
     for other in ({"calibrate": inputs_only(seed=1)}, {"calibrate": inputs_only(49)}, {}):
-        with pytest.raises(FileError, match="its set of calibration inputs is not the one given now"):
+        with pytest.raises(FileError, match="its set of calibration inputs is not the one given"):
             zoo(base, donors, data, **other, **given)
-    with pytest.raises(FileError, match="its set of options is not the one given now"):
+    with pytest.raises(FileError, match="its set of options is not the one given"):
         zoo(base, donors, data, calibrate=inputs_only(), repair=False, **given)
 
 
@@ -627,13 +626,13 @@ def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
 )
 def test_a_state_of_another_search_is_refused_unless_it_is_to_start_anew(tmp_path, change, what):
     base, donors, data = family(donors=2)
-    given = {"base": base, "donors": donors, "data": data, "state": tmp_path / "s.json", **FAST}
+    given = {"base": base, "donors": donors, "data": data, "checkpoint": tmp_path / "s.json", **FAST}
     zoo(**given)
     written = (tmp_path / "s.json").read_bytes()
-    with pytest.raises(FileError, match=f"cannot go on from the state in .*: {what}"):
+    with pytest.raises(FileError, match=f"cannot go on from the checkpoint in .*: {what}"):
         zoo(**change(given))
     assert (tmp_path / "s.json").read_bytes() == written
-    fresh = zoo(**(change(given) | {"state": None}))
+    fresh = zoo(**(change(given) | {"checkpoint": None}))
     assert zoo(**change(given), restart=True).outcomes == fresh.outcomes
 
 
@@ -641,14 +640,14 @@ def test_a_state_of_another_search_is_refused_unless_it_is_to_start_anew(tmp_pat
 def test_a_state_that_is_none_is_refused(tmp_path, text):
     base, donors, data = family(donors=1)
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(FileError, match=r"the state in .*: .*; remove it, or name another"):
-        zoo(base, donors, data, state=tmp_path / "s.json")
+    with pytest.raises(FileError, match=r"the checkpoint in .*: .*; remove it, or name another"):
+        zoo(base, donors, data, checkpoint=tmp_path / "s.json")
 
 
 def test_the_state_keeps_figures_that_are_not_finite(tmp_path):
     base, donors, data = family(donors=1)
     zoo_ = [*donors, huge(donors[0]).named("huge")]
-    first = zoo(base, zoo_, data, state=tmp_path / "s.json", **FAST)
+    first = zoo(base, zoo_, data, checkpoint=tmp_path / "s.json", **FAST)
     losses = [
         point["loss"]
         for one in json.loads((tmp_path / "s.json").read_text())["outcomes"][1]["tried"]
@@ -656,7 +655,7 @@ def test_the_state_keeps_figures_that_are_not_finite(tmp_path):
     ]
     assert not np.isfinite(losses).all()
     assert first.outcomes[1].verdict == "refused"
-    again = zoo(base, zoo_, data, state=tmp_path / "s.json", **FAST)
+    again = zoo(base, zoo_, data, checkpoint=tmp_path / "s.json", **FAST)
     assert repr(again.outcomes) == repr(first.outcomes)
 
 
@@ -670,10 +669,10 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another_split():
 def test_the_report_holds_every_donor_and_every_point():
     base, donors, data = family(donors=2)
     found = zoo(base, [*donors, mlp((7, 5), 0).named("odd")], data, **FAST)
-    document = json.loads(zoo_form(found).json_text())
-    assert document["schema"] == "mal-graph/zoo/1"
+    document = json.loads(zoo_document(found).json_text())
+    assert document["schema"] == "mal-graph/zoo/2"
     assert [one["donor"] for one in document["donors"]] == ["donor 0", "donor 1", "odd"]
     assert [one["donor"] for one in document["donors"] if one["verdict"] == "skipped"] == ["odd"]
-    tried = document["donors"][0]["candidates"]
-    assert all([point["factor"] for point in one["points"]] == list(LAMBDAS) for one in tried)
+    tried = document["donors"][0]["tried"]
+    assert all([point["lam"] for point in one["points"]] == list(LAMBDAS) for one in tried)
     assert document["gate"]["result"]["loss"] == found.best.loss

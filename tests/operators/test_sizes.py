@@ -6,14 +6,10 @@ import pytest
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
 from mal_graph.operators import Layout, Resized, kept, part_lengths
-from mal_graph.operators.size_rules import (
-    conv_groups,
-    gathered,
-    norm_groups,
-    output_sizes,
-    slice_bounds,
-    transposed_conv_groups,
-)
+from mal_graph.operators.contractions import conv_groups, transposed_conv_groups
+from mal_graph.operators.indexing import gathered, slice_bounds
+from mal_graph.operators.normalisation import norm_groups
+from mal_graph.operators.sizes import output_sizes
 
 
 def axis(size, gone=(), behind=()):

@@ -1,0 +1,148 @@
+"""Elementwise operators, activations, casts and dropout: every element by itself."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mal_graph.graph import Node
+from mal_graph.operators.axis_labels import Label
+from mal_graph.operators.call import Call
+from mal_graph.operators.generators import random
+from mal_graph.operators.row import SCALE, SHIFT, AtZero, Homogeneity, ParameterKind, Row, Slot, X, setting
+
+
+def elementwise(call: Call) -> list[Label]:
+    """Broadcast; equal axes move together."""
+    labels = [label for label in call.inputs if label is not None]
+    return [call.wiring.combine(labels, shape) for shape in call.outputs]
+
+
+def unary(call: Call) -> list[Label]:
+    """Every output has the axes of the first input; the other inputs are settings."""
+    return [call.wiring.combine([call.label(0)], shape) for shape in call.outputs]
+
+
+def dropout(call: Call) -> list[Label]:
+    """Passes its input on; in training it draws for every element."""
+    training = call.ints(2, "") if call.given(2) else (0,)
+    return unary(call) if training == (0,) else random(call)
+
+
+def bit_cast(call: Call) -> list[Label]:
+    """Elementwise as long as the elements keep their width."""
+    if call.outputs[0] != call.label(0).shape:
+        return call.freeze(f"{call.name} changes the width of its elements")
+    return unary(call)
+
+
+def cast_to_float32(node: Node) -> Node:
+    """The node, with a cast to another float type made a cast to float32."""
+    if node.op == "Cast" and node.attribute("to") in (10, 11, 16):  # float16, double, bfloat16 in ONNX's numbering
+        return replace(node, attributes={**node.attributes, "to": 1})
+    return node
+
+
+def pointwise_row(
+    *slots: Slot,
+    at_zero: AtZero = AtZero.ZERO,
+    adds: bool = False,
+    commutes: bool = False,
+    homogeneity: Homogeneity = Homogeneity.NONE,
+) -> Row:
+    """The row of an operator that takes several operands element by element."""
+    return Row(
+        elementwise,
+        keeps_axes=True,
+        slots=slots,
+        at_zero=at_zero,
+        adds=adds,
+        commutes=commutes,
+        homogeneity=homogeneity,
+    )
+
+
+def activation_row(
+    at_zero: AtZero = AtZero.ZERO, *, is_idempotent: bool = False, homogeneity: Homogeneity = Homogeneity.NONE
+) -> Row:
+    """The row of an operator that maps every element by itself."""
+    return Row(
+        unary,
+        keeps_axes=True,
+        slots=(X, setting("bound")),
+        at_zero=at_zero,
+        is_idempotent=is_idempotent,
+        homogeneity=homogeneity,
+    )
+
+
+ROWS: Mapping[str, Row] = {
+    **dict.fromkeys(["Add", "Sum"], pointwise_row(SHIFT, adds=True, commutes=True, homogeneity=Homogeneity.ALL)),
+    **dict.fromkeys(
+        ["Sub", "Mean"], pointwise_row(Slot("term", ParameterKind.SHIFT), adds=True, homogeneity=Homogeneity.ALL)
+    ),
+    **dict.fromkeys(
+        ["Max", "Min"], pointwise_row(SHIFT, at_zero=AtZero.FINITE, commutes=True, homogeneity=Homogeneity.ALL)
+    ),
+    "Mul": pointwise_row(SCALE, commutes=True, homogeneity=Homogeneity.ONE),
+    "Div": pointwise_row(SCALE, at_zero=AtZero.UNSAFE, homogeneity=Homogeneity.ONE),
+    "PRelu": pointwise_row(X, Slot("slope", ParameterKind.SCALE), homogeneity=Homogeneity.ONE),
+    "Pow": pointwise_row(X, Slot("exponent", ParameterKind.SCALE), at_zero=AtZero.FINITE),
+    "SwiGLU": pointwise_row(X, SCALE),
+    **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], pointwise_row(X, SHIFT)),
+    **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], pointwise_row(X, commutes=True)),
+    **dict.fromkeys(["Mod", "BitShift"], pointwise_row(X, at_zero=AtZero.UNSAFE)),
+    **dict.fromkeys(
+        ["Where", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
+        pointwise_row(X, at_zero=AtZero.FINITE),
+    ),
+    **dict.fromkeys(
+        [
+            "Elu",
+            "Selu",
+            "Celu",
+            "Gelu",
+            "Mish",
+            "HardSwish",
+            "Swish",
+            "Shrink",
+            "Softsign",
+            "Tanh",
+            "Erf",
+            "Sin",
+            "Asin",
+            "Atan",
+            "Sinh",
+            "Asinh",
+            "Atanh",
+            "Tan",
+            "Sign",
+            "Sqrt",
+            "Floor",
+            "Ceil",
+            "Round",
+            "IsNaN",
+            "IsInf",
+            "com.microsoft.Gelu",
+            "com.microsoft.QuickGelu",
+        ],
+        activation_row(),
+    ),
+    **dict.fromkeys(
+        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], activation_row(AtZero.FINITE)
+    ),
+    **dict.fromkeys(["LeakyRelu", "Neg"], activation_row(homogeneity=Homogeneity.ONE)),
+    **dict.fromkeys(["Relu", "Abs"], activation_row(is_idempotent=True, homogeneity=Homogeneity.ONE)),
+    "ThresholdedRelu": activation_row(is_idempotent=True),
+    "Clip": activation_row(AtZero.FINITE, is_idempotent=True),
+    "Sigmoid": replace(activation_row(AtZero.FINITE), squashes=True, is_probability=True),
+    **dict.fromkeys(["Log", "Reciprocal", "Acosh"], activation_row(AtZero.UNSAFE)),
+    **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, homogeneity=Homogeneity.ONE)),
+    "CastLike": Row(unary, moves=True, keeps_axes=True, slots=(X, setting("type")), homogeneity=Homogeneity.ONE),
+    "BitCast": Row(bit_cast),
+    "Dropout": Row(
+        dropout,
+        moves=True,
+        keeps_axes=True,
+        slots=(X, setting("ratio"), setting("training")),
+        homogeneity=Homogeneity.ONE,
+    ),
+}

@@ -1,0 +1,161 @@
+"""Indexing: entries that are selected, looked up or written by their place or value."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mal_graph.errors import ShapeError
+from mal_graph.graph import Node
+from mal_graph.operators.axis_labels import Label
+from mal_graph.operators.call import Call, pin_axes, pin_each
+from mal_graph.operators.marks import GroupState, Pin
+from mal_graph.operators.row import SCALE, AtZero, Homogeneity, LayerRole, ParameterKind, Row, Slot, X, setting
+from mal_graph.operators.sizes import Resized
+
+
+def slice_(call: Call) -> list[Label]:
+    """numpy's slice on the labels, with constant bounds."""
+    label = call.label(0)
+    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
+    axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
+    if starts is None or ends is None or (call.given(3) and axes is None) or (call.given(4) and steps is None):
+        return call.freeze(f"{call.name} has bounds that are computed at run time")
+    axes = tuple(range(len(starts))) if axes is None else axes
+    steps = steps or (1,) * len(starts)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = label.shape[axis]
+        stop = None if step < 0 and end < -size else end
+        taken = np.arange(size)[slice(start, stop, step)]
+        if len(taken) < size or step < 0:
+            label = call.wiring.take(label, axis % len(label.shape), taken, call.name)
+    return [label]
+
+
+def gather(call: Call) -> list[Label]:
+    """Constant indices select; computed ones look up, and pin the axis they look into."""
+    wiring, data, indices = call.wiring, call.label(0), call.label(1)
+    axis = call.node.attribute("axis", 0) % len(data.shape)
+    chosen, out = call.values[1], call.outputs[0]
+    if chosen is not None:
+        flat = chosen.ravel().astype(np.int64) % data.shape[axis]
+        return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
+    axis_labels = wiring.axis_labels(data)
+    pin_each(call, axis_labels[axis : axis + 1], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
+    looked_up = wiring.axis_labels(indices)
+    return [wiring.label_of(out, [*axis_labels[:axis], *looked_up, *axis_labels[axis + 1 :]])]
+
+
+def gather_nd(call: Call) -> list[Label]:
+    """The axes that the indices look into are pinned; those before them go with the indices', those behind stay."""
+    wiring, data, indices = call.wiring, call.axis_labels(0), call.axis_labels(1)
+    batch = call.node.attribute("batch_dims", 0)
+    behind = batch + call.label(1).shape[-1]
+    pin_each(call, data[batch:behind], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
+    before = [wiring.tie(a, b) for a, b in zip(data[:batch], indices[:batch], strict=True)]
+    return [wiring.label_of(call.outputs[0], [*before, *indices[batch:-1], *data[behind:]])]
+
+
+def table_axis(node: Node) -> int:
+    """The axis of its first input that a node looks up by its second."""
+    return int(node.attribute("axis", 0))
+
+
+def one_hot(call: Call) -> list[Label]:
+    """The axes of the indices pass; the new one is pinned."""
+    pin, shape = Pin(GroupState.PINNED, f"classes that {call.name} counts off"), call.outputs[0]
+    call.wiring.pin_label(call.label(2), pin)
+    axis_labels = call.axis_labels(0)
+    axis = call.node.attribute("axis", -1) % len(shape)
+    return [call.wiring.label_of(shape, [*axis_labels[:axis], pin, *axis_labels[axis:]])]
+
+
+def tensor_scatter(call: Call) -> list[Label]:
+    """Samples and the axis written along are pinned; the other axes of cache and update move together."""
+    wiring, axes = call.wiring, (0, call.node.attribute("axis", -2))
+    pin = Pin(GroupState.FROZEN, f"{call.name} writes at places said by values")
+    cache, update = (pin_axes(call, call.label(slot), axes, pin) for slot in (0, 1))
+    if call.given(2):
+        wiring.pin_label(call.label(2), pin)
+    return [wiring.label_of(call.outputs[0], [wiring.tie(a, b) for a, b in zip(cache, update, strict=True)])]
+
+
+def addressed(call: Call) -> list[Label]:
+    """Indices name single elements: everything freezes."""
+    return call.freeze(f"{call.name} finds elements by their place")
+
+
+def chosen_by_value(call: Call) -> list[Label]:
+    """What is kept, and how much, depends on values: everything freezes."""
+    return call.freeze(f"{call.name} keeps what its values say")
+
+
+def loss(call: Call) -> list[Label]:
+    """Compares classes with labels of fixed meaning: everything freezes."""
+    return call.freeze(f"{call.name} reads classes by their number")
+
+
+def slice_bounds(call: Resized, held: list[int]) -> list[int]:
+    """Where a slice starts or ends on each axis; what does not change is left as it is."""
+    starts, axes, steps = call.ints(1, "starts"), call.ints(3, "axes"), call.ints(4, "steps")
+    found = list(held)
+    for place, axis in enumerate(range(len(held)) if axes is None else axes):
+        source, out = call.inputs[0][axis], call.outputs[0][axis]
+        if source.is_kept and out.is_kept:
+            continue
+        step = 1 if steps is None else steps[place]
+        start = 0 if starts is None else range(source.size)[slice(starts[place], None, step)].start
+        taken = source.find([(start + old * step, added) for old, added in out.pairs])
+        if step < 0 or taken != list(range(taken[0], taken[-1] + 1, step)):
+            raise ShapeError("what is taken of the axis is no slice any more")
+        found[place] = taken[0] if call.held == "starts" else taken[-1] + 1
+    return found
+
+
+def gathered(call: Resized, held: list[int]) -> list[int]:
+    """The new places of what constant indices select."""
+    source = call.inputs[0][call.axis]
+    if len(call.outputs[0]) < len(call.inputs[0]):  # one index, whose axis is gone
+        return held if source.is_kept else source.find([(held[0] % source.size, 0)])
+    out = call.outputs[0][call.axis]
+    if source.is_kept and out.is_kept:
+        return held
+    if out.size != len(held):
+        raise ShapeError("its indices have several axes")
+    return source.find([(held[old] % source.size, added) for old, added in out.pairs])
+
+
+ROWS: Mapping[str, Row] = {
+    "Slice": Row(
+        slice_,
+        adds=True,
+        slots=(X, setting("starts"), setting("ends"), setting("axes")),
+        size_constants={"starts": slice_bounds, "ends": slice_bounds},
+        homogeneity=Homogeneity.ONE,
+    ),
+    "Gather": Row(
+        gather,
+        LayerRole.ALONE,
+        kind="table",
+        slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        size_constants={"indices": gathered},
+    ),
+    "GatherElements": Row(addressed, LayerRole.ALONE, slots=(X, setting("indices"))),
+    "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, setting("indices"))),
+    **dict.fromkeys(["ScatterElements", "ScatterND"], Row(addressed, slots=(X, setting("indices"), X))),
+    "TensorScatter": Row(tensor_scatter, LayerRole.ALONE, slots=(X, X, setting("places"))),
+    "Col2Im": Row(addressed, slots=(X, setting("shape"))),
+    "MaxUnpool": Row(addressed, slots=(X, setting("indices"), setting("shape"))),
+    "OneHot": Row(
+        one_hot,
+        LayerRole.ALONE,
+        slots=(X, setting("depth"), setting("values")),
+        at_zero=AtZero.FINITE,
+    ),
+    **dict.fromkeys(
+        ["NonZero", "Unique", "Compress"],
+        Row(chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice"))),
+    ),
+    "NonMaxSuppression": Row(chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound"))),
+    "NegativeLogLikelihoodLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.FINITE),
+    "SoftmaxCrossEntropyLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.UNSAFE),
+}

@@ -1,0 +1,273 @@
+"""Layout: the same values, arranged otherwise."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from mal_graph.graph import Node
+from mal_graph.operators.axis_labels import AxisLabel, Label
+from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes
+from mal_graph.operators.marks import GroupState, Pin
+from mal_graph.operators.row import Homogeneity, Row, X, setting
+from mal_graph.operators.sizes import Resized, output_sizes
+
+
+def reshape(call: Call) -> list[Label]:
+    """Whatever the target, the probe measured the shape."""
+    return [call.wiring.reshape(call.label(0), call.outputs[0], call.name)]
+
+
+def transpose(call: Call) -> list[Label]:
+    """numpy's transpose on the labels."""
+    order = call.node.attribute("perm") or range(len(call.label(0).shape))[::-1]
+    return [call.wiring.transpose(call.label(0), list(order))]
+
+
+def concat(call: Call) -> list[Label]:
+    """The inputs lie end to end along one axis; the other axes move together."""
+    wiring, shape = call.wiring, call.outputs[0]
+    axis = call.node.attribute("axis", 1) % len(shape)
+    labels = [label for label in call.inputs if label is not None and label.shape[axis] > 0]
+    ends = [wiring.axis_label(label, axis) for label in labels]
+    sizes = [label.shape[axis] for label in labels]
+    across = [wiring.without(label, axis) for label in labels]
+    others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]))
+    return [wiring.with_axis_label(others, axis, end_to_end(call, ends, sizes), shape[axis])]
+
+
+def end_to_end(call: Call, axis_labels: Sequence[AxisLabel], sizes: Sequence[int]) -> AxisLabel:
+    """Axes laid end to end. What holds the same everywhere in one need not hold the same in the next."""
+    if len(axis_labels) == 1:
+        return axis_labels[0]
+    named = [
+        call.wiring.fresh(size) if axis_label is None else axis_label
+        for axis_label, size in zip(axis_labels, sizes, strict=True)
+    ]
+    for axis_label, atoms in zip(axis_labels, named, strict=True):
+        if axis_label is None:
+            call.wiring.read(atoms)
+    return call.wiring.concat(named, sizes)
+
+
+def split(call: Call) -> list[Label]:
+    """Consecutive runs of one axis."""
+    label = call.label(0)
+    axis = call.node.attribute("axis", 0) % len(label.shape)
+    ends = np.cumsum([0, *[shape[axis] for shape in call.outputs]])
+    runs = [np.arange(a, b) for a, b in pairwise(ends)]
+    return [call.wiring.take(label, axis, run, call.name) for run in runs]
+
+
+def split_to_sequence(call: Call) -> list[Label]:
+    """Consecutive runs of one axis, kept under the sequence's name until one is picked."""
+    label, axis = call.label(0), call.node.attribute("axis", 0) % len(call.label(0).shape)
+    lengths, size = call.ints(1, ""), label.shape[axis]
+    if call.given(1) and lengths is None:
+        return call.freeze(f"{call.name} has lengths that are computed at run time")
+    if lengths is None or call.label(1).shape == ():
+        length = 1 if lengths is None else lengths[0]
+        lengths = tuple(min(length, size - start) for start in range(0, size, length))
+    ends = np.cumsum([0, *lengths])
+    parts = [call.wiring.take(label, axis, np.arange(a, b), call.name) for a, b in pairwise(ends)]
+    if not call.given(1) and not call.node.attribute("keepdims", 1):
+        parts = [call.wiring.reshape(part, (*part.shape[:axis], *part.shape[axis + 1 :]), call.name) for part in parts]
+    call.wiring.sequences[call.node.outputs[0]] = parts
+    return [Label(())]
+
+
+def sequence_at(call: Call) -> list[Label]:
+    """One part of a sequence that a split made."""
+    parts, place = call.wiring.sequences.get(call.node.inputs[0]), call.ints(1, "")
+    if parts is None or place is None or parts[place[0]].shape != call.outputs[0]:
+        return call.freeze(f"{call.name} picks from a sequence that is made at run time")
+    return [parts[place[0]]]
+
+
+def expand(call: Call) -> list[Label]:
+    """Axes of length 1 are repeated, and hold the same everywhere."""
+    return [call.wiring.combine([call.label(0)], call.outputs[0])]
+
+
+def pad(call: Call) -> list[Label]:
+    """Padded channels get pinned neighbours; what mirrors or repeats a channel axis freezes it."""
+    wiring, label, out = call.wiring, call.label(0), call.outputs[0]
+    rank = len(label.shape)
+    widths, axes = call.ints(1, "pads"), call.ints(3, "axes")
+    if widths is None:
+        widths, axes = call.node.attribute("paddings"), None
+    if widths is None or (call.given(3) and axes is None):
+        return call.freeze(f"{call.name} has widths that are computed at run time")
+    order = list(range(rank)) if axes is None else [axis % rank for axis in axes]
+    border = Pin(GroupState.FROZEN, f"{call.name} pads the axis")
+    constant = call.node.attribute("mode", "constant") in ("constant", b"constant")
+    axis_labels = wiring.axis_labels(label)
+    for i, axis in enumerate(order):
+        before, after = widths[i], widths[i + len(order)]
+        if before == after == 0:
+            continue
+        axis_label = axis_labels[axis]
+        if constant and min(before, after) >= 0:
+            axis_labels[axis] = wiring.concat([border, axis_label, border], [before, label.shape[axis], after])
+            continue
+        if isinstance(axis_label, np.ndarray):
+            wiring.pin(axis_label, border)
+        axis_labels[axis] = border
+    return [wiring.label_of(out, axis_labels)]
+
+
+def resize(call: Call) -> list[Label]:
+    """Axes that keep their length pass; resized ones are pinned."""
+    if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        return call.freeze(f"{call.name} resizes a part of each axis")
+    out = call.outputs[0]
+    return pass_all_but(call, [axis for axis, size in enumerate(call.label(0).shape) if out[axis] != size], WINDOW)
+
+
+def tile(call: Call) -> list[Label]:
+    """Copies end to end along each axis; an axis of length 1 holds the same everywhere."""
+    label, repeats = call.label(0), call.ints(1, "repeats")
+    if repeats is None:
+        return call.freeze(f"{call.name} has repeats that are computed at run time")
+    for axis, times in enumerate(repeats):
+        if times != 1:
+            laid = in_turn(tied_copies(call, call.wiring.axis_label(label, axis), times), axis=0)
+            label = call.wiring.with_axis_label(label, axis, laid, call.outputs[0][axis])
+    return [label]
+
+
+def tied_copies(call: Call, axis_label: AxisLabel, times: int) -> list[AxisLabel]:
+    """An axis several times over. Each copy has atoms of its own, tied to the first: what reads them may differ."""
+    more = [
+        call.wiring.fresh(len(axis_label)) if isinstance(axis_label, np.ndarray) else axis_label
+        for _ in range(times - 1)
+    ]
+    for other in more:
+        call.wiring.tie(axis_label, other)
+    return [axis_label, *more]
+
+
+def in_turn(axis_labels: Sequence[AxisLabel], axis: int) -> AxisLabel:
+    """Axes of equal length as one: end to end (axis 0), or first all their first entries (axis 1)."""
+    found = [axis_label for axis_label in axis_labels if isinstance(axis_label, np.ndarray)]
+    return np.stack(found, axis).ravel() if found else axis_labels[0]
+
+
+def depth_to_space(call: Call) -> list[Label]:
+    """Each output channel is laid out from block * block input channels, which move as one; positions are pinned."""
+    wiring, area = call.wiring, call.node.attribute("blocksize") ** 2
+    batch, channels, *_ = pin_axes(call, call.label(0), (2, 3), WINDOW)
+    if isinstance(channels, np.ndarray):
+        by_place = channels.reshape(-1, area).T if call.text("mode", "DCR") == "CRD" else channels.reshape(area, -1)
+        for place in by_place[1:]:
+            wiring.tie(by_place[0], place)
+        channels = by_place[0]
+    return [wiring.label_of(call.outputs[0], [batch, channels, WINDOW, WINDOW])]
+
+
+def space_to_depth(call: Call) -> list[Label]:
+    """Each input channel is laid out as block * block output channels, which move as one; positions are pinned."""
+    wiring, area = call.wiring, call.node.attribute("blocksize") ** 2
+    batch, channels, *_ = pin_axes(call, call.label(0), (2, 3), WINDOW)
+    channels = in_turn(tied_copies(call, channels, area), axis=1 if call.text("mode", "DCR") == "CRD" else 0)
+    # A single channel, or channels that are all alike, hold other positions in each place.
+    return [wiring.label_of(call.outputs[0], [batch, WINDOW if channels is None else channels, WINDOW, WINDOW])]
+
+
+def source_axes(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> list[int | None] | None:
+    """Where the axes of what an arranging operator gives come from.
+
+    Args:
+        node: a node of a row that moves values without keeping their axes.
+        shape: of its first input.
+        given: its constant second input, None if it has none.
+
+    Returns:
+        for each axis of the output that of the input, None for a new axis of length 1; None if it mixes axes.
+    """
+    if node.op == "Transpose":
+        return list(node.attribute("perm") or range(len(shape))[::-1])
+    target = reshape_target(node, shape, node.attribute("axes") if given is None else given)
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    if target is None or [size for size in target if size > 1] != [shape[axis] for axis in long]:
+        return None
+    remaining = iter(long)
+    return [next(remaining) if size > 1 else None for size in target]
+
+
+def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The shape that a row with the `reshape` rule gives a tensor of `shape`, from its constant argument."""
+    size = int(np.prod(shape))
+    if node.op == "Flatten":
+        cut = node.attribute("axis", 1)
+        return (int(np.prod(shape[:cut])), int(np.prod(shape[cut:])))
+    if node.op == "Unsqueeze" and given is not None:
+        rank = len(shape) + len(given)
+        new = {axis % rank for axis in given}
+        old = iter(shape)
+        return tuple(1 if axis in new else next(old) for axis in range(rank))
+    if node.op == "Squeeze":
+        gone = range(len(shape)) if given is None else [axis % len(shape) for axis in given]
+        return tuple(dim for axis, dim in enumerate(shape) if not (axis in gone and dim == 1))
+    if given is None:
+        return None
+    target = [shape[i] if dim == 0 and not node.attribute("allowzero", 0) else dim for i, dim in enumerate(given)]
+    known = int(np.prod([dim for dim in target if dim != -1]))
+    return tuple(size // known if dim == -1 and known else dim for dim in target)
+
+
+def part_lengths(call: Resized, held: list[int]) -> list[int]:
+    """The length of every part of a split axis; one number may be held for parts of equal length."""
+    source = call.inputs[0][call.axis]
+    if held and source.is_kept:
+        return held
+    sizes = held or [out[call.axis].size for out in call.outputs]
+    if sum(sizes) < source.size:
+        sizes = [min(held[0], source.size - start) for start in range(0, source.size, held[0])]
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    return [int(count) for count in np.bincount(part[source.old], minlength=len(sizes))]
+
+
+ROWS: Mapping[str, Row] = {
+    "Reshape": Row(
+        reshape,
+        moves=True,
+        slots=(X, setting("shape")),
+        size_constants={"shape": output_sizes},
+        homogeneity=Homogeneity.ONE,
+    ),
+    "Flatten": Row(reshape, moves=True, homogeneity=Homogeneity.ONE),
+    **dict.fromkeys(
+        ["Squeeze", "Unsqueeze"],
+        Row(reshape, moves=True, slots=(X, setting("axes")), homogeneity=Homogeneity.ONE),
+    ),
+    "Transpose": Row(transpose, moves=True, homogeneity=Homogeneity.ONE),
+    "Concat": Row(concat, adds=True, joins=True, homogeneity=Homogeneity.ANY),
+    "Split": Row(
+        split,
+        adds=True,
+        slots=(X, setting("split")),
+        size_constants={"split": part_lengths},
+        homogeneity=Homogeneity.ONE,
+    ),
+    "SplitToSequence": Row(
+        split_to_sequence,
+        slots=(X, setting("split")),
+        size_constants={"split": part_lengths},
+        is_sequence=True,
+    ),
+    "SequenceAt": Row(sequence_at, slots=(X, setting("position")), is_sequence=True),
+    "Expand": Row(expand, adds=True, slots=(X, setting("shape")), size_constants={"shape": output_sizes}),
+    "Pad": Row(pad, slots=(X, setting("pads"))),
+    "Tile": Row(tile, slots=(X, setting("repeats"))),
+    "DepthToSpace": Row(depth_to_space),
+    "SpaceToDepth": Row(space_to_depth),
+    "CenterCropPad": Row(resize, slots=(X, setting("shape")), size_constants={"shape": output_sizes}),
+    "Resize": Row(
+        resize,
+        slots=(X, setting("roi"), setting("scales"), setting("sizes")),
+        size_constants={"sizes": output_sizes},
+        homogeneity=Homogeneity.ONE,
+    ),
+    "Upsample": Row(resize, slots=(X, setting("scales"))),
+}

@@ -1,0 +1,86 @@
+"""Operators to which the order along an axis matters: extremes, running sums, triangles, transforms."""
+
+from collections.abc import Mapping
+
+from mal_graph.operators.axis_labels import Label
+from mal_graph.operators.call import WINDOW, Call, drop_axes, pass_all_but, pin_axes, pin_each
+from mal_graph.operators.marks import GroupState, Pin
+from mal_graph.operators.row import AtZero, ParameterKind, Row, Slot, X, setting
+
+
+def first_of_equals(call: Call) -> list[Label]:
+    """Where several are the largest the first one counts, so that their order matters."""
+    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call))
+
+
+def counting_pin(call: Call) -> Pin:
+    return Pin(GroupState.FROZEN, f"{call.name} counts along the axis")
+
+
+def top_k(call: Call) -> list[Label]:
+    """Values and indices of the largest along one axis; the other axes pass."""
+    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call))
+
+
+def arg_extreme(call: Call) -> list[Label]:
+    """The index of the largest along one axis, which vanishes or stays with length 1."""
+    axis = call.node.attribute("axis", 0) % len(call.label(0).shape)
+    pin_each(call, [call.wiring.axis_label(call.label(0), axis)], counting_pin(call))
+    return [drop_axes(call, [axis])]
+
+
+def cumulative(call: Call) -> list[Label]:
+    """Every element depends on those before it along one axis; the other axes pass."""
+    axes = call.ints(1, "axis")
+    if axes is None:
+        return call.freeze(f"{call.name} has an axis that is computed at run time")
+    return pass_all_but(call, axes, Pin(GroupState.FROZEN, f"{call.name} runs along the axis in order"))
+
+
+def triangle(call: Call) -> list[Label]:
+    """What is kept depends on the places along the last two axes; the others pass."""
+    return pass_all_but(call, [-2, -1], Pin(GroupState.FROZEN, f"{call.name} keeps a triangle"))
+
+
+def determinant(call: Call) -> list[Label]:
+    """The last two axes vanish; the others pass."""
+    rank = len(call.label(0).shape)
+    pin_each(call, call.axis_labels(0)[-2:], Pin(GroupState.FROZEN, f"{call.name} is signed by their order"))
+    return [drop_axes(call, [rank - 2, rank - 1])]
+
+
+def reverse_sequence(call: Call) -> list[Label]:
+    """Each sample is turned round by a length of its own: batch and time are pinned, the other axes pass."""
+    pin = Pin(GroupState.FROZEN, f"{call.name} turns the axis round")
+    call.wiring.pin_label(call.label(1), pin)
+    return pass_all_but(call, [call.node.attribute("batch_axis", 1), call.node.attribute("time_axis", 0)], pin)
+
+
+def fourier(call: Call) -> list[Label]:
+    """The transformed axis and the pair of real and imaginary part are pinned; the other axes pass."""
+    axes = call.ints(2, "axis")
+    if call.given(2) and axes is None:
+        return call.freeze(f"{call.name} has an axis that is computed at run time")
+    axes = axes or (1, -2)  # the default of opset 17, and that of opset 20
+    return pass_all_but(call, [*axes, -1], Pin(GroupState.FROZEN, f"{call.name} transforms the axis"))
+
+
+def short_fourier(call: Call) -> list[Label]:
+    """A window slides over the signal; the batch passes."""
+    if call.given(2):
+        call.wiring.pin_label(call.label(2), WINDOW)
+    batch = pin_axes(call, call.label(0), range(1, len(call.label(0).shape)), WINDOW)[0]
+    return [call.wiring.label_of(shape, [batch, *[WINDOW] * (len(shape) - 1)]) for shape in call.outputs]
+
+
+ROWS: Mapping[str, Row] = {
+    "Hardmax": Row(first_of_equals, at_zero=AtZero.UNSAFE),
+    "TopK": Row(top_k, slots=(X, setting("k")), at_zero=AtZero.UNSAFE),
+    **dict.fromkeys(["ArgMax", "ArgMin"], Row(arg_extreme, at_zero=AtZero.UNSAFE)),
+    **dict.fromkeys(["CumSum", "CumProd"], Row(cumulative, slots=(X, setting("axis")), at_zero=AtZero.UNSAFE)),
+    "Trilu": Row(triangle, slots=(X, setting("diagonal"))),
+    "Det": Row(determinant, at_zero=AtZero.UNSAFE),
+    "ReverseSequence": Row(reverse_sequence, slots=(X, setting("lengths"))),
+    "DFT": Row(fourier, slots=(X, setting("length"), setting("axis"))),
+    "STFT": Row(short_fourier, slots=(X, setting("step"), Slot("window", ParameterKind.SCALE), setting("length"))),
+}

@@ -1,0 +1,338 @@
+"""The wiring of a network: which atoms must move together, collected while the network is run on labels.
+
+Atoms that must move together are *tied*. A second relation orders what a reshape splits. Where channels become (groups,
+channels of a group) and an operator acts on one of the two axes alone, that axis gets atoms of its own, and each
+channel *belongs* to the one it lies on: whatever moves the channels must then move whole blocks to whole blocks. The
+channels of a block stay free to move within it, unless they belong to a unit of the other axis too.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from mal_graph.operators.axis_labels import Atoms, AxisLabel, Label, on_axis, spans
+from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
+from mal_graph.operators.reshaping import Run, find_runs, is_row, lay_rows, moved_axes, repeats_across, reshape_part
+
+PLACES = Pin(GroupState.PINNED, "places within a unit")
+LARGEST_PRODUCT = 1 << 21  # atoms that a reshape of two hidden axes into one may make
+
+
+class Pinned(NamedTuple):
+    """Atoms that may not be permuted, and why."""
+
+    atoms: Atoms
+    pin: Pin
+
+
+class Belonging(NamedTuple):
+    """Atoms, for each the atom of the block it belongs to, and the place of that atom: a block that lies in several
+    places holds other atoms in each."""
+
+    atoms: Atoms
+    blocks: Atoms
+    places: Atoms
+
+
+class TakenOver(NamedTuple):
+    """Atoms over which a statistic is taken, for each of the `blocks` by itself."""
+
+    atoms: Atoms
+    blocks: Atoms
+    statistic: Statistic
+
+
+class Wiring:
+    """Collects atoms, ties, blocks and pins while a network is run on labels."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.ties: list[tuple[Atoms, Atoms]] = []
+        self.pins: list[Pinned] = []
+        self.blocks: list[Belonging] = []
+        self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
+        self.statistics: list[TakenOver] = []
+        self.sized_by: list[
+            tuple[SizeConstant, Atoms]
+        ] = []  # what holds a size, and the atoms on the axes of that size
+        self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
+        self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
+
+    def fresh(self, size: int) -> Atoms:
+        self.count += size
+        return np.arange(self.count - size, self.count)
+
+    def fresh_label(self, shape: tuple[int, ...]) -> Label:
+        """New atoms on every axis longer than 1: the label of a weight."""
+        parts = [on_axis(self.fresh(size), axis, len(shape)) for axis, size in enumerate(shape) if size > 1]
+        return Label(shape, tuple(parts))
+
+    def pin(self, atoms: Atoms, pin: Pin) -> None:
+        self.pins.append(Pinned(atoms.ravel(), pin))
+
+    def pin_label(self, label: Label, pin: Pin) -> None:
+        for part in label.parts:
+            self.pin(part, pin)
+
+    def mark_statistic(self, label: Label, axes: Iterable[int], statistic: Statistic) -> None:
+        """Note that an operator takes a statistic over these axes, so that one more live unit would change it."""
+        reduced = set(axes)
+        for part in label.parts:
+            if reduced & set(spans(part)):
+                kept = tuple(axis for axis in spans(part) if axis not in reduced)
+                blocks = self.block_atoms(part, kept) if kept else part[:0]
+                self.statistics.append(TakenOver(np.unique(part), np.unique(blocks), statistic))
+                self.read(part)
+
+    def mark_size(self, label: Label, constant: SizeConstant) -> None:
+        """Note that a constant or an attribute holds a size of this label, and must follow when an axis is resized."""
+        self.sized_by += [(constant, np.unique(part)) for part in label.parts]
+
+    def read(self, axis_label: AxisLabel) -> None:
+        """Note that an operator reads all units of this axis alike: those it reads more or less often are others."""
+        if isinstance(axis_label, np.ndarray):
+            self.readings.append(axis_label.ravel())
+
+    def contract(self, a: AxisLabel, b: AxisLabel) -> None:
+        """Tie two axes that are multiplied and summed over."""
+        self.read(self.tie(a, b))
+
+    def tie(self, a: AxisLabel, b: AxisLabel) -> AxisLabel:
+        """Make two axes move together; the result labels both."""
+        if a is None or b is None:
+            return b if a is None else a
+        if isinstance(a, Pin):
+            if isinstance(b, np.ndarray):
+                self.pin(b, a)
+            return a
+        if isinstance(b, Pin):
+            self.pin(a, b)
+            return b
+        self.ties.append((a.ravel(), b.ravel()))
+        return a
+
+    def belong(self, atoms: Atoms, blocks: Atoms) -> None:
+        """Make whatever moves `atoms` move whole `blocks`; arrays that broadcast to one shape."""
+        places = np.arange(blocks.size).reshape(blocks.shape)
+        inner, outer, place = np.broadcast_arrays(atoms, blocks, places)
+        self.blocks.append(Belonging(inner.ravel(), outer.ravel(), place.ravel()))
+
+    def block_atoms(self, part: Atoms, axes: tuple[int, ...]) -> Atoms:
+        """Atoms for some of the axes that a part varies along, each a block of the part's atoms."""
+        if axes == spans(part):
+            return part
+        key = (part.tobytes(), part.shape, axes)
+        if key not in self.made:
+            shape = [size if axis in axes else 1 for axis, size in enumerate(part.shape)]
+            self.made[key] = self.fresh(int(np.prod(shape))).reshape(shape)
+            self.belong(part, self.made[key])
+        return self.made[key]
+
+    def axis_label(self, label: Label, axis: int) -> AxisLabel:
+        """The label of one axis alone; blocks where the axis is a factor of a product."""
+        if axis in label.pins:
+            return label.pins[axis]
+        part = label.part_on(axis)
+        return None if part is None else self.block_atoms(part, (axis,)).ravel()
+
+    def without(self, label: Label, axis: int) -> Label:
+        """The label with one axis cut to length 1: summed over, looked up in, or to be replaced."""
+        parts = []
+        for part in label.parts:
+            kept = tuple(a for a in spans(part) if a != axis)
+            if kept:
+                parts.append(self.block_atoms(part, kept))
+        shape = (*label.shape[:axis], 1, *label.shape[axis + 1 :])
+        return Label(shape, tuple(parts), {a: pin for a, pin in label.pins.items() if a != axis})
+
+    def sum_away(self, label: Label, axis: int) -> Label:
+        """The label after a sum over one axis, which stays with length 1."""
+        part = label.part_on(axis)
+        if part is not None:
+            self.read(part)
+        return self.without(label, axis)
+
+    def with_axis_label(self, label: Label, axis: int, axis_label: AxisLabel, size: int) -> Label:
+        """The label with another label on one axis."""
+        rest = self.without(label, axis)
+        shape = (*label.shape[:axis], size, *label.shape[axis + 1 :])
+        one = self.label_of(shape, [axis_label if a == axis else None for a in range(len(shape))])
+        return Label(shape, (*rest.parts, *one.parts), {**rest.pins, **one.pins})
+
+    def axis_labels(self, label: Label) -> list[AxisLabel]:
+        return [self.axis_label(label, axis) for axis in range(len(label.shape))]
+
+    def combine(self, labels: Iterable[Label], shape: tuple[int, ...]) -> Label:
+        """The label of an elementwise operator's output of `shape`: broadcast, then tie equal axes."""
+        kept: dict[tuple[int, ...], Atoms] = {}
+        pins: dict[int, Pin] = {}
+        for label in labels:
+            shift = len(shape) - len(label.shape)
+            for axis, pin in label.pins.items():
+                pins.setdefault(axis + shift, pin)
+            for part in label.parts:
+                self.keep(kept, part.reshape((1,) * shift + part.shape))
+        while (clash := overlapping(kept)) is not None:
+            self.untangle(kept, *clash)
+        for axes, part in list(kept.items()):
+            for axis in [axis for axis in axes if axis in pins]:
+                self.pin(self.block_atoms(part, (axis,)), pins[axis])
+                if len(axes) == 1:
+                    kept.pop(axes)
+                else:  # what stays put on one axis may still move along the others
+                    pins.pop(axis)
+        return Label(shape, tuple(kept.values()), {a: f for a, f in pins.items() if shape[a] > 1})
+
+    def keep(self, kept: dict[tuple[int, ...], Atoms], part: Atoms) -> None:
+        """Add a part to those of one label: parts along the same axes are tied."""
+        axes = spans(part)
+        if axes in kept:
+            self.tie(kept[axes], part)
+        else:
+            kept[axes] = part
+
+    def untangle(self, kept: dict[tuple[int, ...], Atoms], few: tuple[int, ...], many: tuple[int, ...]) -> None:
+        """Make of two parts that overlap some that do not: the finer belongs to the coarser, or one falls into axes."""
+        part = kept.pop(few)
+        if set(few) <= set(many):
+            self.belong(kept[many], part)
+            return
+        for axis in few:
+            self.keep(kept, self.block_atoms(part, (axis,)))
+
+    def label_of(self, shape: tuple[int, ...], axis_labels: Sequence[AxisLabel]) -> Label:
+        """A label from those of its axes; the caller has checked axes of size 1."""
+        parts = [
+            on_axis(axis_label, axis, len(shape))
+            for axis, axis_label in enumerate(axis_labels)
+            if isinstance(axis_label, np.ndarray) and shape[axis] > 1
+        ]
+        pins = {axis: p for axis, p in enumerate(axis_labels) if isinstance(p, Pin) and shape[axis] > 1}
+        return Label(shape, tuple(parts), pins)
+
+    def concat(self, axis_labels: Sequence[AxisLabel], sizes: Sequence[int]) -> AxisLabel:
+        """The label of axes laid end to end."""
+        pins = [axis_label for axis_label in axis_labels if isinstance(axis_label, Pin)]
+        if len(pins) == len(axis_labels):
+            return pins[0]
+        return np.concatenate(
+            [self.atoms(axis_label, size) for axis_label, size in zip(axis_labels, sizes, strict=True)]
+        )
+
+    def atoms(self, axis_label: AxisLabel, size: int) -> Atoms:
+        """The atoms of an axis: new ones where it has none, pinned where the axis is."""
+        if isinstance(axis_label, np.ndarray):
+            return axis_label
+        atoms = self.fresh(size)
+        if isinstance(axis_label, Pin):
+            self.pin(atoms, axis_label)
+        return atoms
+
+    def take(self, label: Label, axis: int, indices: Atoms, by: str) -> Label:
+        """The label after selecting `indices` along one axis (slice, split, gather with constant indices)."""
+        shape = (*label.shape[:axis], len(indices), *label.shape[axis + 1 :])
+        parts = []
+        for part in label.parts:
+            if part.shape[axis] == 1:
+                parts.append(part)
+                continue
+            taken = np.take(self.told_apart(part), indices, axis=axis)
+            if taken.size > 1:  # an axis of length 1 drops out of a product
+                parts.append(taken)
+            elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
+                self.pin(taken, Pin(GroupState.FROZEN, f"{by} uses a single unit of the axis"))
+        return Label(shape, tuple(parts), {a: f for a, f in label.pins.items() if shape[a] > 1})
+
+    def told_apart(self, part: Atoms) -> Atoms:
+        """The part, with an atom of its own for every index of those that lie at several: what lies there may differ.
+        It belongs to the atom that it stands for, and to its place among those of that atom."""
+        atoms = part.ravel()
+        order = np.argsort(atoms, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order)) - np.searchsorted(atoms[order], atoms[order])
+        if not place.any():
+            return part
+        places, own = self.fresh(int(place.max()) + 1), self.fresh(part.size).reshape(part.shape)
+        self.pin(places, PLACES)
+        self.belong(own, part)
+        self.belong(own, places[place].reshape(part.shape))
+        return own
+
+    def transpose(self, label: Label, order: Sequence[int]) -> Label:
+        return Label(
+            tuple(label.shape[axis] for axis in order),
+            tuple(part.transpose(order) for part in label.parts),
+            {new: label.pins[old] for new, old in enumerate(order) if old in label.pins},
+        )
+
+    def reshape(self, label: Label, shape: tuple[int, ...], by: str) -> Label:
+        """The label after a reshape: every run of axes that keeps its product is reshaped by itself."""
+        if 0 in shape:
+            self.pin_label(label, Pin(GroupState.FROZEN, f"{by} has an empty axis"))
+            return Label(shape)
+        if all(is_row(part) for part in label.parts) and (axes := moved_axes(label.shape, shape)) is not None:
+            return lay_rows(label, shape, axes)
+        runs = find_runs(label.shape, shape)
+        label = self.with_places(label, runs, shape)
+        label = self.multiplied_out(label, [old for old, _ in runs], by)
+        pins: dict[int, Pin] = {}
+        parts: list[Atoms] = []
+        for part in label.parts:
+            moved, ordered = reshape_part(part, label.shape, shape, runs)
+            if repeats_across(moved):
+                moved, ordered = reshape_part(self.told_apart(part), label.shape, shape, runs)
+            pins.update(dict.fromkeys(ordered, PLACES))
+            if spans(moved):
+                parts.append(moved)
+            else:  # one unit, repeated: nothing would name it any more
+                self.pin(moved, Pin(GroupState.FROZEN, f"{by} repeats a single unit"))
+        varying = {axis for part in parts for axis in spans(part)}
+        for old, new in runs:
+            pin = next((label.pins[axis] for axis in old if axis in label.pins), None)
+            if pin is not None:
+                pins.update({axis: pin for axis in new if shape[axis] > 1 and axis not in varying})
+        return Label(shape, tuple(parts), pins)
+
+    def with_places(self, label: Label, runs: Sequence[Run], shape: Sequence[int]) -> Label:
+        """The label with atoms on the pinned axes that a run of axes mixes with others so that the indices of one atom
+        lie across the new axes: which place on the pinned ones each is for differs from atom to atom."""
+        parts, pins = list(label.parts), dict(label.pins)
+        for old, new in runs:
+            mixed = [part for part in label.parts if set(spans(part)) & set(old)] if len(new) > 1 else []
+            if not any(repeats_across(reshape_part(part, label.shape, shape, runs)[0]) for part in mixed):
+                continue
+            for axis in pins.keys() & set(old):
+                atoms = self.fresh(label.shape[axis])
+                self.pin(atoms, pins.pop(axis))
+                parts.append(on_axis(atoms, axis, len(label.shape)))
+        return Label(label.shape, tuple(parts), pins)
+
+    def multiplied_out(self, label: Label, runs: Sequence[list[int]], by: str) -> Label:
+        """The label with one part for all those that one run of axes mixes: an atom for every combination, which
+        belongs to each of its factors."""
+        parts, pins = list(label.parts), dict(label.pins)
+        for run in runs:
+            mixed = [part for part in parts if set(spans(part)) & set(run)]
+            if len(mixed) < 2:
+                continue
+            parts = [part for part in parts if not set(spans(part)) & set(run)]
+            shape = np.broadcast_shapes(*(part.shape for part in mixed))
+            if np.prod(shape) > LARGEST_PRODUCT:
+                pin = Pin(GroupState.FROZEN, f"{by} mixes two hidden axes")
+                pins.update({axis: pin for part in mixed for axis in spans(part)})
+                for part in mixed:
+                    self.pin(part, pin)
+                continue
+            joined = self.fresh(int(np.prod(shape))).reshape(shape)
+            for part in mixed:
+                self.belong(joined, part)
+            parts.append(joined)
+        return Label(label.shape, tuple(parts), pins)
+
+
+def overlapping(kept: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Two sets of axes that have some in common, the smaller first; None if there are none."""
+    pairs = [(a, b) for a, b in combinations(kept, 2) if set(a) & set(b)]
+    return None if not pairs else (min(pairs[0], key=len), max(reversed(pairs[0]), key=len))
