@@ -13,9 +13,34 @@ from builders import Net, mlp, save
 import mal_graph
 from mal_graph.errors import DataError, FileError, GateFailed, UsageError
 
-NOUNS = ["AxisGroup", "AxisGroups", "Alignment", "Assembly", "LayerGraph", "Layer", "Match", "Pair", "Plan", "Check"]
-NOUNS += ["Grid", "MergeConfig", "Scores", "Sweep", "SweepConfig", "Verdict", "Zoo", "ZooConfig", "MalGraphError"]
+NOUNS = [
+    "AxisGroup",
+    "AxisGroups",
+    "Alignment",
+    "Assembly",
+    "LayerGraph",
+    "Layer",
+    "Match",
+    "LayerPair",
+    "Plan",
+    "Check",
+]
+NOUNS += [
+    "Network",
+    "Correspondence",
+    "LayerLambdas",
+    "Grid",
+    "MergeConfig",
+    "Scores",
+    "Sweep",
+    "SweepConfig",
+    "Verdict",
+    "Zoo",
+    "ZooConfig",
+    "MalGraphError",
+]
 STEPS = ["load", "trace", "axis_groups", "verify", "match_layers", "align", "assemble", "sweep", "grid", "zoo"]
+STEPS += ["build_network", "correspond", "assign_units", "plan_merge", "merge"]
 STEPS += ["evaluate", "save", "to_module", "state_dict"]
 
 

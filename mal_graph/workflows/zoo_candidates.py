@@ -8,8 +8,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import ZooConfig
-from mal_graph.evaluation.holdout import Gate, HeldOut
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Gate, HeldOut, Scores
 from mal_graph.protocols import Runner
 from mal_graph.workflows.checkpoint import Kept, Point, Tried
 from mal_graph.workflows.lambda_lines import line_of, scored_along
@@ -79,7 +78,7 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
         planned = narrowed(step, candidate.layers, 1.0, terms.config, terms.runner).plan
         line = line_of(planned, step.donor, terms.config, terms.runner)
         along = scored_along(
-            line, terms.lambdas, entry.name, terms.held.gate, terms.config, terms.runner, terms.held.judge
+            line, terms.lambdas, entry.name, terms.held.gate, terms.config, terms.runner, terms.held.metric
         )
         points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
         yield Tried(candidate.name, candidate.layers, tuple(points))

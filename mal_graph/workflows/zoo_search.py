@@ -26,11 +26,10 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.config import Data, MergeConfig, ZooConfig, configured, shows_options
 from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
-from mal_graph.evaluation.holdout import Gate, HeldOut, held_out
-from mal_graph.evaluation.scores import Scores, labels_in, predict
+from mal_graph.evaluation import Gate, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.unit_assignment import given_alignment
-from mal_graph.merging.blending import merge
+from mal_graph.matching import assign_as_given
+from mal_graph.merging import merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, shares
 from mal_graph.workflows.baselines import scored_arms
@@ -164,13 +163,13 @@ def terms_of_search(
     terms = Terms(config, lambdas, None, None, runner, progress)
     if data is None:
         return terms, None
-    held = held_out(
+    held = split_holdout(
         base,
         data,
         config.report_data,
         seed=config.seed,
-        output=config.score_output,
-        scores=config.output_kind,
+        score_output=config.score_output,
+        output_kind=config.output_kind,
         runner=runner,
     )
     best, _ = (scored(base, part, held, terms) for part in (held.gate, held.report))
@@ -271,7 +270,7 @@ def replay(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: Kn
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
         return found
-    kept = partial(given_alignment, orders=outcome.kept.read_orders())
+    kept = partial(assign_as_given, orders=outcome.kept.read_orders())
     try:
         step = align_donor(found, entry, terms, known, kept)
     except ShapeError as error:
@@ -331,8 +330,10 @@ def rejection_reason(merged: SoFar, found: SoFar, terms: Terms) -> str:
 def scored(graph: LayerGraph, part: Arrays, held: HeldOut, terms: Terms) -> Scores:
     """A model on one part of the data."""
     config = terms.config
-    prediction = predict(graph, part, output=config.score_output, scores=config.output_kind, runner=terms.runner)
-    return held.judge(prediction, labels_in(part), graph.name)
+    prediction = predict(
+        graph, part, score_output=config.score_output, output_kind=config.output_kind, runner=terms.runner
+    )
+    return held.metric(prediction, read_labels(part), graph.name)
 
 
 def reason_to_accept(choice: Kept, best: Scores | None) -> str:
@@ -352,9 +353,9 @@ def assemble_result(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
-        report, judge = terms.held.report, terms.held.judge
+        report, metric = terms.held.report, terms.held.metric
         arms, unscored = scored_arms(
-            base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, judge
+            base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, metric
         )
     parts = shares(step.plan.mean_lam for step in found.steps)
     return Assembly(found.graph, base, found.steps, parts, checks, arms, terms.config, unscored)

@@ -12,8 +12,8 @@ from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
 from mal_graph.matching.correspondence import moving_groups
-from mal_graph.merging import widening
-from mal_graph.merging.blending import UNMATCHED, WIDTHS
+from mal_graph.merging import UNMATCHED, widening
+from mal_graph.merging.planning import WIDTHS
 from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
@@ -70,7 +70,7 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     base = reseeded(build(), 1)
     grew = 0
     for number, (units, donor) in enumerate(wider_donors(build(), 2)):
-        unmatched = UNMATCHED[number % 3]
+        unmatched = tuple(UNMATCHED)[number % 3]
         result = merged(base, donor, 0.0, unmatched)
         grew += 1
         assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
@@ -349,7 +349,7 @@ def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_n
     (why,) = made().growth.kept.values()
     assert re.fullmatch(r"a narrower donor cannot be compensated: the outputs at lambda 1 would be \de-\d\d .*", why)
     assert not made().growth.settings
-    monkeypatch.setattr(widening, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
+    monkeypatch.setattr(widening, "differs_in_widths", lambda plan: False)  # the mutation: no comparison
     assert made().growth.settings
     assert not made().growth.kept
 

@@ -2,18 +2,13 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, narrower, permuted_copy, run, wider
+from builders import Net, cnn, deviation, inputs_of, mlp, narrower, network, permuted_copy, run, wider
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.symmetry import axis_groups
 from mal_graph.symmetry.tracing import UNREAD
 
@@ -23,9 +18,8 @@ UNMATCHED = ("keep", "fade", "zero")
 def merged(base, donor, lam, unmatched="keep", **options):
     """The merge of two models with their groups taken unverified."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(axis_groups(base), axis_groups(donor), terms, **options)
-    return merge(plan(base, match, align(found), LayerLambdas.of(lam), unmatched=unmatched))
+    alignment = assign_units(correspond(network(base), network(donor), match, **options))
+    return merge(plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def same_function(a, b, tolerance=1e-6):
