@@ -4,11 +4,12 @@ PYTHON ?= python3.11
 DEMO := .venv-demo
 TEST := .venv-test
 TORCH := .venv-torch
+DOCS := .venv-docs
 EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
 PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-torch test-all dist-check lint clean
+.PHONY: demo test test-slow test-torch test-all docs dist-check lint clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
@@ -30,6 +31,11 @@ test-torch: $(TORCH)/ready
 # Every test, each of them once.
 test-all: test test-slow test-torch
 
+# The pages, with the reference made from the code, and the notebook as a reader runs it.
+docs: $(DOCS)/ready
+	$(DOCS)/bin/jupyter-execute examples/04_notebook/first_merge.ipynb
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet -f docs/mkdocs.yml
+
 # Wheel and source distribution, outside the checkout.
 dist-check:
 	$(PYTHON) tools/check_distribution.py
@@ -50,6 +56,11 @@ $(TEST)/ready: $(SOURCES)
 	$(TEST)/bin/python -m pip install --quiet -e ".[test]"
 	touch $@
 
+$(DOCS)/ready: $(SOURCES)
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
 # torch is pinned in the test requirements alone; any version from 2.13 on may be used with the package.
 $(TORCH)/ready: $(SOURCES) tests/requirements-torch.txt
 	$(PYTHON) -m venv $(TORCH)
@@ -58,4 +69,4 @@ $(TORCH)/ready: $(SOURCES) tests/requirements-torch.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(TORCH)
+	rm -rf $(DEMO) $(TEST) $(TORCH) $(DOCS) docs/site

@@ -80,6 +80,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
+    scope: str = ""  # the module that it was exported from, where the exporter tells
 
     @property
     def title(self) -> str:

@@ -15,7 +15,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = ["tests/test_house.py", "tests/cli", "tests/end_to_end", "tests/network", "tests/adapters"]
+QUICK = ["tests/test_house.py", "tests/test_config.py", "tests/cli", "tests/end_to_end", "tests/network"]
 DESCRIBED = """
 import re
 from importlib.metadata import metadata

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 import onnx
@@ -254,20 +254,28 @@ def shape_problem(tensor: onnx.TensorProto) -> str:
 
 
 def embedded_problem(tensor: onnx.TensorProto) -> str:
-    size, nbytes = stored_size(tensor)
     fields = [field for field in DATA_FIELDS if len(getattr(tensor, field))]
     if len(fields) > 1:
         return f"holds its values twice, as {' and '.join(fields)}"
     if fields == ["raw_data"]:
-        held, due = len(tensor.raw_data), -1 if tensor.data_type == onnx.TensorProto.STRING else nbytes
-        return "" if held == due else f"holds {held} bytes where shape {list(tensor.dims)} asks for {max(due, 0)}"
+        due = -1 if tensor.data_type == onnx.TensorProto.STRING else stored_size(tensor)[1]
+        return count_problem(tensor, len(tensor.raw_data), due, "bytes")
     field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
     if fields and fields != [field]:
         return f"holds {fields[0]} where its element type asks for {field}"
-    packed = tensor.data_type != onnx.TensorProto.STRING and ir.DataType(tensor.data_type).bitwidth < 8
-    due = nbytes if packed else size * (2 if tensor.data_type in COMPLEX else 1)
-    held = len(getattr(tensor, field))
-    return "" if held == due else f"holds {held} values where shape {list(tensor.dims)} asks for {due}"
+    return count_problem(tensor, len(getattr(tensor, field)), numbers_due(tensor), "values")
+
+
+def count_problem(tensor: onnx.TensorProto, held: int, due: int, what: str) -> str:
+    return "" if held == due else f"holds {held} {what} where shape {list(tensor.dims)} asks for {max(due, 0)}"
+
+
+def numbers_due(tensor: onnx.TensorProto) -> int:
+    """How many numbers or strings the field of a tensor's type must hold."""
+    size, nbytes = stored_size(tensor)
+    if tensor.data_type != onnx.TensorProto.STRING and ir.DataType(tensor.data_type).bitwidth < 8:
+        return nbytes
+    return size * (2 if tensor.data_type in COMPLEX else 1)
 
 
 def stored_size(tensor: onnx.TensorProto) -> tuple[int, int]:
@@ -280,16 +288,9 @@ def stored_size(tensor: onnx.TensorProto) -> tuple[int, int]:
 
 def external_problem(tensor: onnx.TensorProto, folder: Path, files: dict[str, int]) -> str:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    if unknown := sorted(entries.keys() - EXTERNAL_KEYS):
-        return f"describes its external data with the unknown key {unknown[0]!r}"
-    if len(entries) < len(tensor.external_data):
-        return "describes its external data twice"
-    if tensor.data_type == onnx.TensorProto.STRING or any(len(getattr(tensor, field)) for field in DATA_FIELDS):
-        return "has external data, which strings and tensors with values of their own cannot"
+    if problem := entry_problem(tensor, entries):
+        return problem
     location = entries.get("location", "")
-    for key in ("offset", "length"):
-        if not re.fullmatch(r"[0-9]{1,19}", entries.get(key, "0")):
-            return f"has the external {key} {entries[key]!r}, which is no count of bytes"
     if location not in files:
         if problem := location_problem(location, folder):
             return problem
@@ -299,6 +300,20 @@ def external_problem(tensor: onnx.TensorProto, folder: Path, files: dict[str, in
         return f"has {entries['length']} bytes of external data where shape {list(tensor.dims)} asks for {nbytes}"
     if offset + nbytes > files[location]:
         return f"ends at byte {offset + nbytes} of {location!r}, which has {files[location]} bytes"
+    return ""
+
+
+def entry_problem(tensor: onnx.TensorProto, entries: Mapping[str, str]) -> str:
+    """What is wrong with the description of external data, before any file is looked at."""
+    if unknown := sorted(entries.keys() - EXTERNAL_KEYS):
+        return f"describes its external data with the unknown key {unknown[0]!r}"
+    if len(entries) < len(tensor.external_data):
+        return "describes its external data twice"
+    if tensor.data_type == onnx.TensorProto.STRING or any(len(getattr(tensor, field)) for field in DATA_FIELDS):
+        return "has external data, which strings and tensors with values of their own cannot"
+    for key in ("offset", "length"):
+        if not re.fullmatch(r"[0-9]{1,19}", entries.get(key, "0")):
+            return f"has the external {key} {entries[key]!r}, which is no count of bytes"
     return ""
 
 

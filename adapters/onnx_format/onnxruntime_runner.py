@@ -4,7 +4,8 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Timer
 from time import monotonic
 
@@ -14,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph, Node, Value
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from .build import IR_VERSION
 from .file import OnnxDocument, to_attribute
@@ -63,20 +64,29 @@ class OrtSession:
         feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
         feeds.update({name: feeds[name].copy() for name in self._written & feeds.keys()})
         names = list(self.types) if read is None else list(read)
-        options, left = ort.RunOptions(), None if deadline is None else deadline - monotonic()
-        watch = None if left is None else Timer(max(left, 0.0), setattr, (options, "terminate", True))
+        options = ort.RunOptions()
         try:
-            if watch is not None:
-                watch.start()
-            values = self._session.run(names, feeds, options)
+            with stopped_at(deadline, options):
+                values = self._session.run(names, feeds, options)
         except Exception as error:
             if options.terminate:
                 raise RunError(f"{self.name} was not through when its time was up") from None
             raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
-        finally:
-            if watch is not None:
-                watch.cancel()
         return {name: as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+@contextmanager
+def stopped_at(deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
+    """A run with these options ends when `time.monotonic()` reaches the deadline."""
+    if deadline is None:
+        yield
+        return
+    watch = Timer(max(deadline - monotonic(), 0.0), setattr, (options, "terminate", True))
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def written(model: onnx.ModelProto) -> set[str]:
@@ -115,12 +125,12 @@ class OrtRunner:
         began = monotonic()
         model = model_proto(graph, read, variable)
         now = monotonic()
-        if deadline is not None and now + opening(model, now - began) >= deadline:
+        if deadline is not None and now + opening_time(model, now - began) >= deadline:
             raise RunError(f"{graph.name} was not opened when its time was up")
         return OrtSession(model, graph.name, optimize)
 
 
-def opening(model: onnx.ModelProto, building: float) -> float:
+def opening_time(model: onnx.ModelProto, building: float) -> float:
     """About how many seconds onnxruntime will take to open a model that took `building` seconds to build: it cannot be
     stopped, and what is stored costs it the square of its number (measured on chains of up to 50,000 operators)."""
     nodes, stored = max(1, len(model.graph.node)), len(model.graph.initializer)
@@ -133,21 +143,25 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
     used = {name for node in graph.nodes for name in (*node.inputs, *node.captures)} | set(outputs)
     stored = [weight for name, weight in graph.weights.items() if name in used and not weight.scope]
     fed = set(variable)
-    inputs = [input_proto(graph, value) for value in graph.inputs]
-    inputs += [
-        onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
-        for weight in stored
-        if weight.name in fed
-    ]
+    declared = [fed_proto(weight) for weight in stored if weight.name in fed]
     main = onnx.helper.make_graph(
         [node_proto(node, i) for i, node in enumerate(graph.nodes)],
         "view",
-        inputs,
+        [*(input_proto(graph, value) for value in graph.inputs), *declared],
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
-        [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
+        [tensor_proto(weight) for weight in stored if weight.name not in fed],
     )
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
     return onnx.helper.make_model(main, opset_imports=opsets, functions=functions_of(graph), ir_version=IR_VERSION)
+
+
+def fed_proto(weight: Weight) -> onnx.ValueInfoProto:
+    """The declaration of a weight that every run is given."""
+    return onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
+
+
+def tensor_proto(weight: Weight) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(np.asarray(weight.read(), order="C"), weight.name)
 
 
 def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:

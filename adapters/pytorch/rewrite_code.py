@@ -138,11 +138,16 @@ class Widening(fx.Interpreter):
         else:
             for each in CALLS.get(name, ()):
                 self.put(node, call, each)
+        if node.name in self.factors:
+            self.multiply_average(node, call, is_norm=name == "rms_norm" or isinstance(part, nn.RMSNorm))
+
+    def multiply_average(self, node: fx.Node, call: Call, is_norm: bool) -> None:
+        """Multiply an average by the factors that the wider graph has behind it."""
         average = node
-        if node.name in self.factors and (name == "rms_norm" or isinstance(part, nn.RMSNorm)):
+        if is_norm:
             average = write_out_norm(node, call)
             self.replaced.append(node)
-        for factor in self.factors.get(node.name, ()):
+        for factor in self.factors[node.name]:
             average = multiply(average, factor)
 
     def put(self, node: fx.Node, call: Call, argument: Argument) -> None:

@@ -141,27 +141,36 @@ def module_path(node: fx.Node) -> str:
 
 def user_inputs(program: ExportedProgram, into: Lowered, env: Env) -> Iterator[Value]:
     """The inputs of the signature; parameters, buffers and constants become weights, tied ones a single weight."""
-    stored: dict[tuple[Any, ...], str] = {}
+    tied: dict[tuple[Any, ...], str] = {}
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-        if spec.kind is InputKind.USER_INPUT:
-            if isinstance(spec.arg, ConstantArgument) or not isinstance(node.meta["val"], Tensor):
-                env[node] = node.meta.get("val")
-                continue
-            wire = wire_of(into.unused(node.name), node.meta["val"])
-            env[node] = wire
-            for axis, size in enumerate(wire.shape):
-                if not isinstance(size, int) and size.node.expr.is_Symbol:
-                    into.symbols.setdefault(size.node.expr, (wire.name, axis))
+        if spec.kind is not InputKind.USER_INPUT:
+            name = spec.target or node.name
+            tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
+            env[node] = stored_wire(name, tensor, into, tied)
+        elif isinstance(spec.arg, ConstantArgument) or not isinstance(node.meta["val"], Tensor):
+            env[node] = node.meta.get("val")
+        else:
+            env[node] = wire = input_wire(node, into)
             yield value_of(wire, into)
-            continue
-        name = spec.target or node.name
-        tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
-        same = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
-        if same not in stored:
-            stored[same] = into.unused(name)
-            into.weights[stored[same]] = shared_weight(stored[same], tensor)
-        env[node] = Wire(stored[same], tensor.dtype, tuple(tensor.shape))
+
+
+def stored_wire(name: str, tensor: Tensor, into: Lowered, tied: dict[tuple[Any, ...], str]) -> Wire:
+    """A tensor of the module as a weight; `tied` has the names of those that were stored already, by their memory."""
+    memory = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
+    if memory not in tied:
+        tied[memory] = into.unused(name)
+        into.weights[tied[memory]] = shared_weight(tied[memory], tensor)
+    return Wire(tied[memory], tensor.dtype, tuple(tensor.shape))
+
+
+def input_wire(node: fx.Node, into: Lowered) -> Wire:
+    """An input, whose axes of unknown length give the symbols of the program their meaning."""
+    wire = wire_of(into.unused(node.name), node.meta["val"])
+    for axis, size in enumerate(wire.shape):
+        if not isinstance(size, int) and size.node.expr.is_Symbol:
+            into.symbols.setdefault(size.node.expr, (wire.name, axis))
+    return wire
 
 
 def wire_of(name: str, made: Tensor) -> Wire:
@@ -248,20 +257,8 @@ def finish_graph(
     program: ExportedProgram, into: Lowered, inputs: Sequence[Value], outputs: Sequence[Any]
 ) -> LayerGraph:
     """The layer graph: outputs under their own names, nothing in it that no output needs."""
-    nodes = list(into.nodes)
-    declared: list[Value] = []
-    renamed: dict[str, str] = {}
-    made = {out for node in nodes for out in node.outputs}
-    for wire, label in zip(outputs, output_names(program), strict=True):
-        if not isinstance(wire, Wire):
-            continue
-        label = into.unused(label)
-        if wire.name in made and wire.name not in renamed:
-            renamed[wire.name] = label
-        else:  # an input, a weight, or given twice
-            nodes.append(Node(into.unused("/Identity"), "Identity", (wire.name,), (label,)))
-        declared.append(value_of(replace(wire, name=label), into))
-    nodes = [with_names(node, renamed) for node in nodes]
+    named = [(wire, name) for wire, name in zip(outputs, output_names(program), strict=True) if isinstance(wire, Wire)]
+    nodes, declared = declare_outputs(named, into)
     needed = {value.name for value in declared}
     kept: list[Node] = []
     for node in reversed(nodes):
@@ -270,6 +267,22 @@ def finish_graph(
             needed |= set(node.inputs)
     weights = {key: weight for key, weight in into.weights.items() if key in needed}
     return LayerGraph("", tuple(reversed(kept)), tuple(inputs), tuple(declared), weights, {"": OPSET})
+
+
+def declare_outputs(outputs: Sequence[tuple[Wire, str]], into: Lowered) -> tuple[list[Node], list[Value]]:
+    """The operators with the outputs under their own names, and what is declared of these."""
+    nodes = list(into.nodes)
+    declared: list[Value] = []
+    renamed: dict[str, str] = {}
+    made = {out for node in nodes for out in node.outputs}
+    for wire, wanted in outputs:
+        name = into.unused(wanted)
+        if wire.name in made and wire.name not in renamed:
+            renamed[wire.name] = name
+        else:  # an input, a weight, or given twice
+            nodes.append(Node(into.unused("/Identity"), "Identity", (wire.name,), (name,)))
+        declared.append(value_of(replace(wire, name=name), into))
+    return [with_names(node, renamed) for node in nodes], declared
 
 
 def with_names(node: Node, names: Mapping[str, str]) -> Node:

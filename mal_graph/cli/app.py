@@ -317,7 +317,7 @@ def zoo(
     from mal_graph.reporting.documents import zoo_document
     from mal_graph.workflows import assembly
     from mal_graph.workflows.models import arrays_of, with_arrays
-    from mal_graph.workflows.zoo_search import files_in
+    from mal_graph.workflows.zoo_donors import files_in
     from mal_graph.workflows.zoo_search import zoo as search_zoo
 
     donors = [str(path) for path in files_in(Path(folder))]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
-from mal_graph.network import Layer, Parameter, data_inputs, find_parameters, origins
+from mal_graph.network import Layer, Parameter, data_inputs, find_origins, find_parameters
 from mal_graph.operators import row_of
 
 
@@ -28,7 +28,7 @@ def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     by_node: dict[int, list[Parameter]] = {}
     for parameter in find_parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
-    origin, members = origins(graph, by_node)
+    origin, members = find_origins(graph, by_node)
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
     place_of = {start: place for place, start in enumerate(places)}
     named: list[list[tuple[int, str]]] = []

@@ -130,7 +130,8 @@ def copies(
     nodes = []
     for node in (donor.nodes[index] for index in copied):
         inputs, outputs = (tuple(names[name] if name else "" for name in side) for side in (node.inputs, node.outputs))
-        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs))
+        scope = f"{node.scope}{suffix}" if node.scope else ""
+        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs, scope=scope))
     return nodes, stored
 
 

@@ -817,7 +817,7 @@ def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silent
 def test_queries_and_keys_that_stay_alive_without_a_partner_break_the_law(monkeypatch):
     """The mutation: units over which computed tensors are multiplied stay as they are where they have no partner."""
     base, donor = rotary(6, 8, 0), rotary(6, 4, 1)
-    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.mark_product", lambda *args: None)
     assert far(merged(base, donor, 1.0, "fade").graph, donor) > 1e-3
 
 
@@ -829,7 +829,7 @@ def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():
 def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monkeypatch):
     """The mutation: units over which computed tensors are multiplied are the donor's from the start, as if a weight of
     zeros read them."""
-    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.mark_product", lambda *args: None)
     assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
 
 

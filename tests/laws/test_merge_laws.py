@@ -10,7 +10,7 @@ import mal_graph
 from mal_graph.matching import assign_units, correspond, match_layers
 from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.symmetry import axis_groups
-from mal_graph.symmetry.groups import UNREAD
+from mal_graph.symmetry.tracing import UNREAD
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -363,7 +363,7 @@ def test_places_behind_the_last_of_the_probe_run_keep_their_order(verification):
 
 def test_rows_that_the_probe_does_not_read_would_be_mixed_up_without_their_fix(monkeypatch):
     """The mutation: nothing is said of what no operator reads."""
-    monkeypatch.setattr("mal_graph.symmetry.groups.pin_unread", lambda wiring, computed, owners: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.pin_unread", lambda wiring, computed, owners: None)
     result = mal_graph.assemble(placed(0), placed(1), lam=1.0, verify=False)
     inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
     assert deviation(run(result.graph, inputs), run(placed(1), inputs)) > 1e-3

@@ -172,6 +172,6 @@ def test_units_that_grow_inside_others_are_told_once():
 
     widened = assemble_document(assemble(blocks(2, 0), blocks(5, 1), width="grow")).widened
     assert [(entry.group, entry.units, entry.inside) for entry in widened] == [
-        ("w2[1]", (2, 5), None),
-        ("w2[0]", (2, 5), "w0[0]"),
+        ("Conv_0", (2, 5), None),
+        ("Conv_2", (2, 5), "Conv_0#2"),
     ]

@@ -21,7 +21,8 @@ from mal_graph.merging import merge
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly, steps
-from mal_graph.workflows.zoo_search import PREFIXES, SINGLES, candidates, zoo
+from mal_graph.workflows.zoo_candidates import PREFIXES, SINGLES, candidates
+from mal_graph.workflows.zoo_search import zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
 PLAIN = MergeConfig(lam=1.0, verify=False)

@@ -129,6 +129,23 @@ def test_a_tied_tensor_is_one_weight_and_outputs_have_their_keys():
     assert [value.name for value in graph.outputs] == ["logits"]
 
 
+class Viewed(nn.Module):
+    """A parameter, and its bits on the same memory as another type."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        self.register_buffer("bits", self.weight.detach().view(torch.int32))
+
+    def forward(self, x):
+        return x * self.weight + (x.int() + self.bits).to(x.dtype)
+
+
+def test_tensors_of_two_types_on_one_memory_are_two_weights():
+    graph = mal_graph.trace(Viewed().eval(), torch.zeros(2, 3))
+    assert {name: weight.dtype.name for name, weight in graph.weights.items()} == {"weight": "float32", "bits": "int32"}
+
+
 def test_keyword_arguments_are_given_by_name():
     module = seeded(Tied)
     inputs = {"ids": torch.tensor([[1, 2, 3]]), "scale": torch.tensor([2.0])}
