@@ -27,10 +27,10 @@ def refined(hashes: Sequence[str], neighbours: Links) -> list[str]:
 
 def unfolded(labels: Sequence[str], neighbours: Links, order: Iterable[int]) -> list[str]:
     """Hashes of every place with all that it leads to; in `order` each comes behind what it is linked with."""
-    found = [""] * len(labels)
+    hashes = [""] * len(labels)
     for place in order:
-        found[place] = combined(labels[place], neighbours[place], found)
-    return found
+        hashes[place] = combined(labels[place], neighbours[place], hashes)
+    return hashes
 
 
 def settled(hashes: Sequence[str], neighbours: Links) -> Sequence[str]:

@@ -1,6 +1,6 @@
 """What the matcher knows of the layers of one model, all of it free of names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.context_hashes import contexts, settled, unfolded
-from mal_graph.matching.layer_links import Reading, descendants, find_layer_edges, layer_network
+from mal_graph.matching.layer_links import Reading, descendants, find_layer_edges, layer_network, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
 
@@ -87,57 +87,74 @@ class Profile:
 
 def profile_layers(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
-    found = find_layers(graph)
-    number = {layer.name: i for i, layer in enumerate(found)}
-    places, reads = layer_network(graph)
-    place_of = {start: place for place, start in enumerate(places)}
-    own = [place_of[layer.start] for layer in found]
-    by_place = dict(zip(own, range(len(found)), strict=True))
-    windows = tuple(window(graph, layer) for layer in found)
-    activated = tuple(activations(graph, layer) for layer in found)
-    labels = [
-        repr((found[by_place[p]].kind, windows[by_place[p]])) if p in by_place else join_label(graph, start)
-        for p, start in enumerate(places)
-    ]
-    finer = [
-        repr((label, sorted(activated[by_place[p]]))) if p in by_place else label for p, label in enumerate(labels)
-    ]
-    feeds: list[list[Reading]] = [[] for _ in places]
-    for target, sources in enumerate(reads):
-        for one in sources:
-            feeds[one.place].append(one._replace(place=target))
-    plain = [[[(one.slot, one.place) for one in near] for near in side] for side in (reads, feeds)]
-    exact = [[[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds)]
-    ways = (range(len(places)), range(len(places))[::-1])
-    up, down = (contexts(labels, near, unfolded(labels, near, way)) for near, way in zip(plain, ways, strict=True))
-    ends = [unfolded(finer, near, way) for near, way in zip(exact, ways, strict=True)]
-    around = [
-        [*((-1, link) for link in one), *((1, link) for link in other)] for one, other in zip(*exact, strict=True)
-    ]
-    linked = [[((way, link), place) for way, (link, place) in near] for near in around]
-    roles = contexts(finer, linked, settled([*map("".join, zip(*ends, strict=True))], linked))
-    reaches, heights = descendants(feeds, by_place)
+    layers = find_layers(graph)
+    number = {layer.name: i for i, layer in enumerate(layers)}
+    windows = tuple(window(graph, layer) for layer in layers)
+    activated = tuple(activations(graph, layer) for layer in layers)
+    starts, reads = layer_network(graph)
+    feeds = turn_around(reads)
+    place_of = {start: place for place, start in enumerate(starts)}
+    own = [place_of[layer.start] for layer in layers]
+    labels = [join_label(graph, start) for start in starts]
+    finer = list(labels)
+    for place, layer, taps, operators in zip(own, layers, windows, activated, strict=True):
+        labels[place] = repr((layer.kind, taps))
+        finer[place] = repr((labels[place], sorted(operators)))
+    up, down = hash_both_ways(labels, reads, feeds)
+    roles = hash_all_around(finer, reads, feeds)
+    reaches, heights = descendants(feeds, frozenset(own))
     return Profile(
-        found,
+        layers,
         reaches[np.ix_(own, own)],
         tuple(heights[p] for p in own),
-        tuple(tuple(level[p] for level in up) for p in own),
-        tuple(tuple(level[p] for level in down) for p in own),
-        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, found)),
-        tuple(tuple(level[p] for level in roles) for p in own),
+        levels_at(own, up),
+        levels_at(own, down),
+        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, layers)),
+        levels_at(own, roles),
         activated,
         windows,
-        tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
-        np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
+        tuple(meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
+        np.array([weight_statistics(graph, layer) for layer in layers]).reshape(len(layers), 2),
     )
+
+
+def hash_both_ways(
+    labels: Sequence[str], reads: Sequence[Sequence[Reading]], feeds: Sequence[Sequence[Reading]]
+) -> list[list[Sequence[str]]]:
+    """Hashes of every place with what is before it, and with what is after it, level by level."""
+    order = range(len(labels))
+    hashed = []
+    for side, way in ((reads, order), (feeds, order[::-1])):
+        links = [[(one.slot, one.place) for one in near] for near in side]
+        hashed.append(contexts(labels, links, unfolded(labels, links, way)))
+    return hashed
+
+
+def hash_all_around(
+    labels: Sequence[str], reads: Sequence[Sequence[Reading]], feeds: Sequence[Sequence[Reading]]
+) -> list[Sequence[str]]:
+    """Hashes of every place with what is before and after it, told apart by the ports too, level by level."""
+    order = range(len(labels))
+    before, after = ([[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds))
+    ends = unfolded(labels, before, order), unfolded(labels, after, order[::-1])
+    links = [
+        [*(((-1, link), place) for link, place in one), *(((1, link), place) for link, place in other)]
+        for one, other in zip(before, after, strict=True)
+    ]
+    return contexts(labels, links, settled([*map("".join, zip(*ends, strict=True))], links))
+
+
+def levels_at(places: Sequence[int], levels: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """The hashes of some places at every level."""
+    return tuple(tuple(level[place] for level in levels) for place in places)
 
 
 def seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
     """The second numbers of pairs, by the first, which runs up to `count`."""
-    found: list[list[int]] = [[] for _ in range(count)]
+    grouped: list[list[int]] = [[] for _ in range(count)]
     for first, second in pairs:
-        found[first].append(second)
-    return found
+        grouped[first].append(second)
+    return grouped
 
 
 def join_label(graph: LayerGraph, start: int) -> str:
@@ -164,21 +181,21 @@ def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> fro
         return frozenset({(layer.kind,)})
     node = graph.nodes[layer.weight.node]
     row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
-    found: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
+    meant: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
     if row is not None and row.pointwise and dense == "dense" and is_pointwise(node, taps):
-        found.add((row.pointwise,))
-    return frozenset(found)
+        meant.add((row.pointwise,))
+    return frozenset(meant)
 
 
 def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
     """Operators inside a layer that shape its signal: no contraction, no arrangement, no parameters of their own."""
     with_parameters = {parameter.node for parameter in layer.parameters}
-    found = set()
+    shaping = set()
     for index in layer.nodes:
         row = row_of(graph.nodes[index])
         if index not in with_parameters and not (row is not None and row.moves):
-            found.add(graph.nodes[index].op)
-    return frozenset(found)
+            shaping.add(graph.nodes[index].op)
+    return frozenset(shaping)
 
 
 def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
