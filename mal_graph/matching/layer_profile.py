@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.context_hashes import contexts, settled, unfolded
-from mal_graph.matching.layer_links import Reading, descendants, find_layer_edges, layer_network, turn_around
+from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
+from mal_graph.matching.layer_links import Reading, find_descendants, find_layer_edges, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
 
@@ -72,12 +72,12 @@ class Profile:
     @cached_property
     def before(self) -> list[list[int]]:
         """The layers that each one reads."""
-        return seconds(((j, i) for i, j in self.edges), len(self.layers))
+        return group_seconds(((j, i) for i, j in self.edges), len(self.layers))
 
     @cached_property
     def after(self) -> list[list[int]]:
         """The layers that read each one."""
-        return seconds(self.edges, len(self.layers))
+        return group_seconds(self.edges, len(self.layers))
 
     def position(self, i: int) -> float:
         """How deep layer i lies, from 0 to 1."""
@@ -89,9 +89,9 @@ def profile_layers(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
     layers = find_layers(graph)
     number = {layer.name: i for i, layer in enumerate(layers)}
-    windows = tuple(window(graph, layer) for layer in layers)
-    activated = tuple(activations(graph, layer) for layer in layers)
-    starts, reads = layer_network(graph)
+    windows = tuple(describe_window(graph, layer) for layer in layers)
+    activated = tuple(find_activations(graph, layer) for layer in layers)
+    starts, reads = link_layers(graph)
     feeds = turn_around(reads)
     place_of = {start: place for place, start in enumerate(starts)}
     own = [place_of[layer.start] for layer in layers]
@@ -102,7 +102,7 @@ def profile_layers(graph: LayerGraph) -> Profile:
         finer[place] = repr((labels[place], sorted(operators)))
     up, down = hash_both_ways(labels, reads, feeds)
     roles = hash_all_around(finer, reads, feeds)
-    reaches, heights = descendants(feeds, frozenset(own))
+    reaches, heights = find_descendants(feeds, frozenset(own))
     return Profile(
         layers,
         reaches[np.ix_(own, own)],
@@ -113,8 +113,8 @@ def profile_layers(graph: LayerGraph) -> Profile:
         levels_at(own, roles),
         activated,
         windows,
-        tuple(meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
-        np.array([weight_statistics(graph, layer) for layer in layers]).reshape(len(layers), 2),
+        tuple(find_meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
+        np.array([measure_weight(graph, layer) for layer in layers]).reshape(len(layers), 2),
     )
 
 
@@ -126,7 +126,7 @@ def hash_both_ways(
     hashed = []
     for side, way in ((reads, order), (feeds, order[::-1])):
         links = [[(one.slot, one.place) for one in near] for near in side]
-        hashed.append(contexts(labels, links, unfolded(labels, links, way)))
+        hashed.append(hash_contexts(labels, links, unfold(labels, links, way)))
     return hashed
 
 
@@ -136,12 +136,12 @@ def hash_all_around(
     """Hashes of every place with what is before and after it, told apart by the ports too, level by level."""
     order = range(len(labels))
     before, after = ([[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds))
-    ends = unfolded(labels, before, order), unfolded(labels, after, order[::-1])
+    ends = unfold(labels, before, order), unfold(labels, after, order[::-1])
     links = [
         [*(((-1, link), place) for link, place in one), *(((1, link), place) for link, place in other)]
         for one, other in zip(before, after, strict=True)
     ]
-    return contexts(labels, links, settled([*map("".join, zip(*ends, strict=True))], links))
+    return hash_contexts(labels, links, refine_fully([*map("".join, zip(*ends, strict=True))], links))
 
 
 def levels_at(places: Sequence[int], levels: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
@@ -149,7 +149,7 @@ def levels_at(places: Sequence[int], levels: Sequence[Sequence[str]]) -> tuple[t
     return tuple(tuple(level[place] for level in levels) for place in places)
 
 
-def seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
+def group_seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
     """The second numbers of pairs, by the first, which runs up to `count`."""
     grouped: list[list[int]] = [[] for _ in range(count)]
     for first, second in pairs:
@@ -161,7 +161,7 @@ def join_label(graph: LayerGraph, start: int) -> str:
     return f"input {start}" if start < 0 else graph.nodes[start].op
 
 
-def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
+def describe_window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     """Kernel taps and how they move; empty for a layer that has none."""
     if layer.weight is None:
         return ()
@@ -174,7 +174,7 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     return (tuple(taps), strides_of(node, len(taps)), dilations_of(node, len(taps)), dense)
 
 
-def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
+def find_meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
     """What a layer may correspond to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
     window of one tap that moves by one is a linear layer at every place as well."""
     if layer.weight is None or not window:
@@ -187,7 +187,7 @@ def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> fro
     return frozenset(meant)
 
 
-def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
+def find_activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
     """Operators inside a layer that shape its signal: no contraction, no arrangement, no parameters of their own."""
     with_parameters = {parameter.node for parameter in layer.parameters}
     shaping = set()
@@ -198,7 +198,7 @@ def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
     return frozenset(shaping)
 
 
-def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
+def measure_weight(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
     leading = layer.leading
     if leading is None:

@@ -6,11 +6,11 @@ it is widened, the donor where it is narrower than the result, each before the t
 result computes what the base does, at lambda 1 what the donor does.
 
 A LayerNormalization takes the mean off first. Zeros leave it alone only if it is zero, so it is taken off everything
-that writes the units: weights and biases over their output units, tables over their columns. That changes nothing as
+that produces the units: weights and biases over their output units, tables over their columns. That changes nothing as
 long as nothing but such norms reads the sum of these, however often it passes an addition; else the reason is listed.
 
 Chosen: the weights are centred. Refused: a mean over the units that are there, subtracted in front of the norm by
-operators of its own; it allows any reader, but every donor would leave such operators behind.
+operators of its own; it allows any consumer, but every donor would leave such operators behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -127,7 +127,7 @@ def free_whole_blocks(base: LayerGraph, donor: LayerGraph, match: Match, blocks:
         if len(alone) < len(block.layers):
             try:
                 other = match_layers(base, donor, without={*without, *block.layers})
-            except MatchError:  # nothing else answers
+            except MatchError:  # nothing else corresponds
                 continue
             if len(other.pairs) < len(match.pairs):
                 continue
