@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -244,6 +245,25 @@ def part_lengths(call: Resized, held: list[int]) -> list[int]:
         sizes = [min(held[0], source.size - start) for start in range(0, source.size, held[0])]
     part = np.repeat(np.arange(len(sizes)), sizes)
     return [int(count) for count in np.bincount(part[source.old], minlength=len(sizes))]
+
+
+class UnevenParts(NamedTuple):
+    """How a node that split an axis into equal parts must say that they differ.
+
+    Attributes:
+        attribute: what must go.
+        slot, lengths: the input, and what it must hold.
+    """
+
+    attribute: str
+    slot: int
+    lengths: list[int]
+
+
+def uneven_parts(call: Resized) -> UnevenParts | None:
+    """What a split into equal parts needs on its resized axis; None if the parts are still equal."""
+    lengths = part_lengths(call, [])
+    return UnevenParts("num_outputs", 1, lengths) if len(set(lengths)) > 1 else None
 
 
 ROWS: Mapping[str, Row] = {
