@@ -4,10 +4,12 @@ PYTHON ?= python3.11
 DEMO := .venv-demo
 TEST := .venv-test
 TORCH := .venv-torch
+DOCS := .venv-docs
 EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
+PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: demo test test-torch lint clean
+.PHONY: demo test test-slow test-torch test-all docs dist-check lint clean
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
@@ -15,16 +17,34 @@ demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx -o $(DEMO)/mlp.onnx --data $(EXAMPLE)/data.npz --force
 	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx -o $(DEMO)/twin.onnx --data $(EXAMPLE)/data.npz --force
 
+# The fast half, without torch.
 test: $(TEST)/ready
-	$(TEST)/bin/python -m pytest -m "not torch"
+	$(TEST)/bin/python -m $(PYTEST) -m "not slow and not torch"
+
+# The other half, beside the extras: the laws that take long hold with the fast assignment solver too.
+test-slow: $(TORCH)/ready
+	$(TORCH)/bin/python -m $(PYTEST) -m "slow and not torch"
 
 test-torch: $(TORCH)/ready
-	$(TORCH)/bin/python -m pytest
+	$(TORCH)/bin/python -m $(PYTEST) -m torch
+
+# Every test, each of them once.
+test-all: test test-slow test-torch
+
+# The pages, with the reference made from the code, and the notebook as a reader runs it.
+docs: $(DOCS)/ready
+	$(DOCS)/bin/jupyter-execute examples/04_notebook/first_merge.ipynb
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet -f docs/mkdocs.yml
+
+# Wheel and source distribution, outside the checkout.
+dist-check:
+	$(PYTHON) tools/check_distribution.py
 
 lint: $(TORCH)/ready
 	$(TORCH)/bin/ruff format --check .
 	$(TORCH)/bin/ruff check .
 	$(TORCH)/bin/mypy
+	$(TORCH)/bin/python tools/measure_house.py --check
 
 $(DEMO)/ready: $(SOURCES)
 	$(PYTHON) -m venv $(DEMO)
@@ -36,6 +56,11 @@ $(TEST)/ready: $(SOURCES)
 	$(TEST)/bin/python -m pip install --quiet -e ".[test]"
 	touch $@
 
+$(DOCS)/ready: $(SOURCES)
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
 # torch is pinned in the test requirements alone; any version from 2.13 on may be used with the package.
 $(TORCH)/ready: $(SOURCES) tests/requirements-torch.txt
 	$(PYTHON) -m venv $(TORCH)
@@ -44,4 +69,4 @@ $(TORCH)/ready: $(SOURCES) tests/requirements-torch.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(TORCH)
+	rm -rf $(DEMO) $(TEST) $(TORCH) $(DOCS) docs/site

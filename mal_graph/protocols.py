@@ -1,10 +1,35 @@
 """The protocols an outside author implements: `Adapter` (load, save), `Tracer` (trace, give back), `Runner` (run)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from mal_graph.graph import Array, LayerGraph
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked of a result.
+
+    Attributes:
+        name: what was checked.
+        passed: None where it could not be checked.
+        detail: what was found, or why it was not checked.
+    """
+
+    name: str
+    passed: bool | None
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.passed is False
+
+    def __str__(self) -> str:
+        if self.passed:
+            return "passed"
+        return f"{'not run' if self.passed is None else 'failed'}: {self.detail}"
 
 
 class Adapter(Protocol):
@@ -25,8 +50,8 @@ class Adapter(Protocol):
         """
         ...
 
-    def check(self, path: Path) -> Mapping[str, str]:
-        """Verdicts on a saved file by what was asked: "passed", or "failed: ..." with what was found."""
+    def check(self, path: Path) -> tuple[Check, ...]:
+        """What is checked of a saved file."""
         ...
 
 
@@ -49,8 +74,8 @@ class Tracer(Protocol):
         """Write the weights of a traced graph as a file of the framework's own, completely or not at all."""
         ...
 
-    def check(self, path: Path) -> Mapping[str, str]:
-        """Verdicts on a saved file, as of an `Adapter`."""
+    def check(self, path: Path) -> tuple[Check, ...]:
+        """What is checked of a saved file, as of an `Adapter`."""
         ...
 
     def build(self, target: str, weights: Path | None = None) -> Any:
@@ -96,4 +121,16 @@ class Runner(Protocol):
         Raises RunError where the runtime refuses the graph, or will not be ready when `time.monotonic()` reaches
         `deadline`.
         """
+        ...
+
+
+class Reporter(Protocol):
+    """Says what a result of a workflow holds."""
+
+    def summary(self, result: Any, *, verbose: bool = False) -> str:
+        """For people: lines of text."""
+        ...
+
+    def to_dict(self, result: Any) -> dict[str, Any]:
+        """For programs: plain data, as in the JSON report."""
         ...

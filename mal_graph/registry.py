@@ -3,9 +3,12 @@
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
+from typing import TYPE_CHECKING
 
 from mal_graph.errors import FileError, UsageError
-from mal_graph.protocols import Adapter, Runner, Tracer
+
+if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
+    from mal_graph.protocols import Adapter, Reporter, Runner, Tracer
 
 
 @cache
@@ -18,12 +21,12 @@ def version() -> str:
 
 
 @cache
-def adapters() -> tuple[Adapter, ...]:
+def adapters() -> "tuple[Adapter, ...]":
     return tuple(point.load()() for point in sorted(entry_points(group="mal_graph.adapters")))
 
 
 @cache
-def runner(name: str = "onnxruntime") -> Runner:
+def runner(name: str = "onnxruntime") -> "Runner":
     """The runner registered under `name`. Raises UsageError if there is none."""
     found = {point.name: point for point in entry_points(group="mal_graph.runners")}
     if name not in found:
@@ -33,7 +36,17 @@ def runner(name: str = "onnxruntime") -> Runner:
 
 
 @cache
-def tracer() -> Tracer:
+def reporter(name: str = "default") -> "Reporter":
+    """The reporter registered under `name`. Raises UsageError if there is none."""
+    offered = {point.name: point for point in entry_points(group="mal_graph.reporters")}
+    if name not in offered:
+        raise UsageError(f"no reporter is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
+    made: Reporter = offered[name].load()()
+    return made
+
+
+@cache
+def tracer() -> "Tracer":
     """What traces modules. Raises UsageError where its framework is not installed."""
     for point in sorted(entry_points(group="mal_graph.tracers")):
         try:
@@ -46,17 +59,21 @@ def tracer() -> Tracer:
     raise UsageError("no tracer of modules is registered: reinstall mal-graph")
 
 
-def writer_for(path: str) -> Adapter | Tracer:
+def writer_for(path: str) -> "Adapter | Tracer":
     """What writes a file of this name: the framework's own weights where it ends in .safetensors, else a model."""
     return tracer() if path.endswith(".safetensors") else adapter_for(path)
 
 
-def adapter_for(model: object) -> Adapter:
+def adapter_for(model: object) -> "Adapter":
     """The adapter that loads `model`. Raises FileError if none does."""
     for adapter in adapters():
         if adapter.claims(model):
             return adapter
-    raise FileError(
-        f"cannot load a {type(model).__name__}: no adapter takes it; give the path of an ONNX file, or mal_graph.trace "
-        "a torch module"
+    raise unknown_model(model)
+
+
+def unknown_model(model: object) -> FileError:
+    return FileError(
+        f"cannot load a {type(model).__name__}: no adapter takes it; give the path of an ONNX file, an "
+        "onnx.ModelProto, or a torch module (mal_graph.trace)"
     )

@@ -10,8 +10,6 @@ constants pointing at the file they came from.
 
 import ast
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,14 +19,16 @@ import networkx as nx
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # protobuf has no types
 
+from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.protocols import Check
 
 from . import guard
 from .build import built_model, built_node, lazy_tensor, stored_value
+from .sessions import open_session
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -54,14 +54,19 @@ class OnnxAdapter:
     """Loads and saves `.onnx` files."""
 
     def claims(self, model: object) -> bool:
-        return isinstance(model, str | os.PathLike)
+        return isinstance(model, str | os.PathLike | onnx.ModelProto)
 
     def load(self, model: object) -> LayerGraph:
-        """The layer graph of an ONNX file. Raises FileError for a broken or unsafe file, UnsupportedModel for one
-        that cannot be merged."""
-        given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
-        path = guard.checked_path(Path(given))
-        document = linked(guard.check_file(path), path)
+        """The layer graph of an ONNX file, or of a parsed document, whose external data are looked for in the current
+        folder. Raises FileError for a broken or unsafe model, UnsupportedModel for one that cannot be merged."""
+        if isinstance(model, onnx.ModelProto):
+            given = model.graph.name or "model"
+            path, proto = Path.cwd() / given, guard.check_proto(model, Path(given))
+        else:
+            given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
+            path = guard.checked_path(Path(given))
+            proto = guard.check_file(path)
+        document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
         return replace(layer_graph(document, path), name=given)
@@ -75,11 +80,12 @@ class OnnxAdapter:
             handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
-        write_whole(model, path, f"{path.name}.data" if external or is_big else None, accept)
+        data_name = f"{path.name}.data" if external or is_big else None
+        write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
 
-    def check(self, path: Path) -> Mapping[str, str]:
+    def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""
-        return {"onnx_checker": checker_verdict(path), "onnxruntime": runtime_verdict(path)}
+        return checker_check(path), runtime_check(path)
 
 
 def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
@@ -87,8 +93,8 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir wraps whatever its parser meets
-        found = " ".join(str(root(error)).split())[:200]
-        raise guard.broken(path, f"onnx-ir cannot read it ({found})", "export the model again") from None
+        cause = " ".join(str(root(error)).split())[:200]
+        raise guard.broken(path, f"onnx-ir cannot read it ({cause})", "export the model again") from None
     for tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = path.parent  # absolute: with an empty folder onnx-ir 1.1 skips its own checks
@@ -137,27 +143,27 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
     order: nx.DiGraph[ir.Node] = nx.DiGraph()
     for node in nodes:
         read = [value for value in node.inputs if value is not None] + list(captured(node))
-        order.add_edges_from((maker, node) for value in read if (maker := value.producer()) is not None)
+        order.add_edges_from((producer, node) for value in read if (producer := value.producer()) is not None)
     cycle: list[tuple[ir.Node, ir.Node]] = list(nx.find_cycle(order))
     return cycle[0][0]
 
 
-def checker_verdict(path: Path) -> str:
+def checker_check(path: Path) -> Check:
     """What the ONNX checker says of a file; operators of other domains are not its business."""
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        return f"failed: {str(error).strip().splitlines()[0]}"
-    return "passed"
+        return Check("onnx_checker", False, str(error).strip().splitlines()[0])
+    return Check("onnx_checker", True)
 
 
-def runtime_verdict(path: Path) -> str:
+def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
-        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        open_session(str(path))
     except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
-        return f"failed: {str(error).strip().splitlines()[0]}"
-    return "passed"
+        return Check("onnxruntime", False, str(error).strip().splitlines()[0])
+    return Check("onnxruntime", True)
 
 
 def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
@@ -313,33 +319,44 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     model = document.model.clone()
     detach(model)
     main = model.graph
-    made_by = {out.name: node for node in main for out in node.outputs if out.name}
+    producers = {out.name: node for node in main for out in node.outputs if out.name}
     values = {out.name: out for node in main for out in node.outputs if out.name}
     values.update({value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name})
-    is_resized = False
-    for name in sorted(graph.edited & values.keys()):
-        if name in main.initializers:
-            value = main.initializers[name]
-            is_resized |= value.const_value is not None and value.const_value.shape != graph.weights[name].shape
-            value.const_value = lazy_tensor(graph.weights[name], value.const_value)
-            value.shape = value.const_value.shape
-        else:
-            make_constant(made_by[name], graph.weights[name])
+    is_resized = any(
+        [put_weight(main, producers, graph.weights[name]) for name in sorted(graph.edited & values.keys())]
+    )
     for name in dict.fromkeys(name for node in graph.nodes for name in node.inputs):
         if name in graph.weights and name not in values:
             values[name] = inserted_value(main, graph.weights[name], model.ir_version)
+    put_nodes(graph, main, producers, values)
+    set_attributes(graph, document.model, producers)
+    if is_resized:
+        forget_shapes(main)
+    return model
+
+
+def put_weight(main: ir.Graph, producers: Mapping[str, ir.Node], weight: Weight) -> bool:
+    """Give a stored tensor new values; whether an initializer has another shape now."""
+    if weight.name not in main.initializers:
+        make_constant(producers[weight.name], weight)
+        return False
+    value = main.initializers[weight.name]
+    is_resized = value.const_value is not None and value.const_value.shape != weight.shape
+    value.const_value = lazy_tensor(weight, value.const_value)
+    value.shape = value.const_value.shape
+    return is_resized
+
+
+def put_nodes(graph: LayerGraph, main: ir.Graph, producers: Mapping[str, ir.Node], values: dict[str, ir.Value]) -> None:
+    """Insert the operators that the view has and the document lacks, and let all read what the view's read."""
     last: ir.Node | None = None
     for node in graph.nodes:
-        own = made_by.get(first_output(node))
+        own = producers.get(first_output(node))
         if own is None:
             own = built_node(node, values, {})
             main.insert_after(last, own) if last is not None else main.insert_before(main[0], own)
         set_inputs(own, node, values)
         last = own
-    set_attributes(graph, document.model, made_by)
-    if is_resized:
-        forget_shapes(main)
-    return model
 
 
 def first_output(node: Node) -> str:
@@ -355,16 +372,16 @@ def set_inputs(own: ir.Node, node: Node, values: Mapping[str, ir.Value]) -> None
             own.replace_input_with(slot, values[name] if name else None)
 
 
-def set_attributes(graph: LayerGraph, source: ir.Model, made_by: Mapping[str, ir.Node]) -> None:
+def set_attributes(graph: LayerGraph, source: ir.Model, producers: Mapping[str, ir.Node]) -> None:
     """Give the nodes of a clone of `source` the attributes that differ in the graph."""
     old = {out.name: node.attributes for node in source.graph for out in node.outputs if out.name}
     for node in graph.nodes:
         name = first_output(node)
         for key in old[name].keys() - node.attributes.keys() if name in old else ():
-            del made_by[name].attributes[key]
+            del producers[name].attributes[key]
         for key, value in node.attributes.items() if name in old else ():
             if key not in old[name] or old[name][key].value is not value:
-                made_by[name].attributes[key] = ir.convenience.convert_attribute(key, value)
+                producers[name].attributes[key] = ir.convenience.convert_attribute(key, value)
 
 
 def forget_shapes(main: ir.Graph) -> None:
@@ -386,8 +403,8 @@ def detach(model: ir.Model) -> None:
             if isinstance(tensor := attribute.as_tensor(), ir.ExternalTensor):
                 owner.attributes[name] = ir.AttrTensor(name, mapped_tensor(tensor), doc_string=doc_string)
         else:
-            found = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
-            owner.attributes[name] = ir.AttrTensors(name, found, doc_string=doc_string)
+            mapped = [mapped_tensor(t) if isinstance(t, ir.ExternalTensor) else t for t in attribute.as_tensors()]
+            owner.attributes[name] = ir.AttrTensors(name, mapped, doc_string=doc_string)
 
 
 def mapped_tensor(tensor: ir.ExternalTensor) -> ir.LazyTensor:
@@ -417,27 +434,19 @@ def inserted_value(main: ir.Graph, weight: Weight, ir_version: int) -> ir.Value:
     return value
 
 
-def write_whole(
-    model: ir.Model, path: Path, external: str | None, accept: Callable[[Path], None] | None = None
-) -> None:
-    """Write into a fresh folder beside the target, then rename: a reader never sees half a file."""
+def write_model(model: ir.Model, draft: Path, data_name: str | None) -> None:
+    """Write a model, and its big weights to a file of that name beside it if there is one. Raises FileError."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".mal-graph-", dir=path.parent))
-    except OSError as error:
+        if data_name:
+            move_out(model, draft.parent, data_name)
+        ir.save(model, draft, format="protobuf")
+    except EncodeError:
         raise FileError(
-            f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
+            f"cannot write {draft.name}: its constants have more bytes than one protobuf file holds (2 GiB); "
+            "export the model with weights as initializers"
         ) from None
-    try:
-        if external:
-            move_out(model, folder, external)
-        ir.save(model, folder / path.name, format="protobuf")
-        if accept is not None:
-            accept(folder / path.name)
-        put_in_place(folder, path, external)
-    except (OSError, EncodeError, ir.serde.SerdeError) as error:
-        raise save_error(root(error), path) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    except ir.serde.SerdeError as error:  # what a weight's own computation raised, wrapped on its way
+        raise root(error) from None
 
 
 def move_out(model: ir.Model, folder: Path, name: str) -> None:
@@ -459,42 +468,11 @@ def move_out(model: ir.Model, folder: Path, name: str) -> None:
         value.const_value = new
 
 
-def put_in_place(folder: Path, path: Path, external: str | None) -> None:
-    """Move the written files to the target, the data first; the old data comes back if the model cannot follow."""
-    if external is None or not (folder / external).exists():
-        os.replace(folder / path.name, path)
-        return
-    data, kept = path.parent / external, folder / "replaced"
-    had_data = data.exists()
-    if had_data:
-        os.replace(data, kept)
-    try:
-        os.replace(folder / external, data)
-        os.replace(folder / path.name, path)
-    except BaseException:
-        data.unlink(missing_ok=True)
-        if had_data:
-            os.replace(kept, data)
-        raise
-
-
 def root(error: BaseException) -> BaseException:
     """The first cause of an error that was wrapped on its way."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def save_error(cause: BaseException, path: Path) -> BaseException:
-    """What to raise when writing to `path` failed; an error of the weights' own computation stays as it is."""
-    if isinstance(cause, OSError):
-        return FileError(f"cannot write {path}: {cause.strerror or cause}; free space or choose another folder")
-    if isinstance(cause, EncodeError):
-        return FileError(
-            f"cannot write {path}: its constants have more bytes than one protobuf file holds (2 GiB); "
-            "export the model with weights as initializers"
-        )
-    return cause
 
 
 def to_attribute(value: Any) -> Any:

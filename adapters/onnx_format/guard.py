@@ -14,7 +14,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 import onnx
@@ -53,8 +53,8 @@ def checked_path(path: Path) -> Path:
         reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or error
         raise broken(path, f"{reason}", "check the path") from None
     if not stat.S_ISREG(status.st_mode):
-        found = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise broken(path, f"it is {found}", "give the path of an .onnx file")
+        kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise broken(path, f"it is {kind}", "give the path of an .onnx file")
     if status.st_size == 0:
         raise broken(path, "the file is empty", "export or download the model again")
     if status.st_size > MAX_FILE:
@@ -64,7 +64,11 @@ def checked_path(path: Path) -> Path:
 
 def check_file(path: Path) -> onnx.ModelProto:
     """The parsed file, its external data unread. Raises FileError or UnsupportedModel."""
-    proto = parsed(path)
+    return check_proto(parsed(path), path)
+
+
+def check_proto(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """A parsed document that is sound as far as it shows by itself. Raises FileError or UnsupportedModel."""
     for check in FILE_CHECKS:
         check(proto, path)
     return proto
@@ -76,12 +80,12 @@ def check_model(model: ir.Model, path: Path) -> None:
         check(model, path)
 
 
-def broken(path: Path, found: str, advice: str) -> FileError:
-    return FileError(f"cannot load {path}: {printable(found)}; {advice}")
+def broken(path: Path, fault: str, advice: str) -> FileError:
+    return FileError(f"cannot load {path}: {printable(fault)}; {advice}")
 
 
-def unsupported(path: Path, found: str, advice: str) -> UnsupportedModel:
-    return UnsupportedModel(f"cannot merge {path}: {printable(found)}; {advice}")
+def unsupported(path: Path, fault: str, advice: str) -> UnsupportedModel:
+    return UnsupportedModel(f"cannot merge {path}: {printable(fault)}; {advice}")
 
 
 def printable(text: str) -> str:
@@ -100,11 +104,11 @@ def parsed(path: Path) -> onnx.ModelProto:
         proto = onnx.ModelProto()
     if proto.HasField("graph"):
         return proto
-    for start, found, advice in OTHER_FORMATS:
+    for start, kind, advice in OTHER_FORMATS:
         if content[:256].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start):
-            raise broken(path, f"it is {found}", advice)
-    found = "it holds no graph, so it is no ONNX model or was cut short"
-    raise broken(path, found, "export or download the model again")
+            raise broken(path, f"it is {kind}", advice)
+    fault = "it holds no graph, so it is no ONNX model or was cut short"
+    raise broken(path, fault, "export or download the model again")
 
 
 # The parsed file, walked with a readable place for each thing.
@@ -126,8 +130,8 @@ def nodes(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
         yield from walk(f"function {function.name!r}", function.node)
 
 
-def walk(inside: str, found: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
-    for node in found:
+def walk(inside: str, nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
+    for node in nodes:
         place = f"node {node.name or ' '.join(node.output)!r} ({node.op_type})" + (f" in {inside}" if inside else "")
         yield place, node
         for attribute in node.attribute:
@@ -142,8 +146,8 @@ def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
             yield f"tensor {tensor.name!r}", tensor
     defaults = ((f"function {f.name!r}", f.attribute_proto) for f in proto.functions)
     attributes = ((place, node.attribute) for place, node in nodes(proto))
-    for place, found in itertools.chain(defaults, attributes):
-        for attribute in found:
+    for place, stored in itertools.chain(defaults, attributes):
+        for attribute in stored:
             for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ())):
                 yield f"the tensor in attribute {attribute.name!r} of {place}", tensor
 
@@ -188,13 +192,13 @@ def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
     imports = [*proto.opset_import, *(item for function in proto.functions for item in function.opset_import)]
     opset = max((item.version for item in imports if item.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
-        found = f"it uses opset {opset} and onnxruntime runs up to {MAX_OPSET}"
+        fault = f"it uses opset {opset} and onnxruntime runs up to {MAX_OPSET}"
         raise unsupported(
-            path, found, f"export with opset {MAX_OPSET} or lower, or convert with onnx.version_converter"
+            path, fault, f"export with opset {MAX_OPSET} or lower, or convert with onnx.version_converter"
         )
     if proto.ir_version > MAX_IR_VERSION:
-        found = f"it has IR version {proto.ir_version} and onnxruntime loads up to {MAX_IR_VERSION}"
-        raise unsupported(path, found, "export with an older version of the exporter")
+        fault = f"it has IR version {proto.ir_version} and onnxruntime loads up to {MAX_IR_VERSION}"
+        raise unsupported(path, fault, "export with an older version of the exporter")
 
 
 def is_dense(proto: onnx.ModelProto, path: Path) -> None:
@@ -216,8 +220,8 @@ def is_without_maps(proto: onnx.ModelProto, path: Path) -> None:
             while kind.HasField("sequence_type") or kind.HasField("optional_type"):
                 kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
             if kind.HasField("map_type"):
-                found = f"its value {info.name!r} is a map and not a tensor"
-                raise unsupported(path, found, "export without ZipMap (skl2onnx: zipmap=False)")
+                fault = f"its value {info.name!r} is a map and not a tensor"
+                raise unsupported(path, fault, "export without ZipMap (skl2onnx: zipmap=False)")
 
 
 def is_for_inference(proto: onnx.ModelProto, path: Path) -> None:
@@ -250,20 +254,28 @@ def shape_problem(tensor: onnx.TensorProto) -> str:
 
 
 def embedded_problem(tensor: onnx.TensorProto) -> str:
-    size, nbytes = stored_size(tensor)
     fields = [field for field in DATA_FIELDS if len(getattr(tensor, field))]
     if len(fields) > 1:
         return f"holds its values twice, as {' and '.join(fields)}"
     if fields == ["raw_data"]:
-        held, due = len(tensor.raw_data), -1 if tensor.data_type == onnx.TensorProto.STRING else nbytes
-        return "" if held == due else f"holds {held} bytes where shape {list(tensor.dims)} asks for {max(due, 0)}"
+        due = -1 if tensor.data_type == onnx.TensorProto.STRING else stored_size(tensor)[1]
+        return count_problem(tensor, len(tensor.raw_data), due, "bytes")
     field = onnx.helper.tensor_dtype_to_field(tensor.data_type)
     if fields and fields != [field]:
         return f"holds {fields[0]} where its element type asks for {field}"
-    packed = tensor.data_type != onnx.TensorProto.STRING and ir.DataType(tensor.data_type).bitwidth < 8
-    due = nbytes if packed else size * (2 if tensor.data_type in COMPLEX else 1)
-    held = len(getattr(tensor, field))
-    return "" if held == due else f"holds {held} values where shape {list(tensor.dims)} asks for {due}"
+    return count_problem(tensor, len(getattr(tensor, field)), numbers_due(tensor), "values")
+
+
+def count_problem(tensor: onnx.TensorProto, held: int, due: int, what: str) -> str:
+    return "" if held == due else f"holds {held} {what} where shape {list(tensor.dims)} asks for {max(due, 0)}"
+
+
+def numbers_due(tensor: onnx.TensorProto) -> int:
+    """How many numbers or strings the field of a tensor's type must hold."""
+    size, nbytes = stored_size(tensor)
+    if tensor.data_type != onnx.TensorProto.STRING and ir.DataType(tensor.data_type).bitwidth < 8:
+        return nbytes
+    return size * (2 if tensor.data_type in COMPLEX else 1)
 
 
 def stored_size(tensor: onnx.TensorProto) -> tuple[int, int]:
@@ -276,16 +288,9 @@ def stored_size(tensor: onnx.TensorProto) -> tuple[int, int]:
 
 def external_problem(tensor: onnx.TensorProto, folder: Path, files: dict[str, int]) -> str:
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    if unknown := sorted(entries.keys() - EXTERNAL_KEYS):
-        return f"describes its external data with the unknown key {unknown[0]!r}"
-    if len(entries) < len(tensor.external_data):
-        return "describes its external data twice"
-    if tensor.data_type == onnx.TensorProto.STRING or any(len(getattr(tensor, field)) for field in DATA_FIELDS):
-        return "has external data, which strings and tensors with values of their own cannot"
+    if problem := entry_problem(tensor, entries):
+        return problem
     location = entries.get("location", "")
-    for key in ("offset", "length"):
-        if not re.fullmatch(r"[0-9]{1,19}", entries.get(key, "0")):
-            return f"has the external {key} {entries[key]!r}, which is no count of bytes"
     if location not in files:
         if problem := location_problem(location, folder):
             return problem
@@ -295,6 +300,20 @@ def external_problem(tensor: onnx.TensorProto, folder: Path, files: dict[str, in
         return f"has {entries['length']} bytes of external data where shape {list(tensor.dims)} asks for {nbytes}"
     if offset + nbytes > files[location]:
         return f"ends at byte {offset + nbytes} of {location!r}, which has {files[location]} bytes"
+    return ""
+
+
+def entry_problem(tensor: onnx.TensorProto, entries: Mapping[str, str]) -> str:
+    """What is wrong with the description of external data, before any file is looked at."""
+    if unknown := sorted(entries.keys() - EXTERNAL_KEYS):
+        return f"describes its external data with the unknown key {unknown[0]!r}"
+    if len(entries) < len(tensor.external_data):
+        return "describes its external data twice"
+    if tensor.data_type == onnx.TensorProto.STRING or any(len(getattr(tensor, field)) for field in DATA_FIELDS):
+        return "has external data, which strings and tensors with values of their own cannot"
+    for key in ("offset", "length"):
+        if not re.fullmatch(r"[0-9]{1,19}", entries.get(key, "0")):
+            return f"has the external {key} {entries[key]!r}, which is no count of bytes"
     return ""
 
 
@@ -320,7 +339,7 @@ def location_problem(location: str, folder: Path) -> str:
     return ""
 
 
-def has_one_maker_per_name(proto: onnx.ModelProto, path: Path) -> None:
+def has_one_producer_per_name(proto: onnx.ModelProto, path: Path) -> None:
     """Each name is made once in its graph; an initializer may give the default of an input."""
     for place, graph in graphs(proto):
         stored = [tensor.name for tensor in graph.initializer]
@@ -349,13 +368,13 @@ def has_sound_attributes(proto: onnx.ModelProto, path: Path) -> None:
     for place, node in nodes(proto):
         for attribute in node.attribute:
             if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
-                found = f"{place} has the attribute {attribute.name!r} without a type"
-                raise broken(path, found, "export the model again")
+                fault = f"{place} has the attribute {attribute.name!r} without a type"
+                raise broken(path, fault, "export the model again")
     for place, node in walk("", proto.graph.node):
         for attribute in node.attribute:
             if attribute.ref_attr_name:
-                found = f"{place} takes {attribute.name!r} from a function that it is not in"
-                raise broken(path, found, "export the model again")
+                fault = f"{place} takes {attribute.name!r} from a function that it is not in"
+                raise broken(path, fault, "export the model again")
 
 
 def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
@@ -363,11 +382,11 @@ def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
     owners = [("", proto.graph.node, proto.opset_import)]
     owners += [(f"function {f.name!r}", f.node, f.opset_import) for f in proto.functions]
     own = {(function.domain, function.name) for function in proto.functions}
-    for inside, found, imports in owners:
+    for inside, nodes, imports in owners:
         context = onnx.checker.C.CheckerContext()
         context.ir_version = proto.ir_version
         context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
-        for place, node in walk(inside, found):
+        for place, node in walk(inside, nodes):
             if node.domain or (node.domain, node.op_type) in own or not is_plain(node):
                 continue
             try:
@@ -408,8 +427,8 @@ def has_all_inputs(model: ir.Model, path: Path) -> None:
     for node in all_nodes(model):
         for value in node.inputs:
             if value is not None and is_undefined(value):
-                found = f"{named(node)} reads {value.name!r}, which nothing makes"
-                raise broken(path, found, "export the model again")
+                fault = f"{named(node)} reads {value.name!r}, which nothing makes"
+                raise broken(path, fault, "export the model again")
     bodies = [*model.graphs(), *(g for f in model.functions.values() for g in (f.graph, *f.subgraphs()))]
     for value in (value for body in bodies for value in body.outputs):
         if is_undefined(value):
@@ -423,8 +442,8 @@ def is_undefined(value: ir.Value) -> bool:
 def has_float_arithmetic(model: ir.Model, path: Path) -> None:
     for node in all_nodes(model):
         if node.domain in OWN_DOMAINS and INTEGER_ARITHMETIC.fullmatch(node.op_type):
-            found = f"{named(node)} computes with quantised integers"
-            raise unsupported(path, found, "merge the float models, then quantise")
+            fault = f"{named(node)} computes with quantised integers"
+            raise unsupported(path, fault, "merge the float models, then quantise")
 
 
 def has_bounded_fills(model: ir.Model, path: Path) -> None:
@@ -459,7 +478,7 @@ FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
     is_for_inference,
     is_without_maps,
     has_sound_tensors,
-    has_one_maker_per_name,
+    has_one_producer_per_name,
     has_sound_attributes,
     has_valid_operators,
 )

@@ -4,7 +4,8 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from threading import Timer
 from time import monotonic
 
@@ -14,10 +15,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph, Node, Value
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from .build import IR_VERSION
 from .file import OnnxDocument, to_attribute
+from .sessions import open_session
 
 TYPE_NAMES = {
     "float": "float32",
@@ -36,26 +38,13 @@ TYPE_NAMES = {
 }
 
 
-class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
-    """A session that looks for its inputs among the names of what it is fed in a set: onnxruntime looks through a list
-    for each, which for 70,000 weights takes ten times as long as the run."""
-
-    def _validate_input(self, feed_input_names: Iterable[str]) -> None:
-        super()._validate_input(set(feed_input_names))
-
-
 class OrtSession:
     """One onnxruntime session."""
 
     def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
-        options.use_deterministic_compute = True
-        if not optimize:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.name = name
         try:
-            self._session = LinearSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+            self._session = open_session(model.SerializeToString(), optimize)
         except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
             raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
         self.types: Mapping[str, str] = {
@@ -75,32 +64,41 @@ class OrtSession:
         feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
         feeds.update({name: feeds[name].copy() for name in self._written & feeds.keys()})
         names = list(self.types) if read is None else list(read)
-        options, left = ort.RunOptions(), None if deadline is None else deadline - monotonic()
-        watch = None if left is None else Timer(max(left, 0.0), setattr, (options, "terminate", True))
+        options = ort.RunOptions()
         try:
-            if watch is not None:
-                watch.start()
-            values = self._session.run(names, feeds, options)
+            with stopped_at(deadline, options):
+                values = self._session.run(names, feeds, options)
         except Exception as error:
             if options.terminate:
                 raise RunError(f"{self.name} was not through when its time was up") from None
             raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
-        finally:
-            if watch is not None:
-                watch.cancel()
         return {name: as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+@contextmanager
+def stopped_at(deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
+    """A run with these options ends when `time.monotonic()` reaches the deadline."""
+    if deadline is None:
+        yield
+        return
+    watch = Timer(max(deadline - monotonic(), 0.0), setattr, (options, "terminate", True))
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def written(model: onnx.ModelProto) -> set[str]:
     """Names of what a run writes into, with all that these are made from: a BatchNormalization in training writes its
     running statistics into the arrays it is fed."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in reversed(model.graph.node):
         if any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute):
-            found.update(node.input[3:])
-        if not found.isdisjoint(node.output):
-            found.update(node.input)
-    return found
+            names.update(node.input[3:])
+        if not names.isdisjoint(node.output):
+            names.update(node.input)
+    return names
 
 
 def as_array(value: object) -> Array:
@@ -127,12 +125,12 @@ class OrtRunner:
         began = monotonic()
         model = model_proto(graph, read, variable)
         now = monotonic()
-        if deadline is not None and now + opening(model, now - began) >= deadline:
+        if deadline is not None and now + opening_time(model, now - began) >= deadline:
             raise RunError(f"{graph.name} was not opened when its time was up")
         return OrtSession(model, graph.name, optimize)
 
 
-def opening(model: onnx.ModelProto, building: float) -> float:
+def opening_time(model: onnx.ModelProto, building: float) -> float:
     """About how many seconds onnxruntime will take to open a model that took `building` seconds to build: it cannot be
     stopped, and what is stored costs it the square of its number (measured on chains of up to 50,000 operators)."""
     nodes, stored = max(1, len(model.graph.node)), len(model.graph.initializer)
@@ -145,24 +143,32 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
     used = {name for node in graph.nodes for name in (*node.inputs, *node.captures)} | set(outputs)
     stored = [weight for name, weight in graph.weights.items() if name in used and not weight.scope]
     fed = set(variable)
-    inputs = [input_proto(graph, value) for value in graph.inputs]
-    inputs += [
-        onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
-        for weight in stored
-        if weight.name in fed
-    ]
+    declared = [fed_proto(weight) for weight in stored if weight.name in fed]
     main = onnx.helper.make_graph(
         [node_proto(node, i) for i, node in enumerate(graph.nodes)],
         "view",
-        inputs,
+        [*(input_proto(graph, value) for value in graph.inputs), *declared],
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],
-        [onnx.numpy_helper.from_array(np.asarray(w.read(), order="C"), w.name) for w in stored if w.name not in fed],
+        [tensor_proto(weight) for weight in stored if weight.name not in fed],
     )
-    functions = []
-    if isinstance(graph.source, OnnxDocument):
-        functions = [ir.to_proto(function) for function in graph.source.model.functions.values()]
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in graph.opsets.items()]
-    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions, ir_version=IR_VERSION)
+    return onnx.helper.make_model(main, opset_imports=opsets, functions=functions_of(graph), ir_version=IR_VERSION)
+
+
+def fed_proto(weight: Weight) -> onnx.ValueInfoProto:
+    """The declaration of a weight that every run is given."""
+    return onnx.helper.make_tensor_value_info(weight.name, element_type(weight.dtype.name), weight.shape)
+
+
+def tensor_proto(weight: Weight) -> onnx.TensorProto:
+    return onnx.numpy_helper.from_array(np.asarray(weight.read(), order="C"), weight.name)
+
+
+def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:
+    """The functions that the source defines."""
+    if not isinstance(graph.source, OnnxDocument):
+        return []
+    return [ir.to_proto(function) for function in graph.source.model.functions.values()]
 
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 
 import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 from onnx.helper import make_attribute
 from onnx.reference import ReferenceEvaluator
 
@@ -13,6 +13,17 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 
 from .onnxruntime_runner import first_line, model_proto
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def make_double(node: NodeProto, opset: int) -> None:
+    """Have an operator that states a type compute in float64."""
+    if node.op_type == "GroupNormalization" and node.domain == "" and opset >= 21:
+        node.attribute.append(make_attribute("stash_type", TensorProto.DOUBLE))  # what it computes in
+    for attribute in node.attribute:
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i in FLOATS:
+            attribute.i = TensorProto.DOUBLE
 
 
 class ReferenceSession:
@@ -22,11 +33,7 @@ class ReferenceSession:
         weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
         model = model_proto(graph, read, sorted({*variable, *weights}))
         for node in model.graph.node:
-            if node.op_type == "GroupNormalization" and node.domain == "" and graph.opsets.get("", 1) >= 21:
-                node.attribute.append(make_attribute("stash_type", TensorProto.DOUBLE))  # what it computes in
-            for attribute in node.attribute:
-                if node.op_type == "Cast" and attribute.name == "to" and attribute.i in (1, 10, 16):
-                    attribute.i = TensorProto.DOUBLE
+            make_double(node, graph.opsets.get("", 1))
         self._weights = {name: graph.weights[name].read().astype(np.float64) for name in weights}
         self.name = graph.name
         self.types: Mapping[str, str] = {out.name: "float64" for out in model.graph.output}

@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
 SHOWN = 3  # names in a message
 
 
-def built(target: str, weights: Path | None = None) -> nn.Module:
+def build_module(target: str, weights: Path | None = None) -> nn.Module:
     """The module that a factory makes, with the weights of a file.
 
     Args:
@@ -34,30 +35,32 @@ def built(target: str, weights: Path | None = None) -> nn.Module:
         UsageError: there is no such factory, or it makes no module.
         FileError, ShapeError: the weights cannot be read, or are not those of the module.
     """
-    module = made(target)
+    module = call_factory(target)
     if weights is not None:
-        put_in(module, read_weights(weights), target, weights)
+        load_state(module, read_weights(weights), target, weights)
     return module
 
 
-def made(target: str) -> nn.Module:
+def call_factory(target: str) -> nn.Module:
     """What the factory gives."""
     name, _, factory = target.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        found = getattr(importlib.import_module(name), factory)
+        factory_function = getattr(importlib.import_module(name), factory)
     except AttributeError:
         raise UsageError(f"cannot build {target}: {name} has no {factory!r}; check the name") from None
     except Exception as error:  # an import runs whatever the file holds
-        raise UsageError(f"cannot build {target}: importing {name} failed: {told(error)}; check the name") from error
+        raise UsageError(
+            f"cannot build {target}: importing {name} failed: {one_line(error)}; check the name"
+        ) from error
     try:
-        module = found()
+        module = factory_function()
     except MalGraphError:
         raise
     except Exception as error:
         raise UsageError(
-            f"cannot build {target}: it raised {told(error)}; name a function that needs no arguments"
+            f"cannot build {target}: it raised {one_line(error)}; name a function that needs no arguments"
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"cannot build {target}: it gave a {type(module).__name__}; it must give a torch.nn.Module")
@@ -69,47 +72,44 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if ".safetensors" in path.suffixes:
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FileError(f"cannot read the weights in {path}: {error.strerror or error}; check the path") from None
     except SafetensorError as error:
         raise FileError(f"cannot read the weights in {path}: it is no safetensors file ({error})") from None
     except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
         raise FileError(
-            f"cannot read the weights in {path}: it is more than tensors, or broken ({told(error)}), and loading it "
-            "could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
+            f"cannot read the weights in {path}: it is more than tensors, or broken ({one_line(error)}), and loading "
+            "it could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
         ) from None
-    return tensors_in(found, path)
+    return tensors_in(content, path)
 
 
 def write_state(state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None) -> None:
-    """Write a state dict as a safetensors file, completely or not at all: first beside the target, then in its place.
-    Tied tensors are written under every name. Raises FileError."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write a state dict as a safetensors file, completely or not at all. Raises FileError.
+
+    Tied tensors are written under every name.
+    """
+    own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
     try:
-        save_file({key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}, partial)
-        if accept is not None:
-            accept(partial)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', error)}; choose another folder") from None
-    finally:
-        partial.unlink(missing_ok=True)
+        write_whole(path, lambda draft: save_file(own, draft), accept)
+    except SafetensorError as error:
+        raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 
 
-def tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
+def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in what a file holds: the whole of it, or what training scripts call it."""
-    if isinstance(found, Mapping):
-        for inside in (found, *(found[name] for name in INSIDE if name in found)):
+    if isinstance(content, Mapping):
+        for inside in (content, *(content[name] for name in INSIDE if name in content)):
             if isinstance(inside, Mapping) and inside and all(isinstance(value, Tensor) for value in inside.values()):
                 return dict(inside)
     raise FileError(
-        f"cannot read the weights in {path}: it holds a {type(found).__name__} and no state dict; "
+        f"cannot read the weights in {path}: it holds a {type(content).__name__} and no state dict; "
         "save model.state_dict() and give that file"
     )
 
 
-def put_in(module: nn.Module, weights: Mapping[str, Tensor], target: str, path: Path) -> None:
+def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, path: Path) -> None:
     """Load a state dict that must fit exactly."""
     own = module.state_dict()
     for what, names in (("lacks", own.keys() - weights.keys()), ("has more:", weights.keys() - own.keys())):
@@ -129,7 +129,7 @@ def listed(names: set[str]) -> str:
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 
 
-def told(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An error in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,6 +1,6 @@
 """What a lowering works with: tensors on their way, and where the operators that stand for them are collected.
 
-`aten_operators` says operator by operator what ATen's vocabulary is in ONNX's; `modules` walks a program and asks it.
+`aten` says operator by operator what ATen's vocabulary is in ONNX's; `walk` goes through a program and asks it.
 So there is one table of axis rules, and a traced module is what its exported file would be: the same operators in the
 same order, under the module's own names.
 """
@@ -76,12 +76,12 @@ class Lowered:
 
     def unused(self, name: str) -> str:
         """The name, changed if it is taken, and taken from now on."""
-        found, count = name, 1
-        while found in self.names:
+        free, count = name, 1
+        while free in self.names:
             count += 1
-            found = f"{name}.{count}"
-        self.names.add(found)
-        return found
+            free = f"{name}.{count}"
+        self.names.add(free)
+        return free
 
 
 def sizes_of(made: Tensor) -> tuple[Size, ...]:
@@ -113,8 +113,8 @@ def shared_array(tensor: Tensor) -> Array:
     if tensor.dtype in HALVES:
         bits = tensor.view(torch.int16 if tensor.element_size() == 2 else torch.int8)
         return bits.cpu().numpy().view(HALVES[tensor.dtype])
-    found: Array = tensor.cpu().resolve_conj().resolve_neg().numpy()
-    return found
+    values: Array = tensor.cpu().resolve_conj().resolve_neg().numpy()
+    return values
 
 
 def shared_weight(name: str, tensor: Tensor) -> Weight:
@@ -143,8 +143,8 @@ class Site:
 
     @property
     def dtype(self) -> torch.dtype:
-        found: torch.dtype = self.made.dtype
-        return found
+        dtype: torch.dtype = self.made.dtype
+        return dtype
 
     @property
     def shape(self) -> tuple[Size, ...]:
@@ -271,7 +271,7 @@ def lowering_of(target: Any, table: Mapping[str, Lowering] = TABLE) -> Lowering 
     """The lowering of an ATen operator; one that works in place is lowered like the one that does not."""
     packet, _, overload = str(target).removeprefix("aten.").partition(".")
     for name in (packet, packet.removesuffix("_")):
-        found = table.get(f"{name}.{overload}", table.get(name))
-        if found is not None:
-            return found
+        lowering = table.get(f"{name}.{overload}", table.get(name))
+        if lowering is not None:
+            return lowering
     return None

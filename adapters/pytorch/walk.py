@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import LayerGraph, Node, Value
 
-from . import aten_operators, recurrent  # noqa: F401  # they enter their operators into the table
+from . import aten  # noqa: F401  # its modules enter their operators into the table
 from .lowering import OPSET, Lowered, Packed, Site, Wire, lowering_of, numpy_type, shared_weight, sizes_of
 
 Env = dict[fx.Node, Any]
@@ -28,26 +28,26 @@ MadeOf = Mapping[str, fx.Node]
 INLINED = {"wrap_with_set_grad_enabled": 1}  # they run a graph of their own, given after so many settings
 
 
-def lowered_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed], MadeOf]:
+def lower_program(program: ExportedProgram) -> tuple[LayerGraph, Mapping[str, Packed], MadeOf]:
     """A program as a layer graph without name and source, the weights in it that the module keeps in parts, and the
     nodes of the program that its operators and constants were made of.
 
     Raises:
         UnsupportedModel: an operator has no counterpart.
     """
-    program = prepared(program)
+    program = prepare(program)
     into = Lowered()
     env: Env = {}
     inputs = list(user_inputs(program, into, env))
-    outputs = walked(program.graph_module, into, env)
+    outputs = walk_graph(program.graph_module, into, env)
     mutations = len(outputs) - program.call_spec.out_spec.num_leaves  # what a functional program gives first
-    return finished(program, into, inputs, outputs[mutations:]), into.packed, into.made_of
+    return finish_graph(program, into, inputs, outputs[mutations:]), into.packed, into.made_of
 
 
 # --- the program ------------------------------------------------------------------------------------------------
 
 
-def prepared(program: ExportedProgram) -> ExportedProgram:
+def prepare(program: ExportedProgram) -> ExportedProgram:
     """The program with operators that can all be lowered. Raises UnsupportedModel."""
     unknown = unlowered(program)
     if unknown or any(is_seen_elsewhere(graph) for graph in graphs(program)):
@@ -71,12 +71,12 @@ def graphs(program: ExportedProgram) -> Iterator[fx.Graph]:
 
 def unlowered(program: ExportedProgram) -> dict[Any, fx.Node]:
     """Operators that have no lowering, each with the first node of it."""
-    found: dict[Any, fx.Node] = {}
+    first_nodes: dict[Any, fx.Node] = {}
     for graph in graphs(program):
         for node in graph.nodes:
             if node.op == "call_function" and computes_tensors(node) and lowering_of(node.target) is None:
-                found.setdefault(node.target, node)
-    return found
+                first_nodes.setdefault(node.target, node)
+    return first_nodes
 
 
 def computes_tensors(node: fx.Node) -> bool:
@@ -141,27 +141,36 @@ def module_path(node: fx.Node) -> str:
 
 def user_inputs(program: ExportedProgram, into: Lowered, env: Env) -> Iterator[Value]:
     """The inputs of the signature; parameters, buffers and constants become weights, tied ones a single weight."""
-    stored: dict[tuple[Any, ...], str] = {}
+    tied: dict[tuple[Any, ...], str] = {}
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-        if spec.kind is InputKind.USER_INPUT:
-            if isinstance(spec.arg, ConstantArgument) or not isinstance(node.meta["val"], Tensor):
-                env[node] = node.meta.get("val")
-                continue
-            wire = wire_of(into.unused(node.name), node.meta["val"])
-            env[node] = wire
-            for axis, size in enumerate(wire.shape):
-                if not isinstance(size, int) and size.node.expr.is_Symbol:
-                    into.symbols.setdefault(size.node.expr, (wire.name, axis))
+        if spec.kind is not InputKind.USER_INPUT:
+            name = spec.target or node.name
+            tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
+            env[node] = stored_wire(name, tensor, into, tied)
+        elif isinstance(spec.arg, ConstantArgument) or not isinstance(node.meta["val"], Tensor):
+            env[node] = node.meta.get("val")
+        else:
+            env[node] = wire = input_wire(node, into)
             yield value_of(wire, into)
-            continue
-        name = spec.target or node.name
-        tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
-        same = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride()) if tensor.numel() else (name,)
-        if same not in stored:
-            stored[same] = into.unused(name)
-            into.weights[stored[same]] = shared_weight(stored[same], tensor)
-        env[node] = Wire(stored[same], tensor.dtype, tuple(tensor.shape))
+
+
+def stored_wire(name: str, tensor: Tensor, into: Lowered, tied: dict[tuple[Any, ...], str]) -> Wire:
+    """A tensor of the module as a weight; `tied` has the names of those that were stored already, by their memory."""
+    memory = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
+    if memory not in tied:
+        tied[memory] = into.unused(name)
+        into.weights[tied[memory]] = shared_weight(tied[memory], tensor)
+    return Wire(tied[memory], tensor.dtype, tuple(tensor.shape))
+
+
+def input_wire(node: fx.Node, into: Lowered) -> Wire:
+    """An input, whose axes of unknown length give the symbols of the program their meaning."""
+    wire = wire_of(into.unused(node.name), node.meta["val"])
+    for axis, size in enumerate(wire.shape):
+        if not isinstance(size, int) and size.node.expr.is_Symbol:
+            into.symbols.setdefault(size.node.expr, (wire.name, axis))
+    return wire
 
 
 def wire_of(name: str, made: Tensor) -> Wire:
@@ -185,13 +194,13 @@ def values_of(arguments: Any, env: Env) -> Any:
     return fx.node.map_arg(arguments, env.__getitem__)
 
 
-def walked(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
+def walk_graph(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
     """Lower a graph whose placeholders are in `env`; gives what it gives."""
     for node in module.graph.nodes:
         if node.op == "get_attr":
             env[node] = operator.attrgetter(str(node.target))(module)
         elif node.op == "call_function" and (node.users or is_in_place(node)):
-            env[node] = lowered(node, into, env)
+            env[node] = lower_call(node, into, env)
             if is_in_place(node):
                 env[node.args[0]] = env[node]
         elif node.op == "output":
@@ -199,7 +208,7 @@ def walked(module: fx.GraphModule, into: Lowered, env: Env) -> tuple[Any, ...]:
     raise AssertionError("a graph ends with its output")
 
 
-def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
+def lower_call(node: fx.Node, into: Lowered, env: Env) -> Any:
     """What one call gives: a wire, several, or a number."""
     args, kwargs = values_of((node.args, node.kwargs), env)
     name = getattr(node.target, "__name__", str(node.target))
@@ -210,12 +219,12 @@ def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
             )
         return args[0][args[1]]
     if name in INLINED:
-        return inlined(args[INLINED[name]], args[INLINED[name] + 1 :], into)
+        return inline_body(args[INLINED[name]], args[INLINED[name] + 1 :], into)
     if not computes_tensors(node):
         return node.meta.get("val")
     lowering = lowering_of(node.target)
     assert lowering is not None  # the program was prepared
-    positional, named = in_order(node.target, args, kwargs)
+    positional, named = order_by_schema(node.target, args, kwargs)
     try:
         made = lowering(Site(into, node, module_path(node)), *positional, **named)
     except UnsupportedModel as error:
@@ -225,7 +234,7 @@ def lowered(node: fx.Node, into: Lowered, env: Env) -> Any:
     return tuple(wire_of(part, like) for part, like in zip(made, node.meta["val"], strict=False))
 
 
-def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def order_by_schema(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a call in the order of its schema, with its defaults; those by keyword only as given."""
     positional = []
     for place, argument in enumerate(a for a in target._schema.arguments if not a.kwarg_only):
@@ -235,31 +244,21 @@ def in_order(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tup
     return positional, {key: value for key, value in kwargs.items() if key in by_keyword}
 
 
-def inlined(body: fx.GraphModule, args: Sequence[Any], into: Lowered) -> tuple[Any, ...]:
+def inline_body(body: fx.GraphModule, args: Sequence[Any], into: Lowered) -> tuple[Any, ...]:
     """A graph that an operator runs, in its place."""
     placeholders = [node for node in body.graph.nodes if node.op == "placeholder"]
-    return tuple(walked(body, into, dict(zip(placeholders, args, strict=True))))
+    return tuple(walk_graph(body, into, dict(zip(placeholders, args, strict=True))))
 
 
 # --- the graph --------------------------------------------------------------------------------------------------
 
 
-def finished(program: ExportedProgram, into: Lowered, inputs: Sequence[Value], outputs: Sequence[Any]) -> LayerGraph:
+def finish_graph(
+    program: ExportedProgram, into: Lowered, inputs: Sequence[Value], outputs: Sequence[Any]
+) -> LayerGraph:
     """The layer graph: outputs under their own names, nothing in it that no output needs."""
-    nodes = list(into.nodes)
-    declared: list[Value] = []
-    renamed: dict[str, str] = {}
-    made = {out for node in nodes for out in node.outputs}
-    for wire, label in zip(outputs, output_names(program), strict=True):
-        if not isinstance(wire, Wire):
-            continue
-        label = into.unused(label)
-        if wire.name in made and wire.name not in renamed:
-            renamed[wire.name] = label
-        else:  # an input, a weight, or given twice
-            nodes.append(Node(into.unused("/Identity"), "Identity", (wire.name,), (label,)))
-        declared.append(value_of(replace(wire, name=label), into))
-    nodes = [with_names(node, renamed) for node in nodes]
+    named = [(wire, name) for wire, name in zip(outputs, output_names(program), strict=True) if isinstance(wire, Wire)]
+    nodes, declared = declare_outputs(named, into)
     needed = {value.name for value in declared}
     kept: list[Node] = []
     for node in reversed(nodes):
@@ -268,6 +267,22 @@ def finished(program: ExportedProgram, into: Lowered, inputs: Sequence[Value], o
             needed |= set(node.inputs)
     weights = {key: weight for key, weight in into.weights.items() if key in needed}
     return LayerGraph("", tuple(reversed(kept)), tuple(inputs), tuple(declared), weights, {"": OPSET})
+
+
+def declare_outputs(outputs: Sequence[tuple[Wire, str]], into: Lowered) -> tuple[list[Node], list[Value]]:
+    """The operators with the outputs under their own names, and what is declared of these."""
+    nodes = list(into.nodes)
+    declared: list[Value] = []
+    renamed: dict[str, str] = {}
+    made = {out for node in nodes for out in node.outputs}
+    for wire, wanted in outputs:
+        name = into.unused(wanted)
+        if wire.name in made and wire.name not in renamed:
+            renamed[wire.name] = name
+        else:  # an input, a weight, or given twice
+            nodes.append(Node(into.unused("/Identity"), "Identity", (wire.name,), (name,)))
+        declared.append(value_of(replace(wire, name=name), into))
+    return [with_names(node, renamed) for node in nodes], declared
 
 
 def with_names(node: Node, names: Mapping[str, str]) -> Node:
@@ -280,9 +295,9 @@ def output_names(program: ExportedProgram) -> list[str]:
     spec = program.call_spec.out_spec
     count = spec.num_leaves
     paths, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(count)), spec))
-    found = []
+    names = []
     for path, _ in paths:
         parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path]
         text = "_".join(part for part in parts if part)
-        found.append("output" if not text else f"output_{text}" if text[0].isdigit() else text)
-    return found
+        names.append("output" if not text else f"output_{text}" if text[0].isdigit() else text)
+    return names

@@ -2,7 +2,7 @@
 
     python merge_modules.py [FOLDER]
 
-Each is trained on a skewed half of scikit-learn's digits. What is written goes to FOLDER, by default the current one.
+Each is trained on a skewed half of scikit-learn's digits. What is written goes to FOLDER, by default to `examples/out`.
 """
 
 import sys
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import mal_graph
 
+OUT = Path(__file__).parents[1] / "out"  # ignored by git
 EPOCHS = 30
 LAMBDA = 0.3
 
@@ -91,7 +92,7 @@ def main(folder: Path) -> None:
     graph, other = mal_graph.trace(mine, example), mal_graph.trace(theirs, example)
     match = mal_graph.match_layers(graph, other)
     for pair in match.pairs:
-        print(f"{match.base[pair.base].name:18} corresponds to {match.donor[pair.donor].name:18} {pair.score:.2f}")
+        print(f"{pair.base.name:18} corresponds to {pair.donor.name:18} {pair.score:.2f}")
 
     result = mal_graph.assemble(graph, other, lam=LAMBDA, data=test)
     print(f"\nat lambda {LAMBDA}, on {len(test['labels'])} images")
@@ -110,4 +111,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else OUT)

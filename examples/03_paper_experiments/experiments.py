@@ -27,9 +27,10 @@ import numpy as np
 import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
-from mal_graph.merging.blending import UNMATCHED
-from mal_graph.reporting import plots as plot
-from mal_graph.workflows.sweeping import Curve, Sweep
+from mal_graph.merging.unmatched import UNMATCHED
+from mal_graph.reporting.plots import draw_curves, draw_heat_map
+from mal_graph.workflows.curves import Curve
+from mal_graph.workflows.sweeping import Sweep
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from train_paper_models import DIGITS, Spec, read, trained
@@ -118,7 +119,7 @@ def barrier(bench: Bench) -> Iterator[str]:
             height = rise(curve, found.lambdas)
             share = f"{height / plain:.1%}" if plain > 0 else "-"
             yield row(f"{widths(a)} <- {widths(b)}", arm, f"{height:.3f}", share, f"{half:.3f}", ends)
-        plots += bench.plotted(f"barrier_{widths(a)}_{widths(b)}", lambda kind, found=found: plot.curves(found, kind))
+        plots += bench.plotted(f"barrier_{widths(a)}_{widths(b)}", lambda kind, found=found: draw_curves(found, kind))
     yield from plots
 
 
@@ -149,7 +150,7 @@ def narrow_donor(bench: Bench) -> Iterator[str]:
         yield ""
         yield from curves_table(found)
         yield ""
-        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: plot.curves(found, kind))
+        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: draw_curves(found, kind))
 
 
 def swept(bench: Bench, base: Spec, donor: Spec, lambdas: Sequence[float], **options: Any) -> Sweep:
@@ -188,7 +189,7 @@ def layers(bench: Bench) -> Iterator[str]:
     for name, changes in zip(found.base_layers, found.change, strict=True):
         yield row(name, *("-" if np.isnan(change) else f"{change:+.3f}" for change in changes))
     yield ""
-    yield from bench.plotted("layers", lambda kind: plot.heat_map(found, kind))
+    yield from bench.plotted("layers", lambda kind: draw_heat_map(found, kind))
 
 
 # --- the next checks --------------------------------------------------------------------------------------------

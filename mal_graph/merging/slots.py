@@ -1,20 +1,19 @@
 """Changes of a graph that a merge needs before any tensor is computed."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
-from mal_graph.matching.canonical import by_role, foldable_norm
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching import Match, by_role, find_foldable_norm
 from mal_graph.network import Layer, Parameter, find_layers
 from mal_graph.operators import Misfit, bias_slot, enlarged
 
 
 def with_bias_slots(
-    base: LayerGraph, donor: LayerGraph, match: Match, selected: Iterable[int] | None = None
+    base: LayerGraph, donor: LayerGraph, match: Match, selected: Collection[str] | None = None
 ) -> tuple[LayerGraph, Match]:
     """The base with a zero bias wherever a donor layer has one, alone or in its BatchNorm, and the base has none.
 
@@ -22,30 +21,33 @@ def with_bias_slots(
     The function of the base does not change.
 
     Args:
-        selected: indices of the base layers that may be given one, all of them if left out.
+        selected: names of the base layers that may be given one, all of them if left out.
 
     Returns:
         the graph, and the match with its layers read anew.
     """
-    found = find_layers(base)  # the match may know slots that this graph lacks
-    chosen = range(len(found)) if selected is None else set(selected)
-    for pair in match.pairs:
-        a, b = found[pair.base], match.donor[pair.donor]
-        if pair.base not in chosen or a.weight is None or not needs_slot(base, donor, a, b):
+    for pair in match.with_base(find_layers(base)).pairs:  # the match may know slots that this graph lacks
+        a, b = pair.base, pair.donor
+        if selected is not None and a.name not in selected:
             continue
-        node = base.nodes[base.producer[base.nodes[a.weight.node].outputs[0]]]
-        slot = bias_slot(node)
-        if slot is None:
-            continue
-        dtype = base.weights[a.weight.tensor].dtype
-        name = unused_name(base, f"{node.outputs[0]}.bias")
-        zeros = weight_of(name, np.zeros(a.weight.units, dtype))
-        base = base.with_inserted(zeros, node.outputs[0], slot)
-    return base, replace(match, base=find_layers(base))
+        if a.weight is not None and needs_slot(base, donor, a, b):
+            base = with_zero_bias(base, a.weight)
+    return base, match.with_base(find_layers(base))
+
+
+def with_zero_bias(graph: LayerGraph, weight: Parameter) -> LayerGraph:
+    """The graph with a bias of zeros for a contraction; the graph itself where the operator has no slot for one."""
+    node = graph.nodes[weight.node]
+    slot = bias_slot(node)
+    if slot is None:
+        return graph
+    zeros = np.zeros(weight.units, graph.weights[weight.tensor].dtype)
+    name = unused_name(graph, f"{node.outputs[0]}.bias")
+    return graph.with_inserted(weight_of(name, zeros), node.outputs[0], slot)
 
 
 def with_larger_windows(
-    base: LayerGraph, donor: LayerGraph, match: Match, selected: Iterable[int] | None = None
+    base: LayerGraph, donor: LayerGraph, match: Match, selected: Collection[str] | None = None
 ) -> tuple[LayerGraph, Match]:
     """The base with taps of zeros around its convolutions wherever the donor's windows reach further.
 
@@ -53,16 +55,16 @@ def with_larger_windows(
     base does not change.
 
     Args:
-        selected: indices of the base layers that may be enlarged, all of them if left out.
+        selected: names of the base layers that may be enlarged, all of them if left out.
 
     Returns:
         the graph, and the match with its layers read anew.
     """
-    found = find_layers(base)
-    chosen = range(len(found)) if selected is None else set(selected)
-    for pair in match.pairs:
-        mine, theirs = found[pair.base].weight, match.donor[pair.donor].weight
-        if pair.base not in chosen or mine is None or theirs is None or not is_private(base, mine):
+    for pair in match.with_base(find_layers(base)).pairs:
+        mine, theirs = pair.base.weight, pair.donor.weight
+        if selected is not None and pair.base.name not in selected:
+            continue
+        if mine is None or theirs is None or not is_private(base, mine):
             continue
         if mine.shape[2:] == theirs.shape[2:] or len(mine.shape) != len(theirs.shape):
             continue
@@ -72,13 +74,13 @@ def with_larger_windows(
             continue
         if any(map(any, larger.more)):
             base = base.with_node(mine.node, larger.node).with_weights([with_more_taps(base, mine, larger.more)])
-    return base, replace(match, base=find_layers(base))
+    return base, match.with_base(find_layers(base))
 
 
 def is_private(graph: LayerGraph, weight: Parameter) -> bool:
     """Whether one operator alone reads a stored weight, and reads it as it is."""
-    readers = graph.consumers.get(weight.tensor, ())
-    return readers == ((weight.node, weight.slot),) and None not in weight.axes
+    consumers = graph.consumers.get(weight.tensor, ())
+    return consumers == ((weight.node, weight.slot),) and None not in weight.axes
 
 
 def with_more_taps(graph: LayerGraph, weight: Parameter, more: Sequence[tuple[int, int]]) -> Weight:
@@ -99,7 +101,7 @@ def needs_slot(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> bool:
     """Whether the donor layer has a bias, or a BatchNorm that gives it one, that the base layer has no tensor for."""
     if "bias" in by_role(a):
         return False
-    if foldable_norm(base, a) is None:
-        return "bias" in by_role(b) or foldable_norm(donor, b) is not None
+    if find_foldable_norm(base, a) is None:
+        return "bias" in by_role(b) or find_foldable_norm(donor, b) is not None
     # The shift of a BatchNorm takes the bias of a donor without one; beside a BatchNorm of its own it stays a bias.
-    return "bias" in by_role(b) and foldable_norm(donor, b) is not None
+    return "bias" in by_role(b) and find_foldable_norm(donor, b) is not None

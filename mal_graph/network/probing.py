@@ -72,7 +72,7 @@ def probe(
                 break
         else:
             return with_stored(graph, drawn, *measured)
-    raise RunError(f"{error}; give shapes it runs at with --input-shape, or arrays with --inputs")
+    raise RunError(f"{error}; give shapes it runs at with `input_shapes`, or arrays with `inputs`")
 
 
 def fed_weights(graph: LayerGraph) -> dict[str, Array]:
@@ -159,7 +159,7 @@ def candidate_shapes(graph: LayerGraph, given: dict[str, Sequence[int]]) -> Iter
     for value in graph.inputs:
         shape = given.get(value.name)
         if shape is not None and value.shape is not None and len(shape) != len(value.shape):
-            raise DataError(f"--input-shape gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
+            raise DataError(f"`input_shapes` gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
     seen = []
     for shrink, batch, size, is_state in product((True, False), (BATCH, 1), SIZES, (False, True)):
         shapes = {}

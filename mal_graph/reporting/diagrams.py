@@ -1,9 +1,9 @@
 """A match as a diagram: both models side by side, matched layers joined."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import Match, layer_edges
+from mal_graph.matching import Match, find_layer_edges
 from mal_graph.network import Layer
 
 
@@ -15,11 +15,13 @@ def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
     lines = ["flowchart TB"]
     for side, graph, layers in (("b", base, match.base), ("d", donor, match.donor)):
         title = "base" if side == "b" else "donor"
+        keys = keys_of(side, layers)
         lines.append(f'  subgraph {side}["{title}: {mermaid_text(graph.name)}"]')
-        lines += [f'    {side}{i}["{mermaid_text(caption(layer))}"]' for i, layer in enumerate(layers)]
-        lines += [f"    {side}{i} --> {side}{j}" for i, j in layer_edges(graph, layers)]
+        lines += [f'    {keys[layer.name]}["{mermaid_text(caption(layer))}"]' for layer in layers]
+        lines += [f"    {keys[a]} --> {keys[b]}" for a, b in find_layer_edges(graph, layers)]
         lines.append("  end")
-    lines += [f'  b{p.base} -. "{p.score:.2f} {p.relation}" .- d{p.donor}' for p in match.pairs]
+    mine, theirs = keys_of("b", match.base), keys_of("d", match.donor)
+    lines += [f'  {mine[p.base.name]} -. "{p.score:.2f} {p.relation}" .- {theirs[p.donor.name]}' for p in match.pairs]
     return "\n".join(lines)
 
 
@@ -29,14 +31,22 @@ def dot(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
     for side, graph, layers in (("b", base, match.base), ("d", donor, match.donor)):
         title = "base" if side == "b" else "donor"
         lines += [f"  subgraph cluster_{side} {{", f'    label="{title}: {dot_text(graph.name)}";']
-        lines += [f'    {side}{i} [label="{dot_text(caption(layer))}"];' for i, layer in enumerate(layers)]
-        lines += [f"    {side}{i} -> {side}{j};" for i, j in layer_edges(graph, layers)]
+        keys = keys_of(side, layers)
+        lines += [f'    {keys[layer.name]} [label="{dot_text(caption(layer))}"];' for layer in layers]
+        lines += [f"    {keys[a]} -> {keys[b]};" for a, b in find_layer_edges(graph, layers)]
         lines.append("  }")
+    mine, theirs = keys_of("b", match.base), keys_of("d", match.donor)
     lines += [
-        f'  b{p.base} -> d{p.donor} [dir=none, style=dashed, constraint=false, label="{p.score:.2f}"];'
+        f"  {mine[p.base.name]} -> {theirs[p.donor.name]} "
+        f'[dir=none, style=dashed, constraint=false, label="{p.score:.2f}"];'
         for p in match.pairs
     ]
     return "\n".join([*lines, "}"])
+
+
+def keys_of(side: str, layers: Sequence[Layer]) -> dict[str, str]:
+    """What the diagram calls each layer, by its name."""
+    return {layer.name: f"{side}{i}" for i, layer in enumerate(layers)}
 
 
 def caption(layer: Layer) -> str:

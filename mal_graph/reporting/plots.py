@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mal_graph.errors import UsageError
-from mal_graph.workflows.sweeping import Grid, Sweep
+from mal_graph.workflows.layer_grid import Grid
+from mal_graph.workflows.sweeping import Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,37 +38,37 @@ def image(figure: "Figure", kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def curves(found: Sweep, kind: str) -> bytes:
+def draw_curves(sweep: Sweep, kind: str) -> bytes:
     """Loss and metric of every arm along lambda, side by side, with lambda* of the aligned arm."""
     figure = new_figure(10, 4)
-    first = found.curves[0].points[0]
+    first = sweep.curves[0].points[0]
     sides = figure.subplots(1, 2)
     for side, name in zip(sides, ("loss", "metric"), strict=True):
-        for curve in found.curves:
+        for curve in sweep.curves:
             heights = [getattr(point, name) for point in curve.points]
-            thick = 2.5 if curve is found.curves[0] else 1.2
-            side.plot(found.lambdas, heights, label=curve.arm, linewidth=thick, marker=".")
-        side.axvline(found.curves[0].lam_star, color="grey", linestyle=":", label=f"lambda*({found.eps:g})")
+            thick = 2.5 if curve is sweep.curves[0] else 1.2
+            side.plot(sweep.lambdas, heights, label=curve.arm, linewidth=thick, marker=".")
+        side.axvline(sweep.curves[0].lam_star, color="grey", linestyle=":", label=f"lambda*({sweep.config.eps:g})")
         side.set_xlabel("lambda")
         side.set_ylabel(first.loss_name if name == "loss" else first.metric_name)
     sides[0].legend()
-    figure.suptitle(f"{Path(found.donor).name} into {Path(found.base).name}")
+    figure.suptitle(f"{Path(sweep.donor).name} into {Path(sweep.base).name}")
     return image(figure, kind)
 
 
-def heat_map(found: Grid, kind: str) -> bytes:
+def draw_heat_map(grid: Grid, kind: str) -> bytes:
     """The change of the loss by base layer and donor layer; what could not be merged is grey."""
-    rows, columns = found.change.shape
+    rows, columns = grid.change.shape
     figure = new_figure(3 + 0.45 * columns, 2 + 0.4 * rows)
     axes = figure.subplots()
-    finite = found.change[np.isfinite(found.change)]
+    finite = grid.change[np.isfinite(grid.change)]
     limit = float(np.abs(finite).max(initial=0.0)) or 1.0
-    drawn = axes.imshow(found.change, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.set_xticks(range(columns), found.donor_layers, rotation=90)
-    axes.set_yticks(range(rows), found.base_layers)
-    axes.set_xlabel(f"layer of {Path(found.donor).name}")
-    axes.set_ylabel(f"layer of {Path(found.base).name}")
+    drawn = axes.imshow(grid.change, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes.set_xticks(range(columns), grid.donor_layers, rotation=90)
+    axes.set_yticks(range(rows), grid.base_layers)
+    axes.set_xlabel(f"layer of {Path(grid.donor).name}")
+    axes.set_ylabel(f"layer of {Path(grid.base).name}")
     axes.set_facecolor("lightgrey")  # where nothing could be merged
-    axes.set_title(f"change of the loss at lambda {found.lam:g}")
+    axes.set_title(f"change of the loss at lambda {grid.lam:g}")
     figure.colorbar(drawn)
     return image(figure, kind)

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from mal_graph.atomic_write import write_text
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.unit_assignment import Orders
+from mal_graph.matching import Orders
 
 ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"
@@ -72,7 +72,7 @@ class Kept:
         try:
             return tuple(np.array(text.split(), np.int64) for text in self.orders)
         except (ValueError, OverflowError):
-            raise FileError(f"the state holds no orders for {self.name}: remove it to start anew") from None
+            raise FileError(f"the checkpoint holds no orders for {self.name}: remove it to start anew") from None
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Journal:
+class Checkpoint:
     """A search as far as it went.
 
     Attributes:
@@ -107,15 +107,15 @@ class Journal:
     outcomes: tuple[Outcome, ...] = ()
     schema: str = SCHEMA
 
-    def with_outcome(self, outcome: Outcome) -> "Journal":
+    def with_outcome(self, outcome: Outcome) -> "Checkpoint":
         return replace(self, outcomes=(*self.outcomes, outcome))
 
 
-READER = TypeAdapter(Journal)
+READER = TypeAdapter(Checkpoint)
 
 
-def read_journal(path: Path, inputs: Mapping[str, str], restart: bool = False) -> Journal:
-    """The journal in a file; an empty one where there is none, or where it is of another search and `restart` is set.
+def read_checkpoint(path: Path, inputs: Mapping[str, str], restart: bool = False) -> Checkpoint:
+    """The checkpoint in a file; an empty one where there is none, or one of another search and `restart` is set.
 
     Raises FileError where it is of another search.
     """
@@ -124,32 +124,32 @@ def read_journal(path: Path, inputs: Mapping[str, str], restart: bool = False) -
     except FileError:
         if not restart:
             raise
-        return Journal(inputs)
+        return Checkpoint(inputs)
 
 
-def same_search(path: Path, inputs: Mapping[str, str]) -> Journal:
-    advice = "remove it, or name another with --resume, or start anew with --force"
+def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
+    advice = "remove it, or name another as `checkpoint`, or start anew with `restart`"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return Journal(inputs)
+        return Checkpoint(inputs)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
-        raise FileError(f"cannot read the state in {path}: {reason}; {advice}") from None
+        raise FileError(f"cannot read the checkpoint in {path}: {reason}; {advice}") from None
     try:
         found = READER.validate_python(json.loads(text))
     except (ValueError, RecursionError, ValidationError):
-        raise FileError(f"cannot read the state in {path}: `mal-graph zoo` did not write it; {advice}") from None
+        raise FileError(f"cannot read the checkpoint in {path}: `mal-graph zoo` did not write it; {advice}") from None
     if found.schema != SCHEMA or dict(found.inputs) != dict(inputs):
         names = dict.fromkeys([*found.inputs, *inputs])
         other = [name for name in names if found.inputs.get(name) != inputs.get(name)] or ["form"]
-        raise FileError(f"cannot go on from the state in {path}: its {other[0]} is not the one given now; {advice}")
+        raise FileError(f"cannot go on from the checkpoint in {path}: its {other[0]} is not the one given; {advice}")
     return found
 
 
-def write_journal(path: Path, journal: Journal) -> None:
-    """Write a journal, completely or not at all. Raises FileError."""
-    write_text(path, json.dumps(asdict(journal), indent=1) + "\n")
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, completely or not at all. Raises FileError."""
+    write_text(path, json.dumps(asdict(checkpoint), indent=1) + "\n")
 
 
 # --- digests ----------------------------------------------------------------------------------------------------

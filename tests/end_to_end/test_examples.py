@@ -1,4 +1,4 @@
-"""What the READMEs tell a reader to type works as it stands."""
+"""What the READMEs and the pages tell a reader to type works as it stands."""
 
 import re
 import shlex
@@ -16,6 +16,7 @@ from mal_graph.cli import app
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "01_first_merge"
+MODULES = ROOT / "examples" / "02_torch_fx"
 
 
 def blocks(path, language):
@@ -31,32 +32,50 @@ def commands(text):
     return [words for words in lines if words and words[0] == "mal-graph"]
 
 
-SHELL = [found for block in blocks(EXAMPLE / "README.md", "sh") if (found := commands(block))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+SHELL = [told for block in blocks(EXAMPLE / "README.md", "sh") if (told := commands(block))]
 USE = [
-    found
-    for block in blocks(ROOT / "README.md", "sh")
-    if "cd examples/01_first_merge" in block
-    if (found := commands(block))
+    pytest.param(told, id=f"{page.stem}-{told[-1][1]}")
+    for page in PAGES
+    for block in blocks(page, "sh")
+    if "cd examples/01_first_merge" in block and (told := commands(block))
 ]
-PYTHON = [block for block in blocks(ROOT / "README.md", "python") if "import torch" not in block]
-TORCH = [block for block in blocks(ROOT / "README.md", "python") if "import torch" in block]
+PYTHON = [pytest.param(block, id=page.stem) for page in PAGES for block in blocks(page, "python")]
+PLAIN = [block for block in PYTHON if "import torch" not in block.values[0]]
+TORCH = [block for block in PYTHON if "import torch" in block.values[0]]
+
+
+FILES = [
+    *(f"{kind}_{half}.onnx" for kind in ("mlp", "twin", "cnn") for half in "ab"),
+    "data.npz",
+]  # what the repository holds, whatever a reader's commands left beside it
 
 
 @pytest.fixture
-def copied(tmp_path, monkeypatch):
-    """A copy of the example's folder, and the current folder."""
-    shutil.copytree(EXAMPLE, tmp_path / "example")
-    monkeypatch.chdir(tmp_path / "example")
-    return tmp_path / "example"
+def examples(tmp_path):
+    """A copy of the folder of the examples, as it is in a fresh checkout."""
+    for folder, names in ((EXAMPLE, FILES), (MODULES, ["merge_modules.py"])):
+        (tmp_path / folder.name).mkdir()
+        for name in names:
+            shutil.copy(folder / name, tmp_path / folder.name)
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def copied(examples, monkeypatch):
+    """A copy of the first example's folder, and the current folder."""
+    monkeypatch.chdir(examples / EXAMPLE.name)
+    return examples / EXAMPLE.name
 
 
 def test_the_example_has_commands():
-    assert {words[1] for found in SHELL for words in found} == {"inspect", "match", "assemble", "evaluate"}
+    assert {words[1] for told in SHELL for words in told} == {"inspect", "match", "assemble", "evaluate"}
 
 
-@pytest.mark.parametrize("found", SHELL, ids=lambda found: found[0][-1])
-def test_the_commands_of_the_example_run_and_merge(found, copied, capfd):
-    for words in found:
+@pytest.mark.parametrize("told", SHELL, ids=lambda told: told[0][-1])
+def test_the_commands_of_the_example_run_and_merge(told, copied, capfd):
+    for words in told:
         before = {path: path.read_bytes() for path in copied.iterdir()}
         assert app.main(words[1:]) == 0, words
         out, err = capfd.readouterr()
@@ -66,6 +85,12 @@ def test_the_commands_of_the_example_run_and_merge(found, copied, capfd):
         if words[1] == "assemble":
             base, merged = words[2], words[words.index("-o") + 1]
             assert is_changed(base, merged, np.load("data.npz")["image"])
+    assert leaves_no_trace(copied)
+
+
+def leaves_no_trace(copied):
+    """Whether a checkout is as clean as it was: what commands write goes to a folder that git ignores."""
+    return {path.name for path in copied.iterdir()} == set(FILES)
 
 
 def is_changed(base, merged, images):
@@ -75,47 +100,55 @@ def is_changed(base, merged, images):
     return not np.allclose(*answers, atol=1e-3)  # far above rounding: less counts as the same answer
 
 
-@pytest.mark.skipif(not USE, reason="README.md has no commands for the example")
-def test_the_commands_of_the_readme_run(copied, capfd):
-    for words in USE[0]:
+@pytest.mark.parametrize("told", USE)
+def test_the_commands_of_the_pages_run(told, copied, capfd):
+    for words in told:
         assert app.main(words[1:]) == 0, words
         assert capfd.readouterr().err == ""
+    assert leaves_no_trace(copied)
 
 
-@pytest.mark.skipif(not PYTHON, reason="README.md has no Python block")
-def test_the_python_of_the_readme_runs(copied, capfd):
-    before = set(copied.iterdir())
-    for block in PYTHON:
-        exec(compile(block, "README.md", "exec"), {})
+def test_the_output_in_the_readme_is_what_the_command_prints(copied, capfd):
+    (command,), (shown,) = USE[0].values[0], blocks(ROOT / "README.md", "text")
+    assert app.main(command[1:]) == 0
+    printed = capfd.readouterr().out
+    for a, b in zip(printed.split(), shown.split(), strict=False):  # the verdict comes after what is shown
+        assert a == b or float(a) == pytest.approx(float(b), abs=2e-3)
+
+
+@pytest.mark.parametrize("block", PLAIN)
+def test_the_python_of_the_pages_runs(block, copied, capfd):
+    exec(compile(block, "a page", "exec"), {})
     out, err = capfd.readouterr()
     assert out
     assert err == ""
-    for path in set(copied.iterdir()) - before:
-        assert is_changed("cnn_a.onnx", path, np.load("data.npz")["image"])
+    assert leaves_no_trace(copied)
+    for path in (copied.parent / "out").iterdir():
+        assert np.isfinite(ort.InferenceSession(path).run(None, {"image": np.load("data.npz")["image"]})[0]).all()
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("block", TORCH)
-def test_the_torch_of_the_readme_runs(block, tmp_path, monkeypatch, capfd):
+def test_the_torch_of_the_pages_runs(block, copied, capfd):
     pytest.importorskip("torch")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, "a page", "exec"), {})
     assert "GraphModule" in capfd.readouterr().out
-    assert ort.InferenceSession("merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
+    assert ort.InferenceSession("../out/merged_module.onnx").get_inputs()[0].shape == ["batch", 8]
+
+
+def test_the_readme_is_short():
+    assert (ROOT / "README.md").stat().st_size <= 6 * 1024
 
 
 def test_the_example_is_small():
-    assert sum(path.stat().st_size for path in EXAMPLE.iterdir()) < 2_000_000
+    assert sum((EXAMPLE / name).stat().st_size for name in FILES) < 2_000_000
 
 
-MODULES = ROOT / "examples" / "02_torch_fx"
-
-
+@pytest.mark.slow
 @pytest.mark.torch
-def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
+def test_the_example_of_modules_runs(examples, monkeypatch, capfd):
     pytest.importorskip("torch")
-    shutil.copytree(MODULES, tmp_path / "example")
-    monkeypatch.chdir(tmp_path / "example")
+    monkeypatch.chdir(examples / MODULES.name)
     for block in blocks(MODULES / "README.md", "sh"):
         for words in (shlex.split(line) for line in block.splitlines()):
             if words[0] == "python":
@@ -127,7 +160,8 @@ def test_the_example_of_modules_runs(tmp_path, monkeypatch, capfd):
                 out, err = capfd.readouterr()
                 assert out
                 assert err == ""
-    assert ort.InferenceSession("again.onnx").run(None, {"image": np.load("data.npz")["image"]})[0].shape == (500, 10)
+    images = np.load("../out/data.npz")["image"]
+    assert ort.InferenceSession("../out/again.onnx").run(None, {"image": images})[0].shape == (500, 10)
 
 
 PAPER = ROOT / "examples" / "03_paper_experiments"
@@ -147,6 +181,7 @@ def experiments(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_every_experiment_runs_on_the_digits(experiments, tmp_path, capsys):
     words = ["--data", "digits", "--models", str(tmp_path / "models"), "--out", str(tmp_path / "report")]

@@ -227,6 +227,7 @@ def needs_torch(request):
         pytest.importorskip("onnxscript")
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.parametrize(("network", "shape", "units"), NETWORKS)
 def test_every_exporter_gives_the_same_groups(network, shape, units):
@@ -238,6 +239,7 @@ def test_every_exporter_gives_the_same_groups(network, shape, units):
         assert groups == found["older"]
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.parametrize(("network", "shape", "units"), FOLDED)
 def test_every_exporter_gives_the_same_units_where_it_folds_weights(network, shape, units):

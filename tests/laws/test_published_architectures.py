@@ -10,7 +10,7 @@ from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded
 
 from mal_graph.network import Probe, find_layers
 from mal_graph.operators import GroupState
-from mal_graph.reporting.documents import coverage
+from mal_graph.reporting.coverage import coverage
 from mal_graph.symmetry import ACCEPT, axis_groups, open_trial, verify
 from mal_graph.symmetry.verification import bisect_groups, derangement, exchange
 
@@ -188,6 +188,7 @@ def test_layers_are_those_of_the_publication(name, kinds):
     assert {kind: found.count(kind) for kind in set(found)} == kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "densenet121"])
 def test_every_group_is_verified(name):
     """Every role of every group is left out in turn: DenseNet's concatenations are where known tools fail."""
@@ -199,6 +200,7 @@ def test_every_group_is_verified(name):
     assert min(some, full) >= 0.9
 
 
+@pytest.mark.slow
 def test_every_group_of_a_shufflenet_is_verified():
     """Zhang et al. 2017 (arXiv:1707.01083), 4 groups: units of a stream move in all groups of a convolution alike."""
     graph = light("shufflenet")
@@ -208,6 +210,7 @@ def test_every_group_of_a_shufflenet_is_verified():
     assert min(coverage(graph, judged)[1:]) >= 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet50", "inception_v2"])
 def test_all_groups_pass_at_once_and_a_sample_is_verified_with_controls(name):
     """A full verification of these takes a minute each; what it adds is the control of the groups left out here."""

@@ -6,6 +6,7 @@ usable groups are permuted at once, and the copy must compute the same in float6
 """
 
 import numpy as np
+import pytest
 from builders import Net, deviation, inputs_of, permuted_copy, run
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -181,6 +182,7 @@ STEPS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=120, derandomize=True, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_permuting_every_group_of_a_random_graph_keeps_its_outputs(seed):

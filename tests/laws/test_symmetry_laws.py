@@ -408,6 +408,7 @@ def moved_outputs(graph, groups, seed=0):
     return deviation(run(shuffled, inputs), run(graph, inputs))
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(networks)
 def test_permuting_every_group_keeps_the_outputs(graph):
@@ -513,6 +514,7 @@ def test_permuting_keeps_the_outputs_around_a_depthwise_transposed_convolution(t
     assert deviation(found, expected) <= 1e-6
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(st.sampled_from(["norm", "shuffle", "depthwise", "grouped", "residual", "twice"]), max_size=2),
@@ -624,6 +626,7 @@ def units(groups, names=None):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(networks, st.integers(0, 9))
 def test_names_and_file_order_do_not_change_the_groups(graph, seed):
@@ -920,6 +923,7 @@ def tiny(build):
     return net.graph(build(net))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [*TINY, tiny_sum])
 def test_the_verified_groups_are_all_the_permutations_that_keep_the_function(build):
     graph = tiny(build)

@@ -4,22 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from builders import Net, deviation, inputs_of, mlp, narrower, run
+from builders import Net, deviation, inputs_of, mlp, narrower, network, run
 
-from mal_graph.matching.canonical import (
-    SEVERAL,
-    TINY_SCALE,
-    dead_channels,
-    foldable_norm,
-    folded_bias,
-    folded_weight,
-    terms_of,
-)
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import assign_units, correspond, count_dead_channels, find_foldable_norm, match_layers
+from mal_graph.matching.batchnorm_folding import TINY_SCALE, fold_bias, fold_weight
+from mal_graph.matching.canonical import SEVERAL
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import assemble
@@ -30,9 +20,9 @@ FORMS = list(product([False, True], [False, True]))  # with a bias, with a Batch
 def merged(base, donor, lam, unmatched="keep"):
     """The merge of two models with their groups taken unverified, and what was left without a counterpart."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, left = terms_of(base, donor, match)
-    found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return merge(plan(base, match, assign(found), lam, unmatched=unmatched)), left
+    correspondence = correspond(network(base), network(donor), match)
+    planned = plan_merge(assign_units(correspondence), LayerLambdas.of(lam), unmatched=unmatched)
+    return merge(planned), correspondence.unpaired
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -64,7 +54,7 @@ def linear_norm(seed, style, bias=True, norm=True):
 
 
 def first_norm(graph):
-    return foldable_norm(graph, find_layers(graph)[0])
+    return find_foldable_norm(graph, find_layers(graph)[0])
 
 
 def effective(graph):
@@ -73,7 +63,7 @@ def effective(graph):
     bias = next((p for p in layer.parameters if p.role == "bias"), None)
     if norm is None:
         return tuple(graph.weights[p.tensor].read() for p in (layer.weight, bias))
-    return folded_weight(graph, layer.weight, norm), folded_bias(graph, bias, norm)
+    return fold_weight(graph, layer.weight, norm), fold_bias(graph, bias, norm)
 
 
 # --- lambda 1 ----------------------------------------------------------------------------------------------------
@@ -158,8 +148,8 @@ def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(unmatched):
         assert np.array_equal(after[[1, 4]], before[[1, 4]])
         assert np.isfinite(after).all()
         assert not np.array_equal(after[0], before[0])
-    assert dead_channels(base, donor, find_layers(base)[0], find_layers(donor)[0]) == 2
-    assert dead_channels(base, convolved(1), find_layers(base)[0], find_layers(convolved(1))[0]) == 0
+    assert count_dead_channels(base, donor, match_layers(base, donor).pairs[0]) == 2
+    assert count_dead_channels(base, convolved(1), match_layers(base, convolved(1)).pairs[0]) == 0
 
 
 def test_a_batchnorm_that_turns_signs_folds_too():
@@ -180,7 +170,10 @@ def bare(seed, op="MatMul"):
 
 def test_a_bias_that_a_matmul_cannot_take_is_reported():
     result, left = merged(bare(0), mlp((6, 8, 5), 1), 1.0)
-    assert left == {layer: [f"bias w{2 * layer + 1} of the donor: the base has no slot for it"] for layer in (0, 1)}
+    assert left == {
+        layer: [f"bias {bias} of the donor: the base has no slot for it"]
+        for layer, bias in (("MatMul_0", "w1"), ("MatMul_2", "w3"))
+    }
     assert dict(result.inserted) == {}
 
 
@@ -188,7 +181,7 @@ def test_a_batchnorm_whose_shift_a_matmul_cannot_take_is_reported():
     base, donor = linear_norm(0, "matmul", bias=False, norm=False), linear_norm(1, "matmul", bias=False)
     _, left = merged(base, donor, 1.0)
     shift = first_norm(donor).shift.tensor
-    assert left == {0: [f"shift {shift} of the donor: the base has no slot for a bias"]}
+    assert left == {find_layers(base)[0].name: [f"shift {shift} of the donor: the base has no slot for a bias"]}
 
 
 def test_a_bias_in_the_base_alone_goes_to_zero():
@@ -243,9 +236,10 @@ def test_a_batchnorm_in_another_place_is_listed_and_not_folded():
     """Behind the activation it is another function: the base keeps its own, the donor's has no slot."""
     base, donor = convolved(0, True, False, blocks=1), with_norm(lambda net, x: net.norm(net.op("Relu", x), 6), 1)
     _, left = merged(base, donor, 0.5)
-    roles = [line.split()[0] for line in left[0]]
+    (lines,) = left.values()
+    roles = [line.split()[0] for line in lines]
     assert sorted(roles) == ["mean", "scale", "shift", "variance"]
-    assert all(line.endswith("of the donor: the base has no slot for it") for line in left[0])
+    assert all(line.endswith("of the donor: the base has no slot for it") for line in lines)
 
 
 @pytest.mark.parametrize("factor", ["alpha", "beta"])
@@ -295,7 +289,7 @@ def fused_net(seed, op, bn):
 def test_nothing_is_folded_through_an_activation_that_is_built_in(bn):
     fused, donor = fused_net(0, "FusedConv", bn), fused_net(1, "FusedConv", bn)
     first = find_layers(fused)[0]
-    assert foldable_norm(fused, first) is None
+    assert find_foldable_norm(fused, first) is None
     assert "bias" not in {parameter.role for parameter in first.applied}
     merged_model = assemble(fused, donor, lam=1.0, verify=False).graph
     inputs = inputs_of(donor)
@@ -308,7 +302,7 @@ def test_a_batchnorm_in_training_is_not_folded():
     draws = [net.weight(5) for _ in range(3)]
     x = net.op("BatchNormalization", x, *draws, net.constant(np.ones(5, np.float32)), outputs=3, training_mode=1)[0]
     graph = net.graph(net.conv(x, 5, 4))
-    assert foldable_norm(graph, find_layers(graph)[0]) is None
+    assert find_foldable_norm(graph, find_layers(graph)[0]) is None
 
 
 def upsampler(seed, bias, norm):

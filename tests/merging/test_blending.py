@@ -8,14 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import UsageError
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import random_alignment
-from mal_graph.merging.blending import interpolated, merge, plan
-from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry import axis_groups
+from mal_graph.matching import assign_at_random, assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
+from mal_graph.merging.blending import interpolate
+from mal_graph.symmetry import Network, axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -23,10 +19,10 @@ UNMATCHED = ("keep", "fade", "zero")
 def planned(base, donor, lam, unmatched="keep", layers=None, *, groups=None, seed=None):
     """The plan of a merge with unverified groups; `seed` draws the orders at random instead of aligning."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(*(groups or (axis_groups(base), axis_groups(donor))), terms)
-    alignment = assign(found) if seed is None else random_alignment(found, seed)
-    return plan(base, match, alignment, lam, unmatched=unmatched, layers=layers)
+    mine, theirs = groups or (axis_groups(base), axis_groups(donor))
+    found = correspond(Network(base, mine), Network(donor, theirs), match)
+    alignment = assign_units(found) if seed is None else assign_at_random(found, seed)
+    return plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched, layers=layers)
 
 
 def values(graph):
@@ -132,8 +128,8 @@ def test_at_lambda_0_the_base_itself_comes_back():
 def test_at_lambda_1_values_are_copied_and_not_computed():
     """a + 1 * (b - a) is not b where a is infinite, and loses the last bits of a small b beside a large a."""
     a, b = np.float32([np.inf, 1e8, -0.0, 1.0]), np.float32([1.0, 1e-3, 0.0, np.inf])
-    assert interpolated(a, b, 1.0) is b
-    assert (interpolated(a[1:2], b[1:2], np.nextafter(1.0, 0)) != b[1:2]).all()
+    assert interpolate(a, b, 1.0) is b
+    assert (interpolate(a[1:2], b[1:2], np.nextafter(1.0, 0)) != b[1:2]).all()
 
 
 @pytest.mark.parametrize("unmatched", UNMATCHED)
@@ -195,8 +191,8 @@ def test_a_lambda_outside_its_range_is_refused(lam):
 
 
 def test_unknown_pads_are_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unmatched is 'zero': choose one of keep, fade, zero"):
-        planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "zero")
+    with pytest.raises(UsageError, match="unmatched is 'none': choose one of keep, fade, zero"):
+        planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "none")
 
 
 def test_a_plan_lists_what_it_writes():
@@ -205,13 +201,13 @@ def test_a_plan_lists_what_it_writes():
     assert [step.nbytes for step in made.steps] == [192, 32, 160, 20]
     assert made.merged_parameters == 48 + 8 + 40 + 5
     assert made.peak_bytes == 3 * 4 * 48
-    assert made.merged_layers == [0, 1]
+    assert [pair.base.name for pair in made.merged_pairs] == ["Gemm_0", "Gemm_2"]
 
 
 def test_layers_that_are_not_selected_keep_every_bit():
     base = mlp((6, 8, 7, 5), 0)
-    made = planned(base, mlp((6, 8, 7, 5), 1), 0.5, layers=[1])
-    assert dict(made.skipped) == {0: "not selected", 2: "not selected"}
+    made = planned(base, mlp((6, 8, 7, 5), 1), 0.5, layers=["Gemm_2"])
+    assert dict(made.skipped) == {"Gemm_0": "not selected", "Gemm_4": "not selected"}
     result = merge(made)
     assert result.edited == {"w2", "w3"}
     assert bits(result.weights["w0"].read()) == bits(base.weights["w0"].read())
@@ -267,6 +263,7 @@ heads = st.sampled_from(["flatten", "mean"])
 styles = st.sampled_from(["gemm", "gemm_nt", "matmul", "transposed"])
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, styles, styles, st.integers(0, 10**6))
 def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, style, other, seed):
@@ -278,6 +275,7 @@ def test_lambda_1_computes_the_donor_where_only_weights_differ(chosen, head, sty
     assert deviation(run(merge(made), inputs), run(donor, inputs)) <= 1e-5
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(steps, heads, st.sampled_from(["fade", "zero"]), st.integers(0, 10**6))
 def test_lambda_1_computes_a_narrower_donor_where_pads_fade(chosen, head, unmatched, seed):

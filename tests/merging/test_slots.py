@@ -5,8 +5,8 @@ import pytest
 from builders import Net, deviation, inputs_of, mlp, run, save
 
 import mal_graph
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import match_layers
+from mal_graph.merging import with_bias_slots
 from mal_graph.network import find_layers
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_inserted_where_the_donor_has_no_bias():
 
 
 def test_only_selected_layers_get_a_slot():
-    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=[1])
+    graph, _ = with_slots(bare(), mlp((6, 8, 5), 1), selected=["Gemm_2"])
     assert [name for name, _ in graph.inserted.values()] == [graph.nodes[-1].outputs[0]]
 
 

@@ -95,7 +95,7 @@ def test_a_shape_of_another_rank_is_refused():
 def test_a_model_that_runs_at_no_shape_says_what_to_do(net):
     x = net.input("x", ("N", "T"))
     graph = net.graph(net.op("Reshape", x, net.constant([-1, 1009])))
-    with pytest.raises(RunError, match=r"onnxruntime cannot run net.onnx.*--input-shape, or arrays with --inputs"):
+    with pytest.raises(RunError, match=r"onnxruntime cannot run net.onnx.*`input_shapes`, or arrays with `inputs`"):
         probe(graph)
 
 

@@ -71,7 +71,7 @@ def test_a_smaller_window_is_centred_in_the_base_s(large, small):
 def test_a_base_with_a_smaller_window_grows_to_the_donors(large, small, tmp_path):
     base, donor = convolution(seed=0, **small), convolution(seed=1, units=6, **large)
     result = merged(base, donor, 0.0)
-    assert result.checks["lambda_0"] == "passed"
+    assert result.check("lambda_0").passed
     assert apart(result.graph, base) <= 1e-5
     assert result.merged[0].windows
     assert apart(merged(base, donor, 1.0).graph, donor) <= 1e-5
@@ -107,7 +107,7 @@ def test_windows_that_do_not_answer_to_each_other_are_listed(mine, theirs, why):
 
 
 def test_a_larger_window_is_not_cropped_and_says_what_helps():
-    with pytest.raises(mal_graph.MalGraphError, match="3x3 against 5x5; --width grow makes the base's larger"):
+    with pytest.raises(mal_graph.MalGraphError, match="3x3 against 5x5; `width`=grow makes the base's larger"):
         merged(convolution(3, 0), convolution(5, 1), 0.3, width="base")
 
 
@@ -169,7 +169,7 @@ def two_layers(kind, seed, units=6):
 def test_a_linear_layer_answers_to_a_convolution_of_one_tap(a, b, units):
     base, donor = two_layers(a, 0), two_layers(b, 1, units)
     result = merged(base, donor, 1.0)
-    assert len(result.merged[0].plan.merged_layers) == 2
+    assert len(result.merged[0].plan.merged_pairs) == 2
     assert apart(result.graph, donor) <= 1e-5
     assert apart(merged(base, donor, 0.0).graph, base) <= 1e-5
 

@@ -4,9 +4,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from builders import cnn, mlp
+from builders import cnn, mlp, places
 
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching import match_layers
 from mal_graph.reporting.diagrams import dot, mermaid
 
 ODD = [
@@ -96,7 +96,7 @@ def test_every_layer_is_one_node_and_every_edge_joins_nodes_that_exist(drawn, mo
 def test_every_pair_is_joined(drawn, models, draw):
     text, match = drawn(draw, *models)
     joined = re.findall(r"^  b(\d+) -.*?d(\d+)(?: \[|$)", text, re.M)
-    assert [(int(b), int(d)) for b, d in joined] == [(pair.base, pair.donor) for pair in match.pairs]
+    assert [(int(b), int(d)) for b, d in joined] == places(match)
 
 
 def test_names_are_read_back_as_they_were(drawn):

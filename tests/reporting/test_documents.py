@@ -8,17 +8,12 @@ import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph import axis_groups, verify
-from mal_graph.evaluation.scores import Scores
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.reporting.documents import (
-    EvaluateForm,
-    assemble_form,
-    coverage,
-    inspect_form,
-    match_form,
-    score_form,
-    sha256_of,
-)
+from mal_graph.evaluation import Scores
+from mal_graph.matching import match_layers
+from mal_graph.reporting.coverage import coverage
+from mal_graph.reporting.document import sha256_of
+from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
+from mal_graph.reporting.inspection import inspect_document
 from mal_graph.workflows.assembly import assemble
 
 
@@ -62,13 +57,13 @@ def test_frozen_axes_are_not_covered():
 
 def test_a_layer_names_the_groups_on_its_axes():
     graph = mlp((8, 16, 12, 5))
-    form = inspect_form(graph, verified(graph))
-    names = {group.name for group in form.groups}
-    first, second, last = form.layers
+    document = inspect_document(graph, verified(graph))
+    names = {group.name for group in document.groups}
+    first, second, last = document.layers
     assert first.out_group == second.in_group
     assert second.out_group == last.in_group
     assert {first.in_group, first.out_group, second.out_group, last.out_group} == names
-    assert [layer.depth for layer in form.layers] == [0, 1, 2]
+    assert [layer.depth for layer in document.layers] == [0, 1, 2]
 
 
 def test_an_axis_with_several_groups_lists_them():
@@ -76,30 +71,30 @@ def test_an_axis_with_several_groups_lists_them():
     x = net.input("x", ("N", 8))
     both = net.op("Concat", net.linear(x, 8, 3), net.linear(x, 8, 4), axis=1)
     graph = net.graph(net.linear(both, 7, 5))
-    form = inspect_form(graph, verified(graph))
-    assert form.layers[2].in_group == [form.layers[0].out_group, form.layers[1].out_group]
-    (member,) = [m for g in form.groups if g.units == 4 for m in g.members if m.role.endswith(" in")]
+    document = inspect_document(graph, verified(graph))
+    assert document.layers[2].in_group == [document.layers[0].out_group, document.layers[1].out_group]
+    (member,) = [m for g in document.groups if g.units == 4 for m in g.members if m.role.endswith(" in")]
     assert member.positions == [[3], [4], [5], [6]]
 
 
 def test_json_starts_with_its_schema_and_keeps_empty_keys():
     graph = mlp((8, 16, 5))
-    found = json.loads(inspect_form(graph, verified(graph)).json_text())
+    found = json.loads(inspect_document(graph, verified(graph)).json_text())
     assert next(iter(found)) == "schema"
-    assert found["schema"] == "mal-graph/inspect/1"
+    assert found["schema"] == "mal-graph/inspect/2"
     assert all(group["inside"] is None for group in found["groups"])
     assert all("positions" not in member for group in found["groups"] for member in group["members"])
 
 
 def test_widths_of_a_pair_are_base_then_donor():
     base, donor = mlp((8, 16, 5)), mlp((8, 12, 5), seed=1)
-    pair = match_form(base, donor, match_layers(base, donor)).pairs[0]
+    pair = match_document(base, donor, match_layers(base, donor)).pairs[0]
     assert pair.widths == {"in": (8, 8), "out": (16, 12)}
 
 
 def test_a_loss_that_is_no_number_is_null_in_json():
     score = Scores("a", float("nan"), 0.1, "accuracy", "cross-entropy", 10, "y", "logits")
-    found = json.loads(EvaluateForm(scores=[score_form(score)]).json_text())
+    found = json.loads(EvaluateDocument(scores=[score]).json_text())
     assert found["scores"][0]["loss"] is None
     assert found["scores"][0]["metric"] == 0.1
 
@@ -112,31 +107,31 @@ def two_donors():
 
 
 def test_every_layer_of_the_base_is_merged_or_skipped_with_a_reason_for_every_donor(two_donors):
-    form = assemble_form(two_donors)
-    for donor in form.donors:
-        merged = [layer.base for layer in form.merged if layer.model == donor]
-        skipped = [left.layer for left in form.skipped if left.reason.startswith(f"{donor}: ")]
+    document = assemble_document(two_donors)
+    for donor in document.donors:
+        merged = [layer.base for layer in document.merged if layer.model == donor]
+        skipped = [left.layer for left in document.skipped if left.reason.startswith(f"{donor}: ")]
         assert sorted(merged + skipped) == ["Gemm_0", "Gemm_2", "Gemm_4"]
-    assert all(len(left.reason) > len("two.onnx: ") for left in form.skipped)
+    assert all(len(left.reason) > len("two.onnx: ") for left in document.skipped)
 
 
 def test_shares_add_up_to_one(two_donors):
-    form = assemble_form(two_donors)
-    assert form.shares == [0.5625, 0.1875, 0.25]
-    assert form.merged_parameters == 8 * 16 + 16 + 16 * 12 + 12 + 12 * 5 + 5
+    document = assemble_document(two_donors)
+    assert document.shares == [0.5625, 0.1875, 0.25]
+    assert document.merged_parameters == 8 * 16 + 16 + 16 * 12 + 12 + 12 * 5 + 5
 
 
 def test_the_match_of_units_is_worth_more_than_chance(two_donors):
-    assert all(pair.value > pair.random for pair in assemble_form(two_donors).alignment)
-    assert [pair.assigned for pair in assemble_form(two_donors).alignment][:2] == [12, 12]
+    assert all(pair.value > pair.random for pair in assemble_document(two_donors).alignment)
+    assert [pair.assigned for pair in assemble_document(two_donors).alignment][:2] == [12, 12]
 
 
 def test_batch_norms_bring_a_note_unless_nothing_is_merged():
     base, donor = cnn((4,), blocks=0, seed=0), cnn((4,), blocks=0, seed=1)
-    (note,) = assemble_form(assemble(base, donor)).notes
+    (note,) = assemble_document(assemble(base, donor)).notes
     assert note.startswith("the statistics of 1 BatchNormalizations are not measured again")
-    assert assemble_form(assemble(base, donor, lam=0.0)).notes == []
-    assert assemble_form(assemble(mlp(seed=0), mlp(seed=1))).notes == []
+    assert assemble_document(assemble(base, donor, lam=0.0)).notes == []
+    assert assemble_document(assemble(mlp(seed=0), mlp(seed=1))).notes == []
 
 
 def test_the_hash_of_a_file_is_sha256(tmp_path):
@@ -145,24 +140,27 @@ def test_the_hash_of_a_file_is_sha256(tmp_path):
 
 
 def test_the_report_is_json_without_numpy_in_it(two_donors):
-    found = json.loads(assemble_form(two_donors).json_text())
+    found = json.loads(assemble_document(two_donors).json_text())
     assert np.isfinite(found["objective"]).all()
     assert found["output"] is None
-    assert found["lambda"] == 0.25
+    assert found["lam"] == 0.25
 
 
 def test_every_start_is_reported_with_its_objective_per_pass():
-    form = assemble_form(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)))
-    assert len(form.starts) > 1
-    assert max(start.objective[-1] for start in form.starts) == pytest.approx(form.objective[0])
-    assert {start.start for start in form.starts} >= {"forward", "identity"}
+    document = assemble_document(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)))
+    assert len(document.starts) > 1
+    assert max(start.objective[-1] for start in document.starts) == pytest.approx(document.objective[0])
+    assert {start.start for start in document.starts} >= {"forward", "identity"}
 
 
 def test_what_grows_and_what_keeps_its_width_is_reported():
-    form = assemble_form(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 12, 7, 5), 1), width="grow"))
-    assert [(pair.units, pair.added, pair.assigned) for pair in form.alignment] == [((8, 12), 4, 12), ((7, 7), 0, 7)]
-    assert form.width == "grow"
-    kept = assemble_form(assemble(mlp((6, 8, 5), 0), mlp((6, 12, 7, 5), 1), width="grow")).kept_widths
+    document = assemble_document(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 12, 7, 5), 1), width="grow"))
+    assert [(pair.units, pair.added, pair.assigned) for pair in document.alignment] == [
+        ((8, 12), 4, 12),
+        ((7, 7), 0, 7),
+    ]
+    assert document.config["width"] == "grow"
+    kept = assemble_document(assemble(mlp((6, 8, 5), 0), mlp((6, 12, 7, 5), 1), width="grow")).kept_widths
     assert [(line.units, line.reason) for line in kept] == [(8, "2 groups of the donor correspond to it")]
 
 
@@ -172,8 +170,8 @@ def test_units_that_grow_inside_others_are_told_once():
         x = net.op("Relu", net.conv(net.input("x", ("N", 3, 4, 4)), 3, 6 * size))
         return net.graph(net.conv(net.op("Relu", net.conv(x, 6 * size, 6 * size, group=6)), 6 * size, 4))
 
-    grown = assemble_form(assemble(blocks(2, 0), blocks(5, 1), width="grow")).grown
-    assert [(form.group, form.units, form.inside) for form in grown] == [
+    widened = assemble_document(assemble(blocks(2, 0), blocks(5, 1), width="grow")).widened
+    assert [(entry.group, entry.units, entry.inside) for entry in widened] == [
         ("Conv_0", (2, 5), None),
         ("Conv_2", (2, 5), "Conv_0#2"),
     ]

@@ -58,6 +58,7 @@ def test_a_goal_that_is_missed_breaks_no_law(study):
     assert study.broken_laws(scores(study, "MLP 64-48 <- 96-64", losses)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_short_run_scores_every_arm(study, tmp_path):
     pytest.importorskip("torch")

@@ -35,6 +35,7 @@ def test_the_table_says_how_often_and_by_how_much_an_arm_is_below_the_base(study
     assert row == "| zoo | 0.500 | 0.500 | 0.825 | 0.825 | 1 of 2 | 0.100 | 1 of 2 | 0.050 |"
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_short_run_keeps_the_law(study, tmp_path, monkeypatch):
     pytest.importorskip("torch")

@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,26 +11,20 @@ from builders import Net, cnn, deviation, inputs_of, mlp, permuted_copy, renamed
 
 import mal_graph
 from mal_graph import registry
+from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.scores import ensemble, predict, score
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import identity_alignment
+from mal_graph.evaluation import ensemble, predict, score
+from mal_graph.matching import assign_in_order, assign_units
 from mal_graph.network import find_layers
-from mal_graph.reporting.documents import assemble_form
+from mal_graph.reporting.documents import assemble_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows.assembly import (
-    Options,
-    check_inputs,
-    rebuilt,
-    selected_layers,
-    self_check,
-    self_check_verdict,
-    shapes_fit,
-    shares,
-    shuffled,
-)
+from mal_graph.workflows.assembly import shares
+from mal_graph.workflows.baselines import rebuilt
+from mal_graph.workflows.checks import check_inputs, self_check_of, shapes_fit
+from mal_graph.workflows.steps import self_check, shuffled
 
-MODULE = sys.modules["mal_graph.workflows.assembly"]
+STEPS = sys.modules["mal_graph.workflows.steps"]
+BASELINES = sys.modules["mal_graph.workflows.baselines"]
 ARMS = ["base", "donor", "merged", "plain average", "random permutation", "random donor", "ensemble"]
 
 
@@ -70,7 +65,7 @@ def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, w
     base, data = with_head(5, 0), data_for()
     found = mal_graph.assemble(base, donor, data=data, verify=False)
     assert [one.arm for one in found.scores] == [arm for arm in ARMS if arm not in ("donor", "ensemble")]
-    (note,) = (note for note in assemble_form(found).notes if note.startswith("donor has no score"))
+    (note,) = (note for note in assemble_document(found).notes if note.startswith("donor has no score"))
     assert re.search(f"no part in the ensemble: {why}$", note)
     assert list(found.unscored) == ["donor"]
     plain = mal_graph.assemble(base, donor, verify=False)
@@ -81,8 +76,8 @@ def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, w
 
 
 def test_a_donor_that_is_not_held_against_the_base_breaks_the_ensemble(monkeypatch):
-    real = MODULE.predicted_like
-    monkeypatch.setattr(MODULE, "predicted_like", lambda beside, *rest: real(None, *rest))
+    real = BASELINES.predicted_like
+    monkeypatch.setattr(BASELINES, "predicted_like", lambda beside, *rest: real(None, *rest))
     with pytest.raises(DataError, match="an ensemble needs predictions of one shape"):
         mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), verify=False)
 
@@ -101,7 +96,7 @@ def test_a_donor_that_calls_its_output_otherwise_is_scored_though_the_bases_is_n
     donor, _ = renamed_copy(with_head(5))
     (name,) = base.output_names
     assert name not in donor.output_names
-    found = mal_graph.assemble(base, donor, data=data_for(), output=name, verify=False)
+    found = mal_graph.assemble(base, donor, data=data_for(), score_output=name, verify=False)
     assert [one.arm for one in found.scores] == ARMS
 
 
@@ -147,10 +142,10 @@ def test_the_controls_use_the_same_lambdas():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lam": [0.1, 1.5]}, "lambda is 1.5"),
-        ({"lam": []}, "no lambda given: give a merging factor"),
+        ({"lam": [0.1, 1.5]}, r"`lam` is \(0\.1, 1\.5\): give a merging factor"),
+        ({"lam": []}, "`lam` is empty: give a merging factor"),
         ({"lam": [0.1, 0.2, 0.3]}, "3 lambdas are given for 2 layers: give one, or a few"),
-        ({"lam_for": {"*": 2.0}}, "lambda is 2.0"),
+        ({"lam_for": {"*": 2.0}}, "`lam_for` is 2: give a merging factor"),
         ({"lam_for": {"conv*": 0.5}}, "the selector 'conv\\*' selects none of 2 layers"),
     ],
 )
@@ -231,7 +226,7 @@ def test_a_donor_of_which_nothing_can_be_merged_is_an_error_with_reasons():
 )
 def test_the_orders_used_keep_the_donors_outputs(base, donor):
     result = mal_graph.assemble(base, donor)
-    assert result.checks["self_check"] == "passed"
+    assert result.check("self_check").passed
     assert 0 <= result.merged[0].self_check <= 3e-4
 
 
@@ -268,7 +263,7 @@ def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
     base, donor = cnn((6,), 2, 0, residual=False), cnn((6,), 2, 1)
     step = mal_graph.assemble(base, donor, verify=False).merged[0]
     orders = {}
-    for pair, order in zip(step.plan.alignment.found.pairs, step.plan.alignment.orders, strict=True):
+    for pair, order in zip(step.plan.alignment.correspondence.pairs, step.plan.alignment.orders, strict=True):
         orders.setdefault(pair.donor, []).append(order)
     assert max(map(len, orders.values())) > 1
     assert moved_by(donor, step.donor_groups, step.plan.alignment) <= 3e-4
@@ -276,7 +271,7 @@ def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
 
 def test_without_verification_nothing_is_said_to_be_checked():
     result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False)
-    assert result.checks["self_check"] == "not run: the groups are unverified (--no-verify)"
+    assert str(result.check("self_check")) == "not run: the groups are unverified"
     assert result.passed
 
 
@@ -285,11 +280,11 @@ def test_without_verification_nothing_is_said_to_be_checked():
 )
 def test_the_verdict_names_how_far_the_outputs_moved(moved, verdict):
     step = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False).merged[0]
-    assert self_check_verdict([replace(step, self_check=0.0), replace(step, self_check=moved)]) == verdict
+    assert str(self_check_of([replace(step, self_check=0.0), replace(step, self_check=moved)])) == verdict
 
 
 def test_a_failed_self_check_fails_the_assembly(monkeypatch):
-    monkeypatch.setattr(MODULE, "self_check", lambda *rest: 0.5)
+    monkeypatch.setattr(STEPS, "self_check", lambda *rest: 0.5)
     result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1))
     assert not result.passed
 
@@ -313,9 +308,9 @@ def test_base_and_donor_are_scored_as_they_are():
 def controls(monkeypatch, base, donor, **options):
     """The models that are scored as arms."""
     seen = []
-    original = MODULE.predict
+    original = BASELINES.predict
     monkeypatch.setattr(
-        MODULE, "predict", lambda graph, *rest, **more: (seen.append(graph), original(graph, *rest, **more))[1]
+        BASELINES, "predict", lambda graph, *rest, **more: (seen.append(graph), original(graph, *rest, **more))[1]
     )
     result = mal_graph.assemble(base, donor, data=data_for(), verify=False, **options)
     return result, dict(zip(ARMS, seen, strict=False))
@@ -346,7 +341,7 @@ def test_only_selected_layers_get_a_bias(monkeypatch):
 def test_the_plain_average_is_the_average_in_stored_order():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
     steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
-    found = values(rebuilt(base, steps, Options(), identity_alignment))
+    found = values(rebuilt(base, steps, MergeConfig(), assign_in_order))
     for name, a in values(base).items():
         np.testing.assert_allclose(found[name], (a + values(donor)[name]) / 2, rtol=1e-5, atol=1e-6)
 
@@ -354,7 +349,7 @@ def test_the_plain_average_is_the_average_in_stored_order():
 def test_the_plain_average_of_a_narrower_donor_is_cropped():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 5, 5), 1)
     steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
-    found = values(rebuilt(base, steps, Options(), identity_alignment))
+    found = values(rebuilt(base, steps, MergeConfig(), assign_in_order))
     np.testing.assert_allclose(
         found["w0"][:5], (values(base)["w0"][:5] + values(donor)["w0"]) / 2, rtol=1e-5, atol=1e-6
     )
@@ -362,11 +357,11 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
 
 
 @pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
-@pytest.mark.parametrize("strategy", [assign, None], ids=["aligned again", "as it was"])
+@pytest.mark.parametrize("strategy", [assign_units, None], ids=["aligned again", "as it was"])
 def test_a_merge_rebuilt_is_the_merge(unmatched, strategy):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
     result = mal_graph.assemble(base, donors, lam=0.4, unmatched=unmatched, verify=False)
-    again = rebuilt(base, result.merged, Options(unmatched=unmatched), strategy)
+    again = rebuilt(base, result.merged, MergeConfig(unmatched=unmatched), strategy)
     assert set(again.weights) == set(result.graph.weights)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
@@ -375,7 +370,7 @@ def test_a_grown_merge_rebuilt_is_the_merge():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 9, 5), 1)
     shape = {"width": "grow", "depth": "expand"}
     result = mal_graph.assemble(base, donor, verify=False, **shape)
-    again = rebuilt(base, result.merged, Options(**shape), None)
+    again = rebuilt(base, result.merged, MergeConfig(**shape), None)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
 
@@ -383,7 +378,7 @@ def test_a_grown_merge_rebuilt_is_the_merge():
 def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(monkeypatch, options):
     """Its goals are those of the merge, so its units stand where the merge put the donors'."""
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)
-    module, calls = sys.modules["mal_graph.matching.unit_assignment"], {}
+    modules, calls = [import_module(f"mal_graph.matching.{name}") for name in ("starts", "assignment")], {}
 
     def counting(name, real):
         def call(*rest, **more):
@@ -399,11 +394,12 @@ def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(
         assert ("base, repaired" in arms) == repair
         return dict(calls)
 
-    monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
-    monkeypatch.setattr(MODULE, "activation_evidence", counting("looked", MODULE.activation_evidence))
+    for module in modules:
+        monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
+    monkeypatch.setattr(STEPS, "compare_activations", counting("looked", STEPS.compare_activations))
     assert count(True) == count(False)
     assert count(True)["looked"] == (2 if "match_by" in options else 0)  # for the merge and the random donor
-    monkeypatch.setattr(MODULE, "given_alignment", lambda found, orders, evidence=None: assign(found, evidence))
+    monkeypatch.setattr(STEPS, "assign_as_given", lambda found, orders, evidence=None: assign_units(found, evidence))
     assert count(True)["assigned"] > count(False)["assigned"]
 
 
@@ -475,45 +471,6 @@ def test_inputs_of_another_name_fit():
     check_inputs(base, donor)
     given = {"x": np.ones((2, 6), np.float32)}
     assert mal_graph.assemble(base, donor, inputs=given).passed
-
-
-# --- selectors ---------------------------------------------------------------------------------------------------
-
-DEEP = find_layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
-
-
-@pytest.mark.parametrize(
-    ("selector", "chosen"),
-    [
-        ("0:2", [0, 1]),
-        ("1:", [1, 2, 3]),
-        (":3", [0, 1, 2]),
-        (":", [0, 1, 2, 3]),
-        ("2:99", [2, 3]),
-        ("0%:50%", [0, 1]),
-        ("50%:100%", [2, 3]),
-        ("50%:", [2, 3]),
-        (":25%", [0]),
-        ("12.5%:62.5%", [1, 2]),
-        ("Gemm_*", [0, 1, 2, 3]),
-        ("Gemm_[24]", [1, 2]),
-        ("*_6", [3]),
-    ],
-)
-def test_a_selector_is_a_pattern_a_range_or_depths(selector, chosen):
-    assert selected_layers(DEEP, selector) == chosen
-
-
-@pytest.mark.parametrize("selector", ["4:9", "2:1", "gemm_0", "Conv*", "99%:100%", "-1:2", "a:b", ""])
-def test_a_selector_of_nothing_is_refused_with_names_and_forms(selector):
-    with pytest.raises(UsageError, match=r"selects none of 4 layers \(Gemm_0, .*: give a name pattern, an index range"):
-        selected_layers(DEEP, selector)
-
-
-def test_a_name_with_colons_is_a_pattern():
-    named = [replace(DEEP[0], name="block:1"), replace(DEEP[1], name="block:2")]
-    assert selected_layers(named, "block:*") == [0, 1]
-    assert selected_layers(named, "block:2") == [1]
 
 
 # --- progress ----------------------------------------------------------------------------------------------------

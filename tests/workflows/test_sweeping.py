@@ -11,13 +11,18 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import registry
+from mal_graph.config import SweepConfig
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.scores import Scores, evaluate
-from mal_graph.merging.blending import UNMATCHED
+from mal_graph.evaluation import Scores, evaluate
+from mal_graph.merging import UNMATCHED
+from mal_graph.option_texts import lambdas_of
 from mal_graph.reporting import plots
-from mal_graph.reporting.documents import grid_form, sweep_form
+from mal_graph.reporting.documents import grid_document, sweep_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows.sweeping import LAMBDAS, Line, RepairedLine, curve, grid, lambdas_of, sweep
+from mal_graph.workflows.curves import curve
+from mal_graph.workflows.lambda_lines import Line, RepairedLine
+from mal_graph.workflows.layer_grid import grid
+from mal_graph.workflows.sweeping import sweep
 
 POINTS = (0.0, 0.125, 0.5, 1.0)
 PAIRS = {
@@ -68,6 +73,7 @@ def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, un
         assert [c.points[i].metric for c in found.curves] == [score.metric for score in expected]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [{}, {"repair": False}, {"width": "grow"}])
 @pytest.mark.parametrize("widths", [(9, 6), (6, 9)])
 def test_the_epsilon_of_a_norm_over_other_widths_goes_with_every_point(widths, shape):
@@ -123,6 +129,7 @@ def far_from_repaired_merges(base, donor, **shape):
     return max(gaps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [{}, {"unmatched": "zero"}, {"width": "grow"}, {"match_by": "both", "rescale_invariant": True}]
 )
@@ -131,6 +138,7 @@ def test_with_calibration_inputs_every_point_of_every_arm_is_the_repaired_merge(
     assert far_from_repaired_merges(*PAIRS[pair](), **shape) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_base_that_grows_in_width_and_depth_is_repaired_at_every_point_too():
     shape = {"width": "grow", "depth": "expand"}
     assert far_from_repaired_merges(mlp((6, 7, 5), 0), mlp((6, 9, 8, 5), 1), **shape) < 1e-4
@@ -142,14 +150,16 @@ def test_half_precision_is_repaired_at_every_point_as_far_as_it_can():
 
 
 def test_repair_towards_the_goals_of_another_lambda_breaks_the_law(monkeypatch):
-    monkeypatch.setattr(RepairedLine, "at", lambda made, lam: made.repairs.at(1.0, made.line.at(lam)))
+    monkeypatch.setattr(
+        RepairedLine, "at", lambda made, lam: made.repairs.weights_of(made.repairs.plan.at(1.0), made.line.at(lam))
+    )
     assert far_from_repaired_merges(*PAIRS["narrower mlp"]()) > 1e-2
 
 
 def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
     base, donor = PAIRS["cnn with BatchNorm"]()
     plain, found = (
-        sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, verify=False))
+        sweep_document(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, verify=False))
         for given in (None, data_for(base, 20))
     )
     assert (plain.repair, found.repair[0].samples) == ([], 20)
@@ -157,8 +167,8 @@ def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
     assert any("BatchNormalizations are not measured again on data" in note for note in plain.notes)
     assert found.notes == ["the labels among the calibration inputs are not used"]
     without = sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=unlabelled(base), repair=False, verify=False)
-    assert [c.arm for c in without.curves] == [c.arm for c in plain.arms]
-    assert [c.points[1].loss for c in without.curves] == [c.loss[1] for c in plain.arms]
+    assert [c.arm for c in without.curves] == [c.name for c in plain.curves]
+    assert [c.points[1].loss for c in without.curves] == [c.loss[1] for c in plain.curves]
 
 
 def test_a_merge_that_is_no_better_than_repair_alone_is_named_with_both_figures():
@@ -176,7 +186,9 @@ def test_a_sweep_aligns_by_the_signal(match_by):
     donor, orders = permuted_copy(base, axis_groups(base), 1)
     options = {"lambdas": [0.5], "calibrate": unlabelled(base, 100), "verify": False}
     made = sweep(base, donor, data_for(base), match_by=match_by, **options).step.plan.alignment
-    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    assert all(
+        np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.correspondence.pairs, strict=True)
+    )
     stranger = mlp((6, 16, 12, 5), 1)
     plain, signalled = (
         sweep(base, stranger, data_for(base), match_by=kind, **options).step.plan.alignment.orders
@@ -188,7 +200,7 @@ def test_a_sweep_aligns_by_the_signal(match_by):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"match_by": "both"}, UsageError, "match_by is 'both', but there are no calibration inputs"),
+        ({"match_by": "both"}, UsageError, "`match_by` is 'both', but there are no calibration inputs"),
         ({"calibrate": {"x": np.ones((9, 6), np.float32)}}, DataError, "there are 9 calibration samples"),
         ({"calibrate": {"x": np.full((20, 6), np.nan, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
         ({"calibrate": {"x": np.ones((20, 5), np.float32)}}, DataError, "do not fit the inputs of"),
@@ -265,7 +277,7 @@ def test_lambda_star_is_the_last_point_before_the_loss_rises_by_more_than_eps(lo
     ("text", "expected"),
     [
         ("0:1:0.25", (0, 0.25, 0.5, 0.75, 1)),
-        ("0:1:0.05", LAMBDAS),
+        ("0:1:0.05", SweepConfig().lambdas),
         ("0.1:0.35:0.1", (0.1, 0.2, 0.3)),
         ("0,0.1, 0.5", (0, 0.1, 0.5)),
         ("0.3", (0.3,)),
@@ -277,17 +289,17 @@ def test_lambdas_are_written_as_a_range_or_as_a_list(text, expected):
 
 @pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:0", "1:0:0.1", "0:1:-1", "0,,1", "nan", "0:inf:1", "0:1:1e-9"])
 def test_what_is_no_list_of_lambdas_is_refused(text):
-    with pytest.raises(UsageError, match=r"--lambdas '.*' (is no list of numbers|has no points): write "):
+    with pytest.raises(UsageError, match=r"`lambdas` '.*' (is no list of numbers|has no points): write "):
         lambdas_of(text)
 
 
 @pytest.mark.parametrize(
     ("lambdas", "message"),
     [
-        ([0.5, 1.5], "1.5 is among the lambdas: give merging factors from 0"),
-        ([-0.1], "-0.1 is among the lambdas"),
-        ([], "there is no lambda above 0"),
-        ([0.0], "there is no lambda above 0"),
+        ([0.5, 1.5], "1.5 is among the `lambdas`: give merging factors from 0"),
+        ([-0.1], "-0.1 is among the `lambdas`"),
+        ([], "there is none above 0 in `lambdas`"),
+        ([0.0], "there is none above 0 in `lambdas`"),
     ],
 )
 def test_lambdas_out_of_range_are_refused(lambdas, message):
@@ -298,7 +310,7 @@ def test_lambdas_out_of_range_are_refused(lambdas, message):
 
 def test_a_negative_eps_is_refused():
     base, donor = PAIRS["narrower mlp"]()
-    with pytest.raises(UsageError, match="eps is -1: give how much more loss"):
+    with pytest.raises(UsageError, match="`eps` is -1: give how much more loss"):
         sweep(base, donor, data_for(base), eps=-1)
 
 
@@ -326,9 +338,9 @@ def test_an_alignment_no_better_than_random_is_named_with_both_figures():
     """The donor's shuffle is what it learnt: here the aligned arm is the random permutation itself."""
     base = mlp((6, 16, 12, 5), 0)
     donor = mlp((6, 16, 12, 5), 1)
-    module = sys.modules["mal_graph.workflows.assembly"]
+    steps, sweeping = sys.modules["mal_graph.workflows.steps"], sys.modules["mal_graph.workflows.sweeping"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(module, "assign", lambda found, evidence: module.random_alignment(found, 0))
+        patched.setattr(steps, "assign", lambda found, evidence: sweeping.random_alignment(found, 0))
         found = sweep(base, donor, data_for(base, 60), lambdas=POINTS, verify=False, seed=0)
     means = [
         np.mean([p.loss for p in c.points[1:]]) for c in found.curves if c.arm in ("aligned", "random permutation")
@@ -359,11 +371,11 @@ def test_a_donor_that_fits_no_label_is_named():
 @pytest.mark.parametrize("head", [40, 2])
 def test_a_donor_with_another_head_is_swept_and_it_is_said_why_it_has_no_score(head):
     base, donor = mlp((6, 16, 5), 0), mlp((6, 16, head), 1)
-    form = sweep_form(sweep(base, donor, data_for(base), lambdas=[0.5], verify=False))
+    form = sweep_document(sweep(base, donor, data_for(base), lambdas=[0.5], verify=False))
     assert form.donor_scores is None
     assert form.unscored.endswith(f"tells {head} classes apart, the base's 5")
-    assert len(form.arms) == 4
-    assert np.isfinite([curve.loss for curve in form.arms]).all()
+    assert len(form.curves) == 4
+    assert np.isfinite([curve.loss for curve in form.curves]).all()
 
 
 def test_a_deep_donor_layer_in_a_shallow_base_layer_is_named_where_the_loss_rises():
@@ -426,20 +438,20 @@ def results():
 
 
 def test_json_and_csv_hold_every_point(results):
-    form = sweep_form(results[0])
+    form = sweep_document(results[0])
     document = json.loads(form.json_text())
-    assert document["schema"] == "mal-graph/sweep/1"
+    assert document["schema"] == "mal-graph/sweep/2"
     assert document["lambdas"] == list(POINTS)
     header, *rows = form.csv_text().splitlines()
-    assert header == "arm,lambda,loss,accuracy"
+    assert header == "curve,lambda,loss,accuracy"
     assert len(rows) == 4 * len(POINTS)
-    assert rows[1] == f"aligned,0.125,{document['arms'][0]['loss'][1]},{document['arms'][0]['metric'][1]}"
+    assert rows[1] == f"aligned,0.125,{document['curves'][0]['loss'][1]},{document['curves'][0]['metric'][1]}"
 
 
 def test_json_and_csv_leave_blank_cells_empty(results):
-    form = grid_form(results[1])
+    form = grid_document(results[1])
     document = json.loads(form.json_text())
-    assert document["schema"] == "mal-graph/grid/1"
+    assert document["schema"] == "mal-graph/grid/2"
     blank = document["blank"][0]
     i, j = form.base_layers.index(blank["base"]), form.donor_layers.index(blank["donor"])
     assert document["change"][i][j] is None
@@ -451,7 +463,7 @@ def test_json_and_csv_leave_blank_cells_empty(results):
 @pytest.mark.parametrize(("kind", "start"), [("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_plots_are_images_and_the_same_every_time(results, kind, start):
     pytest.importorskip("matplotlib")
-    for draw, found in zip((plots.curves, plots.heat_map), results, strict=True):
+    for draw, found in zip((plots.draw_curves, plots.draw_heat_map), results, strict=True):
         drawn = draw(found, kind)
         assert drawn.startswith(start)
         assert drawn == draw(found, kind)
@@ -462,7 +474,7 @@ def test_without_matplotlib_it_is_said_what_to_install(results, monkeypatch):
     with pytest.raises(
         UsageError, match=r"matplotlib, which is not installed: pip install 'mal-graph\[plot\]', or write"
     ):
-        plots.curves(results[0], "svg")
+        plots.draw_curves(results[0], "svg")
 
 
 def test_a_narrower_copy_is_swept_with_its_own_units():

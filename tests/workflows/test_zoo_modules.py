@@ -107,6 +107,7 @@ def said(graph, x):
 # --- in Python ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"calibrate": {"x": samples(seed=5)}, "match_by": "both"}, {"width": "grow"}],
@@ -156,6 +157,7 @@ def stop_at(count):
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("is_repaired", [False, True])
 def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(their, tmp_path, kind, is_repaired):
@@ -164,9 +166,9 @@ def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(thei
     whole = mal_graph.zoo(*family(their, kind), data, **options)
     state = tmp_path / "state.json"
     with pytest.raises(Stop):
-        mal_graph.zoo(*family(their, kind), data, state=state, progress=stop_at(2), **options)
+        mal_graph.zoo(*family(their, kind), data, checkpoint=state, progress=stop_at(2), **options)
     assert len(json.loads(state.read_text())["outcomes"]) == 2
-    again = mal_graph.zoo(*family(their, kind), data, state=state, **options)
+    again = mal_graph.zoo(*family(their, kind), data, checkpoint=state, **options)
     assert again.outcomes == whole.outcomes
     for found, name in ((whole, "whole"), (again, "again")):
         for kind_of_file in ("onnx", "safetensors"):
@@ -176,19 +178,20 @@ def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(thei
         assert written[0] == written[1]
 
 
-def test_a_donor_that_was_not_traced_is_skipped_and_it_is_said_how_to(their):
+def test_a_donor_that_was_not_traced_is_traced_on_the_data(their):
     base, donors = family(their)
-    found = mal_graph.zoo(base, [their.base(), donors[0]], data_of(their), controls=0)
-    assert (found.outcomes[0].donor, found.outcomes[0].verdict) == ("Sequential", "skipped")
-    assert found.outcomes[0].reason.endswith("or mal_graph.trace a torch module")
-    assert found.outcomes[1].verdict == "accepted"
+    found = mal_graph.zoo(base, [their.base(), 3, donors[0]], data_of(their), controls=0)
+    assert (found.outcomes[0].donor, found.outcomes[0].reason) == ("Sequential", "the same model as the base")
+    assert (found.outcomes[1].donor, found.outcomes[1].verdict) == ("int", "skipped")
+    assert found.outcomes[1].reason.endswith("or a torch module (mal_graph.trace)")
+    assert found.outcomes[2].verdict == "accepted"
 
 
 def test_a_module_with_other_weights_does_not_go_on(their, tmp_path):
     base, donors = family(their)
-    given = {"state": tmp_path / "s.json", "controls": 0}
+    given = {"checkpoint": tmp_path / "s.json", "controls": 0}
     mal_graph.zoo(base, donors[:1], data_of(their), **given)
-    with pytest.raises(FileError, match="its base is not the one given now"):
+    with pytest.raises(FileError, match="its base is not the one given"):
         mal_graph.zoo(traced(their.other(), "base"), donors[:1], data_of(their), **given)
 
 
@@ -231,6 +234,7 @@ def folder(their, tmp_path):
 ZOO = ("zoo", "their:base", "zoo", "--data", "data.npz")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--calibrate", "some.npz", "--match-by", "both")])
 @pytest.mark.parametrize("target", ["out.onnx", "out.safetensors"])
 def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
@@ -238,7 +242,7 @@ def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
     assert (code, err) == (0, "")
     assert f"wrote {target}" in out
     written = json.loads(Path("report.json").read_text())
-    assert (written["base"], written["state"]) == ("their:base", f"{target}.zoo.json")
+    assert (written["base"], written["checkpoint"]) == ("their:base", f"{target}.zoo.json")
     assert "their:base" not in written["sha256"]
     model = (target,) if target.endswith("onnx") else ("their:base", "--weights", target)
     np.savez("held.npz", **halves(dict(np.load("data.npz")), 0)[1])  # as the seed 0 halves it
@@ -247,6 +251,7 @@ def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
     assert json.loads(scores)["scores"][0]["loss"] == pytest.approx(merged, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_zoo_of_a_factory_that_is_interrupted_goes_on(run, folder, monkeypatch):
     assert run(*ZOO, "-o", "whole.safetensors")[0] == 0
     module = sys.modules["mal_graph.workflows.zoo_search"]

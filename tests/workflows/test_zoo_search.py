@@ -4,28 +4,29 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, permuted_copy, save, stored
+from builders import Net, cnn, mlp, permuted_copy, places, save, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import registry
+from mal_graph.config import MergeConfig, ZooConfig
 from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
-from mal_graph.evaluation.holdout import Gate, halves, held_out
-from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, score
-from mal_graph.merging.blending import merge
-from mal_graph.reporting.documents import zoo_form
+from mal_graph.evaluation import Gate, Scores, agreement, predict, read_labels, score, split_holdout
+from mal_graph.evaluation.holdout import halves
+from mal_graph.merging import merge
+from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows import assembly
-from mal_graph.workflows.assembly import Options
-from mal_graph.workflows.zoo_search import LAMBDAS, PREFIXES, SINGLES, candidates, zoo
+from mal_graph.workflows import assembly, steps
+from mal_graph.workflows.zoo_candidates import PREFIXES, SINGLES, candidates
+from mal_graph.workflows.zoo_search import zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
-PLAIN = Options(lam=1.0, verify=False)
+PLAIN = MergeConfig(lam=1.0, verify=False)
+LAMBDAS = ZooConfig().lambdas
 
 
 def noisy(graph, share, seed):
@@ -75,8 +76,8 @@ def in_folder(folder, models):
 
 
 def on_gate(graph, base, data, **options):
-    held = held_out(base, data, **options)
-    return held.judge(predict(graph, held.gate), labels_in(held.gate), graph.name)
+    held = split_holdout(base, data, **options)
+    return held.metric(predict(graph, held.gate), read_labels(held.gate), graph.name)
 
 
 # --- the law -----------------------------------------------------------------------------------------------------
@@ -104,6 +105,7 @@ MEMBERS = {
 ZOOS = st.lists(st.tuples(st.sampled_from(sorted(MEMBERS)), st.integers(0, 5)), min_size=1, max_size=4, unique=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=10)
 @given(ZOOS, st.sampled_from([0.0, 0.02, 0.3]), st.integers(0, 3), st.booleans())
 def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decided(zoo_, eps, seed, is_labelled):
@@ -115,6 +117,7 @@ def test_the_result_is_never_below_the_base_by_more_than_eps_where_it_was_decide
     assert law_holds(base, donors, data, eps, seed)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(ZOOS, st.sampled_from([0.0, 0.1]), st.integers(0, 3), st.sampled_from(["weights", "both"]))
 def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_, eps, seed, match_by):
@@ -127,8 +130,8 @@ def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_,
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
 def test_a_gate_that_lets_everything_pass_breaks_the_law(monkeypatch, options):
     teacher = mlp((6, 9, 8, 5), 0)
-    monkeypatch.setattr(Gate, "prefers", lambda self, found, best: True)
-    monkeypatch.setattr(Gate, "passes", lambda self, found: True)
+    monkeypatch.setattr(Gate, "prefers", lambda self, figures, best: True)
+    monkeypatch.setattr(Gate, "passes", lambda self, figures: True)
     assert not law_holds(teacher, [noisy(teacher, 3.0, 1)], data_of(teacher), 0.0, 0, **options)
 
 
@@ -148,7 +151,7 @@ def test_a_donor_that_helps_more_than_its_shuffled_copies_is_accepted_with_their
     (outcome,) = zoo(base, donors, data, verify=False, **options).outcomes
     assert outcome.verdict == "accepted"
     assert outcome.kept.loss < outcome.kept.control
-    copies = [assembly.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
+    copies = [steps.shuffled(donors[0], number) for number in (1, 2, 3)]  # as the seed 0 draws them
     tried = [one for copy in copies for one in zoo(base, [copy], data, **FAST, **options).outcomes[0].tried]
     floor = zoo(base, donors, data, **FAST).terms.gate.base.metric
     passing = [point.loss for one in tried for point in one.points if point.metric >= floor]
@@ -189,13 +192,13 @@ def test_the_gate_asks_for_the_bases_metric_and_a_lower_loss(metric, loss, eps, 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 8, 5), (6, *[8] * 12, 5)])
 def test_candidates_are_few_distinct_and_go_from_the_whole_to_single_layers(shape):
     base, donor = mlp(shape, 0), mlp(shape, 1)
-    step = assembly.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
+    step = steps.merge_step(base, donor, PLAIN, registry.runner(), lambda *_: None, [])
     found = candidates(step)
-    layers = len(shape) - 1
+    layers = tuple(layer.name for layer in step.match.base)
     assert len({frozenset(one.layers) for one in found}) == len(found) <= 1 + len(PREFIXES) + SINGLES
-    assert found[0].layers == tuple(range(layers))
+    assert found[0].layers == layers
     for one in found:
-        assert len(one.layers) == 1 or one.layers == tuple(range(len(one.layers)))  # shallow layers, without gaps
+        assert len(one.layers) == 1 or one.layers == layers[: len(one.layers)]  # shallow layers, without gaps
 
 
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}, {"rescale_invariant": True}])
@@ -204,9 +207,9 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(opt
     found = zoo(base, donors, data, **FAST, **options)
     kept = found.outcomes[0].kept
     (donor,) = donors
-    pairs = [(p.base, p.donor) for p in found.assembly.merged[0].match.pairs]
+    pairs = places(found.assembly.merged[0].match)
     names = mal_graph.match_layers(base, donor)
-    assert [(p.base, p.donor) for p in names.pairs] == pairs
+    assert places(names) == pairs
     factors = {layer.name: kept.lam if layer.name in kept.layers else 0.0 for layer in names.base}
     merged = mal_graph.assemble(base, donors, lam=0.0, lam_for=factors, verify=False, **options)
     for name, values in stored(merged.graph).items():
@@ -219,15 +222,13 @@ def test_an_accepted_step_is_the_merge_of_the_same_layers_at_the_same_lambda(opt
 def test_every_point_in_the_report_is_the_merge_at_that_lambda(calibrate):
     base, donors, data = family(donors=1)
     found = zoo(base, donors, data, calibrate=calibrate, **FAST)
-    options = replace(PLAIN, calibrate=calibrate)
-    step = assembly.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
-    index = {layer.name: i for i, layer in enumerate(step.match.base)}
+    options = PLAIN.replaced(calibrate=calibrate)
+    step = steps.merge_step(base, donors[0], PLAIN, registry.runner(), lambda *_: None, [])
     for one in found.outcomes[0].tried:
         assert [point.lam for point in one.points] == list(LAMBDAS)
         for point in (one.points[0], one.points[-1]):
-            layers = [index[name] for name in one.layers]
-            part = assembly.narrowed(step, layers, point.lam, PLAIN, registry.runner())
-            graph, _ = assembly.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
+            part = steps.narrowed(step, one.layers, point.lam, PLAIN, registry.runner())
+            graph, _ = steps.with_repair(merge(part.plan), part.plan, donors[0], options, registry.runner())
             measured = on_gate(graph, base, data)
             assert (point.loss, point.metric) == (pytest.approx(measured.loss, rel=1e-5), measured.metric)
 
@@ -242,6 +243,7 @@ def bare(seed, widths=(6, 8, 5)):
     return net.graph(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -273,7 +275,7 @@ def test_each_model_is_verified_once_while_the_base_keeps_its_nodes(tmp_path, mo
         verified.append(graph.name)
         return mal_graph.verify(graph, *args, **options)
 
-    monkeypatch.setattr(assembly, "verify", counting)
+    monkeypatch.setattr(steps, "verify", counting)
     found = zoo(base, folder, data)
     assert sum(outcome.verdict == "accepted" for outcome in found.outcomes) > 1
     assert verified == [base.name, *(outcome.donor for outcome in found.outcomes)]
@@ -315,7 +317,7 @@ def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself(clas
     arms = [arm.arm for arm in found.assembly.scores]
     assert arms == ["base", "merged", "plain average", "random permutation", "random donor"]
     note = f"tells {classes} classes apart, the base's 5"
-    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_form(found).notes)
+    assert any(one.startswith("donor has no score") and one.endswith(note) for one in zoo_document(found).notes)
 
 
 def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
@@ -348,7 +350,7 @@ def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on
 def test_a_zoo_without_a_usable_donor_is_refused(tmp_path, make, message):
     base, _, data = family(donors=0)
     with pytest.raises((FileError, MatchError), match=message):
-        zoo(base, make(tmp_path / "zoo"), data, state=tmp_path / "state.json")
+        zoo(base, make(tmp_path / "zoo"), data, checkpoint=tmp_path / "state.json")
     with pytest.raises(MatchError, match="there is no donor for"):
         zoo(base, [], data)
     assert not (tmp_path / "state.json").exists()
@@ -415,13 +417,13 @@ def test_only_one_part_with_labels_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eps": -0.1}, "eps is -0.1: give by how much"),
-        ({"eps": float("nan")}, "eps is nan"),
-        ({"lambdas": [0.0]}, "there is no lambda above 0"),
-        ({"lambdas": [2.0]}, "2 is among the lambdas"),
-        ({"controls": -1}, "the number of controls is -1"),
-        ({"min_score": 1.5}, "the least score of a pair is 1.5"),
-        ({"unmatched": "none"}, "unmatched is 'none'"),
+        ({"eps": -0.1}, "`eps` is -0.1: give by how much"),
+        ({"eps": float("nan")}, "`eps` is nan"),
+        ({"lambdas": [0.0]}, "there is none above 0 in `lambdas`"),
+        ({"lambdas": [2.0]}, "2 is among the `lambdas`"),
+        ({"controls": -1}, "`controls` is -1: give 0 or more"),
+        ({"min_score": 1.5}, "`min_score` is 1.5: give the least score of a pair"),
+        ({"unmatched": "none"}, "`unmatched` is 'none': choose one of keep, fade, zero"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
@@ -433,7 +435,7 @@ def test_options_that_make_no_sense_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"match_by": "activations"}, UsageError, "match_by is 'activations', but there are no calibration inputs"),
+        ({"match_by": "activations"}, UsageError, "`match_by` is 'activations', but there are no calibration inputs"),
         ({"calibrate": inputs_only(15)}, DataError, "there are 15 calibration samples: give at least 16"),
         ({"calibrate": {"x": np.full((20, 6), np.inf, np.float32)}}, DataError, "holds NaN or infinity in sample 0"),
         ({"calibrate": {"x": np.ones((20, 7), np.float32)}}, DataError, "do not fit the inputs of"),
@@ -463,7 +465,7 @@ def test_without_labels_agreement_and_entropy_decide_and_it_is_said():
     assert (first.metric, first.metric_name, first.loss_name) == (1.0, "agreement", "mean entropy")
     assert 0.8 <= last.metric <= 1.0
     assert last.loss <= first.loss
-    assert "there are no labels, so no accuracy is known" in zoo_form(found).decided_by
+    assert "there are no labels, so no accuracy is known" in zoo_document(found).decided_by
 
 
 def test_agreement_counts_equal_classes_and_entropy_is_that_of_the_probabilities():
@@ -486,7 +488,7 @@ def test_without_data_layers_that_are_alike_are_merged_and_it_is_said_that_nothi
     assert (other.verdict, other.kept) == ("refused", None)
     assert "no layer is enough like the base's: the closest scores" in other.reason
     assert found.assembly.scores == ()
-    assert "nothing is known of the quality" in zoo_form(found).decided_by
+    assert "nothing is known of the quality" in zoo_document(found).decided_by
     assert zoo(base, [stranger], min_score=0.0, **FAST).outcomes[0].verdict == "accepted"
 
 
@@ -505,6 +507,7 @@ def stop_at(count):
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -522,12 +525,12 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
     options = {**FAST, **options}
     save(base, tmp_path / "base.onnx")
     base = mal_graph.load(tmp_path / "base.onnx")
-    whole = zoo(base, folder, data, state=tmp_path / "whole.json", **options)
+    whole = zoo(base, folder, data, checkpoint=tmp_path / "whole.json", **options)
     state = tmp_path / "state.json"
     with pytest.raises(Stop):
-        zoo(base, folder, data, state=state, progress=stop_at(count), **options)
+        zoo(base, folder, data, checkpoint=state, progress=stop_at(count), **options)
     steps = []
-    again = zoo(base, folder, data, state=state, progress=lambda what, done, total: steps.append(what), **options)
+    again = zoo(base, folder, data, checkpoint=state, progress=lambda what, done, total: steps.append(what), **options)
     assert {what for what in steps if what.startswith("trying")} == {f"trying d{i}.onnx" for i in range(count, 4)}
     assert again.outcomes == whole.outcomes
     assert again.assembly.scores == whole.assembly.scores
@@ -540,20 +543,22 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
 def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monkeypatch):
     base, donors, data = family(donors=1)
     folder = in_folder(tmp_path / "zoo", [*donors, huge(base)])
-    first = zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
+    first = zoo(base, folder, data, checkpoint=tmp_path / "s.json", **FAST)
     assert [outcome.verdict for outcome in first.outcomes] == ["accepted", "refused"]
     module, merged = sys.modules["mal_graph.workflows.zoo_search"], []
-    into = assembly.merge_step
+    into = steps.merge_step
     monkeypatch.setattr(module, "merge_step", lambda a, b, *rest: merged.append(b.name) or into(a, b, *rest))
-    zoo(base, folder, data, state=tmp_path / "s.json", **FAST)
+    zoo(base, folder, data, checkpoint=tmp_path / "s.json", **FAST)
     assert merged == ["d0.onnx"]
 
 
 def counted(monkeypatch):
     """A list that gets an entry for every assignment problem that is solved."""
-    solved, module = [], sys.modules["mal_graph.matching.unit_assignment"]
-    real = module.match_units
-    monkeypatch.setattr(module, "match_units", lambda score: solved.append(score.shape) or real(score))
+    solved = []
+    for name in ("starts", "assignment"):
+        module = sys.modules[f"mal_graph.matching.{name}"]
+        real = module.match_units
+        monkeypatch.setattr(module, "match_units", lambda score, real=real: solved.append(score.shape) or real(score))
     return solved
 
 
@@ -561,7 +566,7 @@ def counted(monkeypatch):
 def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, options):
     base, donors, _ = family()
     donors = [*donors, mlp((6, 12, 5), 9).named("wider")]
-    solved, options = counted(monkeypatch), {"min_score": 0.0, "state": tmp_path / "s.json", **FAST, **options}
+    solved, options = counted(monkeypatch), {"min_score": 0.0, "checkpoint": tmp_path / "s.json", **FAST, **options}
     first = zoo(base, donors, **options)
     assert len(first.assembly.merged) == 4
     assert solved
@@ -579,12 +584,12 @@ def test_a_search_that_is_taken_up_assigns_no_unit_again(tmp_path, monkeypatch, 
         (["0 1 2 3 4 5 6 7 9"], "the 1 orders are not of these 1 pairs"),
         (["0 1 2"], "the 1 orders are not of these 1 pairs"),
         ([], "the 0 orders are not of these 1 pairs"),
-        (["a b c"], "the state holds no orders for "),
+        (["a b c"], "the checkpoint holds no orders for "),
     ],
 )
 def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
     base, donors, data = family(donors=1)
-    given = {"state": tmp_path / "s.json", **FAST}
+    given = {"checkpoint": tmp_path / "s.json", **FAST}
     zoo(base, donors, data, **given)
     written = json.loads((tmp_path / "s.json").read_text())
     assert len(written["outcomes"][0]["kept"]["orders"]) == 1
@@ -596,13 +601,13 @@ def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
 
 def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
     base, donors, data = family(donors=1)
-    given = {"state": tmp_path / "s.json", **FAST}
+    given = {"checkpoint": tmp_path / "s.json", **FAST}
     zoo(base, donors, data, calibrate=inputs_only(), **given)
     zoo(base, donors, data, calibrate=inputs_only(), **given)
     for other in ({"calibrate": inputs_only(seed=1)}, {"calibrate": inputs_only(49)}, {}):
-        with pytest.raises(FileError, match="its set of calibration inputs is not the one given now"):
+        with pytest.raises(FileError, match="its set of calibration inputs is not the one given"):
             zoo(base, donors, data, **other, **given)
-    with pytest.raises(FileError, match="its set of options is not the one given now"):
+    with pytest.raises(FileError, match="its set of options is not the one given"):
         zoo(base, donors, data, calibrate=inputs_only(), repair=False, **given)
 
 
@@ -624,13 +629,13 @@ def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
 )
 def test_a_state_of_another_search_is_refused_unless_it_is_to_start_anew(tmp_path, change, what):
     base, donors, data = family(donors=2)
-    given = {"base": base, "donors": donors, "data": data, "state": tmp_path / "s.json", **FAST}
+    given = {"base": base, "donors": donors, "data": data, "checkpoint": tmp_path / "s.json", **FAST}
     zoo(**given)
     written = (tmp_path / "s.json").read_bytes()
-    with pytest.raises(FileError, match=f"cannot go on from the state in .*: {what}"):
+    with pytest.raises(FileError, match=f"cannot go on from the checkpoint in .*: {what}"):
         zoo(**change(given))
     assert (tmp_path / "s.json").read_bytes() == written
-    fresh = zoo(**(change(given) | {"state": None}))
+    fresh = zoo(**(change(given) | {"checkpoint": None}))
     assert zoo(**change(given), restart=True).outcomes == fresh.outcomes
 
 
@@ -638,14 +643,14 @@ def test_a_state_of_another_search_is_refused_unless_it_is_to_start_anew(tmp_pat
 def test_a_state_that_is_none_is_refused(tmp_path, text):
     base, donors, data = family(donors=1)
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(FileError, match=r"the state in .*: .*; remove it, or name another"):
-        zoo(base, donors, data, state=tmp_path / "s.json")
+    with pytest.raises(FileError, match=r"the checkpoint in .*: .*; remove it, or name another"):
+        zoo(base, donors, data, checkpoint=tmp_path / "s.json")
 
 
 def test_the_state_keeps_figures_that_are_not_finite(tmp_path):
     base, donors, data = family(donors=1)
     zoo_ = [*donors, huge(donors[0]).named("huge")]
-    first = zoo(base, zoo_, data, state=tmp_path / "s.json", **FAST)
+    first = zoo(base, zoo_, data, checkpoint=tmp_path / "s.json", **FAST)
     losses = [
         point["loss"]
         for one in json.loads((tmp_path / "s.json").read_text())["outcomes"][1]["tried"]
@@ -653,7 +658,7 @@ def test_the_state_keeps_figures_that_are_not_finite(tmp_path):
     ]
     assert not np.isfinite(losses).all()
     assert first.outcomes[1].verdict == "refused"
-    again = zoo(base, zoo_, data, state=tmp_path / "s.json", **FAST)
+    again = zoo(base, zoo_, data, checkpoint=tmp_path / "s.json", **FAST)
     assert repr(again.outcomes) == repr(first.outcomes)
 
 
@@ -667,10 +672,10 @@ def test_the_same_seed_gives_the_same_search_and_another_seed_another_split():
 def test_the_report_holds_every_donor_and_every_point():
     base, donors, data = family(donors=2)
     found = zoo(base, [*donors, mlp((7, 5), 0).named("odd")], data, **FAST)
-    document = json.loads(zoo_form(found).json_text())
-    assert document["schema"] == "mal-graph/zoo/1"
+    document = json.loads(zoo_document(found).json_text())
+    assert document["schema"] == "mal-graph/zoo/2"
     assert [one["donor"] for one in document["donors"]] == ["donor 0", "donor 1", "odd"]
     assert [one["donor"] for one in document["donors"] if one["verdict"] == "skipped"] == ["odd"]
-    tried = document["donors"][0]["candidates"]
-    assert all([point["factor"] for point in one["points"]] == list(LAMBDAS) for one in tried)
+    tried = document["donors"][0]["tried"]
+    assert all([point["lam"] for point in one["points"]] == list(LAMBDAS) for one in tried)
     assert document["gate"]["result"]["loss"] == found.best.loss

@@ -504,6 +504,7 @@ def is_name_of(name: str, target) -> bool:
     return name in (packet, packet.removesuffix("_"), f"{packet}.{overload}", f"{packet.removesuffix('_')}.{overload}")
 
 
+@pytest.mark.slow
 def test_every_operator_of_the_table_is_tried():
     found = used(Each(ONE), (image(),)) | used(Primitive(), (image(),))
     for module, given in with_modules().values():

@@ -10,7 +10,7 @@ from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
-factory = import_module("mal_graph_adapters.pytorch.factory")
+build_module = import_module("mal_graph_adapters.pytorch.factory").build_module
 pytestmark = pytest.mark.torch
 
 SOURCE = """
@@ -44,11 +44,11 @@ def folder(tmp_path, monkeypatch):
 
 def changed():
     """Weights that differ from those the factory gives."""
-    return {name: value + 1 for name, value in factory.built("their_models:small").state_dict().items()}
+    return {name: value + 1 for name, value in build_module("their_models:small").state_dict().items()}
 
 
 def test_a_factory_is_called(folder):
-    assert len(factory.built("their_models:small")) == 3
+    assert len(build_module("their_models:small")) == 3
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_factory_is_called(folder):
 )
 def test_a_factory_that_gives_no_module_is_refused(folder, target, message):
     with pytest.raises(UsageError, match=message):
-        factory.built(target)
+        build_module(target)
 
 
 def write_safetensors(path):
@@ -84,14 +84,18 @@ def write_safetensors(path):
 )
 def test_weights_are_put_in(folder, name, write):
     write(folder / name)
-    found = factory.built("their_models:small", folder / name).state_dict()
+    found = build_module("their_models:small", folder / name).state_dict()
     assert all(torch.equal(found[key], value) for key, value in changed().items())
 
 
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("w.pt", lambda path: torch.save(factory.built("their_models:small"), path), "could run any code; save model"),
+        (
+            "w.pt",
+            lambda path: torch.save(build_module("their_models:small"), path),
+            "could run any code; save model",
+        ),
         ("w.pkl", lambda path: path.write_bytes(pickle.dumps({"w": print})), "could run any code; save model"),
         ("w.pt", lambda path: path.write_bytes(b"nothing of the kind"), "save model.state_dict"),
         ("w.pt", lambda path: path.write_bytes(b""), "save model.state_dict"),
@@ -105,7 +109,7 @@ def test_weights_are_put_in(folder, name, write):
 def test_a_file_that_holds_no_weights_is_refused(folder, name, write, message):
     write(folder / name)
     with pytest.raises(FileError, match=message):
-        factory.built("their_models:small", folder / name)
+        build_module("their_models:small", folder / name)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_weights_of_another_class_are_refused(folder, change, message):
     change(weights)
     torch.save(weights, folder / "w.pt")
     with pytest.raises(ShapeError, match=message):
-        factory.built("their_models:small", folder / "w.pt")
+        build_module("their_models:small", folder / "w.pt")
 
 
 def test_an_error_of_this_package_goes_through(folder):
@@ -131,5 +135,5 @@ def test_an_error_of_this_package_goes_through(folder):
     )
     sys.modules.pop("their_models", None)
     with pytest.raises(MalGraphError, match="theirs"):
-        factory.built("their_models:small")
+        build_module("their_models:small")
     sys.modules.pop("their_models", None)

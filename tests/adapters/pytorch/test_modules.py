@@ -17,7 +17,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import DataError, FileError, ShapeError, UnsupportedModel
 
-torch_fx = import_module("mal_graph_adapters.pytorch.modules")
+tracing = import_module("mal_graph_adapters.pytorch.tracing")
+giving_back = import_module("mal_graph_adapters.pytorch.giving_back")
 pytestmark = pytest.mark.torch
 
 
@@ -128,6 +129,23 @@ def test_a_tied_tensor_is_one_weight_and_outputs_have_their_keys():
     assert [value.name for value in graph.outputs] == ["logits"]
 
 
+class Viewed(nn.Module):
+    """A parameter, and its bits on the same memory as another type."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+        self.register_buffer("bits", self.weight.detach().view(torch.int32))
+
+    def forward(self, x):
+        return x * self.weight + (x.int() + self.bits).to(x.dtype)
+
+
+def test_tensors_of_two_types_on_one_memory_are_two_weights():
+    graph = mal_graph.trace(Viewed().eval(), torch.zeros(2, 3))
+    assert {name: weight.dtype.name for name, weight in graph.weights.items()} == {"weight": "float32", "bits": "int32"}
+
+
 def test_keyword_arguments_are_given_by_name():
     module = seeded(Tied)
     inputs = {"ids": torch.tensor([[1, 2, 3]]), "scale": torch.tensor([2.0])}
@@ -137,8 +155,8 @@ def test_keyword_arguments_are_given_by_name():
 
 
 def test_symbolic_tracing_is_used_where_it_gives_the_same_function():
-    assert torch_fx.traced_source(mal_graph.trace(seeded(Small), image())).module.get_submodule("norm")
-    source = torch_fx.traced_source(mal_graph.trace(seeded(Asking), image())).module
+    assert giving_back.source_of(mal_graph.trace(seeded(Small), image())).module.get_submodule("norm")
+    source = giving_back.source_of(mal_graph.trace(seeded(Asking), image())).module
     assert any(node.target is torch.ops.aten.conv2d.default for node in source.graph.nodes)
 
 
@@ -291,7 +309,7 @@ def test_files_and_modules_merge_into_each_other_alike(tmp_path, base_is_file, d
     assert result.passed
     expected = mal_graph.assemble(*(mal_graph.trace(seeded(Small, seed=s), image()) for s in (0, 1)), lam=0.4)
     assert np.allclose(run(result.graph, image())[0], run(expected.graph, image())[0], rtol=1e-5, atol=1e-6)
-    assert isinstance(result.graph.source, torch_fx.Traced) != base_is_file
+    assert isinstance(result.graph.source, tracing.Traced) != base_is_file
 
 
 def test_a_shuffled_module_comes_back_exactly():
@@ -422,7 +440,7 @@ def test_what_cannot_be_traced_is_said(make, inputs, kind, message):
 
 
 def test_a_module_is_not_a_file():
-    with pytest.raises(FileError, match=r"cannot load a Small: .* or mal_graph.trace a torch module"):
+    with pytest.raises(FileError, match=r"cannot load a Small: .* or a torch module \(mal_graph\.trace\)"):
         mal_graph.load(Small())
 
 

@@ -13,7 +13,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.errors import ShapeError
 
-growth = import_module("mal_graph_adapters.pytorch.rewrite_code")
+call_numbers = import_module("mal_graph_adapters.pytorch.call_numbers")
+difference = import_module("mal_graph_adapters.pytorch.graph_difference").difference
 pytestmark = pytest.mark.torch
 
 
@@ -167,6 +168,7 @@ def far(found, expected):
     return float((found - expected).detach().abs().max() / expected.detach().abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [Net, Exported])
 @pytest.mark.parametrize("case", CASES)
 def test_the_code_of_a_widened_module_follows(case, form, tmp_path):
@@ -410,6 +412,7 @@ class Encoder(nn.Module):
         return {"logits": self.head(hidden + self.down(functional.silu(self.up(hidden))))[:, 0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_mask", [True, False])
 def test_a_module_that_torch_export_alone_traces_is_called_by_keyword_still(with_mask):
     ids = torch.randint(0, 11, (2, 7), generator=torch.Generator().manual_seed(1))
@@ -434,6 +437,7 @@ def test_attention_to_a_donor_of_wider_heads_says_what_it_multiplies_by():
     assert far(made(x), run(graph, x)) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["module", "exported"])
 def test_heads_of_torchs_own_attention_follow(form):
     class Attending(nn.Module):
@@ -520,18 +524,18 @@ def test_what_was_traced_is_not_touched():
 def test_a_wrong_number_is_found_out(case, call, wrong, monkeypatch):
     """The mutation: code that runs and computes something else."""
     graph = merged(net(case, 6, 0), net(case, 10, 1), 0.4, example(case))
-    right = growth.CALLS[call][0]
-    mutant = growth.Argument(right.place, right.names, wrong, right.default, right.spread)
-    monkeypatch.setitem(growth.CALLS, call, (mutant, *growth.CALLS[call][1:]))
+    right = call_numbers.CALLS[call][0]
+    mutant = call_numbers.Argument(right.place, right.names, wrong, right.default, right.spread)
+    monkeypatch.setitem(call_numbers.CALLS, call, (mutant, *call_numbers.CALLS[call][1:]))
     with pytest.raises(ShapeError, match=r"with new numbers in its code, \S+ reads|with new numbers .* num_groups of"):
         mal_graph.to_module(graph)
-    monkeypatch.setattr("mal_graph_adapters.pytorch.modules.difference", lambda *graphs: "")
+    monkeypatch.setattr("mal_graph_adapters.pytorch.giving_back.difference", lambda *graphs: "")
     assert far(mal_graph.to_module(graph)(example(case)), run(graph, example(case))) > 1e-3
 
 
 def test_a_call_that_the_table_forgets_is_refused(monkeypatch):
     graph = merged(net("heads by view", 6, 0), net("heads by view", 10, 1), 0.4, example())
-    monkeypatch.delitem(growth.CALLS, "view")
+    monkeypatch.delitem(call_numbers.CALLS, "view")
     with pytest.raises(ShapeError, match="view in its code does not follow a width: RuntimeError: shape"):
         mal_graph.to_module(graph)
 
@@ -539,13 +543,13 @@ def test_a_call_that_the_table_forgets_is_refused(monkeypatch):
 def test_graphs_are_equal_up_to_names_and_nothing_else():
     x = example("grouped by function")
     graph, twin = (mal_graph.trace(net("grouped by function", 6, 0), x) for _ in range(2))
-    assert growth.difference(graph, twin) == ""
+    assert difference(graph, twin) == ""
     other = twin.with_weights({"last.bias": twin.weights["last.bias"].read() + 1})
-    assert growth.difference(graph, other).startswith("last/Conv reads last.bias [")
+    assert difference(graph, other).startswith("last/Conv reads last.bias [")
     index = next(i for i, node in enumerate(twin.nodes) if node.op == "GroupNormalization")
-    assert growth.difference(graph, twin.with_node(index, twin.nodes[index + 1])) == "/GroupNormalization is Conv"
+    assert difference(graph, twin.with_node(index, twin.nodes[index + 1])) == "/GroupNormalization is Conv"
     other = mal_graph.trace(net("grouped by function", 4, 0), x)
-    assert "of shape [4, 5, 1, 1] instead of first.weight of shape [6, 5, 1, 1]" in growth.difference(graph, other)
+    assert "of shape [4, 5, 1, 1] instead of first.weight of shape [6, 5, 1, 1]" in difference(graph, other)
 
 
 # --- what is refused ---

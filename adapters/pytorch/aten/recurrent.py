@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import Array, Weight
 
-from .aten_operators import check_dropout
-from .lowering import Packed, Site, Wire, lowers
+from ..lowering import Packed, Site, Wire, lowers
+from .arguments import check_dropout
 
 ORDERS = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}  # torch's place of each of ONNX's gates
 KINDS = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
@@ -42,32 +42,40 @@ def recurrent(
     check_dropout(dropout if training else 0.0)
     if len(params) != layers * directions * each:
         raise UnsupportedModel(f"{at.path}: a projected {op} (proj_size) has no counterpart in ONNX")
-    units = params[1].side(1)
     given = at.transpose(x, (1, 0, 2)) if batch_first else x.name
     given_states = [initial(at, state, layers, directions) for state in states(at, start)]
     starts = list(zip(*given_states, strict=True))
     last: list[tuple[str, ...]] = []
     for layer in range(layers):
         own = params[layer * directions * each : (layer + 1) * directions * each]
-        stored = [packed(at, op, kind, own, each, layer) for kind in ("W", "R", "B")[: 3 if has_biases else 2]]
-        made = at.ops(
-            op,
-            3 if op == "LSTM" else 2,
-            given,
-            *stored,
-            *([None] if not has_biases else []),
-            None,
-            *(starts[layer] if starts else []),
-            hidden_size=units,
-            direction="bidirectional" if bidirectional else "forward",
-            linear_before_reset=1 if op == "GRU" else None,
-            activations=["Relu"] * directions if packet == "rnn_relu" else None,
-        )
-        turned = at.transpose(made[0], (0, 2, 1, 3))  # (time, batch, directions, units)
-        given = at.op("Reshape", turned, at.constant([0, 0, directions * units]))
-        last.append(made[1:])
+        given, *ends = recurrent_layer(at, packet, given, own, each, layer, starts[layer] if starts else ())
+        last.append(tuple(ends))
     out = at.transpose(given, (1, 0, 2)) if batch_first else given
     return (out, *(joined(at, [made[i] for made in last]) for i in range(len(last[0]))))
+
+
+def recurrent_layer(
+    at: Site, packet: str, given: str, own: Sequence[Wire], each: int, layer: int, starts: Sequence[str]
+) -> tuple[str, ...]:
+    """One layer in all its directions: what it gives over time, and its last states."""
+    op, directions, units = KINDS[packet], len(own) // each, own[1].side(1)
+    has_biases = each == 4
+    stored = [packed(at, op, kind, own, each, layer) for kind in ("W", "R", "B")[: 3 if has_biases else 2]]
+    made = at.ops(
+        op,
+        3 if op == "LSTM" else 2,
+        given,
+        *stored,
+        *([None] if not has_biases else []),
+        None,
+        *starts,
+        hidden_size=units,
+        direction="bidirectional" if directions == 2 else "forward",
+        linear_before_reset=1 if op == "GRU" else None,
+        activations=["Relu"] * directions if packet == "rnn_relu" else None,
+    )
+    by_sample = at.transpose(made[0], (0, 2, 1, 3))  # (time, batch, directions, units)
+    return (at.op("Reshape", by_sample, at.constant([0, 0, directions * units])), *made[1:])
 
 
 def states(at: Site, start: Any) -> list[Wire]:
@@ -124,8 +132,8 @@ def gates_in(order: Sequence[int], shape: tuple[int, ...], parts: Sequence[Array
 def gates_out(order: Sequence[int], count: int, shape: tuple[int, ...], tensor: Array) -> list[Array]:
     """ONNX's tensor as torch's parts."""
     gates = np.split(tensor.reshape(count * shape[0], *shape[1:]), count * len(order))
-    found = []
+    parts = []
     for start in range(0, len(gates), len(order)):
         here = gates[start : start + len(order)]
-        found.append(np.concatenate([here[order.index(place)] for place in range(len(order))]))
-    return found
+        parts.append(np.concatenate([here[order.index(place)] for place in range(len(order))]))
+    return parts

@@ -8,8 +8,10 @@ import pytest
 import mal_graph
 from mal_graph import registry
 from mal_graph.cli import app
-from mal_graph.cli.open_models import is_factory, opened
+from mal_graph.cli.factories import built_models, is_factory
+from mal_graph.config import MergeConfig
 from mal_graph.errors import UsageError
+from mal_graph.workflows.models import open_models
 
 pytestmark = pytest.mark.torch
 
@@ -133,7 +135,7 @@ def test_training_mode_is_said_on_one_line(run, folder):
 
 def test_inputs_go_to_arguments_of_their_name(folder):
     arrays = {"right": np.zeros((2, 3), np.float32), "left": np.zeros((2, 5), np.float32)}
-    (graph,) = opened(["their:named"], inputs=arrays)
+    (graph,) = open_models(built_models(["their:named"], []), MergeConfig(inputs=arrays))
     assert [value.shape for value in graph.inputs] == [("batch", 5), ("batch", 3)]
 
 
@@ -161,4 +163,4 @@ def test_bad_input_is_one_sentence(run, folder, words, message):
 
 def test_more_weights_than_modules_are_refused(folder):
     with pytest.raises(UsageError, match="given 1 times for 0 modules"):
-        opened(["base.onnx"], ["w.safetensors"])
+        built_models(["base.onnx"], ["w.safetensors"])

@@ -1,0 +1,95 @@
+"""Operators that take some elements of a tensor, or write some."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from mal_graph.errors import UnsupportedModel
+
+from ..lowering import Site, Size, Wire, lowers
+from .arguments import LARGEST, is_one, same_shape
+
+
+@lowers("select")
+def select(at: Site, x: Wire, axis: int, index: Size) -> str:
+    place = at.constant(index) if isinstance(index, int) else at.squeeze(at.size(index), [0])
+    return at.op("Gather", x, place, axis=axis)
+
+
+@lowers("slice")
+def slice_(at: Site, x: Wire, axis: int = 0, start: Size | None = None, end: Size | None = None, step: int = 1) -> str:
+    if same_shape(x.shape, at.shape) and step == 1:
+        return x.name
+    return at.slice(x, axis, 0 if start is None else start, LARGEST if end is None else at_most(end), step)
+
+
+def at_most(end: Size) -> Size:
+    return min(end, LARGEST) if isinstance(end, int) else end
+
+
+@lowers("narrow")
+def narrow(at: Site, x: Wire, axis: int, start: Size, length: Size) -> str:
+    return at.slice(x, axis, start, start + length)
+
+
+@lowers("index_select")
+def index_select(at: Site, x: Wire, axis: int, index: Wire) -> str:
+    return at.op("Gather", x, index, axis=axis)
+
+
+@lowers("index")
+def index(at: Site, x: Wire, indices: Sequence[Wire | None]) -> str:
+    """Indices on one axis are a Gather. Indices on the first few axes together name elements."""
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    wires = [indices[axis] for axis in given]
+    if any(wire is not None and wire.dtype == torch.bool for wire in wires):
+        raise UnsupportedModel("indexing by a mask makes a tensor of unknown length")
+    if len(given) == 1:
+        return at.op("Gather", x, wires[0], axis=given[0])
+    if given != list(range(len(given))):
+        raise UnsupportedModel("indexing along several axes that are not the first")
+    shape = broadcast([wire.shape for wire in wires if wire is not None])
+    wide = [at.unsqueeze(at.op("Expand", wire, at.sizes(shape)), [-1]) for wire in wires]
+    return at.op("GatherND", x, at.op("Concat", *wide, axis=-1))
+
+
+def broadcast(shapes: Sequence[Sequence[Size]]) -> tuple[Size, ...]:
+    """The shape that indices have together."""
+    rank = max(map(len, shapes))
+    wide = [(*[1] * (rank - len(shape)), *shape) for shape in shapes]
+    return tuple(next((size for size in sizes if not is_one(size)), 1) for sizes in zip(*wide, strict=True))
+
+
+@lowers("gather")
+def gather(at: Site, x: Wire, axis: int, index: Wire, *, sparse_grad: bool = False) -> str:
+    return at.op("GatherElements", x, index, axis=axis)
+
+
+@lowers("embedding")
+def embedding(at: Site, table: Wire, index: Wire, *unused: Any) -> str:
+    return at.op("Gather", table, index)
+
+
+@lowers("select_scatter")
+def select_scatter(at: Site, x: Wire, source: Wire, axis: int, index: int) -> str:
+    place = index % x.side(axis)
+    parts = [(0, place), (place + 1, x.side(axis))]
+    before, after = (at.slice(x, axis, a, b) for a, b in parts)
+    return at.op("Concat", before, at.unsqueeze(source, [axis]), after, axis=axis)
+
+
+@lowers("slice_scatter")
+def slice_scatter(
+    at: Site, x: Wire, source: Wire, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> str:
+    if same_shape(source.shape, x.shape):
+        return source.name
+    if step != 1:
+        raise UnsupportedModel("writing into every n-th index")
+    size = x.side(axis)
+    first, last, _ = slice(start, end).indices(size)
+    bounds = [0, first, last, size]
+    kept = [at.slice(x, axis, a, b) if i != 1 else source for i, (a, b) in enumerate(pairwise(bounds)) if b > a]
+    return at.op("Concat", *kept, axis=axis)

@@ -1,0 +1,31 @@
+"""The words of the command line in messages of the library, and flags that have other names now."""
+
+import re
+from collections.abc import Sequence
+
+from mal_graph.cli.options import flag_of
+from mal_graph.config import CONFIGS, RENAMED, options_of
+from mal_graph.errors import UsageError
+
+FLAGS = {name: flag_of(name, field) for job in CONFIGS for name, field in options_of(job).items()}
+FLAGS |= {"restart": "--force", "overwrite": "--force", "config": "--config"}
+
+OLD_FLAGS = {
+    f"--{old.replace('_', '-')}": FLAGS[new] for old, new in RENAMED.items() if old not in ("output", "state", "proof")
+}
+OLD_FLAGS |= {"--no-prove": "--no-verify", "--prove-full": "--verify-full", "--padding": "--resize-checks"}
+
+
+def in_flags(text: str) -> str:
+    """A message of the library, in which backticks hold options, for people who gave flags."""
+    return re.sub(r"`(\w+)`", lambda found: FLAGS.get(found[1], found[0]), text)
+
+
+def refuse_old_flags(words: Sequence[str]) -> None:
+    """Raise UsageError for a flag that has another name now."""
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag in OLD_FLAGS:
+            raise UsageError(f"there is no {flag}: it is {OLD_FLAGS[flag]} now")
+    if "evaluate" in words[:1] and "--output" in [word.partition("=")[0] for word in words]:
+        raise UsageError("there is no --output: it is --score-output now")

@@ -1,0 +1,94 @@
+"""What the command line writes: results on stdout, progress and log on stderr."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mal_graph.reporting.document import Document
+
+Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
+
+
+def emit(text: str) -> None:
+    """A part of the result, on stdout. Nothing more is written once its reader has left, as `head` does."""
+    try:
+        typer.echo(printable(text))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def log(text: str, quiet: bool = False) -> None:
+    """A sentence on stderr, on one line."""
+    if not quiet:
+        typer.echo(printable(text.replace("\n", " ")), err=True)
+
+
+def printable(text: str) -> str:
+    """Without control characters, which a hostile name may carry to the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+
+
+def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
+    """A result in the form asked for; tables are folded to a terminal, and a verdict is coloured there."""
+    from mal_graph.cli.flags import in_flags
+    from mal_graph.reporting.text import text_of
+
+    if format_ == "json":
+        emit(document.json_text())
+        return
+    lines = in_flags(text_of(document, verbose=verbose, width=terminal_width())).split("\n")
+    last = lines[-1]
+    if last.startswith("verdict: ") and has_colours():
+        emit("\n".join(lines[:-1]))
+        typer.secho(printable(last), fg="red" if last.startswith("verdict: worse") else "green")
+    else:
+        emit("\n".join(lines))
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal on stdout; None where it is none."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else None
+
+
+def has_colours() -> bool:
+    """Whether stdout is a terminal and nobody asked for plain text (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Progress]:
+    """Progress on stderr, one bar for each thing under way; nothing where stderr is no terminal."""
+    if quiet or not sys.stderr.isatty():  # rich's own test says yes wherever colours are forced
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), *times)
+    options: dict[str, Any] = {"transient": True, "speed_estimate_period": 3600.0}  # a step may take minutes
+    with Progress(*columns, console=Console(stderr=True), **options) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            what = printable(what)
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total, visible=done < total)
+
+        yield report

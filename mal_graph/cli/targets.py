@@ -1,0 +1,104 @@
+"""Files a command may write, found out before any work is done."""
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from mal_graph.cli.factories import is_factory
+from mal_graph.errors import FileError, UsageError
+
+IMAGES = ("svg", "png")
+
+
+def given(*paths: str | None) -> list[str]:
+    """The files a command reads, none of which it may write."""
+    return [path for path in paths if path is not None]
+
+
+def default_output(base: str) -> str:
+    """`base.onnx` gives `base.merged.onnx` and `package:factory` gives `factory.merged.onnx`, in the current folder."""
+    name = base.rpartition(":")[2] if is_factory(base) else Path(base).name
+    return f"{name.removesuffix('.onnx')}.merged.onnx"
+
+
+def merged_target(output: str | None, base: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
+    """Where the merged model goes. Raises FileError before any work is done."""
+    path = default_output(base) if output is None else output
+    if path.endswith(".safetensors") and not is_factory(base):
+        raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
+    target = checked_target(path, sources, force, write)
+    if not path.endswith((".onnx", ".safetensors")):
+        raise FileError(
+            f"cannot write {path}: a merged model is an .onnx file, or the .safetensors of a torch module; name one "
+            "of these"
+        )
+    return target
+
+
+def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
+    """A path that may be written. Raises FileError before any work is done."""
+    target = Path(path)
+    if any(same_file(path, source) for source in sources):
+        raise FileError(f"cannot write {path}: it is one of the inputs; name another file")
+    if not write:
+        return target
+    mode = mode_of(path)
+    refuse_place(path, mode, force)
+    folder = target.parent
+    if path.endswith("/") or not folder.is_dir():
+        missing = path if path.endswith("/") else folder
+        raise FileError(f"cannot write {path}: there is no folder {missing}; create it first")
+    if not os.access(folder, os.W_OK):
+        raise FileError(f"cannot write {path}: folder {folder} is read-only; choose another")
+    if not mode and os.path.exists(f"{path}.data"):  # where big weights go; it may be those of an input
+        raise FileError(f"cannot write {path}: {path}.data exists and belongs to another model; name another file")
+    return target
+
+
+def mode_of(path: str) -> int:
+    """The mode of what lies at a path; 0 where there is nothing. Raises FileError."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as error:  # ValueError: a NUL character
+        raise FileError(f"cannot write {path}: {getattr(error, 'strerror', error)}; name another file") from None
+
+
+def refuse_place(path: str, mode: int, force: bool) -> None:
+    """Raise FileError where what lies at a path may not be replaced."""
+    if not path or stat.S_ISDIR(mode):
+        raise FileError(f"cannot write {path or repr('')}: it is a folder; name a file in it")
+    if mode and not stat.S_ISREG(mode):
+        raise FileError(f"cannot write {path}: it is not a regular file; name another one")
+    if mode and not force:
+        raise FileError(f"cannot write {path}: it exists; use --force to overwrite it, or name another file")
+
+
+def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
+    """A path that a sweep may be written to. Raises FileError or UsageError before any work is done."""
+    target = checked_target(path, sources, force)
+    kind = target.suffix.removeprefix(".")
+    if kind not in ("json", "csv", *IMAGES):
+        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
+    if kind in IMAGES:
+        from mal_graph.reporting.plots import new_figure
+
+        new_figure(1, 1)
+    return target
+
+
+def refuse_one_file(paths: Sequence[Path | None], what: str) -> None:
+    """Raise FileError where two of the files to write are one."""
+    named = [os.path.realpath(path) for path in paths if path is not None]
+    if len(set(named)) < len(named):
+        raise FileError(f"cannot write {what} to one file: name another for each")
+
+
+def same_file(a: str | Path, b: str | Path) -> bool:
+    """Whether two paths lead to one file, through links too."""
+    try:
+        return os.path.realpath(a) == os.path.realpath(b) or os.path.samefile(a, b)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,124 @@
+"""Values of options as people write them on a command line or in a file, made into what the options hold.
+
+Each function takes the text, or what it stands for already, and raises UsageError with what to write instead.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from math import isfinite
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from mal_graph.errors import FileError, MatchError, UsageError
+
+MOST_POINTS = 10_000  # of a range of lambdas
+
+
+def factors_over_depth(given: Any) -> Any:
+    """`0.3`, or `0.1,0.5` for several over the depth of the base."""
+    if not isinstance(given, str):
+        if isinstance(given, Iterable) and not (given := tuple(given)):
+            raise UsageError("`lam` is empty: give a merging factor from 0 (the base) to 1 (the donor)")
+        return given
+    try:
+        numbers = [float(part) for part in given.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"`lam` {given!r} is no merging factor: write a number such as 0.3, or several over the depth of the "
+            "base such as 0.1,0.3,0.5"
+        ) from None
+    return tuple(numbers) if len(numbers) > 1 else numbers[0]
+
+
+def factors_by_selector(given: Any) -> Any:
+    """`SELECTOR=0.5`, one for each selector; or pairs, or a mapping."""
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return tuple(given.items())
+    return tuple(factor_of_selector(one) if isinstance(one, str) else one for one in given)
+
+
+def factor_of_selector(text: str) -> tuple[str, float]:
+    selector, _, number = text.rpartition("=")
+    try:
+        factor = float(number)
+    except ValueError:
+        selector = ""
+    if not selector:
+        raise UsageError(f"`lam_for` {text!r} names no layers and number: write SELECTOR=0.5, as in 'conv*=0.5'")
+    return selector, factor
+
+
+def lambdas_of(given: Any) -> Any:
+    """`0:1:0.05` (from, to, step; the end counts) or `0,0.1,0.5`."""
+    if not isinstance(given, str):
+        return tuple(given) if isinstance(given, Iterable) else given
+    parts = given.split(":")
+    try:
+        numbers = [float(part) for part in (parts if len(parts) == 3 else given.split(","))]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(isfinite, numbers)):
+        raise UsageError(f"`lambdas` {given!r} is no list of numbers: write 0:1:0.05 (from, to, step) or 0,0.1,0.5")
+    return points_of(given, *numbers) if len(parts) == 3 else tuple(numbers)
+
+
+def points_of(text: str, start: float, end: float, step: float) -> tuple[float, ...]:
+    if step <= 0 or end < start or (end - start) / step > MOST_POINTS:
+        raise UsageError(f"`lambdas` {text!r} has no points: write from, to and a positive step, as in 0:1:0.05")
+    return tuple(round(start + i * step, 12) for i in range(int((end - start) / step + 1e-9) + 1))
+
+
+def shapes_of(given: Any) -> Any:
+    """`NAME:1,3,64,64`, one for each input; or a mapping of shapes by name."""
+    if given is None or isinstance(given, Mapping):
+        return given
+    return dict(map(shape_of, given)) or None
+
+
+def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition(":")
+    try:
+        shape = tuple(int(size) for size in sizes.split(","))
+    except ValueError:
+        shape = ()
+    if not name or not shape or min(shape) < 1:
+        raise UsageError(f"`input_shapes` {text!r} is no shape: write NAME:1,3,64,64 with sizes from 1")
+    return name, shape
+
+
+def bytes_of(given: Any) -> Any:
+    """`8GiB`, `500MB` or a number of bytes."""
+    if not isinstance(given, str):
+        return given
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
+    if parts is None:
+        raise UsageError(f"`max_memory` {given!r} is no size: write a number of bytes, or 500MB, or 8GiB")
+    number, unit, binary = parts.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+
+
+def pairs_of(given: Any) -> Any:
+    """Pairs of layer names, or the path of a file that `match -o` wrote. Raises FileError or MatchError too."""
+    if not isinstance(given, str | PathLike):
+        return None if given is None else tuple(map(tuple, given))
+    path = fspath(given)
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        pairs = tuple((str(pair["base"]), str(pair["donor"])) for pair in document["pairs"])
+    except OSError as error:
+        raise FileError(f"cannot read the pairs in {path}: {error.strerror}; check the path") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise FileError(
+            f"cannot read the pairs in {path}: it is not the JSON that `mal-graph match -o FILE` writes"
+        ) from None
+    if not pairs:
+        raise MatchError(f"{path} holds no pairs: add at least one entry to its list of pairs")
+    return pairs
+
+
+def path_text(given: Any) -> Any:
+    return fspath(given) if isinstance(given, PathLike) else given

@@ -1,0 +1,42 @@
+"""What every JSON document has: a `schema` that names its form and version, and one way to be written."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Document(BaseModel):
+    """A JSON document; its first key names its form and version."""
+
+    model_config = ConfigDict(populate_by_name=True, ser_json_inf_nan="null")
+
+    schema_: str = Field("", alias="schema")
+
+    def json_text(self) -> str:
+        return self.model_dump_json(indent=2, by_alias=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def hashes_of(paths: Iterable[str]) -> dict[str, str]:
+    """The SHA-256 of files, by path."""
+    return {path: sha256_of(Path(path)) for path in paths}
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

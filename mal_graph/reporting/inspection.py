@@ -1,0 +1,141 @@
+"""What `inspect` shows of one model: layers, axis groups, operators without a rule."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
+
+from mal_graph.graph import LayerGraph, Value
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import GroupState
+from mal_graph.reporting.coverage import coverage
+from mal_graph.reporting.document import Document
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
+
+
+class MemberEntry(BaseModel):
+    tensor: str
+    axis: int
+    role: str
+    positions: list[list[int]] | None = None
+
+    @model_serializer(mode="wrap")
+    def without_plain_positions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`positions` is left out where unit u is index u."""
+        entry: dict[str, Any] = handler(self)
+        if self.positions is None:
+            del entry["positions"]
+        return entry
+
+
+class GroupEntry(BaseModel):
+    name: str
+    units: int
+    state: str
+    reason: str
+    inside: tuple[str, int] | None
+    members: list[MemberEntry]
+    deviation: float | None = None
+    control: float | None = None
+    inert: list[str] = []
+    widths: list[str] = []
+    resizing: str | None = None
+
+
+class LayerEntry(BaseModel):
+    name: str
+    kind: str
+    weights: list[str]
+    in_group: str | list[str] | None
+    out_group: str | list[str] | None
+    depth: int
+
+
+class InspectDocument(Document):
+    """JSON of `mal-graph inspect`."""
+
+    schema_: str = Field("mal-graph/inspect/2", alias="schema")
+    model: str
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    opsets: dict[str, int]
+    parameters: int
+    coverage: float
+    coverage_full: float
+    layers: list[LayerEntry]
+    groups: list[GroupEntry]
+    unknown_ops: dict[str, dict[str, Any]]
+
+
+def inspect_document(
+    graph: LayerGraph, groups: AxisGroups, resizings: Mapping[str, ResizeCheck] | None = None
+) -> InspectDocument:
+    """What `inspect` shows; `resizings` by name of the group, where they were tested."""
+    total, some, full = coverage(graph, groups)
+    found = find_layers(graph)
+    listed = [weight for weight in graph.weights.values() if weight.is_float]
+    inner = sum(weight.size for weight in listed if weight.scope)
+    scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
+    return InspectDocument(
+        model=graph.name,
+        inputs=[value_entry(value) for value in graph.inputs],
+        outputs=[value_entry(value) for value in graph.outputs],
+        opsets={domain or "ai.onnx": version for domain, version in graph.opsets.items()},
+        parameters=total + inner,
+        coverage=some * scale,
+        coverage_full=full * scale,
+        layers=[layer_entry(layer, groups) for layer in found],
+        groups=[group_entry(group, (resizings or {}).get(group.name)) for group in groups.groups],
+        unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
+    )
+
+
+def value_entry(value: Value) -> dict[str, Any]:
+    return {"name": value.name, "dtype": value.dtype, "shape": None if value.shape is None else list(value.shape)}
+
+
+def cost_of(op: str, graph: LayerGraph, groups: AxisGroups) -> dict[str, Any]:
+    """How many parameters an operator without a rule freezes, those inside its subgraphs too."""
+    frozen = {m.tensor for g in groups.groups if g.unknown_op == op for m in g.members}
+    scopes = tuple(f"{node.outputs[0]}/" for node in graph.nodes if node.op == op and node.outputs)
+    inner = [w for w in graph.weights.values() if w.is_float and w.scope.startswith(scopes)]
+    return {"frozen_parameters": sum(w.size for w in (*(graph.weights[name] for name in frozen), *inner))}
+
+
+def layer_entry(layer: Layer, groups: AxisGroups) -> LayerEntry:
+    leading = layer.leading
+    return LayerEntry(
+        name=layer.name,
+        kind=layer.kind,
+        weights=[parameter.tensor for parameter in layer.parameters],
+        in_group=None if leading is None else groups_on(groups, leading.tensor, leading.axes[bool(layer.weight)]),
+        out_group=None if leading is None else groups_on(groups, leading.tensor, leading.axes[0]),
+        depth=layer.depth,
+    )
+
+
+def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[str] | None:
+    """The name of the group on an axis; a list where several lie on it, None where none does."""
+    found = [] if axis is None else [groups.groups[i].name for i, _ in groups.on_axis.get((tensor, axis), ())]
+    return None if not found else found[0] if len(found) == 1 else found
+
+
+def group_entry(group: AxisGroup, resizing: ResizeCheck | None = None) -> GroupEntry:
+    return GroupEntry(
+        name=group.name,
+        units=group.units,
+        state=GroupState.UNVERIFIED if group.state is GroupState.CANDIDATE else group.state,
+        reason=group.reason or ("not verified" if group.state is GroupState.CANDIDATE else ""),
+        inside=group.inside,
+        members=[member_entry(member) for member in group.members],
+        deviation=group.deviation,
+        control=group.control,
+        inert=list(group.inert),
+        widths=[str(constant) for constant in group.sized_by],
+        resizing=None if resizing is None else resizing.statement,
+    )
+
+
+def member_entry(member: Member) -> MemberEntry:
+    positions = None if member.is_plain else member.positions.tolist()
+    return MemberEntry(tensor=member.tensor, axis=member.axis, role=str(member.role), positions=positions)

@@ -1,0 +1,38 @@
+"""Which document and which text belong to which result."""
+
+from typing import Any
+
+from mal_graph.errors import UsageError
+from mal_graph.reporting import documents, text
+from mal_graph.reporting.document import Document
+from mal_graph.workflows.assembly import Assembly
+from mal_graph.workflows.layer_grid import Grid
+from mal_graph.workflows.sweeping import Sweep
+from mal_graph.workflows.zoo_search import Zoo
+
+DOCUMENTS: dict[type, Any] = {
+    Assembly: documents.assemble_document,
+    Sweep: documents.sweep_document,
+    Grid: documents.grid_document,
+    Zoo: documents.zoo_document,
+}
+
+
+class DefaultReporter:
+    """Reports of this package."""
+
+    def summary(self, result: Any, *, verbose: bool = False) -> str:
+        return text.text_of(document_of(result), verbose=verbose)
+
+    def to_dict(self, result: Any) -> dict[str, Any]:
+        return document_of(result).to_dict()
+
+
+def document_of(result: Any) -> Document:
+    """The document of a result. Raises UsageError for what is none."""
+    if type(result) not in DOCUMENTS:
+        raise UsageError(
+            f"a {type(result).__name__} cannot be reported: give the result of assemble, sweep, grid or zoo"
+        )
+    document: Document = DOCUMENTS[type(result)](result)
+    return document

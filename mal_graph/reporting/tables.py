@@ -1,0 +1,59 @@
+"""Tables as text: as wide as their cells, or folded to a terminal's width."""
+
+import io
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+
+NUMBERS = {"lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random"}
+NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric", "shuffled"}
+
+
+def new_table(*columns: str) -> Table:
+    """An empty table; columns of numbers are aligned to the right."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+    return table
+
+
+def numbers_table(first: str, columns: Sequence[str]) -> Table:
+    """An empty table of numbers, named by their first column."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column(first, justify="right" if first in NUMBERS else "left", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    return table
+
+
+def table_text(table: Table, width: int | None = None) -> str:
+    """A table on lines of at most `width` cells, else as wide as it is.
+
+    Without a width it is laid out here: rich lays out some thousand rows a second.
+    """
+    if width is not None:
+        buffer = io.StringIO()
+        Console(file=buffer, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(table)
+        lines = buffer.getvalue().splitlines()
+    else:
+        columns = [
+            [printable(str(cell).replace("\n", " ")) for cell in (column.header, *column.cells)]
+            for column in table.columns
+        ]
+        padded = [justified(cells, column.justify) for cells, column in zip(columns, table.columns, strict=True)]
+        lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def justified(cells: Sequence[str], side: str) -> list[str]:
+    """Cells of one column, as wide as the widest, in places of a terminal."""
+    width = max(map(cell_len, cells))
+    blanks = [" " * (width - cell_len(cell)) for cell in cells]
+    return [blank + cell if side == "right" else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
+
+
+def printable(text: str) -> str:
+    """Without control characters, which a hostile name may carry to the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

@@ -1,0 +1,377 @@
+"""Documents as text for people: what was done, what was not and why, how good it is; the verdict comes last.
+
+Every `..._lines` function yields lines and tables; `text_of` lays them out. Text is made from the document alone, so
+that what people read and what programs read is the same.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from mal_graph.evaluation import Scores
+from mal_graph.protocols import Check
+from mal_graph.reporting.document import Document
+from mal_graph.reporting.documents import (
+    AssembleDocument,
+    EvaluateDocument,
+    GridDocument,
+    MatchDocument,
+    MergeDocument,
+    ReasonEntry,
+    RepairEntry,
+    SweepDocument,
+    ZooDocument,
+)
+from mal_graph.reporting.inspection import GroupEntry, InspectDocument
+from mal_graph.reporting.tables import new_table, numbers_table, table_text
+
+Lines = Iterator[str | Table]
+
+
+def text_of(document: Document, *, verbose: bool = False, width: int | None = None) -> str:
+    """A document as text.
+
+    Args:
+        document: any of this package.
+        verbose: list what is summed up otherwise.
+        width: of the terminal that tables are folded to; None leaves them as wide as they are.
+    """
+    lines = LINES[type(document)](document, verbose)
+    return "\n".join(line if isinstance(line, str) else table_text(line, width) for line in lines)
+
+
+# --- inspect ------------------------------------------------------------------------------------------------------
+
+
+def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
+    for side, values in (("input", document.inputs), ("output", document.outputs)):
+        for value in values:
+            yield f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}"
+    yield "opset   " + ", ".join(f"{domain} {version}" for domain, version in document.opsets.items())
+    yield (
+        f"{document.parameters:,} float parameters; {document.coverage:.1%} have a verified axis, "
+        f"{document.coverage_full:.1%} are verified or pinned on every axis"
+    )
+    yield "\nlayers"
+    layers = new_table("layer", "kind", "depth", "in group", "out group")
+    for layer in document.layers:
+        layers.add_row(layer.name, layer.kind, str(layer.depth), joined(layer.in_group), joined(layer.out_group))
+    yield layers
+    yield "\naxis groups"
+    yield group_table(document.groups, verbose)
+    if any(group.resizing for group in document.groups):
+        yield "\nunits added to a group"
+        yield resizing_table(document.groups, verbose)
+    pinned = sum(group.state == "pinned" for group in document.groups)
+    if pinned and not verbose:
+        yield f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them"
+    for op, cost in document.unknown_ops.items():
+        nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
+        yield f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})"
+
+
+def group_table(groups: Sequence[GroupEntry], verbose: bool) -> Table:
+    table = new_table("group", "units", "state", "members", "deviation", "control", "reason")
+    for alike in families(groups, apart=verbose):
+        if verbose or alike[0].state != "pinned":
+            table.add_row(*group_row(alike, verbose))
+    return table
+
+
+def group_row(alike: Sequence[GroupEntry], verbose: bool) -> list[str]:
+    """The cells of one group, or of several that the units of another hold alike."""
+    group = alike[0]
+    notes = [group.reason] if group.reason else []
+    if group.inside:
+        notes.append(f"inside {group.inside[0]}" + (f", unit {group.inside[1]}" if verbose else ""))
+    if group.inert:
+        notes.append(f"inert: {', '.join(group.inert)}")
+    figures = [f"{figure:.1e}" if figure is not None else "" for figure in (group.deviation, group.control)]
+    members = ", ".join(f"{m.tensor}[{m.axis}]" for m in group.members) if verbose else str(len(group.members))
+    units = f"{len(alike)} x {group.units}" if len(alike) > 1 else str(group.units)
+    return [group.name, units, group.state, members, *figures, "; ".join(notes)]
+
+
+def resizing_table(groups: Sequence[GroupEntry], verbose: bool) -> Table:
+    table = new_table("group", "what they do", "sizes that must follow")
+    for alike in families(groups, apart=verbose):
+        if alike[0].resizing is not None:
+            table.add_row(alike[0].name, alike[0].resizing, ", ".join(alike[0].widths))
+    return table
+
+
+def families(groups: Sequence[GroupEntry], apart: bool) -> list[list[GroupEntry]]:
+    """The groups, those that the units of one group hold alike together; each by itself if `apart`."""
+    families: dict[tuple[object, ...], list[GroupEntry]] = {}
+    for group in groups:
+        axes = tuple((member.tensor, member.axis) for member in group.members)
+        alike = group.inside is not None and not apart
+        key = (group.inside[0], group.units, group.state, axes) if alike and group.inside else (group.name,)
+        families.setdefault(key, []).append(group)
+    return list(families.values())
+
+
+def shape_text(shape: Sequence[int | str | None] | None) -> str:
+    return "of any shape" if shape is None else f"({', '.join(str(dim or '?') for dim in shape)})"
+
+
+def joined(group: str | list[str] | None) -> str:
+    if group is None:
+        return "-"
+    return group if isinstance(group, str) else f"{group[0]} and {len(group) - 1} more"
+
+
+# --- match --------------------------------------------------------------------------------------------------------
+
+
+def match_lines(document: MatchDocument, verbose: bool) -> Lines:
+    pairs = new_table("base layer", "donor layer", "score", "in", "out", "relation", *(["reason"] if verbose else []))
+    for pair in document.pairs:
+        widths = [f"{a} : {b}" for a, b in (pair.widths["in"], pair.widths["out"])]
+        row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
+        pairs.add_row(*row, *([pair.reason] if verbose else []))
+    yield pairs
+    for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
+        yield from unmatched_lines(side, layers, verbose)
+    counts = Counter(pair.relation for pair in document.pairs)
+    relations = ", ".join(f"{count} {relation}" for relation, count in counts.items())
+    yield (
+        f"{len(document.pairs)} pairs ({relations}), {document.matched_parameters:,} parameters of the base"
+        f"{'' if verbose else '; -v says why'}"
+    )
+
+
+def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> Iterator[str]:
+    """Layers without a partner: each with its reason, or how many there are."""
+    if verbose:
+        for layer in layers:
+            yield f"{side} layer {layer.layer} has no partner: {layer.reason}"
+    elif layers:
+        yield f"{len(layers)} {side} layers without a partner (-v lists them)"
+
+
+# --- assemble -----------------------------------------------------------------------------------------------------
+
+
+def assembly_lines(document: AssembleDocument, verbose: bool) -> Lines:
+    several = len({layer.lam for layer in document.merged}) > 1
+    yield merged_table(document, several)
+    yield from left_out_lines(document, verbose)
+    yield from widened_lines(document)
+    yield from repair_lines(document.repair)
+    if verbose:
+        yield from alignment_lines(document)
+    contributions = zip([document.base, *document.donors], document.shares, strict=True)
+    yield (
+        f"{document.merged_parameters:,} parameters merged at {'a mean ' if several else ''}lambda {document.lam:g}; "
+        "shares: " + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
+    )
+    yield from end_lines(document)
+
+
+def merged_table(document: MergeDocument, several: bool) -> Table:
+    table = new_table("merged layer", "with", "of", "relation", "matched", *(["lambda"] if several else []))
+    for layer in document.merged:
+        own = [f"{layer.lam:g}"] if several else []
+        table.add_row(layer.base, layer.donor, layer.model, layer.relation, f"{layer.matched:.0%}", *own)
+    return table
+
+
+def left_out_lines(document: AssembleDocument, verbose: bool) -> Iterator[str]:
+    """What was not merged, and why."""
+    for layer in document.merged:
+        for line in (*layer.dropped, *layer.missing):
+            yield f"layer {layer.base}, not merged: {line}"
+    for skipped in document.skipped:
+        yield f"layer {skipped.layer} keeps the base's weights: {skipped.reason}"
+    if verbose or len(document.unmatched_donor) <= 3:
+        for unused in document.unmatched_donor:
+            yield f"donor layer {unused.layer} is not used: {unused.reason}"
+    else:
+        yield f"{len(document.unmatched_donor)} donor layers are not used (-v lists them)"
+
+
+def widened_lines(document: AssembleDocument) -> Iterator[str]:
+    """What of the base grew, and what keeps its width."""
+    for group in document.widened:
+        where = f" in each unit of {group.inside}" if group.inside else ""
+        yield f"group {group.group} grows from {group.units[0]} to {group.units[1]} units{where}"
+    for name in document.added_layers:
+        yield f"layer {name} is added to the base, whose function it leaves as it is"
+    for window in document.windows:
+        old, new = ("x".join(map(str, taps)) for taps in window.taps)
+        yield f"layer {window.layer} grows from {old} to {new} taps"
+    for kept in document.kept_widths:
+        yield f"group {kept.group} keeps its {kept.units} units, though {kept.donor} has others: {kept.reason}"
+
+
+def alignment_lines(document: AssembleDocument) -> Lines:
+    yield "\nalignment (the summed inner products of paired units, and of units paired at random)"
+    aligned = new_table("base group", "donor group", "units", "assigned", "value", "random")
+    for pair in document.alignment:
+        figures = (f"{pair.value:.4g}", f"{pair.random:.4g}")
+        units = f"{pair.units[0]}{f' + {pair.added}' if pair.added else ''} : {pair.units[1]}"
+        aligned.add_row(pair.base_group, pair.donor_group, units, str(pair.assigned), *figures)
+    yield aligned
+    for start in document.starts:
+        passes = " -> ".join(f"{objective:.6g}" for objective in start.objective)
+        yield f"start {start.start}: objective {passes}"
+    yield ""
+
+
+def repair_lines(repairs: Iterable[RepairEntry]) -> Iterator[str]:
+    for repair in repairs:
+        yield (
+            f"repaired after {repair.donor} on {repair.samples} samples: {len(repair.rescaled)} layers brought to "
+            f"their targets, {len(repair.reset)} BatchNormalizations measured anew"
+        )
+        for left in repair.left:
+            yield f"layer {left.layer} is not repaired: {left.reason}"
+
+
+def end_lines(document: MergeDocument) -> Lines:
+    """Checks, notes, what was written, scores and the verdict: the end of every report of a merge."""
+    yield from check_lines(document.checks)
+    for note in document.notes:
+        yield f"note: {note}"
+    yield f"wrote {document.output}" if document.output else "no model was written"
+    if document.scores:
+        yield "\non samples that decided nothing:" if isinstance(document, ZooDocument) else ""
+        yield from score_lines(document.scores, "model")
+    if document.verdict is not None:
+        yield f"\nverdict: {document.verdict}"
+
+
+def check_lines(checks: Iterable[Check]) -> Iterator[str]:
+    for check in checks:
+        yield f"check {check.name}: {check}"
+
+
+def score_lines(scores: Sequence[Scores], what: str) -> Lines:
+    yield f"{scores[0].samples} samples; loss is {scores[0].loss_name}"
+    table = new_table(what, "loss", scores[0].metric_name)
+    for score in scores:
+        table.add_row(score.arm, f"{score.loss:.4f}", f"{score.metric:.4f}")
+    yield table
+
+
+# --- evaluate, sweep, grid, zoo -----------------------------------------------------------------------------------
+
+
+def evaluation_lines(document: EvaluateDocument, verbose: bool) -> Lines:
+    for score in document.scores:
+        yield f"{score.arm}: output {score.output!r} is read as {score.scores}"
+    yield ""
+    yield from score_lines(document.scores, "model")
+
+
+def sweep_lines(document: SweepDocument, verbose: bool) -> Lines:
+    yield (
+        f"{document.donor} into {document.base}: {document.samples} samples; loss is {document.loss_name}, "
+        f"with {document.metric_name}"
+    )
+    yield from repair_lines(document.repair)
+    points = numbers_table("lambda", [curve.name for curve in document.curves])
+    for i, lam in enumerate(document.lambdas):
+        points.add_row(f"{lam:g}", *(f"{curve.loss[i]:.4f}  {curve.metric[i]:.4f}" for curve in document.curves))
+    yield points
+    if document.donor_scores is not None:
+        own = document.donor_scores
+        yield f"the donor alone: loss {own.loss:.4f}, {document.metric_name} {own.metric:.4f}"
+    else:
+        yield f"the donor alone has no score: {document.unscored}"
+    yield ""
+    yield f"lambda*: up to where the loss is never more than {document.config['eps']:g} above the base's"
+    summary = new_table("curve", "lambda*", "largest rise", "barrier")
+    for curve in document.curves:
+        barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
+        summary.add_row(curve.name, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier)
+    yield summary
+    for finding in document.findings:
+        yield f"finding: {finding}"
+    for note in document.notes:
+        yield f"note: {note}"
+
+
+def grid_lines(document: GridDocument, verbose: bool) -> Lines:
+    yield (
+        f"change of the loss, {document.base_loss:.4f} in the base, by merging one layer with one at {document.lam:g}"
+    )
+    cells = numbers_table("base layer", document.donor_layers)
+    blank = {(pair.base, pair.donor) for pair in document.blank}
+    for name, line in zip(document.base_layers, document.change, strict=True):
+        changes = zip(document.donor_layers, line, strict=True)
+        cells.add_row(name, *("-" if (name, other) in blank else f"{change:+.4f}" for other, change in changes))
+    yield cells
+    for pair in document.blank if verbose else ():
+        yield f"{pair.base} with {pair.donor}: {pair.reason}"
+    if document.blank and not verbose:
+        yield f"{len(document.blank)} pairs cannot be merged; -v says why"
+
+
+def zoo_lines(document: ZooDocument, verbose: bool) -> Lines:
+    loss, metric = (
+        (document.gate.base.loss_name, document.gate.base.metric_name) if document.gate else ("loss", "metric")
+    )
+    yield outcome_table(document.donors, loss, metric)
+    for outcome in document.donors:
+        if outcome["kept"] is None:
+            yield f"{outcome['donor']} is {outcome['verdict']}: {outcome['reason']}"
+    if any(outcome["kept"] and outcome["kept"]["control"] is not None for outcome in document.donors):
+        copies = document.config["controls"]
+        yield f'"shuffled" is the lowest {loss} of {copies} copies of the donor with shuffled weights'
+    if verbose:
+        yield ""
+        yield tried_table(document.donors, loss, metric)
+    yield ""
+    yield from repair_lines(document.repair)
+    yield f"decided by {document.decided_by}"
+    yield gate_line(document, loss, metric)
+    yield from end_lines(document)
+
+
+def outcome_table(outcomes: Sequence[dict[str, Any]], loss: str, metric: str) -> Table:
+    table = new_table("donor", "", "merged", "lambda", loss, metric, "shuffled")
+    for outcome in outcomes:
+        kept = outcome["kept"]
+        figures = () if kept is None else (kept["loss"], kept["metric"], kept["control"])
+        numbers = [] if kept is None else [f"{kept['lam']:g}", *map(figure_text, figures)]
+        table.add_row(outcome["donor"], outcome["verdict"], "" if kept is None else kept["name"], *numbers)
+    return table
+
+
+def tried_table(outcomes: Sequence[dict[str, Any]], loss: str, metric: str) -> Table:
+    table = new_table("donor", "candidate", "lambda", loss, metric)
+    for outcome in outcomes:
+        for candidate in outcome["tried"]:
+            for point in candidate["points"]:
+                figures = map(figure_text, (point["loss"], point["metric"]))
+                table.add_row(outcome["donor"], candidate["name"], f"{point['lam']:g}", *figures)
+    return table
+
+
+def gate_line(document: ZooDocument, loss: str, metric: str) -> str:
+    if document.gate is None:
+        return f"merged were layers that score {document.config['min_score']:g} or more, at the smallest lambda"
+    first, last = document.gate.base, document.gate.result
+    return (
+        f"on the {document.gate.samples} samples that decided: {loss} {last.loss:.4f}, the base's {first.loss:.4f}; "
+        f"{metric} {last.metric:.4f}, the base's {first.metric:.4f}, which may be missed by {document.gate.eps:g}"
+    )
+
+
+def figure_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
+    InspectDocument: inspection_lines,
+    MatchDocument: match_lines,
+    AssembleDocument: assembly_lines,
+    EvaluateDocument: evaluation_lines,
+    SweepDocument: sweep_lines,
+    GridDocument: grid_lines,
+    ZooDocument: zoo_lines,
+}

@@ -1,0 +1,84 @@
+"""What is checked: inputs before the work, and a result before it is written."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from mal_graph.config import MergeConfig
+from mal_graph.errors import MatchError
+from mal_graph.evaluation import calibration_inputs
+from mal_graph.graph import LayerGraph, Value
+from mal_graph.matching import check_match_by
+from mal_graph.merging import run_outputs
+from mal_graph.protocols import Check, Runner
+from mal_graph.symmetry import ACCEPT, SAME_FUNCTION, AxisGroups
+from mal_graph.workflows.steps import Merged
+
+LEAST_MOVED = 10 * ACCEPT  # what the donor's outputs may move by in the orders used
+
+
+def checks_of(result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> tuple[Check, ...]:
+    """What is checked of a result before it is written."""
+    checks = (finite_on_probe(result, steps[0].groups, runner), self_check_of(steps))
+    moved = [step.at_zero for step in steps if step.at_zero is not None]
+    return (*checks, lambda_0_check(max(moved))) if moved else checks
+
+
+def self_check_of(steps: Sequence[Merged]) -> Check:
+    """Whether every donor computes what it did with its units in the orders used."""
+    moved = [step.self_check for step in steps if step.self_check is not None]
+    if len(moved) < len(steps):
+        return Check("self_check", None, "the groups are unverified")
+    return Check("self_check", max(moved) <= LEAST_MOVED, f"the donor's outputs move by {max(moved):.1e}")
+
+
+def lambda_0_check(moved: float) -> Check:
+    return Check("lambda_0", moved <= SAME_FUNCTION, f"the outputs of the wider base move by {moved:.1e} at lambda 0")
+
+
+def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> Check:
+    arrays = run_outputs(graph, groups.probed.inputs, runner)
+    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    return Check("finite", not bad, f"output {bad[0]!r} is not finite on the probe inputs" if bad else "")
+
+
+def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
+    """Raise MatchError unless the donor takes what the base takes."""
+    hint = "merge models that take the same inputs"
+    if len(base.inputs) != len(donor.inputs):
+        raise MatchError(
+            f"the inputs of {donor.name} do not fit {base.name}: it has {len(donor.inputs)} "
+            f"({listed(donor.inputs)}), the base {len(base.inputs)} ({listed(base.inputs)}); {hint}"
+        )
+    for a, b in zip(base.inputs, donor.inputs, strict=True):
+        if a.dtype != b.dtype or not shapes_fit(a.shape, b.shape):
+            raise MatchError(
+                f"the inputs of {donor.name} do not fit {base.name}: it takes {described(b)}, "
+                f"the base {described(a)}; {hint}"
+            )
+
+
+def check_calibration(models: Iterable[LayerGraph], config: MergeConfig) -> None:
+    """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
+    not after it."""
+    check_match_by(config.match_by, config.calibrate)
+    for graph in models:
+        if config.calibrate is not None:
+            calibration_inputs(graph, config.calibrate)
+
+
+def shapes_fit(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:
+    """Whether two declared shapes allow the same arrays, the first axis (the batch) left aside."""
+    if a is None or b is None:
+        return True
+    if len(a) != len(b):
+        return False
+    return all(x == y or not (isinstance(x, int) and isinstance(y, int)) for x, y in zip(a[1:], b[1:], strict=True))
+
+
+def described(value: Value) -> str:
+    return f"{value.name!r} ({value.dtype}, shape {list(value.shape) if value.shape is not None else 'unknown'})"
+
+
+def listed(values: Sequence[Value]) -> str:
+    return ", ".join(map(described, values)) or "none"

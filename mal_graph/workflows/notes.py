@@ -1,0 +1,64 @@
+"""What a reader of a merge's scores should know, from the steps that made it."""
+
+from collections.abc import Iterator, Sequence
+
+from mal_graph.config import MergeConfig
+from mal_graph.evaluation import LABELS
+from mal_graph.matching import count_dead_channels, find_foldable_norm
+from mal_graph.operators import ParameterKind
+from mal_graph.symmetry import AxisGroup
+from mal_graph.workflows.steps import Merged
+
+
+def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
+    """One sentence for each thing that the scores do not show; none where nothing was merged."""
+    if not any(step.plan.is_moving for step in steps):
+        return
+    norms = unmeasured_norms(steps)
+    if norms:
+        yield (
+            f"the statistics of {norms} BatchNormalizations are not measured again on data: "
+            "expect the merged model, and the baselines made like it, to score far lower than they could; "
+            "`calibrate` measures them"
+        )
+    if LABELS in (config.calibrate or {}):
+        yield "the labels among the calibration inputs are not used"
+    dead = sum(map(dead_in, steps))
+    if dead:
+        yield f"{dead} channels keep the base's weights: its BatchNormalization scales them to nothing"
+    for step in steps:
+        for group, count in lone_in_statistics(step):
+            yield (
+                f"{count} units of {group.name} have no partner in {step.donor.name} and fade whatever `unmatched` "
+                f"says: {group.statistic} is taken over them"
+            )
+
+
+def unmeasured_norms(steps: Sequence[Merged]) -> int:
+    """How many BatchNormalizations have statistics that were merged and not measured anew."""
+    if any(step.repair for step in steps):
+        return 0
+    return len({norm for step in steps for norm in merged_norms(step)})
+
+
+def merged_norms(step: Merged) -> set[str]:
+    """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
+    own = {s.tensor for s in step.plan.steps if s.pair.base.kind is ParameterKind.VARIANCE}
+    behind = [find_foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
+    return own | {norm.variance.tensor for norm in behind if norm is not None}
+
+
+def dead_in(step: Merged) -> int:
+    """Channels of merged layers that the base's BatchNormalizations scale to nothing."""
+    return sum(count_dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
+
+
+def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
+    """Groups under a sum, norm, mean or maximum of which units have no partner, with their number."""
+    lone: dict[int, int] = {}
+    aligned = step.plan.alignment
+    for pair, order in zip(aligned.correspondence.pairs, aligned.orders, strict=True):
+        count = int((order < 0).sum())
+        if count and step.groups.groups[pair.base].statistic:
+            lone[pair.base] = count
+    return [(step.groups.groups[index], count) for index, count in lone.items()]

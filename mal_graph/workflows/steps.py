@@ -1,0 +1,359 @@
+"""One donor merged into the model so far: match, verify, align, plan, check; and the same plan made again."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from mal_graph.brief import Brief
+from mal_graph.config import AlignOptions, MergeConfig
+from mal_graph.errors import MatchError
+from mal_graph.graph import Array, LayerGraph, Node, Weight
+from mal_graph.matching import (
+    SHARES,
+    Alignment,
+    Correspondence,
+    Evidence,
+    Match,
+    as_permutation,
+    assign_as_given,
+    assign_units,
+    compare_activations,
+    correspond,
+    match_layers,
+    rescale,
+)
+from mal_graph.merging import (
+    Deepened,
+    LayerLambdas,
+    Plan,
+    Repair,
+    compare_outputs,
+    deepen,
+    merge,
+    plan_merge,
+    repair,
+    select_layers,
+    widen,
+    with_bias_slots,
+    with_larger_windows,
+)
+from mal_graph.network import Layer, probe
+from mal_graph.protocols import Runner
+from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.workflows.models import Progress
+
+Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
+Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
+T = TypeVar("T")
+
+
+class Strategy(Protocol):
+    """A way to assign units."""
+
+    def __call__(self, correspondence: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
+
+
+@dataclass(frozen=True, repr=False)
+class Merged(Brief):
+    """One donor merged into what was there before.
+
+    Attributes:
+        donor: the donor.
+        match: layers of the model so far and of the donor.
+        groups, donor_groups: the axis groups of both.
+        plan: what was done.
+        ungrown: the plan before the base grew.
+        self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
+        first: the match before the base was given layers.
+        selected: names of the base's layers that were given a place for what the donor has; all of them if None.
+        windows: what the windows of the base's layers were and are, where they grew, by name of the layer.
+        added: names of the layers that the base was given.
+        at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
+        repair: what was repaired; None if nothing was to be.
+    """
+
+    donor: LayerGraph
+    match: Match
+    groups: AxisGroups
+    donor_groups: AxisGroups
+    plan: Plan
+    ungrown: Plan
+    self_check: float | None
+    first: Match
+    selected: tuple[str, ...] | None = None
+    windows: Mapping[str, Windows] = field(default_factory=dict)
+    added: tuple[str, ...] = ()
+    at_zero: float | None = None
+    repair: Repair | None = None
+
+    @property
+    def changes_the_base(self) -> bool:
+        """Whether the result is another model than the base: it grew, or some lambda is not 0."""
+        is_reshaped = bool(self.plan.growth.added or self.windows or self.added)
+        return is_reshaped or self.plan.is_moving
+
+
+def merged_into(
+    base: LayerGraph,
+    donor: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+) -> tuple[Merged, LayerGraph]:
+    """Merge one donor: match, verify, align, plan, check, merge, repair."""
+    step = merge_step(base, donor, config, runner, progress, known)
+    result, repair = with_repair(merge(step.plan), step.plan, donor, config, runner, progress)
+    return replace(step, repair=repair), result
+
+
+def merge_step(
+    base: LayerGraph,
+    donor: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+    strategy: Strategy | None = None,
+) -> Merged:
+    """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
+    strategy = strategy or assign_units
+    given, first = base, match_layers(base, donor, config.matches)
+    donor_groups = verified_groups(donor, config, runner, partial(progress, f"verifying {donor.name}"), known)
+    deeper = deepened(base, donor, donor_groups, first, config)
+    selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
+    base, match = prepared(deeper.base, donor, deeper.match, config, selected)
+    windows = larger_windows(deeper.match.base, match.base)
+    groups = verified_groups(base, config, runner, partial(progress, f"verifying {base.name}"), known)
+    progress(f"aligning {donor.name}", 0, 1)
+    networks = Network(base, groups), Network(donor, donor_groups)
+    ungrown = planned_merge(*networks, match, strategy, config, selected, deeper.given, runner)
+    planned = widen(ungrown, runner, is_wider=config.width == "grow")
+    progress(f"aligning {donor.name}", 1, 1)
+    if not planned.steps:
+        reasons = [f"{name}: {why}" for name, why in planned.skipped.items()]
+        raise MatchError(
+            f"nothing of {donor.name} can be merged into {base.name}: {'; '.join(reasons[:3])}"
+            f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
+            "choose other `layers`, or `assume_ordered` if the models have a common ancestor"
+        )
+    moved = self_check(donor, donor_groups, planned.alignment, runner, config.seed) if config.verify else None
+    step = Merged(
+        donor=donor,
+        match=planned.match,
+        groups=groups,
+        donor_groups=donor_groups,
+        plan=planned,
+        ungrown=ungrown,
+        self_check=moved,
+        first=first,
+        selected=None if selected is None else tuple(selected),
+        windows=windows,
+        added=deeper.added,
+    )
+    return compared_at_zero(step, given, runner)
+
+
+def lambdas_of(config: MergeConfig) -> LayerLambdas:
+    """The merging factors that the options ask for."""
+    return LayerLambdas.of(config.lam, dict(config.lam_for))
+
+
+def repair_inputs(config: MergeConfig) -> Mapping[str, Array] | None:
+    """What merged models are repaired on; None if they are not."""
+    return config.calibrate if config.repair else None
+
+
+def with_repair(
+    graph: LayerGraph,
+    planned: Plan,
+    donor: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress | None = None,
+) -> tuple[LayerGraph, Repair | None]:
+    """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
+    inputs = repair_inputs(config)
+    if inputs is None or not planned.is_moving:
+        return graph, None
+    said = None if progress is None else partial(progress, f"repairing after {donor.name}")
+    return repair(graph, planned, inputs, runner, said)
+
+
+def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
+    """The step with its outputs at lambda 0 compared with those of the model before, where its shape changed."""
+    if step.plan.growth.is_none and not (step.windows or step.added):
+        return step
+    at_zero = merge(step.plan.at(0.0))
+    return replace(step, at_zero=compare_outputs(at_zero, base, step.groups.probed.inputs, runner))
+
+
+def narrowed(step: Merged, layers: Iterable[str], lam: float, config: MergeConfig, runner: Runner) -> Merged:
+    """One step with the same orders, for some of the layers of `ungrown` alone and another lambda."""
+    whole = step.ungrown
+    given = {own.tensor for own in whole.steps if own.is_given}
+    lambdas = LayerLambdas.of(lam)
+    ungrown = plan_merge(whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given)
+    planned = widen(ungrown, runner, is_wider=config.width == "grow")
+    return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
+
+
+def deepened(
+    base: LayerGraph, donor: LayerGraph, donor_groups: AxisGroups, match: Match, config: MergeConfig
+) -> Deepened:
+    """The base with layers that leave its function as it is where the donor has more, if that is wanted."""
+    if config.depth != "expand":
+        return Deepened(base, match)
+    return deepen(base, Network(donor, donor_groups), match, is_fixed=config.matches is not None)
+
+
+def prepared(
+    base: LayerGraph, donor: LayerGraph, match: Match, config: MergeConfig, selected: Collection[str] | None
+) -> tuple[LayerGraph, Match]:
+    """The base with a place for what the donor has: biases, and taps where it may grow."""
+    if config.width == "grow":
+        base, match = with_larger_windows(base, donor, match, selected)
+    return with_bias_slots(base, donor, match, selected)
+
+
+def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str, Windows]:
+    """What the windows of layers were and are, where these differ, by name of the layer."""
+    old, new = ({layer.name: layer.weight.shape[2:] for layer in side if layer.weight} for side in (before, after))
+    return {name: (taps, new[name]) for name, taps in old.items() if taps != new[name]}
+
+
+def planned_merge(
+    base: Network,
+    donor: Network,
+    match: Match,
+    strategy: Strategy,
+    config: MergeConfig,
+    selected: Collection[str] | None,
+    given: Collection[str],
+    runner: Runner,
+) -> Plan:
+    """Align, by weights and what the runner shows of activations, and plan."""
+    correspondence, evidence = compared(base, donor, match, config, runner)
+    alignment = strategy(correspondence, evidence=evidence)
+    return plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
+
+
+def compared(
+    base: Network, donor: Network, match: Match, config: AlignOptions, runner: Runner
+) -> tuple[Correspondence, Evidence | None]:
+    """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
+    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered)
+    if config.rescale_invariant:
+        correspondence = rescale(correspondence)
+    share = SHARES[config.match_by]
+    if not share or config.calibrate is None:
+        return correspondence, None
+    return correspondence, compare_activations(correspondence, config.calibrate, runner, share)
+
+
+def verified_groups(
+    graph: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Callable[[int, int], None],
+    known: Known,
+) -> AxisGroups:
+    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once."""
+    for nodes, groups in known:
+        if nodes is graph.nodes:
+            return groups
+    probed = probe(
+        graph,
+        runner,
+        inputs=renamed(graph, config.inputs),
+        input_shapes=renamed(graph, config.input_shapes),
+        seed=config.seed,
+        timeout=config.verify_timeout,
+    )
+    groups = axis_groups(graph, probed)
+    if config.verify:
+        groups = verify(
+            graph,
+            groups,
+            runner,
+            seed=config.seed,
+            progress=progress,
+            timeout=config.verify_timeout,
+            max_memory=config.max_memory,
+        )
+    known.append((graph.nodes, groups))
+    return groups
+
+
+def renamed(graph: LayerGraph, given: Mapping[str, T] | None) -> dict[str, T] | None:
+    """What was given for the base's inputs, for a donor whose inputs have other names."""
+    if given is None:
+        return None
+    names = [value.name for value in graph.inputs]
+    if set(given) <= set(names) or len(given) != len(names):
+        return dict(given)
+    return dict(zip(names, given.values(), strict=True))
+
+
+def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runner: Runner, seed: int) -> float:
+    """How much a calibrated copy of the donor moves when its units are put in the orders that were used.
+
+    Each order is completed to a permutation of its group; a group with several orders takes one per run.
+    """
+    waiting: dict[int, list[Array]] = {}
+    for pair, order in zip(alignment.correspondence.pairs, alignment.orders, strict=True):
+        full = as_permutation(order, groups.groups[pair.donor].units)
+        waiting.setdefault(pair.donor, []).append(full)
+    if not waiting:
+        return 0.0
+    trial: Trial = open_trial(donor, groups, runner, seed=seed)
+    worst = 0.0
+    for turn in range(max(len(orders) for orders in waiting.values())):
+        moves = [(groups.groups[g], orders[min(turn, len(orders) - 1)]) for g, orders in waiting.items()]
+        worst = max(worst, trial.deviation(permute_weights(trial.weights, moves)))
+    return worst
+
+
+def replanned(
+    base: LayerGraph,
+    step: Merged,
+    config: MergeConfig,
+    strategy: Strategy | None,
+    runner: Runner,
+    *,
+    shuffle: bool = False,
+) -> Plan:
+    """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor.
+
+    Without a strategy the units stay where the step put them. Models are run on calibration inputs for
+    `assign_units` alone.
+    """
+    match_by = config.match_by if strategy is assign_units else "weights"
+    lambdas = step.plan.lambdas
+    config = config.replaced(lam=lambdas.over_depth, lam_for=lambdas.by_selector, match_by=match_by)
+    strategy = strategy or partial(assign_as_given, orders=step.ungrown.alignment.orders)
+    donor = shuffled(step.donor, config.seed) if shuffle else step.donor
+    deeper = deepened(base, donor, step.donor_groups, step.first, config)
+    base, match = prepared(deeper.base, donor, deeper.match, config, step.selected)
+    networks = Network(base, step.groups), Network(donor, step.donor_groups)
+    chosen = {pair.base.name for pair in step.plan.merged_pairs}
+    made = planned_merge(*networks, match, strategy, config, chosen, deeper.given, runner)
+    return widen(made, runner, is_wider=config.width == "grow")
+
+
+def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:
+    """The graph with the entries of every float tensor in random order: the control "random donor"."""
+    floats = [w for w in graph.weights.values() if w.is_float and not w.scope and w.size > 1]
+    return graph.with_weights(
+        [replace(weight, read=partial(shuffled_values, weight, (seed, i))) for i, weight in enumerate(floats)]
+    )
+
+
+def shuffled_values(weight: Weight, seed: tuple[int, int]) -> Array:
+    values = weight.read()
+    order = np.random.default_rng(seed).permutation(values.size)
+    shuffled_copy: Array = values.ravel()[order].reshape(values.shape)
+    return shuffled_copy
