@@ -160,8 +160,8 @@ def tied_copies(call: Call, axis_label: AxisLabel, times: int) -> list[AxisLabel
 
 def in_turn(axis_labels: Sequence[AxisLabel], axis: int) -> AxisLabel:
     """Axes of equal length as one: end to end (axis 0), or first all their first entries (axis 1)."""
-    found = [axis_label for axis_label in axis_labels if isinstance(axis_label, np.ndarray)]
-    return np.stack(found, axis).ravel() if found else axis_labels[0]
+    rows = [axis_label for axis_label in axis_labels if isinstance(axis_label, np.ndarray)]
+    return np.stack(rows, axis).ravel() if rows else axis_labels[0]
 
 
 def depth_to_space(call: Call) -> list[Label]:

@@ -80,7 +80,7 @@ class Grouped:
 def group_units(units: Units, roles: Roles, layers: Sequence[Layer]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
     """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
     names = Names(layers)
-    grouped = [group_class(found, units.owners, roles, names) for found in sorted(units.classes(), key=first_entry)]
+    grouped = [group_class(alike, units.owners, roles, names) for alike in sorted(units.classes(), key=first_entry)]
     group_of, number_in = np.full(units.count, -1), np.zeros(units.count, np.int64)  # of units that hold others
     for number, one in enumerate(grouped):
         if one.group.is_usable and one.parts.shape[1] > 1:

@@ -61,16 +61,16 @@ class ResizeCheck:
     @property
     def statement(self) -> str:
         measured = (("not read", self.not_read), ("silent", self.silent), ("sliced", self.sliced))
-        found = [
+        claims = [
             f"{claim}{'' if moved <= ACCEPT else f': no ({moved:.0e})'}"
             for claim, moved in measured
             if moved is not None
         ]
-        return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
+        return "; ".join(text for text in (self.reason, *claims, self.compensation) if text)
 
 
 LATE = ResizeCheck(reason="not tested: its time was up")
-MUTE = ResizeCheck(reason="not tested: its weights do not tell who makes its units and who reads them")
+MUTE = ResizeCheck(reason="not tested: its weights do not tell what produces its units and what consumes them")
 
 
 def check_resizes(
@@ -149,7 +149,7 @@ class Alike:
 
     @property
     def tells_sides(self) -> bool:
-        """Whether its weights tell who makes its units and who reads them."""
+        """Whether its weights tell what produces its units and what consumes them."""
         return bool(self.consumers) and any(member.produces for member in self.members)
 
 

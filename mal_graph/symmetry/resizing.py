@@ -341,7 +341,7 @@ def resize_groups(
     grown = {
         name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()
     }
-    found = []
+    resized = []
     for group in groups.groups:
         wanted = units.get(group.name, range(group.units))
         members = []
@@ -353,24 +353,24 @@ def resize_groups(
             ]
             members.append(resized_member(member, wanted, change.layouts, within))
         added = group.added + sum(unit >= group.units for unit in wanted)
-        found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
+        resized.append(replace(group, units=len(wanted), members=tuple(members), added=added))
     parameters = find_parameters(graph)
     layers = find_layers(graph, None, parameters)
-    return AxisGroups(tuple(found), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
+    return AxisGroups(tuple(resized), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
 
 
-def resize_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+def resize_traces(traces: Traces, change: Resizing, graph: LayerGraph) -> Traces:
     """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
-    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
-    labels = {**found.labels, **new}
+    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in traces.labels}
+    labels = {**traces.labels, **new}
     for name, axes in {**change.layouts, **change.computed}.items():
         parts = []
-        for part in found.labels[name].parts:
+        for part in traces.labels[name].parts:
             for axis in spans(part):
                 part = part.take(axes[axis].old, axis)
             parts.append(part)
-        labels[name] = replace(found.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
-    return replace(found, labels=labels)
+        labels[name] = replace(traces.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
+    return replace(traces, labels=labels)
 
 
 def resized_member(
@@ -408,10 +408,10 @@ def spread_when_read(read: Callable[[], Array], axes: Sequence[Layout], pad: flo
 
 def spread(values: Array, axes: Sequence[Layout], pad: float | None) -> Array:
     """A tensor on resized axes, with the pad value in what is added; what the last unit has there if it is None."""
-    for axis, found in enumerate(axes):
-        values = values.take(found.old, axis)
-        if pad is not None and found.added.any():
+    for axis, layout in enumerate(axes):
+        values = values.take(layout.old, axis)
+        if pad is not None and layout.added.any():
             values = np.moveaxis(values, axis, 0)
-            values[found.added > 0] = pad
+            values[layout.added > 0] = pad
             values = np.moveaxis(values, 0, axis)
     return values
