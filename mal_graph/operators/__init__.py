@@ -4,7 +4,7 @@ from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import Call
 from mal_graph.operators.elementwise import cast_to_float32
 from mal_graph.operators.indexing import table_axis
-from mal_graph.operators.layout import part_lengths, source_axes
+from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
 from mal_graph.operators.sizes import Layout, Resized, SizeRule, kept, ratio
@@ -65,6 +65,7 @@ __all__ = [
     "Statistic",
     "strides_of",
     "table_axis",
+    "uneven_parts",
     "unit_axis",
     "Wiring",
 ]
