@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Evidence, Objective
@@ -41,8 +42,8 @@ from mal_graph.matching.starts import (
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
-@dataclass(frozen=True)
-class Alignment:
+@dataclass(frozen=True, repr=False)
+class Alignment(Brief):
     """The units of two models, assigned.
 
     Attributes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.tensor_pairs import TensorPair
@@ -66,8 +67,8 @@ class AxisPair:
     donor_size: int = 0
 
 
-@dataclass(frozen=True)
-class Correspondence:
+@dataclass(frozen=True, repr=False)
+class Correspondence(Brief):
     """What of two networks corresponds to each other, down to the positions on the axes of their tensors.
 
     Attributes:
