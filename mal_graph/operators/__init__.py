@@ -12,6 +12,7 @@ from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slo
 from mal_graph.operators.unsupported import explain_missing
 from mal_graph.operators.windows import (
     Misfit,
+    Span,
     dilations_of,
     enlarged,
     groups_of,
@@ -58,6 +59,7 @@ __all__ = [
     "Slot",
     "slot_named",
     "source_axes",
+    "Span",
     "spans",
     "spans_of",
     "Statistic",
