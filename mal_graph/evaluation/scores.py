@@ -10,7 +10,7 @@ network whose logits happen to lie in [0, 1] would be scored wrongly without a w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -67,7 +67,7 @@ class Metric(Protocol):
 
 def evaluate(
     graph: LayerGraph,
-    data: str | Path | Arrays,
+    data: str | PathLike[str] | Arrays,
     *,
     arm: str | None = None,
     score_output: str | None = None,

@@ -12,7 +12,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import AlignOptions, Data, MergeConfig, configured, shows_options
 from mal_graph.errors import GateFailed, UsageError
-from mal_graph.evaluation import Scores
+from mal_graph.evaluation import Scores, prepare_data
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import Alignment, Match, assign_units
 from mal_graph.protocols import Check, Runner
@@ -38,6 +38,7 @@ class Assembly(Result):
         scores: the merge and its baselines, where data was given.
         config: every option.
         unscored: why a donor has no score, by its name in the table.
+        data_notes: what of the data was not taken literally.
     """
 
     graph: LayerGraph
@@ -48,6 +49,7 @@ class Assembly(Result):
     scores: tuple[Scores, ...] = ()
     config: MergeConfig = field(default_factory=MergeConfig)
     unscored: Mapping[str, str] = field(default_factory=dict)
+    data_notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -211,6 +213,7 @@ def assembled(
     for donor in donors:
         check_inputs(base, donor)
     check_calibration([base, *donors], config)
+    prepared = None if data is None else prepare_data(base, data, output_kind=config.output_kind)
     known: Known = []
     current, steps = base, []
     for donor in donors:
@@ -220,10 +223,18 @@ def assembled(
     checks = checks_of(result, steps, runner)
     scores: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
-    if data is not None:
-        scores, unscored = scored_arms(base, steps, result, config, data, runner, progress)
+    if prepared is not None:
+        scores, unscored = scored_arms(base, steps, result, config, prepared.arrays, runner, progress)
     return Assembly(
-        result, base, tuple(steps), shares(step.plan.mean_lam for step in steps), checks, scores, config, unscored
+        result,
+        base,
+        tuple(steps),
+        shares(step.plan.mean_lam for step in steps),
+        checks,
+        scores,
+        config,
+        unscored,
+        () if prepared is None else prepared.notes,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import Data, MergeConfig, SweepConfig, configured, shows_options
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation import Scores, read_labels, score
+from mal_graph.evaluation import Scores, prepare_data, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_at_random, assign_in_order, assign_units
 from mal_graph.protocols import Runner
@@ -36,6 +36,7 @@ class Sweep(Result):
         unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
         step, config: what the aligned arm merges, and what of it is repaired; how all arms are made.
+        data_notes: what of the data was not taken literally.
     """
 
     base: str
@@ -47,6 +48,7 @@ class Sweep(Result):
     findings: tuple[str, ...]
     step: Merged
     config: SweepConfig
+    data_notes: tuple[str, ...] = ()
 
 
 @shows_options("sweep")
@@ -81,6 +83,8 @@ def sweep(
     first, second = open_models([base, donor], settings, arrays)
     check_inputs(first, second)
     check_calibration([first, second], settings)
+    prepared = prepare_data(first, arrays, output_kind=settings.output_kind)
+    arrays = prepared.arrays
     step = merge_step(first, second, settings, runner, report, [])
     curves = []
     lines = lines_of(first, step, settings, runner)
@@ -93,7 +97,9 @@ def sweep(
         report("scoring the arms", done + 1, len(lines))
     own, unscored = donor_scores(first, second, arrays, settings, runner)
     shown = findings(step, lambdas, settings.eps, curves, own or unscored, read_labels(arrays))
-    return Sweep(first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), step, settings)
+    return Sweep(
+        first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), step, settings, prepared.notes
+    )
 
 
 def lines_of(base: LayerGraph, step: Merged, config: MergeConfig, runner: Runner) -> dict[str, Callable[[], Along]]:
