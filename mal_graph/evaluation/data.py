@@ -13,6 +13,7 @@ from zipfile import is_zipfile
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
 
@@ -23,8 +24,8 @@ MAX_BATCH_ELEMENTS = 2**22  # of one input, so that a batch of large images stay
 Arrays = Mapping[str, Array]
 
 
-@dataclass(frozen=True)
-class Data:
+@dataclass(frozen=True, repr=False)
+class Data(Brief):
     """Arrays made ready for a model.
 
     Attributes:

@@ -16,6 +16,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from scipy.special import logsumexp
 
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation.data import LABELS, Arrays, list_batches, match_inputs, prepare_data, read_labels
 from mal_graph.evaluation.reading import (
@@ -30,8 +31,8 @@ from mal_graph.protocols import Runner
 from mal_graph.registry import runner as default_runner
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Brief):
     """What a model says of every sample.
 
     Attributes:
