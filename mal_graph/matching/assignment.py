@@ -13,7 +13,7 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,8 +58,8 @@ class Alignment(Brief):
         starts: every start that was raised, with its history.
     """
 
-    correspondence: Correspondence = field(repr=False)
-    orders: Orders = field(repr=False)
+    correspondence: Correspondence
+    orders: Orders
     objective: float
     values: tuple[float, ...]
     random_values: tuple[float, ...]

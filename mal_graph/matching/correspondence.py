@@ -34,8 +34,8 @@ class GroupPair:
     donor: int
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, repr=False)
+class Block(Brief):
     """A stretch of an axis: the positions of one base group and of the donor group it is paired with.
 
     Attributes:
@@ -48,8 +48,8 @@ class Block:
     donor: Index
 
 
-@dataclass(frozen=True)
-class AxisPair:
+@dataclass(frozen=True, repr=False)
+class AxisPair(Brief):
     """How one axis of a base tensor corresponds to an axis of a donor tensor.
 
     Attributes:
@@ -85,12 +85,12 @@ class Correspondence(Brief):
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
     """
 
-    base: Network = field(repr=False)
-    donor: Network = field(repr=False)
-    match: Match = field(repr=False)
+    base: Network
+    donor: Network
+    match: Match
     pairs: tuple[GroupPair, ...]
     units: tuple[tuple[int, int], ...]
-    tensors: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = field(repr=False)
+    tensors: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...]
     refused: Mapping[str, str]
     dropped: Mapping[str, tuple[str, ...]]
     unpaired: Mapping[str, Sequence[str]]
