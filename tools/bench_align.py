@@ -62,10 +62,10 @@ class Tensor:
     axes: tuple[int, ...]
 
 
-def tensors_of(found: Correspondence) -> list[Tensor]:
+def tensors_of(correspondence: Correspondence) -> list[Tensor]:
     """What counts in the objective, as weight matching wants it: one permutation an axis, one index a unit."""
     tensors = []
-    for term, axes in found.terms:
+    for term, axes in correspondence.terms:
         if term.is_compared:
             blocks = [axis.blocks[0] for axis in axes]
             assert all(len(axis.blocks) == 1 and axis.blocks[0].base.shape[1] == 1 for axis in axes)
@@ -196,13 +196,13 @@ def seconds(run: Callable[[], object]) -> tuple[float, object]:
 
 def compared(name: str, base: LayerGraph, groups: AxisGroups, kind: str, repeats: int) -> str:
     """One row of the table."""
-    found = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
-    tensors, sizes = tensors_of(found), [a for a, _ in found.units]
-    problem = Problem(found)
+    correspondence = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
+    tensors, sizes = tensors_of(correspondence), [a for a, _ in correspondence.units]
+    problem = Problem(correspondence)
     scale = float(np.sqrt(sum(squared(t.a) for t in tensors) * sum(squared(t.b) for t in tensors)))
     ours, theirs, ratios, worst, best, sweeps = [], [], [], np.inf, -np.inf, []
     for seed in range(repeats):
-        took, done = seconds(lambda: assign(found))
+        took, done = seconds(lambda: assign(correspondence))
         ours.append(took)
         worst = min(worst, done.objective / scale)
         took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))
