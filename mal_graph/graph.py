@@ -80,6 +80,7 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
+    scope: str = ""  # the module that it was exported from, where the exporter tells
 
     @property
     def title(self) -> str:
@@ -88,6 +89,12 @@ class Node:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
+
+    def with_input(self, slot: int, name: str) -> "Node":
+        """The same operator reading `name` by an input slot that was empty."""
+        inputs = [*self.inputs, *[""] * (slot + 1 - len(self.inputs))]
+        inputs[slot] = name
+        return replace(self, inputs=tuple(inputs))
 
 
 @dataclass(frozen=True)
@@ -180,10 +187,7 @@ class LayerGraph:
     def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
         """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""
         index = self.producer[reader]
-        node = self.nodes[index]
-        inputs = [*node.inputs, *[""] * (slot + 1 - len(node.inputs))]
-        inputs[slot] = weight.name
-        nodes = (*self.nodes[:index], replace(node, inputs=tuple(inputs)), *self.nodes[index + 1 :])
+        nodes = (*self.nodes[:index], self.nodes[index].with_input(slot, weight.name), *self.nodes[index + 1 :])
         return replace(
             self,
             nodes=nodes,

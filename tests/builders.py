@@ -18,9 +18,9 @@ from onnx import helper, numpy_helper
 
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching import Correspondence, Match, correspond, match_layers
 from mal_graph.network import probe
-from mal_graph.symmetry import AxisGroups, Member, permute_weights
+from mal_graph.symmetry import AxisGroups, Member, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
 
@@ -229,6 +229,16 @@ def save(model: LayerGraph | onnx.ModelProto, path: Path) -> Path:
     else:
         OnnxAdapter().save(model, path)
     return path
+
+
+def network(graph: LayerGraph) -> Network:
+    """A graph with its groups taken unverified."""
+    return Network(graph, axis_groups(graph))
+
+
+def correspondence_of(base: LayerGraph, donor: LayerGraph, **options: bool) -> Correspondence:
+    """What of two models corresponds to each other, by the layers that are matched, with unverified groups."""
+    return correspond(network(base), network(donor), match_layers(base, donor), **options)
 
 
 def places(match: Match) -> list[tuple[int, int]]:

@@ -33,14 +33,11 @@ from scipy.optimize import linear_sum_assignment
 
 import mal_graph
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import Correspondence, correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import Problem, squared
-from mal_graph.matching.unit_assignment import align as assign
+from mal_graph.matching import Correspondence, assign_units, correspond, match_layers
+from mal_graph.matching.objective import Objective, squared
 from mal_graph.network import find_parameters
 from mal_graph.operators import ParameterKind
-from mal_graph.symmetry import AxisGroups, axis_groups, permute_weights
+from mal_graph.symmetry import AxisGroups, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph_adapters.onnx_format.file import layer_graph
 
@@ -65,7 +62,7 @@ class Tensor:
 def tensors_of(correspondence: Correspondence) -> list[Tensor]:
     """What counts in the objective, as weight matching wants it: one permutation an axis, one index a unit."""
     tensors = []
-    for term, axes in correspondence.terms:
+    for term, axes in correspondence.tensors:
         if term.is_compared:
             blocks = [axis.blocks[0] for axis in axes]
             assert all(len(axis.blocks) == 1 and axis.blocks[0].base.shape[1] == 1 for axis in axes)
@@ -181,8 +178,8 @@ def donor_of(base: LayerGraph, groups: AxisGroups, correlation: float, seed: int
 
 def found_between(base: LayerGraph, groups: AxisGroups, donor: LayerGraph) -> Correspondence:
     names = [layer.name for layer in match_layers(base, base).base]
-    terms, _ = terms_of(base, donor, match_layers(base, donor, [(name, name) for name in names]))
-    return correspondence(groups, groups, terms)
+    match = match_layers(base, donor, [(name, name) for name in names])
+    return correspond(Network(base, groups), Network(donor, groups), match)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------
@@ -198,16 +195,16 @@ def compared(name: str, base: LayerGraph, groups: AxisGroups, kind: str, repeats
     """One row of the table."""
     correspondence = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
     tensors, sizes = tensors_of(correspondence), [a for a, _ in correspondence.units]
-    problem = Problem(correspondence)
+    problem = Objective(correspondence)
     scale = float(np.sqrt(sum(squared(t.a) for t in tensors) * sum(squared(t.b) for t in tensors)))
     ours, theirs, ratios, worst, best, sweeps = [], [], [], np.inf, -np.inf, []
     for seed in range(repeats):
-        took, done = seconds(lambda: assign(correspondence))
+        took, done = seconds(lambda: assign_units(correspondence))
         ours.append(took)
         worst = min(worst, done.objective / scale)
         took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))
         theirs.append(took)
-        best = max(best, problem.objective(matched[0]) / scale)
+        best = max(best, problem.value(matched[0]) / scale)
         sweeps.append(str(matched[1]))
         ratios.append(theirs[-1] / ours[-1])
     return (

@@ -14,7 +14,6 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -26,10 +25,10 @@ from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation.scores import Predictor, evaluate
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import identity_alignment
-from mal_graph.merging.blending import Plan, merge, plan
+from mal_graph.matching.assignment import assign_in_order
+from mal_graph.merging.blending import merge
 from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.merging.planning import Plan, plan_merge
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.lambda_lines import Line, scored_along
@@ -48,7 +47,7 @@ def network() -> LayerGraph:
 
 
 def session_per_point(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:
-    return [evaluate(merge(replace(planned, lam=lam)), data, runner=runner).loss for lam in LAMBDAS]
+    return [evaluate(merge(planned.at(lam)), data, runner=runner).loss for lam in LAMBDAS]
 
 
 def one_session(planned: Plan, data: dict[str, Array], runner: Runner) -> list[float]:
@@ -70,8 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     base, runner = drawn(network(), 0), registry.runner()
     donor = drawn(base, 1)
-    match = match_layers(base, donor)
-    planned = plan(base, match, identity_alignment(found_between(base, axis_groups(base), donor)), LayerLambdas())
+    planned = plan_merge(assign_in_order(found_between(base, axis_groups(base), donor)), LayerLambdas())
     rng = np.random.default_rng(0)
     data = {"x": rng.standard_normal((1, 3, 32, 32)).astype(np.float32), "labels": np.array([3])}
     floor = median(inference(planned, data, runner)[0] for _ in range(options.repeats))

@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 import mal_graph
-from mal_graph.evaluation.scores import ensemble, labels_in, predict, score
+from mal_graph.evaluation.data import read_labels
+from mal_graph.evaluation.scores import ensemble, predict, score
 from mal_graph.workflows.steps import shuffled
 
 WIDTHS = (32, 48, 64, 96)
@@ -76,7 +77,7 @@ def run(seed: int, cache: Path, epochs: int | None = None) -> Run:
     models = {BASE: base, ZOO: gated.assembly.graph, FREE: free.assembly.graph, RANDOM: alone.assembly.graph}
     models[SINGLE] = best_single(base, donors, decide, seed)
     reported = {arm: figures(model, report) for arm, model in models.items()}
-    together = score(ensemble([predict(model, report) for model in (base, *donors)]), labels_in(report), ENSEMBLE)
+    together = score(ensemble([predict(model, report) for model in (base, *donors)]), read_labels(report), ENSEMBLE)
     reported[ENSEMBLE] = (together.loss, together.metric)
     return Run(
         seed,

@@ -8,6 +8,7 @@ External data is written here and not by `ir.save`, which forgets the notes on a
 constants pointing at the file they came from.
 """
 
+import ast
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from .sessions import open_session
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
@@ -204,7 +206,18 @@ def view_of(node: ir.Node, taken: set[str]) -> Node:
         outputs=outputs,
         attributes={key: attribute.value for key, attribute in node.attributes.items()},
         captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))),
+        scope=scope_of(node),
     )
+
+
+def scope_of(node: ir.Node) -> str:
+    """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
+    try:  # a Python list: the modules from the outside in, then the operator
+        scopes = ast.literal_eval(node.metadata_props.get(NAME_SCOPES, "[]"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    is_told = isinstance(scopes, list) and len(scopes) > 1
+    return scopes[-2] if is_told and isinstance(scopes[-2], str) else ""
 
 
 def value_of(value: ir.Value) -> Value:

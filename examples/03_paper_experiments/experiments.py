@@ -27,7 +27,7 @@ import numpy as np
 import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
-from mal_graph.merging.blending import UNMATCHED
+from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.reporting.plots import draw_curves, draw_heat_map
 from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.sweeping import Sweep

@@ -122,7 +122,7 @@ def match(
     options: dict[str, Any],
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
-    from mal_graph.matching.layer_matching import match_layers
+    from mal_graph.matching import match_layers
     from mal_graph.reporting.diagrams import dot, mermaid
     from mal_graph.reporting.documents import match_document
     from mal_graph.workflows.models import with_arrays
@@ -216,7 +216,7 @@ def evaluate(
     options: dict[str, Any],
 ) -> None:
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
-    from mal_graph.evaluation.scores import evaluate as score_model
+    from mal_graph.evaluation import evaluate as score_model
     from mal_graph.reporting.documents import EvaluateDocument
     from mal_graph.workflows.models import arrays_of
 
@@ -226,7 +226,7 @@ def evaluate(
         graphs = open_named_models(models, weights, config, arrays, verbose, progress)
         for done, (path, graph) in enumerate(zip(models, graphs, strict=True)):
             progress("scoring the models", done, len(models))
-            kind = {"output": config.score_output, "scores": config.output_kind}
+            kind = {"score_output": config.score_output, "output_kind": config.output_kind}
             scores.append(score_model(graph, arrays or {}, arm=path, **kind))
     emit_document(EvaluateDocument(scores=scores), format_, verbose)
 
@@ -317,7 +317,7 @@ def zoo(
     from mal_graph.reporting.documents import zoo_document
     from mal_graph.workflows import assembly
     from mal_graph.workflows.models import arrays_of, with_arrays
-    from mal_graph.workflows.zoo_search import files_in
+    from mal_graph.workflows.zoo_donors import files_in
     from mal_graph.workflows.zoo_search import zoo as search_zoo
 
     donors = [str(path) for path in files_in(Path(folder))]
@@ -378,10 +378,10 @@ def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
     """The donor layers that one base layer could correspond to, best first."""
     import json
 
-    from mal_graph.matching.layer_matching import explain
+    from mal_graph.matching import explain_layer
     from mal_graph.reporting.tables import new_table, table_text
 
-    candidates = explain(base, donor, layer)
+    candidates = explain_layer(base, donor, layer)
     if format_ == "json":
         listed = [{"donor": name, "score": score, "parts": parts} for name, score, parts in candidates]
         emit(json.dumps({"schema": "mal-graph/explain/1", "layer": layer, "candidates": listed}, indent=2))

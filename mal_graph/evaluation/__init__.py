@@ -1,1 +1,56 @@
-"""Data, scores, activation statistics and the held-out split."""
+"""What a model is worth: data, scores, the statistics of its units, and the split that decides what is kept."""
+
+from mal_graph.evaluation.activation_statistics import (
+    Comoments,
+    Moments,
+    Place,
+    Stream,
+    calibration_inputs,
+    measure,
+    stream_together,
+)
+from mal_graph.evaluation.data import LABELS, Arrays, Data, as_arrays, match_inputs, prepare_data, read_labels, read_npz
+from mal_graph.evaluation.holdout import Gate, HeldOut, split_holdout
+from mal_graph.evaluation.reading import OutputKind
+from mal_graph.evaluation.scores import (
+    Metric,
+    Prediction,
+    Predictor,
+    Scores,
+    agreement,
+    ensemble,
+    evaluate,
+    predict,
+    score,
+)
+
+__all__ = [
+    "agreement",
+    "Arrays",
+    "as_arrays",
+    "calibration_inputs",
+    "Comoments",
+    "Data",
+    "ensemble",
+    "evaluate",
+    "Gate",
+    "HeldOut",
+    "LABELS",
+    "match_inputs",
+    "measure",
+    "Metric",
+    "Moments",
+    "OutputKind",
+    "Place",
+    "predict",
+    "Prediction",
+    "Predictor",
+    "prepare_data",
+    "read_labels",
+    "read_npz",
+    "score",
+    "Scores",
+    "split_holdout",
+    "Stream",
+    "stream_together",
+]

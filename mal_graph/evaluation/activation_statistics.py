@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mal_graph.errors import DataError
-from mal_graph.evaluation.scores import LABELS, MAX_BATCH, match_inputs
+from mal_graph.evaluation.data import LABELS, MAX_BATCH, fixed_batches, match_inputs, split_samples
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import fed_weights
 from mal_graph.protocols import Runner
@@ -87,8 +87,8 @@ class Comoments:
     def correlation(self) -> Array:
         """Between -1 and 1, shape (units, other units); 0 for units that do not vary."""
         size = np.outer(self.a.sd, self.b.sd) * self.a.count
-        found: Array = np.where(size > 0, self.products / np.where(size > 0, size, 1), 0.0)
-        return found
+        correlation: Array = np.where(size > 0, self.products / np.where(size > 0, size, 1), 0.0)
+        return correlation
 
 
 class Stream:
@@ -128,26 +128,26 @@ class Stream:
         return self.session.run(inputs, {**self.fed, **(weights or {})}, read=list(tensors))
 
 
-def measured(
+def measure(
     stream: Stream, places: Sequence[Place], weights: Mapping[str, Array] | None = None
 ) -> dict[Place, Moments]:
     """Mean and deviation of every unit at some places, in one pass."""
-    found = {place: Moments() for place in places}
-    for values in streamed([(stream, [place.tensor for place in places])], weights):
-        for place, moments in found.items():
+    measured = {place: Moments() for place in places}
+    for values in stream_together([(stream, [place.tensor for place in places])], weights):
+        for place, moments in measured.items():
             moments.add(place.rows(values[0][place.tensor]))
-    return found
+    return measured
 
 
-def streamed(
+def stream_together(
     sides: Sequence[tuple[Stream, Sequence[str]]], weights: Mapping[str, Array] | None = None
 ) -> Iterator[list[Mapping[str, Array]]]:
     """The tensors asked for of every model, batch by batch."""
-    for batch in batches(sides):
+    for batch in find_batches(sides):
         yield [stream.read(batch, tensors, weights) for stream, tensors in sides]
 
 
-def batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
+def find_batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
     """Samples to run together. Where a model fixes its batch, samples beyond the last whole batch are left out."""
     samples = min(stream.samples for stream, _ in sides)
     fixed = {size for stream, _ in sides for size in fixed_batches(stream.graph)}
@@ -158,16 +158,10 @@ def batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
             "size, or a dynamic batch axis"
         )
     if fixed:
-        size = fixed.pop()
-        return [slice(i, i + size) for i in range(0, samples, size)]
+        return split_samples(samples, fixed.pop())
     first = [stream.read(slice(0, 1), tensors).values() for stream, tensors in sides]
-    entries = sum(array.size for found in first for array in found)
-    size = max(1, min(MAX_BATCH, MAX_READ // max(1, entries)))
-    return [slice(i, min(i + size, samples)) for i in range(0, samples, size)]
-
-
-def fixed_batches(graph: LayerGraph) -> set[int]:
-    return {value.shape[0] for value in graph.inputs if value.shape and isinstance(value.shape[0], int)}
+    entries = sum(array.size for arrays in first for array in arrays)
+    return split_samples(samples, max(1, min(MAX_BATCH, MAX_READ // max(1, entries))))
 
 
 def calibration_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Array]:

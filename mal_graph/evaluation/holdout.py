@@ -8,31 +8,19 @@ Chosen: the metric may not fall below the base's by more than eps, and of what p
 the higher metric is better - on a few hundred samples it knows too few values to tell candidates apart.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation.scores import (
-    LABELS,
-    Judge,
-    ScoreKind,
-    Scores,
-    agreement,
-    labels_in,
-    match_inputs,
-    predict,
-    regression_wanted,
-    score,
-)
+from mal_graph.evaluation.data import LABELS, Arrays, match_inputs, read_labels
+from mal_graph.evaluation.reading import OutputKind
+from mal_graph.evaluation.scores import Metric, Scores, agreement, predict, score, wants_regression
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
 
 MIN_SAMPLES = 20  # in each of the two parts
-
-Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class HeldOut:
     is_labelled: bool
 
     @property
-    def judge(self) -> Judge:
+    def metric(self) -> Metric:
         return score if self.is_labelled else agreement
 
 
@@ -76,22 +64,22 @@ class Gate:
     base: Scores
     eps: float
 
-    def passes(self, found: Figures) -> bool:
-        return found.metric >= self.base.metric - self.eps
+    def passes(self, figures: Figures) -> bool:
+        return figures.metric >= self.base.metric - self.eps
 
-    def prefers(self, found: Figures, best: Figures) -> bool:
+    def prefers(self, figures: Figures, best: Figures) -> bool:
         """Whether a model passes and is better than the best so far; ties and nan are refused."""
-        return self.passes(found) and found.loss < best.loss
+        return self.passes(figures) and figures.loss < best.loss
 
 
-def held_out(
+def split_holdout(
     base: LayerGraph,
     data: Arrays,
     reported: Arrays | None = None,
     *,
     seed: int = 0,
-    output: str | None = None,
-    scores: ScoreKind | None = None,
+    score_output: str | None = None,
+    output_kind: OutputKind | None = None,
     runner: Runner | None = None,
 ) -> HeldOut:
     """The data in their two parts.
@@ -101,7 +89,7 @@ def held_out(
         data: inputs and, if there are any, `labels`.
         reported: the reporting part; if left out, `data` is halved at random, class by class.
         seed: of the split.
-        output, scores: as for `evaluate`.
+        score_output, output_kind: as for `evaluate`.
 
     Raises:
         DataError: they do not fit the model, are not finite, too few, or only one part has labels.
@@ -110,9 +98,9 @@ def held_out(
     is_labelled = LABELS in data
     if any((LABELS in part) != is_labelled for part in given):
         raise DataError("only one of the two data files holds labels: give both with `labels`, or both without")
-    parts = [checked(base, part) for part in given]
+    parts = [check_part(base, part) for part in given]
     if not is_labelled:
-        parts = [with_classes(base, part, output, scores, runner) for part in parts]
+        parts = [with_classes(base, part, score_output, output_kind, runner) for part in parts]
     gate, report = parts if reported is not None else halves(parts[0], seed)
     for part, use in ((gate, "decide by"), (report, "report on")):
         if len(part[LABELS]) < MIN_SAMPLES:
@@ -124,27 +112,27 @@ def held_out(
     return HeldOut(gate, report, is_labelled)
 
 
-def checked(base: LayerGraph, part: Arrays) -> dict[str, Array]:
+def check_part(base: LayerGraph, part: Arrays) -> dict[str, Array]:
     """The arrays by the base's inputs, and the labels. Raises DataError."""
-    found = match_inputs(base, part)
+    arrays = match_inputs(base, part)
     if LABELS in part:
-        found[LABELS] = labels_in(part)
-    for name, array in found.items():
+        arrays[LABELS] = read_labels(part)
+    for name, array in arrays.items():
         if array.dtype.kind not in "biuOUS" and not np.isfinite(array.astype(np.float64)).all():
             raise DataError(f"the array {name!r} of the data has entries that are not finite: remove these samples")
-    return found
+    return arrays
 
 
 def with_classes(
-    base: LayerGraph, part: Arrays, output: str | None, scores: ScoreKind | None, runner: Runner | None
+    base: LayerGraph, part: Arrays, score_output: str | None, output_kind: OutputKind | None, runner: Runner | None
 ) -> dict[str, Array]:
     """The arrays with the classes that the base gives them as labels. Raises DataError where it gives none."""
-    if scores is not None and regression_wanted(np.zeros(1, np.int64), scores):
+    if output_kind is not None and wants_regression(np.zeros(1, np.int64), output_kind):
         raise UsageError("data without labels are judged by the classes that the base gives them, not by values")
     samples = len(next(iter(part.values())))
     blank = {**part, LABELS: np.zeros(samples, np.int64)}  # what says that an output (samples, classes) is wanted
-    found = predict(base, blank, output=output, scores=scores, runner=runner)
-    return {**part, LABELS: found.values.argmax(axis=1)}
+    prediction = predict(base, blank, score_output=score_output, output_kind=output_kind, runner=runner)
+    return {**part, LABELS: prediction.values.argmax(axis=1)}
 
 
 def halves(part: Arrays, seed: int) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -1,1 +1,56 @@
-"""Layers to layers, axis groups to axis groups, units to units."""
+"""Which layers, axes and units of two networks correspond to each other."""
+
+from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations
+from mal_graph.matching.assignment import (
+    Alignment,
+    assign_as_given,
+    assign_at_random,
+    assign_in_order,
+    assign_units,
+)
+from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
+from mal_graph.matching.correspondence import AxisPair, Correspondence, GroupPair, correspond
+from mal_graph.matching.layer_links import find_layer_edges
+from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explain_layer, match_layers
+from mal_graph.matching.layer_scores import SAME_PLACE
+from mal_graph.matching.objective import Evidence
+from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
+from mal_graph.matching.rescaling import rescale
+from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
+
+__all__ = [
+    "Alignment",
+    "as_permutation",
+    "assign_as_given",
+    "assign_at_random",
+    "assign_in_order",
+    "assign_units",
+    "AxisPair",
+    "BatchNorm",
+    "by_role",
+    "by_row",
+    "check_match_by",
+    "compare_activations",
+    "correspond",
+    "Correspondence",
+    "count_dead_channels",
+    "Evidence",
+    "explain_layer",
+    "find_foldable_norm",
+    "find_layer_edges",
+    "GroupPair",
+    "is_whole",
+    "LayerPair",
+    "Match",
+    "match_layers",
+    "match_positions",
+    "Order",
+    "Orders",
+    "Read",
+    "Relation",
+    "rescale",
+    "row_vector",
+    "SAME_PLACE",
+    "SHARES",
+    "TensorPair",
+]

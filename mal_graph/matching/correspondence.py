@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.matching.canonical import Term
+from mal_graph.matching.canonical import pair_tensors
+from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.tensor_pairs import TensorPair
 from mal_graph.network import Parameter
 from mal_graph.operators import GroupState
-from mal_graph.symmetry import AxisGroup, AxisGroups, Member
+from mal_graph.symmetry import AxisGroups, Member, Network
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)
@@ -66,78 +68,96 @@ class AxisPair:
 
 @dataclass(frozen=True)
 class Correspondence:
-    """The terms of all matched layers with their axes.
+    """What of two networks corresponds to each other, down to the positions on the axes of their tensors.
 
     Attributes:
+        base, donor: the two networks.
+        match: their layers' partners.
         pairs: the pairs of groups, in the order in which the base's layers induce them.
         units: (base units, donor units) of each pair.
-        inside: the donor's group, by index of a base group that lies inside paired units.
-        terms: each with one AxisPair per canonical axis of the base's parameter.
+        tensors: the tensors that matched layers have in common, each with one AxisPair per canonical axis of the base's
+            parameter.
         refused: why a pair of layers is not merged, by name of the base's layer.
         dropped: tensors of merged layers that could not be merged, with the reason, by name of the base's layer.
+        unpaired: what one of two matched layers holds without a counterpart, by name of the base's layer.
+        inside: the donor's group, by index of a base group that lies inside paired units.
+        is_ordered: whether frozen axes of equal length were taken as ordered alike.
     """
 
+    base: Network = field(repr=False)
+    donor: Network = field(repr=False)
+    match: Match = field(repr=False)
     pairs: tuple[GroupPair, ...]
     units: tuple[tuple[int, int], ...]
-    terms: tuple[tuple[Term, tuple[AxisPair, ...]], ...]
+    tensors: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = field(repr=False)
     refused: Mapping[str, str]
     dropped: Mapping[str, tuple[str, ...]]
-    inside: Mapping[int, int] = field(default_factory=dict)
+    unpaired: Mapping[str, Sequence[str]]
+    inside: Mapping[int, int]
+    is_ordered: bool = False
 
 
 class Refusal(Exception):
     """Two axes that do not correspond to each other; caught where the layer is listed as not merged."""
 
 
-def correspondence(
-    base: AxisGroups, donor: AxisGroups, terms: Sequence[Term], *, assume_ordered: bool = False
-) -> Correspondence:
-    """Pair the groups of two models along the tensors of their matched layers.
+def correspond(base: Network, donor: Network, match: Match, *, assume_ordered: bool = False) -> Correspondence:
+    """Pair the groups of two networks along the tensors of their matched layers.
 
     Args:
-        base, donor: groups of both models.
-        terms: the tensors that matched layers have in common, pair by pair (see `terms_of`).
+        base, donor: the networks; groups that are not verified are used only while they are candidates.
+        match: the layers that correspond to each other.
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
     """
-    pairing = Pairing(base, donor, assume_ordered)
-    for term in terms:
-        if term.is_weight:
-            pairing.induce_by_producers(term)
-    found: list[tuple[Term, tuple[AxisPair, ...]]] = []
+    pairing = GroupPairing(base.groups, donor.groups, assume_ordered)
+    tensors, unpaired = pair_tensors(base.graph, donor.graph, match)
+    for tensor in tensors:
+        if tensor.is_weight:
+            pairing.induce_by_producers(tensor)
+    with_axes: list[tuple[TensorPair, tuple[AxisPair, ...]]] = []
     refused: dict[str, str] = {}
-    dropped: dict[str, list[str]] = {}
-    with_weight = {term.layer for term in terms if term.is_weight}
-    for term in terms:
-        if term.layer in refused:
+    dropped: dict[str, tuple[str, ...]] = {}
+    with_weight = {tensor.layer for tensor in tensors if tensor.is_weight}
+    for tensor in tensors:
+        if tensor.layer in refused:
             continue
         try:
-            check_finite(term)
-            found.append((term, pairing.axes_of(term)))
+            check_finite(tensor)
+            with_axes.append((tensor, pairing.axes_of(tensor)))
         except Refusal as reason:
-            if term.is_weight or term.layer not in with_weight:
-                refused[term.layer] = str(reason)
+            if tensor.is_weight or tensor.layer not in with_weight:
+                refused[tensor.layer] = str(reason)
             else:
-                dropped.setdefault(term.layer, []).append(f"{term.base.role} {term.base.tensor}: {reason}")
-    found = [(term, axes) for term, axes in found if term.layer not in refused]
+                line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
+                dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
+    groups, others = base.groups.groups, donor.groups.groups
     return Correspondence(
+        base,
+        donor,
+        match,
         tuple(pairing.pairs),
-        tuple((base.groups[p.base].units, donor.groups[p.donor].units) for p in pairing.pairs),
-        tuple(found),
+        tuple((groups[pair.base].units, others[pair.donor].units) for pair in pairing.pairs),
+        tuple((tensor, axes) for tensor, axes in with_axes if tensor.layer not in refused),
         refused,
-        {layer: tuple(lines) for layer, lines in dropped.items()},
+        dropped,
+        unpaired,
         pairing.inside,
+        assume_ordered,
     )
 
 
-def check_finite(term: Term) -> None:
+def check_finite(tensor: TensorPair) -> None:
     """Refuse what no score or distance can be computed of."""
-    for side, parameter, read in (("base", term.base, term.base_values), ("donor", term.donor, term.donor_values)):
+    for side, parameter, read in (
+        ("base", tensor.base, tensor.base_values),
+        ("donor", tensor.donor, tensor.donor_values),
+    ):
         if not np.isfinite(read()).all():
             raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")
 
 
-class Pairing:
-    """Collects the pairs of groups while the terms are walked."""
+class GroupPairing:
+    """Collects the pairs of groups, tensor by tensor."""
 
     def __init__(self, base: AxisGroups, donor: AxisGroups, assume_ordered: bool) -> None:
         self.base = base
@@ -157,12 +177,12 @@ class Pairing:
             self.partners.setdefault(a, []).append(b)
         return self.number[a, b]
 
-    def induce_by_producers(self, term: Term) -> None:
-        mine = self.free_blocks(self.base, term.base, 0)
-        theirs = self.free_blocks(self.donor, term.donor, 0)
+    def induce_by_producers(self, tensor: TensorPair) -> None:
+        mine = self.free_blocks(self.base, tensor.base, 0)
+        theirs = self.free_blocks(self.donor, tensor.donor, 0)
         if len(mine) == len(theirs):
             for (a, one), (b, other) in zip(mine, theirs, strict=True):
-                if self.answering((a, one), (b, other)) is not None:
+                if self.corresponding_positions((a, one), (b, other)) is not None:
                     self.pair(a, b)
 
     def free_blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, Member]]:
@@ -171,11 +191,11 @@ class Pairing:
     def blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
         """The groups on a canonical axis, in the order in which they lie on it; of those that share positions the one
         that moves."""
-        found = members_on(groups, parameter, place)
+        members = members_on(groups, parameter, place)
         moving = self.moving[id(groups)]
-        taken = [member.positions for g, member in found if g in moving]
-        found = tuple((g, m) for g, m in found if g in moving or not any(share(m.positions, other) for other in taken))
-        return tuple(sorted(found, key=lambda item: int(item[1].positions.min())))
+        taken = [member.positions for g, member in members if g in moving]
+        kept = [(g, m) for g, m in members if g in moving or not any(share(m.positions, other) for other in taken)]
+        return tuple(sorted(kept, key=lambda item: int(item[1].positions.min())))
 
     def beside(self, groups: AxisGroups, parameter: Parameter, place: int) -> list[tuple[int, list[Index]]]:
         """The groups that stay for others that move on some of their positions, and where each of their units lies
@@ -183,12 +203,12 @@ class Pairing:
         is_free = np.ones(parameter.shape[place], bool)
         for _, member in self.blocks(groups, parameter, place):
             is_free[member.positions] = False
-        found = []
+        beside = []
         for g, member in members_on(groups, parameter, place):
             if is_free[member.positions].any():
-                found.append((g, [row[is_free[row]] for row in member.positions]))
+                beside.append((g, [row[is_free[row]] for row in member.positions]))
                 is_free[member.positions] = False
-        return found
+        return beside
 
     def pairs_beside(
         self, mine: Sequence[tuple[int, list[Index]]], theirs: Sequence[tuple[int, list[Index]]], called: str
@@ -203,24 +223,24 @@ class Pairing:
             both = list(zip(own, others, strict=False))
             yield Block(-1, *(np.concatenate(side).reshape(-1, 1) for side in zip(*both, strict=True)))
 
-    def axes_of(self, term: Term) -> tuple[AxisPair, ...]:
-        """The pairs of axes of one term. Raises Refusal."""
-        if len(term.base.shape) != len(term.donor.shape):
-            raise Refusal(f"its shape {term.base.shape} has another rank than the donor's {term.donor.shape}")
-        if term.misfit:
-            raise Refusal(term.misfit)
-        return tuple(self.axis_pair(term, place) for place in range(len(term.base.shape)))
+    def axes_of(self, tensor: TensorPair) -> tuple[AxisPair, ...]:
+        """The pairs of axes of one tensor. Raises Refusal."""
+        if len(tensor.base.shape) != len(tensor.donor.shape):
+            raise Refusal(f"its shape {tensor.base.shape} has another rank than the donor's {tensor.donor.shape}")
+        if tensor.misfit:
+            raise Refusal(tensor.misfit)
+        return tuple(self.axis_pair(tensor, place) for place in range(len(tensor.base.shape)))
 
-    def axis_pair(self, term: Term, place: int) -> AxisPair:
-        size, other = term.base.shape[place], term.donor.shape[place]
-        mine, theirs = self.blocks(self.base, term.base, place), self.blocks(self.donor, term.donor, place)
-        free = self.free_blocks(self.base, term.base, place), self.free_blocks(self.donor, term.donor, place)
-        called = "input" if term.is_weight and place == 1 else "output" if term.is_weight else "unit"
+    def axis_pair(self, tensor: TensorPair, place: int) -> AxisPair:
+        size, other = tensor.base.shape[place], tensor.donor.shape[place]
+        mine, theirs = self.blocks(self.base, tensor.base, place), self.blocks(self.donor, tensor.donor, place)
+        free = self.free_blocks(self.base, tensor.base, place), self.free_blocks(self.donor, tensor.donor, place)
+        called = "input" if tensor.is_weight and place == 1 else "output" if tensor.is_weight else "unit"
         if not free[0] and not free[1]:
             self.check_closed(mine, theirs, self.base, called, "base", size == other)
             self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
-            if term.lead and place >= 2:
-                return AxisPair(size, (Block(-1, term.lead[place - 2] + column(other), column(other)),))
+            if tensor.lead and place >= 2:
+                return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
             if size == other:
                 return AxisPair(size, (Block(-1, column(size), column(size)),))
             common = self.in_stored_order(mine, theirs)
@@ -228,14 +248,14 @@ class Pairing:
                 raise Refusal(
                     f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
                 )
-            return replace(self.with_roles(term.base, place, (common,)), donor_size=other)
+            return replace(self.with_roles(tensor.base, place, (common,)), donor_size=other)
         self.check_closed(mine, theirs, self.base, called, "base", False)
         self.check_closed(theirs, mine, self.donor, called, "donor", False)
-        found = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
-        found += self.pairs_beside(
-            self.beside(self.base, term.base, place), self.beside(self.donor, term.donor, place), called
+        blocks = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
+        blocks += self.pairs_beside(
+            self.beside(self.base, tensor.base, place), self.beside(self.donor, tensor.donor, place), called
         )
-        return self.with_roles(term.base, place, tuple(found))
+        return self.with_roles(tensor.base, place, tuple(blocks))
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
         """The pair of axes, with what its base positions are but counterparts."""
@@ -268,7 +288,7 @@ class Pairing:
 
     def check_closed(
         self,
-        found: Sequence[tuple[int, Member]],
+        mine: Sequence[tuple[int, Member]],
         others: Sequence[tuple[int, Member]],
         groups: AxisGroups,
         called: str,
@@ -277,7 +297,7 @@ class Pairing:
     ) -> None:
         """Refuse frozen and unverified axes, unless there is but one order, or the user vouches that equal ones are
         ordered alike."""
-        for g, member in found:
+        for g, member in mine:
             group = groups.groups[g]
             if (
                 group.is_usable
@@ -320,16 +340,18 @@ class Pairing:
         if not chosen:
             raise Refusal(f"none of the units on its {called} axis has a counterpart in the donor layer")
         by_group = dict(theirs)
-        found = []
+        blocks = []
         for a, member, b in chosen:
-            positions = self.answering((a, member), (b, by_group[b]))
+            positions = self.corresponding_positions((a, member), (b, by_group[b]))
             if positions is None:
                 k, other = member.positions.shape[1], by_group[b].positions.shape[1]
                 raise Refusal(f"each unit takes {k} positions of its {called} axis, in the donor {other}")
-            found.append(Block(self.pair(a, b), *positions))
-        return found
+            blocks.append(Block(self.pair(a, b), *positions))
+        return blocks
 
-    def answering(self, mine: tuple[int, Member], theirs: tuple[int, Member]) -> tuple[Index, Index] | None:
+    def corresponding_positions(
+        self, mine: tuple[int, Member], theirs: tuple[int, Member]
+    ) -> tuple[Index, Index] | None:
         """The positions of two members that correspond to each other, shape (units, k) each; None if no telling."""
         a, b = mine[1].positions, theirs[1].positions
         (inner, own), (others, other) = insides(self.base, *mine), insides(self.donor, *theirs)
@@ -358,14 +380,14 @@ def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], 
         if g == outer or not groups.groups[g].is_usable or not here.any(axis=1).all():
             continue
         rows = [np.flatnonzero(np.isin(first, row[flags])) for row, flags in zip(other.positions, here, strict=True)]
-        found = {
+        here_columns = {
             (len(inner), unit, place): int(column)
             for unit, row in enumerate(rows)
             for place, column in enumerate(row.tolist())
         }
-        if not set(found.values()) & set(columns.values()):
+        if not set(here_columns.values()) & set(columns.values()):
             inner.append(g)
-            columns |= found
+            columns |= here_columns
     return inner, columns
 
 
@@ -397,9 +419,10 @@ def share(a: Index, b: Index) -> bool:
     return bool(np.isin(a, b).any())
 
 
-def why_fixed(found: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
-    reasons: list[AxisGroup] = [groups.groups[g] for g, _ in found]
-    return reasons[0].reason or "it lies inside another group" if reasons else "a single unit"
+def why_fixed(members: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
+    if not members:
+        return "a single unit"
+    return groups.groups[members[0][0]].reason or "it lies inside another group"
 
 
 def column(size: int) -> Index:

@@ -1,7 +1,7 @@
 """Scales that a network leaves open: a unit may be any positive factor larger, if what reads it is as much smaller.
 
 So the size of a unit says nothing about which other it is like. Where every operator that meets the units of a group
-lets positive factors through (ReLU, pooling, BatchNormalization; the table in `ops`) up to the contractions that sum
+lets positive factors through (ReLU, pooling, BatchNormalization; see `operators.table`) up to the contractions that sum
 them away, tensors are compared at those scales at which all of them together are smallest: there every unit is made as
 large as it is read, and two networks that differ in scales alone become the same. What is merged stays as it is.
 
@@ -15,12 +15,12 @@ from functools import partial
 
 import numpy as np
 
-from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.canonical import Read, Term
+from mal_graph.graph import Array
 from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
+from mal_graph.matching.tensor_pairs import Read, TensorPair
 from mal_graph.network import data_dependent
 from mal_graph.operators import Homogeneity, ParameterKind, Row, row_of
-from mal_graph.symmetry import AxisGroups, find_traces
+from mal_graph.symmetry import Network
 
 ROUNDS = 200  # of all units; far fewer are needed but for very deep networks
 SETTLED = 1e-7  # relative change of a scale that is none
@@ -29,33 +29,30 @@ Scales = dict[int, Array]  # of the units of one side, by index of the pair of g
 Of = Callable[[Block], Index]  # the positions of one side
 
 
-def rescale_invariant(found: Correspondence, base: frozenset[int], donor: frozenset[int]) -> Correspondence:
-    """The same pairs, compared at the scales at which all tensors are smallest, where both sides leave these open.
-
-    Args:
-        found: as it was found.
-        base, donor: the groups that leave the scale of their units open, by index (see `open_groups`).
-    """
-    free = [i for i, pair in enumerate(found.pairs) if pair.base in base and pair.donor in donor]
+def rescale(correspondence: Correspondence) -> Correspondence:
+    """Compare at the scales at which all tensors are smallest, where both networks leave these open."""
+    base, donor = find_open_groups(correspondence.base), find_open_groups(correspondence.donor)
+    free = [i for i, pair in enumerate(correspondence.pairs) if pair.base in base and pair.donor in donor]
+    bearing = {t: tensor for t, (tensor, _) in enumerate(correspondence.tensors) if bears_scale(tensor)}
     sides = (
-        (of_base, {t: term.base_values for t, (term, _) in enumerate(found.terms) if bears_scale(term)}),
-        (of_donor, {t: term.donor_values for t, (term, _) in enumerate(found.terms) if bears_scale(term)}),
+        (of_base, {t: tensor.base_values for t, tensor in bearing.items()}),
+        (of_donor, {t: tensor.donor_values for t, tensor in bearing.items()}),
     )
-    scales = [smallest(found, free, of, read) for of, read in sides]
-    terms = list(found.terms)
-    for t in sides[0][1]:
-        term, axes = found.terms[t]
+    scales = [smallest(correspondence, free, of, read) for of, read in sides]
+    tensors = list(correspondence.tensors)
+    for t, tensor in bearing.items():
+        _, axes = tensors[t]
         mine, theirs = (
-            partial(scaled, read[t], term, axes, scale, of) for (of, read), scale in zip(sides, scales, strict=True)
+            partial(scaled, read[t], tensor, axes, scale, of) for (of, read), scale in zip(sides, scales, strict=True)
         )
-        incoming = term.incoming or term.donor_values
-        terms[t] = (replace(term, base_values=mine, donor_values=theirs, incoming=incoming), axes)
-    return replace(found, terms=tuple(terms))
+        incoming = tensor.incoming or tensor.donor_values
+        tensors[t] = (replace(tensor, base_values=mine, donor_values=theirs, incoming=incoming), axes)
+    return replace(correspondence, tensors=tuple(tensors))
 
 
-def bears_scale(term: Term) -> bool:
+def bears_scale(tensor: TensorPair) -> bool:
     """Whether a tensor that is compared is larger where its units are; what they are multiplied by is not."""
-    return term.is_compared and term.base.kind in (ParameterKind.WEIGHT, ParameterKind.SHIFT)
+    return tensor.is_compared and tensor.base.kind in (ParameterKind.WEIGHT, ParameterKind.SHIFT)
 
 
 def of_base(block: Block) -> Index:
@@ -66,14 +63,14 @@ def of_donor(block: Block) -> Index:
     return block.donor
 
 
-def smallest(found: Correspondence, pairs: Sequence[int], of: Of, read: Mapping[int, Read]) -> Scales:
+def smallest(correspondence: Correspondence, pairs: Sequence[int], of: Of, read: Mapping[int, Read]) -> Scales:
     """The scale of every unit of one side at which the sum of all squares is least; found unit by unit, each then made
     as large as it is read."""
-    scales = {pair: np.ones(found.units[pair][of is of_donor]) for pair in pairs}
-    squares = {t: squared(values(), found.terms[t][0]) for t, values in read.items()}
+    scales = {pair: np.ones(correspondence.units[pair][of is of_donor]) for pair in pairs}
+    squares = {t: squared(values(), correspondence.tensors[t][0]) for t, values in read.items()}
     touching: dict[int, list[tuple[int, int, Block]]] = {pair: [] for pair in pairs}
     for t, table in squares.items():
-        for place, axis in enumerate(found.terms[t][1][: table.ndim]):
+        for place, axis in enumerate(correspondence.tensors[t][1][: table.ndim]):
             for block in axis.blocks:
                 if block.pair in touching:
                     touching[block.pair].append((t, place, block))
@@ -82,9 +79,9 @@ def smallest(found: Correspondence, pairs: Sequence[int], of: Of, read: Mapping[
         for pair, touches in touching.items():
             made, taken = np.zeros((2, len(scales[pair])))
             for t, place, block in touches:
-                term, axes = found.terms[t]
-                sums = along(squares[t], place, factors(term, axes, scales, of, squares[t].shape))
-                (taken if reads(term, place) else made)[:] += sums[of(block)].sum(axis=1)
+                tensor, axes = correspondence.tensors[t]
+                sums = along(squares[t], place, factors(tensor, axes, scales, of, squares[t].shape))
+                (taken if reads(tensor, place) else made)[:] += sums[of(block)].sum(axis=1)
             change = step(made, taken)
             scales[pair] = scales[pair] * change
             moved = max(moved, float(np.abs(change - 1).max(initial=0)))
@@ -95,8 +92,8 @@ def smallest(found: Correspondence, pairs: Sequence[int], of: Of, read: Mapping[
 
 def along(squares: Array, place: int, rows: Sequence[Array]) -> Array:
     """The squares of a tensor whose axes are multiplied by these rows, summed up along all axes but one."""
-    weighed = [operand for i, row in enumerate(rows) for operand in (row**2, [i])]
-    sums: Array = np.einsum(squares, list(range(squares.ndim)), *weighed, [place])
+    weights = [operand for i, row in enumerate(rows) for operand in (row**2, [i])]
+    sums: Array = np.einsum(squares, list(range(squares.ndim)), *weights, [place])
     return sums
 
 
@@ -107,51 +104,44 @@ def step(made: Array, taken: Array) -> Array:
     return factor
 
 
-def squared(values: Array, term: Term) -> Array:
+def squared(values: Array, tensor: TensorPair) -> Array:
     """The squares of a tensor, summed over the taps of a weight."""
     squares = values.astype(np.float64) ** 2
-    return squares.sum(axis=tuple(range(2, squares.ndim))) if term.is_weight else squares
+    return squares.sum(axis=tuple(range(2, squares.ndim))) if tensor.is_weight else squares
 
 
-def reads(term: Term, place: int) -> bool:
-    return term.is_weight and place == 1
+def reads(tensor: TensorPair, place: int) -> bool:
+    return tensor.is_weight and place == 1
 
 
-def factors(term: Term, axes: Sequence[AxisPair], scales: Scales, of: Of, shape: Sequence[int]) -> list[Array]:
+def factors(tensor: TensorPair, axes: Sequence[AxisPair], scales: Scales, of: Of, shape: Sequence[int]) -> list[Array]:
     """What every index of the axes is multiplied by: what makes a unit is divided by its scale, what reads it takes
     it up."""
-    found = [np.ones(size) for size in shape]
-    for place, factor in enumerate(found):
+    rows = [np.ones(size) for size in shape]
+    for place, factor in enumerate(rows):
         for block in axes[place].blocks:
             if block.pair in scales:
                 scale = scales[block.pair][:, None]
-                factor[of(block)] = scale if reads(term, place) else 1 / scale
-    return found
+                factor[of(block)] = scale if reads(tensor, place) else 1 / scale
+    return rows
 
 
-def scaled(read: Read, term: Term, axes: Sequence[AxisPair], scales: Scales, of: Of) -> Array:
+def scaled(read: Read, tensor: TensorPair, axes: Sequence[AxisPair], scales: Scales, of: Of) -> Array:
     """The values of a tensor with its units at their scales."""
     values = read()
-    for place, factor in enumerate(factors(term, axes, scales, of, values.shape)):
+    for place, factor in enumerate(factors(tensor, axes, scales, of, values.shape)):
         shape = [-1 if i == place else 1 for i in range(values.ndim)]
         values = values * factor.reshape(shape).astype(values.dtype)
     return values
 
 
-def open_groups(graph: LayerGraph, groups: AxisGroups) -> frozenset[int]:
+def find_open_groups(network: Network) -> frozenset[int]:
     """The groups whose units may have any positive scale, by index."""
-    found, live = find_traces(graph, groups), data_dependent(graph)
-    owner = np.full(int(found.unit.max(initial=-1)) + 1, -1)
-    for i, group in enumerate(groups.groups):
-        if group.is_usable and group.name in found.parts:
-            owner[found.parts[group.name]] = i
-    carried = {
-        name: {int(i) for part in label.parts for i in np.unique(owner[found.unit[part]])} - {-1}
-        for name, label in found.labels.items()
-    }
+    graph, groups = network.graph, network.groups
+    live, carried = data_dependent(graph), groups_carried(network)
     summed: dict[int, set[int]] = {}  # groups on the input axes of each operator's weight
     for parameter in groups.parameters:
-        if parameter.role == "weight" and (axis := parameter.axes[1]) is not None:
+        if parameter.is_weight and (axis := parameter.axes[1]) is not None:
             here = groups.on_axis.get((parameter.tensor, axis), ())
             summed.setdefault(parameter.node, set()).update(i for i, _ in here)
     closed = {i for i, group in enumerate(groups.groups) if group.statistic or not group.is_usable}
@@ -165,9 +155,23 @@ def open_groups(graph: LayerGraph, groups: AxisGroups) -> frozenset[int]:
         for number in {i for _, is_live, here in operands if is_live for i in here} - closed:
             carrying = [slot for slot, is_live, here in operands if number in here and is_live]
             every = all(number in here for _, _, here in operands)
-            if not (number in summed.get(index, ()) and len(carrying) == 1) and not lets_through(row, carrying, every):
+            is_summed = number in summed.get(index, ()) and len(carrying) == 1
+            if not is_summed and not lets_through(row, carrying, every):
                 closed.add(number)
     return frozenset(range(len(groups.groups))) - closed
+
+
+def groups_carried(network: Network) -> dict[str, set[int]]:
+    """The groups whose units lie on each tensor, by index."""
+    traces = network.traces
+    owner = np.full(int(traces.unit.max(initial=-1)) + 1, -1)
+    for i, group in enumerate(network.groups.groups):
+        if group.is_usable and group.name in traces.parts:
+            owner[traces.parts[group.name]] = i
+    return {
+        name: {int(i) for part in label.parts for i in np.unique(owner[traces.unit[part]])} - {-1}
+        for name, label in traces.labels.items()
+    }
 
 
 def lets_through(row: Row | None, carrying: Sequence[int], every: bool) -> bool:

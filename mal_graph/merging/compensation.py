@@ -21,24 +21,25 @@ import numpy as np
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
-from mal_graph.matching.canonical import Read
-from mal_graph.merging.blending import Ends, Plan, Step
-from mal_graph.network import data_inputs, find_layers, find_parameters, find_root
+from mal_graph.matching import Read
+from mal_graph.merging.planning import Ends, Plan, Step
+from mal_graph.network import Parameter, data_inputs, find_layers, find_parameters, find_root
 from mal_graph.operators import Row, groups_of, norm_epsilon, row_of, slot_named
 from mal_graph.symmetry import AxisGroup, Factors
 
 Place = tuple[int, Array]  # an axis, and the positions of units on it, shape (units, k)
 
 
-def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -> Plan:
+def compensate(plan: Plan, mine: Factors, theirs: Factors) -> Plan:
     """A plan whose base and donor are as they were before they were laid out with zeros.
 
     Args:
         mine, theirs: what must be multiplied for the base and for the donor, by node of the base and place.
 
     Raises:
-        ShapeError: what must be multiplied has other readers, or is computed.
+        ShapeError: what must be multiplied has other consumers, or is computed.
     """
+    donor = plan.donor.graph
     base, constants = plan.base, dict[str, Ends]()
     settings, scaled = dict[tuple[str, str], Ends](), dict[str, Ends]()
     epsilons = {name: norm_epsilon(donor.nodes[index]) for name, index in norm_pairs(plan).items()}
@@ -66,7 +67,7 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
     weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]
     base = base.with_weights([replace(w, read=partial(times, w.read, scaled[w.name][0])) for w in weights])
     steps = tuple(
-        with_term(step, partial(times, step.term.merged_values, scaled[step.tensor][1]))
+        with_incoming(step, partial(times, step.pair.merged_values, scaled[step.tensor][1]))
         if scaled.get(step.tensor, (1.0, 1.0))[1] != 1.0
         else step
         for step in plan.steps
@@ -77,8 +78,8 @@ def compensated(plan: Plan, donor: LayerGraph, mine: Factors, theirs: Factors) -
 
 def norm_pairs(plan: Plan) -> dict[str, int]:
     """The donor's operator, by index, for each of the base's, by name, that multiplies by a merged scale."""
-    terms = [step.term for step in plan.steps if step.term.base.role == "scale"]
-    return {plan.base.nodes[term.base.node].name: term.donor.node for term in terms}
+    pairs = [step.pair for step in plan.steps if step.pair.base.role == "scale"]
+    return {plan.base.nodes[pair.base.node].name: pair.donor.node for pair in pairs}
 
 
 def with_factor(graph: LayerGraph, index: int, factor: float) -> tuple[LayerGraph, str]:
@@ -96,8 +97,8 @@ def times(read: Read, factor: float) -> Array:
     return product
 
 
-def with_term(step: Step, incoming: Read) -> Step:
-    return replace(step, term=replace(step.term, incoming=incoming))
+def with_incoming(step: Step, incoming: Read) -> Step:
+    return replace(step, pair=replace(step.pair, incoming=incoming))
 
 
 # --- the mean over the units ------------------------------------------------------------------------------------
@@ -118,19 +119,20 @@ def is_centred(node: Node) -> bool:
 
 def deviations(graph: LayerGraph, node: Node) -> set[int]:
     """The operators that subtract what a node makes of a tensor from that tensor."""
-    found = set()
+    subtracting = set()
     for index, slot in graph.consumers.get(node.outputs[0], ()):
         row = row_of(graph.nodes[index])
         is_difference = row is not None and row.is_sum and not row.commutes and slot == 1
-        found |= {index} if is_difference and graph.nodes[index].inputs[0] == node.inputs[0] else set()
-    return found
+        if is_difference and graph.nodes[index].inputs[0] == node.inputs[0]:
+            subtracting.add(index)
+    return subtracting
 
 
-def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> LayerGraph:
+def centre_base(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> LayerGraph:
     """The same function, with no mean over the units of `groups` where a norm with a factor takes it off anyway.
 
     Raises:
-        ShapeError: something else reads them, or writes them.
+        ShapeError: something else consumes them, or produces them.
     """
     members = centring(graph, groups, factors)
     return graph.with_weights(
@@ -141,35 +143,40 @@ def centred(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) ->
     )
 
 
-def centred_donor(plan: Plan, donor: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> Plan:
+def centre_donor(plan: Plan, factors: Factors) -> Plan:
     """The plan with what the donor gives centred like that. Raises ShapeError."""
-    members = centring(donor, groups, factors)
+    counted = [group for group in plan.donor.groups.groups if group.is_usable and group.statistic]
+    members = centring(plan.donor.graph, counted, factors)
     return replace(plan, steps=tuple(without_donor_mean(step, members) for step in plan.steps))
 
 
 def without_donor_mean(step: Step, members: Mapping[str, Sequence[Place]]) -> Step:
-    axes, term = step.term.donor.axes, step.term
-    found = [(axes.index(axis), positions) for axis, positions in members.get(term.donor.tensor, ()) if axis in axes]
-    return with_term(step, partial(without_mean, term.merged_values, found)) if found else step
+    theirs = step.pair.donor
+    places = [
+        (theirs.axes.index(axis), positions)
+        for axis, positions in members.get(theirs.tensor, ())
+        if axis in theirs.axes
+    ]
+    return with_incoming(step, partial(without_mean, step.pair.merged_values, places)) if places else step
 
 
 def centring(graph: LayerGraph, groups: Iterable[AxisGroup], factors: Factors) -> dict[str, list[Place]]:
     """Where the mean over the units of `groups` is to be taken off, by name of the tensor. Raises ShapeError."""
     norms = centred_norms(graph, factors)
-    tensors = writers(graph, norms)
-    found: dict[str, list[Place]] = {}
+    tensors = summed_tensors(graph, norms)
+    places: dict[str, list[Place]] = {}
     for member in (member for group in groups for member in group.members):
         if member.tensor in tensors and not member.consumes:
-            found.setdefault(member.tensor, []).append((member.axis, member.positions))
+            places.setdefault(member.tensor, []).append((member.axis, member.positions))
     for p in find_parameters(graph):
         # What is added alike to all units has no part in it: the norms take that off with the mean.
-        if p.tensor in tensors and p.tensor not in found and p.role in ("weight", "table"):
+        if p.tensor in tensors and p.tensor not in places and p.role in ("weight", "table"):
             node = graph.nodes[p.node].title
             raise ShapeError(
                 f"the mean that {norms[0].title} takes off its units cannot be taken off {node}, which treats all of "
                 "them alike"
             )
-    return found
+    return places
 
 
 def without_mean(read: Read, places: Sequence[Place]) -> Array:
@@ -187,11 +194,11 @@ def is_mixing(node: Node, row: Row) -> bool:
     return row.is_linear and groups_of(node) == 1
 
 
-def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
-    """The stored tensors that the norms take a sum of. Raises ShapeError where anything else reads or writes it."""
+def summed_tensors(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
+    """The stored tensors that the norms take a sum of. Raises ShapeError where anything else has a part in it."""
     applied = find_parameters(graph)
     named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
-    found = []
+    producers: list[Parameter] = []
     waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
     while waiting:
         tensor = waiting.pop()
@@ -199,13 +206,13 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
             continue
         seen.add(tensor)
         for index, slot in graph.consumers.get(tensor, ()):
-            reader, row = graph.nodes[index], row_of(graph.nodes[index])
-            if index in taken_off or (slot == 0 and (is_centred(reader) or reader.name in named)):
+            consumer, row = graph.nodes[index], row_of(graph.nodes[index])
+            if index in taken_off or (slot == 0 and (is_centred(consumer) or consumer.name in named)):
                 continue
             if row is not None and row.is_sum:
-                waiting += [name for name in reader.outputs if name]
+                waiting += [name for name in consumer.outputs if name]
             elif row is None or not row.reads_shape_only:
-                raise ShapeError(f"{reader.title} reads the units with the mean that {norms[0].title} takes off")
+                raise ShapeError(f"{consumer.title} reads the units with the mean that {norms[0].title} takes off")
         if tensor in graph.output_names or tensor not in graph.producer:
             raise ShapeError(f"the mean that {norms[0].title} takes off its units is that of {tensor!r} too")
         index = graph.producer[tensor]
@@ -215,9 +222,9 @@ def writers(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
             waiting += data_inputs(node, row)
         elif row is None or not own or not (is_mixing(node, row) or row.kind == "table"):
             raise ShapeError(f"the mean that {norms[0].title} takes off its units cannot be taken off {node.title}")
-        found += own
-    names = {p.tensor for p in found}
+        producers += own
+    names = {p.tensor for p in producers}
     for p in applied:
-        if p.tensor in names and p not in found:
+        if p.tensor in names and p not in producers:
             raise ShapeError(f"{p.tensor} is read by {graph.nodes[p.node].title} too")
     return names

@@ -1,9 +1,10 @@
 """Depth: layers in the base, which leave its function as it is, where the donor has some without a partner.
 
-A residual block of the donor's comes to stand beside the base's stream, its branch ending in zeros (see `residual`).
-Where matching has taken layers of several such blocks for those of one, they are given to one of them first, so that
-whole blocks are left. Of the donor's tensors in a branch those that do not end it are taken as they are: nothing else
-could be merged with them, and what they make reaches the stream through the end, which goes with lambda.
+A residual block of the donor's comes to stand beside the base's stream, its branch ending in zeros (see
+`residual_blocks`). Where matching has taken layers of several such blocks for those of one, they are given to one of
+them first, so that whole blocks are left. Of the donor's tensors in a branch those that do not end it are taken as they
+are: nothing else could be merged with them, and what they make reaches the stream through the end, which goes with
+lambda.
 
 An identity layer stands behind an activation f that does nothing the second time, f(f(x)) = f(x), as ReLU and Clip do:
 a contraction with the identity as its weight, then the same activation again. What follows another activation (GELU,
@@ -19,16 +20,15 @@ import numpy as np
 
 from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
-from mal_graph.matching.canonical import by_role, foldable_norm
-from mal_graph.matching.layer_matching import Match, layer_edges, match_layers
-from mal_graph.merging.residual_blocks import Block, NoPlace, Seen, blocks, with_block
+from mal_graph.matching import Match, by_role, find_foldable_norm, find_layer_edges, match_layers
+from mal_graph.merging.residual_blocks import Block, NoPlace, find_blocks, with_block
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import Misfit, bias_slot, groups_of, row_of, spans_of
-from mal_graph.symmetry import AxisGroups, find_traces
+from mal_graph.symmetry import Network
 
 
 @dataclass(frozen=True)
-class Expansion:
+class Deepened:
     """A base with more layers.
 
     Attributes:
@@ -44,27 +44,22 @@ class Expansion:
     given: frozenset[str] = frozenset()
 
 
-def expanded(
-    base: LayerGraph, donor: LayerGraph, groups: AxisGroups, match: Match, *, is_fixed: bool = False
-) -> Expansion:
-    """The base with a layer for each layer of the donor without a partner, wherever it computes the same.
+def deepen(base: LayerGraph, donor: Network, match: Match, *, is_fixed: bool = False) -> Deepened:
+    """Give the base a layer for each layer of the donor without a partner, wherever it computes the same.
 
     Args:
-        groups: of the donor.
+        match: of the two, as they are.
         is_fixed: leave the partners as they are.
     """
-    whole = blocks(donor, match.donor)
-    match = match if is_fixed else freed(base, donor, match, whole)
+    blocks = find_blocks(donor.graph, match.donor)
+    match = match if is_fixed else free_whole_blocks(base, donor.graph, match, blocks)
     partner = {pair.donor.name: pair.base.name for pair in match.pairs}
     reasons: dict[str, str] = {}
     made: dict[str, str] = {}
     given: set[str] = set()
-    without = [block for block in whole if not partner.keys() & set(block.layers)]
-    seen = Seen(match.donor, groups, whole, find_traces(donor, groups)) if without else None
-    for block in without:
-        assert seen is not None
+    for block in [block for block in blocks if not partner.keys() & set(block.layers)]:
         try:
-            base, names, inside = with_block(base, donor, seen, block, partner)
+            base, names, inside = with_block(base, donor, blocks, block, partner)
             made |= names
             partner |= names
             given |= inside
@@ -72,13 +67,15 @@ def expanded(
             reasons.update(dict.fromkeys(block.layers, str(reason)))
     theirs = {layer.name: layer for layer in match.donor}
     before: dict[str, list[str]] = {}
-    for source, target in layer_edges(donor, match.donor):
+    for source, target in find_layer_edges(donor.graph, match.donor):
         before.setdefault(target, []).append(source)
     for lone in match.unmatched_donor:
         if lone in partner:
             continue
         try:
-            base, partner[lone] = with_identity(base, donor, theirs[lone], place_of(before.get(lone, []), partner))
+            base, partner[lone] = with_identity(
+                base, donor.graph, theirs[lone], place_of(before.get(lone, []), partner)
+            )
             made[lone] = partner[lone]
         except NoPlace as reason:
             reasons[lone] = reasons.get(lone, str(reason))
@@ -88,16 +85,16 @@ def expanded(
         for name, why in left.items()
     }
     if made:
-        rematched = match_layers(base, donor, [(mine, other) for other, mine in partner.items()])
+        rematched = match_layers(base, donor.graph, [(mine, other) for other, mine in partner.items()])
         match = replace(rematched, unmatched_base=match.unmatched_base)
-    return Expansion(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
+    return Deepened(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
 
 
-def freed(base: LayerGraph, donor: LayerGraph, match: Match, whole: Collection[Block]) -> Match:
+def free_whole_blocks(base: LayerGraph, donor: LayerGraph, match: Match, blocks: Collection[Block]) -> Match:
     """The match with as many pairs, in which the layers of residual blocks have partners together, or have none."""
     without: set[str] = set()
     reasons = match.unmatched_donor
-    for block in whole:
+    for block in blocks:
         alone = match.unmatched_donor.keys() & set(block.layers)
         if not alone:
             continue
@@ -129,26 +126,26 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
 
     Raises NoPlace.
     """
-    found = next(own for own in find_layers(base) if own.name == after)
-    if layer.weight is None or found.weight is None or layer.kind != found.kind:
-        raise NoPlace(f"it is of kind {layer.kind}, and follows {after} of kind {found.kind}")
-    contraction, index = base.nodes[found.weight.node], last_activation(base, found)
+    before = next(own for own in find_layers(base) if own.name == after)
+    if layer.weight is None or before.weight is None or layer.kind != before.kind:
+        raise NoPlace(f"it is of kind {layer.kind}, and follows {after} of kind {before.kind}")
+    contraction, index = base.nodes[before.weight.node], last_activation(base, before)
     row, activation = row_of(contraction), base.nodes[index]
-    if row is None or not row.is_linear or found.weight.slot != 1:
+    if row is None or not row.is_linear or before.weight.slot != 1:
         raise NoPlace(f"layer {after} does not multiply what it is given by its weight alone")
-    source, units = activation.outputs[0], found.weight.shape[0]
+    source, units = activation.outputs[0], before.weight.shape[0]
     if source in base.output_names:
         raise NoPlace(f"what layer {after} gives is an output of the model")
     attributes, values = identity(donor, layer, units)
     axes = row.weight_axes(1, replace(contraction, attributes=attributes), values.ndim)
-    dtype = base.weights[found.weight.tensor].dtype
+    dtype = base.weights[before.weight.tensor].dtype
     name = unused_name(base, f"{source}.identity")
     stored = [weight_of(f"{name}.weight", (values.swapaxes(0, 1) if axes == (1, 0) else values).astype(dtype))]
     node = Node(name, contraction.op, (source, stored[0].name), (f"{name}.contracted",), attributes)
     slot = bias_slot(node)
     if slot is not None and has_bias(donor, layer):
         stored.append(weight_of(f"{name}.bias", np.zeros(units, dtype)))
-        node = replace(node, inputs=(*node.inputs, *[""] * (slot - 2), stored[1].name))
+        node = node.with_input(slot, stored[1].name)
     again = replace(
         activation,
         name=f"{name}.activation",
@@ -159,28 +156,28 @@ def with_identity(base: LayerGraph, donor: LayerGraph, layer: Layer, after: str)
 
 
 def has_bias(graph: LayerGraph, layer: Layer) -> bool:
-    return "bias" in by_role(layer) or foldable_norm(graph, layer) is not None
+    return "bias" in by_role(layer) or find_foldable_norm(graph, layer) is not None
 
 
 def last_activation(graph: LayerGraph, layer: Layer) -> int:
     """The last activation that does nothing the second time and that all of a layer's signal passes, its units where
     the contraction put them. Raises NoPlace."""
-    found, met = None, []
+    last, met = None, []
     for place, index in enumerate(layer.nodes[1:], 1):
         node, row = graph.nodes[index], row_of(graph.nodes[index])
         if row is None or not row.keeps_axes:
             break
         inside = layer.nodes[: place + 1]
         given = [out for before in inside[:-1] for out in graph.nodes[before].outputs]
-        readers = {i for out in given for i, _ in graph.consumers.get(out, ())}
+        consumers = {i for out in given for i, _ in graph.consumers.get(out, ())}
         met.append(node.op)
-        if row.is_idempotent and readers <= set(inside):
-            found = index
-    if found is None:
+        if row.is_idempotent and consumers <= set(inside):
+            last = index
+    if last is None:
         raise NoPlace(
             f"layer {layer.name} has no activation that does nothing the second time (found {', '.join(met) or 'none'})"
         )
-    return found
+    return last
 
 
 def identity(donor: LayerGraph, layer: Layer, units: int) -> tuple[dict[str, object], Array]:

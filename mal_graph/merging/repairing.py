@@ -1,10 +1,10 @@
-"""Repair: the means and deviations of a merged model's units brought to what they should be.
+"""Repair: the merged model's units rescaled to the means and deviations that they should have (REPAIR).
 
 Averaged weights give activations that vary too little (Jordan et al. 2023, arXiv:2211.08403). So, on calibration
-inputs, of every unit of a merged layer the mean and deviation are measured in base, donor and result. The goal is what
-the table in `merge` makes of the first two, as of any value of a unit; the affine map that leads to it becomes part of
-the layer's weight and bias. A BatchNormalization whose statistics were merged needs no goal: its own scale and shift
-say it, once its statistics are measured anew.
+inputs, mean and deviation of every unit of a merged layer are measured in base, donor and result. The target statistics
+are what the table in `unmatched` makes of the first two, as of any value of a unit; the affine map that leads to them
+becomes part of the layer's weight and bias. A BatchNormalization whose statistics were merged needs no target: its own
+scale and shift are one, once its statistics are measured anew.
 
 What is measured depends on what was repaired before, so this goes level by level: layers with equally many repaired
 ones before them are measured together, in one pass over the samples, all passes in one session, at any lambda.
@@ -15,20 +15,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, measured
-from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
-from mal_graph.matching.canonical import Norm, Term, by_role, by_row, foldable_norm, row_vector
-from mal_graph.merging.blending import Plan, Step, blended
+from mal_graph.evaluation import Moments, Place, Stream, measure
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import BatchNorm, TensorPair, by_role, by_row, find_foldable_norm, row_vector
+from mal_graph.merging.blending import blend
+from mal_graph.merging.planning import Plan, Step
+from mal_graph.merging.slots import with_zero_bias
+from mal_graph.merging.unmatched import find_rule
 from mal_graph.network import Layer, Parameter, find_layers, find_parameters
-from mal_graph.operators import bias_slot, row_of, unit_axis
+from mal_graph.operators import row_of, unit_axis
 from mal_graph.protocols import Runner
 
 Passes = Callable[[int, int], None]  # passes done, of how many
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What the units of a layer are brought to.
+class TargetStatistics:
+    """The means and deviations that the units of a layer are to have.
 
     Attributes:
         step: how its weight is merged.
@@ -42,15 +45,15 @@ class Goal:
     def at(self, plan: Plan) -> tuple[Array, Array]:
         """Mean and deviation of every unit, as the plan merges them."""
         mean, sd = (
-            merged_like_bias(self.step, plan, mine, theirs)
+            merge_like_bias(self.step, plan, mine, theirs)
             for mine, theirs in ((self.base.mean, self.donor.mean), (self.base.sd, self.donor.sd))
         )
         return mean, sd
 
 
 @dataclass(frozen=True)
-class Site:
-    """A place where a model is repaired.
+class RescaledLayer:
+    """A layer or a BatchNormalization that is repaired.
 
     Attributes:
         layer: what it is called.
@@ -59,7 +62,7 @@ class Site:
         scaled: parameters that are multiplied, unit by unit.
         shift: the parameter that takes what is left of the mean; None where there is none.
         statistics: mean and variance of a BatchNormalization, which are set to what is measured; no other is then.
-        goal: what the units are brought to; None for statistics.
+        target: the statistics that the units are to have; None for a BatchNormalization.
     """
 
     layer: str
@@ -68,28 +71,35 @@ class Site:
     scaled: tuple[Parameter, ...] = ()
     shift: Parameter | None = None
     statistics: tuple[Parameter, ...] = ()
-    goal: Goal | None = None
+    target: TargetStatistics | None = None
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         return tuple(dict.fromkeys((*self.scaled, *([self.shift] if self.shift else []), *self.statistics)))
 
-    def repaired(self, weights: Mapping[str, Array], found: Moments, plan: Plan) -> dict[str, Array]:
+    def repair(self, weights: Mapping[str, Array], measured: Moments, plan: Plan) -> dict[str, Array]:
         """New values of the parameters, from those that were measured with."""
-        if self.goal is None:
-            new = dict(zip(self.statistics, (found.mean, found.variance), strict=True))
+        if self.target is None:
+            new = dict(zip(self.statistics, (measured.mean, measured.variance), strict=True))
         else:
-            mean, sd = self.goal.at(plan)
-            factor = np.where(found.sd > 0, sd / np.where(found.sd > 0, found.sd, 1), 1.0)
-            new = {p: p.canonical(weights[p.tensor].astype(np.float64)) for p in self.parameters}
-            new = {p: values * by_row(factor, values) if p in self.scaled else values for p, values in new.items()}
-            if self.shift is not None:
-                moved = (mean - factor * found.mean) / self.shift.factor
-                new[self.shift] = new[self.shift] + moved.reshape(new[self.shift].shape)
+            new = self.rescale(weights, measured, *self.target.at(plan))
         return {
             p.tensor: np.ascontiguousarray(p.stored(values, weights[p.tensor].shape), weights[p.tensor].dtype)
             for p, values in new.items()
         }
+
+    def rescale(
+        self, weights: Mapping[str, Array], measured: Moments, mean: Array, sd: Array
+    ) -> dict[Parameter, Array]:
+        """The parameters, canonical, with which the units have this mean and deviation; constant units keep theirs."""
+        varies = measured.sd > 0
+        factor = np.where(varies, sd / np.where(varies, measured.sd, 1), 1.0)
+        new = {p: p.canonical(weights[p.tensor].astype(np.float64)) for p in self.parameters}
+        new = {p: values * by_row(factor, values) if p in self.scaled else values for p, values in new.items()}
+        if self.shift is not None:
+            moved = (mean - factor * measured.mean) / self.shift.factor
+            new[self.shift] = new[self.shift] + moved.reshape(new[self.shift].shape)
+        return new
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Repair:
 
     Attributes:
         samples: how many calibration samples were used.
-        rescaled: names of the layers that were brought to their goals.
+        rescaled: names of the layers that have their target statistics now.
         reset: names of the BatchNormalizations whose statistics were measured anew.
         left: why a merged layer is as merged, by its name.
     """
@@ -109,27 +119,22 @@ class Repair:
     left: Mapping[str, str]
 
 
-def repaired(
-    graph: LayerGraph,
-    plan: Plan,
-    donor: LayerGraph,
-    arrays: Mapping[str, Array],
-    runner: Runner,
-    progress: Passes | None = None,
+def repair(
+    graph: LayerGraph, plan: Plan, arrays: Mapping[str, Array], runner: Runner, progress: Passes | None = None
 ) -> tuple[LayerGraph, Repair]:
-    """A merged model with the means and deviations of its units as they should be.
+    """Rescale the units of a merged model to the means and deviations that they should have.
 
     Args:
         graph: what `merge` made of the plan; or the plan's base, to see what repair does alone.
-        plan, donor: what was merged.
+        plan: what was merged.
         arrays: unlabelled inputs.
 
     Raises:
         DataError: the arrays do not fit a model.
         RunError: a model does not run on them.
     """
-    found = Repairs(graph, plan, donor, arrays, runner)
-    return found.graph.with_weights(found.weights_of(plan, {}, progress)), found.done
+    repairs = Repairs(graph, plan, arrays, runner)
+    return repairs.graph.with_weights(repairs.weights_of(plan, {}, progress)), repairs.done
 
 
 class Repairs:
@@ -145,30 +150,29 @@ class Repairs:
         self,
         graph: LayerGraph,
         plan: Plan,
-        donor: LayerGraph,
         arrays: Mapping[str, Array],
         runner: Runner,
         variable: Sequence[str] = (),
     ) -> None:
-        """Arguments and errors as for `repaired`; weights named in `variable` are given to `weights_of`."""
+        """Arguments and errors as for `repair`; weights named in `variable` are given to `weights_of`."""
         self.plan, self.graph = plan, with_shifts(graph, plan)
-        targets, left = rescalings(self.graph, plan, donor)
-        sites = [*with_goals(targets, left, plan, donor, arrays, runner), *resets(self.graph, plan, left)]
-        self.levels = by_level(self.graph, sites)
-        names = dict.fromkeys([*variable, *(p.tensor for site in sites for p in site.parameters)])
-        self.stream = Stream(self.graph, arrays, runner, [site.place.tensor for site in sites], list(names))
+        rescalings, left = find_rescalings(self.graph, plan)
+        layers = [*with_targets(rescalings, left, plan, arrays, runner), *find_resets(self.graph, plan, left)]
+        self.levels = by_level(self.graph, layers)
+        names = dict.fromkeys([*variable, *(p.tensor for layer in layers for p in layer.parameters)])
+        self.stream = Stream(self.graph, arrays, runner, [layer.place.tensor for layer in layers], list(names))
         self.weights = {name: self.stream.fed[name] for name in names}
-        rescaled = tuple(site.layer for site in sites if not site.statistics)
-        reset = tuple(site.layer for site in sites if site.statistics)
+        rescaled = tuple(layer.layer for layer in layers if not layer.statistics)
+        reset = tuple(layer.layer for layer in layers if layer.statistics)
         self.done = Repair(self.stream.samples, rescaled, reset, left)
 
     def weights_of(self, plan: Plan, moved: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
         """The weights of the plan at some lambda, repaired, from what is merged there."""
         weights = {**self.weights, **moved}
         for done, level in enumerate(self.levels):
-            found = measured(self.stream, [site.place for site in level], weights)
-            for site in level:
-                weights.update(site.repaired(weights, found[site.place], plan))
+            moments = measure(self.stream, [layer.place for layer in level], weights)
+            for layer in level:
+                weights.update(layer.repair(weights, moments[layer.place], plan))
             if progress is not None:
                 progress(done + 1, len(self.levels))
         return weights
@@ -176,79 +180,81 @@ class Repairs:
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with a zero bias for every merged layer that lacks one and can take it."""
-    found = {layer.name: layer for layer in find_layers(graph)}
+    layers = {layer.name: layer for layer in find_layers(graph)}
     for step in weight_steps(plan):
-        layer = found[step.pair.base.name]
+        layer = layers[step.pair.layer]
         assert layer.weight is not None
-        node = graph.nodes[graph.producer[plan.base.nodes[layer.weight.node].outputs[0]]]
-        slot = bias_slot(node)
-        has_shift = "bias" in by_role(layer) or foldable_norm(graph, layer) is not None
-        if slot is None or has_shift or layer.weight.blocks > 1:
-            continue
-        zeros = np.zeros(layer.weight.units, graph.weights[layer.weight.tensor].dtype)
-        name = unused_name(graph, f"{node.outputs[0]}.bias")
-        graph = graph.with_inserted(weight_of(name, zeros), node.outputs[0], slot)
+        has_shift = "bias" in by_role(layer) or find_foldable_norm(graph, layer) is not None
+        if not has_shift and layer.weight.blocks == 1:
+            graph = with_zero_bias(graph, layer.weight)
     return graph
 
 
 def weight_steps(plan: Plan) -> list[Step]:
     """What is merged of contractions' weights; at lambda 0 nothing is."""
-    return [step for step in plan.steps if step.term.is_weight and step.lam]
+    return [step for step in plan.steps if step.pair.is_weight and step.lam]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A site without its goals, with the donor's place that it corresponds to, and what says which units do."""
+class Rescaling:
+    """A layer to be rescaled, with the donor's place that it corresponds to, how its weight is merged, and how many
+    units the base and the donor have there."""
 
-    site: Site
+    layer: RescaledLayer
     donor: Place
     step: Step
     units: tuple[int, int]
 
 
-def rescalings(graph: LayerGraph, plan: Plan, donor: LayerGraph) -> tuple[list[Target], dict[str, str]]:
-    """The merged layers that are brought to goals, and why others are not, by name."""
-    found, targets, left = {layer.name: layer for layer in find_layers(graph)}, [], {}
+def find_rescalings(graph: LayerGraph, plan: Plan) -> tuple[list[Rescaling], dict[str, str]]:
+    """The merged layers that get target statistics, and why others do not, by name."""
+    layers = {layer.name: layer for layer in find_layers(graph)}
     applied = [parameter.tensor for parameter in find_parameters(graph)]
+    rescalings: list[Rescaling] = []
+    left: dict[str, str] = {}
     for step in weight_steps(plan):
-        layer, other = found[step.pair.base.name], step.pair.donor
+        layer, other = layers[step.pair.layer], step.layers.donor
         assert layer.weight is not None
         if other.weight is None:
             left[layer.name] = "its partner has no weight of its own"
             continue
-        norm, others = foldable_norm(graph, layer), foldable_norm(donor, other)
+        norm, others = find_foldable_norm(graph, layer), find_foldable_norm(plan.donor.graph, other)
         if norm is not None and others is not None:
             continue  # its statistics were merged, and are measured anew
-        site, why = site_of(graph, layer, norm)
-        theirs = output_of(donor, other, others)
-        shared = next((p.tensor for p in site.parameters if applied.count(p.tensor) > 1), "") if site else ""
-        if site is None or theirs is None or shared:
-            left[layer.name] = f"{shared} is shared with another layer" if shared else why or "the donor's is no sum"
-            continue
-        targets.append(Target(site, theirs, step, (layer.weight.shape[0], other.weight.shape[0])))
-    return targets, left
+        rescaled = find_rescaled_layer(graph, layer, norm)
+        theirs = output_of(plan.donor.graph, other, others)
+        if isinstance(rescaled, str):
+            left[layer.name] = rescaled
+        elif shared := next((p.tensor for p in rescaled.parameters if applied.count(p.tensor) > 1), ""):
+            left[layer.name] = f"{shared} is shared with another layer"
+        elif theirs is None:
+            left[layer.name] = "the donor's is no sum"
+        else:
+            units = layer.weight.shape[0], other.weight.shape[0]
+            rescalings.append(Rescaling(rescaled, theirs, step, units))
+    return rescalings, left
 
 
-def site_of(graph: LayerGraph, layer: Layer, norm: Norm | None) -> tuple[Site | None, str]:
+def find_rescaled_layer(graph: LayerGraph, layer: Layer, norm: BatchNorm | None) -> RescaledLayer | str:
     """Where a layer is measured and what of it can be set; or why it is left."""
     place, weight, bias = output_of(graph, layer, norm), layer.weight, by_role(layer).get("bias")
     assert weight is not None
     if place is None:
-        return None, "its activation is built into its operator"
+        return "its activation is built into its operator"
     if weight.blocks > 1:
-        return None, "each row of its weight makes several units"
+        return "each row of its weight makes several units"
     if norm is not None:
-        return Site(layer.name, norm.scale.node, place, (norm.scale, norm.shift), norm.shift), ""
+        return RescaledLayer(layer.name, norm.scale.node, place, (norm.scale, norm.shift), norm.shift)
     if bias is None:
-        return Site(layer.name, weight.node, place, (weight,)), ""
+        return RescaledLayer(layer.name, weight.node, place, (weight,))
     if bias.shape != weight.shape[:1] and np.prod(bias.shape) != weight.shape[0]:
-        return None, "its bias differs from place to place"
+        return "its bias differs from place to place"
     if bias.node != weight.node and len(graph.consumers[graph.nodes[weight.node].outputs[0]]) > 1:
-        return None, "it is read before its bias is added"
-    return Site(layer.name, weight.node, place, (weight, bias), bias), ""
+        return "it is read before its bias is added"
+    return RescaledLayer(layer.name, weight.node, place, (weight, bias), bias)
 
 
-def output_of(graph: LayerGraph, layer: Layer, norm: Norm | None) -> Place | None:
+def output_of(graph: LayerGraph, layer: Layer, norm: BatchNorm | None) -> Place | None:
     """What a layer gives before its activation: behind its bias and its BatchNormalization; None where the activation
     is part of the operator."""
     assert layer.weight is not None
@@ -262,67 +268,64 @@ def output_of(graph: LayerGraph, layer: Layer, norm: Norm | None) -> Place | Non
     return Place(graph.nodes[last].outputs[0], axis)
 
 
-def with_goals(
-    targets: Sequence[Target],
+def with_targets(
+    rescalings: Sequence[Rescaling],
     left: dict[str, str],
     plan: Plan,
-    donor: LayerGraph,
     arrays: Mapping[str, Array],
     runner: Runner,
-) -> Iterator[Site]:
-    """The sites with their goals, measured in base and donor; what cannot be is added to `left`."""
-    if not targets:
+) -> Iterator[RescaledLayer]:
+    """The layers with their target statistics, measured in base and donor; what cannot be is added to `left`."""
+    if not rescalings:
         return
-    places = ([target.site.place for target in targets], [target.donor for target in targets])
-    base, other = (
-        measured(Stream(graph, arrays, runner, [place.tensor for place in here]), here)
-        for graph, here in zip((plan.base, donor), places, strict=True)
+    places = ([one.layer.place for one in rescalings], [one.donor for one in rescalings])
+    base, donor = (
+        measure(Stream(graph, arrays, runner, [place.tensor for place in here]), here)
+        for graph, here in zip((plan.base, plan.donor.graph), places, strict=True)
     )
-    for target in targets:
-        mine, theirs = base[target.site.place], other[target.donor]
-        if (mine.mean.shape, theirs.mean.shape) != ((target.units[0],), (target.units[1],)):
-            left[target.site.layer] = "its units do not lie on one axis of its output"
+    for one in rescalings:
+        mine, theirs = base[one.layer.place], donor[one.donor]
+        if (mine.mean.shape, theirs.mean.shape) != ((one.units[0],), (one.units[1],)):
+            left[one.layer.layer] = "its units do not lie on one axis of its output"
             continue
-        yield replace(target.site, goal=Goal(target.step, mine, theirs))
+        yield replace(one.layer, target=TargetStatistics(one.step, mine, theirs))
 
 
-def merged_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
+def merge_like_bias(step: Step, plan: Plan, mine: Array, theirs: Array) -> Array:
     """A value of every unit, merged like a bias of the layer."""
-    term = Term(step.pair, row_vector(step.term.base), row_vector(step.term.donor), lambda: mine, lambda: theirs)
-    return blended(mine, term, step.axes[:1], plan.alignment.orders, plan.lam_of[step.tensor], plan.unmatched)
+    rows = row_vector(step.pair.base), row_vector(step.pair.donor)
+    pair = TensorPair(step.layers, *rows, lambda: mine, lambda: theirs)
+    rule = find_rule(plan.unmatched)
+    return blend(mine, pair, step.axes[:1], plan.alignment.orders, plan.lam_of[step.tensor], rule)
 
 
-def resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[Site]:
+def find_resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator[RescaledLayer]:
     """The BatchNormalizations whose statistics were merged; why one cannot be measured anew is added to `left`."""
     merged = {step.tensor for step in plan.steps if step.lam}
     applied = find_parameters(graph)
     tensors = [parameter.tensor for parameter in applied]
-    found: dict[int, dict[str, Parameter]] = {}
+    by_node: dict[int, dict[str, Parameter]] = {}
     for parameter in applied:
-        found.setdefault(parameter.node, {})[parameter.role] = parameter
-    for index, own in found.items():
-        node = graph.nodes[index]
-        row = row_of(node)
-        if (
-            row is None
-            or not row.is_batch_norm
-            or not {"mean", "variance"} <= set(own)
-            or own["variance"].tensor not in merged
-        ):
+        by_node.setdefault(parameter.node, {})[parameter.role] = parameter
+    for index, own in by_node.items():
+        node, row = graph.nodes[index], row_of(graph.nodes[index])
+        if row is None or not row.is_batch_norm or not {"mean", "variance"} <= set(own):
+            continue
+        if own["variance"].tensor not in merged:
             continue
         statistics = (own["mean"], own["variance"])
         shared = next((p.tensor for p in statistics if tensors.count(p.tensor) > 1), "")
         if shared:
             left[node.name] = f"{shared} is shared with another layer"
-        elif row.has_stored_statistics(node):  # then the statistics are those of the batch anyway
-            yield Site(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
+        elif row.has_stored_statistics(node):  # else the statistics are those of the batch anyway
+            yield RescaledLayer(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
 
 
-def by_level(graph: LayerGraph, sites: Sequence[Site]) -> list[list[Site]]:
-    """The sites by how many others lie before them on the longest way."""
-    at = {site.node: site for site in sites}
+def by_level(graph: LayerGraph, layers: Sequence[RescaledLayer]) -> list[list[RescaledLayer]]:
+    """The layers by how many others lie before them on the longest way."""
+    at = {layer.node: layer for layer in layers}
     depth: dict[str, int] = {}
-    levels: dict[int, list[Site]] = {}
+    levels: dict[int, list[RescaledLayer]] = {}
     for index, node in enumerate(graph.nodes):
         before = max((depth.get(name, 0) for name in (*node.inputs, *node.captures)), default=0)
         if index in at:

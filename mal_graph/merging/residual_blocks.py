@@ -19,7 +19,7 @@ from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
 from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root
 from mal_graph.operators import AtZero, Homogeneity, row_of
-from mal_graph.symmetry import AxisGroup, AxisGroups, Traces, find_coupled, plan_resizing, resize_graph
+from mal_graph.symmetry import AxisGroup, Network, plan_resizing, resize_graph
 
 Partners = Mapping[str, str]  # names of the base's layers by those of the donor's
 
@@ -45,25 +45,10 @@ class Block:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What is known of the network that blocks are taken from.
-
-    Attributes:
-        layers, groups, blocks: what it consists of.
-        found: where the units of its groups lie.
-    """
-
-    layers: tuple[Layer, ...]
-    groups: AxisGroups
-    blocks: tuple[Block, ...]
-    found: Traces
-
-
-def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
+def find_blocks(graph: LayerGraph, layers: Sequence[Layer]) -> tuple[Block, ...]:
     """The residual blocks of a graph that consist of whole layers, in order."""
-    by_node = {p.node: layer for layer in found for p in layer.applied}
-    made = []
+    by_node = {p.node: layer for layer in layers for p in layer.applied}
+    blocks = []
     for index, node in enumerate(graph.nodes):
         row, operands = row_of(node), [name for name in node.inputs if name in graph.producer]
         if row is None or not (row.is_sum and row.commutes) or len(operands) != 2 or len(node.inputs) != 2:
@@ -71,39 +56,39 @@ def blocks(graph: LayerGraph, found: Sequence[Layer]) -> tuple[Block, ...]:
         for stream, end in (operands, operands[::-1]):
             branch = branch_between(graph, stream, end, index)
             inside = {by_node[i].name for i in branch if i in by_node}
-            own = [layer for layer in found if layer.name in inside]
+            own = [layer for layer in layers if layer.name in inside]
             if own and all(p.node in branch for layer in own for p in layer.applied):
-                made.append(Block(stream, tuple(sorted(branch)), index, tuple(layer.name for layer in own)))
-    return tuple(made)
+                blocks.append(Block(stream, tuple(sorted(branch)), index, tuple(layer.name for layer in own)))
+    return tuple(blocks)
 
 
 def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> set[int]:
     """The operators that make `end` of `stream` and of stored tensors alone, with nobody else reading what is between;
     empty if there is no such branch."""
-    found: set[int] = set()
+    branch: set[int] = set()
     first, waiting = graph.producer[stream], [end]
     while waiting:
         tensor = waiting.pop()
-        if tensor in (stream, "") or tensor in graph.weights or graph.producer.get(tensor) in found:
+        if tensor in (stream, "") or tensor in graph.weights or graph.producer.get(tensor) in branch:
             continue
         index = graph.producer.get(tensor, -1)
         if index < first and find_root(graph, tensor) is None:
             return set()
-        found.add(index)
+        branch.add(index)
         waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
-    made = {name for index in found for name in graph.nodes[index].outputs if name}
-    readers = {reader for name in made for reader, _ in graph.consumers.get(name, ())}
-    is_open = bool(made & graph.output_names) or not readers <= {*found, addition}
-    return set() if is_open or stream not in {name for i in found for name in graph.nodes[i].inputs} else found
+    made = {name for index in branch for name in graph.nodes[index].outputs if name}
+    consumers = {consumer for name in made for consumer, _ in graph.consumers.get(name, ())}
+    is_open = bool(made & graph.output_names) or not consumers <= {*branch, addition}
+    return set() if is_open or stream not in {name for i in branch for name in graph.nodes[i].inputs} else branch
 
 
 def with_block(
-    base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners
+    base: LayerGraph, donor: Network, blocks: Sequence[Block], block: Block, partner: Partners
 ) -> tuple[LayerGraph, dict[str, str], set[str]]:
     """The base with a block of the donor's beside its stream, adding nothing.
 
     Args:
-        seen: what is known of the donor.
+        donor, blocks: the network that the block is taken from, and all of its blocks.
         partner: for layers of the donor the layers of the base that correspond to them, by name.
 
     Returns:
@@ -113,18 +98,19 @@ def with_block(
     Raises:
         NoPlace: there is no such place, or the block cannot be laid there.
     """
-    stream = answering_stream(base, donor, seen, block.stream, partner)
+    graph = donor.graph
+    stream = corresponding_stream(base, donor, block.stream, partner)
     if stream in base.output_names:
         raise NoPlace("the stream it stands beside is an output of the model")
-    copied = [*block.branch, block.addition, *what_follows(base, donor, block, stream, seen)]
-    check_operators(base, donor, [donor.nodes[index] for index in copied])
-    applied = applied_inside(donor, block)
-    (end,) = (name for name in donor.nodes[block.addition].inputs if name != block.stream)
-    ends = ending(donor, block, applied, end)
+    copied = [*block.branch, block.addition, *what_follows(base, graph, block, stream, blocks)]
+    check_operators(base, graph, [graph.nodes[index] for index in copied])
+    applied = applied_inside(graph, block)
+    (end,) = (name for name in graph.nodes[block.addition].inputs if name != block.stream)
+    ends = ending(graph, block, applied, end)
     names = {block.stream: stream}
-    nodes, stored = copies(base, fitted(base, donor, seen, block, partner), copied, applied, names)
+    nodes, stored = copies(base, fit_width(base, donor, block, partner), copied, applied, names)
     new = base.with_nodes_behind(base.producer[stream], nodes, stored)
-    own = dict(zip((donor.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
+    own = dict(zip((graph.nodes[index].name for index in copied), (node.name for node in nodes), strict=True))
     made = {name: own[name] for name in block.layers}
     check_layers(base, new, set(made.values()))
     return new, made, {names[p.tensor] for p in applied if p.shape and p.tensor not in ends}
@@ -144,7 +130,8 @@ def copies(
     nodes = []
     for node in (donor.nodes[index] for index in copied):
         inputs, outputs = (tuple(names[name] if name else "" for name in side) for side in (node.inputs, node.outputs))
-        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs))
+        scope = f"{node.scope}{suffix}" if node.scope else ""
+        nodes.append(replace(node, name=f"{node.name}{suffix}", inputs=inputs, outputs=outputs, scope=scope))
     return nodes, stored
 
 
@@ -155,27 +142,28 @@ def stored_anew(base: LayerGraph, weight: Weight, applied: Sequence[Parameter]) 
     return weight_of(weight.name, np.full(weight.shape, pads[0], dtype) if pads else weight.read().astype(dtype))
 
 
-def fitted(base: LayerGraph, donor: LayerGraph, seen: Seen, block: Block, partner: Partners) -> LayerGraph:
+def fit_width(base: LayerGraph, donor: Network, block: Block, partner: Partners) -> LayerGraph:
     """The donor with the units that the base has in the stream of a block. Raises NoPlace."""
-    here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in seen.found.labels[block.stream].parts)])
-    lying = np.unique(seen.found.unit[here])
+    traces = donor.traces
+    here = np.concatenate([np.zeros(0, np.int64), *(part.ravel() for part in traces.labels[block.stream].parts)])
+    lying = np.unique(traces.unit[here])
     mine = {layer.name: layer for layer in find_layers(base)}
-    theirs = {layer.name: layer for layer in seen.layers}
+    theirs = {layer.name: layer for layer in donor.layers}
     pairs = [(mine[name].leading, theirs[other].leading) for other, name in partner.items()]
     units: dict[str, range] = {}
-    for alike in find_coupled(seen.groups, seen.found):
-        for group in (group for group in seen.groups.groups if group.name in alike):
-            if np.isin(seen.found.parts[group.name], lying).any():
-                width = answering_width(group, pairs)
+    for alike in donor.coupled:
+        for group in (group for group in donor.groups.groups if group.name in alike):
+            if np.isin(traces.parts[group.name], lying).any():
+                width = corresponding_width(group, pairs)
                 units.update(dict.fromkeys(alike if width != group.units else (), range(width)))
     try:
-        change = plan_resizing(donor, seen.groups, seen.found, units)
-        return resize_graph(donor, change, {}) if units else donor
+        change = plan_resizing(donor.graph, donor.groups, traces, units)
+        return resize_graph(donor.graph, change, {}) if units else donor.graph
     except ShapeError as error:
         raise NoPlace(f"it cannot have the width of the base's stream: {error}") from None
 
 
-def answering_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Parameter | None]]) -> int:
+def corresponding_width(group: AxisGroup, pairs: Sequence[tuple[Parameter | None, Parameter | None]]) -> int:
     """The units that the base has for a group of the donor, told by the first layers that have an axis with them."""
     axes = {(member.tensor, member.axis) for member in group.members if member.is_plain}
     for mine, theirs in pairs:
@@ -209,8 +197,8 @@ def check_operators(base: LayerGraph, donor: LayerGraph, nodes: Sequence[Node]) 
 def check_layers(before: LayerGraph, after: LayerGraph, new: set[str]) -> None:
     """Refuse a block that would change which layer a parameter of the base belongs to, or that is no layer there."""
     own = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(before)}
-    found = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(after)}
-    if not new <= set(found) or any(found.get(name) != tensors for name, tensors in own.items()):
+    now = {layer.name: {p.tensor for p in layer.parameters} for layer in find_layers(after)}
+    if not new <= set(now) or any(now.get(name) != tensors for name, tensors in own.items()):
         raise NoPlace("beside this stream its layers would be parts of other ones")
 
 
@@ -237,16 +225,16 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
 # --- the place ---------------------------------------------------------------------------------------------------
 
 
-def answering_stream(base: LayerGraph, donor: LayerGraph, seen: Seen, stream: str, partner: Partners) -> str:
+def corresponding_stream(base: LayerGraph, donor: Network, stream: str, partner: Partners) -> str:
     """The base's tensor that corresponds to one of the donor's. Raises NoPlace."""
-    name_of = {layer.start: layer.name for layer in seen.layers}
-    for path, name in ways_back(donor, stream, name_of):
+    name_of = {layer.start: layer.name for layer in donor.layers}
+    for path, name in ways_back(donor.graph, stream, name_of):
         if name not in partner:
             continue
         mine = next(layer for layer in find_layers(base) if layer.name == partner[name])
         tensor = base.nodes[mine.start].outputs[0]
         for index in reversed(path):
-            tensor = through(base, tensor, donor.nodes[index])
+            tensor = through(base, tensor, donor.graph.nodes[index])
         return tensor
     raise NoPlace("no layer that its stream comes from has a partner")
 
@@ -276,25 +264,25 @@ def ways_back(
 
 def through(graph: LayerGraph, tensor: str, like: Node) -> str:
     """What an operator like another makes of a tensor. Raises NoPlace."""
-    readers = [graph.nodes[index] for index, _ in graph.consumers.get(tensor, ())]
-    found = [node for node in readers if node.op == like.op]
-    if not found:
+    consumers = [graph.nodes[index] for index, _ in graph.consumers.get(tensor, ())]
+    alike = [node for node in consumers if node.op == like.op]
+    if not alike:
         raise NoPlace(f"no {like.op} follows in the base, as {like.title} does in the donor")
-    return found[0].outputs[0]
+    return alike[0].outputs[0]
 
 
-def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str, seen: Seen) -> list[int]:
+def what_follows(base: LayerGraph, donor: LayerGraph, block: Block, stream: str, blocks: Sequence[Block]) -> list[int]:
     """The operator behind the addition that belongs to the block: what it gives is the stream of another block, or
     this one's has passed such a one. Raises NoPlace."""
     out = donor.nodes[block.addition].outputs[0]
-    readers = donor.consumers.get(out, ())
-    if len(readers) != 1 or out in donor.output_names:
+    consumers = donor.consumers.get(out, ())
+    if len(consumers) != 1 or out in donor.output_names:
         return []
-    index = readers[0][0]
+    index = consumers[0][0]
     node, row = donor.nodes[index], row_of(donor.nodes[index])
     if row is None or not row.passes or row.is_sum:
         return []
-    streams = {other.stream for other in seen.blocks}
+    streams = {other.stream for other in blocks}
     if node.outputs[0] not in streams and not has_passed(donor, block.stream, donor, node):
         return []
     if not row.is_idempotent:

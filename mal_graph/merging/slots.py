@@ -7,8 +7,7 @@ from functools import partial
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
-from mal_graph.matching.canonical import by_role, foldable_norm
-from mal_graph.matching.layer_matching import Match
+from mal_graph.matching import Match, by_role, find_foldable_norm
 from mal_graph.network import Layer, Parameter, find_layers
 from mal_graph.operators import Misfit, bias_slot, enlarged
 
@@ -29,17 +28,22 @@ def with_bias_slots(
     """
     for pair in match.with_base(find_layers(base)).pairs:  # the match may know slots that this graph lacks
         a, b = pair.base, pair.donor
-        if (selected is not None and a.name not in selected) or a.weight is None or not needs_slot(base, donor, a, b):
+        if selected is not None and a.name not in selected:
             continue
-        node = base.nodes[base.producer[base.nodes[a.weight.node].outputs[0]]]
-        slot = bias_slot(node)
-        if slot is None:
-            continue
-        dtype = base.weights[a.weight.tensor].dtype
-        name = unused_name(base, f"{node.outputs[0]}.bias")
-        zeros = weight_of(name, np.zeros(a.weight.units, dtype))
-        base = base.with_inserted(zeros, node.outputs[0], slot)
+        if a.weight is not None and needs_slot(base, donor, a, b):
+            base = with_zero_bias(base, a.weight)
     return base, match.with_base(find_layers(base))
+
+
+def with_zero_bias(graph: LayerGraph, weight: Parameter) -> LayerGraph:
+    """The graph with a bias of zeros for a contraction; the graph itself where the operator has no slot for one."""
+    node = graph.nodes[weight.node]
+    slot = bias_slot(node)
+    if slot is None:
+        return graph
+    zeros = np.zeros(weight.units, graph.weights[weight.tensor].dtype)
+    name = unused_name(graph, f"{node.outputs[0]}.bias")
+    return graph.with_inserted(weight_of(name, zeros), node.outputs[0], slot)
 
 
 def with_larger_windows(
@@ -75,8 +79,8 @@ def with_larger_windows(
 
 def is_private(graph: LayerGraph, weight: Parameter) -> bool:
     """Whether one operator alone reads a stored weight, and reads it as it is."""
-    readers = graph.consumers.get(weight.tensor, ())
-    return readers == ((weight.node, weight.slot),) and None not in weight.axes
+    consumers = graph.consumers.get(weight.tensor, ())
+    return consumers == ((weight.node, weight.slot),) and None not in weight.axes
 
 
 def with_more_taps(graph: LayerGraph, weight: Parameter, more: Sequence[tuple[int, int]]) -> Weight:
@@ -97,7 +101,7 @@ def needs_slot(base: LayerGraph, donor: LayerGraph, a: Layer, b: Layer) -> bool:
     """Whether the donor layer has a bias, or a BatchNorm that gives it one, that the base layer has no tensor for."""
     if "bias" in by_role(a):
         return False
-    if foldable_norm(base, a) is None:
-        return "bias" in by_role(b) or foldable_norm(donor, b) is not None
+    if find_foldable_norm(base, a) is None:
+        return "bias" in by_role(b) or find_foldable_norm(donor, b) is not None
     # The shift of a BatchNorm takes the bias of a donor without one; beside a BatchNorm of its own it stays a bias.
-    return "bias" in by_role(b) and foldable_norm(donor, b) is not None
+    return "bias" in by_role(b) and find_foldable_norm(donor, b) is not None

@@ -1,6 +1,7 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
-from mal_graph.network.layers import Layer, Parameter, data_inputs, find_layers, find_parameters, find_root, origins
+from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
+from mal_graph.network.parameters import Parameter, find_parameters, find_root
 from mal_graph.network.probing import Probe, data_dependent, fed_weights, probe, probe_without_running
 
 __all__ = [
@@ -8,10 +9,10 @@ __all__ = [
     "data_inputs",
     "fed_weights",
     "find_layers",
+    "find_origins",
     "find_parameters",
     "find_root",
     "Layer",
-    "origins",
     "Parameter",
     "probe",
     "Probe",

@@ -1,4 +1,4 @@
-"""Layers and their parameters, by origin.
+"""Layers, by origin.
 
 Every activation has one origin. A contraction with a weight starts one; elementwise, normalising, pooling and shape
 operators whose data inputs share an origin keep it, so that a bias, a BatchNorm or a written-out activation belongs to
@@ -6,78 +6,14 @@ the layer before it; anything else (Concat, a residual Add) starts a join. Param
 a layer of kind `affine` or `table`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.operators import AtZero, LayerRole, ParameterKind, Row, Slot, groups_of, row_of, source_axes
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One stored float tensor at the place where it is applied.
-
-    Its canonical form is (units out, units in, kernel...) for a contraction's weight and the axes longer than 1, in
-    order, for anything else: a bias of shape (1, C, 1, 1) is a vector of C.
-
-    Attributes:
-        tensor: name of the stored weight.
-        node, slot: where it is applied.
-        role: what it is there: "weight", "bias", "shift", "scale", "mean", "variance", "slope"...
-        kind: what it is to the operator that applies it.
-        axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
-        shape: the canonical shape.
-        absent_value: value of a unit that is not there.
-        factor: what the operator multiplies the tensor by.
-        blocks: how many units each row of a contraction's weight produces: one in every block of a transposed
-            convolution.
-    """
-
-    tensor: str
-    node: int
-    slot: int
-    role: str
-    kind: ParameterKind
-    axes: tuple[int | None, ...]
-    shape: tuple[int, ...]
-    absent_value: float = 0.0
-    factor: float = 1.0
-    blocks: int = 1
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether a contraction sums over units with it."""
-        return self.role == "weight"
-
-    @property
-    def is_bias(self) -> bool:
-        """Whether it is the bias of a contraction."""
-        return self.role == "bias"
-
-    @property
-    def units(self) -> int:
-        """How many units a contraction's weight produces."""
-        return self.shape[0] * self.blocks
-
-    @property
-    def neutral(self) -> float:
-        """The value that lets a unit pass as it is."""
-        return 1.0 if self.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE) else 0.0
-
-    def canonical(self, stored: Array) -> Array:
-        """The stored tensor in canonical form."""
-        kept = [axis for axis in self.axes if axis is not None]
-        dropped = [axis for axis in range(stored.ndim) if axis not in kept]
-        return stored.transpose(*kept, *dropped).reshape(self.shape)
-
-    def stored(self, canonical: Array, shape: tuple[int, ...]) -> Array:
-        """The inverse of `canonical`, for a stored tensor of `shape`."""
-        kept = [axis for axis in self.axes if axis is not None]
-        order = kept + [axis for axis in range(len(shape)) if axis not in kept]
-        moved = canonical.reshape([shape[axis] for axis in order])
-        inverse = sorted(range(len(order)), key=order.__getitem__)
-        return moved.transpose(inverse)
+from mal_graph.graph import LayerGraph, Node
+from mal_graph.network.parameters import Parameter, find_parameters
+from mal_graph.operators import AtZero, LayerRole, Row, row_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +21,8 @@ class Layer:
     """One layer: an origin and the parameters applied to it.
 
     Attributes:
-        name: the origin's node name.
+        name: the module that its origin was exported from, where the file tells and no other layer has it; else the
+            origin's node name, behind that of the module.
         kind: "linear", "conv", "conv_transpose", "affine", "table", or an operator without a row.
         start: its origin: the index of a node, or -1 - i for model input i.
         nodes: indices of the operators inside, in order.
@@ -123,104 +60,19 @@ class Layer:
         return (leading.shape[1], leading.units) if leading is self.weight else (leading.shape[0],) * 2
 
 
-def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
-    """Every application of a stored float tensor, in topological order. Settings (target shapes, bounds) are none."""
-    found = []
-    for index, node in enumerate(graph.nodes):
-        row = row_of(node, table)
-        if row is not None and (row.reads_shape_only or (row.moves and find_root(graph, node.outputs[0], table))):
-            continue  # only passes a weight on
-        for slot, name in enumerate(node.inputs):
-            if not name or (row is not None and row.slot(slot).setting):
-                continue
-            root = find_root(graph, name, table)
-            if root is not None and root[0].is_float and not root[0].scope:
-                found.append(applied(graph, index, slot, *root, table))
-    return found
-
-
-def find_root(
-    graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None
-) -> tuple[Weight, list[int | None]] | None:
-    """The stored tensor behind `name`, through operators that only move values.
-
-    Returns:
-        the weight and, for each axis of `name`, the stored axis it is (None for an inserted axis of length 1);
-        None if `name` is computed. An axis that a reshape made of several is -1: the tensor has no simple form.
-    """
-    if name in graph.weights:
-        return graph.weights[name], list(range(len(graph.weights[name].shape)))
-    index = graph.producer.get(name)
-    if index is None:
-        return None
-    node = graph.nodes[index]
-    row = row_of(node, table)
-    if row is None or not row.moves or name != node.outputs[0]:
-        return None
-    found = find_root(graph, node.inputs[0], table)
-    if found is None:
-        return None
-    weight, axes = found
-    if -1 in axes:
-        return weight, [-1]
-    if row.keeps_axes:
-        return found
-    argument = node.inputs[1] if len(node.inputs) > 1 else ""
-    if argument and argument not in graph.weights:
-        return weight, [-1]
-    given = graph.weights[argument].read().ravel().tolist() if argument else None
-    shape = [1 if axis is None else weight.shape[axis] for axis in axes]
-    sources = source_axes(node, shape, given)
-    return weight, [-1] if sources is None else [None if source is None else axes[source] for source in sources]
-
-
-def applied(
-    graph: LayerGraph,
-    index: int,
-    slot: int,
-    weight: Weight,
-    axes: Sequence[int | None],
-    table: Mapping[str, Row] | None,
-) -> Parameter:
-    node = graph.nodes[index]
-    row = row_of(node, table)
-    described = row.slot(slot) if row is not None else Slot(f"input {slot}", ParameterKind.SCALE)
-    is_mixed = -1 in axes  # by a reshape: kept whole, in stored order
-    axes = tuple(range(len(weight.shape))) if is_mixed else axes
-    contracted = row.weight_axes(slot, node, len(axes)) if row is not None and not is_mixed else None
-    order: tuple[int | None, ...]
-    if contracted is None:
-        order = tuple(a for a in axes if a is not None and weight.shape[a] > 1)
-    else:
-        order = (*[axes[a] for a in contracted], *[a for i, a in enumerate(axes) if i not in contracted])
-    shape = tuple(1 if axis is None else weight.shape[axis] for axis in order)
-    role = described.name if described.name != "x" else "value"
-    if role == "weight" and contracted is None:
-        role = "vector"  # a dot product has no output units: it makes no layer of its own
-    return Parameter(
-        weight.name,
-        index,
-        slot,
-        role,
-        described.kind or ParameterKind.SHIFT,
-        order,
-        shape,
-        described.absent_value,
-        described.factor_of(node),
-        groups_of(node) if contracted is not None and contracted[0] != 0 else 1,
-    )
-
-
-def find_layers(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Layer, ...]:
-    """The layers of a graph in topological order of their origins."""
+def find_layers(
+    graph: LayerGraph, table: Mapping[str, Row] | None = None, parameters: Sequence[Parameter] | None = None
+) -> tuple[Layer, ...]:
+    """The layers of a graph in topological order of their origins; its parameters are found here if left out."""
     by_node: dict[int, list[Parameter]] = {}
-    for parameter in find_parameters(graph, table):
+    for parameter in find_parameters(graph, table) if parameters is None else parameters:
         by_node.setdefault(parameter.node, []).append(parameter)
-    origin, members = origins(graph, by_node, table)
-    return with_depth(graph, origin, assembled(graph, members, by_node, table), table)
+    origin, members = find_origins(graph, by_node, table)
+    layers = with_module_names(graph, assemble_layers(graph, members, by_node, table))
+    return with_depth(graph, origin, layers, table)
 
 
-def origins(
+def find_origins(
     graph: LayerGraph, by_node: Mapping[int, Sequence[Parameter]], table: Mapping[str, Row] | None = None
 ) -> tuple[dict[str, int], dict[int, list[int]]]:
     """The origin of every activation.
@@ -233,17 +85,14 @@ def origins(
     members: dict[int, list[int]] = {}
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
-        own = by_node.get(index, ())
         if row is not None and row.reads_shape_only:
             continue  # what only reads a shape carries no signal
-        found = {origin[name] for name in data_inputs(node, row) if name in origin}
-        if not found and not any(parameter.shape for parameter in own):
+        sources = {origin[name] for name in data_inputs(node, row) if name in origin}
+        if not sources and not any(parameter.shape for parameter in by_node.get(index, ())):
             continue  # computed from constants alone
-        starts = row is not None and row.is_contraction and any(p.is_weight for p in own)
-        passes = row is not None and row.passes and len(found) == 1 and not starts
-        start = found.pop() if passes else index
+        start = sources.pop() if row is not None and row.passes and len(sources) == 1 else index
         members.setdefault(start, []).append(index)
-        origin.update(dict.fromkeys((out for out in node.outputs if out), start))
+        origin.update(dict.fromkeys(filter(None, node.outputs), start))
     return origin, members
 
 
@@ -253,7 +102,7 @@ def data_inputs(node: Node, row: Row | None) -> list[str]:
     return [*inputs, *node.captures]
 
 
-def assembled(
+def assemble_layers(
     graph: LayerGraph,
     members: Mapping[int, list[int]],
     by_node: Mapping[int, list[Parameter]],
@@ -261,30 +110,33 @@ def assembled(
 ) -> list[Layer]:
     """Origins that own parameters, as layers; a shared tensor goes to its first user."""
     owned: set[str] = set()
-    made = []
+    layers = []
     for start, nodes in sorted(members.items(), key=lambda item: item[1][0]):
-        all_own = [p for index in nodes for p in by_node.get(index, [])]
-        if not all_own:
-            continue
-        tied = tuple(dict.fromkeys(p.tensor for p in all_own if p.tensor in owned))
-        applied_here = [as_bias(graph, start, p, all_own, table) for p in all_own]
-        first = {p.tensor: p for p in reversed(applied_here) if p.tensor not in owned}
-        own = [p for p in applied_here if first.get(p.tensor) is p]
-        owned.update(first)
-        named_by = next((p.node for p in all_own if p.shape), all_own[0].node)
-        node = start if start >= 0 and start in by_node else named_by
-        row = row_of(graph.nodes[node], table)
-        if not own and not (start >= 0 and start in by_node):
-            continue  # nothing of its own, and no contraction that a shared weight makes a layer of
-        is_origin = start >= 0 and row is not None and row.is_contraction
-        if row is None:
-            kind = graph.nodes[node].op
-        elif is_origin:
-            kind = row.kind
-        else:
-            kind = row.kind if row.layer_role is LayerRole.ALONE else "affine"
-        made.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied, tuple(applied_here)))
-    return made
+        applied = [parameter for index in nodes for parameter in by_node.get(index, [])]
+        tied = tuple(dict.fromkeys(p.tensor for p in applied if p.tensor in owned))
+        applied = [as_bias(graph, start, parameter, applied, table) for parameter in applied]
+        own = first_applications(applied, owned)
+        owned.update(parameter.tensor for parameter in own)
+        # Without a tensor of its own, only a contraction that shares its weight makes a layer.
+        if own or start in by_node:
+            node = start if start in by_node else next((p.node for p in applied if p.shape), applied[0].node)
+            kind = kind_of(graph.nodes[node], row_of(graph.nodes[node], table), start >= 0)
+            layers.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied, tuple(applied)))
+    return layers
+
+
+def first_applications(applied: Sequence[Parameter], owned: set[str]) -> list[Parameter]:
+    """The first application of each tensor that no layer owns yet."""
+    first = {parameter.tensor: parameter for parameter in reversed(applied) if parameter.tensor not in owned}
+    return [parameter for parameter in applied if first.get(parameter.tensor) is parameter]
+
+
+def kind_of(node: Node, row: Row | None, is_inside: bool) -> str:
+    """The kind of a layer that is named after a node; `is_inside` unless its origin is an input of the model."""
+    if row is None:
+        return node.op
+    has_own_kind = row.layer_role is LayerRole.ALONE or (is_inside and row.is_contraction)
+    return row.kind if has_own_kind else "affine"
 
 
 def as_bias(
@@ -298,21 +150,40 @@ def as_bias(
     weight = next((p for p in own if p.is_weight), None)
     if weight is None or parameter.role != "shift" or any(p.is_bias for p in own):
         return parameter
-    node, starting = graph.nodes[parameter.node], row_of(graph.nodes[start], table)
+    contraction, node = graph.nodes[start], graph.nodes[parameter.node]
+    is_behind = is_linear(contraction, table) and is_addition(node, table) and contraction.outputs[0] in node.inputs
+    return replace(parameter, role="bias") if is_behind and parameter.shape == (weight.units,) else parameter
+
+
+def is_linear(node: Node, table: Mapping[str, Row] | None) -> bool:
+    """Whether the output of a node is linear in its weight."""
     row = row_of(node, table)
-    if starting is None or not starting.is_linear:
-        return parameter
-    is_sum = (
-        row is not None and row.commutes and row.at_zero is AtZero.ZERO and graph.nodes[start].outputs[0] in node.inputs
-    )
-    return replace(parameter, role="bias") if is_sum and parameter.shape == (weight.units,) else parameter
+    return row is not None and row.is_linear
+
+
+def is_addition(node: Node, table: Mapping[str, Row] | None) -> bool:
+    """Whether a node combines its operands in any order and lets a zero unit be."""
+    row = row_of(node, table)
+    return row is not None and row.commutes and row.at_zero is AtZero.ZERO
+
+
+def with_module_names(graph: LayerGraph, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, named after the modules that they come from; several of one module keep the names of their nodes."""
+    scopes = {node.name: node.scope for node in graph.nodes}
+    times = Counter(scopes[layer.name] for layer in layers)
+    named = []
+    for layer in layers:
+        scope = scopes[layer.name]
+        name = layer.name if not scope else scope if times[scope] == 1 else f"{scope}/{layer.name}"
+        named.append(replace(layer, name=name))
+    return named
 
 
 def with_depth(
-    graph: LayerGraph, origin: Mapping[str, int], found: list[Layer], table: Mapping[str, Row] | None
+    graph: LayerGraph, origin: Mapping[str, int], layers: list[Layer], table: Mapping[str, Row] | None
 ) -> tuple[Layer, ...]:
     """Count, for each layer, the layers before it on the longest path."""
-    starts = {layer.start for layer in found}
+    starts = {layer.start for layer in layers}
     before: dict[int, int] = {-1 - i: 0 for i in range(len(graph.inputs))}
     for index in sorted(set(origin.values())):
         if index >= 0:
@@ -320,4 +191,4 @@ def with_depth(
             named = data_inputs(node, row_of(node, table))
             sources = [origin[name] for name in named if name in origin and origin[name] != index]
             before[index] = max((before[s] + (s in starts) for s in sources), default=0)
-    return tuple(replace(layer, depth=before.get(layer.start, 0)) for layer in found)
+    return tuple(replace(layer, depth=before.get(layer.start, 0)) for layer in layers)

@@ -13,7 +13,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
-from mal_graph.network.layers import find_parameters
+from mal_graph.network.parameters import find_parameters
 from mal_graph.operators import row_of, table_axis
 from mal_graph.protocols import Runner, Session
 
@@ -63,16 +63,15 @@ def probe(
     readable = [name for name, dtype in session.types.items() if dtype]
     error: RunError | None = None
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
-        drawn = draw_inputs(graph, shapes, seed)
-        drawn.update({name: as_input(graph, name, array) for name, array in (inputs or {}).items()})
+        drawn = {**draw_inputs(graph, shapes, seed), **as_inputs(graph, inputs or {})}
         try:
-            found = measure(session, {**drawn, **fed}, readable, deadline)
+            measured = measure(session, {**drawn, **fed}, readable, deadline)
         except RunError as failure:
             error = error or failure
             if deadline is not None and monotonic() >= deadline:
                 break
-            continue
-        return with_stored(graph, drawn, *found)
+        else:
+            return with_stored(graph, drawn, *measured)
     raise RunError(f"{error}; give shapes it runs at with `input_shapes`, or arrays with `inputs`")
 
 
@@ -138,6 +137,11 @@ def check_names(graph: LayerGraph, names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise DataError(f"{graph.name} has no input {name!r}: its inputs are {', '.join(map(repr, known))}")
+
+
+def as_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays by input name, in the types that the inputs have. Raises DataError if a rank does not fit."""
+    return {name: as_input(graph, name, array) for name, array in arrays.items()}
 
 
 def as_input(graph: LayerGraph, name: str, array: Array) -> Array:

@@ -10,25 +10,36 @@ from mal_graph.operators.axis_labels import Label
 from mal_graph.operators.call import Call, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, AtZero, Homogeneity, LayerRole, ParameterKind, Row, Slot, X, setting
-from mal_graph.operators.sizes import Resized
+from mal_graph.operators.sizes import Layout, Resized
 
 
 def slice_(call: Call) -> list[Label]:
     """numpy's slice on the labels, with constant bounds."""
-    label = call.label(0)
-    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
-    axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
-    if starts is None or ends is None or (call.given(3) and axes is None) or (call.given(4) and steps is None):
+    label, slices = call.label(0), slices_of(call)
+    if slices is None:
         return call.freeze(f"{call.name} has bounds that are computed at run time")
-    axes = tuple(range(len(starts))) if axes is None else axes
-    steps = steps or (1,) * len(starts)
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, along in slices:
         size = label.shape[axis]
-        stop = None if step < 0 and end < -size else end
-        taken = np.arange(size)[slice(start, stop, step)]
-        if len(taken) < size or step < 0:
+        taken = np.arange(size)[along]
+        if len(taken) < size or along.step < 0:
             label = call.wiring.take(label, axis % len(label.shape), taken, call.name)
     return [label]
+
+
+def slices_of(call: Call) -> list[tuple[int, slice]] | None:
+    """What is taken along each axis, as numpy writes it; None if that is computed at run time."""
+    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
+    axes, steps = call.ints(3, "axes"), call.ints(4, "steps")
+    is_computed = (call.given(3) and axes is None) or (call.given(4) and steps is None)
+    if starts is None or ends is None or is_computed:
+        return None
+    axes = tuple(range(len(starts))) if axes is None else axes
+    bounds = zip(axes, starts, ends, steps or (1,) * len(starts), strict=True)
+    shape = call.label(0).shape
+    return [
+        (axis, slice(start, None if step < 0 and end < -shape[axis] else end, step))
+        for axis, start, end, step in bounds
+    ]
 
 
 def gather(call: Call) -> list[Label]:
@@ -97,18 +108,24 @@ def loss(call: Call) -> list[Label]:
 def slice_bounds(call: Resized, held: list[int]) -> list[int]:
     """Where a slice starts or ends on each axis; what does not change is left as it is."""
     starts, axes, steps = call.ints(1, "starts"), call.ints(3, "axes"), call.ints(4, "steps")
-    found = list(held)
+    bounds = list(held)
     for place, axis in enumerate(range(len(held)) if axes is None else axes):
         source, out = call.inputs[0][axis], call.outputs[0][axis]
         if source.is_kept and out.is_kept:
             continue
         step = 1 if steps is None else steps[place]
         start = 0 if starts is None else range(source.size)[slice(starts[place], None, step)].start
-        taken = source.find([(start + old * step, added) for old, added in out.pairs])
-        if step < 0 or taken != list(range(taken[0], taken[-1] + 1, step)):
-            raise ShapeError("what is taken of the axis is no slice any more")
-        found[place] = taken[0] if call.held == "starts" else taken[-1] + 1
-    return found
+        first, last = ends_of(source, out, start, step)
+        bounds[place] = first if call.held == "starts" else last + 1
+    return bounds
+
+
+def ends_of(source: Layout, out: Layout, start: int, step: int) -> tuple[int, int]:
+    """The first and the last index that a slice must take of a resized axis. Raises ShapeError if it is no slice."""
+    taken = source.find([(start + old * step, added) for old, added in out.pairs])
+    if step < 0 or taken != list(range(taken[0], taken[-1] + 1, step)):
+        raise ShapeError("what is taken of the axis is no slice any more")
+    return taken[0], taken[-1]
 
 
 def gathered(call: Resized, held: list[int]) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from mal_graph.graph import Node
 from mal_graph.operators.axis_labels import AxisLabel, Label
-from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes
+from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import Homogeneity, Row, X, setting
 from mal_graph.operators.sizes import Resized, output_sizes
@@ -62,18 +62,23 @@ def split(call: Call) -> list[Label]:
 def split_to_sequence(call: Call) -> list[Label]:
     """Consecutive runs of one axis, kept under the sequence's name until one is picked."""
     label, axis = call.label(0), call.node.attribute("axis", 0) % len(call.label(0).shape)
-    lengths, size = call.ints(1, ""), label.shape[axis]
-    if call.given(1) and lengths is None:
+    lengths = sequence_lengths(call, label.shape[axis])
+    if lengths is None:
         return call.freeze(f"{call.name} has lengths that are computed at run time")
-    if lengths is None or call.label(1).shape == ():
-        length = 1 if lengths is None else lengths[0]
-        lengths = tuple(min(length, size - start) for start in range(0, size, length))
     ends = np.cumsum([0, *lengths])
     parts = [call.wiring.take(label, axis, np.arange(a, b), call.name) for a, b in pairwise(ends)]
     if not call.given(1) and not call.node.attribute("keepdims", 1):
         parts = [call.wiring.reshape(part, (*part.shape[:axis], *part.shape[axis + 1 :]), call.name) for part in parts]
     call.wiring.sequences[call.node.outputs[0]] = parts
     return [Label(())]
+
+
+def sequence_lengths(call: Call, size: int) -> tuple[int, ...] | None:
+    """The lengths of the parts of a split axis of `size`; None if they are computed at run time."""
+    lengths = call.ints(1, "") if call.given(1) else (1,)
+    if lengths is None or (call.given(1) and call.label(1).shape != ()):
+        return lengths
+    return tuple(min(lengths[0], size - start) for start in range(0, size, lengths[0]))
 
 
 def sequence_at(call: Call) -> list[Label]:
@@ -91,29 +96,34 @@ def expand(call: Call) -> list[Label]:
 
 def pad(call: Call) -> list[Label]:
     """Padded channels get pinned neighbours; what mirrors or repeats a channel axis freezes it."""
-    wiring, label, out = call.wiring, call.label(0), call.outputs[0]
-    rank = len(label.shape)
+    wiring, label = call.wiring, call.label(0)
+    widths = pad_widths(call)
+    if widths is None:
+        return call.freeze(f"{call.name} has widths that are computed at run time")
+    border = Pin(GroupState.FROZEN, f"{call.name} pads the axis")
+    axis_labels = wiring.axis_labels(label)
+    for axis, (before, after) in widths.items():
+        if before == after == 0:
+            continue
+        if call.text("mode", "constant") == "constant" and min(before, after) >= 0:
+            ends = [border, axis_labels[axis], border]
+            axis_labels[axis] = wiring.concat(ends, [before, label.shape[axis], after])
+        else:
+            pin_each(call, [axis_labels[axis]], border)
+            axis_labels[axis] = border
+    return [wiring.label_of(call.outputs[0], axis_labels)]
+
+
+def pad_widths(call: Call) -> dict[int, tuple[int, int]] | None:
+    """By axis how much is padded before and behind; None if that is computed at run time."""
+    rank = len(call.label(0).shape)
     widths, axes = call.ints(1, "pads"), call.ints(3, "axes")
     if widths is None:
         widths, axes = call.node.attribute("paddings"), None
     if widths is None or (call.given(3) and axes is None):
-        return call.freeze(f"{call.name} has widths that are computed at run time")
+        return None
     order = list(range(rank)) if axes is None else [axis % rank for axis in axes]
-    border = Pin(GroupState.FROZEN, f"{call.name} pads the axis")
-    constant = call.node.attribute("mode", "constant") in ("constant", b"constant")
-    axis_labels = wiring.axis_labels(label)
-    for i, axis in enumerate(order):
-        before, after = widths[i], widths[i + len(order)]
-        if before == after == 0:
-            continue
-        axis_label = axis_labels[axis]
-        if constant and min(before, after) >= 0:
-            axis_labels[axis] = wiring.concat([border, axis_label, border], [before, label.shape[axis], after])
-            continue
-        if isinstance(axis_label, np.ndarray):
-            wiring.pin(axis_label, border)
-        axis_labels[axis] = border
-    return [wiring.label_of(out, axis_labels)]
+    return {axis: (widths[i], widths[i + len(order)]) for i, axis in enumerate(order)}
 
 
 def resize(call: Call) -> list[Label]:
@@ -197,23 +207,31 @@ def source_axes(node: Node, shape: Sequence[int], given: Sequence[int] | None) -
 
 def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:
     """The shape that a row with the `reshape` rule gives a tensor of `shape`, from its constant argument."""
-    size = int(np.prod(shape))
     if node.op == "Flatten":
         cut = node.attribute("axis", 1)
         return (int(np.prod(shape[:cut])), int(np.prod(shape[cut:])))
-    if node.op == "Unsqueeze" and given is not None:
-        rank = len(shape) + len(given)
-        new = {axis % rank for axis in given}
-        old = iter(shape)
-        return tuple(1 if axis in new else next(old) for axis in range(rank))
     if node.op == "Squeeze":
-        gone = range(len(shape)) if given is None else [axis % len(shape) for axis in given]
-        return tuple(dim for axis, dim in enumerate(shape) if not (axis in gone and dim == 1))
+        return squeezed(shape, given)
     if given is None:
         return None
+    if node.op == "Unsqueeze":
+        return unsqueezed(shape, given)
     target = [shape[i] if dim == 0 and not node.attribute("allowzero", 0) else dim for i, dim in enumerate(given)]
     known = int(np.prod([dim for dim in target if dim != -1]))
-    return tuple(size // known if dim == -1 and known else dim for dim in target)
+    return tuple(int(np.prod(shape)) // known if dim == -1 and known else dim for dim in target)
+
+
+def squeezed(shape: Sequence[int], axes: Sequence[int] | None) -> tuple[int, ...]:
+    """A shape without some axes of length 1, or all of them."""
+    gone = range(len(shape)) if axes is None else [axis % len(shape) for axis in axes]
+    return tuple(dim for axis, dim in enumerate(shape) if not (axis in gone and dim == 1))
+
+
+def unsqueezed(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+    """A shape with new axes of length 1 at these places."""
+    rank = len(shape) + len(axes)
+    new, old = {axis % rank for axis in axes}, iter(shape)
+    return tuple(1 if axis in new else next(old) for axis in range(rank))
 
 
 def part_lengths(call: Resized, held: list[int]) -> list[int]:

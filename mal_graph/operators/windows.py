@@ -65,24 +65,24 @@ def is_pointwise(node: Node, taps: Sequence[int]) -> bool:
 
 def spans_of(node: Node, taps: Sequence[int]) -> list[Span]:
     """The window of a convolution, axis by axis. Raises Misfit where it is not told by its attributes."""
-    row = row_of(node)
-    rank = len(taps)
-    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), pads_of(node, rank)
-    padding = node.attribute("auto_pad", "")
-    if (
-        row is None
-        or not row.has_window
-        or node.attribute("output_shape")
-        or any(node.attribute("output_padding") or ())
-    ):
+    row, rank = row_of(node), len(taps)
+    is_placed = row is not None and row.has_window and not node.attribute("output_shape")
+    if not is_placed or any(node.attribute("output_padding") or ()):
         raise Misfit("its taps are not placed by padding, stride and dilation alone")
-    if padding not in PADDED_ALIKE:
-        if any(stride != 1 for stride in strides):
-            raise Misfit(f"its padding {padding} depends on the size of the map")
-        total = [dilation * (count - 1) for count, dilation in zip(taps, dilations, strict=True)]
-        less, more = [n // 2 for n in total], [n - n // 2 for n in total]
-        pads = (*less, *more) if padding == "SAME_UPPER" else (*more, *less)
+    strides, dilations, pads = strides_of(node, rank), dilations_of(node, rank), padding_of(node, taps)
     return [Span(taps[i], pads[i], pads[i + rank], strides[i], dilations[i] if taps[i] > 1 else 0) for i in range(rank)]
+
+
+def padding_of(node: Node, taps: Sequence[int]) -> tuple[int, ...]:
+    """The pads of a window, those that the operator chooses for itself too. Raises Misfit where the map decides."""
+    rank, padding = len(taps), node.attribute("auto_pad", "")
+    if padding in PADDED_ALIKE:
+        return pads_of(node, rank)
+    if any(stride != 1 for stride in strides_of(node, rank)):
+        raise Misfit(f"its padding {padding} depends on the size of the map")
+    total = [dilation * (count - 1) for count, dilation in zip(taps, dilations_of(node, rank), strict=True)]
+    less, more = [n // 2 for n in total], [n - n // 2 for n in total]
+    return (*less, *more) if padding == "SAME_UPPER" else (*more, *less)
 
 
 def offset(base: Span, donor: Span) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import Match, layer_edges
+from mal_graph.matching import Match, find_layer_edges
 from mal_graph.network import Layer
 
 
@@ -18,7 +18,7 @@ def mermaid(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
         keys = keys_of(side, layers)
         lines.append(f'  subgraph {side}["{title}: {mermaid_text(graph.name)}"]')
         lines += [f'    {keys[layer.name]}["{mermaid_text(caption(layer))}"]' for layer in layers]
-        lines += [f"    {keys[a]} --> {keys[b]}" for a, b in layer_edges(graph, layers)]
+        lines += [f"    {keys[a]} --> {keys[b]}" for a, b in find_layer_edges(graph, layers)]
         lines.append("  end")
     mine, theirs = keys_of("b", match.base), keys_of("d", match.donor)
     lines += [f'  {mine[p.base.name]} -. "{p.score:.2f} {p.relation}" .- {theirs[p.donor.name]}' for p in match.pairs]
@@ -33,7 +33,7 @@ def dot(base: LayerGraph, donor: LayerGraph, match: Match) -> str:
         lines += [f"  subgraph cluster_{side} {{", f'    label="{title}: {dot_text(graph.name)}";']
         keys = keys_of(side, layers)
         lines += [f'    {keys[layer.name]} [label="{dot_text(caption(layer))}"];' for layer in layers]
-        lines += [f"    {keys[a]} -> {keys[b]};" for a, b in layer_edges(graph, layers)]
+        lines += [f"    {keys[a]} -> {keys[b]};" for a, b in find_layer_edges(graph, layers)]
         lines.append("  }")
     mine, theirs = keys_of("b", match.base), keys_of("d", match.donor)
     lines += [

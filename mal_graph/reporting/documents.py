@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.layer_matching import Match, Pair
+from mal_graph.matching import LayerPair, Match
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import Document, csv_text
@@ -271,7 +271,7 @@ def match_document(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchDo
     )
 
 
-def pair_entry(pair: Pair) -> PairEntry:
+def pair_entry(pair: LayerPair) -> PairEntry:
     into, out = zip(pair.base.in_out, pair.donor.in_out, strict=True)
     return PairEntry(
         base=pair.base.name,
@@ -330,17 +330,17 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
 def merged_entries(step: Merged) -> Iterator[MergedEntry]:
     for pair in step.plan.merged_pairs:
         name = pair.base.name
-        own = [s for s in step.plan.steps if s.pair.base.name == name]
-        size = sum(int(np.prod(s.term.base.shape)) for s in own)
+        own = [s for s in step.plan.steps if s.pair.layer == name]
+        size = sum(s.size for s in own)
         yield MergedEntry(
             base=name,
             donor=pair.donor.name,
             relation=pair.relation,
             model=step.donor.name,
-            matched=sum(s.matched * int(np.prod(s.term.base.shape)) for s in own) / max(1, size),
+            matched=sum(s.matched * s.size for s in own) / max(1, size),
             lam=own[0].lam,
             dropped=list(step.plan.dropped.get(name, ())),
-            missing=list(step.missing.get(name, ())),
+            missing=list(step.ungrown.alignment.correspondence.unpaired.get(name, ())),
         )
 
 
@@ -368,7 +368,7 @@ def reason_entries(
 
 def merged_parameters(assembly: Assembly) -> int:
     """How many parameters of the base at least one donor was merged into."""
-    sizes = {s.tensor: int(np.prod(s.term.base.shape)) for step in assembly.merged for s in step.plan.steps}
+    sizes = {s.tensor: s.size for step in assembly.merged for s in step.plan.steps}
     return sum(sizes.values())
 
 
@@ -415,7 +415,7 @@ def window_entries(step: Merged) -> Iterator[WindowEntry]:
 
 def aligned_entries(step: Merged) -> Iterator[AlignedEntry]:
     alignment, widened = step.plan.alignment, step.plan.growth.added
-    pairs = alignment.found
+    pairs = alignment.correspondence
     for pair, units, order, value, random in zip(
         pairs.pairs, pairs.units, alignment.orders, alignment.values, alignment.random_values, strict=True
     ):

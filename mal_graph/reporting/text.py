@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (

@@ -1,7 +1,8 @@
 """Which axes of a network may be permuted or resized, verified by running it."""
 
 from mal_graph.operators import GroupState
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, axis_groups, find_traces
+from mal_graph.symmetry.grouping import axis_groups, find_traces
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
 from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces

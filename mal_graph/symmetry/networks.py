@@ -6,9 +6,10 @@ from functools import cached_property
 
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network import Layer, Parameter, Probe, find_layers, probe
+from mal_graph.network import Layer, Parameter, Probe, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroups, Traces, axis_groups, find_traces
+from mal_graph.symmetry.grouping import axis_groups, find_traces
+from mal_graph.symmetry.groups import AxisGroups, Traces
 from mal_graph.symmetry.resizing import find_coupled
 from mal_graph.symmetry.verification import verify
 
@@ -40,10 +41,10 @@ class Network:
         """The inputs of the probe run, with the shapes and values that it showed."""
         return self.groups.probed
 
-    @cached_property
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """The layers, in topological order."""
-        return find_layers(self.graph)
+        return self.groups.layers
 
     @cached_property
     def traces(self) -> Traces:

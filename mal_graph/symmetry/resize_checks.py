@@ -25,7 +25,8 @@ from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import ROWS, Compensation, GroupState, Layout
 from mal_graph.protocols import Runner
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces, find_traces
+from mal_graph.symmetry.grouping import find_traces
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces
 from mal_graph.symmetry.resizing import Resizing, find_coupled, plan_resizing, resize_graph, spread
 from mal_graph.symmetry.thresholds import ACCEPT, NOISE, REACTS, REJECT
 from mal_graph.symmetry.trial import Trial, judge_by_halves, open_trial

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network import find_parameters, find_root, probe_without_running
+from mal_graph.network import find_layers, find_parameters, find_root, probe_without_running
 from mal_graph.operators import (
     Atoms,
     Compensation,
@@ -329,7 +329,9 @@ def resize_groups(
             members.append(resized_member(member, wanted, change.layouts, within))
         added = group.added + sum(unit >= group.units for unit in wanted)
         found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
-    return AxisGroups(tuple(found), tuple(find_parameters(graph)), probe_without_running(graph), groups.unknown)
+    parameters = find_parameters(graph)
+    layers = find_layers(graph, None, parameters)
+    return AxisGroups(tuple(found), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
 
 
 def resize_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:

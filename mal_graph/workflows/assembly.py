@@ -12,14 +12,11 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import AlignOptions, Data, MergeConfig, configured, shows_options
 from mal_graph.errors import GateFailed, UsageError
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.layer_matching import Match
-from mal_graph.matching.unit_assignment import Alignment
-from mal_graph.matching.unit_assignment import align as assign
+from mal_graph.matching import Alignment, Match, assign_units
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry import AxisGroups
+from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, silent, with_arrays
@@ -151,10 +148,8 @@ def align(
     """
     settings = with_arrays(configured("align", config, options))
     check_calibration([base, donor], settings)
-    terms, _ = terms_of(base, donor, match)
-    sides = base, donor, base_groups, donor_groups
-    correspondence, evidence = compared(*sides, terms, settings, runner or registry.runner())
-    return assign(correspondence, evidence)
+    networks = Network(base, base_groups), Network(donor, donor_groups)
+    return assign_units(*compared(*networks, match, settings, runner or registry.runner()))
 
 
 @shows_options("assemble")

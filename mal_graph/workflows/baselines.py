@@ -6,11 +6,10 @@ from functools import partial
 from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError
-from mal_graph.evaluation.scores import Judge, Prediction, Scores, ensemble, labels_in, predict, score
+from mal_graph.evaluation import Metric, Prediction, Scores, ensemble, predict, read_labels, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import identity_alignment, random_alignment
-from mal_graph.merging.blending import merge
+from mal_graph.matching import assign_at_random, assign_in_order, assign_units
+from mal_graph.merging import merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.models import Progress
 from mal_graph.workflows.steps import Merged, Strategy, replanned, shuffled, with_repair
@@ -24,26 +23,26 @@ def scored_arms(
     data: Mapping[str, Array],
     runner: Runner,
     progress: Progress,
-    judge: Judge = score,
+    metric: Metric = score,
 ) -> tuple[tuple[Scores, ...], dict[str, str]]:
     """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs.
 
     Returns:
         the scores; and why a donor has none, by its arm. The ensemble is that of the models that have one.
     """
-    labels = labels_in(data)
+    labels = read_labels(data)
     again = partial(rebuilt, base, steps, config, runner=runner)
     models: dict[str, Callable[[], LayerGraph]] = {
         "merged": lambda: result,
-        "plain average": lambda: again(identity_alignment),
-        "random permutation": lambda: again(partial(random_alignment, seed=config.seed)),
-        "random donor": lambda: again(assign, shuffle=True),
+        "plain average": lambda: again(assign_in_order),
+        "random permutation": lambda: again(partial(assign_at_random, seed=config.seed)),
+        "random donor": lambda: again(assign_units, shuffle=True),
     }
     if any(step.repair for step in steps):
         models["base, repaired"] = lambda: again(None, is_merged=False)
     total = 2 + len(steps) + len(models)
     members = [predicted_like(None, base, data, config, runner)]
-    found = [judge(members[0], labels, "base")]
+    found = [metric(members[0], labels, "base")]
     unscored: dict[str, str] = {}
     for index, step in enumerate(steps):
         arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
@@ -53,13 +52,13 @@ def scored_arms(
             unscored[arm] = str(error)
             continue
         members.append(prediction)
-        found.append(judge(prediction, labels, arm))
+        found.append(metric(prediction, labels, arm))
         progress("scoring the arms", len(found), total)
     for arm, build in models.items():
-        found.append(judge(predicted_like(None, build(), data, config, runner), labels, arm))
+        found.append(metric(predicted_like(None, build(), data, config, runner), labels, arm))
         progress("scoring the arms", len(found), total)
     if len(members) > 1:
-        found.append(judge(ensemble(members), labels, "ensemble"))
+        found.append(metric(ensemble(members), labels, "ensemble"))
     progress("scoring the arms", total, total)
     return tuple(found), unscored
 
@@ -73,7 +72,7 @@ def predicted_like(
         DataError: the data do not fit the model, or it tells other classes apart than the base.
     """
     output = config.score_output if beside is None or config.score_output in graph.output_names else None
-    found = predict(graph, data, output=output, scores=config.output_kind, runner=runner)
+    found = predict(graph, data, score_output=output, output_kind=config.output_kind, runner=runner)
     if beside is not None and found.values.shape != beside.values.shape:
         theirs, mine = found.values.shape[1], beside.values.shape[1]
         raise DataError(f"output {found.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from mal_graph.atomic_write import write_text
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.unit_assignment import Orders
+from mal_graph.matching import Orders
 
 ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"

@@ -6,10 +6,10 @@ import numpy as np
 
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError
-from mal_graph.evaluation.activation_statistics import calibration_inputs
+from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import LayerGraph, Value
-from mal_graph.matching.activation_similarity import check_signal
-from mal_graph.merging.widening import outputs
+from mal_graph.matching import check_match_by
+from mal_graph.merging import run_outputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import ACCEPT, SAME_FUNCTION, AxisGroups
 from mal_graph.workflows.steps import Merged
@@ -37,7 +37,7 @@ def lambda_0_check(moved: float) -> Check:
 
 
 def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> Check:
-    arrays = outputs(graph, groups.probed.inputs, runner)
+    arrays = run_outputs(graph, groups.probed.inputs, runner)
     bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     return Check("finite", not bad, f"output {bad[0]!r} is not finite on the probe inputs" if bad else "")
 
@@ -61,7 +61,7 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
 def check_calibration(models: Iterable[LayerGraph], config: MergeConfig) -> None:
     """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
     not after it."""
-    check_signal(config.match_by, config.calibrate)
+    check_match_by(config.match_by, config.calibrate)
     for graph in models:
         if config.calibrate is not None:
             calibration_inputs(graph, config.calibrate)

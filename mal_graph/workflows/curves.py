@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mal_graph.brief import Brief
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 
 ALIGNED, PLAIN, SHUFFLED, STRANGER = "aligned", "plain average", "random permutation", "random donor"
 ALONE = "base, repaired"

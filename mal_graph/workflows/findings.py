@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 from mal_graph.graph import Array
 from mal_graph.workflows.checks import self_check_of
 from mal_graph.workflows.curves import ALIGNED, ALONE, SHUFFLED, STRANGER, Curve

@@ -11,10 +11,9 @@ from typing import Protocol
 import numpy as np
 
 from mal_graph.config import MergeConfig
-from mal_graph.evaluation.scores import Judge, Predictor, Scores, score
+from mal_graph.evaluation import Metric, Predictor, Scores, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.merging.blending import Plan, merge
-from mal_graph.merging.repairing import Repair, Repairs
+from mal_graph.merging import Plan, Repair, Repairs, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.steps import repair_inputs, with_repair
 
@@ -26,7 +25,7 @@ def scored_along(
     data: Mapping[str, Array],
     config: MergeConfig,
     runner: Runner,
-    judge: Judge = score,
+    metric: Metric = score,
 ) -> Iterator[Scores]:
     """The scores of one arm at every lambda, out of one session as long as the graph is the same."""
     asked: Predictor | None = None
@@ -34,9 +33,14 @@ def scored_along(
         graph = line.graph_at(lam)
         if asked is None or graph is not asked.graph:
             asked = Predictor(
-                graph, data, output=config.score_output, scores=config.output_kind, runner=runner, variable=line.names
+                graph,
+                data,
+                score_output=config.score_output,
+                output_kind=config.output_kind,
+                runner=runner,
+                variable=line.names,
             )
-        yield judge(asked.predict(line.at(lam)), asked.labels, arm)
+        yield metric(asked.predict(line.at(lam)), asked.labels, arm)
 
 
 def line_of(
@@ -49,7 +53,7 @@ def line_of(
     inputs = repair_inputs(config)
     if inputs is None:
         return line
-    return RepairedLine(line, Repairs(line.start, planned, donor, inputs, runner, line.names))
+    return RepairedLine(line, Repairs(line.start, planned, inputs, runner, line.names))
 
 
 class Along(Protocol):

@@ -13,16 +13,13 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import Data, MergeConfig, configured, shows_options
 from mal_graph.errors import MatchError, UsageError
-from mal_graph.evaluation.scores import Predictor, score
+from mal_graph.evaluation import Predictor, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import Plan, plan
+from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.merging import Plan, plan_merge
 from mal_graph.network import find_layers
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import AxisGroups
+from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.lambda_lines import Line
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
@@ -85,8 +82,8 @@ def grid(
     predictor = Predictor(
         first,
         arrays,
-        output=settings.score_output,
-        scores=settings.output_kind,
+        score_output=settings.score_output,
+        output_kind=settings.output_kind,
         runner=runner,
         variable=list(stored),
     )
@@ -117,9 +114,9 @@ def planned_pair(
 ) -> Plan:
     """The plan of merging one pair of layers alone. Raises MatchError with the reason why it cannot be."""
     match = match_layers(base, donor, [names])
-    terms, _ = terms_of(base, donor, match)
-    pairs = correspondence(groups, donor_groups, terms, assume_ordered=config.assume_ordered)
-    planned = plan(base, match, assign(pairs), lambdas_of(config), unmatched=config.unmatched)
+    networks = Network(base, groups), Network(donor, donor_groups)
+    alignment = assign_units(correspond(*networks, match, assume_ordered=config.assume_ordered))
+    planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched)
     if not planned.steps:
         raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))
     return planned

@@ -11,7 +11,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import CheckOptions, Data, Options
 from mal_graph.errors import FileError, UsageError
-from mal_graph.evaluation.scores import LABELS, read_npz
+from mal_graph.evaluation import LABELS, read_npz
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from mal_graph.config import MergeConfig
-from mal_graph.evaluation.scores import LABELS
-from mal_graph.matching.canonical import dead_channels, foldable_norm
+from mal_graph.evaluation import LABELS
+from mal_graph.matching import count_dead_channels, find_foldable_norm
 from mal_graph.operators import ParameterKind
 from mal_graph.symmetry import AxisGroup
 from mal_graph.workflows.steps import Merged
@@ -43,21 +43,21 @@ def unmeasured_norms(steps: Sequence[Merged]) -> int:
 
 def merged_norms(step: Merged) -> set[str]:
     """The BatchNormalizations of the base that stand in or behind a merged layer, by the tensor of their variance."""
-    own = {s.tensor for s in step.plan.steps if s.term.base.kind is ParameterKind.VARIANCE}
-    behind = [foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
+    own = {s.tensor for s in step.plan.steps if s.pair.base.kind is ParameterKind.VARIANCE}
+    behind = [find_foldable_norm(step.plan.base, pair.base) for pair in step.plan.merged_pairs]
     return own | {norm.variance.tensor for norm in behind if norm is not None}
 
 
 def dead_in(step: Merged) -> int:
     """Channels of merged layers that the base's BatchNormalizations scale to nothing."""
-    return sum(dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
+    return sum(count_dead_channels(step.plan.base, step.donor, pair) for pair in step.plan.merged_pairs)
 
 
 def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
     """Groups under a sum, norm, mean or maximum of which units have no partner, with their number."""
     lone: dict[int, int] = {}
     aligned = step.plan.alignment
-    for pair, order in zip(aligned.found.pairs, aligned.orders, strict=True):
+    for pair, order in zip(aligned.correspondence.pairs, aligned.orders, strict=True):
         count = int((order < 0).sum())
         if count and step.groups.groups[pair.base].statistic:
             lone[pair.base] = count

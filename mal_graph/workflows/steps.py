@@ -8,26 +8,41 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from mal_graph.brief import Brief
-from mal_graph.config import MergeConfig
+from mal_graph.config import AlignOptions, MergeConfig
 from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.matching.activation_similarity import SHARES, activation_evidence
-from mal_graph.matching.canonical import Term, terms_of
-from mal_graph.matching.correspondence import Correspondence, correspondence
-from mal_graph.matching.layer_matching import Match, match_layers
-from mal_graph.matching.rescaling import open_groups, rescale_invariant
-from mal_graph.matching.unit_assignment import Alignment, Evidence, as_permutation, given_alignment
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import Plan, merge, plan
-from mal_graph.merging.deepening import Expansion, expanded
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.repairing import Repair, repaired
-from mal_graph.merging.selectors import select_layers
-from mal_graph.merging.slots import with_bias_slots, with_larger_windows
-from mal_graph.merging.widening import apart, grown
+from mal_graph.matching import (
+    SHARES,
+    Alignment,
+    Correspondence,
+    Evidence,
+    Match,
+    as_permutation,
+    assign_as_given,
+    assign_units,
+    compare_activations,
+    correspond,
+    match_layers,
+    rescale,
+)
+from mal_graph.merging import (
+    Deepened,
+    LayerLambdas,
+    Plan,
+    Repair,
+    compare_outputs,
+    deepen,
+    merge,
+    plan_merge,
+    repair,
+    select_layers,
+    widen,
+    with_bias_slots,
+    with_larger_windows,
+)
 from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import AxisGroups, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
 from mal_graph.workflows.models import Progress
 
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -38,7 +53,7 @@ T = TypeVar("T")
 class Strategy(Protocol):
     """A way to assign units."""
 
-    def __call__(self, found: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
+    def __call__(self, correspondence: Correspondence, *, evidence: Evidence | None) -> Alignment: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +66,6 @@ class Merged(Brief):
         groups, donor_groups: the axis groups of both.
         plan: what was done.
         ungrown: the plan before the base grew.
-        missing: what one of two matched layers holds without a counterpart, by name of the base's layer.
         self_check: how much the donor's outputs moved when its units were put in the orders used; None if unchecked.
         first: the match before the base was given layers.
         selected: names of the base's layers that were given a place for what the donor has; all of them if None.
@@ -67,7 +81,6 @@ class Merged(Brief):
     donor_groups: AxisGroups
     plan: Plan
     ungrown: Plan
-    missing: Mapping[str, list[str]]
     self_check: float | None
     first: Match
     selected: tuple[str, ...] | None = None
@@ -107,7 +120,7 @@ def merge_step(
     strategy: Strategy | None = None,
 ) -> Merged:
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
-    strategy = strategy or assign
+    strategy = strategy or assign_units
     given, first = base, match_layers(base, donor, config.matches)
     donor_groups = verified_groups(donor, config, runner, partial(progress, f"verifying {donor.name}"), known)
     deeper = deepened(base, donor, donor_groups, first, config)
@@ -116,10 +129,9 @@ def merge_step(
     windows = larger_windows(deeper.match.base, match.base)
     groups = verified_groups(base, config, runner, partial(progress, f"verifying {base.name}"), known)
     progress(f"aligning {donor.name}", 0, 1)
-    ungrown, missing = planned_merge(
-        base, donor, match, groups, donor_groups, strategy, config, selected, deeper.given, runner
-    )
-    planned = widened(ungrown, groups, donor, donor_groups, config, runner)
+    networks = Network(base, groups), Network(donor, donor_groups)
+    ungrown = planned_merge(*networks, match, strategy, config, selected, deeper.given, runner)
+    planned = widen(ungrown, runner, is_wider=config.width == "grow")
     progress(f"aligning {donor.name}", 1, 1)
     if not planned.steps:
         reasons = [f"{name}: {why}" for name, why in planned.skipped.items()]
@@ -136,7 +148,6 @@ def merge_step(
         donor_groups=donor_groups,
         plan=planned,
         ungrown=ungrown,
-        missing=missing,
         self_check=moved,
         first=first,
         selected=None if selected is None else tuple(selected),
@@ -169,7 +180,7 @@ def with_repair(
     if inputs is None or not planned.is_moving:
         return graph, None
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
-    return repaired(graph, planned, donor, inputs, runner, said)
+    return repair(graph, planned, inputs, runner, said)
 
 
 def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
@@ -177,7 +188,7 @@ def compared_at_zero(step: Merged, base: LayerGraph, runner: Runner) -> Merged:
     if step.plan.growth.is_none and not (step.windows or step.added):
         return step
     at_zero = merge(step.plan.at(0.0))
-    return replace(step, at_zero=apart(at_zero, base, step.groups.probed.inputs, runner))
+    return replace(step, at_zero=compare_outputs(at_zero, base, step.groups.probed.inputs, runner))
 
 
 def narrowed(step: Merged, layers: Iterable[str], lam: float, config: MergeConfig, runner: Runner) -> Merged:
@@ -185,20 +196,18 @@ def narrowed(step: Merged, layers: Iterable[str], lam: float, config: MergeConfi
     whole = step.ungrown
     given = {own.tensor for own in whole.steps if own.is_given}
     lambdas = LayerLambdas.of(lam)
-    ungrown = plan(
-        whole.base, whole.match, whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given
-    )
-    planned = widened(ungrown, step.groups, step.donor, step.donor_groups, config, runner)
+    ungrown = plan_merge(whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given)
+    planned = widen(ungrown, runner, is_wider=config.width == "grow")
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 
 
 def deepened(
     base: LayerGraph, donor: LayerGraph, donor_groups: AxisGroups, match: Match, config: MergeConfig
-) -> Expansion:
+) -> Deepened:
     """The base with layers that leave its function as it is where the donor has more, if that is wanted."""
     if config.depth != "expand":
-        return Expansion(base, match)
-    return expanded(base, donor, donor_groups, match, is_fixed=config.matches is not None)
+        return Deepened(base, match)
+    return deepen(base, Network(donor, donor_groups), match, is_fixed=config.matches is not None)
 
 
 def prepared(
@@ -217,59 +226,32 @@ def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str,
 
 
 def planned_merge(
-    base: LayerGraph,
-    donor: LayerGraph,
+    base: Network,
+    donor: Network,
     match: Match,
-    groups: AxisGroups,
-    donor_groups: AxisGroups,
     strategy: Strategy,
     config: MergeConfig,
     selected: Collection[str] | None,
     given: Collection[str],
     runner: Runner,
-) -> tuple[Plan, dict[str, list[str]]]:
-    """Align, by weights and what the runner shows of activations, and plan.
-
-    Returns:
-        the plan, and what one of two matched layers holds without a counterpart, by name of the base's layer.
-    """
-    terms, missing = terms_of(base, donor, match)
-    found, evidence = compared(base, donor, groups, donor_groups, terms, config, runner)
-    order = strategy(found, evidence=evidence)
-    made = plan(base, match, order, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
-    return made, missing
+) -> Plan:
+    """Align, by weights and what the runner shows of activations, and plan."""
+    correspondence, evidence = compared(base, donor, match, config, runner)
+    alignment = strategy(correspondence, evidence=evidence)
+    return plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
 
 
 def compared(
-    base: LayerGraph,
-    donor: LayerGraph,
-    groups: AxisGroups,
-    donor_groups: AxisGroups,
-    terms: Sequence[Term],
-    config: MergeConfig,
-    runner: Runner,
+    base: Network, donor: Network, match: Match, config: AlignOptions, runner: Runner
 ) -> tuple[Correspondence, Evidence | None]:
     """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
-    found = correspondence(groups, donor_groups, terms, assume_ordered=config.assume_ordered)
+    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered)
     if config.rescale_invariant:
-        found = rescale_invariant(found, open_groups(base, groups), open_groups(donor, donor_groups))
+        correspondence = rescale(correspondence)
     share = SHARES[config.match_by]
     if not share or config.calibrate is None:
-        return found, None
-    return found, activation_evidence(found, base, donor, config.calibrate, runner, share)
-
-
-def widened(
-    planned: Plan,
-    groups: AxisGroups,
-    donor: LayerGraph,
-    donor_groups: AxisGroups,
-    config: MergeConfig,
-    runner: Runner,
-) -> Plan:
-    """The plan on a wider base where that is wanted, with narrower statistics of the donor compensated."""
-    is_wider = config.width == "grow"
-    return grown(planned, groups, donor, donor_groups, runner, is_wider=is_wider, assume_ordered=config.assume_ordered)
+        return correspondence, None
+    return correspondence, compare_activations(correspondence, config.calibrate, runner, share)
 
 
 def verified_groups(
@@ -322,7 +304,7 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
     Each order is completed to a permutation of its group; a group with several orders takes one per run.
     """
     waiting: dict[int, list[Array]] = {}
-    for pair, order in zip(alignment.found.pairs, alignment.orders, strict=True):
+    for pair, order in zip(alignment.correspondence.pairs, alignment.orders, strict=True):
         full = as_permutation(order, groups.groups[pair.donor].units)
         waiting.setdefault(pair.donor, []).append(full)
     if not waiting:
@@ -346,19 +328,20 @@ def replanned(
 ) -> Plan:
     """The plan of one step again, with the same pairs of layers and another alignment, or with a shuffled donor.
 
-    Without a strategy the units stay where the step put them. Models are run on calibration inputs for `assign` alone.
+    Without a strategy the units stay where the step put them. Models are run on calibration inputs for
+    `assign_units` alone.
     """
-    match_by = config.match_by if strategy is assign else "weights"
+    match_by = config.match_by if strategy is assign_units else "weights"
     lambdas = step.plan.lambdas
     config = config.replaced(lam=lambdas.over_depth, lam_for=lambdas.by_selector, match_by=match_by)
-    strategy = strategy or partial(given_alignment, orders=step.ungrown.alignment.orders)
+    strategy = strategy or partial(assign_as_given, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, config.seed) if shuffle else step.donor
     deeper = deepened(base, donor, step.donor_groups, step.first, config)
     base, match = prepared(deeper.base, donor, deeper.match, config, step.selected)
-    groups, theirs = step.groups, step.donor_groups
+    networks = Network(base, step.groups), Network(donor, step.donor_groups)
     chosen = {pair.base.name for pair in step.plan.merged_pairs}
-    made, _ = planned_merge(base, donor, match, groups, theirs, strategy, config, chosen, deeper.given, runner)
-    return widened(made, groups, donor, theirs, config, runner)
+    made = planned_merge(*networks, match, strategy, config, chosen, deeper.given, runner)
+    return widen(made, runner, is_wider=config.width == "grow")
 
 
 def shuffled(graph: LayerGraph, seed: int) -> LayerGraph:

@@ -10,10 +10,9 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import Data, MergeConfig, SweepConfig, configured, shows_options
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation.scores import Scores, labels_in, score
+from mal_graph.evaluation import Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import identity_alignment, random_alignment
+from mal_graph.matching import assign_at_random, assign_in_order, assign_units
 from mal_graph.protocols import Runner
 from mal_graph.workflows.baselines import predicted_like
 from mal_graph.workflows.checks import check_calibration, check_inputs
@@ -93,7 +92,7 @@ def sweep(
         curves.append(curve(arm, lambdas, points, settings.eps, is_whole(step) and arm not in (STRANGER, ALONE)))
         report("scoring the arms", done + 1, len(lines))
     own, unscored = donor_scores(first, second, arrays, settings, runner)
-    shown = findings(step, lambdas, settings.eps, curves, own or unscored, labels_in(arrays))
+    shown = findings(step, lambdas, settings.eps, curves, own or unscored, read_labels(arrays))
     return Sweep(first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), step, settings)
 
 
@@ -103,9 +102,9 @@ def lines_of(base: LayerGraph, step: Merged, config: MergeConfig, runner: Runner
     along = partial(line_of, donor=step.donor, config=config, runner=runner)
     lines: dict[str, Callable[[], Along]] = {
         ALIGNED: lambda: along(step.plan),
-        PLAIN: lambda: along(again(identity_alignment)),
-        SHUFFLED: lambda: along(again(partial(random_alignment, seed=config.seed))),
-        STRANGER: lambda: along(again(assign, shuffle=True), donor=shuffled(step.donor, config.seed)),
+        PLAIN: lambda: along(again(assign_in_order)),
+        SHUFFLED: lambda: along(again(partial(assign_at_random, seed=config.seed))),
+        STRANGER: lambda: along(again(assign_units, shuffle=True), donor=shuffled(step.donor, config.seed)),
     }
     if repair_inputs(config) is not None:
         lines[ALONE] = lambda: along(step.plan, is_merged=False)
@@ -125,8 +124,9 @@ def checked_lambdas(given: Iterable[float]) -> tuple[float, ...]:
 def is_whole(step: Merged) -> bool:
     """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
     planned = step.plan
-    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, step.missing)
-    return not any(left) and all(a == b for a, b in planned.alignment.found.units)
+    unpaired = step.ungrown.alignment.correspondence.unpaired
+    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired)
+    return not any(left) and all(a == b for a, b in planned.alignment.correspondence.units)
 
 
 def donor_scores(
@@ -135,6 +135,6 @@ def donor_scores(
     """The donor on the base's data; or why it gives nothing that can be held against the base."""
     beside = predicted_like(None, base, data, config, runner)
     try:
-        return score(predicted_like(beside, donor, data, config, runner), labels_in(data), "donor"), ""
+        return score(predicted_like(beside, donor, data, config, runner), read_labels(data), "donor"), ""
     except DataError as error:
         return None, str(error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import isnan, sqrt
 
 from mal_graph.config import MergeConfig
-from mal_graph.evaluation.scores import Scores
+from mal_graph.evaluation import Scores
 from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
@@ -124,4 +124,4 @@ def advice(is_worse: bool, steps: Sequence[Merged], config: MergeConfig) -> Iter
 
 def is_wider(step: Merged) -> bool:
     """Whether the donor has more units than the base in some pair of groups."""
-    return any(theirs > mine for mine, theirs in step.ungrown.alignment.found.units)
+    return any(theirs > mine for mine, theirs in step.ungrown.alignment.correspondence.units)

@@ -14,10 +14,9 @@ layers nor the order of donors is known. Chosen: one decision for each donor, wi
 of its candidates. Refused: every subset of layers - exponentially many, with a gate that ever more pass by luck.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,11 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.config import Data, MergeConfig, ZooConfig, configured, shows_options
-from mal_graph.errors import FileError, MalGraphError, MatchError, ShapeError, UsageError
-from mal_graph.evaluation.holdout import Gate, HeldOut, held_out
-from mal_graph.evaluation.scores import Scores, labels_in, predict
+from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
+from mal_graph.evaluation import Gate, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.unit_assignment import given_alignment
-from mal_graph.merging.blending import merge
+from mal_graph.matching import assign_as_given
+from mal_graph.merging import merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, shares
 from mal_graph.workflows.baselines import scored_arms
@@ -42,22 +40,18 @@ from mal_graph.workflows.checkpoint import (
     Checkpoint,
     Kept,
     Outcome,
-    Point,
     Tried,
     digest,
-    digest_of_file,
     fingerprint,
     read_checkpoint,
     write_checkpoint,
 )
-from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.lambda_lines import line_of, scored_along
+from mal_graph.workflows.checks import check_calibration, checks_of
 from mal_graph.workflows.models import (
     Arrays,
     Model,
     Progress,
     arrays_of,
-    is_module,
     load,
     open_models,
     silent,
@@ -76,48 +70,8 @@ from mal_graph.workflows.steps import (
     with_repair,
 )
 from mal_graph.workflows.sweeping import checked_lambdas
-
-PREFIXES = (0.25, 0.5, 0.75)  # of the depth
-SINGLES = 4
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A donor before it is looked into: what to load, a digest of it, and why it is not used at all."""
-
-    name: str
-    model: Model
-    digest: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Layers of a donor that are merged together, by their names in the base."""
-
-    name: str
-    layers: tuple[str, ...]
-
-
-@dataclass(frozen=True, repr=False)
-class Terms(Brief):
-    """What a search goes by: `held` and `gate` are None where there are no data."""
-
-    config: ZooConfig
-    lambdas: tuple[float, ...]
-    held: HeldOut | None
-    gate: Gate | None
-    runner: Runner
-    progress: Progress
-
-    @property
-    def basis(self) -> str:
-        """What decides."""
-        if self.held is None:
-            return "structure alone: nothing was scored, so nothing is known of the quality of the result"
-        if not self.held.is_labelled:
-            return "agreement with the base's own classes and entropy: there are no labels, so no accuracy is known"
-        return "labels"
+from mal_graph.workflows.zoo_candidates import Terms, alike, best_candidate, figures, scored_candidates
+from mal_graph.workflows.zoo_donors import Entry, entries_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,13 +163,13 @@ def terms_of_search(
     terms = Terms(config, lambdas, None, None, runner, progress)
     if data is None:
         return terms, None
-    held = held_out(
+    held = split_holdout(
         base,
         data,
         config.report_data,
         seed=config.seed,
-        output=config.score_output,
-        scores=config.output_kind,
+        score_output=config.score_output,
+        output_kind=config.output_kind,
         runner=runner,
     )
     best, _ = (scored(base, part, held, terms) for part in (held.gate, held.report))
@@ -242,47 +196,6 @@ def search(
             write_checkpoint(Path(state), checkpoint)
     terms.progress("donors", len(entries), len(entries))
     return found, checkpoint
-
-
-# --- donors -----------------------------------------------------------------------------------------------------
-
-
-def entries_of(
-    base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig, data: Arrays | None
-) -> Iterator[Entry]:
-    """Every donor once, with why it is not used if it is not. Raises FileError."""
-    seen = {fingerprint(base): "the base"}
-    for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
-        name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
-        try:
-            _, graph = open_models([base, str(model) if isinstance(model, Path) else model], config, data)
-            digest_of_model = fingerprint(graph)
-        except MalGraphError as error:
-            yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
-            continue
-        reason = f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph)
-        seen.setdefault(digest_of_model, name)
-        yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
-
-
-def misfit(base: LayerGraph, donor: LayerGraph) -> str:
-    """Why a donor does not take what the base takes; "" if it does."""
-    try:
-        check_inputs(base, donor)
-    except MatchError as error:
-        return str(error)
-    return ""
-
-
-def files_in(folder: Path) -> list[Path]:
-    """The .onnx files of a folder by name. Raises FileError."""
-    try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".onnx" and path.is_file())
-    except OSError as error:
-        raise FileError(f"cannot read the zoo {folder}: {error.strerror}; name a folder of .onnx files") from None
-    if not found:
-        raise FileError(f"the zoo {folder} holds no .onnx file: name a folder of models to merge")
-    return found
 
 
 def inputs_of(
@@ -357,7 +270,7 @@ def replay(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: Kn
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
         return found
-    kept = partial(given_alignment, orders=outcome.kept.read_orders())
+    kept = partial(assign_as_given, orders=outcome.kept.read_orders())
     try:
         step = align_donor(found, entry, terms, known, kept)
     except ShapeError as error:
@@ -417,91 +330,16 @@ def rejection_reason(merged: SoFar, found: SoFar, terms: Terms) -> str:
 def scored(graph: LayerGraph, part: Arrays, held: HeldOut, terms: Terms) -> Scores:
     """A model on one part of the data."""
     config = terms.config
-    prediction = predict(graph, part, output=config.score_output, scores=config.output_kind, runner=terms.runner)
-    return held.judge(prediction, labels_in(part), graph.name)
-
-
-# --- by figures -------------------------------------------------------------------------------------------------
-
-
-def candidates(step: Merged) -> list[Candidate]:
-    """What may be merged of a donor: all of its layers, the first quarter, half and three quarters of the depth, and
-    single layers, those first that are most like the base's; no two the same. Fewer layers keep more of the base, and
-    what a donor can give lies in its first layers (guidelines of the paper)."""
-    whole = step.ungrown
-    pairs = sorted(whole.merged_pairs, key=lambda pair: pair.base.depth)
-    depths = sorted({pair.base.depth for pair in pairs})
-    found = [Candidate("all layers", tuple(pair.base.name for pair in pairs))]
-    for share in PREFIXES:
-        last = depths[ceil(share * len(depths)) - 1]
-        layers = tuple(pair.base.name for pair in pairs if pair.base.depth <= last)
-        found.append(Candidate(f"the first {len(layers)} of {len(pairs)} layers", layers))
-    for pair in sorted(pairs, key=lambda pair: -pair.score)[:SINGLES]:
-        found.append(Candidate(f"layer {pair.base.name}", (pair.base.name,)))
-    first: dict[frozenset[str], Candidate] = {}
-    for one in found:
-        first.setdefault(frozenset(one.layers), one)
-    return list(first.values())
-
-
-def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Tried]:
-    """Every candidate at every lambda, on the deciding part."""
-    assert terms.held is not None  # told by the gate
-    proposed = candidates(step)
-    for place, candidate in enumerate(proposed):
-        terms.progress(f"trying {entry.name}", place, len(proposed))
-        planned = narrowed(step, candidate.layers, 1.0, terms.config, terms.runner).plan
-        line = line_of(planned, step.donor, terms.config, terms.runner)
-        along = scored_along(
-            line, terms.lambdas, entry.name, terms.held.gate, terms.config, terms.runner, terms.held.judge
-        )
-        points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
-        yield Tried(candidate.name, candidate.layers, tuple(points))
-    terms.progress(f"trying {entry.name}", len(proposed), len(proposed))
-
-
-def best_candidate(tried: Sequence[Tried], gate: Gate, best: Scores) -> Kept | str:
-    """The candidate and lambda with the lowest loss of all that pass, the first of equals; or why there is none."""
-    passing = [(one, p) for one in tried for p in one.points if gate.passes(p) and np.isfinite(p.loss)]
-    if not passing:
-        return (
-            f"none of {len(tried)} candidates keeps the {best.metric_name} at the base's {gate.base.metric:.4f}"
-            f"{f' less {gate.eps:g}' if gate.eps else ''}"
-        )
-    one, point = min(passing, key=lambda found: found[1].loss)
-    if not gate.prefers(point, best):
-        return (
-            f"no candidate is better than the model so far: {one.name} at lambda {point.lam:g} comes closest with "
-            f"{figures(point.loss, point.metric, best)}"
-        )
-    return Kept(one.name, one.layers, point.lam)
-
-
-def figures(loss: float, metric: float, best: Scores) -> str:
-    return (
-        f"{best.loss_name} {loss:.4f} against {best.loss:.4f} and {best.metric_name} {metric:.4f} against "
-        f"{best.metric:.4f}"
+    prediction = predict(
+        graph, part, score_output=config.score_output, output_kind=config.output_kind, runner=terms.runner
     )
+    return held.metric(prediction, read_labels(part), graph.name)
 
 
 def reason_to_accept(choice: Kept, best: Scores | None) -> str:
     if best is None or choice.loss is None or choice.metric is None:
         return "its layers are like the base's; nothing was scored"
     return figures(choice.loss, choice.metric, best)
-
-
-# --- by structure -----------------------------------------------------------------------------------------------
-
-
-def alike(step: Merged, terms: Terms) -> Kept | str:
-    """The layers that are like the base's as far as is asked for, at the smallest lambda; or why none are."""
-    pairs = step.ungrown.merged_pairs
-    layers = tuple(pair.base.name for pair in pairs if pair.score >= terms.config.min_score)
-    if not layers:
-        closest = max(pair.score for pair in pairs)
-        least = terms.config.min_score
-        return f"no layer is enough like the base's: the closest scores {closest:.2f}, asked for is {least:g}"
-    return Kept(f"{len(layers)} of {len(pairs)} layers", layers, terms.lambdas[0])
 
 
 # --- the result -------------------------------------------------------------------------------------------------
@@ -515,9 +353,9 @@ def assemble_result(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
-        report, judge = terms.held.report, terms.held.judge
+        report, metric = terms.held.report, terms.held.metric
         arms, unscored = scored_arms(
-            base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, judge
+            base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, metric
         )
     parts = shares(step.plan.mean_lam for step in found.steps)
     return Assembly(found.graph, base, found.steps, parts, checks, arms, terms.config, unscored)

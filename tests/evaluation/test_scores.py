@@ -7,16 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
 
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation.scores import (
-    Prediction,
-    ensemble,
-    evaluate,
-    match_inputs,
-    predict,
-    read_npz,
-    score,
-    scores_of,
-)
+from mal_graph.evaluation import Prediction, ensemble, evaluate, match_inputs, predict, read_npz, score
+from mal_graph.evaluation.reading import read_output_kind
 from mal_graph_adapters.onnx_format.file import OnnxAdapter
 
 FEATURES = 5
@@ -84,7 +76,7 @@ def test_logits_are_scored_as_scikit_learn_scores_their_softmax(build, images, l
     graph = build([linear()])
     scores = evaluate(graph, {"x": images, "labels": labels})
     logits = logits_of(graph, images)
-    assert scores.scores == "logits"
+    assert scores.output_kind == "logits"
     assert (scores.arm, scores.output, scores.samples) == (graph.name, "y", SAMPLES)
     assert scores.loss == pytest.approx(log_loss(labels, softmax(logits)), rel=1e-5)
     assert scores.metric == accuracy_score(labels, logits.argmax(axis=1))
@@ -113,14 +105,14 @@ def test_the_last_operator_does_not_change_the_scores(build, images, labels, las
 def test_probabilities_are_told_from_logits_by_the_graph(build, ops, expected):
     nodes = [linear("t0"), *((op, [f"t{i}"], [f"t{i + 1}"], {}) for i, op in enumerate(ops))]
     graph = build(nodes, outputs=(f"t{len(ops)}",))
-    assert scores_of(graph, f"t{len(ops)}") == expected
+    assert read_output_kind(graph, f"t{len(ops)}") == expected
 
 
 def test_the_kind_of_scores_can_be_overridden(build, images, labels):
     graph = build([linear("z"), ("Softmax", ["z"], ["p"], {}), ("Mul", ["p", "one"], ["y"], {})], one=np.float32([1]))
     data = {"x": images, "labels": labels}
-    assert evaluate(graph, data).scores == "logits"
-    scores = evaluate(graph, data, scores="probabilities")
+    assert evaluate(graph, data).output_kind == "logits"
+    scores = evaluate(graph, data, output_kind="probabilities")
     assert scores.loss == pytest.approx(log_loss(labels, softmax(logits_of(graph, images))), rel=1e-5)
 
 
@@ -128,12 +120,12 @@ def test_values_outside_0_to_1_are_refused_as_probabilities(build, images, label
     with pytest.raises(
         DataError, match=r"output 'y' runs from -.* to .*, so it holds no probabilities: try `output_kind`"
     ):
-        evaluate(build([linear()]), {"x": images, "labels": labels}, scores="probabilities")
+        evaluate(build([linear()]), {"x": images, "labels": labels}, output_kind="probabilities")
 
 
 def test_an_unknown_kind_of_scores_is_refused(build, images, labels):
     with pytest.raises(UsageError, match="take one of logits, probabilities, values"):
-        evaluate(build([linear()]), {"x": images, "labels": labels}, scores="percent")
+        evaluate(build([linear()]), {"x": images, "labels": labels}, output_kind="percent")
 
 
 @pytest.mark.parametrize("is_flat", [True, False])
@@ -144,7 +136,7 @@ def test_one_unit_means_binary(build, images, labels, ends_in_sigmoid, is_flat):
     graph = build(nodes, units=1, axes=np.array([1]))
     scores = evaluate(graph, {"x": images, "labels": labels % 2})
     yes = 1 / (1 + np.exp(-logits_of(graph, images)[:, 0].astype(np.float64)))
-    assert scores.scores == ("probabilities" if ends_in_sigmoid else "logits")
+    assert scores.output_kind == ("probabilities" if ends_in_sigmoid else "logits")
     assert scores.loss == pytest.approx(log_loss(labels % 2, yes), rel=1e-5)
     assert scores.metric == accuracy_score(labels % 2, yes > 0.5)
 
@@ -180,7 +172,7 @@ def test_a_nan_is_reported_and_counts_as_wrong(build, images, labels):
     graph = build([linear()])
     whole = predict(graph, {"x": images, "labels": labels})
     images[0] = np.nan
-    scores = evaluate(graph, {"x": images, "labels": labels})
+    scores = score(predict(graph, {"x": images, "labels": labels}), labels, "net")
     hits = whole.values.argmax(axis=1) == labels
     assert np.isnan(scores.loss)
     assert scores.metric == pytest.approx(hits[1:].sum() / SAMPLES)
@@ -201,7 +193,7 @@ def test_float_labels_mean_regression(build, images, rng, units):
     values = logits_of(graph, images)
     target = values + rng.normal(size=values.shape)
     scores = evaluate(graph, {"x": images, "labels": target[:, 0] if units == 1 else target}, arm="base")
-    assert (scores.arm, scores.scores, scores.metric_name, scores.loss_name) == (
+    assert (scores.arm, scores.output_kind, scores.metric_name, scores.loss_name) == (
         "base",
         "values",
         "R2",
@@ -219,7 +211,7 @@ def test_a_constant_target_has_the_r2_of_scikit_learn():
 
 def test_integer_labels_can_be_values(build, images, labels):
     graph = build([linear()], units=1)
-    scores = evaluate(graph, {"x": images, "labels": labels}, scores="values")
+    scores = evaluate(graph, {"x": images, "labels": labels}, output_kind="values")
     assert scores.metric == pytest.approx(r2_score(labels, logits_of(graph, images)[:, 0]), rel=1e-5)
 
 
@@ -230,7 +222,7 @@ def test_float_labels_for_a_classifier_are_explained(build, images, labels):
     ):
         evaluate(build([linear()]), data)
     with pytest.raises(DataError, match="logits need integer labels, found float64: store class numbers as int64"):
-        evaluate(build([linear()]), data, scores="logits")
+        evaluate(build([linear()]), data, output_kind="logits")
 
 
 # --- outputs ---
@@ -248,12 +240,12 @@ def test_several_outputs_that_fit_are_named(build, images, labels):
 
 
 def test_an_output_can_be_chosen(build, images, labels):
-    assert evaluate(two_heads(build), {"x": images, "labels": labels}, output="aux").output == "aux"
+    assert evaluate(two_heads(build), {"x": images, "labels": labels}, score_output="aux").output == "aux"
 
 
 def test_an_absent_output_is_refused_with_the_ones_there_are(build, images, labels):
     with pytest.raises(DataError, match="has no output 'z': take one of aux, main"):
-        evaluate(two_heads(build), {"x": images, "labels": labels}, output="z")
+        evaluate(two_heads(build), {"x": images, "labels": labels}, score_output="z")
 
 
 def test_an_output_that_does_not_fit_is_passed_over(build, images, labels):
@@ -288,7 +280,7 @@ def test_an_ensemble_is_the_mean_probability(build, images, labels):
     assert np.allclose(np.exp(together.values), mean)
     scores = score(together, labels, "ensemble")
     assert scores.loss == pytest.approx(log_loss(labels, mean))
-    assert (scores.arm, scores.scores) == ("ensemble", "probabilities")
+    assert (scores.arm, scores.output_kind) == ("ensemble", "probabilities")
 
 
 def test_an_ensemble_of_one_is_that_one(build, images, labels):

@@ -4,25 +4,14 @@ import itertools
 
 import numpy as np
 import pytest
-from builders import cnn, light, mlp, narrower, permuted_copy, wider
+from builders import cnn, correspondence_of, light, mlp, narrower, permuted_copy, wider
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import (
-    Problem,
-    align,
-    as_permutation,
-    cropped_identity,
-    match_units,
-    random_alignment,
-    random_order,
-    random_value,
-    value,
-)
+from mal_graph.matching import as_permutation, assign_at_random, assign_units
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_at_random, score_order
 from mal_graph.symmetry import axis_groups
 
 DRAWS = {
@@ -47,12 +36,6 @@ NETS = {
 PLANTS = {"shuffled": permuted_copy, "narrower": narrower, "wider": wider}
 
 
-def found_between(base, donor):
-    """The correspondence of two models, their groups taken unverified."""
-    terms, _ = terms_of(base, donor, match_layers(base, donor))
-    return correspondence(axis_groups(base), axis_groups(donor), terms)
-
-
 def redrawn(graph, draw, seed):
     rng = np.random.default_rng(seed)
     floats = [w for w in graph.weights.values() if w.is_float and w.size > 1]
@@ -73,10 +56,10 @@ def planted_orders(found, orders):
 def test_the_objective_is_at_least_the_planted_one(net, plant, draw, seed):
     base = redrawn(NETS[net](seed), DRAWS[draw], seed)
     donor, orders = PLANTS[plant](base, axis_groups(base), seed)
-    found = found_between(base, donor)
+    found = correspondence_of(base, donor)
     assert not found.refused
-    planted = Problem(found).objective(planted_orders(found, orders))
-    assert align(found).objective >= planted - 1e-6 * abs(planted)
+    planted = Objective(found).value(planted_orders(found, orders))
+    assert assign_units(found).objective >= planted - 1e-6 * abs(planted)
 
 
 @pytest.mark.parametrize("plant", PLANTS)
@@ -85,8 +68,8 @@ def test_the_objective_is_at_least_the_planted_one(net, plant, draw, seed):
 def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant, seed):
     base = redrawn(NETS[net](seed), DRAWS["gaussian"], seed)
     donor, orders = PLANTS[plant](base, axis_groups(base), seed)
-    found = found_between(base, donor)
-    assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
+    found = correspondence_of(base, donor)
+    assert all(map(np.array_equal, assign_units(found).orders, planted_orders(found, orders)))
 
 
 @pytest.mark.slow
@@ -94,30 +77,30 @@ def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant
 def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovered(name):
     base = light(name, seed=1)
     donor, orders = permuted_copy(base, axis_groups(base), 3)
-    found = found_between(base, donor)
+    found = correspondence_of(base, donor)
     assert len(found.pairs) == len(orders)
-    assert all(map(np.array_equal, align(found).orders, planted_orders(found, orders)))
+    assert all(map(np.array_equal, assign_units(found).orders, planted_orders(found, orders)))
 
 
 @pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_no_update_of_one_pair_gains(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)
-    found = found_between(base, donor)
-    done, problem = align(found), Problem(found)
+    found = correspondence_of(base, donor)
+    done, problem = assign_units(found), Objective(found)
     for pair, order in enumerate(done.orders):
         table = problem.scores(pair, done.orders)
-        best = value(table, match_units(table))
-        assert best <= value(table, order) + 1e-6 * max(1.0, abs(done.objective))
+        best = score_order(table, match_units(table))
+        assert best <= score_order(table, order) + 1e-6 * max(1.0, abs(done.objective))
 
 
 @pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
     base, donor = NETS[net](seed), NETS[net](seed + 1)
-    found = found_between(base, donor)
-    done = align(found)
-    identity = Problem(found).objective([cropped_identity(a, b) for a, b in found.units])
+    found = correspondence_of(base, donor)
+    done = assign_units(found)
+    identity = Objective(found).value([cropped_identity(a, b) for a, b in found.units])
     assert done.objective >= identity - 1e-6 * abs(identity)
     assert all(b >= a - 1e-6 * abs(a) for a, b in itertools.pairwise(done.history))
     for _, history in done.starts:
@@ -126,8 +109,8 @@ def test_the_objective_is_never_below_the_identitys_and_never_falls(net, seed):
 
 
 def test_aligning_twice_gives_the_same_orders():
-    found = found_between(cnn((8, 12), 1, 0), cnn((6, 16), 1, 1))
-    assert all(map(np.array_equal, align(found).orders, align(found).orders))
+    found = correspondence_of(cnn((8, 12), 1, 0), cnn((6, 16), 1, 1))
+    assert all(map(np.array_equal, assign_units(found).orders, assign_units(found).orders))
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
@@ -137,21 +120,21 @@ def test_the_rectangular_optimum_is_that_of_the_padded_square(units, others, see
     square[:units, :others] = score
     padded = square[linear_sum_assignment(square, maximize=True)].sum()
     # Padding lets a unit take a zero instead of a partner only if all of the shorter side are taken: equal optimum.
-    assert value(score, match_units(score)) == pytest.approx(padded)
+    assert score_order(score, match_units(score)) == pytest.approx(padded)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 10**6))
 def test_both_solvers_find_the_same_value(units, others, seed):
     score = np.random.default_rng(seed).integers(-4, 5, (units, others)).astype(float)
     rows, columns = linear_sum_assignment(score, maximize=True)
-    assert value(score, match_units(score)) == pytest.approx(score[rows, columns].sum())
+    assert score_order(score, match_units(score)) == pytest.approx(score[rows, columns].sum())
 
 
 def test_the_random_value_is_the_mean_over_random_assignments():
     rng = np.random.default_rng(0)
     score = rng.standard_normal((5, 8))
-    drawn = [value(score, random_order(5, 8, rng)) for _ in range(20_000)]
-    assert np.mean(drawn) == pytest.approx(random_value(score), abs=0.05)
+    drawn = [score_order(score, random_order(5, 8, rng)) for _ in range(20_000)]
+    assert np.mean(drawn) == pytest.approx(score_at_random(score), abs=0.05)
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 10**6))
@@ -162,5 +145,5 @@ def test_an_order_without_its_gaps_is_a_permutation_of_the_donors_units(units, o
 
 
 def test_a_random_alignment_is_worth_less_than_the_best():
-    found = found_between(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
-    assert random_alignment(found, 0).objective < align(found).objective
+    found = correspondence_of(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
+    assert assign_at_random(found, 0).objective < assign_units(found).objective

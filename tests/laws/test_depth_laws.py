@@ -9,7 +9,7 @@ import pytest
 from builders import Net, cnn, deviation, inputs_of, load, mlp, places, reseeded, run, save
 
 import mal_graph
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching import match_layers
 from mal_graph.operators import table
 
 DEPTHS = (2, 3, 5, 6)

@@ -12,8 +12,8 @@ from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
 from mal_graph.matching.correspondence import moving_groups
-from mal_graph.merging import widening
-from mal_graph.merging.blending import UNMATCHED, WIDTHS
+from mal_graph.merging import UNMATCHED, widening
+from mal_graph.merging.planning import WIDTHS
 from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
@@ -70,7 +70,7 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     base = reseeded(build(), 1)
     grew = 0
     for number, (units, donor) in enumerate(wider_donors(build(), 2)):
-        unmatched = UNMATCHED[number % 3]
+        unmatched = tuple(UNMATCHED)[number % 3]
         result = merged(base, donor, 0.0, unmatched)
         grew += 1
         assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
@@ -350,7 +350,7 @@ def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_n
     (why,) = made().growth.kept.values()
     assert re.fullmatch(r"a narrower donor cannot be compensated: the outputs at lambda 1 would be \de-\d\d .*", why)
     assert not made().growth.settings
-    monkeypatch.setattr(widening, "differs_in_widths", lambda planned, donor: False)  # the mutation: no comparison
+    monkeypatch.setattr(widening, "differs_in_widths", lambda plan: False)  # the mutation: no comparison
     assert made().growth.settings
     assert not made().growth.kept
 
@@ -820,7 +820,7 @@ def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silent
 def test_queries_and_keys_that_stay_alive_without_a_partner_break_the_law(monkeypatch):
     """The mutation: units over which computed tensors are multiplied stay as they are where they have no partner."""
     base, donor = rotary(6, 8, 0), rotary(6, 4, 1)
-    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.mark_product", lambda *args: None)
     assert far(merged(base, donor, 1.0, "fade").graph, donor) > 1e-3
 
 
@@ -832,7 +832,7 @@ def test_a_scale_that_follows_the_width_keeps_it_with_the_reason():
 def test_queries_and_keys_that_are_not_silent_are_found_out_by_the_outputs(monkeypatch):
     """The mutation: units over which computed tensors are multiplied are the donor's from the start, as if a weight of
     zeros read them."""
-    monkeypatch.setattr("mal_graph.symmetry.groups.mark_product", lambda *args: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.mark_product", lambda *args: None)
     assert any("outputs at lambda 0 move" in why for why in kept(attention(9, 4, 0), attention(9, 6, 1)))
 
 

@@ -2,20 +2,15 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, narrower, permuted_copy, run, wider
+from builders import Net, cnn, deviation, inputs_of, mlp, narrower, network, permuted_copy, run, wider
 from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.symmetry import axis_groups
-from mal_graph.symmetry.groups import UNREAD
+from mal_graph.symmetry.tracing import UNREAD
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -23,9 +18,8 @@ UNMATCHED = ("keep", "fade", "zero")
 def merged(base, donor, lam, unmatched="keep", **options):
     """The merge of two models with their groups taken unverified."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(axis_groups(base), axis_groups(donor), terms, **options)
-    return merge(plan(base, match, align(found), LayerLambdas.of(lam), unmatched=unmatched))
+    alignment = assign_units(correspond(network(base), network(donor), match, **options))
+    return merge(plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -369,7 +363,7 @@ def test_places_behind_the_last_of_the_probe_run_keep_their_order(verification):
 
 def test_rows_that_the_probe_does_not_read_would_be_mixed_up_without_their_fix(monkeypatch):
     """The mutation: nothing is said of what no operator reads."""
-    monkeypatch.setattr("mal_graph.symmetry.groups.pin_unread", lambda wiring, computed, owners: None)
+    monkeypatch.setattr("mal_graph.symmetry.tracing.pin_unread", lambda wiring, computed, owners: None)
     result = mal_graph.assemble(placed(0), placed(1), lam=1.0, verify=False)
     inputs = {"ids": np.random.default_rng(0).integers(0, 5, (2, 40))}
     assert deviation(run(result.graph, inputs), run(placed(1), inputs)) > 1e-3

@@ -4,18 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, narrower, permuted_copy, wider
+from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy, wider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import Problem, match_units
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.matching import assign_units
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import match_units
+from mal_graph.merging import LayerLambdas, merge, plan_merge
 from mal_graph.network import find_parameters
 from mal_graph.operators import GroupState, ParameterKind
 from mal_graph.symmetry import axis_groups
@@ -51,13 +48,6 @@ def redrawn(graph, draw, seed):
     return graph.with_weights(drawn)
 
 
-def correspondence_of(base, donor):
-    """The correspondence of two models, their groups taken unverified, and the match."""
-    match = match_layers(base, donor)
-    terms, _ = terms_of(base, donor, match)
-    return correspondence(axis_groups(base), axis_groups(donor), terms), match
-
-
 def mixture(graph, seed):
     """A donor that lacks units in every second group and has more in the others, and the orders planted."""
     groups = axis_groups(graph)
@@ -76,7 +66,7 @@ def planted(found, orders):
 
 
 def recovered(found, orders):
-    return all(map(np.array_equal, assign(found).orders, planted(found, orders)))
+    return all(map(np.array_equal, assign_units(found).orders, planted(found, orders)))
 
 
 # --- wider here, narrower there ----------------------------------------------------------------------------------
@@ -87,10 +77,10 @@ def recovered(found, orders):
 def test_a_mixture_of_wider_and_narrower_layers_is_worth_at_least_what_was_planted(net, draw, seed):
     base = redrawn(NETS[net](), draw, seed)
     donor, orders = mixture(base, seed)
-    found, _ = correspondence_of(base, donor)
+    found = correspondence_of(base, donor)
     assert {np.sign(a - b) for a, b in found.units} == {-1, 1}
-    worth = Problem(found).objective(planted(found, orders))
-    assert assign(found).objective >= worth - 1e-6 * abs(worth)
+    worth = Objective(found).value(planted(found, orders))
+    assert assign_units(found).objective >= worth - 1e-6 * abs(worth)
 
 
 @settings(max_examples=40)
@@ -102,7 +92,7 @@ def test_a_mixture_of_wider_and_narrower_layers_is_worth_at_least_what_was_plant
 def test_units_with_nine_gaussian_inputs_are_recovered_in_any_width(widths, plant, seed):
     base = redrawn(mlp((9, *widths, 3)), "gaussian", seed)
     donor, orders = plant(base, axis_groups(base), seed)
-    assert recovered(correspondence_of(base, donor)[0], orders)
+    assert recovered(correspondence_of(base, donor), orders)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -110,7 +100,7 @@ def test_units_with_nine_gaussian_inputs_are_recovered_in_any_width(widths, plan
 def test_a_mixture_of_gaussian_units_is_recovered(net, seed):
     base = redrawn(NETS[net](), "gaussian", seed)
     donor, orders = mixture(base, seed)
-    assert recovered(correspondence_of(base, donor)[0], orders)
+    assert recovered(correspondence_of(base, donor), orders)
 
 
 # --- trained weights ---------------------------------------------------------------------------------------------
@@ -121,7 +111,7 @@ def test_a_mixture_of_gaussian_units_is_recovered(net, seed):
 def test_units_of_a_trained_model_are_recovered(name, plant):
     base = mal_graph.load(EXAMPLES / f"{name}.onnx")
     donor, orders = plant(base, axis_groups(base), 7)
-    assert recovered(correspondence_of(base, donor)[0], orders)
+    assert recovered(correspondence_of(base, donor), orders)
 
 
 # --- noise -------------------------------------------------------------------------------------------------------
@@ -134,8 +124,8 @@ def test_with_a_tenth_of_noise_nearly_every_unit_is_recovered(net, plant):
     right = total = 0
     for seed in range(4):
         donor, orders = plant(base, axis_groups(base), seed)
-        found, _ = correspondence_of(base, noisy(donor, 0.1, seed))
-        for done, order in zip(assign(found).orders, planted(found, orders), strict=True):
+        found = correspondence_of(base, noisy(donor, 0.1, seed))
+        for done, order in zip(assign_units(found).orders, planted(found, orders), strict=True):
             right += int((done == order)[order >= 0].sum())
             total += int((order >= 0).sum())
     assert right >= 0.99 * total
@@ -185,8 +175,8 @@ def without(graph, name, flags, axis):
 
 def unchanged(base, donor):
     """Whether half a merge with the donor leaves every weight as it is."""
-    found, match = correspondence_of(base, donor)
-    result = merge(plan(base, match, assign(found), LayerLambdas.of(0.5)))
+    found = correspondence_of(base, donor)
+    result = merge(plan_merge(assign_units(found), LayerLambdas.of(0.5)))
     return all(np.array_equal(result.weights[name].read(), w.read()) for name, w in base.weights.items())
 
 
@@ -206,25 +196,25 @@ def residual_mlp(seed, width=12, blocks=3):
 def test_a_stream_on_both_axes_of_its_tensors_is_recovered(seed):
     base = residual_mlp(seed)
     donor, orders = permuted_copy(base, axis_groups(base), seed)
-    assert recovered(correspondence_of(base, donor)[0], orders)
+    assert recovered(correspondence_of(base, donor), orders)
 
 
 def largest_gain(found, orders):
     """What the best single update adds to the objective, relative to it."""
-    problem = Problem(found)
-    before = problem.objective(orders)
+    problem = Objective(found)
+    before = problem.value(orders)
     gains = []
     for pair in range(len(orders)):
         new = match_units(problem.scores(pair, orders))
-        gains.append(problem.objective([*orders[:pair], new, *orders[pair + 1 :]]) - before)
+        gains.append(problem.value([*orders[:pair], new, *orders[pair + 1 :]]) - before)
     return max(gains) / abs(before)
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 10**6))
 def test_no_update_gains_where_a_group_stands_on_both_axes_of_a_tensor(seed):
-    found, _ = correspondence_of(residual_mlp(seed), residual_mlp(seed + 1))
-    assert largest_gain(found, assign(found).orders) <= 1e-6
+    found = correspondence_of(residual_mlp(seed), residual_mlp(seed + 1))
+    assert largest_gain(found, assign_units(found).orders) <= 1e-6
 
 
 # --- these laws can fail -----------------------------------------------------------------------------------------
@@ -232,13 +222,13 @@ def test_no_update_gains_where_a_group_stands_on_both_axes_of_a_tensor(seed):
 
 def test_a_search_that_never_solves_again_breaks_the_law(monkeypatch):
     """Without another visit to a pair that stands on two axes, single updates are left that gain."""
-    founds = [correspondence_of(residual_mlp(seed), residual_mlp(seed + 99))[0] for seed in range(12)]
-    monkeypatch.setattr(Problem, "neighbours", property(lambda self: [set() for _ in range(self.count)]))
-    assert max(largest_gain(found, assign(found).orders) for found in founds) > 1e-3
+    founds = [correspondence_of(residual_mlp(seed), residual_mlp(seed + 99)) for seed in range(12)]
+    monkeypatch.setattr(Objective, "neighbours", property(lambda self: [set() for _ in range(self.count)]))
+    assert max(largest_gain(found, assign_units(found).orders) for found in founds) > 1e-3
 
 
 def test_units_of_another_model_are_not_recovered():
     base = mlp((9, 16, 12, 10), 0)
     _, orders = permuted_copy(base, axis_groups(base), 1)
     stranger, _ = permuted_copy(mlp((9, 16, 12, 10), 5), axis_groups(base), 1)
-    assert not recovered(correspondence_of(base, stranger)[0], orders)
+    assert not recovered(correspondence_of(base, stranger), orders)

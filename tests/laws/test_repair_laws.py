@@ -2,20 +2,15 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, narrower, permuted_copy
+from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
 
 import mal_graph
 from mal_graph import registry
 from mal_graph.errors import DataError
-from mal_graph.evaluation.activation_statistics import Moments, Place, Stream, measured
-from mal_graph.evaluation.scores import predict
-from mal_graph.matching.canonical import foldable_norm, terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import identity_alignment
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.repairing import output_of, repaired, weight_steps
+from mal_graph.evaluation import Moments, Place, Stream, measure, predict
+from mal_graph.matching import assign_in_order, find_foldable_norm
+from mal_graph.merging import LayerLambdas, merge, plan_merge, repair
+from mal_graph.merging.repairing import output_of, weight_steps
 from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
 
@@ -32,20 +27,18 @@ def images(count=60, seed=0):
 
 def planned(base, donor, lam=0.4, unmatched="keep"):
     """A plan in identity order."""
-    match = match_layers(base, donor)
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return plan(base, match, identity_alignment(found), LayerLambdas.of(lam), unmatched=unmatched)
+    alignment = assign_in_order(correspondence_of(base, donor))
+    return plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched)
 
 
 def places(graph):
     """Where the contractions of a graph are measured."""
-    return [output_of(graph, layer, foldable_norm(graph, layer)) for layer in find_layers(graph) if layer.weight]
+    return [output_of(graph, layer, find_foldable_norm(graph, layer)) for layer in find_layers(graph) if layer.weight]
 
 
 def statistics(graph, arrays):
     here = places(graph)
-    found = measured(Stream(graph, arrays, RUNNER, [place.tensor for place in here]), here)
+    found = measure(Stream(graph, arrays, RUNNER, [place.tensor for place in here]), here)
     return [found[place] for place in here]
 
 
@@ -70,7 +63,7 @@ def test_what_is_measured_is_what_numpy_computes_on_the_whole_maps(monkeypatch, 
     graph, arrays = cnn((4, 6), 1, 0), images()
     monkeypatch.setattr("mal_graph.evaluation.activation_statistics.MAX_READ", limit)
     tensors = [node.outputs[0] for node in graph.nodes if node.op == "Conv"]
-    found = measured(Stream(graph, arrays, RUNNER, tensors), [Place(name, 1) for name in tensors])
+    found = measure(Stream(graph, arrays, RUNNER, tensors), [Place(name, 1) for name in tensors])
     for name, maps in values_of(graph, arrays, tensors).items():
         np.testing.assert_allclose(found[Place(name, 1)].mean, maps.mean(axis=(0, 2, 3)), atol=1e-5)
         np.testing.assert_allclose(found[Place(name, 1)].variance, maps.var(axis=(0, 2, 3)), rtol=1e-4)
@@ -119,13 +112,13 @@ PAIRS = {
 def test_after_repair_every_unit_has_the_mean_and_deviation_of_its_goal(pair):
     base, donor, arrays = PAIRS[pair]()
     made = planned(base, donor, 0.4)
-    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
+    result, done = repair(merge(made), made, arrays, RUNNER)
     before, after = statistics(merge(made), arrays), statistics(result, arrays)
     goals = [
         tuple(0.6 * a + 0.4 * b for a, b in ((mine.mean, theirs.mean), (mine.sd, theirs.sd)))
         for mine, theirs in zip(statistics(base, arrays), statistics(donor, arrays), strict=True)
     ]
-    assert len(repair.rescaled) == len(goals)
+    assert len(done.rescaled) == len(goals)
     for found, (mean, sd) in zip(after, goals, strict=True):
         np.testing.assert_allclose(found.mean, mean, atol=2e-5 * sd.max())
         np.testing.assert_allclose(found.sd, sd, rtol=2e-4)
@@ -138,7 +131,7 @@ def test_units_without_a_partner_keep_the_bases_goal():
     made = planned(base, donor, 0.4)
     (order,) = made.alignment.orders
     assert (order < 0).any()
-    result, _ = repaired(merge(made), made, donor, samples(), RUNNER)
+    result, _ = repair(merge(made), made, samples(), RUNNER)
     mine, after = statistics(base, samples())[0], statistics(result, samples())[0]
     np.testing.assert_allclose(after.mean[order < 0], mine.mean[order < 0], atol=1e-5)
     np.testing.assert_allclose(after.sd[order < 0], mine.sd[order < 0], rtol=1e-4)
@@ -150,8 +143,8 @@ def test_repairing_a_model_towards_itself_changes_nothing(make):
     base = make()
     arrays = samples() if "mlp" in base.name else images()
     made = planned(base, base)
-    result, repair = repaired(base, made, base, arrays, RUNNER)
-    assert repair.rescaled
+    result, done = repair(base, made, arrays, RUNNER)
+    assert done.rescaled
     for name, weight in base.weights.items():
         if weight.is_float:
             np.testing.assert_allclose(result.weights[name].read(), weight.read(), rtol=1e-4, atol=1e-5)
@@ -166,7 +159,7 @@ def test_a_dead_unit_is_left_as_it_is():
         graph.with_weights({"w0": np.where(dead == 0, 0, graph.weights["w0"].read())}) for graph in (base, donor)
     )
     made = planned(base, donor)
-    result, _ = repaired(merge(made), made, donor, samples(), RUNNER)
+    result, _ = repair(merge(made), made, samples(), RUNNER)
     assert (result.weights["w0"].read()[3] == 0).all()
     np.testing.assert_allclose(
         statistics(result, samples())[0].mean[3],
@@ -186,9 +179,9 @@ def test_statistics_are_reset_to_those_of_the_data_behind_what_was_reset_before(
     that were reset before."""
     base, donor, arrays = make(0), make(1), images()
     made = planned(base, donor)
-    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
+    result, done = repair(merge(made), made, arrays, RUNNER)
     norms = [node for node in result.nodes if node.op == "BatchNormalization"]
-    assert set(repair.reset) == {node.name for node in norms}
+    assert set(done.reset) == {node.name for node in norms}
     maps = values_of(result, arrays, [node.inputs[0] for node in norms])
     for node in norms:
         mean, variance = (result.weights[name].read() for name in node.inputs[3:])
@@ -199,7 +192,7 @@ def test_statistics_are_reset_to_those_of_the_data_behind_what_was_reset_before(
 def test_scale_and_shift_are_those_of_the_merge():
     base, donor = cnn((6, 8), 1, 0), cnn((6, 8), 1, 1)
     made = planned(base, donor)
-    result, _ = repaired(merge(made), made, donor, images(), RUNNER)
+    result, _ = repair(merge(made), made, images(), RUNNER)
     for node in (node for node in result.nodes if node.op == "BatchNormalization"):
         for name in node.inputs[1:3]:
             assert np.array_equal(result.weights[name].read(), merge(made).weights[name].read())
@@ -223,8 +216,8 @@ def test_statistics_are_those_that_torch_finds_in_one_batch():
     example = torch.from_numpy(arrays["x"][:4])
     base, donor = (mal_graph.trace(module(seed), example) for seed in (1, 2))
     made = planned(base, donor)
-    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
-    assert len(repair.reset) == 2
+    result, done = repair(merge(made), made, arrays, RUNNER)
+    assert len(done.reset) == 2
     theirs = module(0)
     theirs.load_state_dict(mal_graph.state_dict(merge(made)))
     theirs.train()(torch.from_numpy(arrays["x"]))
@@ -251,7 +244,7 @@ def unbiased(seed, op):
 def test_a_layer_without_a_bias_gets_one_where_its_operator_takes_one_and_else_the_deviation_alone(op, shifted):
     base, donor, arrays = unbiased(0, op), unbiased(1, op), samples()
     made = planned(base, donor, 0.5)
-    result, _ = repaired(merge(made), made, donor, arrays, RUNNER)
+    result, _ = repair(merge(made), made, arrays, RUNNER)
     mine, theirs, after = (statistics(graph, arrays)[0] for graph in (base, donor, result))
     np.testing.assert_allclose(after.sd, (mine.sd + theirs.sd) / 2, rtol=1e-4)
     assert np.allclose(after.mean, (mine.mean + theirs.mean) / 2, atol=1e-4) is shifted
@@ -265,8 +258,8 @@ def test_a_shared_weight_is_left_and_said():
 
     base, donor = net(0), net(1)
     made = planned(base, donor)
-    result, repair = repaired(merge(made), made, donor, samples(), RUNNER)
-    assert list(repair.left.values()) == ["w2 is shared with another layer"]
+    result, done = repair(merge(made), made, samples(), RUNNER)
+    assert list(done.left.values()) == ["w2 is shared with another layer"]
     assert np.array_equal(result.weights["w2"].read(), merge(made).weights["w2"].read())
 
 
@@ -283,8 +276,8 @@ def test_a_traced_module_without_biases_gets_them_and_runs():
     base, donor = (mal_graph.trace(module(seed), torch.from_numpy(x[:4])) for seed in (0, 1))
     arrays = {base.inputs[0].name: x}
     made = planned(base, donor, 0.5)
-    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
-    assert len(repair.rescaled) == 2
+    result, done = repair(merge(made), made, arrays, RUNNER)
+    assert len(done.rescaled) == 2
     found, goals = mal_graph.to_module(result)(torch.from_numpy(x)), []
     for side in (base, donor):
         goals.append(RUNNER.open(side).run(arrays)[side.outputs[0].name])
@@ -306,8 +299,8 @@ def test_a_fixed_batch_is_never_filled_up():
     """Repeated samples would count twice: what is left over is not run."""
     base, donor, arrays = fixed(0, 4), fixed(1, 4), samples(66)
     made = planned(base, donor)
-    result, repair = repaired(merge(made), made, donor, arrays, RUNNER)
-    assert repair.samples == 64
+    result, done = repair(merge(made), made, arrays, RUNNER)
+    assert done.samples == 64
     (first, *_), whole = statistics(result, arrays), statistics(result, {"x": arrays["x"][:64]})
     assert np.array_equal(first.mean, whole[0].mean)
 
@@ -335,7 +328,7 @@ def test_half_precision_stays_and_meets_the_goals_as_far_as_it_can():
     base, donor = (mlp((8, 12, 5), seed, dtype="float16") for seed in (0, 1))
     arrays = samples()
     made = planned(base, donor, 0.5)
-    result, _ = repaired(merge(made), made, donor, arrays, RUNNER)
+    result, _ = repair(merge(made), made, arrays, RUNNER)
     assert result.weights["w0"].read().dtype == np.float16
     mine, theirs, after = (statistics(graph, arrays)[0] for graph in (base, donor, result))
     np.testing.assert_allclose(after.sd, (mine.sd + theirs.sd) / 2, rtol=5e-3)
@@ -372,7 +365,7 @@ def test_every_control_is_repaired_and_the_base_alone_too():
     assert set(scores[1]) - set(scores[0]) == {"base, repaired"}
     assert [arm for arm, loss in scores[0].items() if scores[1][arm] == loss] == ["base", "donor", "ensemble"]
     made = done.merged[0].plan
-    alone, _ = repaired(base, made, donor, arrays, RUNNER)
+    alone, _ = repair(base, made, arrays, RUNNER)
     assert np.isclose(scores[1]["base, repaired"], mal_graph.evaluate(alone, data).loss)
 
 

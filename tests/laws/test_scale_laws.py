@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, permuted_copy, run
+from builders import Net, cnn, correspondence_of, deviation, inputs_of, mlp, network, permuted_copy, run
 
 import mal_graph
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.rescaling import open_groups, rescale_invariant
-from mal_graph.matching.unit_assignment import align
+from mal_graph.matching import assign_units, rescale
+from mal_graph.matching.rescaling import find_open_groups
 from mal_graph.symmetry import axis_groups
 
 
@@ -42,7 +39,7 @@ def rescaled(graph, seed):
     rng, groups = np.random.default_rng(seed), axis_groups(graph)
     values = {name: w.read() for name, w in graph.weights.items() if w.is_float}
     has_norm = any(node.op == "BatchNormalization" for node in graph.nodes)
-    for i in open_groups(graph, groups):
+    for i in find_open_groups(network(graph)):
         factor = np.exp(rng.normal(0, 1.5, groups.groups[i].units))
         for member in groups.groups[i].members:
             operator, slot, side = member.role.op, member.role.slot, member.role.side
@@ -57,17 +54,15 @@ def rescaled(graph, seed):
 
 
 def compared(base, donor, *, free):
-    terms, _ = terms_of(base, donor, match_layers(base, donor))
-    groups, others = axis_groups(base), axis_groups(donor)
-    found = correspondence(groups, others, terms)
-    return rescale_invariant(found, open_groups(base, groups), open_groups(donor, others)) if free else found
+    correspondence = correspondence_of(base, donor)
+    return rescale(correspondence) if free else correspondence
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_units_of_an_open_group_may_have_any_size(net):
     graph = NETS[net]()
     groups = axis_groups(graph)
-    assert open_groups(graph, groups) == set(groups.usable())
+    assert find_open_groups(network(graph)) == set(groups.usable())
     other = rescaled(graph, 0)
     assert not np.allclose(other.weights["w0"].read(), graph.weights["w0"].read()) or net in ("residual", "concat")
     assert deviation(run(other, inputs_of(graph)), run(graph, inputs_of(graph))) < 1e-5
@@ -88,13 +83,13 @@ def test_units_of_an_open_group_may_have_any_size(net):
 def test_a_group_is_closed_where_a_factor_changes_something_else(graph):
     groups = axis_groups(graph)
     assert groups.usable()
-    assert open_groups(graph, groups) == frozenset()
+    assert find_open_groups(network(graph)) == frozenset()
 
 
 @pytest.mark.parametrize("op", ["Relu", "LeakyRelu", "Neg", "Abs", "Identity"])
 def test_a_group_is_open_behind_an_activation_that_lets_factors_through(op):
     graph = with_activation(op)
-    assert len(open_groups(graph, axis_groups(graph))) == 1
+    assert len(find_open_groups(network(graph))) == 1
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -102,12 +97,12 @@ def test_a_rescaled_and_shuffled_copy_is_aligned_exactly(net):
     base = NETS[net]()
     donor, orders = permuted_copy(base, axis_groups(base), 3)
     found = compared(base, rescaled(donor, 1), free=True)
-    assert all(np.array_equal(o, orders[p.base]) for o, p in zip(align(found).orders, found.pairs, strict=True))
+    assert all(np.array_equal(o, orders[p.base]) for o, p in zip(assign_units(found).orders, found.pairs, strict=True))
 
 
 def test_the_objective_of_such_a_copy_is_that_of_the_base_with_itself():
     base = NETS["mlp"]()
-    objectives = [align(compared(base, other, free=True)).objective for other in (base, rescaled(base, 1))]
+    objectives = [assign_units(compared(base, other, free=True)).objective for other in (base, rescaled(base, 1))]
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-5)
 
 
@@ -117,9 +112,11 @@ def test_as_stored_the_largest_units_draw_the_others():
     donor, orders = permuted_copy(base, axis_groups(base), 3)
     donor = rescaled(donor, 1)
     found = compared(base, donor, free=True)
-    assert all(np.array_equal(o, orders[p.base]) for o, p in zip(align(found).orders, found.pairs, strict=True))
+    assert all(np.array_equal(o, orders[p.base]) for o, p in zip(assign_units(found).orders, found.pairs, strict=True))
     found = compared(base, donor, free=False)
-    assert not all(np.array_equal(o, orders[p.base]) for o, p in zip(align(found).orders, found.pairs, strict=True))
+    assert not all(
+        np.array_equal(o, orders[p.base]) for o, p in zip(assign_units(found).orders, found.pairs, strict=True)
+    )
 
 
 def test_what_is_merged_keeps_its_size():
@@ -148,5 +145,5 @@ def test_a_bias_behind_a_batchnorm_is_compared_as_it_leaves_it():
             norm.inputs[4]: (variance + 1e-5) * factor**2 - 1e-5,
         }
     )
-    objectives = [align(compared(base, graph, free=False)).objective for graph in (donor, other)]
+    objectives = [assign_units(compared(base, graph, free=False)).objective for graph in (donor, other)]
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-5)

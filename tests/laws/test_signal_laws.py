@@ -1,23 +1,21 @@
 """Laws of the signals: what activations alone tell of the units, and how they count beside weights."""
 
-import sys
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, narrower, permuted_copy, wider
+from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy, wider
 
 import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.activation_statistics import Comoments
-from mal_graph.matching.activation_similarity import SHARES, activation, activation_evidence
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align, match_units, value
+from mal_graph.evaluation import Comoments
+from mal_graph.matching import SHARES, assign_units, compare_activations, match_layers
+from mal_graph.matching.activation_similarity import find_activation
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import match_units, score_order
 from mal_graph.symmetry import axis_groups
 
 RUNNER = registry.runner()
@@ -27,14 +25,9 @@ def samples(count=120, shape=(8,), seed=0):
     return {"x": np.random.default_rng(seed).normal(0.3, 1.2, (count, *shape)).astype(np.float32)}
 
 
-def compared(base, donor):
-    terms, _ = terms_of(base, donor, match_layers(base, donor))
-    return correspondence(axis_groups(base), axis_groups(donor), terms)
-
-
 def evidence_between(base, donor, arrays, share=0.5):
-    found = compared(base, donor)
-    return found, activation_evidence(found, base, donor, arrays, RUNNER, share)
+    correspondence = correspondence_of(base, donor)
+    return correspondence, compare_activations(correspondence, arrays, RUNNER, share)
 
 
 NETS = {
@@ -71,7 +64,7 @@ def test_a_planted_permutation_is_recovered_from_activations_alone(net):
     found, evidence = evidence_between(base, donor, samples(shape=shape))
     for pair, table in zip(found.pairs, evidence.tables, strict=True):
         assert np.array_equal(match_units(table), orders[pair.base])
-        assert np.isclose(value(table, orders[pair.base]) / len(table), round(table.max()), atol=1e-6)
+        assert np.isclose(score_order(table, orders[pair.base]) / len(table), round(table.max()), atol=1e-6)
 
 
 @pytest.mark.parametrize("change", [narrower, wider])
@@ -92,7 +85,9 @@ def test_assembling_by_the_signal_gives_a_shuffled_copy_back(match_by):
         base, donor, lam=0.5, match_by=match_by, calibrate=samples(shape=(3, 8, 8)), verify=False
     )
     made = result.merged[0].plan.alignment
-    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    assert all(
+        np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.correspondence.pairs, strict=True)
+    )
 
 
 def aligned(base, donor, **options):
@@ -106,11 +101,14 @@ def test_align_gives_a_shuffled_copy_back_by_activations_though_its_weights_say_
     base = make()
     donor, orders = permuted_copy(base, axis_groups(base), 3)
     blind = [
-        [np.ones_like(values()) for values in (t.base_values, t.donor_values)] for t, _ in compared(base, donor).terms
+        [np.ones_like(values()) for values in (t.base_values, t.donor_values)]
+        for t, _ in correspondence_of(base, donor).tensors
     ]
-    monkeypatch.setattr(sys.modules["mal_graph.matching.unit_assignment"].Problem, "values", blind)
+    monkeypatch.setattr(Objective, "values", blind)
     made = aligned(base, donor, calibrate=samples(shape=shape), match_by="activations")
-    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    assert all(
+        np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.correspondence.pairs, strict=True)
+    )
     by_weights = aligned(base, donor, calibrate=samples(shape=shape))
     assert not all(map(np.array_equal, made.orders, by_weights.orders))
 
@@ -172,7 +170,7 @@ def test_units_are_compared_behind_the_activation():
     y = net.op("Mul", x, net.op("Sigmoid", x))  # written out, with a fan-out that joins again
     graph = net.graph(net.op("Flatten", net.op("GlobalAveragePool", y)))
     (layer,) = match_layers(graph, graph).base
-    assert activation(graph, layer, layer.weight).tensor == y
+    assert find_activation(graph, layer, layer.weight).tensor == y
 
 
 def test_maps_of_different_size_are_compared_by_their_means():
@@ -194,7 +192,7 @@ def test_the_mixed_objective_never_falls(net, share):
     make, shape = NETS[net]
     other = {"mlp": mlp((8, 10, 15, 5), 1), "cnn": cnn((7, 6), 1, 1)}[net]
     found, evidence = evidence_between(make(), other, samples(shape=shape), share)
-    done = align(found, evidence)
+    done = assign_units(found, evidence)
     for _, history in done.starts:
         assert all(after >= before - 1e-6 * abs(before) for before, after in pairwise(history))
     assert done.history[-1] == pytest.approx(done.objective, rel=1e-6)
@@ -204,11 +202,11 @@ def test_the_mix_does_not_depend_on_the_size_of_the_weights():
     base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
     found, evidence = evidence_between(base, donor, samples())
     louder = donor.with_weights({name: 64 * w.read() for name, w in donor.weights.items()})
-    again = compared(base, louder)
-    mixed = align(found, evidence).orders
-    assert all(map(np.array_equal, mixed, align(again, evidence).orders))
+    again = correspondence_of(base, louder)
+    mixed = assign_units(found, evidence).orders
+    assert all(map(np.array_equal, mixed, assign_units(again, evidence).orders))
     for share in (1e-6, 1 - 1e-6):  # both of them count
-        assert not all(map(np.array_equal, mixed, align(found, replace(evidence, share=share)).orders))
+        assert not all(map(np.array_equal, mixed, assign_units(found, replace(evidence, share=share)).orders))
 
 
 def test_weights_decide_what_activations_leave_open():
@@ -219,7 +217,7 @@ def test_weights_decide_what_activations_leave_open():
     base = base.with_weights(values)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
     found, evidence = evidence_between(base, donor, samples(), SHARES["activations"])
-    assert np.array_equal(align(found, evidence).orders[0], orders[found.pairs[0].base])
+    assert np.array_equal(assign_units(found, evidence).orders[0], orders[found.pairs[0].base])
 
 
 def test_by_weights_alone_calibration_inputs_change_no_order():

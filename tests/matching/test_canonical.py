@@ -4,23 +4,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from builders import Net, deviation, inputs_of, mlp, narrower, run
+from builders import Net, deviation, inputs_of, mlp, narrower, network, run
 
-from mal_graph.matching.canonical import (
-    SEVERAL,
-    TINY_SCALE,
-    dead_channels,
-    foldable_norm,
-    folded_bias,
-    folded_weight,
-    terms_of,
-)
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import assign_units, correspond, count_dead_channels, find_foldable_norm, match_layers
+from mal_graph.matching.batchnorm_folding import TINY_SCALE, fold_bias, fold_weight
+from mal_graph.matching.canonical import SEVERAL
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.assembly import assemble
@@ -31,9 +20,9 @@ FORMS = list(product([False, True], [False, True]))  # with a bias, with a Batch
 def merged(base, donor, lam, unmatched="keep"):
     """The merge of two models with their groups taken unverified, and what was left without a counterpart."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, left = terms_of(base, donor, match)
-    found = correspondence(axis_groups(base), axis_groups(donor), terms)
-    return merge(plan(base, match, assign(found), LayerLambdas.of(lam), unmatched=unmatched)), left
+    correspondence = correspond(network(base), network(donor), match)
+    planned = plan_merge(assign_units(correspondence), LayerLambdas.of(lam), unmatched=unmatched)
+    return merge(planned), correspondence.unpaired
 
 
 def same_function(a, b, tolerance=1e-6):
@@ -65,7 +54,7 @@ def linear_norm(seed, style, bias=True, norm=True):
 
 
 def first_norm(graph):
-    return foldable_norm(graph, find_layers(graph)[0])
+    return find_foldable_norm(graph, find_layers(graph)[0])
 
 
 def effective(graph):
@@ -74,7 +63,7 @@ def effective(graph):
     bias = next((p for p in layer.parameters if p.role == "bias"), None)
     if norm is None:
         return tuple(graph.weights[p.tensor].read() for p in (layer.weight, bias))
-    return folded_weight(graph, layer.weight, norm), folded_bias(graph, bias, norm)
+    return fold_weight(graph, layer.weight, norm), fold_bias(graph, bias, norm)
 
 
 # --- lambda 1 ----------------------------------------------------------------------------------------------------
@@ -159,8 +148,8 @@ def test_a_channel_scaled_to_nothing_keeps_the_base_and_is_counted(unmatched):
         assert np.array_equal(after[[1, 4]], before[[1, 4]])
         assert np.isfinite(after).all()
         assert not np.array_equal(after[0], before[0])
-    assert dead_channels(base, donor, match_layers(base, donor).pairs[0]) == 2
-    assert dead_channels(base, convolved(1), match_layers(base, convolved(1)).pairs[0]) == 0
+    assert count_dead_channels(base, donor, match_layers(base, donor).pairs[0]) == 2
+    assert count_dead_channels(base, convolved(1), match_layers(base, convolved(1)).pairs[0]) == 0
 
 
 def test_a_batchnorm_that_turns_signs_folds_too():
@@ -300,7 +289,7 @@ def fused_net(seed, op, bn):
 def test_nothing_is_folded_through_an_activation_that_is_built_in(bn):
     fused, donor = fused_net(0, "FusedConv", bn), fused_net(1, "FusedConv", bn)
     first = find_layers(fused)[0]
-    assert foldable_norm(fused, first) is None
+    assert find_foldable_norm(fused, first) is None
     assert "bias" not in {parameter.role for parameter in first.applied}
     merged_model = assemble(fused, donor, lam=1.0, verify=False).graph
     inputs = inputs_of(donor)
@@ -313,7 +302,7 @@ def test_a_batchnorm_in_training_is_not_folded():
     draws = [net.weight(5) for _ in range(3)]
     x = net.op("BatchNormalization", x, *draws, net.constant(np.ones(5, np.float32)), outputs=3, training_mode=1)[0]
     graph = net.graph(net.conv(x, 5, 4))
-    assert foldable_norm(graph, find_layers(graph)[0]) is None
+    assert find_foldable_norm(graph, find_layers(graph)[0]) is None
 
 
 def upsampler(seed, bias, norm):

@@ -2,33 +2,27 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, run
+from builders import Net, cnn, deviation, inputs_of, mlp, network, run
 
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.merging.blending import merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge
 from mal_graph.operators import GroupState
-from mal_graph.symmetry import axis_groups
+from mal_graph.symmetry import Network, axis_groups
 
 
 def between(base, donor, base_groups=None, pairs=None, **options):
-    """The correspondence of two models, and their match."""
-    match = match_layers(base, donor, pairs)
-    terms, _ = terms_of(base, donor, match)
+    """The correspondence of two models."""
     groups = base_groups or axis_groups(base)
-    return correspondence(groups, axis_groups(donor), terms, **options), match
+    return correspond(Network(base, groups), network(donor), match_layers(base, donor, pairs), **options)
 
 
 def merged(base, donor, lam, unmatched="keep", **options):
-    found, match = between(base, donor, **options)
-    return merge(plan(base, match, assign(found), LayerLambdas.of(lam), unmatched=unmatched))
+    alignment = assign_units(between(base, donor, **options))
+    return merge(plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched))
 
 
 def axes_by_tensor(found):
-    return {term.base.tensor: axes for term, axes in found.terms}
+    return {term.base.tensor: axes for term, axes in found.tensors}
 
 
 def deviates(a, b):
@@ -40,14 +34,14 @@ def deviates(a, b):
 
 
 def test_every_hidden_layer_is_one_pair_of_groups():
-    found, _ = between(mlp((8, 16, 12, 5), 0), mlp((8, 10, 20, 5), 1))
+    found = between(mlp((8, 16, 12, 5), 0), mlp((8, 10, 20, 5), 1))
     assert found.units == ((16, 10), (12, 20))
     assert not found.refused
     assert not found.dropped
 
 
 def test_producer_and_consumer_share_the_pair():
-    found, _ = between(mlp((8, 16, 12, 5), 0), mlp((8, 10, 20, 5), 1))
+    found = between(mlp((8, 16, 12, 5), 0), mlp((8, 10, 20, 5), 1))
     used = {
         tensor: [[block.pair for block in axis.blocks] for axis in axes]
         for tensor, axes in axes_by_tensor(found).items()
@@ -65,7 +59,7 @@ def test_producer_and_consumer_share_the_pair():
 def test_a_residual_stream_answers_to_every_stream_of_a_net_without_shortcuts():
     """One group of the base, two of the donor: each pair has its own order."""
     base, donor = cnn((6,), 2, 0, inner=8), cnn((6,), 2, 1, inner=8, residual=False)
-    found, _ = between(base, donor)
+    found = between(base, donor)
     partners = {}
     for pair in found.pairs:
         partners.setdefault(pair.base, []).append(pair.donor)
@@ -94,11 +88,11 @@ def branches(widths, seed):
 
 def reader_axis(found, widths):
     """The input axis of the convolution behind the concatenation."""
-    return next(axes[1] for term, axes in found.terms if term.is_weight and term.base.shape[:2] == (6, sum(widths)))
+    return next(axes[1] for term, axes in found.tensors if term.is_weight and term.base.shape[:2] == (6, sum(widths)))
 
 
 def test_the_parts_of_a_concatenation_answer_to_each_other_part_by_part():
-    found, _ = between(branches((4, 7), 0), branches((5, 3), 1))
+    found = between(branches((4, 7), 0), branches((5, 3), 1))
     axis = reader_axis(found, (4, 7))
     assert [block.base.ravel().tolist() for block in axis.blocks] == [list(range(4)), list(range(4, 11))]
     assert [block.donor.ravel().tolist() for block in axis.blocks] == [list(range(5)), list(range(5, 8))]
@@ -107,10 +101,10 @@ def test_the_parts_of_a_concatenation_answer_to_each_other_part_by_part():
 
 def test_a_part_without_a_counterpart_keeps_its_columns():
     base, donor = branches((4, 7), 0), branches((5,), 1)
-    found, _ = between(base, donor)
+    found = between(base, donor)
     axis = reader_axis(found, (4, 7))
     assert [block.base.ravel().tolist() for block in axis.blocks] == [list(range(4))]
-    reader = next(term.base.tensor for term, axes in found.terms if axis in axes)
+    reader = next(term.base.tensor for term, axes in found.tensors if axis in axes)
     before, after = base.weights[reader].read(), merged(base, donor, 0.5).weights[reader].read()
     assert np.array_equal(after[:, 4:], before[:, 4:])
     assert not np.array_equal(after[:, :4], before[:, :4])
@@ -118,7 +112,7 @@ def test_a_part_without_a_counterpart_keeps_its_columns():
 
 def test_a_flattened_map_moves_whole_channels():
     base, donor = cnn((6,), 0, 0, bn=False, head="flatten", size=4), cnn((5,), 0, 1, bn=False, head="flatten", size=4)
-    found, _ = between(base, donor)
+    found = between(base, donor)
     block = axes_by_tensor(found)["w2"][1].blocks[0]
     assert block.base.shape == (6, 16)
     assert block.donor.shape == (5, 16)
@@ -129,7 +123,7 @@ def test_positions_that_feed_a_statistic_are_marked():
     net = Net(0)
     x = net.linear(net.input("x", ("N", 5)), 5, 6)
     graph = net.graph(net.linear(net.op("Softmax", x, axis=-1), 6, 4))
-    axes = axes_by_tensor(between(graph, graph)[0])
+    axes = axes_by_tensor(between(graph, graph))
     assert axes["w0"][0].statistic.tolist() == list(range(6))
     assert axes["w0"][1].statistic.tolist() == []
     plain = axes_by_tensor(between(mlp((5, 6, 4)), mlp((5, 6, 4)))[0])
@@ -140,11 +134,11 @@ def test_positions_that_feed_a_statistic_are_marked():
 
 
 def test_inputs_of_different_length_keep_the_first_layer():
-    found, _ = between(mlp((8, 16, 5), 0), mlp((7, 16, 5), 1))
+    found = between(mlp((8, 16, 5), 0), mlp((7, 16, 5), 1))
     assert list(found.refused.values()) == [
         "its input axis is fixed (axes of model input 'x') and 8 long, the donor's 7"
     ]
-    assert {term.layer for term, _ in found.terms} == {"Gemm_2"}
+    assert {term.layer for term, _ in found.tensors} == {"Gemm_2"}
 
 
 def exposed(seed, shown):
@@ -157,7 +151,7 @@ def exposed(seed, shown):
 
 @pytest.mark.parametrize(("base", "donor"), [(True, False), (False, True)])
 def test_a_hidden_layer_that_is_an_output_on_one_side_is_refused_with_the_output(base, donor):
-    found, _ = between(exposed(0, base), exposed(1, donor))
+    found = between(exposed(0, base), exposed(1, donor))
     assert set(found.refused.values()) == {
         "its output axis is fixed in one model alone (axes of model output 'relu1')",
         "its input axis is fixed in one model alone (axes of model output 'relu1')",
@@ -166,7 +160,7 @@ def test_a_hidden_layer_that_is_an_output_on_one_side_is_refused_with_the_output
 
 def test_hidden_layers_that_are_outputs_of_both_merge_in_order():
     base, donor = exposed(0, True), exposed(1, True)
-    assert not between(base, donor)[0].refused
+    assert not between(base, donor).refused
     assert deviates(merged(base, donor, 1.0), donor) <= 1e-6
 
 
@@ -174,12 +168,12 @@ def test_an_unverified_group_is_refused_unless_the_user_vouches_for_it():
     base, donor = mlp((8, 16, 5), 0), mlp((8, 16, 5), 1)
     groups = axis_groups(base)
     doubtful = groups.with_states({groups.usable()[0]: (GroupState.UNVERIFIED, "no run settled it")})
-    found, _ = between(base, donor, doubtful)
+    found = between(base, donor, doubtful)
     assert set(found.refused.values()) == {
         "its output axis is unverified in the base: no run settled it",
         "its input axis is unverified in the base: no run settled it",
     }
-    assert not found.terms
+    assert not found.tensors
 
 
 def cumulated(width, seed):
@@ -189,7 +183,7 @@ def cumulated(width, seed):
 
 
 def test_frozen_axes_of_different_length_are_refused_whatever_the_user_says():
-    found, _ = between(cumulated(6, 0), cumulated(7, 1), assume_ordered=True)
+    found = between(cumulated(6, 0), cumulated(7, 1), assume_ordered=True)
     assert len(found.refused) == 2
     assert all(
         "frozen in the base: CumSum 'CumSum_1' runs along the axis in order" in why for why in found.refused.values()
@@ -197,7 +191,7 @@ def test_frozen_axes_of_different_length_are_refused_whatever_the_user_says():
 
 
 def test_frozen_axes_that_are_ordered_alike_take_no_part_in_the_assignment():
-    found, _ = between(cumulated(6, 0), cumulated(6, 1), assume_ordered=True)
+    found = between(cumulated(6, 0), cumulated(6, 1), assume_ordered=True)
     assert found.pairs == ()
     assert not found.refused
     assert deviates(merged(cumulated(6, 0), cumulated(6, 1), 1.0, assume_ordered=True), cumulated(6, 1)) <= 1e-6
@@ -210,7 +204,7 @@ def test_a_convolution_over_other_dimensions_is_refused():
         return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", x))), 8, 4))
 
     base, donor = net_of(2, 0), net_of(1, 1)
-    found, _ = between(base, donor, pairs=[("Conv_0", "Conv_0")])
+    found = between(base, donor, pairs=[("Conv_0", "Conv_0")])
     assert list(found.refused.values()) == ["its shape (8, 3, 3, 3) has another rank than the donor's (8, 3, 3)"]
 
 
@@ -223,7 +217,7 @@ def test_a_depthwise_layer_does_not_answer_to_a_full_one():
 
     base, donor = net_of(6, 0), net_of(1, 1)
     names = [[layer.name for layer in match_layers(graph, graph).base] for graph in (base, donor)]
-    found, _ = between(base, donor, pairs=list(zip(*names, strict=True)))
+    found = between(base, donor, pairs=list(zip(*names, strict=True)))
     assert "none of the units on its input axis has a counterpart in the donor layer" in found.refused.values()
 
 
@@ -233,7 +227,7 @@ def test_a_weight_with_nan_is_refused_and_named(side):
     broken = graphs[side].weights["w2"].read().copy()
     broken[0, 0] = np.nan
     graphs[side] = graphs[side].with_weights({"w2": broken})
-    found, _ = between(graphs["base"], graphs["donor"])
+    found = between(graphs["base"], graphs["donor"])
     assert found.refused == {"Gemm_2": f"weight w2 of the {side} holds NaN or infinity"}
 
 
@@ -241,7 +235,7 @@ def test_a_bias_with_infinity_is_dropped_and_its_weight_merged():
     base = mlp((8, 16, 5), 0)
     donor = mlp((8, 16, 5), 1)
     donor = donor.with_weights({"w3": np.full(5, np.inf, np.float32)})
-    found, _ = between(base, donor)
+    found = between(base, donor)
     assert found.dropped == {"Gemm_2": ("bias w3: bias w3 of the donor holds NaN or infinity",)}
     assert "w2" in axes_by_tensor(found)
     assert "w3" not in axes_by_tensor(found)
@@ -255,14 +249,14 @@ def test_a_batchnorm_with_infinity_is_named_and_the_rest_is_aligned(slot, role, 
     norm = next(node for node in donor.nodes if node.op == "BatchNormalization")
     broken = donor.weights[norm.inputs[slot]].read().copy()
     broken[2] = value
-    found, _ = between(base, donor.with_weights({norm.inputs[slot]: broken}))
+    found = between(base, donor.with_weights({norm.inputs[slot]: broken}))
     told = list(found.refused.values()) + [line for lines in found.dropped.values() for line in lines]
     if role == "variance" and value == np.inf:
         refuses = False  # it divides the weight to nothing
     assert len(told) == 1
     assert told[0].endswith("of the donor holds NaN or infinity")
     assert ("weight w0" in told[0]) == refuses
-    assert np.isfinite(assign(found).objective)
+    assert np.isfinite(assign_units(found).objective)
 
 
 def test_a_map_that_a_unit_multiplies_by_position_is_dropped_where_the_sizes_differ():
@@ -272,6 +266,6 @@ def test_a_map_that_a_unit_multiplies_by_position_is_dropped_where_the_sizes_dif
         x = net.op("Mul", x, net.weight(1, 6, size, size, scale=1.0))
         return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 6, 4))
 
-    found, _ = between(scaled(4, 0), scaled(5, 1))
+    found = between(scaled(4, 0), scaled(5, 1))
     lines = [line for lines in found.dropped.values() for line in lines] + list(found.refused.values())
     assert any("4 long, the donor's 5" in line for line in lines)

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import MatchError
-from mal_graph.matching.layer_matching import explain, layer_edges, match_layers, profile
+from mal_graph.matching import explain_layer, find_layer_edges, match_layers
+from mal_graph.matching.layer_profile import profile_layers
 from mal_graph.symmetry import axis_groups
 
 
@@ -115,7 +116,7 @@ def test_a_renamed_published_architecture_matches_by_structure():
     """Its weights are constants: nothing but the structure tells layers apart."""
     graph = light("squeezenet")
     copy, new = renamed_copy(graph, 3)
-    assert names(match_layers(graph, copy)) == {layer.name: new[layer.name] for layer in profile(graph).layers}
+    assert names(match_layers(graph, copy)) == {layer.name: new[layer.name] for layer in profile_layers(graph).layers}
 
 
 # --- other depths and widths ------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_every_layer_is_paired_once_or_has_a_reason(base, donor):
     ):
         assert sorted([*paired, *reasons]) == sorted(layer.name for layer in found)
         assert all(reasons.values())
-    a, b = profile(base), profile(donor)  # a linear layer may correspond to a convolution of one tap
+    a, b = profile_layers(base), profile_layers(donor)  # a linear layer may correspond to a convolution of one tap
     assert all(a.meanings[i] & b.meanings[j] for i, j in places(match))
     assert all(0 <= pair.score <= 1 for pair in match.pairs)
 
@@ -176,7 +177,7 @@ def test_layers_that_stand_in_opposite_order_are_not_both_paired():
 
 def test_without_the_rule_they_would_be_paired_in_reverse(monkeypatch):
     """The law has something to forbid."""
-    matcher = import_module("mal_graph.matching.layer_matching")
+    matcher = import_module("mal_graph.matching.pairing")
     monkeypatch.setattr(matcher, "is_monotone", lambda *arguments: True)
     base, donor = crossing(Net(0), (1, 4, 16), (3, 16, 4)), crossing(Net(1), (3, 16, 4), (1, 4, 16))
     assert reversals(base, donor, match_layers(base, donor))
@@ -221,7 +222,7 @@ def test_wider_on_one_side_and_narrower_on_the_other_is_size_incompatible():
 
 
 def layer_names(graph):
-    return [layer.name for layer in profile(graph).layers]
+    return [layer.name for layer in profile_layers(graph).layers]
 
 
 def test_given_pairs_replace_the_found_ones_and_may_cross():
@@ -277,7 +278,7 @@ def test_networks_without_a_layer_in_common_do_not_match():
 def test_an_explanation_ranks_donor_layers_and_says_why():
     base, donor = cnn((4, 6), 2), cnn((4, 6), 2, 1)
     name = layer_names(base)[3]
-    ranked = explain(base, donor, name)
+    ranked = explain_layer(base, donor, name)
     assert ranked[0][0] == name
     assert [score for _, score, _ in ranked] == sorted((score for _, score, _ in ranked), reverse=True)
     assert all(0 <= part <= 1 for _, _, parts in ranked for part in parts.values())
@@ -303,7 +304,7 @@ def lanes(seed, widths, others):
 def steps_kept(base, donor, match):
     """Whether layers that follow each other do so in both models."""
     partner = names(match)
-    mine, theirs = (set(layer_edges(graph, side)) for graph, side in ((base, match.base), (donor, match.donor)))
+    mine, theirs = (set(find_layer_edges(graph, side)) for graph, side in ((base, match.base), (donor, match.donor)))
     return {(partner[i], partner[j]) for i, j in mine} == theirs
 
 

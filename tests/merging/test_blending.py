@@ -8,15 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import UsageError
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import random_alignment
-from mal_graph.merging.blending import interpolated, merge, plan
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.slots import with_bias_slots
-from mal_graph.symmetry import axis_groups
+from mal_graph.matching import assign_at_random, assign_units, correspond, match_layers
+from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
+from mal_graph.merging.blending import interpolate
+from mal_graph.symmetry import Network, axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
 
@@ -24,10 +19,10 @@ UNMATCHED = ("keep", "fade", "zero")
 def planned(base, donor, lam, unmatched="keep", layers=None, *, groups=None, seed=None):
     """The plan of a merge with unverified groups; `seed` draws the orders at random instead of aligning."""
     base, match = with_bias_slots(base, donor, match_layers(base, donor))
-    terms, _ = terms_of(base, donor, match)
-    found = correspondence(*(groups or (axis_groups(base), axis_groups(donor))), terms)
-    alignment = assign(found) if seed is None else random_alignment(found, seed)
-    return plan(base, match, alignment, LayerLambdas.of(lam), unmatched=unmatched, layers=layers)
+    mine, theirs = groups or (axis_groups(base), axis_groups(donor))
+    found = correspond(Network(base, mine), Network(donor, theirs), match)
+    alignment = assign_units(found) if seed is None else assign_at_random(found, seed)
+    return plan_merge(alignment, LayerLambdas.of(lam), unmatched=unmatched, layers=layers)
 
 
 def values(graph):
@@ -133,8 +128,8 @@ def test_at_lambda_0_the_base_itself_comes_back():
 def test_at_lambda_1_values_are_copied_and_not_computed():
     """a + 1 * (b - a) is not b where a is infinite, and loses the last bits of a small b beside a large a."""
     a, b = np.float32([np.inf, 1e8, -0.0, 1.0]), np.float32([1.0, 1e-3, 0.0, np.inf])
-    assert interpolated(a, b, 1.0) is b
-    assert (interpolated(a[1:2], b[1:2], np.nextafter(1.0, 0)) != b[1:2]).all()
+    assert interpolate(a, b, 1.0) is b
+    assert (interpolate(a[1:2], b[1:2], np.nextafter(1.0, 0)) != b[1:2]).all()
 
 
 @pytest.mark.parametrize("unmatched", UNMATCHED)

@@ -4,8 +4,8 @@ import pytest
 from builders import mlp
 
 from mal_graph.errors import UsageError
-from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.network.layers import find_layers
+from mal_graph.merging import LayerLambdas
+from mal_graph.network import find_layers
 
 FIVE = find_layers(mlp((6, 7, 8, 9, 7, 5), 0))  # at depths 0 to 4
 

@@ -6,8 +6,8 @@ import pytest
 from builders import mlp
 
 from mal_graph.errors import UsageError
-from mal_graph.merging.selectors import select_layers
-from mal_graph.network.layers import find_layers
+from mal_graph.merging import select_layers
+from mal_graph.network import find_layers
 
 DEEP = find_layers(mlp((6, 7, 8, 9, 5), 0))  # four layers at depths 0 to 3
 

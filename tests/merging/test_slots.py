@@ -5,8 +5,8 @@ import pytest
 from builders import Net, deviation, inputs_of, mlp, run, save
 
 import mal_graph
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.merging.slots import with_bias_slots
+from mal_graph.matching import match_layers
+from mal_graph.merging import with_bias_slots
 from mal_graph.network import find_layers
 
 

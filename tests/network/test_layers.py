@@ -1,5 +1,7 @@
 """Layers by origin, and the canonical form of their parameters."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import Net, cnn, load, mlp
@@ -182,3 +184,27 @@ def test_a_weight_whose_axes_a_reshape_mixed_makes_no_units(net):
     graph = net.graph(net.op("Einsum", x, w, equation="abc,acz->abz"))
     (found,) = [parameter for parameter in find_parameters(graph) if parameter.tensor == "w"]
     assert (found.role, found.axes) == ("vector", (0, 1))
+
+
+# --- names of modules -------------------------------------------------------------------------------------------
+
+
+def scoped(*scopes):
+    """Two linear layers, from these modules."""
+    graph = mlp((3, 4, 5))
+    named = iter(scopes)
+    nodes = [replace(node, scope=next(named) if node.op == "Gemm" else "") for node in graph.nodes]
+    return replace(graph, nodes=tuple(nodes))
+
+
+@pytest.mark.parametrize(
+    ("scopes", "names"),
+    [
+        (("", ""), ["Gemm_0", "Gemm_2"]),
+        (("body.0", "head"), ["body.0", "head"]),
+        (("", "head"), ["Gemm_0", "head"]),
+        (("attention", "attention"), ["attention/Gemm_0", "attention/Gemm_2"]),
+    ],
+)
+def test_a_layer_is_named_after_its_module_where_no_other_layer_is_of_it(scopes, names):
+    assert [layer.name for layer in find_layers(scoped(*scopes))] == names

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from builders import cnn, mlp, places
 
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.matching import match_layers
 from mal_graph.reporting.diagrams import dot, mermaid
 
 ODD = [

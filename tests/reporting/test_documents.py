@@ -8,8 +8,8 @@ import pytest
 from builders import Net, cnn, mlp
 
 from mal_graph import axis_groups, verify
-from mal_graph.evaluation.scores import Scores
-from mal_graph.matching.layer_matching import match_layers
+from mal_graph.evaluation import Scores
+from mal_graph.matching import match_layers
 from mal_graph.reporting.coverage import coverage
 from mal_graph.reporting.document import sha256_of
 from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
@@ -172,6 +172,6 @@ def test_units_that_grow_inside_others_are_told_once():
 
     widened = assemble_document(assemble(blocks(2, 0), blocks(5, 1), width="grow")).widened
     assert [(entry.group, entry.units, entry.inside) for entry in widened] == [
-        ("w2[1]", (2, 5), None),
-        ("w2[0]", (2, 5), "w0[0]"),
+        ("Conv_0", (2, 5), None),
+        ("Conv_2", (2, 5), "Conv_0#2"),
     ]

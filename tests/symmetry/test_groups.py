@@ -104,7 +104,7 @@ def test_the_filters_of_a_depthwise_channel_move_with_it_and_within_it(net):
     within = [dict.fromkeys(("dw[0]", "bias[0]", "b[1]"), alone(*pair)) for pair in pairs]
     assert hidden(graph) == [{"a[0]": 4, "dw[0]": pairs, "bias[0]": pairs, "b[1]": pairs}, *within]
     assert [group.inside for group in axis_groups(graph).groups if group.inside] == [
-        ("a[0]", unit) for unit in range(4)
+        ("Conv_0", unit) for unit in range(4)
     ]
 
 
@@ -389,7 +389,7 @@ def test_a_unit_unlike_all_others_is_rigid(net):
     x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="a"))
     parts = [net.op("Slice", x, net.constant([0]), net.constant([end]), net.constant([1])) for end in (4, 2, 1)]
     read = [net.op("MatMul", part, net.weight(n, 2)) for part, n in zip(parts, (4, 2, 1), strict=True)]
-    groups = [g for g in axis_groups(net.graph(net.op("Sum", *read))).groups if g.name.startswith("a[1]")]
+    groups = [g for g in axis_groups(net.graph(net.op("Sum", *read))).groups if g.name.startswith("MatMul_0")]
     found = [(group.state, group.members[0].positions.ravel().tolist()) for group in groups]
     assert found == [(GroupState.FROZEN, [0]), (GroupState.RIGID, [1]), (GroupState.CANDIDATE, [2, 3])]
 
@@ -464,3 +464,26 @@ def test_a_group_norm_over_a_concat_keeps_the_blocks_of_the_norm_before_it():
     assert found == [(2, None), (4, (outer, 0)), (4, (outer, 1)), (8, None)]
     copy, _ = permuted_copy(graph, groups)
     assert deviation(run(copy, inputs_of(graph)), run(graph, inputs_of(graph))) < 1e-12
+
+
+# --- names ------------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_named_after_the_layer_that_produces_its_units():
+    groups = axis_groups(mlp((3, 5, 2)))
+    assert [(group.name, group.members[0].tensor) for group in groups.groups] == [
+        ("Gemm_0", "w0"),
+        ("w0[1]", "w0"),
+        ("Gemm_2", "w2"),
+    ]
+
+
+def test_no_two_groups_have_one_name():
+    for graph in (mlp(), cnn(concat=True, head="flatten"), cnn(depthwise=True)):
+        names = [group.name for group in axis_groups(graph).groups]
+        assert len(set(names)) == len(names)
+
+
+def test_names_do_not_depend_on_the_values_of_the_weights():
+    names = [[group.name for group in axis_groups(cnn(seed=seed)).groups] for seed in (0, 1)]
+    assert names[0] == names[1]

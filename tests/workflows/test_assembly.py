@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -12,9 +13,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.scores import ensemble, predict, score
-from mal_graph.matching.unit_assignment import align as assign
-from mal_graph.matching.unit_assignment import identity_alignment
+from mal_graph.evaluation import ensemble, predict, score
+from mal_graph.matching import assign_in_order, assign_units
 from mal_graph.network import find_layers
 from mal_graph.reporting.documents import assemble_document
 from mal_graph.symmetry import axis_groups
@@ -263,7 +263,7 @@ def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
     base, donor = cnn((6,), 2, 0, residual=False), cnn((6,), 2, 1)
     step = mal_graph.assemble(base, donor, verify=False).merged[0]
     orders = {}
-    for pair, order in zip(step.plan.alignment.found.pairs, step.plan.alignment.orders, strict=True):
+    for pair, order in zip(step.plan.alignment.correspondence.pairs, step.plan.alignment.orders, strict=True):
         orders.setdefault(pair.donor, []).append(order)
     assert max(map(len, orders.values())) > 1
     assert moved_by(donor, step.donor_groups, step.plan.alignment) <= 3e-4
@@ -341,7 +341,7 @@ def test_only_selected_layers_get_a_bias(monkeypatch):
 def test_the_plain_average_is_the_average_in_stored_order():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
     steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
-    found = values(rebuilt(base, steps, MergeConfig(), identity_alignment))
+    found = values(rebuilt(base, steps, MergeConfig(), assign_in_order))
     for name, a in values(base).items():
         np.testing.assert_allclose(found[name], (a + values(donor)[name]) / 2, rtol=1e-5, atol=1e-6)
 
@@ -349,7 +349,7 @@ def test_the_plain_average_is_the_average_in_stored_order():
 def test_the_plain_average_of_a_narrower_donor_is_cropped():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 5, 5), 1)
     steps = mal_graph.assemble(base, donor, lam=0.5, verify=False).merged
-    found = values(rebuilt(base, steps, MergeConfig(), identity_alignment))
+    found = values(rebuilt(base, steps, MergeConfig(), assign_in_order))
     np.testing.assert_allclose(
         found["w0"][:5], (values(base)["w0"][:5] + values(donor)["w0"]) / 2, rtol=1e-5, atol=1e-6
     )
@@ -357,7 +357,7 @@ def test_the_plain_average_of_a_narrower_donor_is_cropped():
 
 
 @pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
-@pytest.mark.parametrize("strategy", [assign, None], ids=["aligned again", "as it was"])
+@pytest.mark.parametrize("strategy", [assign_units, None], ids=["aligned again", "as it was"])
 def test_a_merge_rebuilt_is_the_merge(unmatched, strategy):
     base, donors = cnn((6, 8), 1, 0, bn=False), [cnn((8, 6), 1, 1), cnn((5, 8), 1, 2, bn=False)]
     result = mal_graph.assemble(base, donors, lam=0.4, unmatched=unmatched, verify=False)
@@ -378,7 +378,7 @@ def test_a_grown_merge_rebuilt_is_the_merge():
 def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(monkeypatch, options):
     """Its goals are those of the merge, so its units stand where the merge put the donors'."""
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)
-    module, calls = sys.modules["mal_graph.matching.unit_assignment"], {}
+    modules, calls = [import_module(f"mal_graph.matching.{name}") for name in ("starts", "assignment")], {}
 
     def counting(name, real):
         def call(*rest, **more):
@@ -394,11 +394,12 @@ def test_the_base_repaired_alone_costs_no_assignment_and_no_look_at_activations(
         assert ("base, repaired" in arms) == repair
         return dict(calls)
 
-    monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
-    monkeypatch.setattr(STEPS, "activation_evidence", counting("looked", STEPS.activation_evidence))
+    for module in modules:
+        monkeypatch.setattr(module, "match_units", counting("assigned", module.match_units))
+    monkeypatch.setattr(STEPS, "compare_activations", counting("looked", STEPS.compare_activations))
     assert count(True) == count(False)
     assert count(True)["looked"] == (2 if "match_by" in options else 0)  # for the merge and the random donor
-    monkeypatch.setattr(STEPS, "given_alignment", lambda found, orders, evidence=None: assign(found, evidence))
+    monkeypatch.setattr(STEPS, "assign_as_given", lambda found, orders, evidence=None: assign_units(found, evidence))
     assert count(True)["assigned"] > count(False)["assigned"]
 
 

@@ -13,8 +13,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import SweepConfig
 from mal_graph.errors import DataError, MatchError, UsageError
-from mal_graph.evaluation.scores import Scores, evaluate
-from mal_graph.merging.blending import UNMATCHED
+from mal_graph.evaluation import Scores, evaluate
+from mal_graph.merging import UNMATCHED
 from mal_graph.option_texts import lambdas_of
 from mal_graph.reporting import plots
 from mal_graph.reporting.documents import grid_document, sweep_document
@@ -186,7 +186,9 @@ def test_a_sweep_aligns_by_the_signal(match_by):
     donor, orders = permuted_copy(base, axis_groups(base), 1)
     options = {"lambdas": [0.5], "calibrate": unlabelled(base, 100), "verify": False}
     made = sweep(base, donor, data_for(base), match_by=match_by, **options).step.plan.alignment
-    assert all(np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.found.pairs, strict=True))
+    assert all(
+        np.array_equal(o, orders[pair.base]) for o, pair in zip(made.orders, made.correspondence.pairs, strict=True)
+    )
     stranger = mlp((6, 16, 12, 5), 1)
     plain, signalled = (
         sweep(base, stranger, data_for(base), match_by=kind, **options).step.plan.alignment.orders

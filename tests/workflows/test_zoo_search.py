@@ -15,13 +15,14 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig, ZooConfig
 from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
-from mal_graph.evaluation.holdout import Gate, halves, held_out
-from mal_graph.evaluation.scores import Scores, agreement, labels_in, predict, score
-from mal_graph.merging.blending import merge
+from mal_graph.evaluation import Gate, Scores, agreement, predict, read_labels, score, split_holdout
+from mal_graph.evaluation.holdout import halves
+from mal_graph.merging import merge
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import assembly, steps
-from mal_graph.workflows.zoo_search import PREFIXES, SINGLES, candidates, zoo
+from mal_graph.workflows.zoo_candidates import PREFIXES, SINGLES, candidates
+from mal_graph.workflows.zoo_search import zoo
 
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
 PLAIN = MergeConfig(lam=1.0, verify=False)
@@ -75,8 +76,8 @@ def in_folder(folder, models):
 
 
 def on_gate(graph, base, data, **options):
-    held = held_out(base, data, **options)
-    return held.judge(predict(graph, held.gate), labels_in(held.gate), graph.name)
+    held = split_holdout(base, data, **options)
+    return held.metric(predict(graph, held.gate), read_labels(held.gate), graph.name)
 
 
 # --- the law -----------------------------------------------------------------------------------------------------
@@ -129,8 +130,8 @@ def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_,
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
 def test_a_gate_that_lets_everything_pass_breaks_the_law(monkeypatch, options):
     teacher = mlp((6, 9, 8, 5), 0)
-    monkeypatch.setattr(Gate, "prefers", lambda self, found, best: True)
-    monkeypatch.setattr(Gate, "passes", lambda self, found: True)
+    monkeypatch.setattr(Gate, "prefers", lambda self, figures, best: True)
+    monkeypatch.setattr(Gate, "passes", lambda self, figures: True)
     assert not law_holds(teacher, [noisy(teacher, 3.0, 1)], data_of(teacher), 0.0, 0, **options)
 
 
@@ -553,9 +554,11 @@ def test_a_donor_that_was_refused_is_not_opened_for_merging_again(tmp_path, monk
 
 def counted(monkeypatch):
     """A list that gets an entry for every assignment problem that is solved."""
-    solved, module = [], sys.modules["mal_graph.matching.unit_assignment"]
-    real = module.match_units
-    monkeypatch.setattr(module, "match_units", lambda score: solved.append(score.shape) or real(score))
+    solved = []
+    for name in ("starts", "assignment"):
+        module = sys.modules[f"mal_graph.matching.{name}"]
+        real = module.match_units
+        monkeypatch.setattr(module, "match_units", lambda score, real=real: solved.append(score.shape) or real(score))
     return solved
 
 

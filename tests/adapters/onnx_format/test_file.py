@@ -232,6 +232,28 @@ def test_notes_everywhere_survive_without_doubling(tmp_path: Path) -> None:
     assert len(kept.metadata_props) == 2
 
 
+@pytest.mark.parametrize(
+    ("note", "scope"),
+    [
+        ("['', 'body', 'body.0', 'conv2d']", "body.0"),
+        ("['', 'linear']", ""),
+        ("['linear']", ""),
+        ("[]", ""),
+        ("['', 3, 'linear']", ""),
+        ("('', 'body', 'conv2d')", ""),
+        ("__import__('os')", ""),
+        ("['', 'body'", ""),
+        (None, ""),
+    ],
+)
+def test_the_module_of_a_node_is_read_where_the_exporter_tells_it(tmp_path: Path, note: str | None, scope: str) -> None:
+    model = mlp()
+    if note is not None:
+        model.graph.node[2].metadata_props.add(key="pkg.torch.onnx.name_scopes", value=note)
+    write(tmp_path / "model.onnx", model)
+    assert adapter.load(tmp_path / "model.onnx").nodes[0].scope == scope
+
+
 def nested() -> onnx.ModelProto:
     """An If in an If, with captures, initializers and constants inside, and a function that is called twice."""
     rng = np.random.default_rng(1)

@@ -1,33 +1,28 @@
 """The assignment of units: one table, one pair, and what the figures of an alignment mean."""
 
-import sys
-
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, narrower, permuted_copy
+from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.errors import ShapeError
-from mal_graph.matching.canonical import terms_of
-from mal_graph.matching.correspondence import AxisPair, Block, correspondence
-from mal_graph.matching.layer_matching import match_layers
-from mal_graph.matching.unit_assignment import (
-    Problem,
+from mal_graph.matching import (
+    AxisPair,
     as_permutation,
-    cropped_identity,
-    given_alignment,
-    identity_alignment,
-    match_units,
-    matched_positions,
-    random_alignment,
-    random_order,
-    value,
+    assign_as_given,
+    assign_at_random,
+    assign_in_order,
+    assign_units,
+    assignment,
+    match_positions,
+    starts,
 )
-from mal_graph.matching.unit_assignment import align as assign
+from mal_graph.matching import orders as orders_module
+from mal_graph.matching.correspondence import Block
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_order
 from mal_graph.symmetry import axis_groups
-
-MODULE = sys.modules["mal_graph.matching.unit_assignment"]  # the attribute of the package is the function
 
 tables = st.builds(
     lambda units, others, kind, seed: score_table(units, others, kind, seed),
@@ -45,20 +40,15 @@ def score_table(units, others, kind, seed):
     return rng.standard_normal((units, others)) * {"normal": 1.0, "zero": 0.0, "large": 1e8}[kind]
 
 
-def found_between(base, donor):
-    terms, _ = terms_of(base, donor, match_layers(base, donor))
-    return correspondence(axis_groups(base), axis_groups(donor), terms)
-
-
 # --- one table ---------------------------------------------------------------------------------------------------
 
 
 @given(tables)
 def test_without_the_fast_solver_the_same_value_is_found(score):
     with pytest.MonkeyPatch.context() as patched:
-        fast = value(score, match_units(score))
-        patched.setattr(MODULE, "solve_fast", None)
-        slow = value(score, match_units(score))
+        fast = score_order(score, match_units(score))
+        patched.setattr(orders_module, "solve_fast", None)
+        slow = score_order(score, match_units(score))
     assert slow == pytest.approx(fast, rel=1e-9, abs=1e-9)
 
 
@@ -73,9 +63,9 @@ def test_every_unit_of_the_shorter_side_has_a_partner_of_its_own(score):
 
 @given(tables)
 def test_no_random_assignment_is_worth_more(score):
-    best = value(score, match_units(score))
+    best = score_order(score, match_units(score))
     rng = np.random.default_rng(0)
-    drawn = max(value(score, random_order(*score.shape, rng)) for _ in range(20))
+    drawn = max(score_order(score, random_order(*score.shape, rng)) for _ in range(20))
     assert drawn <= best + 1e-9 * max(1.0, abs(best))
 
 
@@ -100,7 +90,7 @@ def test_units_without_a_partner_are_left_out_and_never_read_as_the_last():
     """-1 would be the last unit to numpy."""
     positions = np.arange(6).reshape(3, 2)
     axis = AxisPair(6, (Block(0, positions, positions),))
-    base, donor = matched_positions(axis, [np.array([2, -1, 0])])
+    base, donor = match_positions(axis, [np.array([2, -1, 0])])
     assert base.tolist() == [0, 1, 4, 5]
     assert donor.tolist() == [4, 5, 0, 1]
 
@@ -110,27 +100,27 @@ def test_units_without_a_partner_are_left_out_and_never_read_as_the_last():
 
 @pytest.mark.parametrize("pair", [0, 1])
 def test_the_random_value_of_a_pair_is_the_mean_over_its_random_orders(pair):
-    found = found_between(mlp((9, 14, 12, 10), 0), mlp((9, 10, 16, 10), 1))
-    done, problem, rng = assign(found), Problem(found), np.random.default_rng(0)
+    found = correspondence_of(mlp((9, 14, 12, 10), 0), mlp((9, 10, 16, 10), 1))
+    done, problem, rng = assign_units(found), Objective(found), np.random.default_rng(0)
     table = problem.scores(pair, done.orders)
-    drawn = np.array([value(table, random_order(*found.units[pair], rng)) for _ in range(4000)])
+    drawn = np.array([score_order(table, random_order(*found.units[pair], rng)) for _ in range(4000)])
     assert abs(drawn.mean() - done.random_values[pair]) <= 5 * drawn.std() / np.sqrt(len(drawn))
 
 
 def test_the_value_of_a_pair_is_what_the_objective_loses_without_it():
     """The terms that the pair touches, with the others as they are."""
-    found = found_between(mlp((9, 14, 12, 10), 0), mlp((9, 10, 16, 10), 1))
-    done, problem = assign(found), Problem(found)
+    found = correspondence_of(mlp((9, 14, 12, 10), 0), mlp((9, 10, 16, 10), 1))
+    done, problem = assign_units(found), Objective(found)
     for pair, worth in enumerate(done.values):
         nobody = np.full_like(done.orders[pair], -1)
-        rest = problem.objective([*done.orders[:pair], nobody, *done.orders[pair + 1 :]])
+        rest = problem.value([*done.orders[:pair], nobody, *done.orders[pair + 1 :]])
         assert done.objective - rest == pytest.approx(worth, rel=1e-6)
 
 
 def test_the_objective_is_the_inner_product_of_the_matched_entries():
     """By loops, for one hidden layer."""
     base, donor = mlp((3, 5, 2), 0), mlp((3, 4, 2), 1)
-    done = assign(found_between(base, donor))
+    done = assign_units(correspondence_of(base, donor))
     a, b = ([graph.weights[f"w{i}"].read().astype(float) for i in range(4)] for graph in (base, donor))
     total = float(a[3] @ b[3])
     for i, j in enumerate(done.orders[0]):
@@ -140,24 +130,24 @@ def test_the_objective_is_the_inner_product_of_the_matched_entries():
 
 
 def test_the_controls_use_the_same_pairs():
-    found = found_between(cnn((6, 8), 1, 0), cnn((8, 6), 1, 1))
-    arms = [assign(found), identity_alignment(found), random_alignment(found, 3)]
-    assert all(arm.found is found for arm in arms)
+    found = correspondence_of(cnn((6, 8), 1, 0), cnn((8, 6), 1, 1))
+    arms = [assign_units(found), assign_in_order(found), assign_at_random(found, 3)]
+    assert all(arm.correspondence is found for arm in arms)
     for arm in arms:
         assert [len(order) for order in arm.orders] == [units for units, _ in found.units]
         assert [(order >= 0).sum() for order in arm.orders] == [min(pair) for pair in found.units]
 
 
 def test_a_random_alignment_depends_on_its_seed_alone():
-    found = found_between(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
-    first, again, other = (random_alignment(found, seed) for seed in (0, 0, 1))
+    found = correspondence_of(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
+    first, again, other = (assign_at_random(found, seed) for seed in (0, 0, 1))
     assert all(map(np.array_equal, first.orders, again.orders))
     assert not all(map(np.array_equal, first.orders, other.orders))
 
 
 def test_terms_are_listed_by_the_pair_of_layers_they_belong_to():
-    found = found_between(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
-    assert [(term.layer, term.base.role) for term, _ in found.terms] == [
+    found = correspondence_of(mlp((9, 16, 12, 10), 0), mlp((9, 16, 12, 10), 1))
+    assert [(term.layer, term.base.role) for term, _ in found.tensors] == [
         (layer, role) for layer in ("Gemm_0", "Gemm_2", "Gemm_4") for role in ("weight", "bias")
     ]
 
@@ -168,10 +158,10 @@ def test_terms_are_listed_by_the_pair_of_layers_they_belong_to():
 def test_statistics_of_a_batchnorm_move_along_but_do_not_decide():
     """All positive, they would draw every unit to the donor's largest."""
     base, donor = cnn((6, 8), 1, 0), cnn((6, 8), 1, 1)
-    before = assign(found_between(base, donor))
+    before = assign_units(correspondence_of(base, donor))
     norms = [node for node in donor.nodes if node.op == "BatchNormalization"]
     means = {norm.inputs[3]: donor.weights[norm.inputs[3]].read() + 50 for norm in norms}
-    after = assign(found_between(base, donor.with_weights(means)))
+    after = assign_units(correspondence_of(base, donor.with_weights(means)))
     assert all(map(np.array_equal, before.orders, after.orders))
 
 
@@ -189,7 +179,7 @@ def test_what_a_batchnorm_leaves_of_a_weight_decides():
             norm.inputs[4]: (variance + epsilon) * factors**2 - epsilon,
         }
     )
-    orders = [assign(found_between(base, other)).orders for other in (donor, scaled)]
+    orders = [assign_units(correspondence_of(base, other)).orders for other in (donor, scaled)]
     assert all(map(np.array_equal, *orders))
 
 
@@ -203,12 +193,11 @@ NETS = {
 }
 
 
-@pytest.mark.slow
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
     """Orders change in part or wholly, become unknown and known again; a fresh problem gives the same scores."""
-    found = found_between(NETS[net](seed % 7), NETS[net](seed % 7 + 1))
-    problem, rng = Problem(found), np.random.default_rng(seed)
+    found = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1))
+    problem, rng = Objective(found), np.random.default_rng(seed)
     orders = [random_order(a, b, rng) for a, b in found.units]
     for _ in range(6):
         changed = int(rng.integers(len(orders)))
@@ -218,7 +207,7 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
             int(rng.integers(3))
         ]
         for pair in range(len(orders)):
-            expected = Problem(found).scores(pair, orders)
+            expected = Objective(found).scores(pair, orders)
             np.testing.assert_allclose(problem.scores(pair, orders), expected, atol=1e-5 * abs(expected).max())
 
 
@@ -233,20 +222,20 @@ def exchanged(order, rng):
 @pytest.mark.parametrize("net", NETS)
 def test_the_history_ends_with_the_objective(net):
     """It is summed up from what every update gains."""
-    found = found_between(NETS[net](3), NETS[net](4))
-    done = assign(found)
+    found = correspondence_of(NETS[net](3), NETS[net](4))
+    done = assign_units(found)
     assert done.history[-1] == pytest.approx(done.objective, rel=1e-6)
 
 
 def test_a_table_that_keeps_what_has_changed_is_seen(monkeypatch):
     """The mutation: no update of what is kept."""
-    found = found_between(NETS["mlp"](0), NETS["mlp"](1))
-    problem, rng = Problem(found), np.random.default_rng(0)
+    found = correspondence_of(NETS["mlp"](0), NETS["mlp"](1))
+    problem, rng = Objective(found), np.random.default_rng(0)
     orders = [random_order(a, b, rng) for a, b in found.units]
     problem.scores(0, orders)
-    monkeypatch.setattr(Problem, "update", lambda *_: None)
+    monkeypatch.setattr(Objective, "update", lambda *_: None)
     orders[1] = exchanged(orders[1], np.random.default_rng(1))
-    assert not np.allclose(problem.scores(0, orders), Problem(found).scores(0, orders), rtol=1e-3)
+    assert not np.allclose(problem.scores(0, orders), Objective(found).scores(0, orders), rtol=1e-3)
 
 
 # --- what is not found anew --------------------------------------------------------------------------------------
@@ -256,16 +245,16 @@ def test_a_table_that_keeps_what_has_changed_is_seen(monkeypatch):
 def test_a_start_that_was_raised_before_is_not_raised_again_and_nothing_is_lost(net, monkeypatch):
     """Where units are equal, the starts differ; elsewhere they are all one."""
     base, donor = (NETS.get(net, tied)(seed) for seed in (0, 1))
-    found, raised, made = found_between(base, donor), [], []
-    nearest, forward = Problem.nearest, Problem.forward_by_distance
-    monkeypatch.setattr(Problem, "nearest", lambda self, start: raised.append(start) or nearest(self, start))
-    monkeypatch.setattr(Problem, "forward_by_distance", lambda self, seed: made.append(1) or forward(self, seed))
-    once = assign(found)
-    assert len(raised) == len({MODULE.key_of(start) for start in raised}) < len(made)
+    found, raised, made = correspondence_of(base, donor), [], []
+    nearest, forward = assignment.assign_nearest, assignment.assign_by_distance
+    monkeypatch.setattr(assignment, "assign_nearest", lambda own, start: raised.append(start) or nearest(own, start))
+    monkeypatch.setattr(assignment, "assign_by_distance", lambda own, seed: made.append(1) or forward(own, seed))
+    once = assign_units(found)
+    assert len(raised) == len({assignment.key_of(start) for start in raised}) < len(made)
     assert (len(raised) > 1) == (net == "ties")
     few, all_different = len(raised), iter(range(10**6))
-    monkeypatch.setattr(MODULE, "key_of", lambda orders: next(all_different))
-    every = assign(found)
+    monkeypatch.setattr(assignment, "key_of", lambda orders: next(all_different))
+    every = assign_units(found)
     assert len(raised) - few == len(made) / 2
     assert once.objective == pytest.approx(every.objective, rel=1e-9)
     assert net == "ties" or all(map(np.array_equal, once.orders, every.orders))
@@ -278,9 +267,9 @@ def tied(seed):
 
 
 def test_orders_that_were_found_are_taken_as_they_are():
-    found = found_between(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
-    made = assign(found)
-    again = given_alignment(found, made.orders)
+    found = correspondence_of(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
+    made = assign_units(found)
+    again = assign_as_given(found, made.orders)
     assert again.orders is made.orders
     assert (again.objective, again.values) == (pytest.approx(made.objective), pytest.approx(made.values))
 
@@ -297,9 +286,9 @@ def test_orders_that_were_found_are_taken_as_they_are():
     ids=["too few", "of other groups", "a unit twice", "no such unit", "below none"],
 )
 def test_orders_of_other_groups_are_refused(change):
-    found = found_between(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
+    found = correspondence_of(mlp((6, 8, 7, 5), 0), mlp((6, 9, 6, 5), 1))
     with pytest.raises(ShapeError, match="are not of these 2 pairs of groups; align the models anew"):
-        given_alignment(found, change(assign(found).orders))
+        assign_as_given(found, change(assign_units(found).orders))
 
 
 # --- starts ------------------------------------------------------------------------------------------------------
@@ -311,12 +300,12 @@ def test_a_copy_is_found_by_distance_where_the_inner_product_prefers_longer_rows
     base = mlp((9, 16, 12, 10), 0)
     base = base.with_weights({"w0": base.weights["w0"].read() * sizes[:, None]})
     donor, orders = narrower(base, axis_groups(base), 1)
-    found = found_between(base, donor)
-    done, problem = assign(found), Problem(found)
+    found = correspondence_of(base, donor)
+    done, problem = assign_units(found), Objective(found)
     planted = [orders[pair.base] for pair in found.pairs]
     assert done.start == "nearest"
-    assert problem.is_copy(done.orders)
-    assert problem.objective(done.orders) == pytest.approx(problem.objective(planted))
+    assert starts.is_copy(problem, done.orders)
+    assert problem.value(done.orders) == pytest.approx(problem.value(planted))
 
 
 def test_models_in_the_same_order_are_not_taken_apart():
@@ -324,26 +313,26 @@ def test_models_in_the_same_order_are_not_taken_apart():
     base = mlp((9, 16, 12, 10), 0)
     rng = np.random.default_rng(1)
     near = {name: w.read() + 0.05 * rng.standard_normal(w.shape).astype(np.float32) for name, w in base.weights.items()}
-    done = assign(found_between(base, base.with_weights(near)))
+    done = assign_units(correspondence_of(base, base.with_weights(near)))
     assert all((order == np.arange(len(order))).all() for order in done.orders)
 
 
 def test_a_model_without_a_hidden_layer_has_nothing_to_assign():
-    done = assign(found_between(mlp((6, 4), 0), mlp((6, 4), 1)))
+    done = assign_units(correspondence_of(mlp((6, 4), 0), mlp((6, 4), 1)))
     assert done.orders == ()
     assert np.isfinite(done.objective)
 
 
 def test_a_large_problem_is_aligned_like_a_small_one(monkeypatch):
     """Above the limit fewer starts are tried; a shuffled copy is found all the same."""
-    monkeypatch.setattr(MODULE, "TINY", 0)
+    monkeypatch.setattr(starts, "TINY", 0)
     base = cnn((8, 12), 1, 0, concat=True)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
-    found = found_between(base, donor)
-    assert all(map(np.array_equal, assign(found).orders, [orders[pair.base] for pair in found.pairs]))
-    strangers = found_between(base, cnn((8, 12), 1, 5, concat=True))
-    identity = Problem(strangers).objective([cropped_identity(a, b) for a, b in strangers.units])
-    assert assign(strangers).objective >= identity
+    found = correspondence_of(base, donor)
+    assert all(map(np.array_equal, assign_units(found).orders, [orders[pair.base] for pair in found.pairs]))
+    strangers = correspondence_of(base, cnn((8, 12), 1, 5, concat=True))
+    identity = Objective(strangers).value([cropped_identity(a, b) for a, b in strangers.units])
+    assert assign_units(strangers).objective >= identity
 
 
 def test_a_layer_applied_twice_lies_on_both_its_axes():
@@ -357,6 +346,6 @@ def test_a_layer_applied_twice_lies_on_both_its_axes():
 
     base = twice(0)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
-    found = found_between(base, donor)
-    assert Problem(found).is_coupled(0)
-    assert np.array_equal(assign(found).orders[0], orders[found.pairs[0].base])
+    found = correspondence_of(base, donor)
+    assert Objective(found).is_coupled(0)
+    assert np.array_equal(assign_units(found).orders[0], orders[found.pairs[0].base])

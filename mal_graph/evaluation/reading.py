@@ -1,0 +1,105 @@
+"""What the output of a model says: which output fits the labels, what it holds, and log-probabilities from it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from ml_dtypes import finfo
+from scipy.special import log_softmax
+
+from mal_graph.errors import DataError
+from mal_graph.evaluation.data import core_shape, list_arrays
+from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph
+from mal_graph.operators import row_of
+
+OutputKind = Literal["logits", "probabilities", "values"]
+
+PROBABILITY_SLACK = 1e-3  # how far outside [0, 1] half-precision probabilities may lie
+
+
+def choose_output(
+    graph: LayerGraph, values: Mapping[str, Array], batch: Array, labels: Array, is_regression: bool
+) -> str:
+    """The one output whose shape fits the labels of its batch. Raises DataError if none or several do."""
+    floats = {name: array for name, array in values.items() if array.dtype.name in MERGEABLE_TYPES}
+    if is_regression:
+        fitting = [name for name, array in floats.items() if core_shape(array.shape) == core_shape(batch.shape)]
+    else:
+        classes = {name: class_count(array.shape, batch.shape) for name, array in floats.items()}
+        fitting = [name for name, count in classes.items() if count]
+        fitting = [name for name in fitting if classes[name] > int(labels.max())] or fitting
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise DataError(
+            f"outputs {' and '.join(map(repr, fitting))} of {graph.name} all fit the labels: name one with "
+            "`score_output`"
+        )
+    raise DataError(
+        f"no output of {graph.name} fits the labels, {labels.dtype} {labels.shape}, read as "
+        f"{'values' if is_regression else 'class numbers'}: a batch of {len(batch)} gives {list_arrays(values)}; "
+        "integer labels go with an output (samples, classes) or (samples, 1), float labels with one of their own shape"
+    )
+
+
+def class_axis(shape: tuple[int, ...], labels: tuple[int, ...]) -> int | None:
+    """The axis of an output that counts classes: 1, or the last, whichever leaves the labels' shape."""
+    for axis in (1, len(shape) - 1):
+        if 0 < axis < len(shape) and core_shape(shape[:axis] + shape[axis + 1 :]) == core_shape(labels):
+            return axis
+    return None
+
+
+def class_count(shape: tuple[int, ...], labels: tuple[int, ...]) -> int:
+    """How many classes an output of this shape tells apart, 0 if it does not fit the labels."""
+    if core_shape(shape) == core_shape(labels):
+        return 2
+    axis = class_axis(shape, labels)
+    return 0 if axis is None else max(shape[axis], 2)
+
+
+def class_rows(values: Array, labels: Array) -> Array:
+    """An output as rows, shape (labels, classes), in the order of the flattened labels."""
+    axis = None if core_shape(values.shape) == core_shape(labels.shape) else class_axis(values.shape, labels.shape)
+    if axis is None:  # one unit a label
+        return values.reshape(-1, 1)
+    return np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+
+
+def read_output_kind(graph: LayerGraph, output: str) -> OutputKind:
+    """What an output holds, by the operator that made it; log-probabilities count as logits: softmax keeps them."""
+    while output in graph.producer:
+        node = graph.nodes[graph.producer[output]]
+        row = row_of(node)
+        if row is not None and row.is_probability:
+            return "probabilities"
+        if row is None or not row.moves:
+            return "logits"
+        output = node.inputs[0]
+    return "logits"
+
+
+def log_probabilities(rows: Array, kind: OutputKind, output: str) -> Array:
+    """Log-probabilities in float64, shape (rows, classes); one unit becomes the two classes no and yes.
+
+    A probability that was rounded to 0 or 1 is taken as the nearest one that its type tells from it, so that one wrong
+    sample does not make the loss infinite.
+
+    Raises:
+        DataError: probabilities lie outside [0, 1].
+    """
+    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes has no types
+    rows = rows.astype(np.float64)
+    if kind == "probabilities":
+        if np.any(rows < -PROBABILITY_SLACK) or np.any(rows > 1 + PROBABILITY_SLACK):
+            raise DataError(
+                f"output {output!r} runs from {np.nanmin(rows):.4g} to {np.nanmax(rows):.4g}, "
+                "so it holds no probabilities: try `output_kind`=logits"
+            )
+        if rows.shape[1] == 1:
+            rows = np.concatenate([np.maximum(1 - rows, float(limits.epsneg)), rows], axis=1)
+        rows = np.log(np.clip(rows, float(limits.smallest_subnormal), 1.0))
+    elif rows.shape[1] == 1:
+        rows = np.concatenate([np.zeros_like(rows), rows], axis=1)  # softmax of (0, z) is sigmoid of z
+    with np.errstate(all="ignore"):
+        return np.asarray(log_softmax(rows, axis=1))  # normalises probabilities that do not quite sum to 1

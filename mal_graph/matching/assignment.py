@@ -1,0 +1,193 @@
+"""Alignment: which donor unit stands on which base unit.
+
+Every pair of groups gets one rectangular assignment. The objective is the sum, over the tensors of matched layers, of
+<A, P_out B P_in^T>, each axis with the assignment of its own pair; it is raised pair by pair, each a linear assignment
+problem with the others fixed (Ainsworth et al. 2023, arXiv:2209.04836, section 3.2, made rectangular). That covers
+Model Assembly Learning's size-compatible case (one assignment) and its size-incompatible case (two, alternating):
+padding the smaller side with zeros changes neither the optimum nor the order, so nothing is padded here.
+
+The first sweep goes forward from the inputs and leaves out what depends on orders not yet known (see `starts`); after
+it a pair is solved again only when a pair it shares a tensor with has changed. The objective and its products stand in
+`objective`.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mal_graph.errors import ShapeError
+from mal_graph.matching.correspondence import Correspondence
+from mal_graph.matching.objective import Evidence, Objective
+from mal_graph.matching.orders import (
+    Order,
+    Orders,
+    cropped_identity,
+    is_assignment,
+    match_units,
+    random_order,
+    score_order,
+)
+from mal_graph.matching.starts import (
+    TOLERANCE,
+    assign_by_distance,
+    assign_forward,
+    assign_nearest,
+    count_spare_starts,
+    is_copy,
+)
+
+HALF = 0.5  # of the best value: what the identity must be worth to be raised too
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The units of two models, assigned.
+
+    Attributes:
+        correspondence: what of the two networks corresponds to each other.
+        orders: per pair of groups an array of shape (base units,): the donor unit on each base unit, -1 for none.
+        objective: the sum over all tensors, and over the evidence, if there is any.
+        values: what each pair of groups contributes, given the others.
+        random_values: the mean of the same over all random assignments.
+        start: the start that led to the best objective: "forward", "nearest" or "identity"; "random" and "given" are of
+            orders that were not assigned at all.
+        history: the objective before the first and after each pass over the pairs that still change.
+        starts: every start that was raised, with its history.
+    """
+
+    correspondence: Correspondence = field(repr=False)
+    orders: Orders = field(repr=False)
+    objective: float
+    values: tuple[float, ...]
+    random_values: tuple[float, ...]
+    start: str
+    history: tuple[float, ...]
+    starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+
+def assign_units(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
+    """Assign the units of every pair of groups, by their weights and by what else is known.
+
+    Starts, each raised until no update of a single pair gains, the best result kept:
+
+    * forward from the inputs, each pair by the tensors whose other axes are already assigned;
+    * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
+      not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
+    * the identity, where the problem is tiny or the identity is worth half of the best.
+
+    Tiny problems are started several times, with equal scores decided at random (seeded).
+
+    Returns:
+        deterministic; the objective is never below the identity's.
+    """
+    objective = Objective(correspondence, evidence)
+    identity = tuple(cropped_identity(a, b) for a, b in correspondence.units)
+    floor, spare = objective.value(identity), count_spare_starts(objective)
+    starts: list[tuple[str, Orders]] = []
+    known: set[tuple[bytes, ...]] = set()
+    for seed in range(1 + spare):
+        # Mostly of the same products.
+        close, forward = None if evidence else assign_by_distance(objective, seed), assign_forward(objective, seed)
+        if close is not None and key_of(close) not in known:  # else it leads where it led before
+            known.add(key_of(close))
+            nearest = assign_nearest(objective, close)
+            if is_copy(objective, nearest) and (worth := objective.value(nearest)) >= floor:
+                # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
+                return describe(objective, nearest, "nearest", (worth,))
+            starts.append(("nearest", nearest))
+        starts.append(("forward", forward))
+    raised = [(name, *ascend(objective, orders)) for name, orders in distinct(starts)]
+    if spare or floor > HALF * max(history[-1] for _, _, history in raised):
+        raised.append(("identity", *ascend(objective, identity)))
+    name, orders, history = max(raised, key=lambda start: start[2][-1])
+    tried = tuple((start, passes) for start, _, passes in raised)
+    return replace(describe(objective, orders, name, history), starts=tried)
+
+
+def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:
+    """The starts without repetitions: where no scores are equal, every seed gives the same."""
+    by_key = {key_of(orders): (name, orders) for name, orders in reversed(starts)}
+    return list(reversed(by_key.values()))
+
+
+def key_of(orders: Orders) -> tuple[bytes, ...]:
+    return tuple(order.tobytes() for order in orders)
+
+
+def describe(objective: Objective, orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
+    """An alignment with its figures."""
+    figures = [objective.figures(pair, orders) for pair in range(len(orders))]
+    return Alignment(
+        objective.correspondence,
+        orders,
+        objective.value(orders),
+        tuple(worth for worth, _ in figures),
+        tuple(random for _, random in figures),
+        start,
+        history,
+    )
+
+
+def assign_in_order(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
+    """Every unit on the unit with its own number: the control "plain average"."""
+    objective = Objective(correspondence, evidence)
+    orders = tuple(cropped_identity(a, b) for a, b in correspondence.units)
+    return describe(objective, orders, "identity", (objective.value(orders),))
+
+
+def assign_as_given(correspondence: Correspondence, orders: Orders, evidence: Evidence | None = None) -> Alignment:
+    """Every unit where it was put before, by an alignment of the same pairs of groups. Raises ShapeError if it was of
+    others."""
+    lengths = [len(order) for order in orders]
+    if lengths != [units for units, _ in correspondence.units] or not all(
+        map(is_assignment, orders, correspondence.units)
+    ):
+        raise ShapeError(
+            f"cannot put units where they were: the {len(orders)} orders are not of these "
+            f"{len(correspondence.units)} pairs of groups; align the models anew"
+        )
+    objective = Objective(correspondence, evidence)
+    return describe(objective, orders, "given", (objective.value(orders),))
+
+
+def assign_at_random(correspondence: Correspondence, seed: int, evidence: Evidence | None = None) -> Alignment:
+    """Every order drawn at random: the control "random permutation"."""
+    rng = np.random.default_rng(seed)
+    objective = Objective(correspondence, evidence)
+    orders = tuple(random_order(a, b, rng) for a, b in correspondence.units)
+    return describe(objective, orders, "random", (objective.value(orders),))
+
+
+def ascend(objective: Objective, start: Orders) -> tuple[Orders, tuple[float, ...]]:
+    """Solve pair after pair, each again when a neighbour changed, until none gains."""
+    orders = list(start)
+    history = [objective.value(start)]
+    waiting = deque(range(objective.count))
+    while waiting:
+        gained = 0.0
+        for _ in range(len(waiting)):  # one pass
+            pair = waiting.popleft()
+            gain = improve(objective, pair, orders)
+            gained += gain
+            if gain:
+                waiting.extend(sorted(objective.neighbours[pair] - set(waiting)))
+        history.append(history[-1] + gained)
+    return tuple(orders), tuple(history)
+
+
+def improve(objective: Objective, pair: int, orders: list[Order]) -> float:
+    """Put the best order of one pair in place, if it gains more than rounding; what it gains, else 0."""
+    table = objective.scores(pair, orders)
+    new = match_units(table)
+    gain = score_order(table, new) - score_order(table, orders[pair])
+    if gain <= TOLERANCE * float(np.abs(table).max(initial=0.0)) * len(new):
+        return 0.0
+    if objective.is_coupled(pair):  # it stands on two axes of one tensor, where the score is only a linearisation
+        before = objective.value(orders)
+        gain = objective.value([*orders[:pair], new, *orders[pair + 1 :]]) - before
+        if gain <= TOLERANCE * abs(before):
+            return 0.0
+    orders[pair] = new
+    return gain

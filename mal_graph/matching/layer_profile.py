@@ -1,0 +1,194 @@
+"""What the matcher knows of the layers of one model, all of it free of names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.graph import LayerGraph
+from mal_graph.matching.context_hashes import contexts, settled, unfolded
+from mal_graph.matching.layer_links import Reading, descendants, find_layer_edges, layer_network
+from mal_graph.network import Layer, find_layers
+from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the matcher knows of the layers of one model, all of it free of names.
+
+    Attributes:
+        layers: the layers.
+        reaches: reaches[i, j] is true if layer j is computed from layer i, shape (layers, layers).
+        heights: the longest path from each layer to an output, in layers.
+        up, down: hashes of each layer with what is before and after it, at radius 0 to CONTEXT, then without limit.
+        edges: which layer's output the next one reads, as pairs of layer indices.
+        roles: hashes of each layer with all that is around it, layers told apart by their activations too; radii as for
+            `up` and `down`.
+        activations: the operators inside that are neither contraction, norm nor arrangement.
+        windows: kernel sizes, strides, dilations and groups.
+        meanings: what each layer may correspond to; two layers that have none in common are never paired.
+        statistics: scale-free figures of each layer's weight, shape (layers, 2).
+    """
+
+    layers: tuple[Layer, ...]
+    reaches: NDArray[np.bool_]
+    heights: tuple[int, ...]
+    up: tuple[tuple[str, ...], ...]
+    down: tuple[tuple[str, ...], ...]
+    edges: tuple[tuple[int, int], ...]
+    roles: tuple[tuple[str, ...], ...]
+    activations: tuple[frozenset[str], ...]
+    windows: tuple[tuple[object, ...], ...]
+    meanings: tuple[frozenset[tuple[object, ...]], ...]
+    statistics: NDArray[np.float64]
+
+    @cached_property
+    def order(self) -> list[int]:
+        """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
+        from layer to layer."""
+        rank: dict[int, int] = {}
+        behind = self.reaches @ np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
+
+        def key(i: int) -> tuple[object, ...]:
+            layer = self.layers[i]
+            return (
+                -self.heights[i],
+                self.up[i][-1],
+                self.down[i][-1],
+                self.roles[i][-1],
+                sorted(rank[j] for j in self.before[i]),
+                layer.in_out,
+                behind[i].tolist(),
+                tuple(self.statistics[i].tolist()),
+            )
+
+        for depth in sorted({layer.depth for layer in self.layers}):
+            here = [i for i, layer in enumerate(self.layers) if layer.depth == depth]
+            rank |= {i: len(rank) + place for place, i in enumerate(sorted(here, key=key))}
+        return list(rank)
+
+    @cached_property
+    def before(self) -> list[list[int]]:
+        """The layers that each one reads."""
+        return seconds(((j, i) for i, j in self.edges), len(self.layers))
+
+    @cached_property
+    def after(self) -> list[list[int]]:
+        """The layers that read each one."""
+        return seconds(self.edges, len(self.layers))
+
+    def position(self, i: int) -> float:
+        """How deep layer i lies, from 0 to 1."""
+        length = self.layers[i].depth + self.heights[i]
+        return self.layers[i].depth / length if length else 0.5
+
+
+def profile_layers(graph: LayerGraph) -> Profile:
+    """Describe every layer of a graph without using a name."""
+    found = find_layers(graph)
+    number = {layer.name: i for i, layer in enumerate(found)}
+    places, reads = layer_network(graph)
+    place_of = {start: place for place, start in enumerate(places)}
+    own = [place_of[layer.start] for layer in found]
+    by_place = dict(zip(own, range(len(found)), strict=True))
+    windows = tuple(window(graph, layer) for layer in found)
+    activated = tuple(activations(graph, layer) for layer in found)
+    labels = [
+        repr((found[by_place[p]].kind, windows[by_place[p]])) if p in by_place else join_label(graph, start)
+        for p, start in enumerate(places)
+    ]
+    finer = [
+        repr((label, sorted(activated[by_place[p]]))) if p in by_place else label for p, label in enumerate(labels)
+    ]
+    feeds: list[list[Reading]] = [[] for _ in places]
+    for target, sources in enumerate(reads):
+        for one in sources:
+            feeds[one.place].append(one._replace(place=target))
+    plain = [[[(one.slot, one.place) for one in near] for near in side] for side in (reads, feeds)]
+    exact = [[[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds)]
+    ways = (range(len(places)), range(len(places))[::-1])
+    up, down = (contexts(labels, near, unfolded(labels, near, way)) for near, way in zip(plain, ways, strict=True))
+    ends = [unfolded(finer, near, way) for near, way in zip(exact, ways, strict=True)]
+    around = [
+        [*((-1, link) for link in one), *((1, link) for link in other)] for one, other in zip(*exact, strict=True)
+    ]
+    linked = [[((way, link), place) for way, (link, place) in near] for near in around]
+    roles = contexts(finer, linked, settled([*map("".join, zip(*ends, strict=True))], linked))
+    reaches, heights = descendants(feeds, by_place)
+    return Profile(
+        found,
+        reaches[np.ix_(own, own)],
+        tuple(heights[p] for p in own),
+        tuple(tuple(level[p] for level in up) for p in own),
+        tuple(tuple(level[p] for level in down) for p in own),
+        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, found)),
+        tuple(tuple(level[p] for level in roles) for p in own),
+        activated,
+        windows,
+        tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
+        np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
+    )
+
+
+def seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
+    """The second numbers of pairs, by the first, which runs up to `count`."""
+    found: list[list[int]] = [[] for _ in range(count)]
+    for first, second in pairs:
+        found[first].append(second)
+    return found
+
+
+def join_label(graph: LayerGraph, start: int) -> str:
+    return f"input {start}" if start < 0 else graph.nodes[start].op
+
+
+def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
+    """Kernel taps and how they move; empty for a layer that has none."""
+    if layer.weight is None:
+        return ()
+    node = graph.nodes[layer.weight.node]
+    taps = layer.weight.shape[2:]
+    if not taps:
+        return ()
+    groups = groups_of(node)
+    dense = "dense" if groups == 1 else "depthwise" if layer.weight.shape[1] == 1 else "grouped"
+    return (tuple(taps), strides_of(node, len(taps)), dilations_of(node, len(taps)), dense)
+
+
+def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
+    """What a layer may correspond to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
+    window of one tap that moves by one is a linear layer at every place as well."""
+    if layer.weight is None or not window:
+        return frozenset({(layer.kind,)})
+    node = graph.nodes[layer.weight.node]
+    row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
+    found: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
+    if row is not None and row.pointwise and dense == "dense" and is_pointwise(node, taps):
+        found.add((row.pointwise,))
+    return frozenset(found)
+
+
+def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
+    """Operators inside a layer that shape its signal: no contraction, no arrangement, no parameters of their own."""
+    with_parameters = {parameter.node for parameter in layer.parameters}
+    found = set()
+    for index in layer.nodes:
+        row = row_of(graph.nodes[index])
+        if index not in with_parameters and not (row is not None and row.moves):
+            found.add(graph.nodes[index].op)
+    return frozenset(found)
+
+
+def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
+    """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
+    leading = layer.leading
+    if leading is None:
+        return 0.0, 0.0
+    values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
+    root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    if not np.isfinite(root) or root == 0.0:
+        return 0.0, 0.0
+    rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
+    return float(np.mean(np.abs(values)) / root), float(np.sqrt(np.mean(rows.mean(axis=1) ** 2)) / root)

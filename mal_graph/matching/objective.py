@@ -1,0 +1,240 @@
+"""The objective of the assignment: the sum, over the tensors of matched layers, of <A, P_out B P_in^T>.
+
+The time goes into the products that make up the scores, so no product is computed twice: the scores of every pair are
+kept with the orders they belong to, and where orders of other pairs have changed since, what the units that moved
+contributed is replaced (`Objective.scores`). Refused: a table for every tensor instead of every pair, which is simpler
+but takes the memory of the model many times over.
+
+Scores of units from elsewhere, such as their activations, join as `Evidence`: a table for every pair, which does not
+depend on the others. Both sums are divided by what they can reach, so that one number says how much each counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import sqrt
+
+import numpy as np
+
+from mal_graph.graph import Array
+from mal_graph.matching.correspondence import Correspondence, Index
+from mal_graph.matching.orders import Order, Orders, ScoreTable, is_whole, match_positions, score_at_random, score_order
+
+NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
+STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
+BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
+
+Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What else than their weights says which units correspond to each other.
+
+    Attributes:
+        tables: per pair of groups, shape (base units, donor units); zero where nothing is known.
+        bound: what all assigned scores can add up to.
+        share: how much it counts, between 0 and 1; the weights count the rest.
+    """
+
+    tables: tuple[ScoreTable, ...]
+    bound: float
+    share: float
+
+
+@dataclass
+class Table:
+    """Summed inner products of the units of one pair, and what was assigned on the tensors' other axes for them."""
+
+    scores: ScoreTable
+    under: dict[Touch, dict[int, Order]]
+
+
+class Objective:
+    """The objective over a correspondence, with the values it is computed from."""
+
+    def __init__(self, correspondence: Correspondence, evidence: Evidence | None = None) -> None:
+        self.correspondence = correspondence
+        self.evidence = evidence
+        self.units = correspondence.units
+        self.count = len(self.units)
+        self.axes = [axes for _, axes in correspondence.tensors]
+        self.is_compared = [tensor.is_compared for tensor, _ in correspondence.tensors]
+        self.touching: list[list[Touch]] = [[] for _ in range(self.count)]
+        for t, axes in enumerate(self.axes):
+            for place, axis in enumerate(axes):
+                for b, block in enumerate(axis.blocks):
+                    if block.pair >= 0:
+                        self.touching[block.pair].append((t, place, b))
+        self.tables: dict[int, Table] = {}
+
+    @cached_property
+    def values(self) -> list[tuple[Array, Array]]:
+        return [(tensor.base_values(), tensor.donor_values()) for tensor, _ in self.correspondence.tensors]
+
+    @cached_property
+    def extra(self) -> tuple[ScoreTable, ...]:
+        """The evidence of every pair, in the scale of the weights' inner products; none if there is none."""
+        known = self.evidence
+        if known is None:
+            return ()
+        reach = sum(
+            sqrt(squared(a) * squared(d)) for (a, d), is_in in zip(self.values, self.is_compared, strict=True) if is_in
+        )
+        factor = known.share / (1 - known.share) * (reach or 1.0) / (known.bound or 1.0)
+        return tuple(factor * table for table in known.tables)
+
+    @cached_property
+    def neighbours(self) -> list[set[int]]:
+        """Pairs that share a tensor; one that stands on two axes of a tensor is its own neighbour too."""
+        neighbours = [{pair} if self.is_coupled(pair) else set() for pair in range(self.count)]
+        for axes in self.axes:
+            here = {block.pair for axis in axes for block in axis.blocks if block.pair >= 0}
+            for pair in here:
+                neighbours[pair] |= here - {pair}
+        return neighbours
+
+    def scores(self, pair: int, orders: Sequence[Order | None]) -> ScoreTable:
+        """What each base unit gains from each donor unit, shape (base units, donor units); read-only."""
+        products = self.weight_scores(pair, orders)
+        return products + self.extra[pair] if self.extra else products
+
+    def weight_scores(self, pair: int, orders: Sequence[Order | None]) -> ScoreTable:
+        """The same by the weights alone.
+
+        Tensors whose other axes hold an order that is not known yet are left out.
+        """
+        touches = [touch for touch in self.touching[pair] if self.is_compared[touch[0]]]
+        under = {touch: other for touch in touches if (other := self.others(touch, orders)) is not None}
+        table = self.tables.get(pair)
+        if table is None or self.is_stale(table, under):
+            table = self.tables[pair] = Table(np.zeros(self.units[pair]), {})
+        new = {touch: others for touch, others in under.items() if touch not in table.under}
+        if new:
+            table.scores += self.products(new)
+        for touch, before in table.under.items():
+            self.update(table.scores, touch, before, under[touch])
+        table.under = under
+        return table.scores
+
+    def others(self, touch: Touch, orders: Sequence[Order | None]) -> dict[int, Order] | None:
+        """The donor position on each base position of a tensor's other axes, where they are not whole; None if that is
+        not known yet."""
+        others = {}
+        for other, axis in enumerate(self.axes[touch[0]]):
+            if other == touch[1] or is_whole(axis):
+                continue
+            positions = match_positions(axis, orders)
+            if positions is None:
+                return None
+            others[other] = np.full(axis.size, -1)
+            others[other][positions[0]] = positions[1]
+        return others
+
+    def is_stale(self, table: Table, under: Mapping[Touch, Mapping[int, Order]]) -> bool:
+        """Whether replacing what has changed would cost more than starting anew, or cannot be done."""
+        changed = total = 0.0
+        for touch, before in table.under.items():
+            after = under.get(touch)
+            if after is None:
+                return True
+            size = self.values[touch[0]][0].size
+            total += size
+            changed += sum(size * float(np.mean(before[i] != after[i])) for i in before)
+        return changed > STALE * total
+
+    def update(self, scores: ScoreTable, touch: Touch, before: Mapping[int, Order], after: Mapping[int, Order]) -> None:
+        """Replace the products of the units that stand elsewhere now, axis by axis."""
+        now = dict(before)
+        for other, order in after.items():
+            changed = np.flatnonzero(now[other] != order)
+            if changed.size:
+                base, donor = cuts(now)
+                base[other] = changed
+                rows = self.rows(0, touch, base)
+                new, old = (self.rows(1, touch, {**donor, other: placed[changed]}) for placed in (order, now[other]))
+                scores += rows @ (new - old).T
+            now[other] = order
+
+    def products(self, under: Mapping[Touch, Mapping[int, Order]]) -> Array:
+        """The inner products of the units' rows in some tensors, shape (base units, donor units)."""
+        rows = [
+            [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))] for touch, others in under.items()
+        ]
+        narrow = [pair for pair in rows if pair[0].shape[1] < NARROW]
+        wide = [pair for pair in rows if pair[0].shape[1] >= NARROW]
+        if narrow:
+            wide.append([np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)])
+        (a, d), *others = wide
+        total: Array = a @ d.T
+        for a, d in others:
+            total += a @ d.T
+        return total
+
+    def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
+        """The rows of one tensor for the units of one block, shape (units, features), of the base (side 0) or the donor
+        (1), with other axes cut to these positions."""
+        t, place, b = touch
+        values = self.values[t][side]
+        for other, positions in cut.items():
+            values = take_positions(values, positions, other)
+        block = self.axes[t][place].blocks[b]
+        return unit_rows(values, place, block.donor if side else block.base)
+
+    def figures(self, pair: int, orders: Orders) -> tuple[float, float]:
+        """What a pair contributes, given the others, and the mean of that over all its random assignments."""
+        table = self.scores(pair, orders)
+        return score_order(table, orders[pair]), score_at_random(table)
+
+    def is_coupled(self, pair: int) -> bool:
+        """Whether one tensor has the pair on two axes."""
+        places = {(t, place) for t, place, _ in self.touching[pair]}
+        return len({t for t, _ in places}) < len(places)
+
+    def value(self, orders: Sequence[Order]) -> float:
+        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence."""
+        products = sum(dot(*self.cut(t, orders)) for t in range(len(self.axes)) if self.is_compared[t])
+        return products + sum(score_order(table, order) for table, order in zip(self.extra, orders, strict=False))
+
+    def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
+        """The matched entries of one tensor of both models, in the same order."""
+        a, d = self.values[t]
+        for place, axis in enumerate(self.axes[t]):
+            if is_whole(axis):
+                continue
+            positions = match_positions(axis, orders)
+            assert positions is not None  # every order is known here
+            a, d = take_positions(a, positions[0], place), take_positions(d, positions[1], place)
+        return a, d
+
+
+def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:
+    """The matched positions of some axes, of the base and of the donor."""
+    base = {other: np.flatnonzero(order >= 0) for other, order in others.items()}
+    return base, {other: order[base[other]] for other, order in others.items()}
+
+
+def take_positions(values: Array, positions: Index, place: int) -> Array:
+    """The entries at these positions of an axis, in their order, zero at -1; the array itself where nothing changes."""
+    if len(positions) == values.shape[place] and (positions == np.arange(len(positions))).all():
+        return values
+    chosen = values.take(positions, axis=place)
+    none = positions < 0
+    if none.any():
+        np.moveaxis(chosen, place, 0)[none] = 0
+    return chosen
+
+
+def unit_rows(values: Array, place: int, positions: Index) -> Array:
+    """The entries that belong to each unit, as rows, shape (units, features)."""
+    return np.moveaxis(take_positions(values, positions.ravel(), place), place, 0).reshape(len(positions), -1)
+
+
+def dot(a: Array, b: Array) -> float:
+    """The inner product of two arrays."""
+    a, b = np.ascontiguousarray(a).ravel(), np.ascontiguousarray(b).ravel()
+    return sum(float(np.dot(a[i : i + BLOCK], b[i : i + BLOCK])) for i in range(0, a.size, BLOCK))
+
+
+def squared(a: Array) -> float:
+    return dot(a, a)

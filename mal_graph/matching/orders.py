@@ -1,0 +1,113 @@
+"""Orders: which donor unit stands on each base unit; the best one for a table of scores, and how one is read.
+
+`order[i]` is the donor unit on base unit i, -1 where there is none.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from mal_graph.errors import ShapeError
+from mal_graph.matching.correspondence import AxisPair, Index
+
+try:
+    from lap import lapjvh as solve_fast  # several times faster than scipy, where it is installed
+except ImportError:
+    solve_fast = None  # type: ignore[assignment, unused-ignore]  # mypy sees either a function or nothing, as installed
+
+Order = NDArray[np.int64]
+Orders = tuple[Order, ...]
+ScoreTable = NDArray[np.float64]
+
+
+def match_units(score: ScoreTable) -> Order:
+    """The assignment that maximises the summed score; the longer side keeps some without a partner.
+
+    Args:
+        score: shape (base units, donor units).
+
+    Returns:
+        order, shape (base units,): the donor unit on each base unit, -1 for none.
+
+    Raises:
+        ShapeError: a score is not finite.
+    """
+    units, others = score.shape
+    if not np.isfinite(score).all():
+        raise ShapeError("cannot assign units: their scores are not finite, so a weight holds NaN or infinity")
+    order = np.full(units, -1, np.int64)
+    best = score.argmax(axis=int(units <= others))
+    if len(np.unique(best)) == len(best):  # where no two units of the shorter side want the same, that is the optimum
+        order[best if units > others else slice(None)] = np.arange(others) if units > others else best
+        return order
+    if solve_fast is not None:
+        _, rows, columns = solve_fast(-score, extend_cost=True)
+    else:
+        rows, columns = linear_sum_assignment(score, maximize=True)
+    order[rows] = columns
+    return order
+
+
+def is_assignment(order: Order, units: tuple[int, int]) -> bool:
+    """Whether an order puts units of the donor on units of the base, none twice."""
+    used = order[order != -1]
+    return len(np.unique(used)) == len(used) and bool(np.isin(used, np.arange(units[1])).all())
+
+
+def cropped_identity(units: int, others: int) -> Order:
+    order = np.arange(units)
+    order[others:] = -1
+    return order
+
+
+def random_order(units: int, others: int, rng: np.random.Generator) -> Order:
+    """A random assignment that leaves no unit of the shorter side out."""
+    order = np.full(units, -1, np.int64)
+    count = min(units, others)
+    order[rng.permutation(units)[:count]] = rng.permutation(others)[:count]
+    return order
+
+
+def score_order(score: ScoreTable, order: Order) -> float:
+    rows = np.flatnonzero(order >= 0)
+    return float(score[rows, order[rows]].sum())
+
+
+def score_at_random(score: ScoreTable) -> float:
+    """The mean value of a random assignment: each entry is used with probability 1 / (longer side)."""
+    return float(score.sum() / max(score.shape))
+
+
+def match_positions(axis: AxisPair, orders: Sequence[Order | None]) -> tuple[Index, Index] | None:
+    """Positions of the base and of the donor that stand on each other; None if an order is not known yet.
+
+    The only place that reads an order: units without a partner are masked here.
+    """
+    base: list[Index] = []
+    donor: list[Index] = []
+    for block in axis.blocks:
+        if block.pair < 0:
+            base.append(block.base.ravel())
+            donor.append(block.donor.ravel())
+            continue
+        order = orders[block.pair]
+        if order is None:
+            return None
+        rows = np.flatnonzero(order >= 0)
+        base.append(block.base[rows].ravel())
+        donor.append(block.donor[order[rows]].ravel())
+    return np.concatenate(base), np.concatenate(donor)
+
+
+def as_permutation(order: Order, others: int) -> Order:
+    """The order with -1 left out and the donor's unmatched units appended: a permutation of the donor's units."""
+    used = order[order >= 0]
+    return np.concatenate([used, np.setdiff1d(np.arange(others), used)])
+
+
+def is_whole(axis: AxisPair) -> bool:
+    """Whether an axis corresponds position by position, end to end."""
+    whole = len(axis.blocks) == 1 and axis.blocks[0].pair < 0 and len(axis.blocks[0].base) == axis.size
+    return whole and axis.donor_size <= axis.size

@@ -1,0 +1,88 @@
+"""The best monotone pairing of the layers of two models, from the scores of every two layers.
+
+The best monotone pairing of two canonical linear orders by dynamic programming (as the cross-layer alignment of Nguyen
+et al. 2021, arXiv:2110.15538); then exchanges between parallel branches while they gain, where layers that follow each
+other in both models count too: of branches alike the layers of one correspond to the layers of one. Exact pairing under
+a partial order is not attempted: it is NP-hard in general.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.matching.layer_profile import Profile
+
+MIN_SCORE = 0.35  # two layers less alike than this are never paired
+FOLLOWS = 0.05  # what two layers add that follow each other in both models
+
+
+def monotone(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, int]:
+    """The best pairing in which both linear orders agree, gaps on both sides, by dynamic programming."""
+    rows, columns = a.order, b.order
+    gains = np.where(scores >= MIN_SCORE, scores, -np.inf)[np.ix_(rows, columns)]
+    best = np.zeros((len(rows) + 1, len(columns) + 1))
+    for i in range(len(rows)):
+        taken = best[i, :-1] + gains[i]
+        best[i + 1, 1:] = np.maximum.accumulate(np.maximum(best[i, 1:], taken))
+    chosen: dict[int, int] = {}
+    i, j = len(rows), len(columns)
+    while i and j:
+        if best[i, j] == best[i - 1, j - 1] + gains[i - 1, j - 1]:
+            i, j = i - 1, j - 1
+            chosen[rows[i]] = columns[j]
+        elif best[i, j] == best[i - 1, j]:
+            i -= 1
+        else:
+            j -= 1
+    return chosen
+
+
+def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[int, int]) -> dict[int, int]:
+    """The pairing after every exchange of partners and every addition that gains and reverses nothing."""
+    chosen, holder = dict(chosen), {j: i for i, j in chosen.items()}
+    improved = True
+    while improved:
+        improved = False
+        for i in a.order:
+            for j in b.order:
+                if scores[i, j] < MIN_SCORE or chosen.get(i) == j:
+                    continue
+                moves = moved(chosen, holder, i, j)
+                if gain(a, b, scores, chosen, moves) <= 1e-9:
+                    continue
+                trial = {k: partner for k, partner in {**chosen, **moves}.items() if partner >= 0}
+                if is_monotone(a, b, trial, [k for k in moves if k in trial]):
+                    chosen, holder, improved = trial, {j: i for i, j in trial.items()}, True
+    return chosen
+
+
+def moved(chosen: Mapping[int, int], holder: Mapping[int, int], i: int, j: int) -> dict[int, int]:
+    """New partners where i is paired to j, -1 for none; whoever had j (its `holder`) takes i's old partner."""
+    return {i: j, **({holder[j]: chosen.get(i, -1)} if j in holder else {})}
+
+
+def gain(
+    a: Profile, b: Profile, scores: NDArray[np.float64], chosen: Mapping[int, int], moves: Mapping[int, int]
+) -> float:
+    """What is won where some layers take other partners."""
+    new = sum(scores[i, j] if scores[i, j] >= MIN_SCORE else -np.inf for i, j in moves.items() if j >= 0)
+    old = sum(scores[i, chosen[i]] for i in moves if i in chosen)
+    if new - old + FOLLOWS * sum(len(a.before[i]) + len(a.after[i]) for i in moves) <= 0:  # as all too often
+        return -np.inf
+    steps = {step for i in moves for step in (*((j, i) for j in a.before[i]), *((i, j) for j in a.after[i]))}
+    before = sum(chosen.get(j, -1) in b.after[chosen[i]] for i, j in steps if i in chosen)
+    partner = {i: moves.get(i, chosen.get(i, -1)) for step in steps for i in step}
+    after = sum(partner[j] in b.after[partner[i]] for i, j in steps if partner[i] >= 0)
+    return float(new - old) + FOLLOWS * (after - before)
+
+
+def is_monotone(a: Profile, b: Profile, chosen: Mapping[int, int], touched: Iterable[int]) -> bool:
+    """Whether no touched pair reverses the order of another pair."""
+    rows = np.array(list(chosen))
+    columns = np.array([chosen[i] for i in chosen])
+    return not any(
+        (a.reaches[i, rows] & b.reaches[columns, chosen[i]]).any()
+        or (a.reaches[rows, i] & b.reaches[chosen[i], columns]).any()
+        for i in touched
+    )

@@ -1,0 +1,190 @@
+"""Starts of the assignment: first orders, which are then raised.
+
+* Forward from the inputs, each pair by the tensors whose other axes are already assigned.
+* Nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's.
+
+What is equal even so is decided at random, where there is a seed.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mal_graph.graph import Array
+from mal_graph.matching.correspondence import Index
+from mal_graph.matching.objective import Objective, Touch, cuts, squared, take_positions, unit_rows
+from mal_graph.matching.orders import Order, Orders, ScoreTable, match_units, score_order
+
+TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
+HINT = 1e-3  # the weight of what only tells equal units apart
+TIE = 1e-6  # relative: what a random decision between equal scores may cost
+NEAR = 0.5  # relative distance from which on units are nothing like copies
+TINY = 500_000  # entries: a problem is started so often that no more are gone through each time
+MAX_STARTS = 48
+MAX_VISITS = 20  # of each pair on the way to the nearest units; ascents need no bound, they cannot cycle
+COPY = 1e-10  # squared distance, relative to the donor's tensor, up to which matched entries are copies
+
+
+def count_spare_starts(objective: Objective) -> int:
+    """How many more times a problem of this size can be started for little."""
+    entries = sum(a.size + d.size for a, d in objective.values)
+    return min(MAX_STARTS, TINY // max(1, entries))
+
+
+def assign_forward(objective: Objective, seed: int) -> Orders:
+    """Assign the pairs in the order of the base's layers, by what is assigned before them. With a seed, what is
+    equal even so is decided at random."""
+    rng = np.random.default_rng(seed)
+    orders: list[Order | None] = [None] * objective.count
+    for pair in next_pairs(objective, orders, compared=True):
+        orders[pair] = match_units(with_ties_broken(objective.scores(pair, orders), rng if seed else None))
+    return tuple(order for order in orders if order is not None)
+
+
+def assign_by_distance(objective: Objective, seed: int) -> Orders | None:
+    """The same by distance; None where a large problem's units turn out to be nothing like copies.
+
+    Units that this leaves equal (dead ones, twins) are told apart by the sorted entries of the tensors behind them,
+    which do not depend on what is assigned there.
+    """
+    rng = np.random.default_rng(seed)
+    orders: list[Order | None] = [None] * objective.count
+    distance = norm = 0.0
+    for pair in next_pairs(objective, orders, compared=False):
+        table, paid, length = compare_distances(objective, pair, orders)
+        hinted = table + HINT * compare_sorted(objective, pair, orders) if has_ties(table) else table
+        order = match_units(with_ties_broken(hinted, rng if seed else None))
+        distance += paid - score_order(table, order)
+        norm += length
+        if not count_spare_starts(objective) and distance > NEAR * norm:
+            return None
+        orders[pair] = order
+    return tuple(order for order in orders if order is not None)
+
+
+def next_pairs(objective: Objective, orders: Sequence[Order | None], compared: bool) -> Iterator[int]:
+    """Every pair, the first next that a tensor tells something about while `orders` is being filled."""
+    waiting = list(range(objective.count))
+    while waiting:
+        pair = next((p for p in waiting if is_ready(objective, p, orders, compared)), waiting[0])
+        waiting.remove(pair)
+        yield pair
+
+
+def is_ready(objective: Objective, pair: int, orders: Sequence[Order | None], compared: bool) -> bool:
+    """Whether a tensor tells the units of a pair apart: one whose other axes are assigned; or evidence does."""
+    return bool(compared and objective.extra and objective.extra[pair].any()) or any(
+        (objective.is_compared[t] or not compared)
+        and all(
+            block.pair < 0 or orders[block.pair] is not None
+            for other, axis in enumerate(objective.axes[t])
+            if other != place
+            for block in axis.blocks
+        )
+        for t, place, _ in objective.touching[pair]
+    )
+
+
+def assign_nearest(objective: Objective, start: Orders) -> Orders:
+    """Solve pair after pair for the least distance, each again when a neighbour changed. Units that the tensors
+    before them do not tell apart (dead ones, twins) are told apart by those behind."""
+    orders = list(start)
+    waiting = deque(range(objective.count))
+    budget = MAX_VISITS * objective.count
+    while waiting and budget:
+        budget -= 1
+        pair = waiting.popleft()
+        table, _, _ = compare_distances(objective, pair, orders)
+        new = match_units(table)
+        gained = score_order(table, new) - score_order(table, orders[pair])
+        if gained > TOLERANCE * float(np.abs(table).max(initial=0.0)):
+            orders[pair] = new
+            waiting.extend(sorted(objective.neighbours[pair] - set(waiting)))
+    return tuple(orders)
+
+
+def is_copy(objective: Objective, orders: Sequence[Order]) -> bool:
+    """Whether the matched entries of every tensor are equal but for rounding."""
+    cuts = (objective.cut(t, orders) for t in range(len(objective.axes)))
+    return all(squared(a - d) <= COPY * squared(d) for a, d in cuts)
+
+
+def compare_distances(
+    objective: Objective, pair: int, orders: Sequence[Order | None]
+) -> tuple[ScoreTable, float, float]:
+    """Minus half the squared distances of the base's units to the donor's, over all tensors, compared or not.
+
+    Returns:
+        the distances but for what every assignment pays: the squared lengths of a side of which every unit has a
+        partner; half of what it pays; half the donor's squared lengths, summed.
+    """
+    touches = objective.touching[pair]
+    under = {touch: others for touch in touches if (others := objective.others(touch, orders)) is not None}
+    rest = {touch: others for touch, others in under.items() if not objective.is_compared[touch[0]]}
+    table = objective.weight_scores(pair, orders)
+    if rest:
+        table = table + objective.products(rest)
+    a, d = (0.5 * sum_squares(objective, pair, side, under) for side in (0, 1))
+    if len(a) > len(d):
+        table = table - a[:, None]
+    if len(a) < len(d):
+        table = table - d
+    paid = sum(float(side.sum()) for side in (a, d) if len(side) == min(len(a), len(d)))
+    return table, paid, float(d.sum())
+
+
+def sum_squares(objective: Objective, pair: int, side: int, under: Mapping[Touch, Mapping[int, Order]]) -> ScoreTable:
+    """The squared lengths of the units' rows in some tensors."""
+    total = np.zeros(objective.units[pair][side])
+    for (t, place, b), others in under.items():
+        values = objective.values[t][side]
+        for other, positions in cuts(others)[side].items():
+            values = take_positions(values, np.sort(positions), other)
+        block = objective.axes[t][place].blocks[b]
+        total += unit_squares(values, place, block.donor if side else block.base)
+    return total
+
+
+def compare_sorted(objective: Objective, pair: int, orders: Sequence[Order | None]) -> ScoreTable:
+    """Minus the squared distances of the units' sorted entries, in the tensors whose other axes are not assigned
+    yet and are equally long."""
+    total = np.zeros(objective.units[pair])
+    for t, place, b in objective.touching[pair]:
+        block = objective.axes[t][place].blocks[b]
+        a, d = objective.values[t]
+        if objective.others((t, place, b), orders) is None:
+            mine, theirs = np.sort(unit_rows(a, place, block.base)), np.sort(unit_rows(d, place, block.donor))
+            if mine.shape[1] == theirs.shape[1]:
+                total += minus_distances(mine, theirs)
+    return total
+
+
+def unit_squares(values: Array, place: int, positions: Index) -> Array:
+    """The squared length of each unit's row."""
+    axes = list(range(values.ndim))
+    squares = np.einsum(values, axes, values, axes, [place])
+    lengths: ScoreTable = squares[positions].sum(axis=1, dtype=np.float64)
+    return lengths
+
+
+def minus_distances(a: Array, b: Array) -> ScoreTable:
+    """Minus the squared distance of every two rows, shape (rows of a, rows of b)."""
+    squares = [np.einsum("uf,uf->u", rows, rows, dtype=np.float64) for rows in (a, b)]
+    distances: ScoreTable = 2.0 * (a @ b.T) - squares[0][:, None] - squares[1]
+    return distances
+
+
+def has_ties(score: ScoreTable) -> bool:
+    """Whether some unit's best two scores are equal but for rounding."""
+    if score.shape[1] < 2:
+        return False
+    best = score.max(axis=1)
+    return bool(np.count_nonzero(score >= (best - TIE * np.abs(best).max())[:, None]) > len(score))
+
+
+def with_ties_broken(score: ScoreTable, rng: np.random.Generator | None) -> ScoreTable:
+    """The scores with equal ones told apart at random, if there is a generator."""
+    if rng is None:
+        return score
+    return score + TIE * float(np.abs(score).max(initial=0.0)) * rng.random(score.shape)

@@ -1,0 +1,117 @@
+"""Units without a partner: how keeping, fading and zero padding are chosen (`unmatched="keep"`, "fade" or "zero").
+
+An entry of a merged weight depends on whether the units of its row and its column have a partner in the donor:
+
+| row / column              | keep              | fade            | zero            |
+|---------------------------|-------------------|-----------------|-----------------|
+| matched / matched         | (1-lam) A + lam B | the same        | the same        |
+| matched / without partner | A                 | (1-lam) A       | (1-lam) A       |
+| without partner / any     | A                 | A               | (1-lam) A       |
+| matched / added           | lam B             | lam B           | lam B           |
+| added / with a partner    | B                 | B               | lam B           |
+| added / without partner   | 0                 | 0               | 0               |
+
+Added units stand where the donor has more of them, if the base was widened for these (see `widening`). Per-unit vectors
+follow the rows; in `zero` the missing side is the value of a unit that is not there (variance 1, anything else 0).
+Units that feed a sum, norm, mean or maximum over their axis follow `zero` in every mode: alive but without a partner
+they would change the others. Source of the zero form: Model Assembly Learning (arXiv:2503.21657), as far as it can
+be read; the other two are ours. `fade` is the default: most experiments with narrower donors speak for it
+(examples/03_paper_experiments/report/report.md), the small networks of tools/results/study_digits.md for `keep`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.errors import UsageError
+from mal_graph.matching import AxisPair, TensorPair
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class UnmatchedRule:
+    """One column of the table.
+
+    Attributes:
+        fades: which entries move towards the value of a unit that is not there, from two masks of the tensor's shape:
+            the entries whose row, and those whose column has no partner.
+        gives_added: whether the rows of added units are the donor's whatever lambda.
+    """
+
+    fades: Callable[[Mask, Mask], Mask]
+    gives_added: bool = True
+
+
+UNMATCHED: Mapping[str, UnmatchedRule] = {
+    "keep": UnmatchedRule(lambda row, column: np.zeros_like(row)),
+    "fade": UnmatchedRule(lambda row, column: column & ~row),
+    "zero": UnmatchedRule(lambda row, column: row | column, gives_added=False),
+}
+
+
+def find_rule(unmatched: str) -> UnmatchedRule:
+    """The rule of a name. Raises UsageError."""
+    if unmatched not in UNMATCHED:
+        raise UsageError(f"unmatched is {unmatched!r}: choose one of {', '.join(UNMATCHED)}")
+    return UNMATCHED[unmatched]
+
+
+def fading_entries(
+    rule: UnmatchedRule, pair: TensorPair, axes: Sequence[AxisPair], masks: Sequence[Mask], shape: tuple[int, ...]
+) -> Mask:
+    """The entries without a partner that move towards the value of a unit that is not there.
+
+    Args:
+        masks: of every axis the positions with a partner.
+        shape: of the base's canonical tensor.
+    """
+    if not shape:
+        return np.zeros(shape, bool)
+    in_statistic = [
+        np.isin(np.arange(n), axis.statistic) & ~mask for n, axis, mask in zip(shape, axes, masks, strict=True)
+    ]
+    must_fade = any_of(rows_of(pair, in_statistic, is_marked=False), shape)
+    lone_row = ~outer(rows_of(pair, masks, is_marked=True), shape)
+    lone_column = ~outer(columns_of(pair, masks), shape)
+    return must_fade | rule.fades(lone_row, lone_column)
+
+
+def given_entries(rule: UnmatchedRule, pair: TensorPair, axes: Sequence[AxisPair], shape: tuple[int, ...]) -> Mask:
+    """The entries that are the donor's whatever lambda: the rows of added units, unless these move like all others."""
+    if not rule.gives_added:
+        return np.zeros(shape, bool)
+    added = [
+        np.isin(np.arange(n), np.setdiff1d(axis.added, axis.statistic)) for n, axis in zip(shape, axes, strict=True)
+    ]
+    return any_of(rows_of(pair, added, is_marked=False), shape)
+
+
+def rows_of(pair: TensorPair, masks: Sequence[Mask], *, is_marked: bool) -> list[Mask]:
+    """The masks of the axes that count as rows: a weight's output units alone; the others are marked everywhere, or
+    nowhere."""
+    if not pair.is_weight:
+        return list(masks)
+    return [masks[0], *(np.full(len(mask), is_marked) for mask in masks[1:])]
+
+
+def columns_of(pair: TensorPair, masks: Sequence[Mask]) -> list[Mask]:
+    """The masks of a weight's other axes; a tensor of another kind has no columns that could lack a partner."""
+    if not pair.is_weight:
+        return [np.ones(len(mask), bool) for mask in masks]
+    return [np.ones(len(masks[0]), bool), *masks[1:]]
+
+
+def outer(masks: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+    """Entries whose index is marked on every axis."""
+    whole = np.ones(shape, bool)
+    for place, mask in enumerate(masks):
+        whole &= mask.reshape([-1 if place == i else 1 for i in range(len(shape))])
+    return whole
+
+
+def any_of(masks: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+    """Entries whose index is marked on some axis."""
+    return ~outer([~mask for mask in masks], shape)

@@ -1,0 +1,160 @@
+"""Tracing: a network run on axis labels, which tells what ties the axes of its weights."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mal_graph.errors import RunError
+from mal_graph.graph import LayerGraph, Node
+from mal_graph.network import Parameter, Probe
+from mal_graph.operators import (
+    ROWS,
+    Call,
+    GroupState,
+    Label,
+    Pin,
+    Row,
+    Statistic,
+    Wiring,
+    explain_missing,
+    pinned_label,
+    row_of,
+)
+from mal_graph.symmetry.interchangeable import Owner
+
+UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
+Axis = tuple[str, int]  # a stored tensor and its axis
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """A network run on labels.
+
+    Attributes:
+        wiring: what ties the atoms.
+        labels: by tensor.
+        owners: the axes of weights that are in use, with their atoms.
+        unknown: the names of the nodes without a row, by operator.
+    """
+
+    wiring: Wiring = field(default_factory=Wiring)
+    labels: dict[str, Label] = field(default_factory=dict)
+    owners: list[Owner] = field(default_factory=list)
+    unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def trace_labels(
+    graph: LayerGraph,
+    probed: Probe,
+    parameters: Collection[Parameter],
+    axes: Collection[Axis],
+    table: Mapping[str, Row] | None = None,
+) -> Tracing:
+    """Run a graph on labels.
+
+    Args:
+        parameters: every application of a weight.
+        axes: the axes of weights that are in use.
+    """
+    tracing, weighted = Tracing(), {parameter.node for parameter in parameters if parameter.is_weight}
+    label_inputs(tracing, graph, probed)
+    label_weights(tracing, graph, axes)
+    for index, node in enumerate(graph.nodes):
+        trace_node(tracing, graph, probed, node, row_of(node, ROWS if table is None else table), index in weighted)
+    for value in graph.outputs:
+        pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}")
+        tracing.wiring.pin_label(tracing.labels[value.name], pin)
+    computed = [tracing.labels[name] for node in graph.nodes for name in node.outputs if name in tracing.labels]
+    pin_unread(tracing.wiring, computed, tracing.owners)
+    return tracing
+
+
+def label_inputs(tracing: Tracing, graph: LayerGraph, probed: Probe) -> None:
+    """Pin the axes of the model's inputs."""
+    for value in graph.inputs:
+        pin = Pin(GroupState.PINNED, f"axes of model input {value.name!r}")
+        tracing.labels[value.name] = pinned_label(probed.shapes.get(value.name, ()), pin)
+
+
+def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -> None:
+    """Give every weight fresh atoms; those that are in use come first, producers before consumers."""
+    for name in dict.fromkeys([*(tensor for tensor, _ in axes), *graph.weights]):
+        weight = graph.weights[name]
+        if weight.scope or not weight.is_float:
+            tracing.labels[name] = pinned_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
+            continue
+        start = tracing.wiring.count
+        tracing.labels[name] = tracing.wiring.fresh_label(weight.shape)
+        for axis, size in enumerate(weight.shape):
+            if size > 1:
+                tracing.owners.extend([(name, axis, start, size)] if (name, axis) in axes else [])
+                start += size
+
+
+def trace_node(
+    tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, row: Row | None, is_weighted: bool
+) -> None:
+    """Run one node on labels; `is_weighted` if it is a contraction with a stored weight."""
+    if row is None:
+        tracing.unknown[node.op] = (*tracing.unknown.get(node.op, ()), node.name)
+    opset = graph.opsets.get(node.op.rpartition(".")[0], 1)
+    outputs = outputs_of(node, row, tracing.wiring, tracing.labels, probed, opset)
+    for name, label in zip(node.outputs, outputs, strict=False):
+        tracing.labels[name] = label
+        if row is not None and row.is_linear and not is_weighted:
+            mark_product(node, row, tracing.wiring, tracing.labels)
+        for constant in row.size_constants_of(node) if row is not None else ():
+            tracing.wiring.mark_size(label, constant)
+
+
+def mark_product(node: Node, row: Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:
+    """Note that a contraction sums over units whose weights are computed, such as keys, and need not be zero for one
+    that is not there."""
+    for slot, name in enumerate(node.inputs):
+        axes = row.weight_axes(slot, node, len(labels[name].shape)) if name in labels else None
+        if axes is not None:
+            wiring.mark_statistic(labels[name], (axes[1],), Statistic(node.op, node.name))
+            return
+
+
+def outputs_of(
+    node: Node, row: Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
+) -> list[Label]:
+    call = Call(
+        node,
+        wiring,
+        [labels.get(name) if name else None for name in node.inputs],
+        [probed.shapes.get(name, ()) if name else () for name in node.outputs],
+        [probed.values.get(name) for name in node.inputs],
+        opset,
+    )
+    if row is None:
+        captured = [labels[name] for name in node.captures if name in labels]
+        call = replace(call, inputs=[*call.inputs, *captured])
+        return call.freeze(explain_missing(node.op), unknown_op=node.op)
+    unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
+    if unmeasured and not row.reads_shape_only and not row.is_sequence:
+        return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
+    try:
+        return list(row.rule(call))
+    except (ValueError, IndexError, KeyError) as error:
+        raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
+
+
+def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:
+    """Pin what no operator reads, such as the rows of a table of places behind the last place of the probe run: no run
+    of this size tells what they are, and one of another size reads them."""
+    is_read = np.zeros(wiring.count, bool)
+    for atoms in (
+        *(part for label in computed for part in label.parts),
+        *(side for tie in wiring.ties for side in tie),
+        *(pinned.atoms for pinned in wiring.pins),
+        *(atoms for belonging in wiring.blocks for atoms in belonging),
+        *wiring.readings,
+    ):
+        is_read[atoms] = True
+    for _, _, start, size in owners:
+        unread = start + np.flatnonzero(~is_read[start : start + size])
+        if len(unread):
+            wiring.pin(unread, UNREAD)

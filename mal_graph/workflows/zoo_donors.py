@@ -1,0 +1,60 @@
+"""The donors of a zoo before they are looked into: each once, with why it is not used if it is not."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mal_graph.config import ZooConfig
+from mal_graph.errors import FileError, MalGraphError, MatchError
+from mal_graph.graph import LayerGraph
+from mal_graph.workflows.checkpoint import digest_of_file, fingerprint
+from mal_graph.workflows.checks import check_inputs
+from mal_graph.workflows.models import Arrays, Model, is_module, open_models
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A donor before it is looked into: what to load, a digest of it, and why it is not used at all."""
+
+    name: str
+    model: Model
+    digest: str
+    reason: str = ""
+
+
+def entries_of(
+    base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig, data: Arrays | None
+) -> Iterator[Entry]:
+    """Every donor once, with why it is not used if it is not. Raises FileError."""
+    seen = {fingerprint(base): "the base"}
+    for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
+        name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
+        try:
+            _, graph = open_models([base, str(model) if isinstance(model, Path) else model], config, data)
+            digest_of_model = fingerprint(graph)
+        except MalGraphError as error:
+            yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
+            continue
+        reason = f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph)
+        seen.setdefault(digest_of_model, name)
+        yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
+
+
+def misfit(base: LayerGraph, donor: LayerGraph) -> str:
+    """Why a donor does not take what the base takes; "" if it does."""
+    try:
+        check_inputs(base, donor)
+    except MatchError as error:
+        return str(error)
+    return ""
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The .onnx files of a folder by name. Raises FileError."""
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".onnx" and path.is_file())
+    except OSError as error:
+        raise FileError(f"cannot read the zoo {folder}: {error.strerror}; name a folder of .onnx files") from None
+    if not found:
+        raise FileError(f"the zoo {folder} holds no .onnx file: name a folder of models to merge")
+    return found
