@@ -10,7 +10,7 @@ from mal_graph.evaluation.activation_statistics import (
     stream_together,
 )
 from mal_graph.evaluation.data import LABELS, Arrays, Data, as_arrays, match_inputs, prepare_data, read_labels, read_npz
-from mal_graph.evaluation.holdout import Gate, HeldOut, split_holdout
+from mal_graph.evaluation.holdout import AcceptanceRule, HeldOut, split_holdout
 from mal_graph.evaluation.reading import OutputKind
 from mal_graph.evaluation.scores import (
     Metric,
@@ -25,6 +25,7 @@ from mal_graph.evaluation.scores import (
 )
 
 __all__ = [
+    "AcceptanceRule",
     "agreement",
     "Arrays",
     "as_arrays",
@@ -33,7 +34,6 @@ __all__ = [
     "Data",
     "ensemble",
     "evaluate",
-    "Gate",
     "HeldOut",
     "LABELS",
     "match_inputs",

@@ -28,13 +28,13 @@ class HeldOut:
     """Data that no model here was trained on.
 
     Attributes:
-        gate: inputs and labels that decide; half of the data, or all where the other part is given.
-        report: inputs and labels that are scored once, at the end.
+        deciding: inputs and labels that decide; half of the data, or all where the other part is given.
+        reporting: inputs and labels that are scored once, at the end.
         is_labelled: whether the labels are the data's own; else they are the base's classes.
     """
 
-    gate: Arrays
-    report: Arrays
+    deciding: Arrays
+    reporting: Arrays
     is_labelled: bool
 
     @property
@@ -53,7 +53,7 @@ class Figures(Protocol):
 
 
 @dataclass(frozen=True)
-class Gate:
+class AcceptanceRule:
     """What a model has to meet on the deciding part.
 
     Attributes:
@@ -101,15 +101,15 @@ def split_holdout(
     parts = [check_part(base, part) for part in given]
     if not is_labelled:
         parts = [with_classes(base, part, score_output, output_kind, runner) for part in parts]
-    gate, report = parts if reported is not None else halves(parts[0], seed)
-    for part, use in ((gate, "decide by"), (report, "report on")):
+    deciding, reporting = parts if reported is not None else halve(parts[0], seed)
+    for part, use in ((deciding, "decide by"), (reporting, "report on")):
         if len(part[LABELS]) < MIN_SAMPLES:
             more = f"give {2 * MIN_SAMPLES} or more, which are halved," if reported is None else "give more"
             raise DataError(
                 f"there are {len(part[LABELS])} samples to {use}, and at least {MIN_SAMPLES} are needed: {more} "
                 "and none that a model was trained on"
             )
-    return HeldOut(gate, report, is_labelled)
+    return HeldOut(deciding, reporting, is_labelled)
 
 
 def check_part(base: LayerGraph, part: Arrays) -> dict[str, Array]:
@@ -135,11 +135,11 @@ def with_classes(
     return {**part, LABELS: prediction.values.argmax(axis=1)}
 
 
-def halves(part: Arrays, seed: int) -> tuple[dict[str, Array], dict[str, Array]]:
+def halve(part: Arrays, seed: int) -> tuple[dict[str, Array], dict[str, Array]]:
     """Two disjoint halves drawn at random; of every class the one has at most one sample more than the other."""
     labels = part[LABELS]
     order = np.random.default_rng(seed).permutation(len(labels))
     if labels.ndim == 1 and labels.dtype.kind in "biu":
         order = order[np.argsort(labels[order], kind="stable")]
-    gate, report = ({name: array[np.sort(order[start::2])] for name, array in part.items()} for start in (0, 1))
-    return gate, report
+    first, second = ({name: array[np.sort(order[start::2])] for name, array in part.items()} for start in (0, 1))
+    return first, second

@@ -9,9 +9,9 @@ from mal_graph.matching.assignment import (
     assign_units,
 )
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
-from mal_graph.matching.correspondence import AxisPair, Correspondence, GroupPair, correspond
+from mal_graph.matching.correspondence import AxisPair, Correspondence, correspond
 from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explain_layer, match_layers
+from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.objective import Evidence
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
@@ -38,7 +38,6 @@ __all__ = [
     "explain_layer",
     "find_foldable_norm",
     "find_layer_edges",
-    "GroupPair",
     "is_whole",
     "LayerPair",
     "Match",
@@ -47,7 +46,6 @@ __all__ = [
     "Order",
     "Orders",
     "Read",
-    "Relation",
     "rescale",
     "row_vector",
     "SAME_PLACE",

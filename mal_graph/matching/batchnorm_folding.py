@@ -97,13 +97,6 @@ def find_foldable_norm(graph: LayerGraph, layer: Layer) -> BatchNorm | None:
     return None
 
 
-def has_norm_on_one_side(base: Side, donor: Side) -> bool:
-    """Whether two contractions differ in form by a BatchNorm."""
-    return (
-        base.layer.weight is not None and donor.layer.weight is not None and (base.norm is None) != (donor.norm is None)
-    )
-
-
 def fold_norm(base: Side, donor: Side, layers: LayerPair) -> Iterator[TensorPair]:
     """Weight and bias of two layers of which one alone has a BatchNorm."""
     return fold_donor(base, donor, layers) if donor.norm is not None else fold_base(base, donor, layers)

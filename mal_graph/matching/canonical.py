@@ -19,7 +19,6 @@ from mal_graph.matching.batchnorm_folding import (
     compare_folded,
     find_foldable_norm,
     fold_norm,
-    has_norm_on_one_side,
 )
 from mal_graph.matching.layer_matching import LayerPair, Match
 from mal_graph.matching.tensor_pairs import TensorPair, row_vector
@@ -54,28 +53,45 @@ def pair_tensors_of_layers(
     """The tensors of two matched layers, and what one of them holds without a counterpart."""
     a = Side(base, layers.base, find_foldable_norm(base, layers.base))
     b = Side(donor, in_rank_of(layers.base, layers.donor), find_foldable_norm(donor, layers.donor))
-    is_folding = has_norm_on_one_side(a, b)
-    if is_folding and max(side.layer.weight.blocks for side in (a, b) if side.layer.weight) > 1:
-        assert a.layer.weight is not None
-        assert b.layer.weight is not None
-        return [replace(plain_pair(a, b, a.layer.weight, b.layer.weight, layers), misfit=SEVERAL)], []
+    mine, theirs = a.layer.weight, b.layer.weight
+    if mine is None or theirs is None or (a.norm is None) == (b.norm is None):
+        return pair_by_key(a, b, layers, [])
+    if max(mine.blocks, theirs.blocks) > 1:
+        return [replace(plain_pair(a, b, mine, theirs, layers), misfit=SEVERAL)], []
+    return pair_by_key(a, b, layers, list(fold_norm(a, b, layers)))
+
+
+def pair_by_key(
+    a: Side, b: Side, layers: LayerPair, folded: Sequence[TensorPair]
+) -> tuple[list[TensorPair], list[str]]:
+    """The tensors that correspond to each other by operator and role, behind those that folding a BatchNorm gave."""
     own = {p.tensor for p in a.layer.parameters if p.factor}  # what is shared is merged with its first user
-    done, used = (a.folded_tensors, b.folded_tensors) if is_folding else (set(), set())
-    pairs = [pair for pair in fold_norm(a, b, layers) if pair.base.tensor in own] if is_folding else []
-    every = parameters_by_key(a)
+    done, used = (a.folded_tensors, b.folded_tensors) if folded else (set(), set())
+    pairs = [pair for pair in folded if pair.base.tensor in own]
+    mine = parameters_by_key(a)
     theirs = {key: p for key, p in parameters_by_key(b).items() if p.tensor not in used}
     left: list[str] = []
-    for key, parameter in every.items():
+    for key, parameter in mine.items():
         if parameter.tensor in done or parameter.tensor not in own:
             continue
-        other = theirs.get(key)
-        if other is not None and (parameter.is_weight or len(other.shape) == len(parameter.shape)):
-            pairs.append(compare_folded(plain_pair(a, b, parameter, theirs.pop(key), layers), a, b))
-        elif parameter.is_bias and b.layer.weight is not None and b.layer.weight.blocks == 1:
-            pairs.append(zero_bias(a, parameter, b.layer.weight, layers))
+        pair = pair_parameter(a, b, layers, parameter, theirs.get(key))
+        if pair is not None:
+            pairs.append(pair)
+            theirs = {other: p for other, p in theirs.items() if p is not pair.donor}
         elif np.prod(parameter.shape) > 1:
             left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: the donor has no counterpart")
-    return pairs, [*left, *find_without_slot(a, b, every, theirs)]
+    return pairs, [*left, *find_without_slot(a, b, mine, theirs)]
+
+
+def pair_parameter(
+    a: Side, b: Side, layers: LayerPair, parameter: Parameter, other: Parameter | None
+) -> TensorPair | None:
+    """A parameter of the base with the donor's under the same key; a bias that the donor lacks with zeros."""
+    if other is not None and (parameter.is_weight or len(other.shape) == len(parameter.shape)):
+        return compare_folded(plain_pair(a, b, parameter, other, layers), a, b)
+    if parameter.is_bias and b.layer.weight is not None and b.layer.weight.blocks == 1:
+        return zero_bias(a, parameter, b.layer.weight, layers)
+    return None
 
 
 def find_without_slot(a: Side, b: Side, mine: Mapping[Key, Parameter], left: Mapping[Key, Parameter]) -> Iterator[str]:

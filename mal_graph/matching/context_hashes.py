@@ -12,37 +12,37 @@ CONTEXT = 3  # how many layers up and down the graph a context looks
 Links = Sequence[Sequence[tuple[object, int]]]  # of every place the others it is linked with, and by what
 
 
-def contexts(labels: Sequence[str], neighbours: Links, whole: Sequence[str]) -> list[Sequence[str]]:
+def hash_contexts(labels: Sequence[str], neighbours: Links, whole: Sequence[str]) -> list[Sequence[str]]:
     """Weisfeiler-Lehman hashes of every place at radius 0 to CONTEXT, and then `whole`, those without limit."""
     levels: list[Sequence[str]] = [[digest(label) for label in labels]]
     for _ in range(CONTEXT):
-        levels.append(refined(levels[-1], neighbours))
+        levels.append(refine(levels[-1], neighbours))
     return [*levels, whole]
 
 
-def refined(hashes: Sequence[str], neighbours: Links) -> list[str]:
+def refine(hashes: Sequence[str], neighbours: Links) -> list[str]:
     """Hashes of every place with those of what it is linked with."""
-    return [combined(hashes[place], near, hashes) for place, near in enumerate(neighbours)]
+    return [combine(hashes[place], near, hashes) for place, near in enumerate(neighbours)]
 
 
-def unfolded(labels: Sequence[str], neighbours: Links, order: Iterable[int]) -> list[str]:
+def unfold(labels: Sequence[str], neighbours: Links, order: Iterable[int]) -> list[str]:
     """Hashes of every place with all that it leads to; in `order` each comes behind what it is linked with."""
-    found = [""] * len(labels)
+    hashes = [""] * len(labels)
     for place in order:
-        found[place] = combined(labels[place], neighbours[place], found)
-    return found
+        hashes[place] = combine(labels[place], neighbours[place], hashes)
+    return hashes
 
 
-def settled(hashes: Sequence[str], neighbours: Links) -> Sequence[str]:
+def refine_fully(hashes: Sequence[str], neighbours: Links) -> Sequence[str]:
     """Hashes refined until no place is told apart any further."""
     classes, new = 0, hashes
     while len(set(new)) > classes:
         classes, hashes = len(set(new)), new
-        new = refined(hashes, neighbours)
+        new = refine(hashes, neighbours)
     return hashes
 
 
-def combined(own: str, near: Sequence[tuple[object, int]], hashes: Sequence[str]) -> str:
+def combine(own: str, near: Sequence[tuple[object, int]], hashes: Sequence[str]) -> str:
     return digest(own + repr(sorted((repr(link), hashes[other]) for link, other in near)))
 
 

@@ -3,7 +3,7 @@
 A place is an origin (see `network.layers`): a layer, a join of several signals or a model input.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ class Reading(NamedTuple):
     place: int
 
 
-def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
+def link_layers(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
     by_node: dict[int, list[Parameter]] = {}
     for parameter in find_parameters(graph):
@@ -49,7 +49,7 @@ def layer_network(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
 
 def find_layer_edges(graph: LayerGraph, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     """Which layer's output the next layer reads, joins seen through, as pairs of names of layers."""
-    places, reads = layer_network(graph)
+    places, reads = link_layers(graph)
     index = {layer.start: i for i, layer in enumerate(layers)}
     behind: list[set[int]] = []  # the layers that each place's output comes from
     edges: list[tuple[str, str]] = []
@@ -61,7 +61,18 @@ def find_layer_edges(graph: LayerGraph, layers: Sequence[Layer]) -> list[tuple[s
     return edges
 
 
-def descendants(feeds: Sequence[Sequence[Reading]], by_place: Mapping[int, int]) -> tuple[NDArray[np.bool_], list[int]]:
+def turn_around(reads: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
+    """What each place feeds, from what each one reads."""
+    feeds: list[list[Reading]] = [[] for _ in reads]
+    for target, sources in enumerate(reads):
+        for one in sources:
+            feeds[one.place].append(one._replace(place=target))
+    return feeds
+
+
+def find_descendants(
+    feeds: Sequence[Sequence[Reading]], layers: Collection[int]
+) -> tuple[NDArray[np.bool_], list[int]]:
     """What each place reaches, and how many layers the longest path from it passes."""
     reaches = np.zeros((len(feeds), len(feeds)), bool)
     heights = [0] * len(feeds)
@@ -69,5 +80,5 @@ def descendants(feeds: Sequence[Sequence[Reading]], by_place: Mapping[int, int])
         for _, _, target in feeds[place]:
             reaches[place] |= reaches[target]
             reaches[place, target] = True
-            heights[place] = max(heights[place], heights[target] + (target in by_place))
+            heights[place] = max(heights[place], heights[target] + (target in layers))
     return reaches, heights

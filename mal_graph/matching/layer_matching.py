@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_profile import Profile, profile_layers
-from mal_graph.matching.layer_scores import reason_of, same_places, score_parts, score_table
-from mal_graph.matching.pairing import MIN_SCORE, exchanged, monotone
+from mal_graph.matching.layer_scores import explain_pair, find_same_places, score_layers, score_parts
+from mal_graph.matching.pairing import MIN_SCORE, exchange_partners, pair_monotonely
 from mal_graph.network import Layer
 
 
@@ -89,26 +89,26 @@ def match_layers(
         MatchError: no two layers correspond to each other, or `pairs` cannot be.
     """
     a, b = profile_layers(base), profile_layers(donor)
-    scores = score_table(a, b)
+    scores = score_layers(a, b)
     scores[:, [layer.name in without for layer in b.layers]] = -np.inf
     if pairs is None:
-        chosen = exchanged(a, b, scores, monotone(a, b, scores))
+        chosen = exchange_partners(a, b, scores, pair_monotonely(a, b, scores))
     else:
-        chosen = given_pairs(base, donor, a, b, pairs)
+        chosen = read_pairs(base, donor, a, b, pairs)
     if not chosen:
         raise MatchError(
             f"no layer of {donor.name} corresponds to a layer of {base.name}: "
-            f"found {kinds(a)} against {kinds(b)}; "
+            f"found {count_kinds(a)} against {count_kinds(b)}; "
             "inspect both models, or give pairs by hand with `matches`"
         )
-    parts, same = score_parts(a, b), same_places(a, b)
-    found = tuple(
+    parts, same = score_parts(a, b), find_same_places(a, b)
+    paired = tuple(
         LayerPair(
             a.layers[i],
             b.layers[j],
             round(max(0.0, float(scores[i, j])), 4),
-            reason_of(parts, bool(same[i, j]), i, j),
-            relation(a.layers[i], b.layers[j]),
+            explain_pair(parts, bool(same[i, j]), i, j),
+            relate_widths(a.layers[i], b.layers[j]),
         )
         for i, j in sorted(chosen.items())
     )
@@ -116,13 +116,17 @@ def match_layers(
     return Match(
         a.layers,
         b.layers,
-        found,
-        {layer.name: why_not(i, scores, taken, b, a) for i, layer in enumerate(a.layers) if i not in chosen},
-        {layer.name: why_not(j, scores.T, chosen, a, b) for j, layer in enumerate(b.layers) if j not in taken},
+        paired,
+        {layer.name: explain_unmatched(i, scores, taken, b, a) for i, layer in enumerate(a.layers) if i not in chosen},
+        {
+            layer.name: explain_unmatched(j, scores.T, chosen, a, b)
+            for j, layer in enumerate(b.layers)
+            if j not in taken
+        },
     )
 
 
-def relation(a: Layer, b: Layer) -> Relation:
+def relate_widths(a: Layer, b: Layer) -> Relation:
     """How the sizes of two layers relate."""
     wider_in, wider_out = a.in_out[0] - b.in_out[0], a.in_out[1] - b.in_out[1]
     if wider_in == wider_out == 0:
@@ -130,7 +134,9 @@ def relation(a: Layer, b: Layer) -> Relation:
     return Relation.COMPATIBLE if wider_in * wider_out >= 0 else Relation.INCOMPATIBLE
 
 
-def why_not(i: int, scores: NDArray[np.float64], taken: Mapping[int, int], others: Profile, own: Profile) -> str:
+def explain_unmatched(
+    i: int, scores: NDArray[np.float64], taken: Mapping[int, int], others: Profile, own: Profile
+) -> str:
     """Why a layer has no partner. `scores` has its side as rows; `taken` maps layers of the other side to this one."""
     layer = own.layers[i]
     if not len(others.layers) or not np.isfinite(scores[i]).any():
@@ -144,14 +150,14 @@ def why_not(i: int, scores: NDArray[np.float64], taken: Mapping[int, int], other
     return f"pairing it with {others.layers[best].name} ({scores[i, best]:.2f}) would reverse the order of layers"
 
 
-def kinds(a: Profile) -> str:
+def count_kinds(a: Profile) -> str:
     counted: dict[str, int] = {}
     for layer in a.layers:
         counted[layer.kind] = counted.get(layer.kind, 0) + 1
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counted.items())) or "no layers"
 
 
-def given_pairs(
+def read_pairs(
     base: LayerGraph, donor: LayerGraph, a: Profile, b: Profile, pairs: Iterable[tuple[str, str]]
 ) -> dict[int, int]:
     """A user's pairs as indices. Raises MatchError for unknown names, double use or different kinds."""
@@ -169,13 +175,13 @@ def given_pairs(
     return chosen
 
 
-def find_layer(graph: LayerGraph, found: Sequence[Layer], name: str) -> int:
+def find_layer(graph: LayerGraph, layers: Sequence[Layer], name: str) -> int:
     """The index of the layer called `name`. Raises MatchError that suggests the nearest names."""
-    for index, layer in enumerate(found):
+    for index, layer in enumerate(layers):
         if layer.name == name:
             return index
-    near = difflib.get_close_matches(name, [layer.name for layer in found], n=3, cutoff=0.3)
-    listed = near or [layer.name for layer in found[:3]]
+    near = difflib.get_close_matches(name, [layer.name for layer in layers], n=3, cutoff=0.3)
+    listed = near or [layer.name for layer in layers[:3]]
     raise MatchError(f"{graph.name} has no layer {name!r}: did you mean {' or '.join(map(repr, listed))}?")
 
 
@@ -183,7 +189,7 @@ def explain_layer(base: LayerGraph, donor: LayerGraph, name: str) -> list[tuple[
     """The donor layers most like one base layer: name, score and the parts of the score, best first."""
     a, b = profile_layers(base), profile_layers(donor)
     i = find_layer(base, a.layers, name)
-    scores, parts = score_table(a, b)[i], score_parts(a, b)
+    scores, parts = score_layers(a, b)[i], score_parts(a, b)
     ranked = [int(j) for j in np.argsort(-scores, kind="stable") if np.isfinite(scores[j])]
     return [
         (b.layers[j].name, float(scores[j]), {name: float(part[i, j]) for name, part in parts.items()})

@@ -1,6 +1,6 @@
 """What the matcher knows of the layers of one model, all of it free of names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
-from mal_graph.matching.context_hashes import contexts, settled, unfolded
-from mal_graph.matching.layer_links import Reading, descendants, find_layer_edges, layer_network
+from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
+from mal_graph.matching.layer_links import Reading, find_descendants, find_layer_edges, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
 
@@ -72,12 +72,12 @@ class Profile:
     @cached_property
     def before(self) -> list[list[int]]:
         """The layers that each one reads."""
-        return seconds(((j, i) for i, j in self.edges), len(self.layers))
+        return group_seconds(((j, i) for i, j in self.edges), len(self.layers))
 
     @cached_property
     def after(self) -> list[list[int]]:
         """The layers that read each one."""
-        return seconds(self.edges, len(self.layers))
+        return group_seconds(self.edges, len(self.layers))
 
     def position(self, i: int) -> float:
         """How deep layer i lies, from 0 to 1."""
@@ -87,64 +87,81 @@ class Profile:
 
 def profile_layers(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
-    found = find_layers(graph)
-    number = {layer.name: i for i, layer in enumerate(found)}
-    places, reads = layer_network(graph)
-    place_of = {start: place for place, start in enumerate(places)}
-    own = [place_of[layer.start] for layer in found]
-    by_place = dict(zip(own, range(len(found)), strict=True))
-    windows = tuple(window(graph, layer) for layer in found)
-    activated = tuple(activations(graph, layer) for layer in found)
-    labels = [
-        repr((found[by_place[p]].kind, windows[by_place[p]])) if p in by_place else join_label(graph, start)
-        for p, start in enumerate(places)
-    ]
-    finer = [
-        repr((label, sorted(activated[by_place[p]]))) if p in by_place else label for p, label in enumerate(labels)
-    ]
-    feeds: list[list[Reading]] = [[] for _ in places]
-    for target, sources in enumerate(reads):
-        for one in sources:
-            feeds[one.place].append(one._replace(place=target))
-    plain = [[[(one.slot, one.place) for one in near] for near in side] for side in (reads, feeds)]
-    exact = [[[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds)]
-    ways = (range(len(places)), range(len(places))[::-1])
-    up, down = (contexts(labels, near, unfolded(labels, near, way)) for near, way in zip(plain, ways, strict=True))
-    ends = [unfolded(finer, near, way) for near, way in zip(exact, ways, strict=True)]
-    around = [
-        [*((-1, link) for link in one), *((1, link) for link in other)] for one, other in zip(*exact, strict=True)
-    ]
-    linked = [[((way, link), place) for way, (link, place) in near] for near in around]
-    roles = contexts(finer, linked, settled([*map("".join, zip(*ends, strict=True))], linked))
-    reaches, heights = descendants(feeds, by_place)
+    layers = find_layers(graph)
+    number = {layer.name: i for i, layer in enumerate(layers)}
+    windows = tuple(describe_window(graph, layer) for layer in layers)
+    activated = tuple(find_activations(graph, layer) for layer in layers)
+    starts, reads = link_layers(graph)
+    feeds = turn_around(reads)
+    place_of = {start: place for place, start in enumerate(starts)}
+    own = [place_of[layer.start] for layer in layers]
+    labels = [join_label(graph, start) for start in starts]
+    finer = list(labels)
+    for place, layer, taps, operators in zip(own, layers, windows, activated, strict=True):
+        labels[place] = repr((layer.kind, taps))
+        finer[place] = repr((labels[place], sorted(operators)))
+    up, down = hash_both_ways(labels, reads, feeds)
+    roles = hash_all_around(finer, reads, feeds)
+    reaches, heights = find_descendants(feeds, frozenset(own))
     return Profile(
-        found,
+        layers,
         reaches[np.ix_(own, own)],
         tuple(heights[p] for p in own),
-        tuple(tuple(level[p] for level in up) for p in own),
-        tuple(tuple(level[p] for level in down) for p in own),
-        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, found)),
-        tuple(tuple(level[p] for level in roles) for p in own),
+        levels_at(own, up),
+        levels_at(own, down),
+        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, layers)),
+        levels_at(own, roles),
         activated,
         windows,
-        tuple(meanings(graph, layer, taps) for layer, taps in zip(found, windows, strict=True)),
-        np.array([weight_statistics(graph, layer) for layer in found]).reshape(len(found), 2),
+        tuple(find_meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
+        np.array([measure_weight(graph, layer) for layer in layers]).reshape(len(layers), 2),
     )
 
 
-def seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
+def hash_both_ways(
+    labels: Sequence[str], reads: Sequence[Sequence[Reading]], feeds: Sequence[Sequence[Reading]]
+) -> list[list[Sequence[str]]]:
+    """Hashes of every place with what is before it, and with what is after it, level by level."""
+    order = range(len(labels))
+    hashed = []
+    for side, way in ((reads, order), (feeds, order[::-1])):
+        links = [[(one.slot, one.place) for one in near] for near in side]
+        hashed.append(hash_contexts(labels, links, unfold(labels, links, way)))
+    return hashed
+
+
+def hash_all_around(
+    labels: Sequence[str], reads: Sequence[Sequence[Reading]], feeds: Sequence[Sequence[Reading]]
+) -> list[Sequence[str]]:
+    """Hashes of every place with what is before and after it, told apart by the ports too, level by level."""
+    order = range(len(labels))
+    before, after = ([[((one.slot, one.port), one.place) for one in near] for near in side] for side in (reads, feeds))
+    ends = unfold(labels, before, order), unfold(labels, after, order[::-1])
+    links = [
+        [*(((-1, link), place) for link, place in one), *(((1, link), place) for link, place in other)]
+        for one, other in zip(before, after, strict=True)
+    ]
+    return hash_contexts(labels, links, refine_fully([*map("".join, zip(*ends, strict=True))], links))
+
+
+def levels_at(places: Sequence[int], levels: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """The hashes of some places at every level."""
+    return tuple(tuple(level[place] for level in levels) for place in places)
+
+
+def group_seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
     """The second numbers of pairs, by the first, which runs up to `count`."""
-    found: list[list[int]] = [[] for _ in range(count)]
+    grouped: list[list[int]] = [[] for _ in range(count)]
     for first, second in pairs:
-        found[first].append(second)
-    return found
+        grouped[first].append(second)
+    return grouped
 
 
 def join_label(graph: LayerGraph, start: int) -> str:
     return f"input {start}" if start < 0 else graph.nodes[start].op
 
 
-def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
+def describe_window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     """Kernel taps and how they move; empty for a layer that has none."""
     if layer.weight is None:
         return ()
@@ -157,31 +174,31 @@ def window(graph: LayerGraph, layer: Layer) -> tuple[object, ...]:
     return (tuple(taps), strides_of(node, len(taps)), dilations_of(node, len(taps)), dense)
 
 
-def meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
+def find_meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -> frozenset[tuple[object, ...]]:
     """What a layer may correspond to: its kind, with a window its rank and whether it is dense, grouped or depthwise. A
     window of one tap that moves by one is a linear layer at every place as well."""
     if layer.weight is None or not window:
         return frozenset({(layer.kind,)})
     node = graph.nodes[layer.weight.node]
     row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
-    found: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
+    meant: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
     if row is not None and row.pointwise and dense == "dense" and is_pointwise(node, taps):
-        found.add((row.pointwise,))
-    return frozenset(found)
+        meant.add((row.pointwise,))
+    return frozenset(meant)
 
 
-def activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
+def find_activations(graph: LayerGraph, layer: Layer) -> frozenset[str]:
     """Operators inside a layer that shape its signal: no contraction, no arrangement, no parameters of their own."""
     with_parameters = {parameter.node for parameter in layer.parameters}
-    found = set()
+    shaping = set()
     for index in layer.nodes:
         row = row_of(graph.nodes[index])
         if index not in with_parameters and not (row is not None and row.moves):
-            found.add(graph.nodes[index].op)
-    return frozenset(found)
+            shaping.add(graph.nodes[index].op)
+    return frozenset(shaping)
 
 
-def weight_statistics(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
+def measure_weight(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     """Scale-free figures of a layer's first tensor: mean |w| / rms w, and rms over rows of the mean, by rms w."""
     leading = layer.leading
     if leading is None:

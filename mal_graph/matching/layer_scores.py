@@ -18,24 +18,24 @@ SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score
 WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
 
 
-def score_table(a: Profile, b: Profile) -> NDArray[np.float64]:
+def score_layers(a: Profile, b: Profile) -> NDArray[np.float64]:
     """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
     parts = score_parts(a, b)
     different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.zeros((len(a.layers), len(b.layers))))
-    alike = 0.5 * levels_alike(a.roles, b.roles) + 0.5 * parts["activation"]
+    alike = 0.5 * compare_levels(a.roles, b.roles) + 0.5 * parts["activation"]
     same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
-    scores = np.where(same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same, SAME_PLACE * different)
-    return np.where(by_kinds(a.meanings, b.meanings, lambda x, y: bool(x & y)), scores, -np.inf)
+    scores = np.where(find_same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same, SAME_PLACE * different)
+    return np.where(compare_kinds(a.meanings, b.meanings, lambda x, y: bool(x & y)), scores, -np.inf)
 
 
-def same_places(a: Profile, b: Profile) -> NDArray[np.bool_]:
+def find_same_places(a: Profile, b: Profile) -> NDArray[np.bool_]:
     """Which layers have the same before and behind them in both graphs, shape (base layers, donor layers)."""
     ends = [[(up[-1], down[-1]) for up, down in zip(side.up, side.down, strict=True)] for side in (a, b)]
-    same: NDArray[np.bool_] = levels_alike(*([(end,) for end in side] for side in ends)) == 1.0
+    same: NDArray[np.bool_] = compare_levels(*([(end,) for end in side] for side in ends)) == 1.0
     return same
 
 
-def levels_alike(mine: Sequence[Sequence[Hashable]], theirs: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
+def compare_levels(mine: Sequence[Sequence[Hashable]], theirs: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
     """The share of levels on which the hashes of two layers are equal, shape (base layers, donor layers)."""
     number: dict[Hashable, int] = {}
     one, other = (
@@ -48,7 +48,7 @@ def levels_alike(mine: Sequence[Sequence[Hashable]], theirs: Sequence[Sequence[H
     return equal
 
 
-def by_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], float]) -> NDArray[np.float64]:
+def compare_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], float]) -> NDArray[np.float64]:
     """A comparison of every two layers, which differ in few kinds; shape (base layers, donor layers)."""
     kinds: list[dict[T, int]] = [{}, {}]
     of = [[kind.setdefault(x, len(kind)) for x in side] for kind, side in zip(kinds, (mine, theirs), strict=True)]
@@ -62,22 +62,24 @@ def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
     places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
     apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
     return {
-        "context": 0.5 * levels_alike(a.up, b.up) + 0.5 * levels_alike(a.down, b.down),
+        "context": 0.5 * compare_levels(a.up, b.up) + 0.5 * compare_levels(a.down, b.down),
         "position": 1.0 - np.abs(np.subtract.outer(*places)),
         "widths": np.exp2(-0.5 * apart[0]),
-        "window": by_kinds(a.windows, b.windows, windows_alike),
-        "activation": by_kinds(a.activations, b.activations, lambda x, y: len(x & y) / len(x | y) if x | y else 1.0),
+        "window": compare_kinds(a.windows, b.windows, compare_windows),
+        "activation": compare_kinds(
+            a.activations, b.activations, lambda x, y: len(x & y) / len(x | y) if x | y else 1.0
+        ),
         "statistics": np.exp(-apart[1]),
     }
 
 
-def windows_alike(a: tuple[object, ...], b: tuple[object, ...]) -> float:
+def compare_windows(a: tuple[object, ...], b: tuple[object, ...]) -> float:
     """How much of two windows is equal; where one layer has none, the other's is one tap."""
     equal = [x == y for x, y in zip(a or b, b or a, strict=True)]
     return float(np.mean(equal)) if equal else 1.0
 
 
-def reason_of(parts: Mapping[str, NDArray[np.float64]], is_same: bool, i: int, j: int) -> str:
+def explain_pair(parts: Mapping[str, NDArray[np.float64]], is_same: bool, i: int, j: int) -> str:
     """Why two layers were paired, in words."""
     if is_same:
         return "the same place in graphs of the same structure"

@@ -17,7 +17,7 @@ MIN_SCORE = 0.35  # two layers less alike than this are never paired
 FOLLOWS = 0.05  # what two layers add that follow each other in both models
 
 
-def monotone(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, int]:
+def pair_monotonely(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, int]:
     """The best pairing in which both linear orders agree, gaps on both sides, by dynamic programming."""
     rows, columns = a.order, b.order
     gains = np.where(scores >= MIN_SCORE, scores, -np.inf)[np.ix_(rows, columns)]
@@ -38,7 +38,7 @@ def monotone(a: Profile, b: Profile, scores: NDArray[np.float64]) -> dict[int, i
     return chosen
 
 
-def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[int, int]) -> dict[int, int]:
+def exchange_partners(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[int, int]) -> dict[int, int]:
     """The pairing after every exchange of partners and every addition that gains and reverses nothing."""
     chosen, holder = dict(chosen), {j: i for i, j in chosen.items()}
     improved = True
@@ -48,8 +48,8 @@ def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[
             for j in b.order:
                 if scores[i, j] < MIN_SCORE or chosen.get(i) == j:
                     continue
-                moves = moved(chosen, holder, i, j)
-                if gain(a, b, scores, chosen, moves) <= 1e-9:
+                moves = find_moves(chosen, holder, i, j)
+                if gain_of(a, b, scores, chosen, moves) <= 1e-9:
                     continue
                 trial = {k: partner for k, partner in {**chosen, **moves}.items() if partner >= 0}
                 if is_monotone(a, b, trial, [k for k in moves if k in trial]):
@@ -57,12 +57,12 @@ def exchanged(a: Profile, b: Profile, scores: NDArray[np.float64], chosen: dict[
     return chosen
 
 
-def moved(chosen: Mapping[int, int], holder: Mapping[int, int], i: int, j: int) -> dict[int, int]:
+def find_moves(chosen: Mapping[int, int], holder: Mapping[int, int], i: int, j: int) -> dict[int, int]:
     """New partners where i is paired to j, -1 for none; whoever had j (its `holder`) takes i's old partner."""
     return {i: j, **({holder[j]: chosen.get(i, -1)} if j in holder else {})}
 
 
-def gain(
+def gain_of(
     a: Profile, b: Profile, scores: NDArray[np.float64], chosen: Mapping[int, int], moves: Mapping[int, int]
 ) -> float:
     """What is won where some layers take other partners."""

@@ -9,9 +9,10 @@ Source: Stock et al. 2019 (arXiv:1902.10416), whose scales are unique for layers
 length 1, for which the columns must be scaled before; in residual networks there is no first one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -98,7 +99,7 @@ def along(squares: Array, place: int, rows: Sequence[Array]) -> Array:
 
 
 def step(made: Array, taken: Array) -> Array:
-    """The factor that makes both sums equal; what nothing reads gets unit size, what nothing makes stays."""
+    """The factor that makes both sums equal; a unit that nothing reads gets unit size, one that nothing makes keeps its."""
     ratio = np.where(taken > 0, made / np.where(taken > 0, taken, 1), made**2)
     factor: Array = np.where(made > 0, ratio, 1) ** 0.25
     return factor
@@ -137,28 +138,45 @@ def scaled(read: Read, tensor: TensorPair, axes: Sequence[AxisPair], scales: Sca
 
 def find_open_groups(network: Network) -> frozenset[int]:
     """The groups whose units may have any positive scale, by index."""
-    graph, groups = network.graph, network.groups
-    live, carried = data_dependent(graph), groups_carried(network)
-    summed: dict[int, set[int]] = {}  # groups on the input axes of each operator's weight
-    for parameter in groups.parameters:
-        if parameter.is_weight and (axis := parameter.axes[1]) is not None:
-            here = groups.on_axis.get((parameter.tensor, axis), ())
-            summed.setdefault(parameter.node, set()).update(i for i, _ in here)
-    closed = {i for i, group in enumerate(groups.groups) if group.statistic or not group.is_usable}
-    for index, node in enumerate(graph.nodes):
+    groups = network.groups.groups
+    live, carried, summed = data_dependent(network.graph), groups_carried(network), groups_summed(network)
+    closed = {i for i, group in enumerate(groups) if group.statistic or not group.is_usable}
+    for index, node in enumerate(network.graph.nodes):
         row = row_of(node)
         operands = [
-            (slot, name in live, carried.get(name, set()))
+            Operand(slot, name in live, carried.get(name, set()))
             for slot, name in enumerate(node.inputs)
             if name and (row is None or not row.slot(slot).setting)
         ]
-        for number in {i for _, is_live, here in operands if is_live for i in here} - closed:
-            carrying = [slot for slot, is_live, here in operands if number in here and is_live]
-            every = all(number in here for _, _, here in operands)
-            is_summed = number in summed.get(index, ()) and len(carrying) == 1
-            if not is_summed and not lets_through(row, carrying, every):
-                closed.add(number)
-    return frozenset(range(len(groups.groups))) - closed
+        met = {group for operand in operands if operand.is_live for group in operand.groups}
+        closed |= {group for group in met if not stays_open(group, row, operands, group in summed.get(index, ()))}
+    return frozenset(range(len(groups))) - closed
+
+
+class Operand(NamedTuple):
+    """What an operator reads by one slot: whether it depends on the data, and the groups whose units it carries."""
+
+    slot: int
+    is_live: bool
+    groups: Collection[int]
+
+
+def stays_open(group: int, row: Row | None, operands: Sequence[Operand], is_summed: bool) -> bool:
+    """Whether positive factors on the units of a group pass an operator, or are summed away by its weight."""
+    carrying = [operand.slot for operand in operands if group in operand.groups and operand.is_live]
+    if is_summed and len(carrying) == 1:
+        return True
+    return lets_through(row, carrying, all(group in operand.groups for operand in operands))
+
+
+def groups_summed(network: Network) -> dict[int, set[int]]:
+    """The groups on the input axes of each operator's weight, by index of the node."""
+    summed: dict[int, set[int]] = {}
+    for parameter in network.parameters:
+        if parameter.is_weight and (axis := parameter.axes[1]) is not None:
+            here = network.groups.on_axis.get((parameter.tensor, axis), ())
+            summed.setdefault(parameter.node, set()).update(i for i, _ in here)
+    return summed
 
 
 def groups_carried(network: Network) -> dict[str, set[int]]:

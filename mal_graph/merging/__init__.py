@@ -4,30 +4,25 @@ from mal_graph.merging.blending import merge
 from mal_graph.merging.deepening import Deepened, deepen
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.outputs import compare_outputs, run_outputs
-from mal_graph.merging.planning import Growth, Plan, Step, check, plan_merge
+from mal_graph.merging.planning import Plan, plan_merge
 from mal_graph.merging.repairing import Repair, Repairs, repair
 from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows
-from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.merging.widening import widen
 
 __all__ = [
-    "check",
     "compare_outputs",
     "deepen",
     "Deepened",
-    "Growth",
     "LayerLambdas",
     "merge",
     "Plan",
     "plan_merge",
-    "repair",
     "Repair",
+    "repair",
     "Repairs",
     "run_outputs",
     "select_layers",
-    "Step",
-    "UNMATCHED",
     "widen",
     "with_bias_slots",
     "with_larger_windows",

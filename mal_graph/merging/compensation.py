@@ -6,15 +6,15 @@ it is widened, the donor where it is narrower than the result, each before the t
 result computes what the base does, at lambda 1 what the donor does.
 
 A LayerNormalization takes the mean off first. Zeros leave it alone only if it is zero, so it is taken off everything
-that writes the units: weights and biases over their output units, tables over their columns. That changes nothing as
+that produces the units: weights and biases over their output units, tables over their columns. That changes nothing as
 long as nothing but such norms reads the sum of these, however often it passes an addition; else the reason is listed.
 
 Chosen: the weights are centred. Refused: a mean over the units that are there, subtracted in front of the norm by
-operators of its own; it allows any reader, but every donor would leave such operators behind.
+operators of its own; it allows any consumer, but every donor would leave such operators behind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -39,41 +39,63 @@ def compensate(plan: Plan, mine: Factors, theirs: Factors) -> Plan:
     Raises:
         ShapeError: what must be multiplied has other consumers, or is computed.
     """
-    donor = plan.donor.graph
-    base, constants = plan.base, dict[str, Ends]()
-    settings, scaled = dict[tuple[str, str], Ends](), dict[str, Ends]()
-    epsilons = {name: norm_epsilon(donor.nodes[index]) for name, index in norm_pairs(plan).items()}
     ends = {key: (mine.get(key, 1.0), theirs.get(key, 1.0)) for key in (*mine, *theirs)}
-    for (name, place), (a, b) in ends.items():
-        index = next(i for i, node in enumerate(base.nodes) if node.name == name)
-        node, slot = base.nodes[index], slot_named(base.nodes[index], place)
-        if place == "output":
-            base, constant = with_factor(base, index, a)
-            constants[constant] = (a, b)
-        elif slot is not None:
-            root = find_root(base, node.inputs[slot])
-            if root is None:
-                raise ShapeError(f"the {place} of {node.title} is computed")
-            scaled[root[0].name] = (a, b)
-        else:
-            epsilon = norm_epsilon(node)
-            settings[name, place] = (epsilon * a, epsilons[name] * b if name in epsilons else epsilon * a)
-            base = base.with_node(index, replace(node, attributes={**node.attributes, place: epsilon * a}))
-    if constants and [layer.name for layer in find_layers(base)] != [layer.name for layer in find_layers(plan.base)]:
+    made = Compensation(plan.base)
+    epsilons = {name: norm_epsilon(plan.donor.graph.nodes[index]) for name, index in norm_pairs(plan).items()}
+    for (name, place), both in ends.items():
+        made.add(name, place, both, epsilons.get(name))
+    base, scaled = made.base, made.scaled
+    layers = [[layer.name for layer in find_layers(graph)] for graph in (base, plan.base)]
+    if made.constants and layers[0] != layers[1]:
         raise ShapeError("a factor behind an average would make a layer of its own")
     for p in find_parameters(base):
         if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
             raise ShapeError(f"{p.tensor} is read by {base.nodes[p.node].title} too")
     weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]
     base = base.with_weights([replace(w, read=partial(times, w.read, scaled[w.name][0])) for w in weights])
-    steps = tuple(
-        with_incoming(step, partial(times, step.pair.merged_values, scaled[step.tensor][1]))
-        if scaled.get(step.tensor, (1.0, 1.0))[1] != 1.0
-        else step
-        for step in plan.steps
-    )
-    growth = replace(plan.growth, factors=constants, settings=settings)
+    steps = tuple(with_factor_on_donor(step, scaled.get(step.tensor, (1.0, 1.0))[1]) for step in plan.steps)
+    growth = replace(plan.growth, factors=made.constants, settings=made.settings)
     return replace(plan, base=base, steps=steps, growth=growth)
+
+
+@dataclass
+class Compensation:
+    """A base while it is compensated.
+
+    Attributes:
+        base: the graph so far.
+        constants: by name of a new constant what it is for the base and for the donor.
+        settings: by (name of a node, attribute) what it holds for the base and for the donor.
+        scaled: by name of a stored tensor what it is multiplied by for the base and for the donor.
+    """
+
+    base: LayerGraph
+    constants: dict[str, Ends] = field(default_factory=dict)
+    settings: dict[tuple[str, str], Ends] = field(default_factory=dict)
+    scaled: dict[str, Ends] = field(default_factory=dict)
+
+    def add(self, name: str, place: str, ends: Ends, donor_epsilon: float | None) -> None:
+        """Multiply what a node of that name has at a place: its output, an input, or the epsilon of a norm."""
+        index = next(i for i, node in enumerate(self.base.nodes) if node.name == name)
+        node, slot = self.base.nodes[index], slot_named(self.base.nodes[index], place)
+        if place == "output":
+            self.base, constant = with_factor(self.base, index, ends[0])
+            self.constants[constant] = ends
+        elif slot is not None:
+            root = find_root(self.base, node.inputs[slot])
+            if root is None:
+                raise ShapeError(f"the {place} of {node.title} is computed")
+            self.scaled[root[0].name] = ends
+        else:
+            epsilon = norm_epsilon(node)
+            mine = epsilon * ends[0]
+            self.settings[name, place] = (mine, mine if donor_epsilon is None else donor_epsilon * ends[1])
+            self.base = self.base.with_node(index, replace(node, attributes={**node.attributes, place: mine}))
+
+
+def with_factor_on_donor(step: Step, factor: float) -> Step:
+    """The step with what the donor gives multiplied."""
+    return step if factor == 1.0 else with_incoming(step, partial(times, step.pair.merged_values, factor))
 
 
 def norm_pairs(plan: Plan) -> dict[str, int]:
@@ -197,7 +219,6 @@ def is_mixing(node: Node, row: Row) -> bool:
 def summed_tensors(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
     """The stored tensors that the norms take a sum of. Raises ShapeError where anything else has a part in it."""
     applied = find_parameters(graph)
-    named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
     producers: list[Parameter] = []
     waiting, seen = [node.inputs[0] for node in norms], set(graph.weights)
     while waiting:
@@ -205,14 +226,7 @@ def summed_tensors(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
         if tensor in seen:
             continue
         seen.add(tensor)
-        for index, slot in graph.consumers.get(tensor, ()):
-            consumer, row = graph.nodes[index], row_of(graph.nodes[index])
-            if index in taken_off or (slot == 0 and (is_centred(consumer) or consumer.name in named)):
-                continue
-            if row is not None and row.is_sum:
-                waiting += [name for name in consumer.outputs if name]
-            elif row is None or not row.reads_shape_only:
-                raise ShapeError(f"{consumer.title} reads the units with the mean that {norms[0].title} takes off")
+        waiting += sums_made_of(graph, tensor, norms)
         if tensor in graph.output_names or tensor not in graph.producer:
             raise ShapeError(f"the mean that {norms[0].title} takes off its units is that of {tensor!r} too")
         index = graph.producer[tensor]
@@ -228,3 +242,18 @@ def summed_tensors(graph: LayerGraph, norms: Sequence[Node]) -> set[str]:
         if p.tensor in names and p not in producers:
             raise ShapeError(f"{p.tensor} is read by {graph.nodes[p.node].title} too")
     return names
+
+
+def sums_made_of(graph: LayerGraph, tensor: str, norms: Sequence[Node]) -> list[str]:
+    """The sums that a tensor is part of. Raises ShapeError where anything but these and the norms consumes it."""
+    named, taken_off = {node.name for node in norms}, {i for node in norms for i in deviations(graph, node)}
+    sums: list[str] = []
+    for index, slot in graph.consumers.get(tensor, ()):
+        consumer, row = graph.nodes[index], row_of(graph.nodes[index])
+        if index in taken_off or (slot == 0 and (is_centred(consumer) or consumer.name in named)):
+            continue
+        if row is not None and row.is_sum:
+            sums += [name for name in consumer.outputs if name]
+        elif row is None or not row.reads_shape_only:
+            raise ShapeError(f"{consumer.title} reads the units with the mean that {norms[0].title} takes off")
+    return sums

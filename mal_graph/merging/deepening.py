@@ -13,8 +13,8 @@ tanh) has no such layer, for it would change the function; the donor's layer is 
 Chosen: layers and blocks one after the other, where the donor has them.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching import Match, by_role, find_foldable_norm, find_layer_edges, match_layers
 from mal_graph.merging.residual_blocks import Block, NoPlace, find_blocks, with_block
 from mal_graph.network import Layer, find_layers
-from mal_graph.operators import Misfit, bias_slot, groups_of, row_of, spans_of
+from mal_graph.operators import Misfit, Span, bias_slot, groups_of, row_of, spans_of
 from mal_graph.symmetry import Network
 
 
@@ -53,41 +53,67 @@ def deepen(base: LayerGraph, donor: Network, match: Match, *, is_fixed: bool = F
     """
     blocks = find_blocks(donor.graph, match.donor)
     match = match if is_fixed else free_whole_blocks(base, donor.graph, match, blocks)
-    partner = {pair.donor.name: pair.base.name for pair in match.pairs}
-    reasons: dict[str, str] = {}
-    made: dict[str, str] = {}
-    given: set[str] = set()
-    for block in [block for block in blocks if not partner.keys() & set(block.layers)]:
-        try:
-            base, names, inside = with_block(base, donor, blocks, block, partner)
-            made |= names
-            partner |= names
-            given |= inside
-        except NoPlace as reason:
-            reasons.update(dict.fromkeys(block.layers, str(reason)))
-    theirs = {layer.name: layer for layer in match.donor}
-    before: dict[str, list[str]] = {}
-    for source, target in find_layer_edges(donor.graph, match.donor):
-        before.setdefault(target, []).append(source)
-    for lone in match.unmatched_donor:
-        if lone in partner:
-            continue
-        try:
-            base, partner[lone] = with_identity(
-                base, donor.graph, theirs[lone], place_of(before.get(lone, []), partner)
-            )
-            made[lone] = partner[lone]
-        except NoPlace as reason:
-            reasons[lone] = reasons.get(lone, str(reason))
-    left = {name: match.unmatched_donor[name] for name in reasons if name not in partner}
+    made = Deepening(base, {pair.donor.name: pair.base.name for pair in match.pairs})
+    made.add_blocks(donor, blocks)
+    made.add_identities(donor.graph, match)
+    left = {name: match.unmatched_donor[name] for name in made.reasons if name not in made.partner}
     said = {
-        name: f"{why}; nothing that leaves the base as it is can stand for it: {reasons[name]}"
+        name: f"{why}; nothing that leaves the base as it is can stand for it: {made.reasons[name]}"
         for name, why in left.items()
     }
-    if made:
-        rematched = match_layers(base, donor.graph, [(mine, other) for other, mine in partner.items()])
+    if made.added:
+        rematched = match_layers(made.base, donor.graph, [(mine, other) for other, mine in made.partner.items()])
         match = replace(rematched, unmatched_base=match.unmatched_base)
-    return Deepened(base, replace(match, unmatched_donor=said), tuple(made.values()), frozenset(given))
+    match = replace(match, unmatched_donor=said)
+    return Deepened(made.base, match, tuple(made.added.values()), frozenset(made.given))
+
+
+@dataclass
+class Deepening:
+    """A base while it is given layers.
+
+    Attributes:
+        base: the graph so far.
+        partner: names of the base's layers by those of the donor's.
+        added: those of them that are new.
+        given: stored tensors of new layers that are the donor's whatever lambda.
+        reasons: why nothing can stand for a layer of the donor, by its name.
+    """
+
+    base: LayerGraph
+    partner: dict[str, str]
+    added: dict[str, str] = field(default_factory=dict)
+    given: set[str] = field(default_factory=set)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def add_blocks(self, donor: Network, blocks: Sequence[Block]) -> None:
+        """Every residual block of which no layer has a partner."""
+        for block in [block for block in blocks if not self.partner.keys() & set(block.layers)]:
+            try:
+                self.base, names, inside = with_block(self.base, donor, blocks, block, self.partner)
+            except NoPlace as reason:
+                self.reasons.update(dict.fromkeys(block.layers, str(reason)))
+                continue
+            self.added |= names
+            self.partner |= names
+            self.given |= inside
+
+    def add_identities(self, donor: LayerGraph, match: Match) -> None:
+        """A layer that passes on what it takes, for every other layer without a partner."""
+        theirs = {layer.name: layer for layer in match.donor}
+        before: dict[str, list[str]] = {}
+        for source, target in find_layer_edges(donor, match.donor):
+            before.setdefault(target, []).append(source)
+        for lone in match.unmatched_donor:
+            if lone in self.partner:
+                continue
+            try:
+                after = place_of(before.get(lone, []), self.partner)
+                self.base, name = with_identity(self.base, donor, theirs[lone], after)
+            except NoPlace as reason:
+                self.reasons.setdefault(lone, str(reason))
+                continue
+            self.partner[lone] = self.added[lone] = name
 
 
 def free_whole_blocks(base: LayerGraph, donor: LayerGraph, match: Match, blocks: Collection[Block]) -> Match:
@@ -101,7 +127,7 @@ def free_whole_blocks(base: LayerGraph, donor: LayerGraph, match: Match, blocks:
         if len(alone) < len(block.layers):
             try:
                 other = match_layers(base, donor, without={*without, *block.layers})
-            except MatchError:  # nothing else answers
+            except MatchError:  # nothing else corresponds
                 continue
             if len(other.pairs) < len(match.pairs):
                 continue
@@ -189,27 +215,32 @@ def identity(donor: LayerGraph, layer: Layer, units: int) -> tuple[dict[str, obj
     taps, node = layer.weight.shape[2:], donor.nodes[layer.weight.node]
     if not taps:
         return {}, np.eye(units)
+    spans = same_size_spans(node, taps)
+    is_depthwise = groups_of(node) > 1
+    if is_depthwise and layer.weight.shape[1] > 1:
+        raise NoPlace("it is a grouped convolution")
+    values = np.zeros((units, 1 if is_depthwise else units, *taps))
+    centre = tuple(span.before // (span.dilation or 1) for span in spans)
+    at_centre = np.moveaxis(values, (0, 1), (-2, -1))[centre]
+    at_centre[:] = 1.0 if is_depthwise else np.eye(units)
+    attributes = {
+        "kernel_shape": tuple(taps),
+        "pads": (*(span.before for span in spans), *(span.after for span in spans)),
+        "dilations": tuple(span.dilation or 1 for span in spans),
+        "strides": (1,) * len(taps),
+        "group": units if is_depthwise else 1,
+    }
+    return attributes, values
+
+
+def same_size_spans(node: Node, taps: Sequence[int]) -> Sequence[Span]:
+    """Where a window stands that gives a map of the size that it takes. Raises NoPlace."""
     try:
         spans = spans_of(node, taps)
     except Misfit as reason:
         raise NoPlace(str(reason)) from None
-    steps = [span.dilation or 1 for span in spans]
-    for span, step in zip(spans, steps, strict=True):
+    for span in spans:
+        step = span.dilation or 1
         if span.stride != 1 or span.before + span.after != step * (span.taps - 1) or span.before % step:
             raise NoPlace("its window does not give a map of the size that it takes")
-    groups = groups_of(node)
-    if groups > 1 and layer.weight.shape[1] > 1:
-        raise NoPlace("it is a grouped convolution")
-    values = np.zeros((units, units if groups == 1 else 1, *taps))
-    centre = [span.before // step for span, step in zip(spans, steps, strict=True)]
-    at_centre = np.moveaxis(values, (0, 1), (-2, -1))[tuple(centre)]
-    at_centre[:] = np.eye(units) if groups == 1 else 1.0
-    pads = (*(span.before for span in spans), *(span.after for span in spans))
-    attributes = {
-        "kernel_shape": tuple(taps),
-        "pads": pads,
-        "dilations": tuple(steps),
-        "strides": (1,) * len(taps),
-        "group": 1 if groups == 1 else units,
-    }
-    return attributes, values
+    return spans

@@ -8,7 +8,6 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import (
     Alignment,
@@ -24,8 +23,6 @@ from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.unmatched import find_rule
 from mal_graph.symmetry import Network
 
-WIDTHS = ("base", "grow")
-DEPTHS = ("match", "expand")
 Ends = tuple[float, float]  # what a number is for the base, and what for the donor
 
 
@@ -207,15 +204,6 @@ def plan_step(
     tensor = pair.base.tensor
     share = float(np.prod([matched_mask(axis, orders).mean() for axis in axes]))
     return Step(tensor, share, base.weights[tensor].nbytes, pair, axes, lam, is_given)
-
-
-def check(unmatched: str, width: str = "base", depth: str = "match") -> None:
-    """Raise UsageError unless these are known."""
-    find_rule(unmatched)
-    if depth not in DEPTHS:
-        raise UsageError(f"depth is {depth!r}: choose one of {', '.join(DEPTHS)}")
-    if width not in WIDTHS:
-        raise UsageError(f"width is {width!r}: choose one of {', '.join(WIDTHS)}")
 
 
 def tie_conflict(match: Match, pair: TensorPair, skipped: Mapping[str, str]) -> str:

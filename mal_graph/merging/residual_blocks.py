@@ -21,6 +21,8 @@ from mal_graph.network import Layer, Parameter, data_inputs, find_layers, find_p
 from mal_graph.operators import AtZero, Homogeneity, row_of
 from mal_graph.symmetry import AxisGroup, Network, plan_resizing, resize_graph
 
+ENDS = ("weight", "bias", "scale", "shift")  # roles of what is zero where a branch ends
+
 Partners = Mapping[str, str]  # names of the base's layers by those of the donor's
 
 
@@ -50,16 +52,22 @@ def find_blocks(graph: LayerGraph, layers: Sequence[Layer]) -> tuple[Block, ...]
     by_node = {p.node: layer for layer in layers for p in layer.applied}
     blocks = []
     for index, node in enumerate(graph.nodes):
-        row, operands = row_of(node), [name for name in node.inputs if name in graph.producer]
-        if row is None or not (row.is_sum and row.commutes) or len(operands) != 2 or len(node.inputs) != 2:
-            continue
-        for stream, end in (operands, operands[::-1]):
+        for stream, end in added_tensors(graph, node):
             branch = branch_between(graph, stream, end, index)
             inside = {by_node[i].name for i in branch if i in by_node}
             own = [layer for layer in layers if layer.name in inside]
             if own and all(p.node in branch for layer in own for p in layer.applied):
                 blocks.append(Block(stream, tuple(sorted(branch)), index, tuple(layer.name for layer in own)))
     return tuple(blocks)
+
+
+def added_tensors(graph: LayerGraph, node: Node) -> list[tuple[str, str]]:
+    """The two computed tensors that an addition adds, either way round; nothing for any other operator."""
+    row = row_of(node)
+    if row is None or not (row.is_sum and row.commutes) or len(node.inputs) != 2:
+        return []
+    one, other = node.inputs
+    return [(one, other), (other, one)] if one in graph.producer and other in graph.producer else []
 
 
 def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> set[int]:
@@ -209,8 +217,9 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
         raise NoPlace("its branch ends in nothing that could be zero")
     node, row = graph.nodes[index], row_of(graph.nodes[index])
     own = {p.role: p for p in applied if p.node == index}
-    ends = {p.tensor for role, p in own.items() if role in ("weight", "bias", "scale", "shift") and p.shape}
-    if {"weight", "scale"} & {role for role, p in own.items() if p.shape}:
+    with_axis = {role: p.tensor for role, p in own.items() if p.shape}
+    ends = {tensor for role, tensor in with_axis.items() if role in ENDS}
+    if "weight" in with_axis or "scale" in with_axis:
         return ends
     operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
     if row is None or row.at_zero is not AtZero.ZERO or ("shift" in own and not own["shift"].shape) or not operands:

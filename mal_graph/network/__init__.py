@@ -14,7 +14,7 @@ __all__ = [
     "find_root",
     "Layer",
     "Parameter",
-    "probe",
     "Probe",
+    "probe",
     "probe_without_running",
 ]

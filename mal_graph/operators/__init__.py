@@ -4,7 +4,7 @@ from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import Call
 from mal_graph.operators.elementwise import cast_to_float32
 from mal_graph.operators.indexing import table_axis
-from mal_graph.operators.layout import part_lengths, source_axes
+from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
 from mal_graph.operators.sizes import Layout, Resized, SizeRule, kept, ratio
@@ -12,6 +12,7 @@ from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slo
 from mal_graph.operators.unsupported import explain_missing
 from mal_graph.operators.windows import (
     Misfit,
+    Span,
     dilations_of,
     enlarged,
     groups_of,
@@ -58,11 +59,13 @@ __all__ = [
     "Slot",
     "slot_named",
     "source_axes",
+    "Span",
     "spans",
     "spans_of",
     "Statistic",
     "strides_of",
     "table_axis",
+    "uneven_parts",
     "unit_axis",
     "Wiring",
 ]

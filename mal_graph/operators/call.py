@@ -48,12 +48,12 @@ class Call:
         if self.given(slot):
             value = self.values[slot]
             return None if value is None else tuple(int(i) for i in value.ravel())
-        found = self.node.attribute(attribute)
-        return None if found is None else tuple(int(i) for i in np.atleast_1d(found))
+        held = self.node.attribute(attribute)
+        return None if held is None else tuple(int(i) for i in np.atleast_1d(held))
 
     def text(self, attribute: str, default: str) -> str:
-        found = self.node.attribute(attribute, default)
-        return found.decode() if isinstance(found, bytes) else str(found)
+        held = self.node.attribute(attribute, default)
+        return held.decode() if isinstance(held, bytes) else str(held)
 
     def reading(self, *slots: int) -> "Call":
         """The same call with these inputs only, in this order."""

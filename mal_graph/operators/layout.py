@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -159,8 +160,8 @@ def tied_copies(call: Call, axis_label: AxisLabel, times: int) -> list[AxisLabel
 
 def in_turn(axis_labels: Sequence[AxisLabel], axis: int) -> AxisLabel:
     """Axes of equal length as one: end to end (axis 0), or first all their first entries (axis 1)."""
-    found = [axis_label for axis_label in axis_labels if isinstance(axis_label, np.ndarray)]
-    return np.stack(found, axis).ravel() if found else axis_labels[0]
+    rows = [axis_label for axis_label in axis_labels if isinstance(axis_label, np.ndarray)]
+    return np.stack(rows, axis).ravel() if rows else axis_labels[0]
 
 
 def depth_to_space(call: Call) -> list[Label]:
@@ -244,6 +245,25 @@ def part_lengths(call: Resized, held: list[int]) -> list[int]:
         sizes = [min(held[0], source.size - start) for start in range(0, source.size, held[0])]
     part = np.repeat(np.arange(len(sizes)), sizes)
     return [int(count) for count in np.bincount(part[source.old], minlength=len(sizes))]
+
+
+class UnevenParts(NamedTuple):
+    """How a node that split an axis into equal parts must say that they differ.
+
+    Attributes:
+        attribute: what must go.
+        slot, lengths: the input, and what it must hold.
+    """
+
+    attribute: str
+    slot: int
+    lengths: list[int]
+
+
+def uneven_parts(call: Resized) -> UnevenParts | None:
+    """What a split into equal parts needs on its resized axis; None if the parts are still equal."""
+    lengths = part_lengths(call, [])
+    return UnevenParts("num_outputs", 1, lengths) if len(set(lengths)) > 1 else None
 
 
 ROWS: Mapping[str, Row] = {

@@ -35,7 +35,7 @@ def lay_along(call: Call, slot: int, axis: int, rank: int) -> Label:
 
 
 def dynamic_quantize(call: Call) -> list[Label]:
-    """Elementwise; one scale and zero point are found over all axes."""
+    """Elementwise; one scale and zero point serve all axes."""
     mark_statistic(call, call.label(0), range(len(call.label(0).shape)))
     return [*unary(replace(call, outputs=call.outputs[:1])), *[Label(shape) for shape in call.outputs[1:]]]
 
@@ -51,13 +51,13 @@ def qlinear_matmul(call: Call) -> list[Label]:
 
 
 def scaled_product(call: Call, product: Label, rows: Collection[int], columns: Collection[int]) -> Label:
-    found = [product]
+    factors = [product]
     for slot in (*rows, *columns):
         if call.given(slot) and not is_uniform(call, slot):
             label = call.label(slot)
             is_vector_of_rows = slot in rows and len(label.shape) == 1
-            found.append(call.wiring.reshape(label, (*label.shape, 1), call.name) if is_vector_of_rows else label)
-    return call.wiring.combine(found, call.outputs[0])
+            factors.append(call.wiring.reshape(label, (*label.shape, 1), call.name) if is_vector_of_rows else label)
+    return call.wiring.combine(factors, call.outputs[0])
 
 
 def conv_integer(call: Call) -> list[Label]:

@@ -82,8 +82,8 @@ class Resized:
 
     def ints(self, slot: int, attribute: str) -> list[int] | None:
         """Integers that older opsets hold in an attribute and newer ones in an input."""
-        found = self.values[slot] if slot < len(self.values) else self.node.attribute(attribute)
-        return None if found is None else [int(i) for i in np.ravel(found)]
+        held = self.values[slot] if slot < len(self.values) else self.node.attribute(attribute)
+        return None if held is None else [int(i) for i in np.ravel(held)]
 
 
 SizeRule = Callable[[Resized, list[int]], list[int]]

@@ -277,6 +277,18 @@ class Wiring:
         runs = find_runs(label.shape, shape)
         label = self.with_places(label, runs, shape)
         label = self.multiplied_out(label, [old for old, _ in runs], by)
+        parts, pins = self.reshape_parts(label, shape, runs, by)
+        varying = {axis for part in parts for axis in spans(part)}
+        for old, new in runs:
+            pin = next((label.pins[axis] for axis in old if axis in label.pins), None)
+            if pin is not None:
+                pins.update({axis: pin for axis in new if shape[axis] > 1 and axis not in varying})
+        return Label(shape, tuple(parts), pins)
+
+    def reshape_parts(
+        self, label: Label, shape: tuple[int, ...], runs: Sequence[Run], by: str
+    ) -> tuple[list[Atoms], dict[int, Pin]]:
+        """The parts of a label under a reshape, and pins where places within a unit get an axis of their own."""
         pins: dict[int, Pin] = {}
         parts: list[Atoms] = []
         for part in label.parts:
@@ -288,12 +300,7 @@ class Wiring:
                 parts.append(moved)
             else:  # one unit, repeated: nothing would name it any more
                 self.pin(moved, Pin(GroupState.FROZEN, f"{by} repeats a single unit"))
-        varying = {axis for part in parts for axis in spans(part)}
-        for old, new in runs:
-            pin = next((label.pins[axis] for axis in old if axis in label.pins), None)
-            if pin is not None:
-                pins.update({axis: pin for axis in new if shape[axis] > 1 and axis not in varying})
-        return Label(shape, tuple(parts), pins)
+        return parts, pins
 
     def with_places(self, label: Label, runs: Sequence[Run], shape: Sequence[int]) -> Label:
         """The label with atoms on the pinned axes that a run of axes mixes with others so that the indices of one atom

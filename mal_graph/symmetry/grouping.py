@@ -1,6 +1,6 @@
 """Grouping: the interchangeable units of a network as axis groups, and where they lie."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -80,7 +80,7 @@ class Grouped:
 def group_units(units: Units, roles: Roles, layers: Sequence[Layer]) -> Iterator[tuple[AxisGroup, NDArray[np.int64]]]:
     """The classes of units as groups, each with what moves with its units, shape (units, parts)."""
     names = Names(layers)
-    grouped = [group_class(found, units.owners, roles, names) for found in sorted(units.classes(), key=first_entry)]
+    grouped = [group_class(alike, units.owners, roles, names) for alike in sorted(units.classes(), key=first_entry)]
     group_of, number_in = np.full(units.count, -1), np.zeros(units.count, np.int64)  # of units that hold others
     for number, one in enumerate(grouped):
         if one.group.is_usable and one.parts.shape[1] > 1:
@@ -89,16 +89,19 @@ def group_units(units: Units, roles: Roles, layers: Sequence[Layer]) -> Iterator
     is_held = np.zeros(units.count, bool)
     is_held[list(held)] = True
     for one in grouped:
-        if not one.group.is_usable:
+        if one.group.is_usable:
+            around = next((block for block in one.blocks if group_of[block] >= 0), None)
+            inside = None if around is None else (grouped[group_of[around]].group.name, int(number_in[around]))
+            held_parts = one.parts[is_held[one.parts]].tolist()
+            constants = (constant for part in held_parts for constant in held[part])
+            yield replace(one.group, inside=inside, sized_by=sizes_of(constants, inside is not None)), one.parts
+        else:
             yield one.group, one.parts
-            continue
-        around = next((block for block in one.blocks if group_of[block] >= 0), None)
-        inside = None if around is None else (grouped[group_of[around]].group.name, int(number_in[around]))
-        holding = one.parts[is_held[one.parts]].tolist()
-        constants = dict.fromkeys(constant for part in holding for constant in held[part])
-        # The number of blocks does not follow what is inside one.
-        sized_by = tuple(constant for constant in constants if not (inside and constant.is_block_count))
-        yield replace(one.group, inside=inside, sized_by=sized_by), one.parts
+
+
+def sizes_of(constants: Iterable[SizeConstant], is_inside: bool) -> tuple[SizeConstant, ...]:
+    """Each constant once; the number of blocks does not follow what is inside one."""
+    return tuple(dict.fromkeys(constant for constant in constants if not (is_inside and constant.is_block_count)))
 
 
 class Names:

@@ -149,11 +149,11 @@ class AxisGroups:
     @cached_property
     def on_axis(self) -> Mapping[tuple[str, int], tuple[tuple[int, Member], ...]]:
         """For each (tensor, axis) the groups that lie on it, as (index of the group, member)."""
-        found: dict[tuple[str, int], list[tuple[int, Member]]] = {}
+        lying: dict[tuple[str, int], list[tuple[int, Member]]] = {}
         for index, group in enumerate(self.groups):
             for member in group.members:
-                found.setdefault((member.tensor, member.axis), []).append((index, member))
-        return {key: tuple(value) for key, value in found.items()}
+                lying.setdefault((member.tensor, member.axis), []).append((index, member))
+        return {key: tuple(value) for key, value in lying.items()}
 
     def with_states(self, changed: Mapping[int, tuple[GroupState, str]]) -> "AxisGroups":
         """The same groups, some in another state for another reason."""

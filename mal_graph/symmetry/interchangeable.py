@@ -1,10 +1,10 @@
 """Units: what moves as one, and which units may trade places.
 
-A unit is a connected component of the ties that the axis rules collect (see `labels`). Two units are interchangeable if
-they touch the same axes of the same tensors the same number of times, enter the same sums and lie in the same blocks;
-where they have several positions on one axis, these correspond to each other by what each is tied to.
+A unit is a connected component of the ties that the axis rules collect (see `operators.wiring`). Two units are
+interchangeable if they touch the same axes of the same tensors the same number of times, enter the same sums and lie in
+the same blocks; where they have several positions on one axis, these correspond to each other by what each is tied to.
 A block is itself a unit: it moves with all that belongs to it, so two blocks are interchangeable if what belongs to one
-answers, in order, to what belongs to the other, and every other block it belongs to is the same.
+corresponds, in order, to what belongs to the other, and every other block it belongs to is the same.
 
 This finds the automorphisms of the wiring that exchange whole units in order. Refused: a general search for graph
 automorphisms, which finds mirror images and rotations of irregular wirings too, at a cost no one can bound.
@@ -187,8 +187,8 @@ def distinct(*columns: Ints) -> list[Ints]:
 def how_many(*columns: NDArray[np.generic]) -> Ints:
     """For each row how many are equal to it."""
     _, which, counts = np.unique(mixed(*columns), return_inverse=True, return_counts=True)
-    found: Ints = counts[which]
-    return found
+    times: Ints = counts[which]
+    return times
 
 
 def rank(*columns: Ints) -> Ints:
@@ -222,19 +222,19 @@ class Places(NamedTuple):
 
 def mixed(*columns: NDArray[np.generic] | int) -> Hashes:
     """A hash of each row; sums of such hashes differ for different multisets but by a chance of one in 2^64."""
-    found = np.zeros(1, np.uint64)
+    hashes = np.zeros(1, np.uint64)
     for column in columns:
-        found = (found ^ np.asarray(column).astype(np.uint64)) * MIXER
-        found = (found ^ (found >> np.uint64(29))) * MIXER
-        found = found ^ (found >> np.uint64(32))
-    return found
+        hashes = (hashes ^ np.asarray(column).astype(np.uint64)) * MIXER
+        hashes = (hashes ^ (hashes >> np.uint64(29))) * MIXER
+        hashes = hashes ^ (hashes >> np.uint64(32))
+    return hashes
 
 
 def numbered(hashes: Hashes) -> Ints:
     """Numbers for hashes, in the order in which they first occur."""
-    _, first, found = np.unique(hashes, return_index=True, return_inverse=True)
+    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
     order: Ints = np.argsort(np.argsort(first))
-    numbers: Ints = order[found]
+    numbers: Ints = order[which]
     return numbers
 
 
@@ -305,11 +305,11 @@ class Units:
         order = np.lexsort((np.arange(self.wiring.count), self.purpose, self.component))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order)) - np.searchsorted(self.component[order], self.component[order])
-        found = []
+        ties = []
         for number, (a, b) in enumerate(self.wiring.ties):
             a, b = a[spread[self.component[a]]], b[spread[self.component[b]]]
-            found.append((self.component[a], np.full(len(a), number), rank[a], rank[b]))
-        return found
+            ties.append((self.component[a], np.full(len(a), number), rank[a], rank[b]))
+        return ties
 
     @cached_property
     def pin_number(self) -> Ints:
@@ -335,12 +335,12 @@ class Units:
     @cached_property
     def statistics(self) -> Mapping[int, list[tuple[Statistic, frozenset[int]]]]:
         """Per unit the operators that take a statistic over it, each with the blocks it takes one for."""
-        found: dict[int, list[tuple[Statistic, frozenset[int]]]] = {}
+        taken: dict[int, list[tuple[Statistic, frozenset[int]]]] = {}
         for atoms, blocks, statistic in self.wiring.statistics:
             kept = frozenset(np.unique(self.component[blocks]).tolist())
             for unit in np.unique(self.component[atoms]).tolist():
-                found.setdefault(unit, []).append((statistic, kept))
-        return found
+                taken.setdefault(unit, []).append((statistic, kept))
+        return taken
 
     def statistic_of(self, unit: int, below: Sequence[int]) -> Statistic | None:
         """A statistic that one more such unit would change; what is taken for each block does not change

@@ -11,7 +11,7 @@ every few layers (Yang et al. 2019, arXiv:1902.08129), and a channel that hardly
 nothing but rounding. So a mean is only partly taken off, and the power of all channels counts in the variance of each.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -59,41 +59,41 @@ def calibrate(
 ) -> tuple[LayerGraph, dict[str, Array]]:
     """A graph of the same function but for some factors, and values for every parameter with an axis, random and
     calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
-    bench = Bench(graph, groups, centred)
-    weights = {**draw_weights(groups.parameters, graph, seed, deadline), **bench.factors}
-    graph = bench.graph(bench.plain, bench.factors)
-    read = [name for scaling in bench.scalings for name in (scaling.root, scaling.offset) if name]
-    read += [statistic.tensor for statistic in bench.statistics]
-    if not read:
+    gauged = GaugedGraph(graph, groups, centred)
+    weights = {**draw_weights(groups.parameters, graph, seed, deadline), **gauged.factors}
+    graph = gauged.graph_of(gauged.plain, gauged.factors)
+    if not gauged.readings:
         return graph, weights
-    gauged = bench.graph(bench.nodes, {**bench.factors, **bench.constants})
-    found = runner.open(gauged, read=read, variable=list(weights), deadline=deadline).run(
-        inputs, weights, deadline=deadline
-    )
-    found = {name: array for name, array in found.items() if np.isfinite(array).all()}
-    new = dict(weights)
-    for scaling in bench.scalings:
-        rescale(new, weights, scaling, found)
-    for statistic in bench.statistics:
+    measuring = gauged.graph_of(gauged.nodes, {**gauged.factors, **gauged.constants})
+    session = runner.open(measuring, read=gauged.readings, variable=list(weights), deadline=deadline)
+    measured = session.run(inputs, weights, deadline=deadline)
+    measured = {name: array for name, array in measured.items() if np.isfinite(array).all()}
+    calibrated = dict(weights)
+    for scaling in gauged.scalings:
+        rescale(calibrated, weights, scaling, measured)
+    for statistic in gauged.statistics:
         parameter = statistic.parameter
-        if statistic.tensor in found:
-            new[parameter.tensor] = parameter.stored(found[statistic.tensor], weights[parameter.tensor].shape)
-    return graph, new
+        if statistic.tensor in measured:
+            stored = parameter.stored(measured[statistic.tensor], weights[parameter.tensor].shape)
+            calibrated[parameter.tensor] = stored
+    return graph, calibrated
 
 
-def rescale(new: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling, found: Mapping[str, Array]) -> None:
+def rescale(
+    calibrated: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling, measured: Mapping[str, Array]
+) -> None:
     """Set the weight and bias of one contraction; a shared weight is set by its first user."""
-    root = found.get(scaling.root)
+    root = measured.get(scaling.root)
     if root is None:
         return
+    offset = None if scaling.offset is None else measured.get(scaling.offset)
     for parameter in scaling.parameters:
         name = parameter.tensor
-        if name not in new or new[name] is not drawn[name]:
-            continue
-        values = new[name]
-        if scaling.offset is not None and scaling.offset in found and parameter.is_bias:
-            values = values - parameter.stored(found[scaling.offset].ravel(), values.shape)
-        new[name] = np.asarray(values / root.ravel()[0], np.float32)
+        if name in drawn and calibrated[name] is drawn[name]:
+            values = drawn[name]
+            if offset is not None and parameter.is_bias:
+                values = values - parameter.stored(offset.ravel(), values.shape)
+            calibrated[name] = np.asarray(values / root.ravel()[0], np.float32)
 
 
 def graph_in_float32(graph: LayerGraph) -> LayerGraph:
@@ -145,7 +145,7 @@ def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Ge
     return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
 
 
-class Bench:
+class GaugedGraph:
     """A graph with gauges. A gauge's tensors are named after the tensor it measures.
 
     Attributes:
@@ -159,6 +159,7 @@ class Bench:
         self.source = graph
         self.opset = graph.opsets.get("", 1)
         self.shapes = groups.probed.shapes
+        self.live = data_dependent(graph)
         self.nodes: list[Node] = []
         self.plain: list[Node] = []
         self.factors: dict[str, Array] = {}
@@ -166,30 +167,39 @@ class Bench:
         self.statistics: list[Statistic] = []
         constants = {CENTRED: centred, **CONSTANTS}
         self.constants: dict[str, Array] = {name: np.array(v, np.float32) for name, v in constants.items()}
-        by_node: dict[int, list[Parameter]] = {}
+        by_node: dict[int, dict[str, Parameter]] = {}
         for parameter in groups.parameters:
-            by_node.setdefault(parameter.node, []).append(parameter)
-        live = data_dependent(graph)
+            by_node.setdefault(parameter.node, {})[parameter.role] = parameter
         for index, node in enumerate(graph.nodes):
-            self.place(node, {parameter.role: parameter for parameter in by_node.get(index, [])}, live)
+            self.place(node, by_node.get(index, {}))
 
-    def place(self, node: Node, own: Mapping[str, Parameter], live: Collection[str]) -> None:
-        """Add one operator, with the gauge that it needs."""
+    @property
+    def readings(self) -> list[str]:
+        """The tensors to be read off the gauges."""
+        scaled = [name for scaling in self.scalings for name in (scaling.root, scaling.offset) if name]
+        return [*scaled, *(statistic.tensor for statistic in self.statistics)]
+
+    def place(self, node: Node, own: Mapping[str, Parameter]) -> None:
+        """Add one operator, with the gauge that it needs; `own` are its parameters by role."""
         row = row_of(node)
-        if row is not None and row.is_contraction and "weight" not in own:
-            computed = [name for name in node.inputs[:2] if name and name not in live and name in self.source.producer]
-            if computed and node.outputs[0] in live:
-                self.gauge_factor(node)
-                return
+        if row is not None and row.is_contraction and "weight" not in own and self.has_computed_weight(node):
+            self.gauge_factor(node)
+            return
         self.plain.append(node)
         if "weight" in own:
             self.gauge_contraction(node, own)
-        elif row is not None and row.has_stored_statistics(node) and "mean" in own and "variance" in own:
+        elif row is not None and row.has_stored_statistics(node) and {"mean", "variance"} <= own.keys():
             self.gauge_norm(node, own["mean"], own["variance"])
         else:
             self.nodes.append(node)
 
-    def graph(self, nodes: Sequence[Node], constants: Mapping[str, Array]) -> LayerGraph:
+    def has_computed_weight(self, node: Node) -> bool:
+        """Whether a contraction multiplies what depends on the inputs by what is computed from weights alone."""
+        computed = [name for name in node.inputs[:2] if name in self.source.producer and name not in self.live]
+        return bool(computed) and node.outputs[0] in self.live
+
+    def graph_of(self, nodes: Sequence[Node], constants: Mapping[str, Array]) -> LayerGraph:
+        """A graph of these nodes, with the weights of the source and further constants."""
         weights = {name: weight_of(name, values) for name, values in constants.items()}
         return replace(self.source, nodes=tuple(nodes), weights={**self.source.weights, **weights})
 

@@ -61,16 +61,16 @@ class ResizeCheck:
     @property
     def statement(self) -> str:
         measured = (("not read", self.not_read), ("silent", self.silent), ("sliced", self.sliced))
-        found = [
+        claims = [
             f"{claim}{'' if moved <= ACCEPT else f': no ({moved:.0e})'}"
             for claim, moved in measured
             if moved is not None
         ]
-        return "; ".join(text for text in (self.reason, *found, self.compensation) if text)
+        return "; ".join(text for text in (self.reason, *claims, self.compensation) if text)
 
 
 LATE = ResizeCheck(reason="not tested: its time was up")
-MUTE = ResizeCheck(reason="not tested: its weights do not tell who makes its units and who reads them")
+MUTE = ResizeCheck(reason="not tested: its weights do not tell what produces its units and what consumes them")
 
 
 def check_resizes(
@@ -81,9 +81,11 @@ def check_resizes(
     seed: int = 0,
     timeout: float | None = None,
 ) -> Mapping[str, ResizeCheck]:
-    """Statements by name of the verified group; groups that can only be resized together have one in common.
+    """What may be said of units added to or taken from each verified group, by its name.
 
-    `timeout`: seconds it may take; what is not tested by then says so.
+    Groups that can only be resized together have one check in common.
+
+    `timeout`: seconds it may take; what is not checked by then says so.
     """
     verified = [group for group in groups.groups if group.state is GroupState.VERIFIED]
     if not verified:
@@ -93,18 +95,15 @@ def check_resizes(
         trial = open_trial(graph, groups, runner, seed=seed, deadline=deadline)
     except RunError as error:
         return {group.name: ResizeCheck(reason=f"not tested: {error}") for group in verified}
-    found = find_traces(graph, groups)
-    sets = find_coupled(groups, found)
-    bench = Bench(graph, groups, found, sets, trial, runner or registry.runner())
+    traces = find_traces(graph, groups)
+    sets = find_coupled(groups, traces)
+    widener = Widener(graph, groups, traces, sets, trial, runner or registry.runner())
     alike = [Alike(tuple(group for group in verified if group.name in names)) for names in sets]
-    said: dict[str, ResizeCheck] = {}
-    for kind in (Alike.is_plain, Alike.is_inside, Alike.is_counted):
-        some = [one for one in alike if one.groups and kind(one)]
-        # A statistic over units that nothing reads moves the outputs: such groups fail in any company.
-        for batch in [[one] for one in some] if kind is Alike.is_counted else [some]:
-            for one, padding in tested_sets(bench, batch, np.random.default_rng(seed)):
-                said.update(dict.fromkeys((group.name for group in one.groups), padding))
-    return {group.name: said[group.name] for group in verified}
+    checks: dict[str, ResizeCheck] = {}
+    for batch in batches(alike):
+        for one, check in check_sets(widener, batch, np.random.default_rng(seed)):
+            checks.update(dict.fromkeys((group.name for group in one.groups), check))
+    return {group.name: checks[group.name] for group in verified}
 
 
 @dataclass(frozen=True)
@@ -113,15 +112,15 @@ class Alike:
 
     groups: tuple[AxisGroup, ...]
 
-    def is_plain(self) -> bool:
-        return not self.is_inside() and not self.is_counted()
+    @property
+    def is_counted(self) -> bool:
+        """Whether a statistic is taken over their units."""
+        return any(group.statistic for group in self.groups)
 
+    @property
     def is_inside(self) -> bool:
         """Whether they lie inside units, which would be widened at the same time."""
-        return any(group.inside for group in self.groups) and not self.is_counted()
-
-    def is_counted(self) -> bool:
-        return any(group.statistic for group in self.groups)
+        return any(group.inside for group in self.groups)
 
     @property
     def names(self) -> list[str]:
@@ -150,20 +149,29 @@ class Alike:
 
     @property
     def tells_sides(self) -> bool:
-        """Whether its weights tell who makes its units and who reads them."""
+        """Whether its weights tell what produces its units and what consumes them."""
         return bool(self.consumers) and any(member.produces for member in self.members)
 
 
-Tested = tuple[Alike, ResizeCheck]
+def batches(alike: Sequence[Alike]) -> Iterator[list[Alike]]:
+    """Sets of groups that are checked together. A statistic over units that nothing reads moves the outputs: groups
+    under one fail in any company, and are checked alone."""
+    alike = [one for one in alike if one.groups]
+    yield [one for one in alike if not (one.is_counted or one.is_inside)]
+    yield [one for one in alike if one.is_inside and not one.is_counted]
+    yield from ([one] for one in alike if one.is_counted)
+
+
+Checked = tuple[Alike, ResizeCheck]
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What the tests of all groups of one graph have in common."""
+class Widener:
+    """A trial whose groups can be resized: what the checks of all groups of one graph have in common."""
 
     graph: LayerGraph
     groups: AxisGroups
-    found: Traces
+    traces: Traces
     sets: Sequence[set[str]]
     trial: Trial
     runner: Runner
@@ -173,12 +181,12 @@ class Bench:
         return self.trial.deadline is not None and monotonic() >= self.trial.deadline
 
     @cached_property
-    def pads(self) -> Mapping[str, float]:
+    def absent_values(self) -> Mapping[str, float]:
         return {parameter.tensor: parameter.absent_value for parameter in self.groups.parameters}
 
     def at_size(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
         """The trial with other units in some groups, without its outputs. Raises ShapeError or RunError."""
-        change = plan_resizing(self.graph, self.groups, self.found, units, self.sets)
+        change = plan_resizing(self.graph, self.groups, self.traces, units, self.sets)
         graph = resize_graph(self.trial.graph, change, {})
         read, variable = list(self.trial.outputs), list(self.trial.weights)
         session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
@@ -206,23 +214,26 @@ class Widened:
         unread: those of their consumers, with zeros for the added units.
     """
 
-    def __init__(self, bench: Bench, alike: Sequence[Alike]) -> None:
-        self.bench, self.alike = bench, alike
+    def __init__(self, widener: Widener, alike: Sequence[Alike]) -> None:
+        self.widener, self.alike = widener, alike
         units = {name: range(one.units + ADDED) for one in alike for name in one.names}
-        self.change, self.trial = bench.at_size(units)
+        self.change, self.trial = widener.at_size(units)
         self.on: dict[str, list[tuple[int, Member]]] = {}  # by tensor the number of the set and the member
         for number, one in enumerate(alike):
             for member in one.members:
                 self.on.setdefault(member.tensor, []).append((number, member))
-        self.whole = dict(self.trial.weights)
-        for name, layouts in self.change.layouts.items():
-            if name in self.whole:
-                members = [member for _, member in self.on.get(name, ())]
-                axes = [resembling(layout, axis, members) for axis, layout in enumerate(layouts)]
-                sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
-                factors = reduce(np.multiply, np.ix_(*sizes))
-                self.whole[name] = np.asarray(spread(self.whole[name], axes, None) * factors, np.float32)
+        self.whole = {name: self.grown(name) for name in self.trial.weights}
         self.unread = {name: self.filled(name, (), ()) for name in self.on}
+
+    def grown(self, tensor: str) -> Array:
+        """The weights of one tensor, with those of added units like the ones of other units, only larger."""
+        values = self.trial.weights[tensor]
+        if tensor not in self.change.layouts:
+            return values
+        members = [member for _, member in self.on.get(tensor, ())]
+        axes = [resembling(layout, axis, members) for axis, layout in enumerate(self.change.layouts[tensor])]
+        sizes = [np.where(axis.added > 0, 1 + 0.3 * axis.added, 1.0) for axis in axes]
+        return np.asarray(spread(values, axes, None) * reduce(np.multiply, np.ix_(*sizes)), np.float32)
 
     def filled(self, tensor: str, live: Collection[int], silent: Collection[int]) -> Array:
         """A tensor with nothing for added units: in the consumers of those that are not read, and, in the producers of
@@ -231,7 +242,7 @@ class Widened:
         for number, member in self.on[tensor]:
             reads, added = member.consumes, added_of(self.change.layouts[tensor][member.axis], member)
             if number in silent and not reads:
-                values = filled(values, member.axis, added, self.bench.pads.get(tensor, 0.0))
+                values = filled(values, member.axis, added, self.widener.absent_values.get(tensor, 0.0))
             elif number not in live and number not in silent and reads:
                 values = filled(values, member.axis, added, 0.0)
         return values
@@ -243,34 +254,34 @@ class Widened:
         return self.trial.deviation({**self.whole, **self.unread, **other})
 
 
-def tested_sets(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> list[Tested]:
+def check_sets(widener: Widener, alike: Sequence[Alike], rng: np.random.Generator) -> list[Checked]:
     """What may be said of sets of groups: all are tested together, then by halves where together they do not hold."""
     mute = [(one, MUTE) for one in alike if not one.tells_sides]
     telling = [one for one in alike if one.tells_sides]
-    return [*mute, *judge_by_halves(telling, partial(tested_together, bench, rng), add)] if telling else mute
+    return [*mute, *judge_by_halves(telling, partial(check_together, widener, rng), add)] if telling else mute
 
 
-def tested_together(bench: Bench, rng: np.random.Generator, alike: Sequence[Alike]) -> list[Tested] | None:
+def check_together(widener: Widener, rng: np.random.Generator, alike: Sequence[Alike]) -> list[Checked] | None:
     """What may be said of sets of groups that hold together, or of a single set; None if several do not hold."""
-    if bench.is_late:
+    if widener.is_late:
         return [(one, LATE) for one in alike]
     try:
-        widened = Widened(bench, alike)
-        not_read, gone = widened.moved([], []), sliced(bench, alike, rng)
+        widened = Widened(widener, alike)
+        not_read, gone = widened.moved([], []), sliced(widener, alike, rng)
     except (ShapeError, RunError) as error:
         if len(alike) > 1:
             return None
         kept = ResizeCheck(compensation=alike[0].compensation_text, reason=f"keeps its width: {error}")
-        return [(alike[0], LATE if bench.is_late else kept)]
+        return [(alike[0], LATE if widener.is_late else kept)]
     if len(alike) > 1 and max(not_read, gone) > ACCEPT:
         return None
     try:
-        return list(tested_each(widened, not_read, gone))
+        return list(check_each(widened, not_read, gone))
     except RunError:
         return [(one, LATE) for one in alike]
 
 
-def tested_each(widened: Widened, not_read: float, gone: float) -> Iterator[Tested]:
+def check_each(widened: Widened, not_read: float, gone: float) -> Iterator[Checked]:
     """What may be said of each set of groups, where all hold when nothing reads their added units. Raises RunError."""
 
     def judge(some: Sequence[int]) -> dict[int, float] | None:
@@ -306,7 +317,7 @@ def resembling(layout: Layout, axis: int, members: Sequence[Member]) -> Layout:
     return replace(layout, old=old)
 
 
-def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> float:
+def sliced(widener: Widener, alike: Sequence[Alike], rng: np.random.Generator) -> float:
     """How far the outputs move when a quarter of the units is taken away, from where nothing reads them."""
     units: dict[str, Sequence[int]] = {}
     zeroed: dict[str, Array] = {}
@@ -314,12 +325,12 @@ def sliced(bench: Bench, alike: Sequence[Alike], rng: np.random.Generator) -> fl
         gone = rng.permutation(one.units)[: max(1, one.units // 4)]
         units.update(dict.fromkeys(one.names, sorted(set(range(one.units)) - set(gone.tolist()))))
         for member in one.consumers:
-            values = zeroed.get(member.tensor, bench.trial.weights[member.tensor])
+            values = zeroed.get(member.tensor, widener.trial.weights[member.tensor])
             zeroed[member.tensor] = filled(values, member.axis, member.positions[gone].ravel(), 0.0)
-    expected = bench.trial.at(zeroed)
+    expected = widener.trial.at(zeroed)
     if not expected.is_finite:
         return np.inf
-    change, trial = bench.at_size(units)
+    change, trial = widener.at_size(units)
     left = {name: spread(expected.weights[name], axes, None) for name, axes in change.layouts.items()}
     return replace(trial, outputs=expected.outputs).deviation({**expected.weights, **left})
 

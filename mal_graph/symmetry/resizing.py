@@ -2,9 +2,9 @@
 
 Every tensor of the network is laid out anew from the labels that its groups were found with, so that one mechanism
 serves concatenations, flattened channels, grouped convolutions and heads: the indices of an added unit stand behind
-those of the last unit, wherever these are. What holds a width follows through the operator table. Where that expresses
-a width wrongly, or not at all, the network must keep it: ShapeError where it shows here, other outputs where it does
-not, so that whoever resizes a network compares its outputs.
+those of the last unit, wherever these are. Constants and attributes that hold a size follow through the operator table.
+If a size cannot be expressed, resizing raises ShapeError. A wrong rule may go unnoticed here: callers must compare
+outputs before and after.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from mal_graph.operators import (
     Label,
     Layout,
     Resized,
+    Row,
     SizeRule,
     kept,
     part_lengths,
@@ -32,8 +33,9 @@ from mal_graph.operators import (
     row_of,
     slot_named,
     spans,
+    uneven_parts,
 )
-from mal_graph.symmetry.groups import AxisGroups, Family, Member, Traces, family
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Traces, family
 
 Flags = NDArray[np.bool_]
 Layouts = Mapping[str, tuple[Layout, ...]]
@@ -82,96 +84,93 @@ class Change:
 def plan_resizing(
     graph: LayerGraph,
     groups: AxisGroups,
-    found: Traces,
+    traces: Traces,
     units: Mapping[str, Sequence[int]],
     sets: Sequence[Collection[str]] | None = None,
 ) -> Resizing:
     """How a graph changes when groups get other units.
 
     Args:
-        found: where the units of the groups lie.
+        traces: where the units of the groups lie.
         units: by name of the group the units it shall have: old ones by their number, in order, then added ones as
-            `group.units`, `group.units + 1`... Coupled groups are resized alike (see `coupled`).
+            `group.units`, `group.units + 1`... Coupled groups are resized alike (see `find_coupled`).
         sets: the coupled groups, found here if left out.
 
     Raises:
-        ShapeError: a width cannot be expressed.
+        ShapeError: a size cannot be expressed.
     """
-    sets = find_coupled(groups, found) if sets is None else sets
-    changes = [change_of(found, names, units) for names in sets if not units.keys().isdisjoint(names)]
-    layouts = {name: laid_out(label, found.unit, changes, name) for name, label in found.labels.items()}
-    attributes: dict[tuple[str, str], Setting] = {}
-    operands: dict[tuple[str, int], Array] = {}
-    factors: dict[tuple[str, str], float] = {}
-    for node in graph.nodes:
-        touched = [layouts[name] for name in (*node.inputs, *node.outputs) if name]
-        if all(axis.is_kept for axes in touched for axis in axes):
-            continue
-        row = row_of(node)
-        if row is not None and row.compensation is not None:
-            factors.update(factors_of(resized_call(node, "", groups, layouts), row.compensation))
-        for held, width in row.size_constants.items() if row is not None else ():
-            call = resized_call(node, held, groups, layouts)
-            slot = slot_named(node, held)
-            if slot is not None and call.values[slot] is not None:
-                new = followed(call, width, integers(call.values[slot]))
-                operands.update(constants(graph, groups.probed.values, node, slot, new))
-            elif held in node.attributes:
-                attributes.update(attribute(call, width))
-            elif width is part_lengths and len(set(part_lengths(call, []))) > 1:
-                attributes[node.name, "num_outputs"] = None
-                operands[node.name, 1] = np.array(part_lengths(call, []), np.int64)
+    sets = find_coupled(groups, traces) if sets is None else sets
+    changes = [change_of(traces, names, units) for names in sets if not units.keys().isdisjoint(names)]
+    layouts = {name: lay_out(label, traces.unit, changes, name) for name, label in traces.labels.items()}
     changed = {name: axes for name, axes in layouts.items() if not all(axis.is_kept for axis in axes)}
     stored = {name: axes for name, axes in changed.items() if name in graph.weights}
     computed = {name: axes for name, axes in changed.items() if name not in graph.weights}
-    return Resizing(stored, attributes, operands, factors, computed)
+    followers = Followers()
+    for node in graph.nodes:
+        row = row_of(node)
+        if row is not None and not changed.keys().isdisjoint((*node.inputs, *node.outputs)):
+            follow(followers, graph, groups.probed.values, resized_node(node, groups, layouts), row)
+    return Resizing(stored, followers.attributes, followers.operands, followers.factors, computed)
 
 
-def find_coupled(groups: AxisGroups, found: Traces) -> list[set[str]]:
+def find_coupled(groups: AxisGroups, traces: Traces) -> list[set[str]]:
     """Groups that can only be resized together, in the order of the first of each: they lie alike inside the units
     of another, or their last units share the indices of an axis, as under a channel shuffle."""
-    usable = [group.name for group in groups.groups if group.is_usable]
-    owner = np.full(int(found.unit.max(initial=0)) + 1, -1)
-    is_last = np.zeros(len(owner), bool)
-    for number in sorted(range(len(usable)), key=lambda number: -found.parts[usable[number]].shape[1]):
-        parts = found.parts[usable[number]]  # the smallest groups come last: what they move is theirs
-        owner[parts], is_last[parts], is_last[parts[-1]] = number, False, True
+    usable = [group for group in groups.groups if group.is_usable]
     links: nx.Graph[int] = nx.Graph()
     links.add_nodes_from(range(len(usable)))
     first: dict[Family, int] = {}
-    for number, group in enumerate(group for group in groups.groups if group.is_usable):
+    for number, group in enumerate(usable):
         kind = family(group)
         links.add_edges_from([] if kind is None else [(first.setdefault(kind, number), number)])
-    for label in found.labels.values():
+    owner, is_last = owners_of_units(usable, traces)
+    for label in traces.labels.values():
         for part in label.parts:
-            units = found.unit[part]
-            for axis in spans(part) if len(spans(part)) > 1 else ():
-                indices = np.flatnonzero(is_last[units].any(axis=tuple(a for a in range(part.ndim) if a != axis)))
-                if len(indices) and is_last[units.take(indices, axis)].all():
-                    rows = np.moveaxis(owner[units.take(indices, axis)], axis, 0).reshape(len(indices), -1)
-                    links.add_edges_from({(int(row[0]), int(other)) for row in rows for other in row})
-    return [{usable[number] for number in part} for part in nx.connected_components(links)]
+            links.add_edges_from(sharing_groups(traces.unit[part], owner, is_last))
+    return [{usable[number].name for number in linked} for linked in nx.connected_components(links)]
 
 
-def change_of(found: Traces, names: Collection[str], units: Mapping[str, Sequence[int]]) -> Change:
+def owners_of_units(usable: Sequence[AxisGroup], traces: Traces) -> tuple[NDArray[np.int64], Flags]:
+    """By unit of the network the number of the group that moves it, -1 for none, and whether it moves with the last
+    unit of that group."""
+    owner = np.full(int(traces.unit.max(initial=0)) + 1, -1)
+    is_last = np.zeros(len(owner), bool)
+    moved = [traces.parts[group.name] for group in usable]
+    for number in sorted(range(len(usable)), key=lambda number: -moved[number].shape[1]):
+        parts = moved[number]  # the smallest groups come last: what they move is theirs
+        owner[parts], is_last[parts], is_last[parts[-1]] = number, False, True
+    return owner, is_last
+
+
+def sharing_groups(units: Atoms, owner: NDArray[np.int64], is_last: Flags) -> Iterator[tuple[int, int]]:
+    """Pairs of groups whose last units share the indices of an axis; `units` is an array of those of the network."""
+    axes = spans(units)
+    for axis in axes if len(axes) > 1 else ():
+        indices = np.flatnonzero(is_last[units].any(axis=tuple(a for a in range(units.ndim) if a != axis)))
+        if len(indices) and is_last[units.take(indices, axis)].all():
+            rows = np.moveaxis(owner[units.take(indices, axis)], axis, 0).reshape(len(indices), -1)
+            yield from {(int(row[0]), int(other)) for row in rows for other in row}
+
+
+def change_of(traces: Traces, names: Collection[str], units: Mapping[str, Sequence[int]]) -> Change:
     """The change of coupled groups to the units wanted. Raises ShapeError if they are not to be resized alike."""
-    asked = {name: tuple(units.get(name, range(len(found.parts[name])))) for name in names}
+    asked = {name: tuple(units.get(name, range(len(traces.parts[name])))) for name in names}
     if len(set(asked.values())) > 1:
         raise ShapeError(f"{', '.join(sorted(asked))} can only be resized alike")
-    wanted, size = next(iter(asked.values())), len(found.parts[next(iter(names))])
+    wanted, size = next(iter(asked.values())), len(traces.parts[next(iter(names))])
     gone = sorted(set(range(size)) - set(wanted))
 
     def flags(rows: Sequence[int]) -> Flags:
-        here = np.zeros(int(found.unit.max()) + 1, bool)
+        here = np.zeros(int(traces.unit.max()) + 1, bool)
         for name in names:
-            here[found.parts[name][list(rows)]] = True
+            here[traces.parts[name][list(rows)]] = True
         return here
 
     added = sum(unit >= size for unit in wanted)
     return Change(flags(range(size)), flags(gone), flags([size - 1]), flags([size - 2]), added)
 
 
-def laid_out(label: Label, unit: NDArray[np.int64], changes: Sequence[Change], name: str) -> tuple[Layout, ...]:
+def lay_out(label: Label, unit: NDArray[np.int64], changes: Sequence[Change], name: str) -> tuple[Layout, ...]:
     """The axes of a tensor, resized."""
     gone: dict[int, list[int]] = {}
     more: dict[int, list[tuple[int, int, int, int]]] = {}  # (anchor, place behind it, old index, number)
@@ -227,17 +226,44 @@ def layout(size: int, gone: Sequence[int], more: Sequence[tuple[int, int, int, i
     return Layout(size, np.array([e[2] for e in entries], np.int64), np.array([e[3] for e in entries], np.int64))
 
 
-# --- what holds a width -----------------------------------------------------------------------------------------
+# --- what holds a size ------------------------------------------------------------------------------------------
 
 
-def resized_call(node: Node, held: str, groups: AxisGroups, layouts: Layouts) -> Resized:
+@dataclass(frozen=True)
+class Followers:
+    """What must follow the new sizes: attributes, operands and factors, as in `Resizing`."""
+
+    attributes: dict[tuple[str, str], Setting] = field(default_factory=dict)
+    operands: dict[tuple[str, int], Array] = field(default_factory=dict)
+    factors: dict[tuple[str, str], float] = field(default_factory=dict)
+
+
+def resized_node(node: Node, groups: AxisGroups, layouts: Layouts) -> Resized:
+    """A node with the layouts of its axes and what is known of the values of its inputs."""
     return Resized(
         node,
         [layouts[name] if name else () for name in node.inputs],
         [layouts[name] if name else () for name in node.outputs],
         [groups.probed.values.get(name) for name in node.inputs],
-        held,
+        "",
     )
+
+
+def follow(followers: Followers, graph: LayerGraph, known: Mapping[str, Array], resized: Resized, row: Row) -> None:
+    """Add what must follow at one node. Raises ShapeError if a size cannot be expressed."""
+    if row.compensation is not None:
+        followers.factors.update(factors_of(resized, row.compensation))
+    for held, rule in row.size_constants.items():
+        call = replace(resized, held=held)
+        slot = slot_named(call.node, held)
+        if slot is not None and call.values[slot] is not None:
+            new = apply_rule(call, rule, integers(call.values[slot]))
+            followers.operands.update(constants(graph, known, call.node, slot, new))
+        elif held in call.node.attributes:
+            followers.attributes.update(attribute(call, rule))
+        elif rule is part_lengths and (uneven := uneven_parts(call)) is not None:
+            followers.attributes[call.node.name, uneven.attribute] = None
+            followers.operands[call.node.name, uneven.slot] = np.array(uneven.lengths, np.int64)
 
 
 def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tuple[str, str], float]]:
@@ -247,11 +273,11 @@ def factors_of(call: Resized, compensation: Compensation) -> Iterator[tuple[tupl
         yield from (((call.node.name, place), widened**power) for place, power in (compensation.powers or {}).items())
 
 
-def attribute(call: Resized, width: SizeRule) -> Iterator[tuple[tuple[str, str], Setting]]:
+def attribute(call: Resized, rule: SizeRule) -> Iterator[tuple[tuple[str, str], Setting]]:
     """The new value of an attribute, if it changes."""
     held = call.node.attributes[call.held]
     old = integers(held)
-    new = followed(call, width, old)
+    new = apply_rule(call, rule, old)
     if new != old:
         yield (call.node.name, call.held), tuple(new) if np.ndim(held) else new[0]
 
@@ -267,22 +293,21 @@ def constants(
     if find_root(graph, name) is not None:
         yield (node.name, slot), np.reshape(np.array(new, old.dtype), old.shape if len(new) == old.size else -1)
     elif name in graph.producer and len(new) == old.size:
-        maker = graph.nodes[graph.producer[name]]
-        row, pieces = row_of(maker), [known.get(piece) for piece in maker.inputs]
-        if row is not None and row.joins and all(piece is not None for piece in pieces):
-            ends = np.cumsum([0, *(piece.size for piece in pieces if piece is not None)])
-            for place, (start, end) in enumerate(pairwise(ends.tolist())):
-                yield from constants(graph, known, maker, place, new[start:end])
+        producer = graph.nodes[graph.producer[name]]
+        row, sizes = row_of(producer), [known[name].size for name in producer.inputs if name in known]
+        if row is not None and row.joins and len(sizes) == len(producer.inputs):
+            for place, (start, end) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
+                yield from constants(graph, known, producer, place, new[start:end])
 
 
 def integers(values: object) -> list[int]:
     return [int(i) for i in np.ravel(np.asarray(values))]
 
 
-def followed(call: Resized, width: SizeRule, old: list[int]) -> list[int]:
-    """What a width function gives; its error names the node."""
+def apply_rule(call: Resized, rule: SizeRule, old: list[int]) -> list[int]:
+    """What a size rule gives; its error names the node."""
     try:
-        return width(call, old)
+        return rule(call, old)
     except ShapeError as error:
         raise ShapeError(f"{call.node.title}: {error}") from None
 
@@ -316,7 +341,7 @@ def resize_groups(
     grown = {
         name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()
     }
-    found = []
+    resized = []
     for group in groups.groups:
         wanted = units.get(group.name, range(group.units))
         members = []
@@ -328,24 +353,24 @@ def resize_groups(
             ]
             members.append(resized_member(member, wanted, change.layouts, within))
         added = group.added + sum(unit >= group.units for unit in wanted)
-        found.append(replace(group, units=len(wanted), members=tuple(members), added=added))
+        resized.append(replace(group, units=len(wanted), members=tuple(members), added=added))
     parameters = find_parameters(graph)
     layers = find_layers(graph, None, parameters)
-    return AxisGroups(tuple(found), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
+    return AxisGroups(tuple(resized), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
 
 
-def resize_traces(found: Traces, change: Resizing, graph: LayerGraph) -> Traces:
+def resize_traces(traces: Traces, change: Resizing, graph: LayerGraph) -> Traces:
     """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
-    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in found.labels}
-    labels = {**found.labels, **new}
+    new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in traces.labels}
+    labels = {**traces.labels, **new}
     for name, axes in {**change.layouts, **change.computed}.items():
         parts = []
-        for part in found.labels[name].parts:
+        for part in traces.labels[name].parts:
             for axis in spans(part):
                 part = part.take(axes[axis].old, axis)
             parts.append(part)
-        labels[name] = replace(found.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
-    return replace(found, labels=labels)
+        labels[name] = replace(traces.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
+    return replace(traces, labels=labels)
 
 
 def resized_member(
@@ -383,10 +408,10 @@ def spread_when_read(read: Callable[[], Array], axes: Sequence[Layout], pad: flo
 
 def spread(values: Array, axes: Sequence[Layout], pad: float | None) -> Array:
     """A tensor on resized axes, with the pad value in what is added; what the last unit has there if it is None."""
-    for axis, found in enumerate(axes):
-        values = values.take(found.old, axis)
-        if pad is not None and found.added.any():
+    for axis, layout in enumerate(axes):
+        values = values.take(layout.old, axis)
+        if pad is not None and layout.added.any():
             values = np.moveaxis(values, axis, 0)
-            values[found.added > 0] = pad
+            values[layout.added > 0] = pad
             values = np.moveaxis(values, 0, axis)
     return values

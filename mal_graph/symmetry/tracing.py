@@ -98,8 +98,7 @@ def trace_node(
     """Run one node on labels; `is_weighted` if it is a contraction with a stored weight."""
     if row is None:
         tracing.unknown[node.op] = (*tracing.unknown.get(node.op, ()), node.name)
-    opset = graph.opsets.get(node.op.rpartition(".")[0], 1)
-    outputs = outputs_of(node, row, tracing.wiring, tracing.labels, probed, opset)
+    outputs = outputs_of(tracing, graph, probed, node, row)
     for name, label in zip(node.outputs, outputs, strict=False):
         tracing.labels[name] = label
         if row is not None and row.is_linear and not is_weighted:
@@ -118,28 +117,32 @@ def mark_product(node: Node, row: Row, wiring: Wiring, labels: Mapping[str, Labe
             return
 
 
-def outputs_of(
-    node: Node, row: Row | None, wiring: Wiring, labels: Mapping[str, Label], probed: Probe, opset: int
-) -> list[Label]:
-    call = Call(
-        node,
-        wiring,
-        [labels.get(name) if name else None for name in node.inputs],
-        [probed.shapes.get(name, ()) if name else () for name in node.outputs],
-        [probed.values.get(name) for name in node.inputs],
-        opset,
-    )
+def outputs_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, row: Row | None) -> list[Label]:
+    """The labels that the rule of a node gives; frozen ones where it has none, or its shapes are unknown."""
+    call = call_of(tracing, graph, probed, node)
     if row is None:
-        captured = [labels[name] for name in node.captures if name in labels]
+        captured = [tracing.labels[name] for name in node.captures if name in tracing.labels]
         call = replace(call, inputs=[*call.inputs, *captured])
         return call.freeze(explain_missing(node.op), unknown_op=node.op)
-    unmeasured = [name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes]
-    if unmeasured and not row.reads_shape_only and not row.is_sequence:
-        return call.freeze(f"the shape of {unmeasured[0]!r} could not be measured")
+    unmeasured = next((name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes), None)
+    if unmeasured is not None and not row.reads_shape_only and not row.is_sequence:
+        return call.freeze(f"the shape of {unmeasured!r} could not be measured")
     try:
         return list(row.rule(call))
     except (ValueError, IndexError, KeyError) as error:
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
+
+
+def call_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node) -> Call:
+    """A node as its axis rule sees it."""
+    return Call(
+        node,
+        tracing.wiring,
+        inputs=[tracing.labels.get(name) if name else None for name in node.inputs],
+        outputs=[probed.shapes.get(name, ()) if name else () for name in node.outputs],
+        values=[probed.values.get(name) for name in node.inputs],
+        opset=graph.opsets.get(node.op.rpartition(".")[0], 1),
+    )
 
 
 def pin_unread(wiring: Wiring, computed: Iterable[Label], owners: Iterable[Owner]) -> None:

@@ -23,7 +23,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
-from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT
+from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT, SHOWN
 from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
 
 MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
@@ -64,7 +64,7 @@ def verify(
     waiting = groups.usable()
     if not waiting:
         return groups
-    short = short_of_memory(graph, groups, max_memory)
+    short = explain_short_memory(graph, groups, max_memory)
     if short:
         return groups.with_states(dict.fromkeys(waiting, (GroupState.UNVERIFIED, short)))
     deadline = None if timeout is None else monotonic() + timeout
@@ -76,11 +76,11 @@ def verify(
             trial = open_trial(
                 graph, groups, runner, seed=seed + attempt, centred=centred, table=table, deadline=deadline
             )
-            moves = drawn_moves(groups, waiting, seed + attempt)
-            for i, verdict in judged(trial, groups, moves, waiting, full, progress):
+            moves = draw_moves(groups, waiting, seed + attempt)
+            for i, verdict in judge_groups(trial, groups, moves, waiting, full, progress):
                 verdicts[i] = verdict
             if attempt == len(CENTRED) - 1:
-                verdicts.update(judged_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
+                verdicts.update(judge_exactly(groups, trial, moves, {i: verdicts[i] for i in waiting}))
             waiting = [i for i in waiting if verdicts[i].state is GroupState.UNVERIFIED]
     except RunError as error:  # what was judged before stands
         late = dict.fromkeys((i for i in waiting if i not in verdicts), (GroupState.UNVERIFIED, str(error)))
@@ -88,7 +88,7 @@ def verify(
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
 
 
-def short_of_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) -> str:
+def explain_short_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) -> str:
     """Why a verification would take too much memory: "" if it does not."""
     limit = free_memory() if limit is None else limit
     weights = WEIGHT_COPIES * sum(graph.weights[name].size for name in {p.tensor for p in groups.parameters})
@@ -127,14 +127,14 @@ def free_memory() -> int | None:
         return None
 
 
-def drawn_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
+def draw_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
     """Two orders for every group: a cycle through all its units, and an exchange of two."""
     rng = np.random.default_rng(seed)
     cycles = {i: rng.permutation(groups.groups[i].units) for i in indices}
     return {i: derangement(c) for i, c in cycles.items()}, {i: exchange(c) for i, c in cycles.items()}
 
 
-def judged(
+def judge_groups(
     trial: Trial,
     groups: AxisGroups,
     moves: tuple[Moves, Moves],
@@ -147,34 +147,34 @@ def judged(
     known: dict[Family, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
         group, kind = groups.groups[i], family(groups.groups[i])
-        controls = known[kind] if kind in known else controlled(trial, group, moves[0][i], full)
+        controls = known[kind] if kind in known else run_controls(trial, group, moves[0][i], full)
         if kind is not None:
             known[kind] = controls
-        yield i, judge(trial, group, moves[0][i], max(cycled[i], exchanged[i]), controls)
+        yield i, judge_group(trial, group, moves[0][i], max(cycled[i], exchanged[i]), controls)
         if progress:
             progress(done + 1, len(indices))
 
 
-def judged_exactly(
+def judge_exactly(
     groups: AxisGroups,
     trial: Trial,
     moves: tuple[Moves, Moves],
-    found: Mapping[int, AxisGroup],
+    judged: Mapping[int, AxisGroup],
 ) -> dict[int, AxisGroup]:
     """Verdicts on the groups that moved the outputs by neither rounding nor a clear fault, in float64."""
     doubtful = [
-        i for i, group in found.items() if group.state is GroupState.UNVERIFIED and (group.deviation or 0.0) > ACCEPT
+        i for i, group in judged.items() if group.state is GroupState.UNVERIFIED and (group.deviation or 0.0) > ACCEPT
     ]
     verdicts = {}
-    for i, exact in in_float64(groups, trial, moves, doubtful).items():
+    for i, exact in deviations_in_float64(groups, trial, moves, doubtful).items():
         if exact <= ACCEPT_FLOAT64:  # what moved was rounding
             group, order = groups.groups[i], moves[0][i]
-            verdicts[i] = judge(trial, group, order, ACCEPT, controlled(trial, group, order, False))
+            verdicts[i] = judge_group(trial, group, order, ACCEPT, run_controls(trial, group, order, False))
         else:
             reason = (
                 f"rejected by the verification in float64: permuting it moves the outputs by {exact:.1e} of their size"
             )
-            verdicts[i] = replace(found[i], state=GroupState.FROZEN, reason=reason)
+            verdicts[i] = replace(judged[i], state=GroupState.FROZEN, reason=reason)
     return verdicts
 
 
@@ -190,7 +190,7 @@ def bisect_groups(
     return judge_by_halves(indices, judge, or_)
 
 
-def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
+def run_controls(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: bool) -> Controls:
     """How much the outputs move if a group is permuted with one member left out, for one member of every role, or up to
     three where the first does not show: it may be one that no output depends on.
 
@@ -198,24 +198,24 @@ def controlled(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full: b
     """
     if len(group.members) == 1:
         (member,) = group.members
-        return [(member, trial.deviation({member.tensor: redrawn(trial.weights[member.tensor], member)}))]
+        return [(member, trial.deviation({member.tensor: redraw(trial.weights[member.tensor], member)}))]
     controls = []
     moved = permute_weights(trial.weights, [(group, order)])
     for alike in control_members(group, full):
-        found: list[tuple[Member, float]] = []
-        while len(found) < len(alike) and not reacting_members(found, 0.0):
-            member = alike[len(found)]
+        tried: list[tuple[Member, float]] = []
+        while len(tried) < len(alike) and not reacting_members(tried, 0.0):
+            member = alike[len(tried)]
             beside = tuple(m for m in group.members if m.tensor == member.tensor and m is not member)
             left_out = {
                 member.tensor: trial.weights[member.tensor],
                 **permute_weights(trial.weights, [(replace(group, members=beside), order)]),
             }
-            found.append((member, trial.deviation({**moved, **left_out})))
-        controls.append(found[-1])
+            tried.append((member, trial.deviation({**moved, **left_out})))
+        controls.append(tried[-1])
     return controls
 
 
-def redrawn(values: Array, member: Member) -> Array:
+def redraw(values: Array, member: Member) -> Array:
     """A tensor with other values at the positions of one member."""
     changed = np.moveaxis(values.copy(), member.axis, 0)
     entries = changed[member.positions.ravel()]
@@ -224,7 +224,9 @@ def redrawn(values: Array, member: Member) -> Array:
     return np.moveaxis(changed, 0, member.axis)
 
 
-def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls) -> AxisGroup:
+def judge_group(
+    trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls
+) -> AxisGroup:
     """The verdict on one group from its deviation and the controls that leave one member out."""
     if silent_side(controls, deviation):  # the joint run adds up the rounding of all groups: measure this one alone
         moved = permute_weights(trial.weights, [(group, order)])
@@ -242,7 +244,8 @@ def judge(trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: f
         if not silent:
             return replace(group, state=GroupState.VERIFIED)
         return replace(group, state=GroupState.UNVERIFIED, reason=f"leaving out {silent} does not change the outputs")
-    if deviation >= max(REJECT, 1e-3 * median, ABOVE_NOISE * trial.noise):
+    # An output that is zero until rounding moves it tells nothing: its deviation is infinite, and so is the noise.
+    if deviation >= max(REJECT, SHOWN * median) and deviation > ABOVE_NOISE * trial.noise:
         reason = f"rejected by the verification: permuting it moves the outputs by {deviation:.1e} of their size"
         return replace(group, state=GroupState.FROZEN, reason=reason)
     return replace(
@@ -292,7 +295,9 @@ def exchange(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
     return order
 
 
-def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtful: Sequence[int]) -> dict[int, float]:
+def deviations_in_float64(
+    groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtful: Sequence[int]
+) -> dict[int, float]:
     """The deviations of doubtful groups under the reference evaluator, in float64; none where it cannot run them."""
     if not doubtful:
         return {}
@@ -300,8 +305,8 @@ def in_float64(groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtfu
         runner = registry.runner("reference")
         session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
-        judge_trial = replace(trial, session=session, outputs=outputs)
-        found = [bisect_groups(judge_trial, groups, orders, doubtful, ACCEPT_FLOAT64) for orders in moves]
+        exact_trial = replace(trial, session=session, outputs=outputs)
+        exact = [bisect_groups(exact_trial, groups, orders, doubtful, ACCEPT_FLOAT64) for orders in moves]
     except RunError:
         return {}
-    return {i: max(deviations[i] for deviations in found) for i in doubtful}
+    return {i: max(deviations[i] for deviations in exact) for i in doubtful}

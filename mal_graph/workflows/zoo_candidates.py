@@ -8,7 +8,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import ZooConfig
-from mal_graph.evaluation import Gate, HeldOut, Scores
+from mal_graph.evaluation import AcceptanceRule, HeldOut, Scores
 from mal_graph.protocols import Runner
 from mal_graph.workflows.checkpoint import Kept, Point, Tried
 from mal_graph.workflows.lambda_lines import line_of, scored_along
@@ -35,7 +35,7 @@ class Terms(Brief):
     config: ZooConfig
     lambdas: tuple[float, ...]
     held: HeldOut | None
-    gate: Gate | None
+    gate: AcceptanceRule | None
     runner: Runner
     progress: Progress
 
@@ -78,14 +78,14 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
         planned = narrowed(step, candidate.layers, 1.0, terms.config, terms.runner).plan
         line = line_of(planned, step.donor, terms.config, terms.runner)
         along = scored_along(
-            line, terms.lambdas, entry.name, terms.held.gate, terms.config, terms.runner, terms.held.metric
+            line, terms.lambdas, entry.name, terms.held.deciding, terms.config, terms.runner, terms.held.metric
         )
         points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
         yield Tried(candidate.name, candidate.layers, tuple(points))
     terms.progress(f"trying {entry.name}", len(proposed), len(proposed))
 
 
-def best_candidate(tried: Sequence[Tried], gate: Gate, best: Scores) -> Kept | str:
+def best_candidate(tried: Sequence[Tried], gate: AcceptanceRule, best: Scores) -> Kept | str:
     """The candidate and lambda with the lowest loss of all that pass, the first of equals; or why there is none."""
     passing = [(one, p) for one in tried for p in one.points if gate.passes(p) and np.isfinite(p.loss)]
     if not passing:

@@ -26,7 +26,7 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.config import Data, MergeConfig, ZooConfig, configured, shows_options
 from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
-from mal_graph.evaluation import Gate, HeldOut, Scores, predict, read_labels, split_holdout
+from mal_graph.evaluation import AcceptanceRule, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import assign_as_given
 from mal_graph.merging import merge
@@ -172,10 +172,10 @@ def terms_of_search(
         output_kind=config.output_kind,
         runner=runner,
     )
-    best, _ = (scored(base, part, held, terms) for part in (held.gate, held.report))
+    best, _ = (scored(base, part, held, terms) for part in (held.deciding, held.reporting))
     if not np.isfinite(best.loss):
         raise MatchError(f"the loss of {base.name} on the data is {best.loss}: no merge can be held against it")
-    return replace(terms, held=held, gate=Gate(best, config.eps)), best
+    return replace(terms, held=held, gate=AcceptanceRule(best, config.eps)), best
 
 
 def search(
@@ -295,7 +295,7 @@ def merge_candidate(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, i
     part = replace(part, repair=repair)
     moved = {name: w.read() for name, w in graph.weights.items() if w is not part.plan.base.weights.get(name)}
     graph = graph.with_weights(moved)
-    best = scored(graph, terms.held.gate, terms.held, terms) if is_scored and terms.held is not None else None
+    best = scored(graph, terms.held.deciding, terms.held, terms) if is_scored and terms.held is not None else None
     return SoFar(graph, (*found.steps, compared_at_zero(part, found.graph, terms.runner)), best)
 
 
@@ -353,7 +353,7 @@ def assemble_result(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
-        report, metric = terms.held.report, terms.held.metric
+        report, metric = terms.held.reporting, terms.held.metric
         arms, unscored = scored_arms(
             base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, metric
         )

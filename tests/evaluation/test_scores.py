@@ -76,7 +76,7 @@ def test_logits_are_scored_as_scikit_learn_scores_their_softmax(build, images, l
     graph = build([linear()])
     scores = evaluate(graph, {"x": images, "labels": labels})
     logits = logits_of(graph, images)
-    assert scores.output_kind == "logits"
+    assert scores.scores == "logits"
     assert (scores.arm, scores.output, scores.samples) == (graph.name, "y", SAMPLES)
     assert scores.loss == pytest.approx(log_loss(labels, softmax(logits)), rel=1e-5)
     assert scores.metric == accuracy_score(labels, logits.argmax(axis=1))
@@ -111,7 +111,7 @@ def test_probabilities_are_told_from_logits_by_the_graph(build, ops, expected):
 def test_the_kind_of_scores_can_be_overridden(build, images, labels):
     graph = build([linear("z"), ("Softmax", ["z"], ["p"], {}), ("Mul", ["p", "one"], ["y"], {})], one=np.float32([1]))
     data = {"x": images, "labels": labels}
-    assert evaluate(graph, data).output_kind == "logits"
+    assert evaluate(graph, data).scores == "logits"
     scores = evaluate(graph, data, output_kind="probabilities")
     assert scores.loss == pytest.approx(log_loss(labels, softmax(logits_of(graph, images))), rel=1e-5)
 
@@ -136,7 +136,7 @@ def test_one_unit_means_binary(build, images, labels, ends_in_sigmoid, is_flat):
     graph = build(nodes, units=1, axes=np.array([1]))
     scores = evaluate(graph, {"x": images, "labels": labels % 2})
     yes = 1 / (1 + np.exp(-logits_of(graph, images)[:, 0].astype(np.float64)))
-    assert scores.output_kind == ("probabilities" if ends_in_sigmoid else "logits")
+    assert scores.scores == ("probabilities" if ends_in_sigmoid else "logits")
     assert scores.loss == pytest.approx(log_loss(labels % 2, yes), rel=1e-5)
     assert scores.metric == accuracy_score(labels % 2, yes > 0.5)
 
@@ -193,7 +193,7 @@ def test_float_labels_mean_regression(build, images, rng, units):
     values = logits_of(graph, images)
     target = values + rng.normal(size=values.shape)
     scores = evaluate(graph, {"x": images, "labels": target[:, 0] if units == 1 else target}, arm="base")
-    assert (scores.arm, scores.output_kind, scores.metric_name, scores.loss_name) == (
+    assert (scores.arm, scores.scores, scores.metric_name, scores.loss_name) == (
         "base",
         "values",
         "R2",
@@ -280,7 +280,7 @@ def test_an_ensemble_is_the_mean_probability(build, images, labels):
     assert np.allclose(np.exp(together.values), mean)
     scores = score(together, labels, "ensemble")
     assert scores.loss == pytest.approx(log_loss(labels, mean))
-    assert (scores.arm, scores.output_kind) == ("ensemble", "probabilities")
+    assert (scores.arm, scores.scores) == ("ensemble", "probabilities")
 
 
 def test_an_ensemble_of_one_is_that_one(build, images, labels):

@@ -13,10 +13,11 @@ from resized_nets import NETS as RESIZED_NETS
 import mal_graph
 from mal_graph.matching.correspondence import moving_groups
 from mal_graph.merging import UNMATCHED, widening
-from mal_graph.merging.planning import WIDTHS
 from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
+
+WIDTHS = ("base", "grow")
 
 
 def grouped():

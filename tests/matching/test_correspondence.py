@@ -126,7 +126,7 @@ def test_positions_that_feed_a_statistic_are_marked():
     axes = axes_by_tensor(between(graph, graph))
     assert axes["w0"][0].statistic.tolist() == list(range(6))
     assert axes["w0"][1].statistic.tolist() == []
-    plain = axes_by_tensor(between(mlp((5, 6, 4)), mlp((5, 6, 4)))[0])
+    plain = axes_by_tensor(between(mlp((5, 6, 4)), mlp((5, 6, 4))))
     assert plain["w0"][0].statistic.tolist() == []
 
 

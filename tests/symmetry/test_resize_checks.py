@@ -126,7 +126,7 @@ def test_what_cannot_be_tested_says_so():
     graph = net.graph(net.linear(net.op("Mul", net.linear(net.input("x", ("N", 3)), 3, 4), table), 4, 2))
     alone = [padding for group, padding in statements(graph) if len(group.members) == 1]
     assert [padding.statement for padding in alone] == [
-        "not tested: its weights do not tell who makes its units and who reads them"
+        "not tested: its weights do not tell what produces its units and what consumes them"
     ]
 
 

@@ -94,3 +94,10 @@ def test_a_group_that_is_wrong_only_where_the_base_gives_zero_is_rejected():
             assert (judged.state, judged.deviation) == (GroupState.FROZEN, np.inf)
             return
     pytest.fail("the wrong order never gives more than the right one")
+
+
+def test_an_output_that_rounding_alone_moves_from_zero_decides_nothing(monkeypatch):
+    graph, groups, index = gated()
+    monkeypatch.setattr("mal_graph.symmetry.trial.Trial.noise", np.inf)
+    monkeypatch.setattr("mal_graph.symmetry.verification.bisect_groups", lambda *given: {index: np.inf})
+    assert verify(graph, groups).groups[index].state is GroupState.UNVERIFIED

@@ -468,8 +468,8 @@ def test_what_was_judged_in_time_stands(monkeypatch):
             raise RunError("its time was up")
         return original(*args)
 
-    original = verification.controlled
-    monkeypatch.setattr(verification, "controlled", controlled)
+    original = verification.run_controls
+    monkeypatch.setattr(verification, "run_controls", controlled)
     assert [group.state for group in verdicts(mlp())] == [GroupState.VERIFIED, GroupState.UNVERIFIED]
 
 
@@ -529,7 +529,7 @@ def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding
     group = groups.groups[groups.usable()[0]]
     judged = verify(mlp(), without(groups, groups.usable()[0], group.members[0]))
     assert judged.groups[groups.usable()[0]].state is GroupState.FROZEN, "the judge in float64 has no noise"
-    monkeypatch.setattr(verification, "in_float64", lambda *args: {})
+    monkeypatch.setattr(verification, "deviations_in_float64", lambda *args: {})
     judged = verify(mlp(), without(groups, groups.usable()[0], group.members[0]))
     assert judged.groups[groups.usable()[0]].state is GroupState.UNVERIFIED
 

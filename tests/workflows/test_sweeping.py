@@ -340,7 +340,7 @@ def test_an_alignment_no_better_than_random_is_named_with_both_figures():
     donor = mlp((6, 16, 12, 5), 1)
     steps, sweeping = sys.modules["mal_graph.workflows.steps"], sys.modules["mal_graph.workflows.sweeping"]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(steps, "assign", lambda found, evidence: sweeping.random_alignment(found, 0))
+        patched.setattr(steps, "assign_units", lambda found, evidence: sweeping.assign_at_random(found, 0))
         found = sweep(base, donor, data_for(base, 60), lambdas=POINTS, verify=False, seed=0)
     means = [
         np.mean([p.loss for p in c.points[1:]]) for c in found.curves if c.arm in ("aligned", "random permutation")

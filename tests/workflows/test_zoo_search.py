@@ -15,8 +15,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig, ZooConfig
 from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeError, UsageError
-from mal_graph.evaluation import Gate, Scores, agreement, predict, read_labels, score, split_holdout
-from mal_graph.evaluation.holdout import halves
+from mal_graph.evaluation import AcceptanceRule, Scores, agreement, predict, read_labels, score, split_holdout
+from mal_graph.evaluation.holdout import halve
 from mal_graph.merging import merge
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
@@ -77,7 +77,7 @@ def in_folder(folder, models):
 
 def on_gate(graph, base, data, **options):
     held = split_holdout(base, data, **options)
-    return held.metric(predict(graph, held.gate), read_labels(held.gate), graph.name)
+    return held.metric(predict(graph, held.deciding), read_labels(held.deciding), graph.name)
 
 
 # --- the law -----------------------------------------------------------------------------------------------------
@@ -130,8 +130,8 @@ def test_a_repaired_result_is_never_below_the_base_by_more_than_eps_either(zoo_,
 @pytest.mark.parametrize("options", [{}, {"calibrate": inputs_only()}])
 def test_a_gate_that_lets_everything_pass_breaks_the_law(monkeypatch, options):
     teacher = mlp((6, 9, 8, 5), 0)
-    monkeypatch.setattr(Gate, "prefers", lambda self, figures, best: True)
-    monkeypatch.setattr(Gate, "passes", lambda self, figures: True)
+    monkeypatch.setattr(AcceptanceRule, "prefers", lambda self, figures, best: True)
+    monkeypatch.setattr(AcceptanceRule, "passes", lambda self, figures: True)
     assert not law_holds(teacher, [noisy(teacher, 3.0, 1)], data_of(teacher), 0.0, 0, **options)
 
 
@@ -183,7 +183,7 @@ def test_a_donor_that_helps_no_more_than_a_control_is_refused_with_both_figures(
 def test_the_gate_asks_for_the_bases_metric_and_a_lower_loss(metric, loss, eps, preferred):
     best = Scores("a", 0.5, 0.9, "accuracy", "cross-entropy", 9, "y", "logits")
     found = Scores("b", loss, metric, "accuracy", "cross-entropy", 9, "y", "logits")
-    assert Gate(best, eps).prefers(found, best) == preferred
+    assert AcceptanceRule(best, eps).prefers(found, best) == preferred
 
 
 # --- what is proposed --------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_a_donor_with_another_head_gives_its_trunk_and_is_not_scored_itself(clas
 
 def test_a_donor_on_which_the_runtime_gives_up_is_skipped_and_the_search_goes_on(monkeypatch):
     base, donors, data = family(donors=2)
-    module = sys.modules["mal_graph.workflows.zoo_search"]
+    module = sys.modules["mal_graph.workflows.zoo_candidates"]
     real = module.scored_along
 
     def failing(line, lambdas, arm, *rest):
@@ -363,11 +363,11 @@ def test_a_zoo_without_a_usable_donor_is_refused(tmp_path, make, message):
 def test_the_two_halves_are_disjoint_and_alike_in_every_class(samples, classes, seed):
     labels = np.random.default_rng(seed).integers(0, classes, samples)
     part = {"x": np.arange(samples), "labels": labels}
-    gate_part, report_part = halves(part, seed)
+    gate_part, report_part = halve(part, seed)
     assert sorted([*gate_part["x"], *report_part["x"]]) == list(range(samples))
     counts = [np.bincount(half["labels"], minlength=classes) for half in (gate_part, report_part)]
     assert abs(counts[0] - counts[1]).max() <= 1
-    assert np.array_equal(halves(part, seed)[0]["x"], gate_part["x"])
+    assert np.array_equal(halve(part, seed)[0]["x"], gate_part["x"])
 
 
 def test_data_to_report_on_may_be_a_file_of_their_own():
