@@ -22,7 +22,9 @@ from mal_graph.matching import Correspondence, Match, correspond, match_layers
 from mal_graph.network import probe
 from mal_graph.symmetry import AxisGroups, Member, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph_adapters.onnx_format.file import OnnxAdapter, edited_model, layer_graph
+from mal_graph_adapters.onnx_format.edit import edited_model
+from mal_graph_adapters.onnx_format.file import OnnxAdapter
+from mal_graph_adapters.onnx_format.view import layer_graph
 
 LIGHT = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light"
 Orders = dict[int, np.ndarray]  # by index of the base's group

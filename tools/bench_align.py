@@ -39,7 +39,7 @@ from mal_graph.network import find_parameters
 from mal_graph.operators import ParameterKind
 from mal_graph.symmetry import AxisGroups, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
-from mal_graph_adapters.onnx_format.file import layer_graph
+from mal_graph_adapters.onnx_format.view import layer_graph
 
 RESNET50 = Path(os.path.dirname(onnx.__file__)) / "backend/test/data/light/light_resnet50.onnx"
 VGG16 = (64, 64, "pool", 128, 128, "pool", *[256] * 3, "pool", *[512] * 3, "pool", *[512] * 3)

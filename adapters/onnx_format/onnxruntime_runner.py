@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Timer
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from .build import IR_VERSION
-from .file import OnnxDocument, to_attribute
+from .document import OnnxDocument
 from .sessions import open_session
 
 TYPE_NAMES = {
@@ -180,6 +181,19 @@ def node_proto(node: Node, index: int) -> onnx.NodeProto:
             continue  # an empty list has no type; the operator's default is the same
         proto.attribute.append(onnx.helper.make_attribute(key, value))
     return proto
+
+
+def to_attribute(value: Any) -> Any:
+    """An attribute of a view's node in the form `onnx.helper.make_attribute` takes."""
+    if isinstance(value, int | float | str | bytes):  # most are: asking for a protocol first costs far more
+        return value
+    if isinstance(value, ir.Graph | ir.TensorProtocol):
+        return ir.to_proto(value)
+    if isinstance(value, ir.TypeAndShape):
+        return ir.to_proto(ir.AttrTypeProto("type", value)).tp
+    if isinstance(value, list | tuple):
+        return [to_attribute(item) for item in value]
+    return value
 
 
 def element_type(dtype: str) -> int:

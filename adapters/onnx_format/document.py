@@ -1,0 +1,46 @@
+"""The content of an ONNX file as an onnx-ir model, and the tensors stored in it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+
+from . import guard
+
+
+@dataclass(frozen=True)
+class OnnxDocument:
+    """What a layer graph of this adapter keeps as its source."""
+
+    path: Path
+    model: ir.Model
+    constants: Mapping[str, ir.Node] = field(default_factory=dict)  # nodes that are weights in the view
+
+    @property
+    def external(self) -> list[ir.ExternalTensor]:
+        """The tensors whose values lie in a file of their own."""
+        return [tensor for tensor in tensors(self.model) if isinstance(tensor, ir.ExternalTensor)]
+
+
+def stored_values(model: ir.Model) -> Iterator[ir.Value]:
+    """Every value with an initializer, those of bodies included."""
+    bodies = (body for function in model.functions.values() for body in function.subgraphs())
+    for graph in (*model.graphs(), *bodies):
+        yield from (value for value in graph.initializers.values() if value.const_value is not None)
+
+
+def tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node | ir.Function, ir.Attr]]:
+    """Every attribute that holds a tensor or tensors, with its node or the function it is a default of."""
+    owners: list[ir.Node | ir.Function] = [*guard.all_nodes(model), *model.functions.values()]
+    for owner in owners:
+        for attribute in owner.attributes.values():
+            if not attribute.is_ref() and attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+                yield owner, attribute
+
+
+def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Every stored tensor of the model."""
+    yield from (value.const_value for value in stored_values(model) if value.const_value is not None)
+    for _, attribute in tensor_attributes(model):
+        yield from [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else attribute.as_tensors()

@@ -1,0 +1,163 @@
+"""From an onnx-ir model to the layer graph that shows it, with its constants as weights."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from mal_graph.errors import FileError
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+
+from .document import OnnxDocument
+
+NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
+CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+
+
+def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
+    """The view of a sorted onnx-ir model, with its constants as weights."""
+    graph = model.graph
+    weights = {name: weight for name, weight in initializers(graph, "")}
+    constants: dict[str, ir.Node] = {}
+    nodes: list[Node] = []
+    taken: set[str] = set()
+    for source in graph:
+        for scope, body in subgraphs(source):
+            weights.update(subgraph_weights(body, scope))
+        constant = constant_weight(source, weights)
+        if constant is not None:
+            weights[constant.name] = constant
+            constants[constant.name] = source
+            continue
+        nodes.append(view_of(source, taken))
+    return LayerGraph(
+        name=path.name,
+        nodes=tuple(nodes),
+        inputs=tuple(value_of(value) for value in graph.inputs if value.name not in graph.initializers),
+        outputs=tuple(value_of(value) for value in graph.outputs),
+        weights=weights,
+        opsets=dict(model.opset_imports),
+        source=OnnxDocument(path, model, constants),
+    )
+
+
+def view_of(node: ir.Node, taken: set[str]) -> Node:
+    outputs = tuple(value.name or "" for value in node.outputs)
+    name = node.name or next((out for out in outputs if out), node.op_type)
+    while name in taken:
+        name += "'"
+    taken.add(name)
+    return Node(
+        name=name,
+        op=node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
+        inputs=tuple("" if value is None else value.name or "" for value in node.inputs),
+        outputs=outputs,
+        attributes={key: attribute.value for key, attribute in node.attributes.items()},
+        captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))),
+        scope=scope_of(node),
+    )
+
+
+def scope_of(node: ir.Node) -> str:
+    """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
+    try:  # a Python list: the modules from the outside in, then the operator
+        scopes = ast.literal_eval(node.metadata_props.get(NAME_SCOPES, "[]"))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return ""
+    is_told = isinstance(scopes, list) and len(scopes) > 1
+    return scopes[-2] if is_told and isinstance(scopes[-2], str) else ""
+
+
+def value_of(value: ir.Value) -> Value:
+    dtype = value.dtype.numpy().name if value.dtype is not None and value.dtype != ir.DataType.UNDEFINED else ""
+    if value.shape is None:
+        return Value(value.name or "", dtype, None)
+    sizes = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+    shape = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in sizes)  # -1: some exporters' "any"
+    return Value(value.name or "", dtype, shape)
+
+
+def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """The bodies of a control-flow node, each with the scope its weights are listed under."""
+    name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
+    for key, attribute in node.attributes.items():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield f"{name}/{key}/", attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for i, body in enumerate(attribute.as_graphs()):
+                yield f"{name}/{key}.{i}/", body
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Values of outer graphs that the bodies of `node` read."""
+    for _, body in subgraphs(node):
+        own = set(body.inputs) | set(body.initializers.values())
+        for inner in body:
+            own.update(inner.outputs)
+        read = [value for inner in body for value in inner.inputs if value is not None]
+        read += [value for inner in body for value in captured(inner)]
+        yield from (value for value in [*read, *body.outputs] if value not in own)
+
+
+def initializers(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]]:
+    for name, value in graph.initializers.items():
+        if value.const_value is not None:
+            yield scope + name, handle(scope + name, value.const_value, scope)
+
+
+def subgraph_weights(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]]:
+    """Initializers and constants inside a subgraph: counted and listed, never merged."""
+    yield from initializers(graph, scope)
+    for node in graph:
+        for inner, body in subgraphs(node):
+            yield from subgraph_weights(body, scope + inner)
+        if node.op_type == "Constant" and "value" in node.attributes and not node.attributes["value"].is_ref():
+            name = f"{scope}{node.outputs[0].name}"
+            yield name, handle(name, node.attributes["value"].as_tensor(), scope)
+
+
+def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
+    """A lazy handle: the values stay where they are until read."""
+
+    def read() -> Array:
+        try:
+            values = np.asarray(tensor.numpy()).view()
+        except (OSError, ValueError) as error:
+            raise FileError(
+                f"cannot read weight {name!r}: {error}; restore the file and load the model again"
+            ) from None
+        values.flags.writeable = False
+        return values
+
+    return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), read, scope)
+
+
+def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:
+    """The weight that a Constant, or a ConstantOfShape with a stored shape, stands for."""
+    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Constant", "ConstantOfShape"):
+        return None
+    name = node.outputs[0].name
+    if not name:
+        return None
+    if node.op_type == "ConstantOfShape":
+        return filled_weight(node, name, weights)
+    if "value" in node.attributes:
+        return handle(name, node.attributes["value"].as_tensor())
+    for form, dtype in CONSTANT_FORMS.items():
+        if form in node.attributes:
+            return handle(name, ir.tensor(np.asarray(node.attributes[form].value, dtype)))
+    return None
+
+
+def filled_weight(node: ir.Node, name: str, weights: Mapping[str, Weight]) -> Weight | None:
+    shape_name = node.inputs[0].name if node.inputs and node.inputs[0] is not None else None
+    if shape_name is None or shape_name not in weights:
+        return None
+    shape = tuple(int(dim) for dim in weights[shape_name].read())
+    value = node.attributes["value"].as_tensor().numpy().reshape(()) if "value" in node.attributes else np.float32(0)
+    filled = np.broadcast_to(value, shape)  # no memory: one value seen through zero strides
+    return Weight(name, shape, filled.dtype, lambda: filled)
