@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mal_graph.errors import FileError
@@ -109,16 +109,13 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock ends with the process that holds it, and is held for a few renames only.
     """
-    if fcntl is None:
+    with ExitStack() as stack:
+        with suppress(OSError):  # some network file systems have no locks, some folders may not be read
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def flush(path: Path, mode: int) -> None:

@@ -90,7 +90,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_two_writers_at_once_never_mix_their_files(target):
-    both, contents = Barrier(2), [b"first", b"second"]
+    both, contents = Barrier(2, timeout=60), [b"first", b"second"]
 
     def writer(content):
         for _ in range(50):
