@@ -1,15 +1,17 @@
 """The content of an ONNX file as an onnx-ir model, and the tensors stored in it."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import WeakSet
 
 import onnx_ir as ir
 
 from . import guard
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OnnxDocument:
     """What a layer graph of this adapter keeps as its source."""
 
@@ -44,3 +46,15 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     yield from (value.const_value for value in stored_values(model) if value.const_value is not None)
     for _, attribute in tensor_attributes(model):
         yield from [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else attribute.as_tensors()
+
+
+LOADED: WeakSet[OnnxDocument] = WeakSet()  # what was loaded and is in use still
+
+
+def map_data_at(path: Path) -> None:
+    """Map the values that loaded models have in a file which is about to be replaced: they stay what they are then."""
+    for document in list(LOADED):
+        for tensor in document.external:
+            if Path(tensor.path).resolve() == path.resolve():
+                with suppress(OSError, ValueError):  # what is lost already is named when it is read
+                    tensor.numpy()

@@ -25,7 +25,7 @@ from mal_graph.protocols import Check
 
 from . import guard
 from .build import built_model
-from .document import OnnxDocument, stored_values, tensors
+from .document import OnnxDocument, map_data_at, stored_values, tensors
 from .edit import edited_model
 from .sessions import open_session
 from .view import captured, handle, layer_graph
@@ -65,6 +65,8 @@ class OnnxAdapter:
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
         data_name = f"{path.name}.data" if external or is_big else None
+        if data_name:
+            map_data_at(path.with_name(data_name))
         write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
 
     def check(self, path: Path) -> tuple[Check, ...]:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
-from .document import OnnxDocument
+from .document import LOADED, OnnxDocument
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -32,6 +32,8 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
             constants[constant.name] = source
             continue
         nodes.append(view_of(source, taken))
+    document = OnnxDocument(path, model, constants)
+    LOADED.add(document)
     return LayerGraph(
         name=path.name,
         nodes=tuple(nodes),
@@ -39,7 +41,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         outputs=tuple(value_of(value) for value in graph.outputs),
         weights=weights,
         opsets=dict(model.opset_imports),
-        source=OnnxDocument(path, model, constants),
+        source=document,
     )
 
 

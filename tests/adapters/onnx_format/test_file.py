@@ -509,6 +509,19 @@ def test_data_lost_after_loading_is_reported(tmp_path: Path) -> None:
         adapter.save(graph, tmp_path / "out.onnx")
 
 
+def test_saving_over_the_data_of_a_loaded_model_leaves_its_weights_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "EXTERNAL_TENSOR_FROM", 0)
+    first = adapter.load(external(tmp_path / "a.onnx", mlp()))
+    write(tmp_path / "b.onnx", mlp(), save_as_external_data=True, location="b.onnx.data", size_threshold=0)
+    expected = first.weights["w"].read().copy()
+    unread = adapter.load(tmp_path / "b.onnx")
+    adapter.save(first.with_weights({"w": np.full_like(expected, 5)}), tmp_path / "b.onnx")
+    assert np.array_equal(unread.weights["w"].read(), expected)
+    assert (adapter.load(tmp_path / "b.onnx").weights["w"].read() == 5).all()
+
+
 # Where files are written.
 
 
