@@ -7,11 +7,13 @@ scored against. Whatever is not taken literally is told in a note.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from os import PathLike
 from pathlib import Path
 from zipfile import is_zipfile
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
 
@@ -22,8 +24,8 @@ MAX_BATCH_ELEMENTS = 2**22  # of one input, so that a batch of large images stay
 Arrays = Mapping[str, Array]
 
 
-@dataclass(frozen=True)
-class Data:
+@dataclass(frozen=True, repr=False)
+class PreparedData(Brief):
     """Arrays made ready for a model.
 
     Attributes:
@@ -35,12 +37,14 @@ class Data:
     notes: tuple[str, ...] = ()
 
 
-def as_arrays(data: str | Path | Arrays) -> dict[str, Array]:
+def as_arrays(data: str | PathLike[str] | Arrays) -> dict[str, Array]:
     """The arrays of an .npz file, or of a dictionary. Raises DataError."""
-    return read_npz(data) if isinstance(data, str | Path) else dict(data)
+    return read_npz(Path(data)) if isinstance(data, str | PathLike) else dict(data)
 
 
-def prepare_data(graph: LayerGraph, data: str | Path | Arrays, *, output_kind: str | None = None) -> Data:
+def prepare_data(
+    graph: LayerGraph, data: str | PathLike[str] | Arrays, *, output_kind: str | None = None
+) -> PreparedData:
     """Arrays for every input of a model, and labels, as far as the data say which is which.
 
     An integer array with one axis that is no input is taken as the labels, and one-hot labels as classes; a note says
@@ -64,7 +68,7 @@ def prepare_data(graph: LayerGraph, data: str | Path | Arrays, *, output_kind: s
     if labels and output_kind != "values" and is_one_hot(labels[LABELS]):
         labels = {LABELS: labels[LABELS].argmax(axis=1)}
         notes.append("the labels are one-hot and are taken as class numbers")
-    return Data({**inputs, **labels}, tuple(notes))
+    return PreparedData({**inputs, **labels}, tuple(notes))
 
 
 def find_labels(graph: LayerGraph, arrays: Arrays) -> str:

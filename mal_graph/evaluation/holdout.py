@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation.data import LABELS, Arrays, match_inputs, read_labels
 from mal_graph.evaluation.reading import OutputKind
@@ -23,8 +24,8 @@ from mal_graph.protocols import Runner
 MIN_SAMPLES = 20  # in each of the two parts
 
 
-@dataclass(frozen=True)
-class HeldOut:
+@dataclass(frozen=True, repr=False)
+class HeldOut(Brief):
     """Data that no model here was trained on.
 
     Attributes:

@@ -10,12 +10,13 @@ network whose logits happen to lie in [0, 1] would be scored wrongly without a w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 from scipy.special import logsumexp
 
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation.data import LABELS, Arrays, list_batches, match_inputs, prepare_data, read_labels
 from mal_graph.evaluation.reading import (
@@ -30,8 +31,8 @@ from mal_graph.protocols import Runner
 from mal_graph.registry import runner as default_runner
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Brief):
     """What a model says of every sample.
 
     Attributes:
@@ -67,7 +68,7 @@ class Metric(Protocol):
 
 def evaluate(
     graph: LayerGraph,
-    data: str | Path | Arrays,
+    data: str | PathLike[str] | Arrays,
     *,
     arm: str | None = None,
     score_output: str | None = None,

@@ -13,10 +13,11 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Evidence, Objective
@@ -41,8 +42,8 @@ from mal_graph.matching.starts import (
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
-@dataclass(frozen=True)
-class Alignment:
+@dataclass(frozen=True, repr=False)
+class Alignment(Brief):
     """The units of two models, assigned.
 
     Attributes:
@@ -57,8 +58,8 @@ class Alignment:
         starts: every start that was raised, with its history.
     """
 
-    correspondence: Correspondence = field(repr=False)
-    orders: Orders = field(repr=False)
+    correspondence: Correspondence
+    orders: Orders
     objective: float
     values: tuple[float, ...]
     random_values: tuple[float, ...]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.tensor_pairs import TensorPair
@@ -33,8 +34,8 @@ class GroupPair:
     donor: int
 
 
-@dataclass(frozen=True)
-class Block:
+@dataclass(frozen=True, repr=False)
+class Block(Brief):
     """A stretch of an axis: the positions of one base group and of the donor group it is paired with.
 
     Attributes:
@@ -47,8 +48,8 @@ class Block:
     donor: Index
 
 
-@dataclass(frozen=True)
-class AxisPair:
+@dataclass(frozen=True, repr=False)
+class AxisPair(Brief):
     """How one axis of a base tensor corresponds to an axis of a donor tensor.
 
     Attributes:
@@ -66,8 +67,8 @@ class AxisPair:
     donor_size: int = 0
 
 
-@dataclass(frozen=True)
-class Correspondence:
+@dataclass(frozen=True, repr=False)
+class Correspondence(Brief):
     """What of two networks corresponds to each other, down to the positions on the axes of their tensors.
 
     Attributes:
@@ -84,12 +85,12 @@ class Correspondence:
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
     """
 
-    base: Network = field(repr=False)
-    donor: Network = field(repr=False)
-    match: Match = field(repr=False)
+    base: Network
+    donor: Network
+    match: Match
     pairs: tuple[GroupPair, ...]
     units: tuple[tuple[int, int], ...]
-    tensors: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = field(repr=False)
+    tensors: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...]
     refused: Mapping[str, str]
     dropped: Mapping[str, tuple[str, ...]]
     unpaired: Mapping[str, Sequence[str]]

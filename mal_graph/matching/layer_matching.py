@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_profile import Profile, profile_layers
@@ -30,8 +31,8 @@ class Relation(StrEnum):
     INCOMPATIBLE = "size-incompatible"
 
 
-@dataclass(frozen=True)
-class LayerPair:
+@dataclass(frozen=True, repr=False)
+class LayerPair(Brief):
     """A base layer and the donor layer that corresponds to it.
 
     Attributes:
@@ -48,8 +49,8 @@ class LayerPair:
     relation: Relation
 
 
-@dataclass(frozen=True)
-class Match:
+@dataclass(frozen=True, repr=False)
+class Match(Brief):
     """The layers of two models, paired.
 
     Attributes:

@@ -16,6 +16,7 @@ from math import sqrt
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.graph import Array
 from mal_graph.matching.correspondence import Correspondence, Index
 from mal_graph.matching.orders import Order, Orders, ScoreTable, is_whole, match_positions, score_at_random, score_order
@@ -27,8 +28,8 @@ BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact 
 Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
 
 
-@dataclass(frozen=True)
-class Evidence:
+@dataclass(frozen=True, repr=False)
+class Evidence(Brief):
     """What else than their weights says which units correspond to each other.
 
     Attributes:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import LayerPair
 from mal_graph.network import Layer, Parameter
@@ -14,8 +15,8 @@ Read = Callable[[], Array]
 Restore = Callable[[Array], Array]
 
 
-@dataclass(frozen=True)
-class TensorPair:
+@dataclass(frozen=True, repr=False)
+class TensorPair(Brief):
     """A tensor of a base layer and what corresponds to it in the donor layer, in the base's canonical form.
 
     It counts as a term in the objective of the assignment, and is merged in one step of the plan.

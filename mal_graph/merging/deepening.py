@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching import Match, by_role, find_foldable_norm, find_layer_edges, match_layers
@@ -27,8 +28,8 @@ from mal_graph.operators import Misfit, Span, bias_slot, groups_of, row_of, span
 from mal_graph.symmetry import Network
 
 
-@dataclass(frozen=True)
-class Deepened:
+@dataclass(frozen=True, repr=False)
+class Deepened(Brief):
     """A base with more layers.
 
     Attributes:

@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import (
     Alignment,
@@ -26,8 +27,8 @@ from mal_graph.symmetry import Network
 Ends = tuple[float, float]  # what a number is for the base, and what for the donor
 
 
-@dataclass(frozen=True)
-class Step:
+@dataclass(frozen=True, repr=False)
+class Step(Brief):
     """What happens to one tensor of the base.
 
     Attributes:
@@ -81,8 +82,8 @@ class Growth:
         return not (self.added or self.factors or self.settings)
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Brief):
     """What will be done, tensor by tensor; nothing is computed yet.
 
     Attributes:

@@ -165,6 +165,7 @@ class EvaluateDocument(Document):
 
     schema_: str = Field("mal-graph/evaluate/1", alias="schema")
     scores: list[Scores]
+    notes: list[str] = []
 
 
 class CurveEntry(BaseModel):
@@ -319,7 +320,7 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "repair": [entry for step in assembly.merged for entry in repair_entries(step)],
         "shares": list(assembly.shares),
         "checks": list(assembly.checks),
-        "notes": [*unscored, *notes_on(assembly.merged, assembly.config)],
+        "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,
         "output": None if output is None else str(output),
@@ -461,7 +462,7 @@ def sweep_document(sweep: Sweep) -> SweepDocument:
         unscored=sweep.unscored,
         findings=list(sweep.findings),
         repair=list(repair_entries(sweep.step)),
-        notes=list(notes_on([sweep.step], sweep.config)),
+        notes=[*sweep.data_notes, *notes_on([sweep.step], sweep.config)],
     )
 
 

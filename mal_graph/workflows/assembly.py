@@ -19,7 +19,7 @@ from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, silent, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import Known, Merged, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge
@@ -38,6 +38,7 @@ class Assembly(Result):
         scores: the merge and its baselines, where data was given.
         config: every option.
         unscored: why a donor has no score, by its name in the table.
+        data_notes: what of the data was not taken literally.
     """
 
     graph: LayerGraph
@@ -48,6 +49,7 @@ class Assembly(Result):
     scores: tuple[Scores, ...] = ()
     config: MergeConfig = field(default_factory=MergeConfig)
     unscored: Mapping[str, str] = field(default_factory=dict)
+    data_notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -211,6 +213,7 @@ def assembled(
     for donor in donors:
         check_inputs(base, donor)
     check_calibration([base, *donors], config)
+    data, notes = prepared(base, data, config)
     known: Known = []
     current, steps = base, []
     for donor in donors:
@@ -223,7 +226,15 @@ def assembled(
     if data is not None:
         scores, unscored = scored_arms(base, steps, result, config, data, runner, progress)
     return Assembly(
-        result, base, tuple(steps), shares(step.plan.mean_lam for step in steps), checks, scores, config, unscored
+        result,
+        base,
+        tuple(steps),
+        shares(step.plan.mean_lam for step in steps),
+        checks,
+        scores,
+        config,
+        unscored,
+        notes,
     )
 
 

@@ -12,7 +12,8 @@ from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
 from mal_graph.matching.correspondence import moving_groups
-from mal_graph.merging import UNMATCHED, widening
+from mal_graph.merging import widening
+from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
@@ -229,6 +230,7 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(unmatched, tm
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(unmatched):
     base, donor = written_out_norm(6, 0, centred=True, read=False), written_out_norm(9, 1, centred=True, read=False)
@@ -387,6 +389,7 @@ def vision(width, size, seed, heads=4):
     return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(
     ("mine", "theirs"), [((8, 2), (8, 2)), ((8, 2), (12, 3)), ((12, 3), (8, 2)), ((8, 3), (12, 2))]
@@ -498,6 +501,7 @@ def test_a_base_grows_with_lambdas_of_single_layers_too(factors):
     assert far(result.graph, donor) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", NORMS)
 def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
     base, donors = normed(6, 0, op), [normed(8, 1, op), normed(7, 2, op, hidden=9), normed(11, 3, op)]

@@ -486,3 +486,23 @@ def test_progress_ends_with_everything_done():
     )
     assert told
     assert all(done == total for done, total in told.values())
+
+
+# --- data that are not what they could be ------------------------------------------------------------------------
+
+
+def test_what_of_the_data_is_not_taken_literally_is_noted():
+    base, donor, data = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), data_for()
+    plain = mal_graph.assemble(base, donor, data=data, verify=False)
+    renamed = mal_graph.assemble(base, donor, data={"y": data["labels"], "x": data["x"]}, verify=False)
+    assert (plain.data_notes, renamed.data_notes) == ((), ("the array 'y' is taken as the labels",))
+    assert assemble_document(renamed).notes[0] == renamed.data_notes[0]
+    assert renamed.scores == plain.scores
+
+
+def test_data_that_cannot_be_scored_are_refused_before_the_work(monkeypatch):
+    data = data_for()
+    data["x"][3, 2] = np.nan
+    monkeypatch.setattr(STEPS, "match_layers", None)  # would fail if it were called
+    with pytest.raises(DataError, match="for input 'x' holds NaN in sample 3: leave it out"):
+        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), data=data, verify=False)

@@ -14,7 +14,7 @@ from mal_graph import registry
 from mal_graph.config import SweepConfig
 from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation import Scores, evaluate
-from mal_graph.merging import UNMATCHED
+from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.option_texts import lambdas_of
 from mal_graph.reporting import plots
 from mal_graph.reporting.documents import grid_document, sweep_document
