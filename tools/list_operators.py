@@ -19,7 +19,7 @@ LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it
 
 
 def main() -> None:
-    print("\n".join(["| operator | rule | part | zero unit | test |", "|---|---|---|---|---|", *rows()]))
+    print("\n".join(["| operator | rule | in a layer | f(0) | test |", "|---|---|---|---|---|", *rows()]))
     print("\nWithout a row, so that every axis they touch is frozen with the reason:\n")
     print("\n".join(["| operator | why |", "|---|---|", *missing()]))
 

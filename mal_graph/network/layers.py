@@ -171,11 +171,11 @@ def is_addition(node: Node, table: Mapping[str, Row] | None) -> bool:
 def with_module_names(graph: LayerGraph, layers: Sequence[Layer]) -> list[Layer]:
     """The layers, named after the modules that they come from; several of one module keep the names of their nodes."""
     scopes = {node.name: node.scope for node in graph.nodes}
-    times = Counter(scopes[layer.name] for layer in layers)
+    times = Counter(scopes[layer.name] or layer.name for layer in layers)
     named = []
     for layer in layers:
         scope = scopes[layer.name]
-        name = layer.name if not scope else scope if times[scope] == 1 else f"{scope}/{layer.name}"
+        name = f"{scope}/{layer.name}" if scope and times[scope] > 1 else scope or layer.name
         named.append(replace(layer, name=name))
     return named
 

@@ -15,6 +15,7 @@ SMALL_IMAGE = 64  # a fixed image side beyond 96 is tried at this size first: a 
 
 
 def check_names(graph: LayerGraph, names: Sequence[str]) -> None:
+    """Raises DataError if a name is no input of the model."""
     known = [value.name for value in graph.inputs]
     for name in names:
         if name not in known:
@@ -27,6 +28,7 @@ def as_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Array
 
 
 def as_input(graph: LayerGraph, name: str, array: Array) -> Array:
+    """An array in the type that the input has. Raises DataError if its rank does not fit."""
     value = next(value for value in graph.inputs if value.name == name)
     if value.shape is not None and array.ndim != len(value.shape):
         raise DataError(
@@ -70,6 +72,7 @@ def draw_inputs(graph: LayerGraph, shapes: Mapping[str, tuple[int, ...]], seed: 
 
 
 def draw(graph: LayerGraph, value: Value, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Random values for one input."""
     dtype = np.dtype(value.dtype or "float32")
     if dtype.kind in "iu":
         return rng.integers(0, index_range(graph, value.name), shape).astype(dtype)

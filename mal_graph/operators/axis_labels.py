@@ -39,6 +39,7 @@ class Label:
     pins: dict[int, Pin] = field(default_factory=dict)
 
     def part_on(self, axis: int) -> Atoms | None:
+        """The part that varies along an axis, None if none does."""
         return next((part for part in self.parts if part.shape[axis] > 1), None)
 
 
@@ -53,4 +54,5 @@ def spans(part: Atoms) -> tuple[int, ...]:
 
 
 def on_axis(atoms: Atoms, axis: int, rank: int) -> Atoms:
+    """Atoms laid along one axis of a tensor of `rank`."""
     return atoms.reshape([len(atoms) if i == axis else 1 for i in range(rank)])

@@ -30,17 +30,21 @@ class Call:
 
     @property
     def name(self) -> str:
+        """How messages call the node."""
         return self.node.title
 
     def label(self, slot: int) -> Label:
+        """The label of an input that must be there."""
         label = self.inputs[slot]
         assert label is not None  # required inputs exist: the file was checked
         return label
 
     def given(self, slot: int) -> bool:
+        """Whether an input is there."""
         return slot < len(self.inputs) and self.inputs[slot] is not None
 
     def axis_labels(self, slot: int) -> list[AxisLabel]:
+        """The labels of the axes of an input."""
         return self.wiring.axis_labels(self.label(slot))
 
     def ints(self, slot: int, attribute: str) -> tuple[int, ...] | None:
@@ -52,6 +56,7 @@ class Call:
         return None if held is None else tuple(int(i) for i in np.atleast_1d(held))
 
     def text(self, attribute: str, default: str) -> str:
+        """An attribute that is a text."""
         held = self.node.attribute(attribute, default)
         return held.decode() if isinstance(held, bytes) else str(held)
 
@@ -104,6 +109,7 @@ def with_pins(call: Call, label: Label, axes: Sequence[int], pin: Pin, shape: Se
 
 
 def mark_statistic(call: Call, label: Label, axes: Collection[int]) -> None:
+    """Note that the node takes a statistic over some axes."""
     call.wiring.mark_statistic(label, axes, Statistic(call.node.op, call.node.name))
 
 

@@ -97,6 +97,7 @@ def einsum_letters(equation: str, ranks: Sequence[int]) -> tuple[list[list[str]]
 
 
 def einsum_term(term: str, rank: int) -> list[str]:
+    """The axes of one operand by letter; those of an ellipsis are numbered from the right."""
     before, dots, after = term.partition("...")
     places = range(rank - len(before) - len(after), 0, -1) if dots else ()
     return [*before, *(f"...{place}" for place in places), *after]
@@ -176,10 +177,12 @@ def deform_conv(call: Call) -> list[Label]:
 
 
 def linear_axes(node: Node, rank: int) -> tuple[int, int]:
+    """The axes of a Gemm's weight."""
     return (0, 1) if node.attribute("transB", 0) else (1, 0)
 
 
 def conv_axes(node: Node, rank: int) -> tuple[int, int]:
+    """The axes of a convolution's weight."""
     return (0, 1)
 
 
@@ -224,18 +227,22 @@ def einsum_unit_axis(operand: int) -> UnitAxis:
 
 
 def einsum_terms(node: Node) -> list[str]:
+    """The letters of each operand, as they are written."""
     return str(node.attribute("equation", "")).partition("->")[0].replace(" ", "").split(",")
 
 
 def einsum_ranks(terms: Sequence[str], operand: int, rank: int) -> list[int]:
+    """The rank of each operand, where one operand has `rank`."""
     return [rank if i == operand else len(term.replace("...", "")) for i, term in enumerate(terms)]
 
 
 def row_axis(node: Node, rank: int) -> int:
+    """The axis of a product that comes from the left operand."""
     return -2
 
 
 def column_axis(node: Node, rank: int) -> int:
+    """The axis of a product that comes from the right operand."""
     return -1
 
 
@@ -250,6 +257,7 @@ def transposed_conv_groups(call: Resized, held: list[int]) -> list[int]:
 
 
 def weight_slot(axes: WeightAxes, produces: UnitAxis | None = None) -> Slot:
+    """The input for a weight that is contracted."""
     return Slot("weight", ParameterKind.WEIGHT, axes=axes, produces=produces)
 
 

@@ -14,6 +14,7 @@ def first_of_equals(call: Call) -> list[Label]:
 
 
 def counting_pin(call: Call) -> Pin:
+    """The pin of an axis along which places count."""
     return Pin(GroupState.FROZEN, f"{call.name} counts along the axis")
 
 

@@ -51,6 +51,7 @@ def qlinear_matmul(call: Call) -> list[Label]:
 
 
 def scaled_product(call: Call, product: Label, rows: Collection[int], columns: Collection[int]) -> Label:
+    """A product with the scales and zero points that stand for its rows and columns."""
     factors = [product]
     for slot in (*rows, *columns):
         if call.given(slot) and not is_uniform(call, slot):
@@ -71,6 +72,7 @@ def qlinear_conv(call: Call) -> list[Label]:
 
 
 def scaled_channels(call: Call, out: Sequence[Label], slots: Sequence[int]) -> list[Label]:
+    """The label of a convolution, tied to the vectors in some inputs that stand for its output channels."""
     shape = call.outputs[0]
     used = [slot for slot in slots if call.given(slot) and not is_uniform(call, slot)]
     return [call.wiring.combine([*out, *[lay_along(call, slot, 1, len(shape)) for slot in used]], shape)]

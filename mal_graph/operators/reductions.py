@@ -23,6 +23,7 @@ def reduce(call: Call) -> list[Label]:
 
 
 def reduction_row(compensation: Compensation | None, homogeneity: Homogeneity = Homogeneity.NONE) -> Row:
+    """The row of an operator that takes a statistic over whole axes."""
     return Row(
         reduce,
         slots=(X, setting("axes")),

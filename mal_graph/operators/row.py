@@ -200,6 +200,7 @@ class Row:
         return self.since is not None and all(opset is not None and opset >= self.since for opset in opsets)
 
     def slot(self, index: int) -> Slot:
+        """What is known of an input."""
         return self.slots[min(index, len(self.slots) - 1)]
 
     def weight_axes(self, slot: int, node: Node, rank: int) -> tuple[int, int] | None:
@@ -221,4 +222,5 @@ NEVER_CHOSEN = Compensation("-1e30 instead of 0 in the new units")
 
 
 def setting(name: str) -> Slot:
+    """An input that steers the operator."""
     return Slot(name, setting=True)

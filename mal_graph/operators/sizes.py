@@ -48,6 +48,7 @@ class Layout:
 
     @property
     def pairs(self) -> list[Pair]:
+        """(old, added) of each new index."""
         return list(zip(self.old.tolist(), self.added.tolist(), strict=True))
 
     def find(self, pairs: Sequence[Pair]) -> list[int]:
@@ -78,6 +79,7 @@ class Resized:
 
     @property
     def axis(self) -> int:
+        """The axis of the first input that the node works along."""
         return int(self.node.attribute("axis", 0)) % len(self.inputs[0])
 
     def ints(self, slot: int, attribute: str) -> list[int] | None:

@@ -61,6 +61,7 @@ class Wiring:
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
     def fresh(self, size: int) -> Atoms:
+        """New atoms."""
         self.count += size
         return np.arange(self.count - size, self.count)
 
@@ -70,9 +71,11 @@ class Wiring:
         return Label(shape, tuple(parts))
 
     def pin(self, atoms: Atoms, pin: Pin) -> None:
+        """Pin atoms: they may not be permuted."""
         self.pins.append(Pinned(atoms.ravel(), pin))
 
     def pin_label(self, label: Label, pin: Pin) -> None:
+        """Pin every atom of a label."""
         for part in label.parts:
             self.pin(part, pin)
 
@@ -162,6 +165,7 @@ class Wiring:
         return Label(shape, (*rest.parts, *one.parts), {**rest.pins, **one.pins})
 
     def axis_labels(self, label: Label) -> list[AxisLabel]:
+        """The labels of all axes."""
         return [self.axis_label(label, axis) for axis in range(len(label.shape))]
 
     def combine(self, labels: Iterable[Label], shape: tuple[int, ...]) -> Label:
@@ -238,14 +242,14 @@ class Wiring:
             if part.shape[axis] == 1:
                 parts.append(part)
                 continue
-            taken = np.take(self.told_apart(part), indices, axis=axis)
+            taken = np.take(self.tell_apart(part), indices, axis=axis)
             if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
             elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
                 self.pin(taken, Pin(GroupState.FROZEN, f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.pins.items() if shape[a] > 1})
 
-    def told_apart(self, part: Atoms) -> Atoms:
+    def tell_apart(self, part: Atoms) -> Atoms:
         """The part, with an atom of its own for every index of those that lie at several: what lies there may differ.
         It belongs to the atom that it stands for, and to its place among those of that atom."""
         atoms = part.ravel()
@@ -261,6 +265,7 @@ class Wiring:
         return own
 
     def transpose(self, label: Label, order: Sequence[int]) -> Label:
+        """The label with its axes in another order."""
         return Label(
             tuple(label.shape[axis] for axis in order),
             tuple(part.transpose(order) for part in label.parts),
@@ -276,7 +281,7 @@ class Wiring:
             return lay_rows(label, shape, axes)
         runs = find_runs(label.shape, shape)
         label = self.with_places(label, runs, shape)
-        label = self.multiplied_out(label, [old for old, _ in runs], by)
+        label = self.multiply_out(label, [old for old, _ in runs], by)
         parts, pins = self.reshape_parts(label, shape, runs, by)
         varying = {axis for part in parts for axis in spans(part)}
         for old, new in runs:
@@ -294,7 +299,7 @@ class Wiring:
         for part in label.parts:
             moved, ordered = reshape_part(part, label.shape, shape, runs)
             if repeats_across(moved):
-                moved, ordered = reshape_part(self.told_apart(part), label.shape, shape, runs)
+                moved, ordered = reshape_part(self.tell_apart(part), label.shape, shape, runs)
             pins.update(dict.fromkeys(ordered, PLACES))
             if spans(moved):
                 parts.append(moved)
@@ -316,7 +321,7 @@ class Wiring:
                 parts.append(on_axis(atoms, axis, len(label.shape)))
         return Label(label.shape, tuple(parts), pins)
 
-    def multiplied_out(self, label: Label, runs: Sequence[list[int]], by: str) -> Label:
+    def multiply_out(self, label: Label, runs: Sequence[list[int]], by: str) -> Label:
         """The label with one part for all those that one run of axes mixes: an atom for every combination, which
         belongs to each of its factors."""
         parts, pins = list(label.parts), dict(label.pins)

@@ -110,13 +110,18 @@ class Names:
     def __init__(self, layers: Sequence[Layer]) -> None:
         self.layer_of = {p.tensor: layer.name for layer in layers for p in layer.parameters if p.is_weight}
         self.times: dict[str, int] = {}
+        self.taken: set[str] = set()
 
     def name(self, members: Sequence[Member]) -> str:
         """A name that no group before has."""
         producer = next((m.tensor for m in members if m.produces and m.tensor in self.layer_of), None)
         name = f"{members[0].tensor}[{members[0].axis}]" if producer is None else self.layer_of[producer]
-        self.times[name] = self.times.get(name, 0) + 1
-        return name if self.times[name] == 1 else f"{name}#{self.times[name]}"
+        number = self.times.get(name, 0) + 1
+        while (numbered := name if number == 1 else f"{name}#{number}") in self.taken:
+            number += 1  # a layer may be called so
+        self.times[name] = number
+        self.taken.add(numbered)
+        return numbered
 
 
 def group_class(units: Class, owners: Sequence[Owner], roles: Roles, names: Names) -> Grouped:

@@ -47,8 +47,8 @@ class Role:
         return f"{self.op}.{self.slot} {self.side}"
 
 
-@dataclass(frozen=True)
-class Member:
+@dataclass(frozen=True, repr=False)
+class Member(Brief):
     """One axis of one weight in a group.
 
     Attributes:
@@ -165,11 +165,12 @@ class AxisGroups(Brief):
         return replace(self, groups=tuple(groups))
 
     def usable(self) -> list[int]:
+        """The indices of the groups whose units may be permuted."""
         return [i for i, group in enumerate(self.groups) if group.is_usable]
 
 
-@dataclass(frozen=True)
-class Traces:
+@dataclass(frozen=True, repr=False)
+class Traces(Brief):
     """What is at every place of a network, once its groups are found.
 
     Attributes:

@@ -252,6 +252,7 @@ class Units:
 
     @cached_property
     def count(self) -> int:
+        """How many units there are."""
         return int(self.component.max(initial=-1)) + 1
 
     @cached_property
@@ -329,6 +330,7 @@ class Units:
             strength[blocks], chosen[blocks] = strength[units], chosen[units]
 
     def pin_of(self, unit: int) -> Pin | None:
+        """The pin that holds a unit, None if none does."""
         number = self.pin_number[unit]
         return None if number < 0 else self.wiring.pins[number].pin
 

@@ -113,6 +113,7 @@ def graph_in_float32(graph: LayerGraph) -> LayerGraph:
 
 
 def read_float32(read: Callable[[], Array]) -> Array:
+    """Read a tensor as float32."""
     return read().astype(np.float32)
 
 
@@ -135,6 +136,7 @@ def draw_weights(
 
 
 def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Random values for one parameter, of the size that its kind calls for."""
     if parameter.kind is ParameterKind.SCALE:
         return rng.uniform(0.6, 1.4, shape).astype(np.float32)
     if parameter.kind is ParameterKind.VARIANCE:

@@ -60,6 +60,7 @@ class ResizeCheck:
 
     @property
     def statement(self) -> str:
+        """The check in words."""
         measured = (("not read", self.not_read), ("silent", self.silent), ("sliced", self.sliced))
         claims = [
             f"{claim}{'' if moved <= ACCEPT else f': no ({moved:.0e})'}"
@@ -124,6 +125,7 @@ class Alike:
 
     @property
     def names(self) -> list[str]:
+        """The names of the groups."""
         return [group.name for group in self.groups]
 
     @property
@@ -133,18 +135,22 @@ class Alike:
 
     @property
     def units(self) -> int:
+        """How many units each has."""
         return self.groups[0].units
 
     @cached_property
     def members(self) -> list[Member]:
+        """The members of all groups."""
         return [member for group in self.groups for member in group.members]
 
     @property
     def consumers(self) -> list[Member]:
+        """The members that consume the units."""
         return [member for member in self.members if member.consumes]
 
     @property
     def producers(self) -> list[Member]:
+        """All other members: those that produce the units, and what is applied to each of them."""
         return [member for member in self.members if not member.consumes]
 
     @property
@@ -178,10 +184,12 @@ class Widener:
 
     @property
     def is_late(self) -> bool:
+        """Whether the time is up."""
         return self.trial.deadline is not None and monotonic() >= self.trial.deadline
 
     @cached_property
     def absent_values(self) -> Mapping[str, float]:
+        """The value of a unit that is not there, by tensor."""
         return {parameter.tensor: parameter.absent_value for parameter in self.groups.parameters}
 
     def at_size(self, units: Mapping[str, Sequence[int]]) -> tuple[Resizing, Trial]:
@@ -202,6 +210,7 @@ def compensation(group: AxisGroup) -> str:
 
 
 def compensation_of(group: AxisGroup) -> Compensation | None:
+    """What makes more units exact under the statistic that is taken over them; None where nothing does."""
     row = None if group.statistic is None else ROWS.get(group.statistic.op)
     return row.compensation if row is not None else None
 

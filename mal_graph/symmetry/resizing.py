@@ -16,6 +16,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.network import find_layers, find_parameters, find_root, probe_without_running
@@ -43,8 +44,8 @@ Setting = int | tuple[int, ...] | None
 Factors = Mapping[tuple[str, str], float]
 
 
-@dataclass(frozen=True)
-class Resizing:
+@dataclass(frozen=True, repr=False)
+class Resizing(Brief):
     """What changes when groups are resized.
 
     Attributes:
@@ -161,6 +162,7 @@ def change_of(traces: Traces, names: Collection[str], units: Mapping[str, Sequen
     gone = sorted(set(range(size)) - set(wanted))
 
     def flags(rows: Sequence[int]) -> Flags:
+        """What moves with these units of the groups."""
         here = np.zeros(int(traces.unit.max()) + 1, bool)
         for name in names:
             here[traces.parts[name][list(rows)]] = True
@@ -301,6 +303,7 @@ def constants(
 
 
 def integers(values: object) -> list[int]:
+    """Values as plain integers."""
     return [int(i) for i in np.ravel(np.asarray(values))]
 
 
@@ -397,12 +400,14 @@ def resized_member(
 
 
 def with_attributes(node: Node, change: Resizing) -> Node:
+    """A node with its new attributes."""
     new = {name: value for (owner, name), value in change.attributes.items() if owner == node.name}
     left = {name: value for name, value in node.attributes.items() if name not in new}
     return replace(node, attributes={**left, **{name: v for name, v in new.items() if v is not None}}) if new else node
 
 
 def spread_when_read(read: Callable[[], Array], axes: Sequence[Layout], absent: float) -> Array:
+    """A tensor on resized axes, read when it is needed."""
     return spread(read(), axes, absent)
 
 

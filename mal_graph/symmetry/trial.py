@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph import registry
+from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, is_mergeable
 from mal_graph.operators import Row, row_of
@@ -66,8 +67,8 @@ def judge_by_halves(
     return join(judge_by_halves(items[:half], judge, join), judge_by_halves(items[half:], judge, join))
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Brief):
     """A calibrated copy of a model, ready to run with changed weights.
 
     Attributes:

@@ -204,6 +204,7 @@ def scoped(*scopes):
         (("body.0", "head"), ["body.0", "head"]),
         (("", "head"), ["Gemm_0", "head"]),
         (("attention", "attention"), ["attention/Gemm_0", "attention/Gemm_2"]),
+        (("Gemm_2", ""), ["Gemm_2/Gemm_0", "Gemm_2"]),
     ],
 )
 def test_a_layer_is_named_after_its_module_where_no_other_layer_is_of_it(scopes, names):

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from mal_graph.graph import Node
 from mal_graph.operators import ROWS, AtZero, elementwise, row_of
-from mal_graph.operators.layout import reshape_target
+from mal_graph.operators.layout import reshape_target, source_axes
 
 ONE_OPERAND = sorted(
     op for op, row in ROWS.items() if row.rule is elementwise.unary and not row.moves and "." not in op
@@ -193,3 +193,47 @@ def test_a_scalar_constant_keeps_its_rank():
     graph = net.graph(net.op("Gather", x, net.constant(1), axis=1))
     for runner in ("reference", "onnxruntime"):
         assert run(graph, inputs_of(graph), runner)[0].shape == (3,)
+
+
+# --- what other packages ask of rows ----------------------------------------------------------------------------
+
+
+def test_one_operator_is_a_batch_norm():
+    assert [op for op, row in ROWS.items() if row.is_batch_norm] == ["BatchNormalization"]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_stored"), [({}, True), ({"training_mode": 0}, True), ({"training_mode": 1}, False)]
+)
+def test_a_batch_norm_in_training_has_no_stored_statistics(attributes, is_stored):
+    node = Node("n", "BatchNormalization", tuple("xsbmv"), ("y",), attributes)
+    assert row_of(node).has_stored_statistics(node) is is_stored
+
+
+def test_a_single_group_is_no_size_that_must_follow():
+    nodes = [Node("n", "Conv", ("x", "w"), ("y",), {"group": groups}) for groups in (1, 4)]
+    assert [list(map(str, ROWS["Conv"].size_constants_of(node))) for node in nodes] == [[], ["group of Conv 'n'"]]
+
+
+def test_sizes_that_an_input_holds_must_follow_where_it_is_given():
+    given, absent = (Node("n", "Split", inputs, ("a", "b")) for inputs in (("x", "sizes"), ("x",)))
+    assert [constant.name for constant in ROWS["Split"].size_constants_of(given)] == ["split"]
+    assert [constant.is_block_count for constant in ROWS["Split"].size_constants_of(given)] == [False]
+    assert ROWS["Split"].size_constants_of(absent) == []
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "given", "shape", "sources"),
+    [
+        ("Transpose", {"perm": [2, 0, 1]}, None, (2, 3, 4), [2, 0, 1]),
+        ("Transpose", {}, None, (2, 3), [1, 0]),
+        ("Unsqueeze", {}, [0, 2], (3, 4), [None, 0, None, 1]),
+        ("Squeeze", {"axes": [0]}, None, (1, 5), [1]),
+        ("Reshape", {}, [3, 1, 4], (3, 4), [0, None, 1]),
+        ("Reshape", {}, [12], (3, 4), None),
+        ("Reshape", {}, None, (3, 4), None),
+        ("Flatten", {}, None, (3, 1, 4), [0, 2]),
+    ],
+)
+def test_where_the_axes_of_an_arranged_tensor_come_from(op, attributes, given, shape, sources):
+    assert source_axes(Node("n", op, ("x",), ("y",), attributes), shape, given) == sources

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.operators import Misfit, offsets
+from mal_graph.graph import Node
+from mal_graph.operators import Misfit, is_pointwise, offsets
 
 SIZE = 11
 
@@ -183,3 +184,17 @@ def pooled(taps):
     net = Net(1)
     x = net.op("Reshape", net.input("x", ("N", 5)), net.constant([-1, 5, 1, 1]))
     return net.graph(net.op("Flatten", net.conv(net.op("Relu", net.conv(x, 5, 6, taps)), 6, 4, taps)))
+
+
+@pytest.mark.parametrize(
+    ("taps", "attributes", "expected"),
+    [
+        ((1, 1), {}, True),
+        ((1, 1), {"strides": [1, 1], "pads": [0, 0, 0, 0]}, True),
+        ((1, 1), {"strides": [2, 1]}, False),
+        ((1, 1), {"pads": [0, 0, 1, 0]}, False),
+        ((1, 3), {}, False),
+    ],
+)
+def test_a_window_of_one_tap_that_reads_every_position_once_is_pointwise(taps, attributes, expected):
+    assert is_pointwise(Node("n", "Conv", ("x", "w"), ("y",), attributes), taps) is expected

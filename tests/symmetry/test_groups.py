@@ -1,5 +1,7 @@
 """Axis groups of hand-made networks, against groups derived by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -487,3 +489,14 @@ def test_no_two_groups_have_one_name():
 def test_names_do_not_depend_on_the_values_of_the_weights():
     names = [[group.name for group in axis_groups(cnn(seed=seed)).groups] for seed in (0, 1)]
     assert names[0] == names[1]
+
+
+def test_numbered_names_stay_apart_from_layers_that_are_called_so(net):
+    """A depthwise layer, with a group of filters in each of three channels, before a layer named as the second."""
+    x = pointwise(net, net.input("x", ("N", 3, 4, 4)), 3, 3, "a")
+    x = net.op("Conv", x, net.weight(6, 1, 1, 1, name="dw"), group=3)
+    graph = net.graph(pointwise(net, net.op("Relu", pointwise(net, x, 6, 4, "b")), 4, 2, "c"))
+    nodes = [replace(node, name="Conv_1#2") if node.name == "Conv_2" else node for node in graph.nodes]
+    names = [group.name for group in axis_groups(replace(graph, nodes=tuple(nodes))).groups]
+    assert {"Conv_1", "Conv_1#2", "Conv_1#3"} <= set(names)
+    assert len(set(names)) == len(names)
