@@ -19,6 +19,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
+
 Array = NDArray[Any]
 
 MERGEABLE_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
@@ -97,8 +99,8 @@ class Node:
         return replace(self, inputs=tuple(inputs))
 
 
-@dataclass(frozen=True)
-class LayerGraph:
+@dataclass(frozen=True, repr=False)
+class LayerGraph(Brief):
     """A network as operators and weight handles; steps return new graphs and never change one.
 
     Attributes:

@@ -39,6 +39,7 @@ from mal_graph.config import COMMON, configured
 from mal_graph.errors import MalGraphError, UsageError
 
 if TYPE_CHECKING:
+    from mal_graph.evaluation import Scores
     from mal_graph.reporting.documents import GridDocument, SweepDocument
     from mal_graph.workflows.assembly import Assembly
 
@@ -217,18 +218,21 @@ def evaluate(
 ) -> None:
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
     from mal_graph.evaluation import evaluate as score_model
+    from mal_graph.evaluation import prepare_data
     from mal_graph.reporting.documents import EvaluateDocument
     from mal_graph.workflows.models import arrays_of
 
-    config, arrays = configured("evaluate", None, options), arrays_of(data)
-    scores = []
+    config, arrays = configured("evaluate", None, options), arrays_of(data) or {}
+    scores: list[Scores] = []
+    notes: dict[str, None] = {}
     with progress_bars(quiet) as progress:
         graphs = open_named_models(models, weights, config, arrays, verbose, progress)
         for done, (path, graph) in enumerate(zip(models, graphs, strict=True)):
             progress("scoring the models", done, len(models))
             kind = {"score_output": config.score_output, "output_kind": config.output_kind}
-            scores.append(score_model(graph, arrays or {}, arm=path, **kind))
-    emit_document(EvaluateDocument(scores=scores), format_, verbose)
+            scores.append(score_model(graph, arrays, arm=path, **kind))
+            notes |= dict.fromkeys(prepare_data(graph, arrays, output_kind=config.output_kind).notes)
+    emit_document(EvaluateDocument(scores=scores, notes=list(notes)), format_, verbose)
 
 
 @app.command()

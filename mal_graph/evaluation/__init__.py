@@ -9,7 +9,16 @@ from mal_graph.evaluation.activation_statistics import (
     measure,
     stream_together,
 )
-from mal_graph.evaluation.data import LABELS, Arrays, Data, as_arrays, match_inputs, prepare_data, read_labels, read_npz
+from mal_graph.evaluation.data import (
+    LABELS,
+    Arrays,
+    PreparedData,
+    as_arrays,
+    match_inputs,
+    prepare_data,
+    read_labels,
+    read_npz,
+)
 from mal_graph.evaluation.holdout import AcceptanceRule, HeldOut, split_holdout
 from mal_graph.evaluation.reading import OutputKind
 from mal_graph.evaluation.scores import (
@@ -31,7 +40,6 @@ __all__ = [
     "as_arrays",
     "calibration_inputs",
     "Comoments",
-    "Data",
     "ensemble",
     "evaluate",
     "HeldOut",
@@ -46,6 +54,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "prepare_data",
+    "PreparedData",
     "read_labels",
     "read_npz",
     "score",

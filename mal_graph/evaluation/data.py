@@ -25,7 +25,7 @@ Arrays = Mapping[str, Array]
 
 
 @dataclass(frozen=True, repr=False)
-class Data(Brief):
+class PreparedData(Brief):
     """Arrays made ready for a model.
 
     Attributes:
@@ -42,7 +42,9 @@ def as_arrays(data: str | PathLike[str] | Arrays) -> dict[str, Array]:
     return read_npz(Path(data)) if isinstance(data, str | PathLike) else dict(data)
 
 
-def prepare_data(graph: LayerGraph, data: str | PathLike[str] | Arrays, *, output_kind: str | None = None) -> Data:
+def prepare_data(
+    graph: LayerGraph, data: str | PathLike[str] | Arrays, *, output_kind: str | None = None
+) -> PreparedData:
     """Arrays for every input of a model, and labels, as far as the data say which is which.
 
     An integer array with one axis that is no input is taken as the labels, and one-hot labels as classes; a note says
@@ -66,7 +68,7 @@ def prepare_data(graph: LayerGraph, data: str | PathLike[str] | Arrays, *, outpu
     if labels and output_kind != "values" and is_one_hot(labels[LABELS]):
         labels = {LABELS: labels[LABELS].argmax(axis=1)}
         notes.append("the labels are one-hot and are taken as class numbers")
-    return Data({**inputs, **labels}, tuple(notes))
+    return PreparedData({**inputs, **labels}, tuple(notes))
 
 
 def find_labels(graph: LayerGraph, arrays: Arrays) -> str:

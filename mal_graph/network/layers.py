@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from mal_graph.brief import Brief
 from mal_graph.graph import LayerGraph, Node
 from mal_graph.network.parameters import Parameter, find_parameters
 from mal_graph.operators import AtZero, LayerRole, Row, row_of
 
 
-@dataclass(frozen=True)
-class Layer:
+@dataclass(frozen=True, repr=False)
+class Layer(Brief):
     """One layer: an origin and the parameters applied to it.
 
     Attributes:

@@ -11,6 +11,7 @@ from time import monotonic
 import numpy as np
 
 from mal_graph import registry
+from mal_graph.brief import Brief
 from mal_graph.errors import DataError, RunError
 from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.network.parameters import find_parameters
@@ -25,8 +26,8 @@ CHUNK = 256  # tensors read in the first run; then twice as many each time, whil
 CHUNK_BYTES = 1 << 27
 
 
-@dataclass(frozen=True)
-class Probe:
+@dataclass(frozen=True, repr=False)
+class Probe(Brief):
     """What one run showed: the inputs used, the shape of every tensor, the values of small integer ones."""
 
     inputs: Mapping[str, Array]

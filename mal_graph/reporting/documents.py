@@ -165,6 +165,7 @@ class EvaluateDocument(Document):
 
     schema_: str = Field("mal-graph/evaluate/1", alias="schema")
     scores: list[Scores]
+    notes: list[str] = []
 
 
 class CurveEntry(BaseModel):

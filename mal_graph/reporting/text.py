@@ -263,6 +263,8 @@ def score_lines(scores: Sequence[Scores], what: str) -> Lines:
 def evaluation_lines(document: EvaluateDocument, verbose: bool) -> Lines:
     for score in document.scores:
         yield f"{score.arm}: output {score.output!r} is read as {score.scores}"
+    for note in document.notes:
+        yield f"note: {note}"
     yield ""
     yield from score_lines(document.scores, "model")
 

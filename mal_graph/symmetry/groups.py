@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.brief import Brief
 from mal_graph.network import Layer, Parameter, Probe
 from mal_graph.operators import GroupState, Label, SizeConstant, Statistic
 
@@ -78,8 +79,8 @@ class Member:
         return k == 1 and bool((self.positions[:, 0] == np.arange(units)).all())
 
 
-@dataclass(frozen=True)
-class AxisGroup:
+@dataclass(frozen=True, repr=False)
+class AxisGroup(Brief):
     """Weight axes whose units are interchangeable, if they move together.
 
     Attributes:
@@ -128,8 +129,8 @@ def family(group: AxisGroup) -> Family | None:
     return (group.inside[0], group.units, *((m.tensor, m.axis, m.positions.shape) for m in group.members))
 
 
-@dataclass(frozen=True)
-class AxisGroups:
+@dataclass(frozen=True, repr=False)
+class AxisGroups(Brief):
     """The groups of one graph, with the parameters they were found on.
 
     Attributes:

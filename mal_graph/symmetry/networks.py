@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph import registry
+from mal_graph.brief import Brief
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import Layer, Parameter, Probe, probe
 from mal_graph.protocols import Runner
@@ -14,8 +15,8 @@ from mal_graph.symmetry.resizing import find_coupled
 from mal_graph.symmetry.verification import verify
 
 
-@dataclass(frozen=True)
-class Network:
+@dataclass(frozen=True, repr=False)
+class Network(Brief):
     """A graph with its layers, its axis groups and the run they rest on; each is computed once.
 
     Attributes:

@@ -12,14 +12,14 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import AlignOptions, Data, MergeConfig, configured, shows_options
 from mal_graph.errors import GateFailed, UsageError
-from mal_graph.evaluation import Scores, prepare_data
+from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import Alignment, Match, assign_units
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, silent, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import Known, Merged, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge
@@ -213,7 +213,7 @@ def assembled(
     for donor in donors:
         check_inputs(base, donor)
     check_calibration([base, *donors], config)
-    prepared = None if data is None else prepare_data(base, data, output_kind=config.output_kind)
+    data, notes = prepared(base, data, config)
     known: Known = []
     current, steps = base, []
     for donor in donors:
@@ -223,8 +223,8 @@ def assembled(
     checks = checks_of(result, steps, runner)
     scores: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
-    if prepared is not None:
-        scores, unscored = scored_arms(base, steps, result, config, prepared.arrays, runner, progress)
+    if data is not None:
+        scores, unscored = scored_arms(base, steps, result, config, data, runner, progress)
     return Assembly(
         result,
         base,
@@ -234,7 +234,7 @@ def assembled(
         scores,
         config,
         unscored,
-        () if prepared is None else prepared.notes,
+        notes,
     )
 
 

@@ -22,7 +22,7 @@ from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.lambda_lines import Line
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import lambdas_of, verified_groups
 
@@ -71,9 +71,11 @@ def grid(
     settings: MergeConfig = with_arrays(configured("grid", config, options))
     if not isinstance(settings.lam, float | int):
         raise UsageError("`lam` has several values: a grid merges every pair of layers at one, give one number")
-    arrays, report, runner = arrays_of(data) or {}, progress or silent, runner or registry.runner()
-    first, second = open_models([base, donor], settings, arrays)
+    given, report, runner = arrays_of(data), progress or silent, runner or registry.runner()
+    first, second = open_models([base, donor], settings, given)
     check_inputs(first, second)
+    arrays, _ = prepared(first, given or {}, settings)
+    assert arrays is not None  # for none were not given
     groups, donor_groups = (
         verified_groups(graph, settings, runner, partial(report, f"verifying {graph.name}"), [])
         for graph in (first, second)

@@ -11,7 +11,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import CheckOptions, Data, Options
 from mal_graph.errors import FileError, UsageError
-from mal_graph.evaluation import LABELS, as_arrays
+from mal_graph.evaluation import LABELS, as_arrays, prepare_data
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
 
@@ -101,6 +101,14 @@ def free_path(path: str | PathLike[str], overwrite: bool) -> Path:
 def arrays_of(data: Data | None) -> Arrays | None:
     """Arrays by name, read where a path is given. Raises DataError or FileError."""
     return None if data is None else as_arrays(data)
+
+
+def prepared(graph: LayerGraph, data: Arrays | None, config: CheckOptions) -> tuple[Arrays | None, tuple[str, ...]]:
+    """Data made ready for a model, with notes on what was not taken literally (`prepare_data`). Raises DataError."""
+    if data is None:
+        return None, ()
+    ready = prepare_data(graph, data, output_kind=config.output_kind)
+    return ready.arrays, ready.notes
 
 
 def with_arrays(config: C) -> C:

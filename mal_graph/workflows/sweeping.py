@@ -10,7 +10,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import Data, MergeConfig, SweepConfig, configured, shows_options
 from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation import Scores, prepare_data, read_labels, score
+from mal_graph.evaluation import Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_at_random, assign_in_order, assign_units
 from mal_graph.protocols import Runner
@@ -19,7 +19,7 @@ from mal_graph.workflows.checks import check_calibration, check_inputs
 from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER, Curve, curve
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import Merged, merge_step, repair_inputs, replanned, shuffled
 
@@ -35,8 +35,8 @@ class Sweep(Result):
         donor_scores: the donor itself on the same data; None where it cannot be scored on them.
         unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
-        step, config: what the aligned arm merges, and what of it is repaired; how all arms are made.
         data_notes: what of the data was not taken literally.
+        step, config: what the aligned arm merges, and what of it is repaired; how all arms are made.
     """
 
     base: str
@@ -46,9 +46,9 @@ class Sweep(Result):
     donor_scores: Scores | None
     unscored: str
     findings: tuple[str, ...]
+    data_notes: tuple[str, ...]
     step: Merged
     config: SweepConfig
-    data_notes: tuple[str, ...] = ()
 
 
 @shows_options("sweep")
@@ -78,13 +78,13 @@ def sweep(
         UsageError: an option is refused.
     """
     settings: SweepConfig = with_arrays(configured("sweep", config, options)).replaced(lam=1.0)
-    lambdas, arrays = checked_lambdas(settings.lambdas), arrays_of(data) or {}
+    lambdas, given = checked_lambdas(settings.lambdas), arrays_of(data)
     report, runner = progress or silent, runner or registry.runner()
-    first, second = open_models([base, donor], settings, arrays)
+    first, second = open_models([base, donor], settings, given)
     check_inputs(first, second)
     check_calibration([first, second], settings)
-    prepared = prepare_data(first, arrays, output_kind=settings.output_kind)
-    arrays = prepared.arrays
+    arrays, notes = prepared(first, given or {}, settings)
+    assert arrays is not None  # for none were not given
     step = merge_step(first, second, settings, runner, report, [])
     curves = []
     lines = lines_of(first, step, settings, runner)
@@ -97,9 +97,7 @@ def sweep(
         report("scoring the arms", done + 1, len(lines))
     own, unscored = donor_scores(first, second, arrays, settings, runner)
     shown = findings(step, lambdas, settings.eps, curves, own or unscored, read_labels(arrays))
-    return Sweep(
-        first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), step, settings, prepared.notes
-    )
+    return Sweep(first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), notes, step, settings)
 
 
 def lines_of(base: LayerGraph, step: Merged, config: MergeConfig, runner: Runner) -> dict[str, Callable[[], Along]]:

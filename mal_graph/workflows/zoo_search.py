@@ -54,6 +54,7 @@ from mal_graph.workflows.models import (
     arrays_of,
     load,
     open_models,
+    prepared,
     silent,
     with_arrays,
 )
@@ -135,11 +136,14 @@ def zoo(
         UsageError: an option is refused.
     """
     settings: ZooConfig = with_arrays(configured("zoo", config, options)).replaced(lam=1.0)
-    lambdas, arrays = checked_lambdas(settings.lambdas)[1:], arrays_of(data)  # 0 is the model so far
-    if arrays is None and settings.report_data is not None:
+    lambdas, given = checked_lambdas(settings.lambdas)[1:], arrays_of(data)  # 0 is the model so far
+    if given is None and settings.report_data is not None:
         raise UsageError("there are data to report on and none to decide by: give both, or those to decide by alone")
-    (graph,) = open_models([base], settings, settings.calibrate if arrays is None else arrays)
+    (graph,) = open_models([base], settings, settings.calibrate if given is None else given)
     check_calibration([graph], settings)
+    arrays, notes = prepared(graph, given, settings)
+    reported, _ = prepared(graph, settings.report_data, settings)
+    settings = settings.replaced(report_data=reported)
     terms, best = terms_of_search(graph, arrays, settings, lambdas, progress or silent, runner or registry.runner())
     entries = tuple(entries_of(graph, donors, settings, arrays))
     checkpoint = Checkpoint(inputs_of(graph, entries, arrays, terms))
@@ -148,7 +152,8 @@ def zoo(
     result, checkpoint = search(SoFar(graph, (), best), entries, checkpoint, settings.checkpoint, terms)
     if all(outcome.verdict == SKIPPED for outcome in checkpoint.outcomes):
         raise MatchError(none_of(graph, checkpoint.outcomes))
-    return Zoo(assemble_result(graph, result, terms), checkpoint.outcomes, terms, result.best)
+    assembly = replace(assemble_result(graph, result, terms), data_notes=notes)
+    return Zoo(assembly, checkpoint.outcomes, terms, result.best)
 
 
 def terms_of_search(

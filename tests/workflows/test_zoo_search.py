@@ -391,7 +391,7 @@ def changed(data, **arrays):
         ),
         (
             lambda d: changed(d, x=np.where(d["x"] > 3, np.nan, d["x"])),
-            "'x' of the data has entries that are not finite",
+            "holds NaN in sample 0: leave it out",
         ),
         (lambda d: changed(d, x=d["x"][:, :4]), "do not fit the inputs"),
         (lambda d: changed(d, x=d["x"][:100]), "differ in their number of samples"),
