@@ -160,11 +160,16 @@ def match_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Ar
             f"the data do not fit the inputs of {graph.name}: it takes {', '.join(map(input_text, graph.inputs))}; "
             f"found {list_arrays(arrays)}; give arrays of these names, types and shapes, samples along the first axis"
         )
-    lengths = {name: len(arrays[name]) for name in (*chosen.values(), *([LABELS] if LABELS in arrays else []))}
+    check_samples({name: arrays[name] for name in (*chosen.values(), LABELS) if name in arrays})
+    return {value.name: cast_losslessly(arrays[chosen[value.name]], value) for value in graph.inputs}
+
+
+def check_samples(arrays: Arrays) -> None:
+    """Raise DataError unless all have as many samples."""
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
         raise DataError(f"the arrays differ in their number of samples (first axis): {counts}")
-    return {value.name: cast_losslessly(arrays[chosen[value.name]], value) for value in graph.inputs}
 
 
 def pair_inputs(inputs: Sequence[Value], arrays: Mapping[str, Array]) -> dict[str, str]:
