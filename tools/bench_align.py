@@ -59,10 +59,10 @@ class Tensor:
     axes: tuple[int, ...]
 
 
-def tensors_of(found: Correspondence) -> list[Tensor]:
+def tensors_of(correspondence: Correspondence) -> list[Tensor]:
     """What counts in the objective, as weight matching wants it: one permutation an axis, one index a unit."""
     tensors = []
-    for term, axes in found.tensors:
+    for term, axes in correspondence.tensors:
         if term.is_compared:
             blocks = [axis.blocks[0] for axis in axes]
             assert all(len(axis.blocks) == 1 and axis.blocks[0].base.shape[1] == 1 for axis in axes)
@@ -193,13 +193,13 @@ def seconds(run: Callable[[], object]) -> tuple[float, object]:
 
 def compared(name: str, base: LayerGraph, groups: AxisGroups, kind: str, repeats: int) -> str:
     """One row of the table."""
-    found = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
-    tensors, sizes = tensors_of(found), [a for a, _ in found.units]
-    problem = Objective(found)
+    correspondence = found_between(base, groups, donor_of(base, groups, CORRELATIONS[kind], 1))
+    tensors, sizes = tensors_of(correspondence), [a for a, _ in correspondence.units]
+    problem = Objective(correspondence)
     scale = float(np.sqrt(sum(squared(t.a) for t in tensors) * sum(squared(t.b) for t in tensors)))
     ours, theirs, ratios, worst, best, sweeps = [], [], [], np.inf, -np.inf, []
     for seed in range(repeats):
-        took, done = seconds(lambda: assign_units(found))
+        took, done = seconds(lambda: assign_units(correspondence))
         ours.append(took)
         worst = min(worst, done.objective / scale)
         took, matched = seconds(lambda seed=seed: weight_matching(tensors, sizes, seed))

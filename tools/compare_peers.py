@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from math import lgamma, log
 from pathlib import Path
-from types import FrameType
+from threading import Timer
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -772,21 +771,21 @@ def compared(tool: str, model: str, options: argparse.Namespace) -> Row:
         row.cause = f"while building: {first_line(error)}"
         return row
 
-    def too_late(_: int, __: FrameType | None) -> None:
+    def give_up() -> None:
         row.state, row.seconds, row.cause = TIMED_OUT, float(FIND_LIMIT), f"after {FIND_LIMIT} s"
         print("\n" + json.dumps(asdict(row)), flush=True)
         os._exit(0)  # an exception could be caught by the tool
 
     start = time.perf_counter()
-    signal.signal(signal.SIGALRM, too_late)
-    signal.alarm(FIND_LIMIT)
+    watch = Timer(FIND_LIMIT, give_up)
+    watch.start()
     try:
         prepare = find()
     except Exception as error:
-        signal.alarm(0)
         row.state, row.cause, row.seconds = REFUSED, first_line(error), time.perf_counter() - start
         return row
-    signal.alarm(0)
+    finally:
+        watch.cancel()
     row.seconds = time.perf_counter() - start
     start = time.perf_counter()
     try:

@@ -170,9 +170,9 @@ def jobs() -> list[tuple[str, Exporter, Callable[[str], tuple[nn.Module, tuple[t
     sys.path.insert(0, str(Path(__file__).parent))
     from suite_networks import NETWORKS
 
-    found = [(name, exporter, own_model) for exporter in (SCRIPT, *DYNAMO) for name in NETWORKS]
-    found += [(name, SCRIPT, timm_model) for name in TIMM]
-    return found + [(name, exporter, timm_model) for exporter in DYNAMO for name in ALSO_BY_DYNAMO]
+    jobs = [(name, exporter, own_model) for exporter in (SCRIPT, *DYNAMO) for name in NETWORKS]
+    jobs += [(name, SCRIPT, timm_model) for name in TIMM]
+    return jobs + [(name, exporter, timm_model) for exporter in DYNAMO for name in ALSO_BY_DYNAMO]
 
 
 def export(model: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, exporter: Exporter) -> None:

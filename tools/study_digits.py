@@ -74,31 +74,31 @@ def runs(
     seeds: Iterable[int], cache: Path, pairs: Mapping[str, Pair] = PAIRS, epochs: int | None = None
 ) -> list[Score]:
     """Every arm of every pair, lambda and seed."""
-    found = []
+    rows = []
     for seed in seeds:
         for name, pair in pairs.items():
             base, donor, data, unlabelled = trained(pair, seed, cache, epochs)
             for lam in LAMBDAS:
-                found += [
+                rows += [
                     Score(name, lam, seed, arm, score.loss, score.metric)
                     for arm, score in arms(base, donor, lam, seed, data, unlabelled).items()
                 ]
             print(f"seed {seed}, {name}: done", file=sys.stderr)
-    return found
+    return rows
 
 
 def arms(base: object, donor: object, lam: float, seed: int, data: Arrays, unlabelled: Arrays) -> dict[str, Scores]:
     """The scores of every arm of one merge."""
     plain = mal_graph.assemble(base, donor, lam=lam, seed=seed, data=data)
-    found = {NAMES.get(score.arm, score.arm): score for score in plain.scores}
+    scores = {NAMES.get(score.arm, score.arm): score for score in plain.scores}
     again = partial(mal_graph.assemble, base, donor, lam=lam, seed=seed, calibrate=unlabelled, verify=False)
     repaired = {NAMES.get(score.arm, score.arm): score for score in again(data=data).scores}
-    found |= {f"{arm.removesuffix(REPAIRED)}{REPAIRED}": s for arm, s in repaired.items() if arm not in UNTOUCHED}
+    scores |= {f"{arm.removesuffix(REPAIRED)}{REPAIRED}": s for arm, s in repaired.items() if arm not in UNTOUCHED}
     for arm, options in VARIANTS.items():
         for suffix in ("", REPAIRED):
             result = again(**options, repair=bool(suffix))
-            found[f"{arm}{suffix}"] = mal_graph.evaluate(result.graph, data)
-    return found
+            scores[f"{arm}{suffix}"] = mal_graph.evaluate(result.graph, data)
+    return scores
 
 
 def trained(pair: Pair, seed: int, cache: Path, epochs: int | None) -> tuple[object, object, Arrays, Arrays]:

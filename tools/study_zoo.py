@@ -70,11 +70,11 @@ def run(seed: int, cache: Path, epochs: int | None = None) -> Run:
     members = [*donors, *strangers]
     order = np.random.default_rng(seed).permutation(len(members))
     mixed = [members[i] for i in order]
-    found = mal_graph.zoo(base, mixed, decide, report_data=report, seed=seed)
+    gated = mal_graph.zoo(base, mixed, decide, report_data=report, seed=seed)
     free = mal_graph.zoo(base, mixed, decide, report_data=report, seed=seed, controls=0)
     alone = mal_graph.zoo(base, strangers, decide, report_data=report, seed=seed)
-    names = accepted(found)
-    models = {BASE: base, ZOO: found.assembly.graph, FREE: free.assembly.graph, RANDOM: alone.assembly.graph}
+    names = accepted(gated)
+    models = {BASE: base, ZOO: gated.assembly.graph, FREE: free.assembly.graph, RANDOM: alone.assembly.graph}
     models[SINGLE] = best_single(base, donors, decide, seed)
     reported = {arm: figures(model, report) for arm, model in models.items()}
     together = score(ensemble([predict(model, report) for model in (base, *donors)]), read_labels(report), ENSEMBLE)
@@ -82,20 +82,20 @@ def run(seed: int, cache: Path, epochs: int | None = None) -> Run:
     return Run(
         seed,
         len(names),
-        *(sum(name.startswith("random") for name in accepted(one)) for one in (found, free)),
+        *(sum(name.startswith("random") for name in accepted(one)) for one in (gated, free)),
         len(alone.assembly.merged),
         {arm: figures(models[arm], decide) for arm in (BASE, ZOO)},
         reported,
     )
 
 
-def accepted(found: Any) -> list[str]:
-    return [outcome.donor for outcome in found.outcomes if outcome.kept]
+def accepted(search: Any) -> list[str]:
+    return [outcome.donor for outcome in search.outcomes if outcome.kept]
 
 
 def figures(model: Any, data: Mapping[str, Any]) -> tuple[float, float]:
-    found = mal_graph.evaluate(model, data)
-    return found.loss, found.metric
+    scores = mal_graph.evaluate(model, data)
+    return scores.loss, scores.metric
 
 
 def best_single(base: Any, donors: Sequence[Any], decide: Mapping[str, Any], seed: int) -> Any:

@@ -173,14 +173,15 @@ class Widening(fx.Interpreter):
             return given if all(fits(value, each) for each in wanted) else wanted
         if isinstance(value, str) or len(value) != len(wanted) or all(map(fits, value, wanted)):
             return given
+        return self.fit_entries(node, given, value, wanted)
+
+    def fit_entries(self, node: fx.Node, given: Any, value: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
+        """What the entries of an argument become; `given` may be one node that makes them all."""
+        stays = [fits(v, w) for v, w in zip(value, wanted, strict=True)]
         if isinstance(given, fx.Node):
-            given = [
-                self.insert_entry(node, given, i) if fits(v, w) else w
-                for i, (v, w) in enumerate(zip(value, wanted, strict=True))
-            ]
-        new = tuple(g if fits(v, w) else w for g, v, w in zip(given, value, wanted, strict=True))
-        self.replaced += [old for old, g in zip(given, new, strict=True) if old is not g and isinstance(old, fx.Node)]
-        return new
+            given = [self.insert_entry(node, given, place) if stay else None for place, stay in enumerate(stays)]
+        self.replaced += [old for old, stay in zip(given, stays, strict=True) if not stay and isinstance(old, fx.Node)]
+        return tuple(old if stay else new for old, new, stay in zip(given, wanted, stays, strict=True))
 
     def insert_entry(self, node: fx.Node, sequence: fx.Node, place: int) -> fx.Node:
         """A call in front of a node that takes one entry of several sizes."""

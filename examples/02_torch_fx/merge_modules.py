@@ -76,8 +76,8 @@ def trained(module: nn.Module, data: tuple[Tensor, Tensor], epochs: int = EPOCHS
 
 def accuracy(module: nn.Module, data: dict[str, np.ndarray]) -> float:
     with torch.no_grad():
-        found = module(torch.from_numpy(data["image"])).argmax(1).numpy()
-    return float((found == data["labels"]).mean())
+        classes = module(torch.from_numpy(data["image"])).argmax(1).numpy()
+    return float((classes == data["labels"]).mean())
 
 
 def main(folder: Path) -> None:

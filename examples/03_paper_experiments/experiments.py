@@ -106,20 +106,20 @@ def barrier(bench: Bench) -> Iterator[str]:
     plots: list[str] = [""]
     for a, b in barrier_pairs(bench.is_small):
         pair, samples = (bench.model(a), bench.model(b)), bench.samples(a.data, "test")
-        found = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, unmatched="fade")
+        sweep = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, unmatched="fade")
         inputs = {"image": bench.samples(a.data, "train")["image"][:CALIBRATION]}
         signal = {"calibrate": inputs, "match_by": "activations", "repair": False}
         by_activations = mal_graph.sweep(*pair, samples, lambdas=LAMBDAS, unmatched="fade", **signal).curves[0]
-        curves = {curve.arm: curve for curve in found.curves if curve.arm != "random donor"}
+        curves = {curve.arm: curve for curve in sweep.curves if curve.arm != "random donor"}
         curves["aligned by activations"] = by_activations
-        plain = rise(curves["plain average"], found.lambdas)
+        plain = rise(curves["plain average"], sweep.lambdas)
         for arm, curve in curves.items():
-            half = curve.points[found.lambdas.index(0.5)].metric
+            half = curve.points[sweep.lambdas.index(0.5)].metric
             ends = f"{curve.points[0].metric:.3f}, {curve.points[-1].metric:.3f}"
-            height = rise(curve, found.lambdas)
+            height = rise(curve, sweep.lambdas)
             share = f"{height / plain:.1%}" if plain > 0 else "-"
             yield row(f"{widths(a)} <- {widths(b)}", arm, f"{height:.3f}", share, f"{half:.3f}", ends)
-        plots += bench.plotted(f"barrier_{widths(a)}_{widths(b)}", lambda kind, found=found: draw_curves(found, kind))
+        plots += bench.plotted(f"barrier_{widths(a)}_{widths(b)}", lambda kind, sweep=sweep: draw_curves(sweep, kind))
     yield from plots
 
 
@@ -145,12 +145,12 @@ def narrow_pair(is_small: bool) -> list[Spec]:
 def narrow_donor(bench: Bench) -> Iterator[str]:
     base, donor = narrow_pair(bench.is_small)
     for unmatched in UNMATCHED:
-        found = swept(bench, base, donor, LAMBDAS, unmatched=unmatched)
+        sweep = swept(bench, base, donor, LAMBDAS, unmatched=unmatched)
         yield f"`--unmatched {unmatched}`, lambda* at {EPS:g} more loss than the base:"
         yield ""
-        yield from curves_table(found)
+        yield from curves_table(sweep)
         yield ""
-        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, found=found: draw_curves(found, kind))
+        yield from bench.plotted(f"narrow_donor_{unmatched}", lambda kind, sweep=sweep: draw_curves(sweep, kind))
 
 
 def swept(bench: Bench, base: Spec, donor: Spec, lambdas: Sequence[float], **options: Any) -> Sweep:
@@ -158,16 +158,16 @@ def swept(bench: Bench, base: Spec, donor: Spec, lambdas: Sequence[float], **opt
     return mal_graph.sweep(bench.model(base), bench.model(donor), samples, lambdas=lambdas, eps=EPS, **options)
 
 
-def curves_table(found: Sweep) -> Iterator[str]:
+def curves_table(sweep: Sweep) -> Iterator[str]:
     yield from header("arm", "lambda*", f"loss at {LAM}", f"accuracy at {LAM}", "most loss")
-    at = found.lambdas.index(LAM)
-    for curve in found.curves:
+    at = sweep.lambdas.index(LAM)
+    for curve in sweep.curves:
         point, most = curve.points[at], max(p.loss for p in curve.points)
         yield row(curve.arm, f"{curve.lam_star:.2f}", f"{point.loss:.3f}", f"{point.metric:.3f}", f"{most:.3f}")
-    yield row("base", "", f"{found.curves[0].points[0].loss:.3f}", f"{found.curves[0].points[0].metric:.3f}", "")
-    if found.donor_scores is not None:
-        yield row("donor", "", f"{found.donor_scores.loss:.3f}", f"{found.donor_scores.metric:.3f}", "")
-    for line in found.findings:
+    yield row("base", "", f"{sweep.curves[0].points[0].loss:.3f}", f"{sweep.curves[0].points[0].metric:.3f}", "")
+    if sweep.donor_scores is not None:
+        yield row("donor", "", f"{sweep.donor_scores.loss:.3f}", f"{sweep.donor_scores.metric:.3f}", "")
+    for line in sweep.findings:
         yield f"\n{line}"
 
 
@@ -182,14 +182,14 @@ def layer_pair(is_small: bool) -> list[Spec]:
 def layers(bench: Bench) -> Iterator[str]:
     """Each layer of a donor from other data alone in each layer of the base."""
     base, donor = layer_pair(bench.is_small)
-    found = mal_graph.grid(bench.model(base), bench.model(donor), bench.samples(base.data, "test"), lam=LAM)
-    yield f"Change of the base's loss ({found.base_loss:.3f}) at lambda {LAM}; its layers in rows, shallow first:"
+    grid = mal_graph.grid(bench.model(base), bench.model(donor), bench.samples(base.data, "test"), lam=LAM)
+    yield f"Change of the base's loss ({grid.base_loss:.3f}) at lambda {LAM}; its layers in rows, shallow first:"
     yield ""
-    yield from header("base \\ donor", *found.donor_layers)
-    for name, changes in zip(found.base_layers, found.change, strict=True):
+    yield from header("base \\ donor", *grid.donor_layers)
+    for name, changes in zip(grid.base_layers, grid.change, strict=True):
         yield row(name, *("-" if np.isnan(change) else f"{change:+.3f}" for change in changes))
     yield ""
-    yield from bench.plotted("layers", lambda kind: draw_heat_map(found, kind))
+    yield from bench.plotted("layers", lambda kind: draw_heat_map(grid, kind))
 
 
 # --- the next checks --------------------------------------------------------------------------------------------
@@ -230,9 +230,9 @@ def alternation(bench: Bench) -> Iterator[str]:
     )
     for a, b in alternation_pairs(bench.is_small):
         result = mal_graph.assemble(bench.model(a), bench.model(b), lam=LAM, verify=False)
-        found = result.merged[0].plan.alignment
-        for start, history in found.starts:
-            steps = ", ".join(f"{value / found.objective:.4f}" for value in history)
+        alignment = result.merged[0].plan.alignment
+        for start, history in alignment.starts:
+            steps = ", ".join(f"{value / alignment.objective:.4f}" for value in history)
             yield row(f"{widths(a)} <- {widths(b)}", start, len(history) - 1, steps)
 
 
@@ -245,11 +245,11 @@ def convolutions(bench: Bench) -> Iterator[str]:
     """A donor with convolutions in a perceptron."""
     base, donor = convolution_pair(bench.is_small)
     try:
-        found = swept(bench, base, donor, COARSE)
+        sweep = swept(bench, base, donor, COARSE)
     except MalGraphError as error:
         yield f"Refused: {error}."
         return
-    yield from curves_table(found)
+    yield from curves_table(sweep)
 
 
 # --- what merging is worth --------------------------------------------------------------------------------------
@@ -279,19 +279,19 @@ def gap(bench: Bench) -> Iterator[str]:
     for seed in gap_seeds(bench.is_small):
         for a, b in gap_pairs(bench.is_small, seed):
             gained = None
-            for unmatched, found in nets.items():
+            for unmatched, nets_of in nets.items():
                 base, ensemble, chosen = closures(bench, a, b, unmatched)
                 gained = ensemble - base
                 net = net_closure(base, ensemble, chosen) if gained >= LEAST_GAIN else None
-                found += [] if net is None else [net]
+                nets_of += [] if net is None else [net]
                 cells = [f"{metric:.3f}" for metric in (base, ensemble, *chosen.values())]
                 yield row(f"{widths(a)} <- {widths(b)}", seed, unmatched, *cells, "-" if net is None else f"{net:+.2f}")
             left_out += gained is not None and gained < LEAST_GAIN
     yield ""
     yield from header("unmatched", "pairs", "median net gap closure", "least", "most")
-    for unmatched, found in nets.items():
-        figures = [f"{of(found):+.2f}" for of in (median, min, max)] if found else ["-"] * 3
-        yield row(unmatched, len(found), *figures)
+    for unmatched, nets_of in nets.items():
+        figures = [f"{of(nets_of):+.2f}" for of in (median, min, max)] if nets_of else ["-"] * 3
+        yield row(unmatched, len(nets_of), *figures)
     yield ""
     yield (
         f"{left_out} pairs whose ensemble gains less than one point are listed and not averaged. Each arm has its "

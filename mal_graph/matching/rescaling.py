@@ -99,7 +99,7 @@ def along(squares: Array, place: int, rows: Sequence[Array]) -> Array:
 
 
 def step(made: Array, taken: Array) -> Array:
-    """The factor that makes both sums equal: unit size where nothing reads, the size it has where nothing makes."""
+    """The factor that makes both sums equal. A unit that nothing reads gets unit size; one that nothing makes stays."""
     ratio = np.where(taken > 0, made / np.where(taken > 0, taken, 1), made**2)
     factor: Array = np.where(made > 0, ratio, 1) ** 0.25
     return factor

@@ -202,10 +202,10 @@ def einsum_axes(operand: int) -> WeightAxes:
             return None
         other = set(terms[1 - operand])
         read, out = einsum_letters(node.attribute("equation", ""), einsum_ranks(terms, operand, rank))
-        makes = [axis for axis, letter in enumerate(read[operand]) if letter in out and letter not in other]
-        takes = [axis for axis, letter in enumerate(read[operand]) if letter not in out and letter in other]
-        makes = [axis for axis in makes if "." not in read[operand][axis]]
-        return (makes[0], takes[0]) if makes and takes else None
+        produces = [axis for axis, letter in enumerate(read[operand]) if letter in out and letter not in other]
+        consumes = [axis for axis, letter in enumerate(read[operand]) if letter not in out and letter in other]
+        produces = [axis for axis in produces if "." not in read[operand][axis]]
+        return (produces[0], consumes[0]) if produces and consumes else None
 
     return axes
 

@@ -109,7 +109,7 @@ def local_norm(call: Call) -> list[Label]:
 
 
 def norm_groups(call: Resized, held: list[int]) -> list[int]:
-    """Groups of a GroupNormalization: all grow alike, or there are more or fewer of the same size."""
+    """Groups of a GroupNormalization: all are resized alike, or there are more or fewer of the same size."""
     channels = call.inputs[0][1]
     members = channels.size // held[0]
     inside = np.bincount(channels.old // members, minlength=held[0])

@@ -69,7 +69,7 @@ class Member:
 
     @property
     def produces(self) -> bool:
-        """Whether the operator makes the units of the axis."""
+        """Whether the operator produces the units of the axis."""
         return self.role.side is Side.OUT
 
     @property

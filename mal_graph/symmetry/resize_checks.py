@@ -222,10 +222,10 @@ class Widened:
         for number, one in enumerate(alike):
             for member in one.members:
                 self.on.setdefault(member.tensor, []).append((number, member))
-        self.whole = {name: self.grown(name) for name in self.trial.weights}
+        self.whole = {name: self.enlarged(name) for name in self.trial.weights}
         self.unread = {name: self.filled(name, (), ()) for name in self.on}
 
-    def grown(self, tensor: str) -> Array:
+    def enlarged(self, tensor: str) -> Array:
         """The weights of one tensor, with those of added units like the ones of other units, only larger."""
         values = self.trial.weights[tensor]
         if tensor not in self.change.layouts:
@@ -237,13 +237,13 @@ class Widened:
 
     def filled(self, tensor: str, live: Collection[int], silent: Collection[int]) -> Array:
         """A tensor with nothing for added units: in the consumers of those that are not read, and, in the producers of
-        those that are silent, their pad value."""
+        those that are silent, the value of absent ones."""
         values = self.whole[tensor]
         for number, member in self.on[tensor]:
-            reads, added = member.consumes, added_of(self.change.layouts[tensor][member.axis], member)
-            if number in silent and not reads:
+            added = added_of(self.change.layouts[tensor][member.axis], member)
+            if number in silent and not member.consumes:
                 values = filled(values, member.axis, added, self.widener.absent_values.get(tensor, 0.0))
-            elif number not in live and number not in silent and reads:
+            elif number not in live and number not in silent and member.consumes:
                 values = filled(values, member.axis, added, 0.0)
         return values
 

@@ -315,19 +315,19 @@ def apply_rule(call: Resized, rule: SizeRule, old: list[int]) -> list[int]:
 # --- the resized network ----------------------------------------------------------------------------------------
 
 
-def resize_graph(graph: LayerGraph, change: Resizing, pads: Mapping[str, float]) -> LayerGraph:
-    """The graph with a change made: its weights are taken from the old ones when they are read, with the pad value
-    (0 where `pads` names none) in what is added."""
+def resize_graph(graph: LayerGraph, change: Resizing, absent_values: Mapping[str, float]) -> LayerGraph:
+    """The graph with a change made: its weights are taken from the old ones when they are read. What is added
+    holds the value of absent units, 0 where `absent_values` names none."""
     weights = []
     for name, axes in change.layouts.items():
         old = graph.weights[name]
-        read = partial(spread_when_read, old.read, axes, pads.get(name, 0.0))
+        read = partial(spread_when_read, old.read, axes, absent_values.get(name, 0.0))
         weights.append(replace(old, shape=tuple(map(len, axes)), read=read))
-    reader = {node.name: node.outputs[0] for node in graph.nodes}
+    output_of = {node.name: node.outputs[0] for node in graph.nodes}
     graph = graph.with_weights(weights)
     graph = replace(graph, nodes=tuple(with_attributes(node, change) for node in graph.nodes))
     for (node, slot), values in change.operands.items():
-        graph = graph.with_inserted(weight_of(f"{reader[node]}/{slot}/resized", values), reader[node], slot)
+        graph = graph.with_inserted(weight_of(f"{output_of[node]}/{slot}/resized", values), output_of[node], slot)
     return graph
 
 
@@ -338,7 +338,7 @@ def resize_groups(
 
     Nothing is found or verified anew, and nothing was measured of `graph`. Groups inside added units are not listed.
     """
-    grown = {
+    added = {
         name: len(wanted) - next(g.units for g in groups.groups if g.name == name) for name, wanted in units.items()
     }
     resized = []
@@ -347,13 +347,13 @@ def resize_groups(
         members = []
         for member in group.members:
             within = [
-                (other, grown[groups.groups[g].name])
+                (other, added[groups.groups[g].name])
                 for g, other in groups.on_axis[member.tensor, member.axis]
-                if grown.get(groups.groups[g].name, 0) > 0 and groups.groups[g].name != group.name
+                if added.get(groups.groups[g].name, 0) > 0 and groups.groups[g].name != group.name
             ]
             members.append(resized_member(member, wanted, change.layouts, within))
-        added = group.added + sum(unit >= group.units for unit in wanted)
-        resized.append(replace(group, units=len(wanted), members=tuple(members), added=added))
+        more = sum(unit >= group.units for unit in wanted)
+        resized.append(replace(group, units=len(wanted), members=tuple(members), added=group.added + more))
     parameters = find_parameters(graph)
     layers = find_layers(graph, None, parameters)
     return AxisGroups(tuple(resized), tuple(parameters), layers, probe_without_running(graph), groups.unknown)
@@ -402,16 +402,17 @@ def with_attributes(node: Node, change: Resizing) -> Node:
     return replace(node, attributes={**left, **{name: v for name, v in new.items() if v is not None}}) if new else node
 
 
-def spread_when_read(read: Callable[[], Array], axes: Sequence[Layout], pad: float) -> Array:
-    return spread(read(), axes, pad)
+def spread_when_read(read: Callable[[], Array], axes: Sequence[Layout], absent: float) -> Array:
+    return spread(read(), axes, absent)
 
 
-def spread(values: Array, axes: Sequence[Layout], pad: float | None) -> Array:
-    """A tensor on resized axes, with the pad value in what is added; what the last unit has there if it is None."""
+def spread(values: Array, axes: Sequence[Layout], absent: float | None) -> Array:
+    """A tensor on resized axes. What is added holds the value of absent units, or what the last unit has if that is
+    None."""
     for axis, layout in enumerate(axes):
         values = values.take(layout.old, axis)
-        if pad is not None and layout.added.any():
+        if absent is not None and layout.added.any():
             values = np.moveaxis(values, axis, 0)
-            values[layout.added > 0] = pad
+            values[layout.added > 0] = absent
             values = np.moveaxis(values, 0, axis)
     return values

@@ -230,6 +230,7 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(unmatched, tm
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(unmatched):
     base, donor = written_out_norm(6, 0, centred=True, read=False), written_out_norm(9, 1, centred=True, read=False)
@@ -388,6 +389,7 @@ def vision(width, size, seed, heads=4):
     return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(
     ("mine", "theirs"), [((8, 2), (8, 2)), ((8, 2), (12, 3)), ((12, 3), (8, 2)), ((8, 3), (12, 2))]
@@ -499,6 +501,7 @@ def test_a_base_grows_with_lambdas_of_single_layers_too(factors):
     assert far(result.graph, donor) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", NORMS)
 def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):
     base, donors = normed(6, 0, op), [normed(8, 1, op), normed(7, 2, op, hidden=9), normed(11, 3, op)]

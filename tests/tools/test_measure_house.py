@@ -85,11 +85,11 @@ def test_a_walk_follows_what_is_made_of_a_parameter_to_where_it_is_saved(house):
     ]
 
 
-def test_a_walk_climbs_where_the_next_room_has_more_below_it(house):
+def test_a_walk_climbs_back_where_a_room_it_knows_has_more_below_it(house):
     heights = measure_house.heights_in(house)
     assert [heights[f"mal_graph.{name}"] for name in ("deep.look", "steps", "cli.app")] == [1, 2, 3]
     figures = {figure.what: figure.value for figure in measure_house.figures_of_walk(house)}
-    assert (figures["moves between modules"], figures["climbs between modules"]) == ("4", "1")
+    assert (figures["moves between modules"], figures["climbs back between modules"]) == ("4", "1")
 
 
 def test_private_names_of_other_packages_are_listed(house):

@@ -1,5 +1,6 @@
 """Windows that are averaged, or of which the largest value is taken."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -76,22 +77,29 @@ def adaptive_max_pool(at: Site, x: Wire, sizes: Any) -> Several:
 
 
 def pool_adaptively(at: Site, x: Wire, sizes: Any, reducer: str, pool: str, whole: str) -> str:
-    """Windows of equal size where the lengths allow it; else axis by axis each window by itself, which may overlap:
-    a mean over a box is the mean of means, a maximum the maximum of maxima."""
+    """Windows of equal size where the lengths allow it; else each by itself."""
     spatial = spatial_rank(at)
     wanted = per_axis(sizes, spatial)
-    axes = list(range(x.rank - spatial, x.rank))
-    if all(size == 1 for size in wanted) and x.rank == spatial + 2:
+    if x.rank != spatial + 2:
+        return pool_each(at, x, wanted, reducer)
+    if all(size == 1 for size in wanted):
         return at.op(whole, x)
-    lengths = [x.side(axis) for axis in axes]
-    if x.rank == spatial + 2 and all(length % size == 0 for length, size in zip(lengths, wanted, strict=True)):
-        kernel = [length // size for length, size in zip(lengths, wanted, strict=True)]
-        return at.op(pool, x, kernel_shape=kernel, strides=kernel)
+    lengths = [x.side(axis) for axis in range(2, x.rank)]
+    if any(length % size for length, size in zip(lengths, wanted, strict=True)):
+        return pool_each(at, x, wanted, reducer)
+    kernel = [length // size for length, size in zip(lengths, wanted, strict=True)]
+    return at.op(pool, x, kernel_shape=kernel, strides=kernel)
+
+
+def pool_each(at: Site, x: Wire, wanted: Sequence[int], reducer: str) -> str:
+    """Axis by axis each window by itself, which may overlap: a mean over a box is the mean of means, a maximum the
+    maximum of maxima."""
     result: Wire | str = x
-    for axis, length, size in zip(axes, lengths, wanted, strict=True):
-        windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
+    for axis, size in zip(range(x.rank - len(wanted), x.rank), wanted, strict=True):
+        length = x.side(axis)
         along = at.constant([axis])
         if length != size:
+            windows = [(i * length // size, -(-(i + 1) * length // size)) for i in range(size)]
             parts = [at.op(reducer, at.slice(result, axis, *window), along, keepdims=1) for window in windows]
             result = at.op("Concat", *parts, axis=axis)
     return result if isinstance(result, str) else at.op("Identity", result)

@@ -675,6 +675,7 @@ def test_the_view_computes_what_the_files_compute() -> None:
     assert sum(mismatch == "" for mismatch in found.values()) >= 95
 
 
+@pytest.mark.slow
 def test_the_view_computes_what_the_generated_models_compute(tmp_path: Path) -> None:
     found = {}
     for case in cases()[::15]:
