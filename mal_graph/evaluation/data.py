@@ -65,7 +65,7 @@ def prepare_data(
     inputs = match_inputs(graph, arrays)
     check_not_nan(inputs)
     notes += note_bytes_as_floats(graph, inputs, arrays)
-    if labels and output_kind != "values" and is_one_hot(labels[LABELS]):
+    if labels and output_kind != "values" and is_one_hot(graph, labels[LABELS]):
         labels = {LABELS: labels[LABELS].argmax(axis=1)}
         notes.append("the labels are one-hot and are taken as class numbers")
     return PreparedData({**inputs, **labels}, tuple(notes))
@@ -81,7 +81,7 @@ def find_labels(graph: LayerGraph, arrays: Arrays) -> str:
 def check_not_nan(inputs: Arrays) -> None:
     """Refuse what no model can be scored on. Raises DataError."""
     for name, array in inputs.items():
-        if array.dtype.name in MERGEABLE_TYPES and (bad := np.isnan(array.astype(np.float32))).any():
+        if array.dtype.name in MERGEABLE_TYPES and (bad := np.isnan(array)).any():
             sample = int(np.argwhere(bad)[0][0])
             raise DataError(f"the array for input {name!r} holds NaN in sample {sample}: leave it out")
 
@@ -97,11 +97,19 @@ def note_bytes_as_floats(graph: LayerGraph, inputs: Arrays, arrays: Arrays) -> I
             )
 
 
-def is_one_hot(labels: Array) -> bool:
-    """Whether every sample has a row of zeros with a single one."""
-    if labels.ndim != 2 or labels.shape[1] < 2 or not np.isin(labels, (0, 1)).all():
+def has_rows_of(graph: LayerGraph, classes: int) -> bool:
+    """Whether some output may give so many numbers for each sample, as far as the model declares it; where all give
+    maps, a table of zeros and ones holds a class for each place."""
+    shapes = [value.shape for value in graph.outputs]
+    rows = [shape[1] for shape in shapes if shape is not None and len(shape) == 2]
+    return None in shapes or any(not isinstance(length, int) or length == classes for length in rows)
+
+
+def is_one_hot(graph: LayerGraph, labels: Array) -> bool:
+    """Whether every sample has a row of zeros with a single one, and some output as many numbers."""
+    if labels.ndim != 2 or labels.shape[1] < 2 or not has_rows_of(graph, labels.shape[1]):
         return False
-    return bool((labels.sum(axis=1) == 1).all())
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def read_npz(path: str | Path) -> dict[str, Array]:
@@ -160,11 +168,16 @@ def match_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Ar
             f"the data do not fit the inputs of {graph.name}: it takes {', '.join(map(input_text, graph.inputs))}; "
             f"found {list_arrays(arrays)}; give arrays of these names, types and shapes, samples along the first axis"
         )
-    lengths = {name: len(arrays[name]) for name in (*chosen.values(), *([LABELS] if LABELS in arrays else []))}
+    check_samples({name: arrays[name] for name in (*chosen.values(), LABELS) if name in arrays})
+    return {value.name: cast_losslessly(arrays[chosen[value.name]], value) for value in graph.inputs}
+
+
+def check_samples(arrays: Arrays) -> None:
+    """Raise DataError unless all have as many samples."""
+    lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
         raise DataError(f"the arrays differ in their number of samples (first axis): {counts}")
-    return {value.name: cast_losslessly(arrays[chosen[value.name]], value) for value in graph.inputs}
 
 
 def pair_inputs(inputs: Sequence[Value], arrays: Mapping[str, Array]) -> dict[str, str]:

@@ -21,13 +21,11 @@ def choose_output(
     graph: LayerGraph, values: Mapping[str, Array], batch: Array, labels: Array, is_regression: bool
 ) -> str:
     """The one output whose shape fits the labels of its batch. Raises DataError if none or several do."""
-    floats = {name: array for name, array in values.items() if array.dtype.name in MERGEABLE_TYPES}
+    floats = {name: array.shape for name, array in values.items() if array.dtype.name in MERGEABLE_TYPES}
     if is_regression:
-        fitting = [name for name, array in floats.items() if core_shape(array.shape) == core_shape(batch.shape)]
+        fitting = [name for name, shape in floats.items() if core_shape(shape) == core_shape(batch.shape)]
     else:
-        classes = {name: class_count(array.shape, batch.shape) for name, array in floats.items()}
-        fitting = [name for name, count in classes.items() if count]
-        fitting = [name for name in fitting if classes[name] > int(labels.max())] or fitting
+        fitting = outputs_with_classes(floats, batch, int(labels.max()))
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
@@ -40,6 +38,12 @@ def choose_output(
         f"{'values' if is_regression else 'class numbers'}: a batch of {len(batch)} gives {list_arrays(values)}; "
         "integer labels go with an output (samples, classes) or (samples, 1), float labels with one of their own shape"
     )
+
+
+def outputs_with_classes(shapes: Mapping[str, tuple[int, ...]], batch: Array, largest: int) -> list[str]:
+    """The outputs that tell classes apart for every label of a batch; those that know the largest, if any does."""
+    classes = {name: count for name, shape in shapes.items() if (count := class_count(shape, batch.shape))}
+    return [name for name, count in classes.items() if count > largest] or list(classes)
 
 
 def class_axis(shape: tuple[int, ...], labels: tuple[int, ...]) -> int | None:

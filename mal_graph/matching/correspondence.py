@@ -233,23 +233,12 @@ class GroupPairing:
         return tuple(self.axis_pair(tensor, place) for place in range(len(tensor.base.shape)))
 
     def axis_pair(self, tensor: TensorPair, place: int) -> AxisPair:
-        size, other = tensor.base.shape[place], tensor.donor.shape[place]
+        """How one axis of a tensor corresponds to the donor's. Raises Refusal."""
         mine, theirs = self.blocks(self.base, tensor.base, place), self.blocks(self.donor, tensor.donor, place)
         free = self.free_blocks(self.base, tensor.base, place), self.free_blocks(self.donor, tensor.donor, place)
         called = "input" if tensor.is_weight and place == 1 else "output" if tensor.is_weight else "unit"
-        if not free[0] and not free[1]:
-            self.check_closed(mine, theirs, self.base, called, "base", size == other)
-            self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
-            if tensor.lead and place >= 2:
-                return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
-            if size == other:
-                return AxisPair(size, (Block(-1, column(size), column(size)),))
-            common = self.in_stored_order(mine, theirs)
-            if common is None:
-                raise Refusal(
-                    f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
-                )
-            return replace(self.with_roles(tensor.base, place, (common,)), donor_size=other)
+        if not any(free):
+            return self.fixed_axis_pair(tensor, place, mine, theirs, called)
         self.check_closed(mine, theirs, self.base, called, "base", False)
         self.check_closed(theirs, mine, self.donor, called, "donor", False)
         blocks = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
@@ -257,6 +246,28 @@ class GroupPairing:
             self.beside(self.base, tensor.base, place), self.beside(self.donor, tensor.donor, place), called
         )
         return self.with_roles(tensor.base, place, tuple(blocks))
+
+    def fixed_axis_pair(
+        self,
+        tensor: TensorPair,
+        place: int,
+        mine: Sequence[tuple[int, Member]],
+        theirs: Sequence[tuple[int, Member]],
+        called: str,
+    ) -> AxisPair:
+        """An axis on which no units move corresponds position by position. Raises Refusal."""
+        size, other = tensor.base.shape[place], tensor.donor.shape[place]
+        self.check_closed(mine, theirs, self.base, called, "base", size == other)
+        self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
+        if tensor.lead and place >= 2:
+            return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
+        if size == other:
+            return AxisPair(size, (Block(-1, column(size), column(size)),))
+        common = self.in_stored_order(mine, theirs)
+        if common is None:
+            why = why_fixed(mine, self.base)
+            raise Refusal(f"its {called} axis is fixed ({why}) and {size} long, the donor's {other}")
+        return replace(self.with_roles(tensor.base, place, (common,)), donor_size=other)
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
         """The pair of axes, with what its base positions are but counterparts."""

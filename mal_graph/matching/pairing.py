@@ -7,6 +7,7 @@ a partial order is not attempted: it is NP-hard in general.
 """
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,17 +45,23 @@ def exchange_partners(a: Profile, b: Profile, scores: NDArray[np.float64], chose
     improved = True
     while improved:
         improved = False
-        for i in a.order:
-            for j in b.order:
-                if scores[i, j] < MIN_SCORE or chosen.get(i) == j:
-                    continue
-                moves = find_moves(chosen, holder, i, j)
-                if gain_of(a, b, scores, chosen, moves) <= 1e-9:
-                    continue
-                trial = {k: partner for k, partner in {**chosen, **moves}.items() if partner >= 0}
-                if is_monotone(a, b, trial, [k for k in moves if k in trial]):
-                    chosen, holder, improved = trial, {j: i for i, j in trial.items()}, True
+        for i, j in product(a.order, b.order):
+            if scores[i, j] < MIN_SCORE or chosen.get(i) == j:
+                continue
+            trial = try_moves(a, b, scores, chosen, find_moves(chosen, holder, i, j))
+            if trial is not None:
+                chosen, holder, improved = trial, {j: i for i, j in trial.items()}, True
     return chosen
+
+
+def try_moves(
+    a: Profile, b: Profile, scores: NDArray[np.float64], chosen: Mapping[int, int], moves: Mapping[int, int]
+) -> dict[int, int] | None:
+    """The pairing with other partners for some layers; None if it gains nothing, or reverses an order."""
+    if gain_of(a, b, scores, chosen, moves) <= 1e-9:
+        return None
+    trial = {i: partner for i, partner in {**chosen, **moves}.items() if partner >= 0}
+    return trial if is_monotone(a, b, trial, [i for i in moves if i in trial]) else None
 
 
 def find_moves(chosen: Mapping[int, int], holder: Mapping[int, int], i: int, j: int) -> dict[int, int]:

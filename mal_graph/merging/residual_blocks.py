@@ -9,7 +9,7 @@ The place is found along the donor's own way: from the layer that the stream las
 behind its partner.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -84,10 +84,15 @@ def branch_between(graph: LayerGraph, stream: str, end: str, addition: int) -> s
             return set()
         branch.add(index)
         waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
+    takes_stream = any(stream in graph.nodes[index].inputs for index in branch)
+    return branch if takes_stream and is_closed(graph, branch, addition) else set()
+
+
+def is_closed(graph: LayerGraph, branch: Collection[int], addition: int) -> bool:
+    """Whether nothing but an addition reads what the operators of a branch make."""
     made = {name for index in branch for name in graph.nodes[index].outputs if name}
     consumers = {consumer for name in made for consumer, _ in graph.consumers.get(name, ())}
-    is_open = bool(made & graph.output_names) or not consumers <= {*branch, addition}
-    return set() if is_open or stream not in {name for i in branch for name in graph.nodes[i].inputs} else branch
+    return not made & graph.output_names and consumers <= {*branch, addition}
 
 
 def with_block(
@@ -215,20 +220,29 @@ def ending(graph: LayerGraph, block: Block, applied: Sequence[Parameter], tensor
     index = graph.producer.get(tensor, -1)
     if index not in block.branch:
         raise NoPlace("its branch ends in nothing that could be zero")
-    node, row = graph.nodes[index], row_of(graph.nodes[index])
     own = {p.role: p for p in applied if p.node == index}
     with_axis = {role: p.tensor for role, p in own.items() if p.shape}
     ends = {tensor for role, tensor in with_axis.items() if role in ENDS}
     if "weight" in with_axis or "scale" in with_axis:
         return ends
-    operands = [] if row is None else [name for name in data_inputs(node, row) if name not in graph.weights]
-    if row is None or row.at_zero is not AtZero.ZERO or ("shift" in own and not own["shift"].shape) or not operands:
-        raise NoPlace(f"its branch ends in {node.title}, which zeros do not silence")
-    if row.homogeneity is Homogeneity.ONE and len(operands) > 1:  # a product
+    has_shift_for_all = "shift" in own and "shift" not in with_axis
+    operands = [] if has_shift_for_all else silencing_operands(graph, graph.nodes[index])
+    if not operands:
+        raise NoPlace(f"its branch ends in {graph.nodes[index].title}, which zeros do not silence")
+    row = row_of(graph.nodes[index])
+    if row is not None and row.homogeneity is Homogeneity.ONE and len(operands) > 1:  # a product
         for name in operands:
             with suppress(NoPlace):
                 return ends | ending(graph, block, applied, name)
     return ends.union(*(ending(graph, block, applied, name) for name in operands))
+
+
+def silencing_operands(graph: LayerGraph, node: Node) -> list[str]:
+    """The computed tensors that make an operator give zero where they are zero."""
+    row = row_of(node)
+    if row is None or row.at_zero is not AtZero.ZERO:
+        return []
+    return [name for name in data_inputs(node, row) if name not in graph.weights]
 
 
 # --- the place ---------------------------------------------------------------------------------------------------

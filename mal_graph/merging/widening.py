@@ -25,7 +25,7 @@ import numpy as np
 
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array
-from mal_graph.matching import Order, correspond
+from mal_graph.matching import Correspondence, Order, correspond
 from mal_graph.merging.blending import merge
 from mal_graph.merging.compensation import centre_base, centre_donor, compensate
 from mal_graph.merging.outputs import run_outputs
@@ -154,30 +154,43 @@ def find_narrower(plan: Plan) -> tuple[dict[int, int], dict[int, str]]:
     it cannot be compensated in others."""
     correspondence = plan.alignment.correspondence
     groups, donor_groups = correspondence.base.groups.groups, correspondence.donor.groups.groups
-    partners: dict[int, set[int]] = {index: {other} for index, other in correspondence.inside.items()}
-    for pair in correspondence.pairs:
-        partners.setdefault(pair.base, set()).add(pair.donor)
     merged = {layers.base.name for layers in plan.merged_pairs}
     left = {p.tensor: layer.name for layer in plan.match.base if layer.name not in merged for p in layer.parameters}
     fewer: dict[int, int] = {}
     kept: dict[int, str] = {}
-    for index, others in partners.items():
+    for index, others in find_partners(correspondence).items():
         group = groups[index]
-        units = max(donor_groups[other].units for other in others)
-        if units >= group.units or not group.statistic:
+        if max(donor_groups[other].units for other in others) >= group.units or not group.statistic:
             continue
         producers = [member.tensor for member in group.members if not member.consumes]
-        if all(tensor in left for tensor in producers):
-            continue
         unmerged = [left[tensor] for tensor in producers if tensor in left]
-        if not is_exact(group):
-            kept[index] = f"{group.statistic} is taken over its units, and {NOT_COMPENSATED}"
-        elif unmerged or len(others) > 1:
-            why = f"{unmerged[0]} is not merged" if unmerged else f"{len(others)} groups of the donor correspond to it"
-            kept[index] = f"{group.statistic} is taken over its units, {why}, and {NOT_COMPENSATED}"
+        if len(unmerged) == len(producers):
+            continue
+        if why := why_not_compensated(group, unmerged, len(others)):
+            kept[index] = why
         elif needs_factor(group):
             fewer[index] = min(others)
     return fewer, kept
+
+
+def find_partners(correspondence: Correspondence) -> dict[int, set[int]]:
+    """The groups of the donor that correspond to each group of the base, by index."""
+    partners: dict[int, set[int]] = {index: {other} for index, other in correspondence.inside.items()}
+    for pair in correspondence.pairs:
+        partners.setdefault(pair.base, set()).add(pair.donor)
+    return partners
+
+
+def why_not_compensated(group: AxisGroup, unmerged: Sequence[str], partners: int) -> str:
+    """Why the statistic over the units of a group cannot be compensated for a narrower donor: "" if it can."""
+    about = f"{group.statistic} is taken over its units"
+    if not is_exact(group):
+        return f"{about}, and {NOT_COMPENSATED}"
+    if unmerged:
+        return f"{about}, {unmerged[0]} is not merged, and {NOT_COMPENSATED}"
+    if partners > 1:
+        return f"{about}, {partners} groups of the donor correspond to it, and {NOT_COMPENSATED}"
+    return ""
 
 
 def differs_in_widths(plan: Plan) -> bool:

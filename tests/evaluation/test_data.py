@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import cnn, mlp
+from builders import Net, cnn, mlp
 
 from mal_graph.errors import DataError
 from mal_graph.evaluation import as_arrays, evaluate, prepare_data
@@ -78,3 +78,15 @@ def test_bytes_for_an_input_of_floats_are_noted():
     assert prepared.arrays["x"].dtype == np.float32
     (note,) = prepared.notes
     assert note.startswith("the array for input 'x' is uint8 and taken as float32 from 0 to 255: scale it")
+
+
+def test_a_class_for_each_place_is_no_one_hot_row():
+    """Two places, two classes: a table of zeros and ones, and a map for each sample."""
+    net = Net(0)
+    maps = net.graph(net.conv(net.input("x", ("N", 3, 2, 1)), 3, 2, 1))
+    data = {
+        "x": RNG.standard_normal((20, 3, 2, 1)).astype(np.float32),
+        "labels": np.eye(2, dtype=np.int64)[LABELS[:20] % 2],
+    }
+    assert prepare_data(maps, data).notes == ()
+    assert evaluate(maps, data).metric_name == "accuracy"
