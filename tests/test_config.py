@@ -47,7 +47,7 @@ def test_one_more_field_is_one_more_keyword_flag_help_text_and_entry_of_the_repo
 
     @app.command()
     @with_options("assemble")
-    def command(*, options: dict):
+    def command(*, options: dict, shown):
         given.append(options)
 
     assert CliRunner().invoke(app, ["--sharpness", "hard"]).exit_code == 0

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -19,7 +19,6 @@ from mal_graph.cli.factories import is_factory, open_named_models
 from mal_graph.cli.flags import in_flags, refuse_old_flags
 from mal_graph.cli.options import (
     OUTPUT,
-    AsText,
     Base,
     FailIfWorse,
     Force,
@@ -27,9 +26,8 @@ from mal_graph.cli.options import (
     MaybeData,
     MergedFile,
     Model,
-    Quiet,
     ReportFile,
-    Verbose,
+    Shown,
     Weights,
     with_options,
 )
@@ -40,7 +38,8 @@ from mal_graph.errors import MalGraphError, UsageError
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.reporting.documents import GridDocument, SweepDocument
+    from mal_graph.reporting.documents import MergeDocument
+    from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
     from mal_graph.workflows.assembly import Assembly
 
 GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -72,16 +71,14 @@ def options(
 @with_options("inspect")
 def inspect(
     model: Model,
-    format_: AsText = "text",
     verify_full: Annotated[bool, typer.Option(help="Leave out every member in turn, not one a role.")] = False,
     resize_checks: Annotated[
         bool, typer.Option(help="Test what added units would do, and list the sizes that must follow.")
     ] = False,
     weights: Weights = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Show a model's layers and axis groups, and verify the groups by running it."""
     from mal_graph.reporting.inspection import inspect_document
@@ -90,17 +87,17 @@ def inspect(
     from mal_graph.workflows.models import with_arrays
 
     config = with_arrays(configured("inspect", None, options))
-    with progress_bars(quiet) as progress:
-        (graph,) = open_named_models([model], weights, config, None, verbose, progress)
+    with progress_bars(shown.quiet) as progress:
+        (graph,) = open_named_models([model], weights, config, None, shown.verbose, progress)
         groups, warning = inspected_groups(graph, config, progress, is_full=verify_full)
         if warning:
-            log(f"warning: {warning}", quiet)
+            log(f"warning: {warning}", shown.quiet)
         checks = check_resizes(graph, groups, seed=config.seed, timeout=config.verify_timeout) if resize_checks else {}
-    emit_document(inspect_document(graph, groups, checks), format_, verbose)
+    emit_document(inspect_document(graph, groups, checks), shown.format_, shown.verbose)
 
 
 @app.command()
-@with_options("match")
+@with_options("match", formats=("text", "json", "mermaid", "dot"))
 def match(
     base: Base,
     donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model whose layers are looked up.")],
@@ -111,16 +108,11 @@ def match(
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="LAYER", help="Show a layer's candidates.")
     ] = None,
-    format_: Annotated[
-        Literal["text", "json", "mermaid", "dot"],
-        typer.Option("--format", help="Form of the result.", rich_help_panel=OUTPUT),
-    ] = "text",
     force: Force = False,
     weights: Weights = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
     from mal_graph.matching import match_layers
@@ -128,25 +120,25 @@ def match(
     from mal_graph.reporting.documents import match_document
     from mal_graph.workflows.models import with_arrays
 
-    if explain is not None and (output is not None or format_ in ("mermaid", "dot")):
+    if explain is not None and (output is not None or shown.format_ in ("mermaid", "dot")):
         raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
     files = given(base, donor, *(weights or ()), *input_files("match", options))
     target = None if output is None else checked_target(output, files, force)
     config = with_arrays(configured("match", None, options))
-    with progress_bars(quiet) as progress:
-        a, b = open_named_models([base, donor], weights, config, None, verbose, progress)
+    with progress_bars(shown.quiet) as progress:
+        a, b = open_named_models([base, donor], weights, config, None, shown.verbose, progress)
     if explain is not None:
-        emit_candidates(a, b, explain, format_)
+        emit_candidates(a, b, explain, shown.format_)
         return
     pairs = match_layers(a, b, config.matches)
     document = match_document(a, b, pairs)
     drawings = {"mermaid": mermaid, "dot": dot}
-    drawn = drawings[format_](a, b, pairs) if format_ in drawings else document.json_text()
+    drawn = drawings[shown.format_](a, b, pairs) if shown.format_ in drawings else document.json_text()
     if target is not None:
         write_text(target, drawn + "\n")
-        log(f"wrote {target}", quiet)
-    if format_ == "text":
-        emit_document(document, "text", verbose)
+        log(f"wrote {target}", shown.quiet)
+    if shown.format_ == "text":
+        emit_document(document, "text", shown.verbose)
     elif target is None:
         emit(drawn)
 
@@ -165,11 +157,9 @@ def assemble(
     ] = False,
     report: ReportFile = None,
     force: Force = False,
-    format_: AsText = "text",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     from mal_graph.reporting.document import hashes_of
@@ -187,21 +177,17 @@ def assemble(
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
     assembly.check_donors(donors, config)
     examples = config.calibrate if arrays is None else arrays
-    with progress_bars(quiet) as progress:
-        graphs = open_named_models(sources, weights, config, examples, verbose, progress)
+    with progress_bars(shown.quiet) as progress:
+        graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
         result = assembly.assembled(graphs[0], graphs[1:], config, arrays, progress, registry.runner())
     if not dry_run:
         result = assembly.write(result, target)
     is_written = result.passed and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
     document = assemble_document(result, target if is_written else None, hashes)
-    if report_to is not None:
-        write_text(report_to, document.json_text() + "\n")
-    emit_document(document, format_, verbose)
+    emit_merge(document, report_to, shown)
     fail_if_refused(result)
-    if fail_if_worse and result.verdict is not None and result.verdict.is_worse:
-        log("error: the result is worse than the base (--fail-if-worse)")
-        raise typer.Exit(GATE_FAILED)
+    fail_where_worse(result, fail_if_worse)
 
 
 @app.command()
@@ -210,11 +196,9 @@ def evaluate(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models to score.")],
     data: LabelledData,
     weights: Weights = None,
-    format_: AsText = "text",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
     from mal_graph.evaluation import evaluate as score_model
@@ -225,14 +209,14 @@ def evaluate(
     config, arrays = configured("evaluate", None, options), arrays_of(data) or {}
     scores: list[Scores] = []
     notes: dict[str, None] = {}
-    with progress_bars(quiet) as progress:
-        graphs = open_named_models(models, weights, config, arrays, verbose, progress)
+    with progress_bars(shown.quiet) as progress:
+        graphs = open_named_models(models, weights, config, arrays, shown.verbose, progress)
         for done, (path, graph) in enumerate(zip(models, graphs, strict=True)):
             progress("scoring the models", done, len(models))
             kind = {"score_output": config.score_output, "output_kind": config.output_kind}
             scores.append(score_model(graph, arrays, arm=path, **kind))
             notes |= dict.fromkeys(prepare_data(graph, arrays, output_kind=config.output_kind).notes)
-    emit_document(EvaluateDocument(scores=scores, notes=list(notes)), format_, verbose)
+    emit_document(EvaluateDocument(scores=scores, notes=list(notes)), shown.format_, shown.verbose)
 
 
 @app.command()
@@ -256,14 +240,12 @@ def sweep(
     ] = False,
     weights: Weights = None,
     force: Force = False,
-    format_: AsText = "text",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
-    from mal_graph.reporting import documents, plots
+    from mal_graph.reporting import plots, sweep_documents
     from mal_graph.workflows.layer_grid import grid as map_layers
     from mal_graph.workflows.models import arrays_of, with_arrays
     from mal_graph.workflows.sweeping import sweep as sweep_lambda
@@ -272,20 +254,20 @@ def sweep(
     files = given(base, donor, data, *(weights or ()), *input_files(job, options))
     targets = [checked_result(path, files, force) for path in output or []]
     config, arrays = with_arrays(configured(job, None, options)), arrays_of(data)
-    with progress_bars(quiet) as progress:
-        a, b = open_named_models([base, donor], weights, config, arrays, verbose, progress)
+    with progress_bars(shown.quiet) as progress:
+        a, b = open_named_models([base, donor], weights, config, arrays, shown.verbose, progress)
         if grid:
             cells = map_layers(a, b, arrays or {}, config=config, progress=progress)
-            document: SweepDocument | GridDocument = documents.grid_document(cells)
+            document: SweepDocument | GridDocument = sweep_documents.grid_document(cells)
             images = {kind: plots.draw_heat_map(cells, kind) for kind in image_kinds(targets)}
         else:
             curves = sweep_lambda(a, b, arrays or {}, config=config, progress=progress)
-            document = documents.sweep_document(curves)
+            document = sweep_documents.sweep_document(curves)
             images = {kind: plots.draw_curves(curves, kind) for kind in image_kinds(targets)}
     for target in targets:
         write_result(target, document, images)
-        log(f"wrote {target}", quiet)
-    emit_document(document, format_, verbose)
+        log(f"wrote {target}", shown.quiet)
+    emit_document(document, shown.format_, shown.verbose)
 
 
 @app.command()
@@ -294,28 +276,19 @@ def zoo(
     base: Base,
     folder: Annotated[str, typer.Argument(metavar="ZOO_DIR", help="A folder of .onnx files, taken by name.")],
     output: MergedFile = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", metavar="FILE.npz", help="Held-out inputs and labels; half decides, half is reported."),
-    ] = None,
+    data: MaybeData = None,
     weights: Weights = None,
     fail_if_worse: FailIfWorse = False,
     report: ReportFile = None,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Overwrite existing files, and a checkpoint of another search.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    format_: AsText = "text",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    force: Force = False,
     *,
     options: dict[str, Any],
+    shown: Shown,
 ) -> None:
     """Merge into BASE what the models of ZOO_DIR have to give, as far as held-out data say that it helps.
 
-    Every decision is kept in a checkpoint: the same command, given again after an interruption, goes on from there.
+    Half of --data decides, half is reported. Every decision is kept in a checkpoint: the same command, given again
+    after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
     from mal_graph.reporting.document import hashes_of
     from mal_graph.reporting.documents import zoo_document
@@ -334,8 +307,8 @@ def zoo(
     arrays = arrays_of(data)
     examples = config.calibrate if arrays is None else arrays
     try:
-        with progress_bars(quiet) as progress:
-            (graph,) = open_named_models([base], weights, config, examples, verbose, progress)
+        with progress_bars(shown.quiet) as progress:
+            (graph,) = open_named_models([base], weights, config, examples, shown.verbose, progress)
             search = search_zoo(graph, folder, arrays, config=config, restart=force, progress=progress)
     except KeyboardInterrupt:
         kept = f"what was decided is in {checkpoint}; the same command goes on from there"
@@ -347,16 +320,12 @@ def zoo(
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
     document = zoo_document(replace(search, assembly=result), target if is_written else None, checkpoint, hashes)
-    if report_to is not None:
-        write_text(report_to, document.json_text() + "\n")
-    emit_document(document, format_, verbose)
+    emit_merge(document, report_to, shown)
     fail_if_refused(result)
     if not is_written:
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")
         raise typer.Exit(GATE_FAILED)
-    if fail_if_worse and result.verdict is not None and result.verdict.is_worse:
-        log("error: the result is worse than the base (--fail-if-worse)")
-        raise typer.Exit(GATE_FAILED)
+    fail_where_worse(result, fail_if_worse)
 
 
 # --- in common ----------------------------------------------------------------------------------------------------
@@ -368,6 +337,20 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
 
     fields = options_of(job)
     return [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+
+
+def emit_merge(document: "MergeDocument", report_to: Path | None, shown: Shown) -> None:
+    """A report of a merge, on stdout and as a file where one was asked for."""
+    if report_to is not None:
+        write_text(report_to, document.json_text() + "\n")
+    emit_document(document, shown.format_, shown.verbose)
+
+
+def fail_where_worse(result: "Assembly", wanted: bool) -> None:
+    """End with exit code 1 where the result is worse than the base, if that is wanted."""
+    if wanted and result.verdict is not None and result.verdict.is_worse:
+        log("error: the result is worse than the base (--fail-if-worse)")
+        raise typer.Exit(GATE_FAILED)
 
 
 def fail_if_refused(result: "Assembly") -> None:

@@ -1,6 +1,7 @@
 """Flags made from the fields of the configuration, and what commands have in common beside them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from typing import Annotated, Any, Literal
@@ -24,9 +25,6 @@ Weights = Annotated[
         rich_help_panel=COMMON,
     ),
 ]
-AsText = Annotated[
-    Literal["text", "json"], typer.Option("--format", help="Form of the result on stdout.", rich_help_panel=OUTPUT)
-]
 LabelledData = Annotated[
     str,
     typer.Option("--data", metavar="FILE.npz", help="Inputs and labels to score on.", rich_help_panel=COMMON),
@@ -46,11 +44,6 @@ MergedFile = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=OUTPUT)]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=OUTPUT)]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="No progress and no log: the result and errors only.", rich_help_panel=OUTPUT),
-]
 ReportFile = Annotated[
     str | None,
     typer.Option("--report", metavar="FILE.json", help="Write the report here.", rich_help_panel=OUTPUT),
@@ -63,24 +56,67 @@ FailIfWorse = Annotated[
 ]
 
 
-def with_options(*jobs: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the flags of some jobs: it gets the values that were given as `options`."""
+FORMATS = ("text", "json")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a command shows its result.
+
+    Attributes:
+        format_: of the result on stdout.
+        verbose, quiet: whether to say more, or nothing but the result and errors.
+    """
+
+    format_: str
+    verbose: bool
+    quiet: bool
+
+
+def shown_flags(formats: tuple[str, ...]) -> list[Parameter]:
+    """The flags that make a `Shown`."""
+    kinds = Annotated[
+        Literal[formats],  # type: ignore[valid-type]  # the choices of one command
+        typer.Option("--format", help="Form of the result on stdout.", rich_help_panel=OUTPUT),
+    ]
+    verbose = typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=OUTPUT)
+    quiet = typer.Option(
+        "--quiet", "-q", help="No progress and no log: the result and errors only.", rich_help_panel=OUTPUT
+    )
+    return [
+        Parameter("format_", Parameter.KEYWORD_ONLY, default=formats[0], annotation=kinds),
+        Parameter("verbose", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, verbose]),
+        Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, quiet]),
+    ]
+
+
+def with_options(
+    *jobs: str, formats: tuple[str, ...] = FORMATS
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the flags of some jobs and those of `Shown`.
+
+    The command gets the values that were given as `options`, by name, and how to show its result as `shown`.
+    """
     fields = {name: field for job in jobs for name, field in options_of(job).items()}
+    showing = shown_flags(formats)
+    flags = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation(name, field))
+        for name, field in fields.items()
+    ]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in signature(command).parameters.values() if p.name != "options"]
+        own = [p for p in signature(command).parameters.values() if p.name not in ("options", "shown")]
 
         @wraps(command)
         def run(**values: Any) -> None:
             options = {name: values.pop(name) for name in fields}
-            command(**values, options={name: value for name, value in options.items() if value is not None})
+            given = {name: value for name, value in options.items() if value is not None}
+            shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing})
+            command(**values, options=given, shown=shown)
 
-        flags = [
-            Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation(name, field))
-            for name, field in fields.items()
-        ]
-        run.__signature__ = signature(command).replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in (*own, *flags)}  # both are read by typer
+        parameters = [*own, *showing, *flags]
+        run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}  # both are read by typer
         return run
 
     return decorate

@@ -3,7 +3,7 @@
 from typing import Any
 
 from mal_graph.errors import UsageError
-from mal_graph.reporting import documents, text
+from mal_graph.reporting import documents, sweep_documents, text
 from mal_graph.reporting.document import Document
 from mal_graph.workflows.assembly import Assembly
 from mal_graph.workflows.layer_grid import Grid
@@ -12,8 +12,8 @@ from mal_graph.workflows.zoo_search import Zoo
 
 DOCUMENTS: dict[type, Any] = {
     Assembly: documents.assemble_document,
-    Sweep: documents.sweep_document,
-    Grid: documents.grid_document,
+    Sweep: sweep_documents.sweep_document,
+    Grid: sweep_documents.grid_document,
     Zoo: documents.zoo_document,
 }
 

@@ -16,15 +16,14 @@ from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     AssembleDocument,
     EvaluateDocument,
-    GridDocument,
     MatchDocument,
     MergeDocument,
     ReasonEntry,
     RepairEntry,
-    SweepDocument,
     ZooDocument,
 )
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
+from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 
 Lines = Iterator[str | Table]

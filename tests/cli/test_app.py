@@ -26,7 +26,7 @@ KEYS = {
     "inspect": ["schema", "parameters", "coverage", "coverage_full", "layers", "groups", "unknown_ops"],
     "match": ["schema", "pairs", "unmatched_base", "unmatched_donor", "matched_parameters"],
     "assemble": ["schema", "base", "donors", "lam", "merged", "skipped", "merged_parameters", "checks", "scores"],
-    "evaluate": ["schema", "scores"],
+    "evaluate": ["schema", "scores", "notes"],
     "sweep": ["schema", "base", "donor", "lambdas", "config", "curves", "donor_scores", "findings"],
     "zoo": ["schema", "base", "decided_by", "gate", "donors", "merged", "checks", "scores", "checkpoint", "sha256"],
 }

@@ -17,7 +17,7 @@ from mal_graph.evaluation import Scores, evaluate
 from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.option_texts import lambdas_of
 from mal_graph.reporting import plots
-from mal_graph.reporting.documents import grid_document, sweep_document
+from mal_graph.reporting.sweep_documents import grid_document, sweep_document
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.curves import curve
 from mal_graph.workflows.lambda_lines import Line, RepairedLine
