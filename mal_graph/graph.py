@@ -135,14 +135,14 @@ class LayerGraph(Brief):
     @cached_property
     def consumers(self) -> Mapping[str, tuple[tuple[int, int], ...]]:
         """For each tensor the (node index, input slot) pairs that read it; slot -1 for a capture."""
-        found: dict[str, list[tuple[int, int]]] = {}
+        consumers: dict[str, list[tuple[int, int]]] = {}
         for i, node in enumerate(self.nodes):
             for slot, name in enumerate(node.inputs):
                 if name:
-                    found.setdefault(name, []).append((i, slot))
+                    consumers.setdefault(name, []).append((i, slot))
             for name in node.captures:
-                found.setdefault(name, []).append((i, -1))
-        return {name: tuple(readers) for name, readers in found.items()}
+                consumers.setdefault(name, []).append((i, -1))
+        return {name: tuple(readers) for name, readers in consumers.items()}
 
     @cached_property
     def network(self) -> "nx.MultiDiGraph[int]":

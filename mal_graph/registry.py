@@ -28,10 +28,10 @@ def adapters() -> "tuple[Adapter, ...]":
 @cache
 def runner(name: str = "onnxruntime") -> "Runner":
     """The runner registered under `name`. Raises UsageError if there is none."""
-    found = {point.name: point for point in entry_points(group="mal_graph.runners")}
-    if name not in found:
-        raise UsageError(f"no runner is called {name!r}: found {sorted(found)}; reinstall mal-graph")
-    made: Runner = found[name].load()()
+    offered = {point.name: point for point in entry_points(group="mal_graph.runners")}
+    if name not in offered:
+        raise UsageError(f"no runner is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
+    made: Runner = offered[name].load()()
     return made
 
 

@@ -42,7 +42,7 @@ from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.operators import GroupState
 from mal_graph.protocols import Runner, Session
-from mal_graph.reporting.coverage import coverage
+from mal_graph.reporting.group_coverage import coverage
 from mal_graph.symmetry import ACCEPT, AxisGroup, AxisGroups, ResizeCheck, check_resizes
 
 TOLERANCE = 1e-7  # what float64 may leave of a right group

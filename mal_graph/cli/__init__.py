@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line; `app` has the commands, `options` makes their flags from the configuration."""

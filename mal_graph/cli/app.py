@@ -38,9 +38,8 @@ from mal_graph.errors import MalGraphError, UsageError
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.reporting.documents import MergeDocument
-    from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
-    from mal_graph.workflows.assembly import Assembly
+    from mal_graph.reporting import GridDocument, MergeDocument, SweepDocument
+    from mal_graph.workflows import Assembly
 
 GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 BUG = "mal-graph failed in a way that it should not"
@@ -81,15 +80,14 @@ def inspect(
     shown: Shown,
 ) -> None:
     """Show a model's layers and axis groups, and verify the groups by running it."""
-    from mal_graph.reporting.inspection import inspect_document
+    from mal_graph.reporting import inspect_document
     from mal_graph.symmetry import check_resizes
-    from mal_graph.workflows.inspecting import inspected_groups
-    from mal_graph.workflows.models import with_arrays
+    from mal_graph.workflows import inspect_groups, with_arrays
 
     config = with_arrays(configured("inspect", None, options))
     with progress_bars(shown.quiet) as progress:
         (graph,) = open_named_models([model], weights, config, None, shown.verbose, progress)
-        groups, warning = inspected_groups(graph, config, progress, is_full=verify_full)
+        groups, warning = inspect_groups(graph, config, progress, is_full=verify_full)
         if warning:
             log(f"warning: {warning}", shown.quiet)
         checks = check_resizes(graph, groups, seed=config.seed, timeout=config.verify_timeout) if resize_checks else {}
@@ -116,9 +114,8 @@ def match(
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
     from mal_graph.matching import match_layers
-    from mal_graph.reporting.diagrams import dot, mermaid
-    from mal_graph.reporting.documents import match_document
-    from mal_graph.workflows.models import with_arrays
+    from mal_graph.reporting import dot, match_document, mermaid
+    from mal_graph.workflows import with_arrays
 
     if explain is not None and (output is not None or shown.format_ in ("mermaid", "dot")):
         raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
@@ -162,10 +159,8 @@ def assemble(
     shown: Shown,
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
-    from mal_graph.reporting.document import hashes_of
-    from mal_graph.reporting.documents import assemble_document
-    from mal_graph.workflows import assembly
-    from mal_graph.workflows.models import arrays_of, with_arrays
+    from mal_graph.reporting import assemble_document, hashes_of
+    from mal_graph.workflows import arrays_of, assemble_graphs, check_donors, with_arrays, write_assembly
 
     sources = [base, *donors]
     files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
@@ -175,13 +170,13 @@ def assemble(
     if fail_if_worse and data is None:
         raise UsageError("--fail-if-worse needs --data: without scores nothing is known to be worse")
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
-    assembly.check_donors(donors, config)
+    check_donors(donors, config)
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
-        result = assembly.assembled(graphs[0], graphs[1:], config, arrays, progress, registry.runner())
+        result = assemble_graphs(graphs[0], graphs[1:], config, arrays, progress, registry.runner())
     if not dry_run:
-        result = assembly.write(result, target)
+        result = write_assembly(result, target)
     is_written = result.passed and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
     document = assemble_document(result, target if is_written else None, hashes)
@@ -203,8 +198,8 @@ def evaluate(
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
     from mal_graph.evaluation import evaluate as score_model
     from mal_graph.evaluation import prepare_data
-    from mal_graph.reporting.documents import EvaluateDocument
-    from mal_graph.workflows.models import arrays_of
+    from mal_graph.reporting import EvaluateDocument
+    from mal_graph.workflows import arrays_of
 
     config, arrays = configured("evaluate", None, options), arrays_of(data) or {}
     scores: list[Scores] = []
@@ -245,10 +240,10 @@ def sweep(
     shown: Shown,
 ) -> None:
     """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
-    from mal_graph.reporting import plots, sweep_documents
-    from mal_graph.workflows.layer_grid import grid as map_layers
-    from mal_graph.workflows.models import arrays_of, with_arrays
-    from mal_graph.workflows.sweeping import sweep as sweep_lambda
+    from mal_graph.reporting import draw_curves, draw_heat_map, grid_document, sweep_document
+    from mal_graph.workflows import arrays_of, with_arrays
+    from mal_graph.workflows import grid as map_layers
+    from mal_graph.workflows import sweep as sweep_lambda
 
     job = "grid" if grid else "sweep"
     files = given(base, donor, data, *(weights or ()), *input_files(job, options))
@@ -258,12 +253,12 @@ def sweep(
         a, b = open_named_models([base, donor], weights, config, arrays, shown.verbose, progress)
         if grid:
             cells = map_layers(a, b, arrays or {}, config=config, progress=progress)
-            document: SweepDocument | GridDocument = sweep_documents.grid_document(cells)
-            images = {kind: plots.draw_heat_map(cells, kind) for kind in image_kinds(targets)}
+            document: SweepDocument | GridDocument = grid_document(cells)
+            images = {kind: draw_heat_map(cells, kind) for kind in image_kinds(targets)}
         else:
             curves = sweep_lambda(a, b, arrays or {}, config=config, progress=progress)
-            document = sweep_documents.sweep_document(curves)
-            images = {kind: plots.draw_curves(curves, kind) for kind in image_kinds(targets)}
+            document = sweep_document(curves)
+            images = {kind: draw_curves(curves, kind) for kind in image_kinds(targets)}
     for target in targets:
         write_result(target, document, images)
         log(f"wrote {target}", shown.quiet)
@@ -290,12 +285,9 @@ def zoo(
     Half of --data decides, half is reported. Every decision is kept in a checkpoint: the same command, given again
     after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
-    from mal_graph.reporting.document import hashes_of
-    from mal_graph.reporting.documents import zoo_document
-    from mal_graph.workflows import assembly
-    from mal_graph.workflows.models import arrays_of, with_arrays
-    from mal_graph.workflows.zoo_donors import files_in
-    from mal_graph.workflows.zoo_search import zoo as search_zoo
+    from mal_graph.reporting import hashes_of, zoo_document
+    from mal_graph.workflows import arrays_of, files_in, with_arrays, write_assembly
+    from mal_graph.workflows import zoo as search_zoo
 
     donors = [str(path) for path in files_in(Path(folder))]
     files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
@@ -316,7 +308,7 @@ def zoo(
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
     if result.merged:
-        result = assembly.write(result, target)
+        result = write_assembly(result, target)
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
     document = zoo_document(replace(search, assembly=result), target if is_written else None, checkpoint, hashes)
@@ -366,7 +358,7 @@ def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
     import json
 
     from mal_graph.matching import explain_layer
-    from mal_graph.reporting.tables import new_table, table_text
+    from mal_graph.reporting import new_table, table_text
 
     candidates = explain_layer(base, donor, layer)
     if format_ == "json":

@@ -46,7 +46,7 @@ def open_named_models(
     models: Sequence[str], weights: Sequence[str] | None, config: Any, data: Any, verbose: bool, progress: Progress
 ) -> "list[LayerGraph]":
     """The models a command names (see `open_models`); what tracing warns of goes to stderr as one line each."""
-    from mal_graph.workflows.models import open_models
+    from mal_graph.workflows import open_models
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("ignore")

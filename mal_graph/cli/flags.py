@@ -18,7 +18,7 @@ OLD_FLAGS |= {"--no-prove": "--no-verify", "--prove-full": "--verify-full", "--p
 
 def in_flags(text: str) -> str:
     """A message of the library, in which backticks hold options, for people who gave flags."""
-    return re.sub(r"`(\w+)`", lambda found: FLAGS.get(found[1], found[0]), text)
+    return re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), text)
 
 
 def refuse_old_flags(words: Sequence[str]) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
 
 from mal_graph.config import COMMON, choices_of, option_of, options_of
+from mal_graph.errors import UsageError
 
 OUTPUT = "Output"
 
@@ -75,16 +76,19 @@ class Shown:
 
 def shown_flags(formats: tuple[str, ...]) -> list[Parameter]:
     """The flags that make a `Shown`."""
-    kinds = Annotated[
-        Literal[formats],  # type: ignore[valid-type]  # the choices of one command
-        typer.Option("--format", help="Form of the result on stdout.", rich_help_panel=OUTPUT),
-    ]
+    form = typer.Option(
+        "--format",
+        help="Form of the result on stdout.",
+        metavar="|".join(formats),
+        rich_help_panel=OUTPUT,
+        autocompletion=lambda: list(formats),
+    )
     verbose = typer.Option("--verbose", "-v", help="Say more.", rich_help_panel=OUTPUT)
     quiet = typer.Option(
         "--quiet", "-q", help="No progress and no log: the result and errors only.", rich_help_panel=OUTPUT
     )
     return [
-        Parameter("format_", Parameter.KEYWORD_ONLY, default=formats[0], annotation=kinds),
+        Parameter("format_", Parameter.KEYWORD_ONLY, default=formats[0], annotation=Annotated[str, form]),
         Parameter("verbose", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, verbose]),
         Parameter("quiet", Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, quiet]),
     ]
@@ -112,6 +116,8 @@ def with_options(
             options = {name: values.pop(name) for name in fields}
             given = {name: value for name, value in options.items() if value is not None}
             shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing})
+            if shown.format_ not in formats:
+                raise UsageError(f"--format is {shown.format_!r}: choose one of {', '.join(formats)}")
             command(**values, options=given, shown=shown)
 
         parameters = [*own, *showing, *flags]

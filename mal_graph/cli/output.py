@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from mal_graph.reporting.document import Document
+    from mal_graph.reporting import Document
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 
@@ -37,7 +37,7 @@ def printable(text: str) -> str:
 def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
     """A result in the form asked for; tables are folded to a terminal, and a verdict is coloured there."""
     from mal_graph.cli.flags import in_flags
-    from mal_graph.reporting.text import text_of
+    from mal_graph.reporting import text_of
 
     if format_ == "json":
         emit(document.json_text())

@@ -83,7 +83,7 @@ def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
     if kind not in ("json", "csv", *IMAGES):
         raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
     if kind in IMAGES:
-        from mal_graph.reporting.plots import new_figure
+        from mal_graph.reporting import new_figure
 
         new_figure(1, 1)
     return target

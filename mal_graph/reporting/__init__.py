@@ -1,1 +1,43 @@
 """Results as JSON, text, diagrams and plots."""
+
+from mal_graph.reporting.diagrams import dot, mermaid
+from mal_graph.reporting.document import Document, hashes_of
+from mal_graph.reporting.documents import (
+    EvaluateDocument,
+    MergeDocument,
+    assemble_document,
+    match_document,
+    zoo_document,
+)
+from mal_graph.reporting.group_coverage import coverage
+from mal_graph.reporting.inspection import inspect_document
+from mal_graph.reporting.plots import draw_curves, draw_heat_map, new_figure
+from mal_graph.reporting.reporter import DefaultReporter
+from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
+from mal_graph.reporting.tables import new_table, table_text
+from mal_graph.reporting.text import text_of
+
+__all__ = [
+    "assemble_document",
+    "coverage",
+    "DefaultReporter",
+    "Document",
+    "dot",
+    "draw_curves",
+    "draw_heat_map",
+    "EvaluateDocument",
+    "grid_document",
+    "GridDocument",
+    "hashes_of",
+    "inspect_document",
+    "match_document",
+    "MergeDocument",
+    "mermaid",
+    "new_figure",
+    "new_table",
+    "sweep_document",
+    "SweepDocument",
+    "table_text",
+    "text_of",
+    "zoo_document",
+]

@@ -18,12 +18,7 @@ from mal_graph.matching import LayerPair, Match
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import Document
-from mal_graph.workflows.assembly import Assembly
-from mal_graph.workflows.checkpoint import Outcome
-from mal_graph.workflows.notes import notes_on
-from mal_graph.workflows.steps import Merged
-from mal_graph.workflows.verdict import Verdict
-from mal_graph.workflows.zoo_search import Zoo
+from mal_graph.workflows import Assembly, Merged, Outcome, Verdict, Zoo, notes_on
 
 
 class ReasonEntry(BaseModel):

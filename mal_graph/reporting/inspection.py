@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import GroupState
-from mal_graph.reporting.coverage import coverage
 from mal_graph.reporting.document import Document
+from mal_graph.reporting.group_coverage import coverage
 from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
 
 
@@ -72,7 +72,7 @@ def inspect_document(
 ) -> InspectDocument:
     """What `inspect` shows; `resizings` by name of the group, where they were tested."""
     total, some, full = coverage(graph, groups)
-    found = find_layers(graph)
+    layers = find_layers(graph)
     listed = [weight for weight in graph.weights.values() if weight.is_float]
     inner = sum(weight.size for weight in listed if weight.scope)
     scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
@@ -84,7 +84,7 @@ def inspect_document(
         parameters=total + inner,
         coverage=some * scale,
         coverage_full=full * scale,
-        layers=[layer_entry(layer, groups) for layer in found],
+        layers=[layer_entry(layer, groups) for layer in layers],
         groups=[group_entry(group, (resizings or {}).get(group.name)) for group in groups.groups],
         unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
     )
@@ -116,8 +116,8 @@ def layer_entry(layer: Layer, groups: AxisGroups) -> LayerEntry:
 
 def groups_on(groups: AxisGroups, tensor: str, axis: int | None) -> str | list[str] | None:
     """The name of the group on an axis; a list where several lie on it, None where none does."""
-    found = [] if axis is None else [groups.groups[i].name for i, _ in groups.on_axis.get((tensor, axis), ())]
-    return None if not found else found[0] if len(found) == 1 else found
+    names = [] if axis is None else [groups.groups[i].name for i, _ in groups.on_axis.get((tensor, axis), ())]
+    return None if not names else names[0] if len(names) == 1 else names
 
 
 def group_entry(group: AxisGroup, resizing: ResizeCheck | None = None) -> GroupEntry:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mal_graph.errors import UsageError
-from mal_graph.workflows.layer_grid import Grid
-from mal_graph.workflows.sweeping import Sweep
+from mal_graph.workflows import Grid, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,10 +5,7 @@ from typing import Any
 from mal_graph.errors import UsageError
 from mal_graph.reporting import documents, sweep_documents, text
 from mal_graph.reporting.document import Document
-from mal_graph.workflows.assembly import Assembly
-from mal_graph.workflows.layer_grid import Grid
-from mal_graph.workflows.sweeping import Sweep
-from mal_graph.workflows.zoo_search import Zoo
+from mal_graph.workflows import Assembly, Grid, Sweep, Zoo
 
 DOCUMENTS: dict[type, Any] = {
     Assembly: documents.assemble_document,

@@ -7,9 +7,7 @@ from pydantic import BaseModel, Field
 from mal_graph.evaluation import Scores
 from mal_graph.reporting.document import Document, csv_text
 from mal_graph.reporting.documents import RepairEntry, repair_entries
-from mal_graph.workflows.layer_grid import Grid
-from mal_graph.workflows.notes import notes_on
-from mal_graph.workflows.sweeping import Sweep
+from mal_graph.workflows import Grid, Sweep, notes_on
 
 
 class CurveEntry(BaseModel):

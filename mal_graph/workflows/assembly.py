@@ -79,7 +79,7 @@ class Assembly(Result):
             FileError: the file exists and `overwrite` is false, or it cannot be written.
             GateFailed: a check failed; nothing was written.
         """
-        written = write(self, free_path(path, overwrite))
+        written = write_assembly(self, free_path(path, overwrite))
         if not written.passed:
             failed = "; ".join(f"{check.name} {check}" for check in written.failures)
             raise GateFailed(f"{path} is not written: {failed}; try a smaller `lam` or other `layers`")
@@ -87,7 +87,7 @@ class Assembly(Result):
 
 
 @np.errstate(all="ignore")
-def write(assembly: Assembly, path: Path) -> Assembly:
+def write_assembly(assembly: Assembly, path: Path) -> Assembly:
     """Save a result unless a check fails, those on the written file included.
 
     Returns:
@@ -189,7 +189,7 @@ def assemble(
     check_donors(several, settings)
     examples = settings.calibrate if arrays is None else arrays
     first, *others = open_models([base, *several], settings, examples)
-    return assembled(first, others, settings, arrays, progress or silent, runner or registry.runner())
+    return assemble_graphs(first, others, settings, arrays, progress or silent, runner or registry.runner())
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
@@ -201,7 +201,7 @@ def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
 
 
 @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
-def assembled(
+def assemble_graphs(
     base: LayerGraph,
     donors: Sequence[LayerGraph],
     config: MergeConfig,

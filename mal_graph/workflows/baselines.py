@@ -42,7 +42,7 @@ def scored_arms(
         models["base, repaired"] = lambda: again(None, is_merged=False)
     total = 2 + len(steps) + len(models)
     members = [predicted_like(None, base, data, config, runner)]
-    found = [metric(members[0], labels, "base")]
+    scores = [metric(members[0], labels, "base")]
     unscored: dict[str, str] = {}
     for index, step in enumerate(steps):
         arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
@@ -52,15 +52,15 @@ def scored_arms(
             unscored[arm] = str(error)
             continue
         members.append(prediction)
-        found.append(metric(prediction, labels, arm))
-        progress("scoring the arms", len(found), total)
+        scores.append(metric(prediction, labels, arm))
+        progress("scoring the arms", len(scores), total)
     for arm, build in models.items():
-        found.append(metric(predicted_like(None, build(), data, config, runner), labels, arm))
-        progress("scoring the arms", len(found), total)
+        scores.append(metric(predicted_like(None, build(), data, config, runner), labels, arm))
+        progress("scoring the arms", len(scores), total)
     if len(members) > 1:
-        found.append(metric(ensemble(members), labels, "ensemble"))
+        scores.append(metric(ensemble(members), labels, "ensemble"))
     progress("scoring the arms", total, total)
-    return tuple(found), unscored
+    return tuple(scores), unscored
 
 
 def predicted_like(
@@ -72,11 +72,11 @@ def predicted_like(
         DataError: the data do not fit the model, or it tells other classes apart than the base.
     """
     output = config.score_output if beside is None or config.score_output in graph.output_names else None
-    found = predict(graph, data, score_output=output, output_kind=config.output_kind, runner=runner)
-    if beside is not None and found.values.shape != beside.values.shape:
-        theirs, mine = found.values.shape[1], beside.values.shape[1]
-        raise DataError(f"output {found.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")
-    return found
+    prediction = predict(graph, data, score_output=output, output_kind=config.output_kind, runner=runner)
+    if beside is not None and prediction.values.shape != beside.values.shape:
+        theirs, mine = prediction.values.shape[1], beside.values.shape[1]
+        raise DataError(f"output {prediction.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")
+    return prediction
 
 
 def rebuilt(

@@ -137,14 +137,14 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise FileError(f"cannot read the checkpoint in {path}: {reason}; {advice}") from None
     try:
-        found = READER.validate_python(json.loads(text))
+        checkpoint = READER.validate_python(json.loads(text))
     except (ValueError, RecursionError, ValidationError):
         raise FileError(f"cannot read the checkpoint in {path}: `mal-graph zoo` did not write it; {advice}") from None
-    if found.schema != SCHEMA or dict(found.inputs) != dict(inputs):
-        names = dict.fromkeys([*found.inputs, *inputs])
-        other = [name for name in names if found.inputs.get(name) != inputs.get(name)] or ["form"]
+    if checkpoint.schema != SCHEMA or dict(checkpoint.inputs) != dict(inputs):
+        names = dict.fromkeys([*checkpoint.inputs, *inputs])
+        other = [name for name in names if checkpoint.inputs.get(name) != inputs.get(name)] or ["form"]
         raise FileError(f"cannot go on from the checkpoint in {path}: its {other[0]} is not the one given; {advice}")
-    return found
+    return checkpoint
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -168,12 +168,12 @@ def fingerprint(graph: LayerGraph) -> str:
 
 def digest(text: str, arrays: Iterable[tuple[str, Array]] = ()) -> str:
     """SHA-256 of a text and of arrays with their names, types and shapes."""
-    found = hashlib.sha256(text.encode())
+    sha = hashlib.sha256(text.encode())
     for name, array in arrays:
-        found.update(repr((name, array.dtype.name, array.shape)).encode())
+        sha.update(repr((name, array.dtype.name, array.shape)).encode())
         content = array.tolist() if array.dtype.kind == "O" else None
-        found.update(repr(content).encode() if content is not None else np.ascontiguousarray(array).tobytes())
-    return found.hexdigest()
+        sha.update(repr(content).encode() if content is not None else np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
 
 
 def digest_of_file(path: Path) -> str:

@@ -46,8 +46,8 @@ def findings(
         yield f"semantic mismatch of the data: {evidence}"
 
 
-def mean_loss(found: Curve) -> float:
-    return float(np.mean([point.loss for point in found.points[1:]]))
+def mean_loss(curve: Curve) -> float:
+    return float(np.mean([point.loss for point in curve.points[1:]]))
 
 
 def out_of_place(step: Merged) -> Iterator[str]:

@@ -10,7 +10,7 @@ from mal_graph.symmetry import AxisGroups, axis_groups, verify
 from mal_graph.workflows.models import Progress
 
 
-def inspected_groups(
+def inspect_groups(
     graph: LayerGraph, config: MergeConfig, progress: Progress, *, is_full: bool = False
 ) -> tuple[AxisGroups, str]:
     """The axis groups of a model, and a warning where it does not run on inputs of our own; "" where it does.

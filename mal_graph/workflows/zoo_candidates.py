@@ -56,15 +56,15 @@ def candidates(step: Merged) -> list[Candidate]:
     whole = step.ungrown
     pairs = sorted(whole.merged_pairs, key=lambda pair: pair.base.depth)
     depths = sorted({pair.base.depth for pair in pairs})
-    found = [Candidate("all layers", tuple(pair.base.name for pair in pairs))]
+    proposed = [Candidate("all layers", tuple(pair.base.name for pair in pairs))]
     for share in PREFIXES:
         last = depths[ceil(share * len(depths)) - 1]
         layers = tuple(pair.base.name for pair in pairs if pair.base.depth <= last)
-        found.append(Candidate(f"the first {len(layers)} of {len(pairs)} layers", layers))
+        proposed.append(Candidate(f"the first {len(layers)} of {len(pairs)} layers", layers))
     for pair in sorted(pairs, key=lambda pair: -pair.score)[:SINGLES]:
-        found.append(Candidate(f"layer {pair.base.name}", (pair.base.name,)))
+        proposed.append(Candidate(f"layer {pair.base.name}", (pair.base.name,)))
     first: dict[frozenset[str], Candidate] = {}
-    for one in found:
+    for one in proposed:
         first.setdefault(frozenset(one.layers), one)
     return list(first.values())
 
@@ -93,7 +93,7 @@ def best_candidate(tried: Sequence[Tried], gate: AcceptanceRule, best: Scores) -
             f"none of {len(tried)} candidates keeps the {best.metric_name} at the base's {gate.base.metric:.4f}"
             f"{f' less {gate.eps:g}' if gate.eps else ''}"
         )
-    one, point = min(passing, key=lambda found: found[1].loss)
+    one, point = min(passing, key=lambda passed: passed[1].loss)
     if not gate.prefers(point, best):
         return (
             f"no candidate is better than the model so far: {one.name} at lambda {point.lam:g} comes closest with "

@@ -52,9 +52,9 @@ def misfit(base: LayerGraph, donor: LayerGraph) -> str:
 def files_in(folder: Path) -> list[Path]:
     """The .onnx files of a folder by name. Raises FileError."""
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".onnx" and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".onnx" and path.is_file())
     except OSError as error:
         raise FileError(f"cannot read the zoo {folder}: {error.strerror}; name a folder of .onnx files") from None
-    if not found:
+    if not files:
         raise FileError(f"the zoo {folder} holds no .onnx file: name a folder of models to merge")
-    return found
+    return files

@@ -184,23 +184,23 @@ def terms_of_search(
 
 
 def search(
-    found: SoFar, entries: Sequence[Entry], checkpoint: Checkpoint, state: str | Path | None, terms: Terms
+    so_far: SoFar, entries: Sequence[Entry], checkpoint: Checkpoint, state: str | Path | None, terms: Terms
 ) -> tuple[SoFar, Checkpoint]:
     """Decide on every donor; what the checkpoint holds is done again as it was decided."""
     known: Known = []
-    verified_groups(found.graph, terms.config, terms.runner, partial(terms.progress, "verifying the base"), known)
+    verified_groups(so_far.graph, terms.config, terms.runner, partial(terms.progress, "verifying the base"), known)
     for place, entry in enumerate(entries):
         terms.progress("donors", place, len(entries))
-        known = [pair for pair in known if pair[0] is found.graph.nodes]  # no donor comes twice
+        known = [pair for pair in known if pair[0] is so_far.graph.nodes]  # no donor comes twice
         if place < len(checkpoint.outcomes):
-            found = replay(found, entry, checkpoint.outcomes[place], terms, known)
+            so_far = replay(so_far, entry, checkpoint.outcomes[place], terms, known)
             continue
-        outcome, found = decide(found, entry, terms, known)
+        outcome, so_far = decide(so_far, entry, terms, known)
         checkpoint = checkpoint.with_outcome(outcome)
         if state is not None and any(other.verdict != SKIPPED for other in checkpoint.outcomes):
             write_checkpoint(Path(state), checkpoint)
     terms.progress("donors", len(entries), len(entries))
-    return found, checkpoint
+    return so_far, checkpoint
 
 
 def inputs_of(
@@ -234,66 +234,66 @@ def none_of(base: LayerGraph, outcomes: Sequence[Outcome]) -> str:
 # --- decisions --------------------------------------------------------------------------------------------------
 
 
-def decide(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Outcome, SoFar]:
+def decide(so_far: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Outcome, SoFar]:
     """What becomes of one donor, and the model with it."""
     if entry.reason:
-        return Outcome(entry.name, SKIPPED, entry.reason), found
+        return Outcome(entry.name, SKIPPED, entry.reason), so_far
     try:
-        return try_donor(found, entry, terms, known)
+        return try_donor(so_far, entry, terms, known)
     except UsageError:
         raise
     except MalGraphError as error:  # the base ran and was scored before, so it is the donor's
-        return Outcome(entry.name, SKIPPED, str(error)), found
+        return Outcome(entry.name, SKIPPED, str(error)), so_far
 
 
-def try_donor(found: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Outcome, SoFar]:
+def try_donor(so_far: SoFar, entry: Entry, terms: Terms, known: Known) -> tuple[Outcome, SoFar]:
     """The best of one donor, and the model with it if it is accepted. Raises MalGraphError where none can be merged."""
-    step = align_donor(found, entry, terms, known)
+    step = align_donor(so_far, entry, terms, known)
     tried: tuple[Tried, ...] = ()
-    if terms.gate is None or found.best is None:
+    if terms.gate is None or so_far.best is None:
         choice = alike(step, terms)
     else:
         tried = tuple(scored_candidates(step, entry, terms))
-        choice = best_candidate(tried, terms.gate, found.best)
+        choice = best_candidate(tried, terms.gate, so_far.best)
     if isinstance(choice, str):
-        return Outcome(entry.name, REFUSED, choice, tried), found
-    merged = merge_candidate(found, step, choice, terms)
-    if reason := rejection_reason(merged, found, terms):
-        return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
+        return Outcome(entry.name, REFUSED, choice, tried), so_far
+    merged = merge_candidate(so_far, step, choice, terms)
+    if reason := rejection_reason(merged, so_far, terms):
+        return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), so_far
     if merged.best is not None:
         choice = replace(choice, loss=merged.best.loss, metric=merged.best.metric)
-        control = lowest_control(found, entry, step, merged.best.loss, terms, known)
+        control = lowest_control(so_far, entry, step, merged.best.loss, terms, known)
         if control is not None and not merged.best.loss < control:
             reason = f"its loss falls to {merged.best.loss:.4f}, but with shuffled weights to {control:.4f}"
-            return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), found
+            return Outcome(entry.name, REFUSED, f"{choice.name} at lambda {choice.lam:g}: {reason}", tried), so_far
         choice = replace(choice, control=control)
     choice = choice.with_orders(step.ungrown.alignment.orders)
-    return Outcome(entry.name, ACCEPTED, reason_to_accept(choice, found.best), tried, choice), merged
+    return Outcome(entry.name, ACCEPTED, reason_to_accept(choice, so_far.best), tried, choice), merged
 
 
-def replay(found: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: Known) -> SoFar:
+def replay(so_far: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: Known) -> SoFar:
     """The model after a donor that was decided on before."""
     if outcome.kept is None:
-        return found
+        return so_far
     kept = partial(assign_as_given, orders=outcome.kept.read_orders())
     try:
-        step = align_donor(found, entry, terms, known, kept)
+        step = align_donor(so_far, entry, terms, known, kept)
     except ShapeError as error:
         error.add_note(f"while merging {entry.name} as the state says it was; remove the state to start anew")
         raise
-    merged = merge_candidate(found, step, outcome.kept, terms, is_scored=False)
-    if found.best is None or outcome.kept.loss is None or outcome.kept.metric is None:
+    merged = merge_candidate(so_far, step, outcome.kept, terms, is_scored=False)
+    if so_far.best is None or outcome.kept.loss is None or outcome.kept.metric is None:
         return merged
-    return replace(merged, best=replace(found.best, loss=outcome.kept.loss, metric=outcome.kept.metric))
+    return replace(merged, best=replace(so_far.best, loss=outcome.kept.loss, metric=outcome.kept.metric))
 
 
-def align_donor(found: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
+def align_donor(so_far: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
     """The whole donor, matched, verified and aligned with the model so far."""
     donor = entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
-    return merge_step(found.graph, donor, terms.config, terms.runner, terms.progress, known, strategy)
+    return merge_step(so_far.graph, donor, terms.config, terms.runner, terms.progress, known, strategy)
 
 
-def merge_candidate(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: bool = True) -> SoFar:
+def merge_candidate(so_far: SoFar, step: Merged, choice: Kept, terms: Terms, *, is_scored: bool = True) -> SoFar:
     """The model with what was chosen of a donor. Its tensors are computed once: the next donors read them often."""
     part = narrowed(step, choice.layers, choice.lam, terms.config, terms.runner)
     graph, repair = with_repair(merge(part.plan), part.plan, step.donor, terms.config, terms.runner)
@@ -301,10 +301,10 @@ def merge_candidate(found: SoFar, step: Merged, choice: Kept, terms: Terms, *, i
     moved = {name: w.read() for name, w in graph.weights.items() if w is not part.plan.base.weights.get(name)}
     graph = graph.with_weights(moved)
     best = scored(graph, terms.held.deciding, terms.held, terms) if is_scored and terms.held is not None else None
-    return SoFar(graph, (*found.steps, compared_at_zero(part, found.graph, terms.runner)), best)
+    return SoFar(graph, (*so_far.steps, compared_at_zero(part, so_far.graph, terms.runner)), best)
 
 
-def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms: Terms, known: Known) -> float | None:
+def lowest_control(so_far: SoFar, entry: Entry, step: Merged, loss: float, terms: Terms, known: Known) -> float | None:
     """The lowest loss that the donor gives with its weights shuffled, at any candidate and lambda that pass the gate;
     no further ones are tried once `loss` is not below it."""
     assert terms.gate is not None  # there is a loss
@@ -313,7 +313,7 @@ def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms:
         donor = shuffled(step.donor, terms.config.seed + number).named(f"{entry.name} shuffled")
         control = replace(entry, name=donor.name, model=donor)
         try:
-            tried = tuple(scored_candidates(align_donor(found, control, terms, known), control, terms))
+            tried = tuple(scored_candidates(align_donor(so_far, control, terms, known), control, terms))
         except MatchError:  # it has nothing to give in this order
             continue
         losses += [p.loss for one in tried for p in one.points if terms.gate.passes(p) and np.isfinite(p.loss)]
@@ -322,13 +322,13 @@ def lowest_control(found: SoFar, entry: Entry, step: Merged, loss: float, terms:
     return min(losses, default=None)
 
 
-def rejection_reason(merged: SoFar, found: SoFar, terms: Terms) -> str:
+def rejection_reason(merged: SoFar, so_far: SoFar, terms: Terms) -> str:
     """Why a merged model is not kept: a check that it fails, or figures that are not those of its candidate."""
     for check in checks_of(merged.graph, merged.steps[-1:], terms.runner):
         if check.failed:
             return f"check {check.name} {check}"
-    if terms.gate and merged.best and found.best and not terms.gate.prefers(merged.best, found.best):
-        return f"once merged it has {figures(merged.best.loss, merged.best.metric, found.best)}"
+    if terms.gate and merged.best and so_far.best and not terms.gate.prefers(merged.best, so_far.best):
+        return f"once merged it has {figures(merged.best.loss, merged.best.metric, so_far.best)}"
     return ""
 
 
@@ -350,20 +350,20 @@ def reason_to_accept(choice: Kept, best: Scores | None) -> str:
 # --- the result -------------------------------------------------------------------------------------------------
 
 
-def assemble_result(base: LayerGraph, found: SoFar, terms: Terms) -> Assembly:
+def assemble_result(base: LayerGraph, so_far: SoFar, terms: Terms) -> Assembly:
     """The result with its checks, and its scores on the reporting part beside every control."""
-    if not found.steps:
+    if not so_far.steps:
         return Assembly(base, base, (), (1.0,), (), config=terms.config)
-    checks = checks_of(found.graph, found.steps, terms.runner)
+    checks = checks_of(so_far.graph, so_far.steps, terms.runner)
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
         report, metric = terms.held.reporting, terms.held.metric
         arms, unscored = scored_arms(
-            base, found.steps, found.graph, terms.config, report, terms.runner, terms.progress, metric
+            base, so_far.steps, so_far.graph, terms.config, report, terms.runner, terms.progress, metric
         )
-    parts = shares(step.plan.mean_lam for step in found.steps)
-    return Assembly(found.graph, base, found.steps, parts, checks, arms, terms.config, unscored)
+    parts = shares(step.plan.mean_lam for step in so_far.steps)
+    return Assembly(so_far.graph, base, so_far.steps, parts, checks, arms, terms.config, unscored)
 
 
 __all__ = ["Zoo", "zoo"]

@@ -10,7 +10,7 @@ from builders import LIGHT, deviation, inputs_of, light, permuted_copy, reseeded
 
 from mal_graph.network import Probe, find_layers
 from mal_graph.operators import GroupState
-from mal_graph.reporting.coverage import coverage
+from mal_graph.reporting.group_coverage import coverage
 from mal_graph.symmetry import ACCEPT, axis_groups, open_trial, verify
 from mal_graph.symmetry.verification import bisect_groups, derangement, exchange
 

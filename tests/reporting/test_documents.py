@@ -10,9 +10,9 @@ from builders import Net, cnn, mlp
 from mal_graph import axis_groups, verify
 from mal_graph.evaluation import Scores
 from mal_graph.matching import match_layers
-from mal_graph.reporting.coverage import coverage
 from mal_graph.reporting.document import sha256_of
 from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
+from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
 from mal_graph.workflows.assembly import assemble
 

@@ -172,7 +172,7 @@ def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(thei
     assert again.outcomes == whole.outcomes
     for found, name in ((whole, "whole"), (again, "again")):
         for kind_of_file in ("onnx", "safetensors"):
-            assert assembly.write(found.assembly, tmp_path / f"{name}.{kind_of_file}").passed
+            assert assembly.write_assembly(found.assembly, tmp_path / f"{name}.{kind_of_file}").passed
     for kind_of_file in ("onnx", "safetensors"):
         written = [(tmp_path / f"{name}.{kind_of_file}").read_bytes() for name in ("whole", "again")]
         assert written[0] == written[1]

@@ -535,7 +535,7 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
     assert again.outcomes == whole.outcomes
     assert again.assembly.scores == whole.assembly.scores
     for found, name in ((whole, "whole.onnx"), (again, "again.onnx")):
-        assert assembly.write(found.assembly, tmp_path / name).passed
+        assert assembly.write_assembly(found.assembly, tmp_path / name).passed
     assert (tmp_path / "whole.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
     assert state.read_bytes() == (tmp_path / "whole.json").read_bytes()
 
