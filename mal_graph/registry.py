@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mal_graph.errors import FileError, UsageError
 
@@ -28,21 +28,23 @@ def adapters() -> "tuple[Adapter, ...]":
 @cache
 def runner(name: str = "onnxruntime") -> "Runner":
     """The runner registered under `name`. Raises UsageError if there is none."""
-    offered = {point.name: point for point in entry_points(group="mal_graph.runners")}
-    if name not in offered:
-        raise UsageError(f"no runner is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
-    made: Runner = offered[name].load()()
+    made: Runner = make_registered("runner", name)
     return made
 
 
 @cache
 def reporter(name: str = "default") -> "Reporter":
     """The reporter registered under `name`. Raises UsageError if there is none."""
-    offered = {point.name: point for point in entry_points(group="mal_graph.reporters")}
-    if name not in offered:
-        raise UsageError(f"no reporter is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
-    made: Reporter = offered[name].load()()
+    made: Reporter = make_registered("reporter", name)
     return made
+
+
+def make_registered(kind: str, name: str) -> Any:
+    """What an entry point of the group `mal_graph.<kind>s` makes. Raises UsageError if none has this name."""
+    offered = {point.name: point for point in entry_points(group=f"mal_graph.{kind}s")}
+    if name not in offered:
+        raise UsageError(f"no {kind} is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
+    return offered[name].load()()
 
 
 @cache

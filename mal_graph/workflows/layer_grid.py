@@ -5,7 +5,6 @@ Source: Figure 1 of Model Assembly Learning (arXiv:2503.21657).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,10 +75,7 @@ def grid(
     check_inputs(first, second)
     arrays, _ = prepared(first, given or {}, settings)
     assert arrays is not None  # for none were not given
-    groups, donor_groups = (
-        verified_groups(graph, settings, runner, partial(report, f"verifying {graph.name}"), [])
-        for graph in (first, second)
-    )
+    groups, donor_groups = (verified_groups(graph, settings, runner, report, []) for graph in (first, second))
     stored = {p.tensor: first.weights[p.tensor].read() for layer in find_layers(first) for p in layer.parameters}
     predictor = Predictor(
         first,

@@ -1,6 +1,6 @@
 """One donor merged into the model so far: match, verify, align, plan, check; and the same plan made again."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
@@ -122,12 +122,12 @@ def merge_step(
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign_units
     given, first = base, match_layers(base, donor, config.matches)
-    donor_groups = verified_groups(donor, config, runner, partial(progress, f"verifying {donor.name}"), known)
+    donor_groups = verified_groups(donor, config, runner, progress, known)
     deeper = deepened(base, donor, donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
     base, match = prepared(deeper.base, donor, deeper.match, config, selected)
     windows = larger_windows(deeper.match.base, match.base)
-    groups = verified_groups(base, config, runner, partial(progress, f"verifying {base.name}"), known)
+    groups = verified_groups(base, config, runner, progress, known)
     progress(f"aligning {donor.name}", 0, 1)
     networks = Network(base, groups), Network(donor, donor_groups)
     ungrown = planned_merge(*networks, match, strategy, config, selected, deeper.given, runner)
@@ -258,13 +258,14 @@ def verified_groups(
     graph: LayerGraph,
     config: MergeConfig,
     runner: Runner,
-    progress: Callable[[int, int], None],
+    progress: Progress,
     known: Known,
 ) -> AxisGroups:
     """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once."""
     for nodes, groups in known:
         if nodes is graph.nodes:
             return groups
+    progress(f"probing {graph.name}", 0, 1)
     probed = probe(
         graph,
         runner,
@@ -274,13 +275,14 @@ def verified_groups(
         timeout=config.verify_timeout,
     )
     groups = axis_groups(graph, probed)
+    progress(f"probing {graph.name}", 1, 1)
     if config.verify:
         groups = verify(
             graph,
             groups,
             runner,
             seed=config.seed,
-            progress=progress,
+            progress=partial(progress, f"verifying {graph.name}"),
             timeout=config.verify_timeout,
             max_memory=config.max_memory,
         )

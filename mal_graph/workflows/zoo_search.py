@@ -3,7 +3,7 @@
 Donor after donor, in the order of their names, is opened, matched, verified and aligned with the model so far. The
 matcher then proposes a short list of candidates, from the whole donor to single layers (see `candidates`); each is
 scored at a few lambdas out of one session on the deciding part of the data. The best is merged if it passes the gate
-(see `gate`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
+(see `AcceptanceRule`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
 a base that is too sure of itself gains from almost any change. A donor gives at most one step. The reporting part is
 read once, at the end. With calibration inputs every candidate, of shuffled donors too, is repaired before it is scored.
 
@@ -188,7 +188,7 @@ def search(
 ) -> tuple[SoFar, Checkpoint]:
     """Decide on every donor; what the checkpoint holds is done again as it was decided."""
     known: Known = []
-    verified_groups(so_far.graph, terms.config, terms.runner, partial(terms.progress, "verifying the base"), known)
+    verified_groups(so_far.graph, terms.config, terms.runner, terms.progress, known)
     for place, entry in enumerate(entries):
         terms.progress("donors", place, len(entries))
         known = [pair for pair in known if pair[0] is so_far.graph.nodes]  # no donor comes twice
