@@ -2,10 +2,11 @@
 
 Donor after donor, in the order of their names, is opened, matched, verified and aligned with the model so far. The
 matcher then proposes a short list of candidates, from the whole donor to single layers (see `candidates`); each is
-scored at a few lambdas out of one session on the deciding part of the data. The best is merged if it passes the gate
-(see `AcceptanceRule`), is better than the model so far, and better than all that the same donor gives with its weights shuffled:
-a base that is too sure of itself gains from almost any change. A donor gives at most one step. The reporting part is
-read once, at the end. With calibration inputs every candidate, of shuffled donors too, is repaired before it is scored.
+scored at a few lambdas out of one session on the deciding part of the data.
+The best is merged if it passes the gate (see `AcceptanceRule`), is better than the model so far, and better than all
+that the same donor gives with its weights shuffled: a base that is too sure of itself gains from almost any change. A
+donor gives at most one step. The reporting part is read once, at the end. With calibration inputs every candidate, of
+shuffled donors too, is repaired before it is scored.
 
 Without data nothing can be scored: donors are merged where their layers are like the base's, at the smallest lambda.
 
