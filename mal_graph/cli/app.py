@@ -18,6 +18,7 @@ from mal_graph import registry
 from mal_graph.cli.factories import is_factory, open_named_models
 from mal_graph.cli.flags import in_flags, refuse_old_flags
 from mal_graph.cli.options import (
+    INTERRUPTED,
     OUTPUT,
     Base,
     FailIfWorse,
@@ -31,7 +32,8 @@ from mal_graph.cli.options import (
     Weights,
     with_options,
 )
-from mal_graph.cli.output import emit, emit_document, log, progress_bars
+from mal_graph.cli.output import emit, log, progress_bars
+from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import IMAGES, checked_result, checked_target, given, merged_target, refuse_one_file
 from mal_graph.config import COMMON, configured
 from mal_graph.errors import MalGraphError, UsageError
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from mal_graph.reporting import GridDocument, MergeDocument, SweepDocument
     from mal_graph.workflows import Assembly
 
-GOOD, GATE_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 BUG = "mal-graph failed in a way that it should not"
 
 app = typer.Typer(
@@ -413,8 +415,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TyperException as error:
         if error.format_message():  # without words the help was printed, and there is nothing to add
             log(f"error: {usage_sentence(error)}")
-    except (KeyboardInterrupt, typer.Abort):
-        log("interrupted: nothing was written")
+    except KeyboardInterrupt:  # before or after the command itself
+        log("interrupted: no file is left half written")
         return INTERRUPTED
     except MalGraphError as error:
         log("error: " + in_flags("; ".join([str(error), *getattr(error, "__notes__", [])])))

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
+from mal_graph.cli.output import log
 from mal_graph.config import COMMON, choices_of, option_of, options_of
 from mal_graph.errors import UsageError
 
 OUTPUT = "Output"
+INTERRUPTED = 130
 
 # A model is an ONNX file, or a torch module that a function makes, named as package.module:factory.
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="An ONNX file, or package.module:factory.")]
@@ -118,7 +120,11 @@ def with_options(
             shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing})
             if shown.format_ not in formats:
                 raise UsageError(f"--format is {shown.format_!r}: choose one of {', '.join(formats)}")
-            command(**values, options=given, shown=shown)
+            try:
+                command(**values, options=given, shown=shown)
+            except KeyboardInterrupt:  # typer would end without a word
+                log("interrupted: no file is left half written")
+                raise typer.Exit(INTERRUPTED) from None
 
         parameters = [*own, *showing, *flags]
         run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -4,12 +4,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
-
-if TYPE_CHECKING:
-    from mal_graph.reporting import Document
 
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 
@@ -32,35 +29,6 @@ def log(text: str, quiet: bool = False) -> None:
 def printable(text: str) -> str:
     """Without control characters, which a hostile name may carry to the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
-
-
-def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
-    """A result in the form asked for; tables are folded to a terminal, and a verdict is coloured there."""
-    from mal_graph.cli.flags import in_flags
-    from mal_graph.reporting import text_of
-
-    if format_ == "json":
-        emit(document.json_text())
-        return
-    lines = in_flags(text_of(document, verbose=verbose, width=terminal_width())).split("\n")
-    last = lines[-1]
-    if last.startswith("verdict: ") and has_colours():
-        emit("\n".join(lines[:-1]))
-        typer.secho(printable(last), fg="red" if last.startswith("verdict: worse") else "green")
-    else:
-        emit("\n".join(lines))
-
-
-def terminal_width() -> int | None:
-    """The columns of the terminal on stdout; None where it is none."""
-    from rich.console import Console
-
-    return Console().width if sys.stdout.isatty() else None
-
-
-def has_colours() -> bool:
-    """Whether stdout is a terminal and nobody asked for plain text (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 @contextmanager

@@ -849,6 +849,18 @@ def test_an_error_of_our_own_is_one_sentence_and_verbose_shows_where(run, folder
     assert "in broken" in run("inspect", "base.onnx", "-v").err
 
 
+@pytest.mark.parametrize("words", [("assemble", "base.onnx", "donor.onnx"), ("inspect", "base.onnx")])
+def test_an_interrupted_command_says_only_what_is_true(run, folder, monkeypatch, words):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mal_graph.workflows.models.load", interrupt)
+    before = contents(folder)
+    ran = run(*words)
+    assert (ran.code, ran.out, ran.err) == (app.INTERRUPTED, "", "interrupted: no file is left half written\n")
+    assert contents(folder) == before
+
+
 def test_a_full_disk_is_told(run, folder, monkeypatch):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
