@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 from mal_graph.errors import FileError, UsageError
 
 if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
+    from mal_graph.graph import LayerGraph
     from mal_graph.protocols import Adapter, Reporter, Runner, Tracer
+
+
+Model = Any  # a LayerGraph, or what an adapter loads: a path, a document
 
 
 @cache
@@ -72,6 +76,13 @@ def adapter_for(model: object) -> "Adapter":
         if adapter.claims(model):
             return adapter
     raise unknown_model(model)
+
+
+def as_graph(model: Any) -> "LayerGraph":
+    """A model as a layer graph: itself, or what an adapter loads. Raises FileError or UnsupportedModel."""
+    from mal_graph.graph import LayerGraph
+
+    return model if isinstance(model, LayerGraph) else adapter_for(model).load(model)
 
 
 def unknown_model(model: object) -> FileError:

@@ -221,3 +221,14 @@ def test_torch_modules_are_traced_where_models_are_given(folder):
         UsageError, match="cannot trace Sequential without inputs: give their shapes with `input_shapes`"
     ):
         mal_graph.assemble(*modules)
+
+
+def test_the_steps_take_paths_and_documents_too(folder):
+    graph = mal_graph.load("base.onnx")
+    assert mal_graph.evaluate("base.onnx", "data.npz") == mal_graph.evaluate(graph, "data.npz")
+    by_path = mal_graph.match_layers("base.onnx", onnx.load("donor.onnx"))
+    assert [pair.score for pair in by_path.pairs] == [
+        pair.score for pair in mal_graph.match_layers(graph, "donor.onnx").pairs
+    ]
+    names = [group.name for group in mal_graph.axis_groups("base.onnx").groups]
+    assert names == [group.name for group in mal_graph.build_network(graph, verified=False).groups.groups]

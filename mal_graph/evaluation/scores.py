@@ -16,6 +16,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from scipy.special import logsumexp
 
+from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation.data import LABELS, Arrays, list_batches, match_inputs, prepare_data, read_labels
@@ -28,6 +29,7 @@ from mal_graph.evaluation.reading import (
 )
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
+from mal_graph.registry import Model
 from mal_graph.registry import runner as default_runner
 
 
@@ -67,7 +69,7 @@ class Metric(Protocol):
 
 
 def evaluate(
-    graph: LayerGraph,
+    graph: Model,
     data: str | PathLike[str] | Arrays,
     *,
     arm: str | None = None,
@@ -78,6 +80,7 @@ def evaluate(
     """Loss and metric of `graph` on arrays or an .npz file with its inputs and `labels` (see `prepare_data`).
 
     Args:
+        graph: the model, as a graph, a path or a document.
         arm: what to call the model in the result; its name if absent.
         score_output: the output to score, where several fit the labels.
         output_kind: what that output holds, where the graph does not tell; "values" makes integer labels regression
@@ -87,6 +90,7 @@ def evaluate(
         DataError: the data do not fit the model.
         RunError: the model cannot run.
     """
+    graph = registry.as_graph(graph)
     arrays = prepare_data(graph, data, output_kind=output_kind).arrays
     prediction = predict(graph, arrays, score_output=score_output, output_kind=output_kind, runner=runner)
     return score(prediction, read_labels(arrays), arm or graph.name)

@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
@@ -21,6 +22,7 @@ from mal_graph.matching.layer_profile import Profile, profile_layers
 from mal_graph.matching.layer_scores import explain_pair, find_same_places, score_layers, score_parts
 from mal_graph.matching.pairing import MIN_SCORE, exchange_partners, pair_monotonely
 from mal_graph.network import Layer
+from mal_graph.registry import Model
 
 
 class Relation(StrEnum):
@@ -73,8 +75,8 @@ class Match(Brief):
 
 
 def match_layers(
-    base: LayerGraph,
-    donor: LayerGraph,
+    base: Model,
+    donor: Model,
     pairs: Iterable[tuple[str, str]] | None = None,
     *,
     without: Collection[str] = (),
@@ -82,13 +84,14 @@ def match_layers(
     """Pair the layers of two models.
 
     Args:
-        base, donor: the models.
+        base, donor: the models, as graphs, paths or documents.
         pairs: layer names to pair, instead of finding them; may cross.
         without: names of donor layers that shall have no partner.
 
     Raises:
         MatchError: no two layers correspond to each other, or `pairs` cannot be.
     """
+    base, donor = registry.as_graph(base), registry.as_graph(donor)
     a, b = profile_layers(base), profile_layers(donor)
     scores = score_layers(a, b)
     scores[:, [layer.name in without for layer in b.layers]] = -np.inf

@@ -7,9 +7,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph import registry
 from mal_graph.graph import LayerGraph
 from mal_graph.network import Layer, Parameter, Probe, find_layers, find_parameters, probe
 from mal_graph.operators import GroupState, Pin, Row, SizeConstant
+from mal_graph.registry import Model
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
 from mal_graph.symmetry.tracing import Axis, trace_labels
@@ -17,11 +19,11 @@ from mal_graph.symmetry.tracing import Axis, trace_labels
 Roles = Mapping[Axis, Role]
 
 
-def axis_groups(graph: LayerGraph, probed: Probe | None = None, table: Mapping[str, Row] | None = None) -> AxisGroups:
+def axis_groups(graph: Model, probed: Probe | None = None, table: Mapping[str, Row] | None = None) -> AxisGroups:
     """Find the axis groups of a graph.
 
     Args:
-        graph: the network.
+        graph: the network, as a graph, a path or a document.
         probed: shapes and values from a run; measured here if left out.
         table: operator rows, the built-in ones if left out.
 
@@ -31,6 +33,7 @@ def axis_groups(graph: LayerGraph, probed: Probe | None = None, table: Mapping[s
     Raises:
         RunError: the model cannot be run to measure shapes.
     """
+    graph = registry.as_graph(graph)
     probed = probed or probe(graph)
     parameters = find_parameters(graph, table)
     layers, roles = find_layers(graph, table, parameters), roles_of(graph, parameters)

@@ -9,6 +9,7 @@ from mal_graph.brief import Brief
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import Layer, Parameter, Probe, probe
 from mal_graph.protocols import Runner
+from mal_graph.registry import Model
 from mal_graph.symmetry.grouping import axis_groups, find_traces
 from mal_graph.symmetry.groups import AxisGroups, Traces
 from mal_graph.symmetry.resizing import find_coupled
@@ -63,7 +64,7 @@ class Network(Brief):
 
 
 def build_network(
-    graph: LayerGraph,
+    graph: Model,
     runner: Runner | None = None,
     *,
     inputs: Mapping[str, Array] | None = None,
@@ -78,6 +79,7 @@ def build_network(
     """Run a graph once, find its axis groups, and verify them.
 
     Args:
+        graph: the network, as a graph, a path or a document.
         inputs: arrays for the probe run by input name; inputs left out are drawn at random.
         input_shapes: shapes by input name, for inputs to be drawn.
         verified: verify the groups; their units may be permuted on trust otherwise.
@@ -90,7 +92,7 @@ def build_network(
         DataError: an input or shape names no input of the model, or does not fit it.
         RunError: the model cannot be run.
     """
-    runner = runner or registry.runner()
+    graph, runner = registry.as_graph(graph), runner or registry.runner()
     probed = probe(graph, runner, inputs=inputs, input_shapes=input_shapes, seed=seed, timeout=timeout)
     groups = axis_groups(graph, probed)
     if verified:

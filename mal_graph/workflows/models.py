@@ -36,7 +36,7 @@ def load(model: Model) -> LayerGraph:
         FileError: the file is missing, broken or unsafe.
         UnsupportedModel: it is sound, but holds what cannot be merged.
     """
-    return model if isinstance(model, LayerGraph) else registry.adapter_for(model).load(model)
+    return registry.as_graph(model)
 
 
 def trace(module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -> LayerGraph:
