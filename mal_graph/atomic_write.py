@@ -8,6 +8,7 @@ comes last, so that there may be no model for a moment, but never one with the d
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,10 +16,8 @@ from pathlib import Path
 
 from mal_graph.errors import FileError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ModuleNotFoundError:  # Windows has other locks
-    fcntl = None  # type: ignore[assignment]
 
 DRAFT = ".mal-graph-"  # how the folders of drafts begin; a run that is killed leaves one
 
@@ -113,7 +112,7 @@ def locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # some network file systems have no locks, some folders may not be read
             handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
-            if fcntl is not None:
+            if sys.platform != "win32":  # which has other locks
                 fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 

@@ -13,7 +13,7 @@ Nothing here loads numpy: `mal-graph --help` is made from this module alone.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -427,12 +427,17 @@ def shows_options(job: str) -> Callable[[F], F]:
         ]
         returns = signature(function).return_annotation
         shown = signature(function).replace(parameters=[*own, *keywords], return_annotation=returns)
-        function.__signature__ = shown  # type: ignore[attr-defined]  # what `inspect` reads first
+        set_signature(function, shown)
         lines = "\n".join(f"        {name}: {option_of(field).help}" for name, field in fields.items())
         function.__doc__ = f"{function.__doc__}\n    Options:\n{lines}\n    "
         return function
 
     return decorate
+
+
+def set_signature(function: Callable[..., Any], shown: Signature) -> None:
+    """Have `inspect` and typer, which asks it, find this signature instead of the one in the code."""
+    function.__signature__ = shown  # type: ignore[attr-defined]  # PEP 362 has it, mypy's type of functions has not
 
 
 # --- what is said of refused values -------------------------------------------------------------------------------

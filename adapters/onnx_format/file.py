@@ -16,12 +16,13 @@ from pathlib import Path
 import networkx as nx
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # protobuf has no types
+from google.protobuf.message import EncodeError
 
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
+from mal_graph.registry import unknown_model
 
 from . import guard
 from .build import built_model
@@ -46,10 +47,12 @@ class OnnxAdapter:
         if isinstance(model, onnx.ModelProto):
             given = model.graph.name or "model"
             path, proto = Path.cwd() / given, guard.check_proto(model, Path(given))
-        else:
-            given = os.fsdecode(model)  # type: ignore[arg-type]  # a path: `claims` lets nothing else through
+        elif isinstance(model, str | os.PathLike):
+            given = os.fsdecode(model)
             path = guard.checked_path(Path(given))
             proto = guard.check_file(path)
+        else:
+            raise unknown_model(model)
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)

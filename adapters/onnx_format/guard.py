@@ -19,8 +19,8 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]  # protobuf has no types
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # nor here
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 
 from mal_graph.errors import FileError, UnsupportedModel
 
@@ -151,7 +151,7 @@ def texts(message: Message) -> Iterator[str | bytes]:
     """Every text in a message, as bytes where it is none; of tensors only the names, so that no values are touched."""
     if isinstance(message, onnx.TensorProto):
         yield from (message.name, message.doc_string)
-        parts = [*message.external_data, *message.metadata_props]
+        parts: list[Message] = [*message.external_data, *message.metadata_props]
     else:
         fields = message.ListFields()
         for field, value in fields:

@@ -10,7 +10,7 @@ if hasattr(ort, "disable_telemetry_events"):
     ort.disable_telemetry_events()
 
 
-class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types, so this base is Any
     """A session that looks for its inputs among the names of what it is fed in a set: onnxruntime looks through a list
     for each, which for 70,000 weights takes ten times as long as the run."""
 

@@ -20,8 +20,8 @@ from torch.utils import _pytree as pytree
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import LayerGraph, Node, Value
 
-from . import aten  # noqa: F401  # its modules enter their operators into the table
-from .lowering import OPSET, Lowered, Packed, Site, Wire, lowering_of, numpy_type, shared_weight, sizes_of
+from .aten import lowering_of
+from .lowering import OPSET, Lowered, Packed, Site, Wire, numpy_type, shared_weight, sizes_of
 
 Env = dict[fx.Node, Any]
 MadeOf = Mapping[str, fx.Node]

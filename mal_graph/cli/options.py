@@ -10,7 +10,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from mal_graph.cli.output import log
-from mal_graph.config import COMMON, choices_of, option_of, options_of
+from mal_graph.config import COMMON, choices_of, option_of, options_of, set_signature
 from mal_graph.errors import UsageError
 
 OUTPUT = "Output"
@@ -127,7 +127,7 @@ def with_options(
                 raise typer.Exit(INTERRUPTED) from None
 
         parameters = [*own, *showing, *flags]
-        run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+        set_signature(run, signature(command).replace(parameters=parameters))
         run.__annotations__ = {p.name: p.annotation for p in parameters}  # both are read by typer
         return run
 

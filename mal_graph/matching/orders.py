@@ -3,7 +3,8 @@
 `order[i]` is the donor unit on base unit i, -1 where there is none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,23 @@ from scipy.optimize import linear_sum_assignment
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import AxisPair, Index
 
-try:
-    from lap import lapjvh as solve_fast  # several times faster than scipy, where it is installed
-except ImportError:
-    solve_fast = None  # type: ignore[assignment, unused-ignore]  # mypy sees either a function or nothing, as installed
-
 Order = NDArray[np.int64]
 Orders = tuple[Order, ...]
 ScoreTable = NDArray[np.float64]
+Solver = Callable[..., Any]  # of the assignment problem: of costs, the cost of the best, its rows and its columns
+
+
+def fast_solver() -> Solver | None:
+    """The one of lap, several times faster than scipy's; None where it is not installed."""
+    try:
+        from lap import lapjvh
+    except ImportError:
+        return None
+    solver: Solver = lapjvh
+    return solver
+
+
+solve_fast = fast_solver()
 
 
 def match_units(score: ScoreTable) -> Order:

@@ -21,6 +21,12 @@ def per_unit(at: Site, given: Wire | None, value: float, like: Wire, shape: Sequ
     return at.constant(np.full(sizes, value), numpy_type(like.dtype))
 
 
+def scale_and_shift(at: Site, x: Wire, weight: Wire | None, bias: Wire | None) -> tuple[Wire | str, Wire | str]:
+    """One of each for every channel, which axis 1 holds."""
+    channels = [x.shape[1]]
+    return per_unit(at, weight, 1.0, x, channels), per_unit(at, bias, 0.0, x, channels)
+
+
 @lowers("batch_norm")
 def batch_norm(
     at: Site,
@@ -36,16 +42,8 @@ def batch_norm(
 ) -> str:
     if training or mean is None or variance is None:
         return batch_statistics(at, x, weight, bias, eps)
-    units = [x.shape[1]]
-    return at.op(
-        "BatchNormalization",
-        x,
-        per_unit(at, weight, 1.0, x, units),
-        per_unit(at, bias, 0.0, x, units),
-        mean,
-        variance,
-        epsilon=float(eps),
-    )
+    scale, shift = scale_and_shift(at, x, weight, bias)
+    return at.op("BatchNormalization", x, scale, shift, mean, variance, epsilon=float(eps))
 
 
 @lowers("_native_batch_norm_legit_no_training")
@@ -84,7 +82,7 @@ def instance_norm(
 ) -> str:
     if not by_sample:
         return batch_norm(at, x, weight, bias, mean, variance, False, momentum, eps)
-    scale, shift = (per_unit(at, given, value, x, [x.shape[1]]) for given, value in ((weight, 1.0), (bias, 0.0)))
+    scale, shift = scale_and_shift(at, x, weight, bias)
     return at.op("InstanceNormalization", x, scale, shift, epsilon=float(eps))
 
 
@@ -98,7 +96,7 @@ def group_norm(
     eps: float = 1e-5,
     cudnn_enabled: bool = True,
 ) -> str:
-    scale, shift = (per_unit(at, given, value, x, [x.shape[1]]) for given, value in ((weight, 1.0), (bias, 0.0)))
+    scale, shift = scale_and_shift(at, x, weight, bias)
     return at.op("GroupNormalization", x, scale, shift, num_groups=groups, epsilon=float(eps))
 
 

@@ -450,13 +450,12 @@ class States(nn.Module):
         return self.inner(x, (h, c))
 
 
-def agree(module: nn.Module, inputs: tuple) -> None:
-    """Check all outputs in onnxruntime, on the example and on another number of samples."""
+def agree(module: nn.Module, inputs: tuple, *, fixed: bool = False) -> None:
+    """Check all outputs in onnxruntime, on the example and, unless torch fixes it, on another number of samples."""
     graph = mal_graph.trace(module.eval(), inputs)
     session = registry.runner().open(graph)
-    for given in (inputs, tuple(torch.cat([x, x[:1]]) for x in inputs)):
-        if given is not inputs and not isinstance(graph.inputs[0].shape[0], str):
-            continue  # traced at the example's number of samples
+    assert isinstance(graph.inputs[0].shape[0], str) is not fixed
+    for given in (inputs, *([] if fixed else [tuple(torch.cat([x, x[:1]]) for x in inputs)])):
         with torch.no_grad():
             found = torch.utils._pytree.tree_leaves(module(*given))
         made = session.run({v.name: x.numpy() for v, x in zip(graph.inputs, given, strict=True)})
@@ -466,19 +465,34 @@ def agree(module: nn.Module, inputs: tuple) -> None:
             assert have.shape == want.shape, value.name
             assert have.dtype == want.dtype, value.name
             scale = np.abs(np.where(np.isfinite(want), want, 0)).max(initial=0) if want.dtype.kind == "f" else 0
-            # Both compute in float32, in other orders: 1e-5 of the largest value, as the law has it.
+            # Both compute in float32, in other orders: 1e-5 of the largest value, as the law has it. Not of each value:
+            # one that is what is left of larger ones is off by as much as they are.
+            assert scale < 100, f"{value.name}: beside so large a value the others are not checked"
             np.testing.assert_allclose(have, want, rtol=0, atol=1e-5 * scale, err_msg=value.name)
 
 
-@pytest.mark.parametrize("start", range(0, len(ONE), 30))
+# Where torch.export fixes the first axis: one function, the image without samples, and the steps of recurrent layers.
+FIXED = {
+    *("native_channel_shuffle", "conv2d_alone"),
+    *("lstm", "lstm_no_bias", "gru", "gru_no_bias", "rnn", "rnn_no_bias", "rnn_relu"),
+}
+VARYING = [name for name in ONE if name not in FIXED]
+
+
+@pytest.mark.parametrize("start", range(0, len(VARYING), 30))
 def test_functions_compute_what_torch_computes(start):
-    agree(Each(dict(list(ONE.items())[start : start + 30])), (image(),))
+    agree(Each({name: ONE[name] for name in VARYING[start : start + 30]}), (image(),))
+
+
+@pytest.mark.parametrize("name", [name for name in ONE if name in FIXED])
+def test_functions_of_a_fixed_number_of_samples_compute_what_torch_computes(name):
+    agree(Each({name: ONE[name]}), (image(),), fixed=True)
 
 
 @pytest.mark.parametrize("name", with_modules())
 def test_modules_compute_what_torch_computes(name):
     module, given = with_modules()[name]
-    agree(module, (given,))
+    agree(module, (given,), fixed=name in FIXED)
 
 
 def test_primitive_operators_compute_what_torch_computes():
@@ -486,7 +500,7 @@ def test_primitive_operators_compute_what_torch_computes():
 
 
 def test_initial_states_are_read():
-    agree(States(), (image(5, 2, 6), image(2, 2, 3), image(2, 2, 3)))
+    agree(States(), (image(5, 2, 6), image(2, 2, 3), image(2, 2, 3)), fixed=True)
 
 
 def used(module: nn.Module, inputs: tuple) -> set[str]:
