@@ -1,7 +1,7 @@
 """What each operator does to axes, sizes, zeros and scales."""
 
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
-from mal_graph.operators.call import Call
+from mal_graph.operators.call import BATCH, Call
 from mal_graph.operators.elementwise import cast_to_float32
 from mal_graph.operators.indexing import table_axis
 from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
@@ -26,6 +26,7 @@ from mal_graph.operators.wiring import Belonging, Wiring
 __all__ = [
     "Atoms",
     "AtZero",
+    "BATCH",
     "Belonging",
     "bias_slot",
     "Call",

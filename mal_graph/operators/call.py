@@ -15,6 +15,7 @@ from mal_graph.operators.marks import GroupState, Pin, Statistic
 from mal_graph.operators.wiring import Wiring
 
 WINDOW = Pin(GroupState.PINNED, "positions a window slides over")
+BATCH = Pin(GroupState.PINNED, "samples")
 
 
 @dataclass(frozen=True)

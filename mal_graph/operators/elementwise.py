@@ -52,6 +52,7 @@ def pointwise_row(
     return Row(
         elementwise,
         keeps_axes=True,
+        by_element=True,
         slots=slots,
         at_zero=at_zero,
         adds=adds,
@@ -67,6 +68,7 @@ def activation_row(
     return Row(
         unary,
         keeps_axes=True,
+        by_element=True,
         slots=(X, setting("bound")),
         at_zero=at_zero,
         is_idempotent=is_idempotent,
@@ -135,7 +137,7 @@ ROWS: Mapping[str, Row] = {
     "Clip": activation_row(AtZero.FINITE, is_idempotent=True),
     "Sigmoid": replace(activation_row(AtZero.FINITE), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], activation_row(AtZero.UNSAFE)),
-    **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, homogeneity=Homogeneity.ONE)),
+    **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, by_element=True, homogeneity=Homogeneity.ONE)),
     "CastLike": Row(unary, moves=True, keeps_axes=True, slots=(X, setting("type")), homogeneity=Homogeneity.ONE),
     "BitCast": Row(bit_cast),
     "Dropout": Row(

@@ -155,6 +155,7 @@ ROWS: Mapping[str, Row] = {
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
         size_constants={"indices": gathered},
+        table_axis=table_axis,
     ),
     "GatherElements": Row(addressed, LayerRole.ALONE, slots=(X, setting("indices"))),
     "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, setting("indices"))),

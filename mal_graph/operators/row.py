@@ -127,6 +127,8 @@ class Row:
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
+        by_element: every entry of its output is made of those of its inputs at the same place.
+        table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
     """
 
@@ -153,6 +155,8 @@ class Row:
     is_idempotent: bool = False
     homogeneity: Homogeneity = Homogeneity.NONE
     channel: int = 1
+    by_element: bool = False
+    table_axis: Callable[[Node], int] | None = None
     since: int | None = None
 
     @property

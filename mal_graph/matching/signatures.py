@@ -1,0 +1,91 @@
+"""Which input and which output of the donor is which of the base's.
+
+By name where both models use the same names, by place where they have none in common. Names that are shared in part say
+neither: such models are refused, unless every pair is given by hand.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mal_graph.errors import MatchError, UsageError
+from mal_graph.graph import LayerGraph, Value
+
+
+@dataclass(frozen=True)
+class Signatures:
+    """The inputs and outputs of two models, paired.
+
+    Attributes:
+        inputs, outputs: the donor's name of each of the base's.
+        by: what paired the inputs, and what the outputs: "name", "place" or "hand".
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    by: tuple[str, str] = ("name", "name")
+
+    @property
+    def called(self) -> Mapping[str, str]:
+        """The base's name of each input and output of the donor."""
+        return {theirs: own for names in (self.inputs, self.outputs) for own, theirs in names.items()}
+
+
+def pair_signatures(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple[str, str]] = ()) -> Signatures:
+    """Pair the inputs and outputs of two models.
+
+    Args:
+        by_hand: names of inputs or outputs of the base, each with the donor's, instead of finding them.
+
+    Raises:
+        MatchError: they cannot be paired.
+        UsageError: a pair names what is not there.
+    """
+    given = list(by_hand)
+    check_given(base, donor, given)
+    inputs, by_inputs = pair_values(base, donor, "inputs", base.inputs, donor.inputs, given)
+    outputs, by_outputs = pair_values(base, donor, "outputs", base.outputs, donor.outputs, given)
+    return Signatures(inputs, outputs, (by_inputs, by_outputs))
+
+
+def pair_values(
+    base: LayerGraph,
+    donor: LayerGraph,
+    what: str,
+    mine: Sequence[Value],
+    theirs: Sequence[Value],
+    given: Sequence[tuple[str, str]],
+) -> tuple[dict[str, str], str]:
+    """The donor's name of each input, or of each output, and what paired them. Raises MatchError."""
+    names, others = [value.name for value in mine], [value.name for value in theirs]
+    chosen = {own: other for own, other in given if own in names and other in others}
+    names, others = ([n for n in names if n not in chosen], [n for n in others if n not in chosen.values()])
+    common = set(names) & set(others)
+    if not names or not others:
+        return chosen, "hand" if chosen else "name"
+    if not common:
+        return {**chosen, **dict(zip(names, others, strict=False))}, "place"
+    is_part = what == "outputs" and common in (set(names), set(others))  # what one of them gives beside the other's
+    if is_part or set(names) == set(others):
+        return {**chosen, **{name: name for name in names if name in common}}, "name"
+    raise MatchError(
+        f"cannot tell which of the {what} of {donor.name} ({', '.join(others)}) is which of those of {base.name} "
+        f"({', '.join(names)}): they have only {', '.join(sorted(common))} in common; pair the others with `pair`"
+    )
+
+
+def check_given(base: LayerGraph, donor: LayerGraph, given: Sequence[tuple[str, str]]) -> None:
+    """Raise UsageError where a pair by hand names what is not there, an input with an output, or a name twice."""
+    for side, (model, place) in {"base": (base, 0), "donor": (donor, 1)}.items():
+        for pair in given:
+            known = [value.name for value in (*model.inputs, *model.outputs)]
+            if pair[place] not in known:
+                raise UsageError(
+                    f"`pair` names {pair[place]!r}, which is no input or output of the {side} {model.name}: it has "
+                    f"{', '.join(known)}"
+                )
+            if [other[place] for other in given].count(pair[place]) > 1:
+                raise UsageError(f"`pair` names {pair[place]!r} of the {side} twice: give each of its partners once")
+    own, others = ({value.name for value in model.inputs} for model in (base, donor))
+    for a, b in given:
+        if (a in own) != (b in others):
+            raise UsageError(f"`pair` puts {a!r} beside {b!r}: pair inputs with inputs and outputs with outputs")

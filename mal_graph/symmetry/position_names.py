@@ -1,0 +1,218 @@
+"""Names for positions: which indices of which model inputs and outputs stand at each position of a weight's axes.
+
+Two networks can take the same inputs and read them in another order: columns concatenated the other way round, images
+flattened channels last, features picked by stored indices, token ids looked up in a table. The order in which an axis
+is stored then says nothing. So a network is run on labels once more, with an atom for every index of its inputs and
+outputs; along windows (convolution, pooling, resizing) an index is that of the axis that it slides over, at the length
+that the axis has there. The name of a position is the set of indices that reach it: those tied to it, else those of the
+blocks it belongs to, else those of what belongs to it. A table that is looked up by an input has the input's values for
+names. Positions of two networks correspond to each other where their names are equal.
+
+Chosen: a second run on labels. Refused: atoms on the inputs in the run that finds the groups - every product of a
+hidden axis with one of theirs would be a block to search through, for axes that never move.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.graph import LayerGraph, Node
+from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
+from mal_graph.symmetry.groups import AxisGroups
+from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
+from mal_graph.symmetry.lookups import looked_up_values
+from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, trace_node
+
+OF_THE_MODEL = Pin(GroupState.PINNED, "an index of the model's own inputs or outputs")
+UNNAMED = np.uint64(0)
+Names = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class PositionNames:
+    """Names for the positions on stored axes, comparable between networks.
+
+    Attributes:
+        by_axis: by (tensor, axis) a number for each position; 0 where it has no name.
+    """
+
+    by_axis: Mapping[Axis, Names] = field(default_factory=dict)
+
+    def on(self, tensor: str, axis: int | None, size: int) -> Names:
+        """The names along an axis of a length."""
+        names = None if axis is None else self.by_axis.get((tensor, axis))
+        return np.zeros(size, np.uint64) if names is None else names
+
+
+def name_positions(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    called: Mapping[str, str] | None = None,
+    table: Mapping[str, Row] | None = None,
+) -> PositionNames:
+    """Name the positions of every axis of the weights of a network.
+
+    Args:
+        groups: its axis groups, with the probe run that they were found by.
+        called: other names for its inputs and outputs: those of the network it is compared with.
+    """
+    axes = {(p.tensor, axis): None for p in groups.parameters for axis in p.axes if axis is not None}
+    namer = Namer(called or {})
+    tracing = Tracing(wiring=namer.wiring)
+    for value in graph.inputs:
+        shape = groups.probed.shapes.get(value.name, ())
+        is_batch = value.shape is None or (len(value.shape) > 0 and not isinstance(value.shape[0], int))
+        tracing.labels[value.name] = namer.label_input(value.name, shape, is_batch=is_batch)
+    label_weights(tracing, graph, axes)
+    weighted = {parameter.node for parameter in groups.parameters if parameter.is_weight}
+    for index, node in enumerate(graph.nodes):
+        row = row_of(node, ROWS if table is None else table)
+        trace_node(tracing, graph, groups.probed, node, row, index in weighted)
+        namer.name_outputs(tracing, node)
+        namer.name_looked_up(tracing, graph, groups, node, row)
+    for value in graph.outputs:
+        namer.name_result(value.name, tracing.labels.get(value.name))
+    component, links = united(namer.wiring, tracing.owners)
+    names = names_of_units(component, distinct(links.unit, links.block), *namer.tokens)
+    return PositionNames(
+        {(tensor, axis): told_apart(names[component[start : start + size]]) for tensor, axis, start, size in tracing.owners}
+    )
+
+
+class Namer:
+    """Collects which atoms are which indices of a model's inputs and outputs."""
+
+    def __init__(self, called: Mapping[str, str]) -> None:
+        self.called = called
+        self.wiring = Wiring()
+        self.runs: list[tuple[int, int, int]] = []  # first atom, how many, and a hash of the axis they are indices of
+        self.named: list[tuple[Ints, Hashes]] = []
+
+    @property
+    def tokens(self) -> tuple[Ints, Hashes]:
+        """Atoms, and for each a number for an index that it is."""
+        atoms = [np.zeros(0, np.int64), *(atoms for atoms, _ in self.named)]
+        return np.concatenate(atoms), np.concatenate([np.zeros(0, np.uint64), *(number for _, number in self.named)])
+
+    def label_input(self, name: str, shape: Sequence[int], *, is_batch: bool) -> Label:
+        """The label of a model input: an atom for every index of every axis but that of the samples."""
+        axis_labels = []
+        for axis, size in enumerate(shape):
+            is_samples = axis == 0 and is_batch and len(shape) > 1
+            root = root_of("input", self.called.get(name, name), axis)
+            axis_labels.append(BATCH if is_samples else self.indices(size, root))
+        return self.wiring.label_of(tuple(shape), axis_labels)
+
+    def indices(self, size: int, root: int) -> Ints:
+        """New atoms that are the indices of an axis, as long as it is here."""
+        atoms = self.wiring.fresh(size)
+        if root:
+            self.runs.append((int(atoms[0]), size, root))
+            self.named.append((atoms, mixed(np.uint64(root), size, np.arange(size))))
+            self.wiring.pin(atoms, OF_THE_MODEL)
+        return atoms
+
+    def name_outputs(self, tracing: Tracing, node: Node) -> None:
+        """Give the axes along which a node slides a window atoms of their own: indices of the same axis."""
+        first = next((name for name in node.inputs if name in tracing.labels), None)
+        for name in node.outputs:
+            label = tracing.labels.get(name)
+            if label is None or all(pin is BATCH for pin in label.pins.values()):
+                continue
+            source = tracing.labels.get(first) if first is not None else None
+            for axis, pin in label.pins.items():
+                if pin is not BATCH:
+                    label = self.wiring.with_axis_label(label, axis, self.slid(label, axis, source), label.shape[axis])
+            tracing.labels[name] = label
+
+    def slid(self, label: Label, axis: int, source: Label | None) -> Ints:
+        """Atoms for an axis along which a window slid over that of `source`."""
+        is_known = source is not None and len(source.shape) == len(label.shape)
+        return self.indices(label.shape[axis], self.root_on(source, axis) if source is not None and is_known else 0)
+
+    def root_on(self, label: Label, axis: int) -> int:
+        """The axis of a model input that the atoms along an axis are indices of; 0 if there is none, or several."""
+        part = label.part_on(axis)
+        if part is None or part.size != part.shape[axis] or not self.runs:
+            return 0
+        firsts = np.array([first for first, _, _ in self.runs])
+        run = np.maximum(np.searchsorted(firsts, part.ravel(), side="right") - 1, 0)
+        inside = part.ravel() < np.array([first + size for first, size, _ in self.runs])[run]
+        roots = {self.runs[number][2] for number in np.unique(run[inside]).tolist()}
+        return roots.pop() if len(roots) == 1 else 0
+
+    def name_result(self, name: str, label: Label | None) -> None:
+        """Name the indices of a model output."""
+        for axis in range(len(label.shape) if label is not None else 0):
+            atoms = self.wiring.axis_label(label, axis) if label is not None else None
+            if isinstance(atoms, np.ndarray):
+                root = np.uint64(root_of("output", self.called.get(name, name), axis))
+                self.named.append((atoms, mixed(root, len(atoms), np.arange(len(atoms)))))
+
+    def name_looked_up(
+        self, tracing: Tracing, graph: LayerGraph, groups: AxisGroups, node: Node, row: Row | None
+    ) -> None:
+        """Name the entries of a table by the values of the input that looks them up."""
+        if row is None or row.table_axis is None or groups.probed.values.get(node.inputs[1]) is not None:
+            return
+        label = tracing.labels[node.inputs[0]]
+        axis = row.table_axis(node) % max(1, len(label.shape))
+        atoms = self.wiring.axis_label(label, axis) if label.shape else None
+        if not isinstance(atoms, np.ndarray):
+            return
+        found = looked_up_values(graph, node.inputs[1], len(atoms))
+        if found is not None:
+            name, values, entries = found
+            root = np.uint64(root_of("value", self.called.get(name, name), 0))
+            self.named.append((atoms[entries], mixed(root, values)))
+
+
+def root_of(kind: str, name: str, axis: int) -> int:
+    """A number for an axis of an input or output, never 0."""
+    return int.from_bytes(hashlib.blake2b(repr((kind, name, axis)).encode(), digest_size=8).digest(), "big") | 1
+
+
+def names_of_units(component: Ints, links: Sequence[Ints], atoms: Ints, numbers: Hashes) -> Hashes:
+    """The name of each unit: a hash of the indices that it is, of those of the blocks it belongs to, or of those of the
+    units that belong to it; 0 where none of these is known."""
+    unit, block = links
+    count = int(component.max(initial=-1)) + 1
+    known = distinct_pairs(component[atoms], numbers)
+    known = spread(known, unit, block, count)
+    known = spread(known, block, unit, count)
+    names = np.zeros(count, np.uint64)
+    np.add.at(names, known[0], mixed(known[1]))
+    return names
+
+
+def spread(known: tuple[Ints, Hashes], targets: Ints, sources: Ints, count: int) -> tuple[Ints, Hashes]:
+    """What is known of units, and what the units without anything known have from their sources, and these from
+    theirs."""
+    is_known = np.zeros(count, bool)
+    is_known[known[0]] = True
+    rows = ~is_known[targets]
+    order = np.argsort(sources[rows], kind="stable")
+    targets, sources = targets[rows][order], sources[rows][order]
+    while True:
+        row, link = joined(known[0], sources)
+        more = distinct_pairs(np.concatenate([known[0], targets[link]]), np.concatenate([known[1], known[1][row]]))
+        if len(more[0]) == len(known[0]):
+            return known
+        known = more
+
+
+def distinct_pairs(units: Ints, numbers: Hashes) -> tuple[Ints, Hashes]:
+    """Each pair once, ordered by unit."""
+    order = np.lexsort((numbers, units))
+    units, numbers = units[order], numbers[order]
+    new = np.ones(len(units), bool)
+    new[1:] = (units[1:] != units[:-1]) | (numbers[1:] != numbers[:-1])
+    return units[new], numbers[new]
+
+
+def told_apart(names: Hashes) -> Names:
+    """The names along an axis; none where they tell nothing apart."""
+    return names if len(np.unique(names)) > 1 else np.zeros_like(names)
