@@ -180,12 +180,10 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
 
 
 def tensor_values(tensor: ir.TensorProtocol) -> Array:
-    """The values of a tensor; texts as objects: numpy's own type for them would lose zeros at their end."""
+    """The values of a tensor, texts as objects."""
     if not isinstance(tensor, ir.StringTensor):
         return tensor.numpy()
-    texts = np.empty(tensor.size, object)
-    texts[:] = list(tensor.string_data())
-    return texts.reshape(tensor.shape.numpy())
+    return np.fromiter(tensor.string_data(), object, tensor.size).reshape(tensor.shape.numpy())
 
 
 def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:

@@ -19,6 +19,7 @@ from mal_graph.operators.row import AtZero, LayerRole, ParameterKind, Row, Slot,
 from mal_graph.operators.sizes import Resized
 
 ML = "ai.onnx.ml"
+LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 
 
 def per_feature(call: Call) -> list[Label]:
@@ -100,6 +101,7 @@ ROWS: Mapping[str, Row] = {
         LayerRole.ALONE,
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        is_lookup=True,
         size_constants={"indices": picked},
     ),
     f"{ML}.OneHotEncoder": Row(one_hot_categories, LayerRole.ALONE, at_zero=AtZero.FINITE),
@@ -107,10 +109,11 @@ ROWS: Mapping[str, Row] = {
         linear_model,
         at_zero=AtZero.UNSAFE,
         squashes=True,
+        class_names=LABELS,
         probable={"post_transform": frozenset({"SOFTMAX", "LOGISTIC"})},
     ),
     f"{ML}.LinearRegressor": Row(linear_model, at_zero=AtZero.UNSAFE),
-    f"{ML}.ZipMap": Row(named_scores, LayerRole.PASSES, at_zero=AtZero.UNSAFE, is_sequence=True),
+    f"{ML}.ZipMap": Row(named_scores, LayerRole.PASSES, at_zero=AtZero.UNSAFE, class_names=LABELS, is_sequence=True),
 }
 
 WITHOUT_ROW: Mapping[str, tuple[str, ...]] = {

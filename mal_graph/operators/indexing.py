@@ -159,6 +159,7 @@ ROWS: Mapping[str, Row] = {
         LayerRole.ALONE,
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        is_lookup=True,
         size_constants={"indices": gathered},
     ),
     "GatherElements": Row(addressed, LayerRole.ALONE, slots=(X, setting("indices"))),

@@ -126,6 +126,8 @@ class Row:
         is_idempotent: it does nothing the second time.
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
+        class_names: the attributes that give the entries of its input's last axis names.
+        is_lookup: it looks up entries of its first input by its second.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
@@ -149,6 +151,8 @@ class Row:
     is_probability: bool = False
     probable: Mapping[str, Collection[str]] = field(default_factory=dict)
     commutes: bool = False
+    class_names: tuple[str, ...] = ()
+    is_lookup: bool = False
     is_sequence: bool = False
     has_window: bool = False
     pointwise: str = ""
