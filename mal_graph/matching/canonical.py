@@ -21,6 +21,7 @@ from mal_graph.matching.batchnorm_folding import (
     fold_norm,
 )
 from mal_graph.matching.class_names import find_misnamed
+from mal_graph.matching.input_settings import find_other_settings
 from mal_graph.matching.layer_matching import LayerPair, Match
 from mal_graph.matching.tensor_pairs import TensorPair, row_vector
 from mal_graph.network import Layer, Parameter
@@ -40,11 +41,12 @@ def pair_tensors(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[lis
     """
     pairs: list[TensorPair] = []
     unpaired: dict[str, list[str]] = {}
-    misnamed = find_misnamed(base, donor, match)
+    misnamed, settings = find_misnamed(base, donor, match), find_other_settings(base, donor, match)
     for layers in match.pairs:
         own, left = pair_tensors_of_layers(base, donor, layers)
         if layers.base.name in misnamed:
             own = [replace(pair, misfit=misnamed[layers.base.name]) for pair in own]
+        left = [*left, *settings.get(layers.base.name, ())]
         pairs += sorted((with_window(pair, base, donor) for pair in own), key=lambda pair: not pair.is_weight)
         if left:
             unpaired[layers.base.name] = left

@@ -21,6 +21,8 @@ from mal_graph.operators.sizes import Resized
 ML = "ai.onnx.ml"
 LABELS = ("classlabels_strings", "classlabels_ints", "classlabels_int64s")
 
+IMPUTED = ("imputed_value_floats", "imputed_value_int64s", "replaced_value_float", "replaced_value_int64")
+
 
 def per_feature(call: Call) -> list[Label]:
     """Every element by itself, with numbers of its own for every feature unless one stands for all."""
@@ -89,12 +91,15 @@ def one_hot_categories(call: Call) -> list[Label]:
 
 
 ROWS: Mapping[str, Row] = {
-    **dict.fromkeys([f"{ML}.Scaler", f"{ML}.Imputer"], Row(per_feature, keeps_axes=True, at_zero=AtZero.FINITE)),
+    f"{ML}.Scaler": Row(per_feature, keeps_axes=True, at_zero=AtZero.FINITE, prepares=("offset", "scale")),
+    f"{ML}.Imputer": Row(per_feature, keeps_axes=True, at_zero=AtZero.FINITE, prepares=IMPUTED),
+    f"{ML}.Binarizer": Row(mapped, keeps_axes=True, at_zero=AtZero.FINITE, prepares=("threshold",)),
     **dict.fromkeys(
-        [f"{ML}.LabelEncoder", f"{ML}.CategoryMapper", f"{ML}.Binarizer"],
-        Row(mapped, keeps_axes=True, at_zero=AtZero.FINITE),
+        [f"{ML}.LabelEncoder", f"{ML}.CategoryMapper"], Row(mapped, keeps_axes=True, at_zero=AtZero.FINITE)
     ),
-    f"{ML}.Normalizer": Row(normalizer, at_zero=AtZero.UNSAFE, probable={"norm": frozenset({"L1"})}),
+    f"{ML}.Normalizer": Row(
+        normalizer, at_zero=AtZero.UNSAFE, probable={"norm": frozenset({"L1"})}, prepares=("norm",)
+    ),
     f"{ML}.FeatureVectorizer": Row(concat, adds=True, joins=True),
     f"{ML}.ArrayFeatureExtractor": Row(
         picked_features,

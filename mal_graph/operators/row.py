@@ -127,6 +127,7 @@ class Row:
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         class_names: the attributes that give the entries of its input's last axis names.
+        prepares: the attributes that hold numbers taken from training data, to prepare what comes in.
         is_lookup: it looks up entries of its first input by its second.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
@@ -152,6 +153,7 @@ class Row:
     probable: Mapping[str, Collection[str]] = field(default_factory=dict)
     commutes: bool = False
     class_names: tuple[str, ...] = ()
+    prepares: tuple[str, ...] = ()
     is_lookup: bool = False
     is_sequence: bool = False
     has_window: bool = False

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import mal_graph
 from mal_graph import registry
 from mal_graph.errors import MalGraphError
+from mal_graph.symmetry import axis_groups
 from mal_graph_adapters.onnx_format import lowering
 from mal_graph_adapters.onnx_format.edit import edited_model
 from mal_graph_adapters.onnx_format.sessions import open_session
@@ -348,20 +349,18 @@ def test_calls_in_bodies_and_attributes_of_calls(tmp_path):
         assert saved.graph.node[-1] == proto.graph.node[-1]
 
 
-@pytest.mark.parametrize("passes", ["x", "twice"])
-def test_functions_that_pass_an_input_on(passes, tmp_path):
-    body = [] if passes == "x" else [node("Relu", ["x"], ["z"])]
-    same = function("Same", ["x"], ["x"] if passes == "x" else ["z"], body)
+def test_a_call_may_make_an_output_of_the_model(tmp_path):
+    same = function("Same", ["x"], ["z"], [node("Relu", ["x"], ["z"])])
     w = np.ones((4, 3), np.float32)
     nodes = [call("Same", ["x"], ["a"]), node("MatMul", ["a", "w"], ["b"]), call("Same", ["b"], ["y"])]
-    try:
-        proto = model(nodes, {"w": w}, {"y": FLOAT}, [same])
-        expected = outputs_of(proto, {"x": rows(3)})
-    except Exception:
-        pytest.skip("onnxruntime refuses the file")
+    proto = model(nodes, {"w": w}, {"y": FLOAT}, [same])
     graph = registry.as_graph(proto)
+    assert [value.name for value in graph.outputs] == ["y"]
     mal_graph.save(graph.with_weights({"w": 2 * w}), tmp_path / "m.onnx")
-    assert apart([y / 2 for y in outputs_of(onnx.load(tmp_path / "m.onnx"), {"x": rows(3)})], expected) < 1e-6
+    saved = onnx.load(tmp_path / "m.onnx")
+    assert list(saved.graph.node) == list(proto.graph.node)
+    expected = outputs_of(proto, {"x": rows(3)})
+    assert apart([y / 2 for y in outputs_of(saved, {"x": rows(3)})], expected) < 1e-6
 
 
 def test_a_function_of_another_opset_stays_a_call():
@@ -436,7 +435,7 @@ def test_texts_load_run_merge_and_are_saved_unchanged(tmp_path):
     found = registry.runner().open(graph).run({"x": rows(3)})
     for name, expected in zip(["y", "label", "texts"], outputs_of(base, {"x": rows(3)}), strict=True):
         assert np.array_equal(found[name], expected)
-    mal_graph.inspect(base)
+    assert axis_groups(graph).groups
     mal_graph.save(graph.with_weights({"w": donor_weight(donor)}), tmp_path / "m.onnx")
     assert apart(outputs_of(onnx.load(tmp_path / "m.onnx"), {"x": rows(3)}), outputs_of(donor, {"x": rows(3)})) == 0
 
