@@ -220,6 +220,29 @@ def onnx_of(graph):
     return ir.to_proto(edited_model(graph))
 
 
+def test_what_is_written_out_already_is_not_again():
+    base = classifier(features=3)
+    for held in base.graph.node[0].attribute:
+        if held.name in ("coefficients", "intercepts"):
+            held.floats[:] = np.eye(3).ravel() if held.name == "coefficients" else np.zeros(3)
+    graph = registry.as_graph(base)
+    assert (len(graph.nodes), len(graph.weights)) == (1, 0)
+
+
+def test_a_regressor_of_more_targets_is_written_out(tmp_path):
+    """Its attributes say how many there are, and what is behind it reads them all."""
+    graph = registry.as_graph(regressor(units=2))
+    w, b = (weight.read() for weight in graph.weights.values())
+    names = list(graph.weights)
+    wider = graph.with_weights({names[0]: np.concatenate([w, w]), names[1]: np.concatenate([b, b])})
+    mal_graph.save(wider, tmp_path / "m.onnx")
+    saved = onnx.load(tmp_path / "m.onnx")
+    saved.graph.output[0].type.tensor_type.ClearField("shape")
+    (found,) = outputs_of(saved, {"x": rows(3)})
+    (narrow,) = outputs_of(regressor(units=2), {"x": rows(3)})
+    np.testing.assert_allclose(found, np.concatenate([narrow, narrow], axis=1), rtol=1e-5, atol=1e-6)
+
+
 # --- functions --------------------------------------------------------------------------------------------------
 
 
@@ -370,6 +393,47 @@ def test_a_function_of_another_opset_stays_a_call():
     graph = registry.as_graph(proto)
     assert [n.op for n in graph.nodes] == ["my.Dense", "my.Dense", "MatMul"]
     assert np.array_equal(registry.runner().open(graph).run({"x": rows(3)})["y"], outputs_of(proto, {"x": rows(3)})[0])
+
+
+def test_a_function_of_another_opset_does_not_keep_the_others_from_being_written_out():
+    proto = net_of_functions()
+    next(each for each in proto.functions if each.name == "Act").opset_import[0].version = 13
+    assert {n.op for n in registry.as_graph(proto).nodes} == {"MatMul", "Add", "Mul", "my.Act"}
+
+
+def test_wiring_that_changes_inside_of_a_call_writes_the_file_out(tmp_path):
+    graph = registry.as_graph(net_of_functions())
+    place = next(i for i, n in enumerate(graph.nodes) if n.op == "Mul")
+    extra = mal_graph.graph.Node("new", "Tanh", (graph.nodes[place].outputs[0],), ("inner",))
+    changed = graph.with_nodes_behind(place, [extra], [])
+    mal_graph.save(changed, tmp_path / "m.onnx")
+    found = outputs_of(onnx.load(tmp_path / "m.onnx"), {"x": rows(3)})[0]
+    np.testing.assert_allclose(found, registry.runner().open(changed).run({"x": rows(3)})["y"], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found, outputs_of(net_of_functions(), {"x": rows(3)})[0])
+
+
+def test_another_weight_inside_of_a_call_writes_the_file_out(tmp_path):
+    graph = registry.as_graph(net_of_functions())
+    place, inner = next((i, n) for i, n in enumerate(graph.nodes) if n.op == "Mul")
+    changed = graph.with_node(place, replace(inner, inputs=(inner.inputs[0], "b1")))
+    mal_graph.save(changed, tmp_path / "m.onnx")
+    found = outputs_of(onnx.load(tmp_path / "m.onnx"), {"x": rows(3)})[0]
+    np.testing.assert_allclose(found, registry.runner().open(changed).run({"x": rows(3)})["y"], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(found, outputs_of(net_of_functions(), {"x": rows(3)})[0])
+
+
+def test_a_constant_that_a_call_gives_is_a_weight_of_its_own(tmp_path):
+    """Values that come from the attribute of a call cannot be put into the function, which others call."""
+    given = node("Constant", [], ["k"])
+    given.attribute.add(name="value_floats", ref_attr_name="by", type=onnx.AttributeProto.FLOATS)
+    scale = function("Scale", ["x"], ["y"], [given, node("Mul", ["x", "k"], ["y"])], ["by"])
+    nodes = [call("Scale", ["x"], ["a"], by=[1.0, 2.0, 3.0, 4.0]), call("Scale", ["a"], ["y"], by=[1.0, 1.0, 5.0, 1.0])]
+    graph = registry.as_graph(model(nodes, {}, {"y": FLOAT}, [scale]))
+    assert sorted(weight.read().tolist() for weight in graph.weights.values()) == [[1, 1, 5, 1], [1, 2, 3, 4]]
+    first = next(name for name, weight in graph.weights.items() if weight.read()[1] == 2)
+    mal_graph.save(graph.with_weights({first: np.full(4, 7, np.float32)}), tmp_path / "m.onnx")
+    found = outputs_of(onnx.load(tmp_path / "m.onnx"), {"x": rows(3)})[0]
+    np.testing.assert_allclose(found, rows(3) * np.float32([7, 7, 35, 7]), rtol=1e-6)
 
 
 # --- dictionaries of scores -------------------------------------------------------------------------------------
