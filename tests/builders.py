@@ -119,7 +119,8 @@ class Net:
             [helper.make_tensor_value_info(name, kind, None) for name in outputs],
             [numpy_helper.from_array(values, name) for name, values in self.weights.items()],
         )
-        others = [helper.make_opsetid(domain, 1) for domain in sorted(self.domains - {""})]
+        versions = {"ai.onnx.ml": 3}
+        others = [helper.make_opsetid(domain, versions.get(domain, 1)) for domain in sorted(self.domains - {""})]
         opsets = [helper.make_opsetid("", self.opset), *others]
         proto = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         inferred = onnx.shape_inference.infer_shapes(proto).graph.output

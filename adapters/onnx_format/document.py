@@ -8,16 +8,48 @@ from weakref import WeakSet
 
 import onnx_ir as ir
 
+from mal_graph.graph import Node
+
 from . import guard
+
+MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
+
+
+@dataclass(frozen=True)
+class Region:
+    """A node of the file that the view shows written out (see `lowering`).
+
+    Attributes:
+        node: the node as it stands in the file.
+        parts: what stands for it in the view.
+        attributes: the attribute that each weight of the view is stored in, by the weight's name.
+        units: how many rows each of these weights has, by name: another attribute may say it too.
+    """
+
+    node: Node
+    parts: tuple[Node, ...]
+    attributes: Mapping[str, str]
+    units: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
 class OnnxDocument:
-    """What a layer graph of this adapter keeps as its source."""
+    """What a layer graph of this adapter keeps as its source.
+
+    Attributes:
+        model: the file, which is never changed.
+        constants: nodes that are weights in the view.
+        lowered: the file with some nodes written out, which the view shows; `model` itself where there are none.
+        regions: the nodes that are written out.
+        shared: the constants inside functions that are weights in the view: the function, and their place in it.
+    """
 
     path: Path
     model: ir.Model
-    constants: Mapping[str, ir.Node] = field(default_factory=dict)  # nodes that are weights in the view
+    lowered: ir.Model
+    constants: Mapping[str, ir.Node] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()
+    shared: Mapping[str, tuple[ir.OperatorIdentifier, int]] = field(default_factory=dict)
 
     @property
     def external(self) -> list[ir.ExternalTensor]:

@@ -8,14 +8,21 @@ from mal_graph.graph import LayerGraph, Node, Weight
 
 from .build import built_node, lazy_tensor, stored_value
 from .document import OnnxDocument, stored_values, tensor_attributes
+from .lowering import first_output, given_back
 from .view import handle
 
 
 def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
-    model = document.model.clone()
+    source = document.model
+    if document.lowered is not source:
+        raised = given_back(graph)
+        graph, source = (graph, document.lowered) if raised is None else (raised, source)
+    model = source.clone()
     detach(model)
+    if source is document.model:
+        put_shared(graph, model)
     main = model.graph
     producers = {out.name: node for node in main for out in node.outputs if out.name}
     values = {out.name: out for node in main for out in node.outputs if out.name}
@@ -27,10 +34,18 @@ def edited_model(graph: LayerGraph) -> ir.Model:
         if name in graph.weights and name not in values:
             values[name] = inserted_value(main, graph.weights[name], model.ir_version)
     put_nodes(graph, main, producers, values)
-    set_attributes(graph, document.model, producers)
+    set_attributes(graph, source, producers)
     if is_resized:
         forget_shapes(main)
     return model
+
+
+def put_shared(graph: LayerGraph, model: ir.Model) -> None:
+    """Give the constants inside functions new values."""
+    document: OnnxDocument = graph.source
+    for name in sorted(graph.edited & document.shared.keys()):
+        function, place = document.shared[name]
+        make_constant(model.functions[function][place], graph.weights[name])
 
 
 def put_weight(main: ir.Graph, producers: Mapping[str, ir.Node], weight: Weight) -> bool:
@@ -55,10 +70,6 @@ def put_nodes(graph: LayerGraph, main: ir.Graph, producers: Mapping[str, ir.Node
             main.insert_after(last, own) if last is not None else main.insert_before(main[0], own)
         set_inputs(own, node, values)
         last = own
-
-
-def first_output(node: Node) -> str:
-    return next(out for out in node.outputs if out)
 
 
 def set_inputs(own: ir.Node, node: Node, values: Mapping[str, ir.Value]) -> None:

@@ -9,7 +9,7 @@ constants pointing at the file they came from.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from mal_graph.registry import unknown_model
 
 from . import guard
 from .build import built_model
-from .document import OnnxDocument, map_data_at, stored_values, tensors
+from .document import MAP, OnnxDocument, map_data_at, stored_values, tensors
 from .edit import edited_model
 from .sessions import open_session
 from .view import captured, handle, layer_graph
@@ -79,11 +79,15 @@ class OnnxAdapter:
 
 def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
     """The parsed file as an onnx-ir model that finds its external data. Raises FileError."""
+    proto, kinds = without_maps(proto)
     try:
         model = ir.from_proto(proto)
     except Exception as error:  # onnx-ir wraps whatever its parser meets
         cause = " ".join(str(root(error)).split())[:200]
         raise guard.broken(path, f"onnx-ir cannot read it ({cause})", "export the model again") from None
+    for value in outputs_of(model):
+        if value.name in kinds:
+            value.meta[MAP] = kinds[value.name]
     for tensor in tensors(model):
         if isinstance(tensor, ir.ExternalTensor):
             tensor.base_dir = path.parent  # absolute: with an empty folder onnx-ir 1.1 skips its own checks
@@ -91,6 +95,37 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
             # onnx-ir 1.1 has read these already, and would write them once from here and once from its own copy.
             tensor.raw.ClearField("metadata_props")
     return model
+
+
+def without_maps(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TypeProto]]:
+    """A document without the types that onnx-ir has no word for, and these by name."""
+    kinds = {
+        info.name: info.type for info in (*proto.graph.output, *proto.graph.value_info) if guard.holds_map(info.type)
+    }
+    if not kinds:
+        return proto, {}
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    for info in (*bare.graph.output, *bare.graph.value_info):
+        if info.name in kinds:
+            info.ClearField("type")
+    return bare, kinds
+
+
+def with_maps(model: ir.Model) -> onnx.ModelProto:
+    """A model as a document, with the types that `without_maps` took off."""
+    proto: onnx.ModelProto = ir.to_proto(model)
+    kinds = {value.name: value.meta[MAP] for value in outputs_of(model) if MAP in value.meta}
+    for info in (*proto.graph.output, *proto.graph.value_info):
+        if info.name in kinds:
+            info.type.CopyFrom(kinds.pop(info.name))
+    proto.graph.value_info.extend(onnx.ValueInfoProto(name=name, type=kind) for name, kind in kinds.items())
+    return proto
+
+
+def outputs_of(model: ir.Model) -> Iterator[ir.Value]:
+    """What the operators of the main graph make."""
+    yield from (value for node in model.graph for value in node.outputs)
 
 
 def sort(model: ir.Model, path: Path) -> None:
@@ -137,7 +172,10 @@ def write_model(model: ir.Model, draft: Path, data_name: str | None) -> None:
     try:
         if data_name:
             move_out(model, draft.parent, data_name)
-        ir.save(model, draft, format="protobuf")
+        if any(MAP in value.meta for value in outputs_of(model)):
+            onnx.save(with_maps(model), draft)
+        else:
+            ir.save(model, draft, format="protobuf")
     except EncodeError:
         raise FileError(
             f"cannot write {draft.name}: its constants have more bytes than one protobuf file holds (2 GiB); "

@@ -9,12 +9,13 @@ used, which onnxruntime applies too. Refused: the checker on the whole file - it
 away graphs in another order and operators of other domains, and accepts external data that is too short.
 """
 
+import graphlib
 import itertools
 import math
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
@@ -28,7 +29,9 @@ from .tensor_problems import MAX_RANK, tensor_problem
 
 MAX_FILE = 2**31 - 1  # bytes; protobuf parses no more
 MAX_TENSOR = 2**33  # bytes that a few bytes of file may unfold to
+MAX_CALLED = 1_000_000  # operators that the calls of functions may unfold to
 MAX_IR_VERSION, MAX_OPSET = 13, 26  # measured: the newest that onnxruntime 1.31 loads
+FunctionKey = tuple[str, str, str]  # domain, name, overload
 OWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc")
 INTEGER_ARITHMETIC = re.compile(
     r"QLinear.+|QOrdered.+|QAttention|QGemm|QMoE|QEmbedLayerNormalization|DynamicQuantize.+|\w*Integer(16|ToFloat)?"
@@ -206,15 +209,47 @@ def is_dense(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def is_without_maps(proto: onnx.ModelProto, path: Path) -> None:
-    """No value is a dictionary, as scikit-learn's exporter makes them of class scores; onnx-ir has no word for it."""
-    for _, graph in graphs(proto):
-        for info in (*graph.input, *graph.output, *graph.value_info):
-            kind = info.type
-            while kind.HasField("sequence_type") or kind.HasField("optional_type"):
-                kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
-            if kind.HasField("map_type"):
-                fault = f"its value {info.name!r} is a map and not a tensor"
-                raise unsupported(path, fault, "export without ZipMap (skl2onnx: zipmap=False)")
+    """No value is a dictionary but behind the last operators, where scikit-learn's exporter makes them of scores."""
+    for place, graph in graphs(proto):
+        last = () if graph is proto.graph else (*graph.output, *graph.value_info)
+        for info in (*graph.input, *last):
+            if holds_map(info.type):
+                fault = f"the value {info.name!r} of {place} is a map and not a tensor"
+                raise unsupported(path, fault, "export with tensors (skl2onnx: zipmap=False)")
+
+
+def holds_map(kind: onnx.TypeProto) -> bool:
+    """Whether a type is a dictionary, or a sequence of them; onnx-ir has no word for it."""
+    while kind.HasField("sequence_type") or kind.HasField("optional_type"):
+        kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
+    return kind.HasField("map_type")
+
+
+def has_finite_functions(proto: onnx.ModelProto, path: Path) -> None:
+    """No function calls itself, by itself or through others, and written out they stay of a size."""
+    own = {(f.domain, f.name, f.overload): f for f in proto.functions}
+    if not own:
+        return
+    calls = {key: called_by(own.keys(), walk("", function.node)) for key, function in own.items()}
+    try:
+        order = tuple(graphlib.TopologicalSorter(calls).static_order())
+    except graphlib.CycleError as error:
+        circle = [f"{domain}.{name}".lstrip(".") for domain, name, _ in error.args[1]]
+        fault = f"its function {circle[0]!r} calls itself"
+        through = f" through {circle[1]!r}" if len(circle) > 2 else ""
+        raise broken(path, fault + through, "export it with functions that end") from None
+    size: dict[FunctionKey, int] = {}
+    for key in order:
+        size[key] = len(own[key].node) + sum(size[called] for called in calls[key])
+    total = sum(size[called] for called in called_by(own.keys(), walk("", proto.graph.node)))
+    if total > MAX_CALLED:
+        raise broken(path, f"its functions unfold to {total} operators", "export it without functions")
+
+
+def called_by(own: Collection[FunctionKey], nodes: Iterable[tuple[str, onnx.NodeProto]]) -> list[FunctionKey]:
+    """The functions that operators call, as often as they do."""
+    keys = ((node.domain, node.op_type, node.overload) for _, node in nodes)
+    return [key for key in keys if key in own]
 
 
 def is_for_inference(proto: onnx.ModelProto, path: Path) -> None:
@@ -369,6 +404,7 @@ FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
     has_one_producer_per_name,
     has_sound_attributes,
     has_valid_operators,
+    has_finite_functions,
 )
 MODEL_CHECKS: tuple[Callable[[ir.Model, Path], None], ...] = (
     has_all_inputs,

@@ -36,6 +36,7 @@ TYPE_NAMES = {
     "uint32": "uint32",
     "uint64": "uint64",
     "bool": "bool",
+    "string": "object",
 }
 
 
@@ -166,10 +167,10 @@ def tensor_proto(weight: Weight) -> onnx.TensorProto:
 
 
 def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:
-    """The functions that the source defines."""
+    """The functions of the source that the view calls."""
     if not isinstance(graph.source, OnnxDocument):
         return []
-    return [ir.to_proto(function) for function in graph.source.model.functions.values()]
+    return [ir.to_proto(function) for function in graph.source.lowered.functions.values()]
 
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import onnx_ir as ir
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
-from .document import LOADED, OnnxDocument
+from .document import LOADED, MAP, OnnxDocument, Region
+from .lowering import REGION, SHARED, STORED_IN, lowered_model, region_places
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -18,10 +20,12 @@ CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_
 
 def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
     """The view of a sorted onnx-ir model, with its constants as weights."""
-    graph = model.graph
+    lowered = lowered_model(model)
+    graph = lowered.graph
     weights = {name: weight for name, weight in initializers(graph, "")}
     constants: dict[str, ir.Node] = {}
     nodes: list[Node] = []
+    parts: dict[int, list[Node]] = {}
     taken: set[str] = set()
     for source in graph:
         for scope, body in subgraphs(source):
@@ -32,17 +36,40 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
             constants[constant.name] = source
             continue
         nodes.append(view_of(source, taken))
-    document = OnnxDocument(path, model, constants)
+        parts.setdefault(source.meta.get(REGION, -1), []).append(nodes[-1])
+    document = OnnxDocument(path, model, lowered, constants, *written_out(model, lowered, constants, parts, weights))
     LOADED.add(document)
     return LayerGraph(
         name=path.name,
         nodes=tuple(nodes),
         inputs=tuple(value_of(value) for value in graph.inputs if value.name not in graph.initializers),
-        outputs=tuple(value_of(value) for value in graph.outputs),
+        outputs=tuple(outputs_of(graph)),
         weights=weights,
-        opsets=dict(model.opset_imports),
+        opsets=dict(lowered.opset_imports),
         source=document,
     )
+
+
+def written_out(
+    model: ir.Model,
+    lowered: ir.Model,
+    constants: Mapping[str, ir.Node],
+    parts: Mapping[int, list[Node]],
+    weights: Mapping[str, Weight],
+) -> tuple[tuple[Region, ...], dict[str, tuple[ir.OperatorIdentifier, int]]]:
+    """The nodes that the view shows written out, and the constants inside functions that are weights of it."""
+    if lowered is model:
+        return (), {}
+    stored: dict[int, dict[str, str]] = {}
+    for name, node in constants.items():
+        if STORED_IN in node.meta:
+            stored.setdefault(node.meta[REGION], {})[name] = node.meta[STORED_IN]
+    regions = []
+    for place, node in region_places(model).items():
+        held = stored.get(place, {})
+        units = {name: weights[name].shape[0] for name in held}
+        regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units))
+    return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
 
 
 def view_of(node: ir.Node, taken: set[str]) -> Node:
@@ -79,6 +106,20 @@ def value_of(value: ir.Value) -> Value:
     sizes = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
     shape = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in sizes)  # -1: some exporters' "any"
     return Value(value.name or "", dtype, shape)
+
+
+def outputs_of(graph: ir.Graph) -> Iterator[Value]:
+    """The outputs of a model; of scores that are put into dictionaries the scores."""
+    seen: set[str] = set()
+    for value in graph.outputs:
+        producer = value.producer()
+        scores = (
+            producer.inputs[0] if producer is not None and MAP in value.meta and len(producer.inputs) == 1 else None
+        )
+        shown = value_of(value) if scores is None else replace(value_of(scores), dtype="float32")
+        if shown.name not in seen:
+            yield shown
+        seen.add(shown.name)
 
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
@@ -127,7 +168,7 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
 
     def read() -> Array:
         try:
-            values = np.asarray(tensor.numpy()).view()
+            values = np.asarray(tensor_values(tensor)).view()
         except (OSError, ValueError) as error:
             raise FileError(
                 f"cannot read weight {name!r}: {error}; restore the file and load the model again"
@@ -136,6 +177,13 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
         return values
 
     return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), read, scope)
+
+
+def tensor_values(tensor: ir.TensorProtocol) -> Array:
+    """The values of a tensor, texts as objects."""
+    if not isinstance(tensor, ir.StringTensor):
+        return tensor.numpy()
+    return np.fromiter(tensor.string_data(), object, tensor.size).reshape(tensor.shape.numpy())
 
 
 def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:

@@ -75,7 +75,7 @@ def read_output_kind(graph: LayerGraph, output: str) -> OutputKind:
     while output in graph.producer:
         node = graph.nodes[graph.producer[output]]
         row = row_of(node)
-        if row is not None and row.is_probability:
+        if row is not None and row.gives_probabilities(node):
             return "probabilities"
         if row is None or not row.moves:
             return "logits"

@@ -20,6 +20,8 @@ from mal_graph.matching.batchnorm_folding import (
     find_foldable_norm,
     fold_norm,
 )
+from mal_graph.matching.class_names import find_misnamed
+from mal_graph.matching.input_settings import find_other_settings
 from mal_graph.matching.layer_matching import LayerPair, Match
 from mal_graph.matching.tensor_pairs import TensorPair, row_vector
 from mal_graph.network import Layer, Parameter
@@ -39,8 +41,12 @@ def pair_tensors(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[lis
     """
     pairs: list[TensorPair] = []
     unpaired: dict[str, list[str]] = {}
+    misnamed, settings = find_misnamed(base, donor, match), find_other_settings(base, donor, match)
     for layers in match.pairs:
         own, left = pair_tensors_of_layers(base, donor, layers)
+        if layers.base.name in misnamed:
+            own = [replace(pair, misfit=misnamed[layers.base.name]) for pair in own]
+        left = [*left, *settings.get(layers.base.name, ())]
         pairs += sorted((with_window(pair, base, donor) for pair in own), key=lambda pair: not pair.is_weight)
         if left:
             unpaired[layers.base.name] = left

@@ -28,7 +28,7 @@ class TensorPair(Brief):
         base_values, donor_values: what is compared, canonical, float32.
         incoming: the donor's values that are merged, the compared ones if None.
         lead: on every axis of a window the base's taps before the donor's first; empty where the windows are equal.
-        misfit: why the donor's window does not lie in the base's, "" if it does.
+        misfit: why the donor's is no counterpart, as where its window does not lie in the base's; "" if it is one.
         restore: turns incoming values, already in the base's order, into the form the base stores; None where they are.
             Takes and gives an array of the base's canonical shape.
     """

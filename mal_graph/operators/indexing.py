@@ -130,10 +130,15 @@ def ends_of(source: Layout, out: Layout, start: int, step: int) -> tuple[int, in
 
 def gathered(call: Resized, held: list[int]) -> list[int]:
     """The new places of what constant indices select."""
-    source = call.inputs[0][call.axis]
+    return gathered_along(call, held, call.axis)
+
+
+def gathered_along(call: Resized, held: list[int], axis: int) -> list[int]:
+    """The new places of what constant indices select along an axis."""
+    source = call.inputs[0][axis]
     if len(call.outputs[0]) < len(call.inputs[0]):  # one index, whose axis is gone
         return held if source.is_kept else source.find([(held[0] % source.size, 0)])
-    out = call.outputs[0][call.axis]
+    out = call.outputs[0][axis]
     if source.is_kept and out.is_kept:
         return held
     if out.size != len(held):
@@ -154,6 +159,7 @@ ROWS: Mapping[str, Row] = {
         LayerRole.ALONE,
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        is_lookup=True,
         size_constants={"indices": gathered},
         table_axis=table_axis,
     ),

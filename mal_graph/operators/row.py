@@ -1,6 +1,6 @@
 """What one row of the operator table says: the operator's inputs, and what it does to axes, sizes, zeros and scales."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -122,9 +122,13 @@ class Row:
         commutes: the order of its operands does not matter.
         squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
         is_probability: its output is read as a probability where it ends the model.
+        probable: the values of an attribute with which it is, by the attribute's name.
         is_idempotent: it does nothing the second time.
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
+        class_names: the attributes that give the entries of its input's last axis names.
+        prepares: the attributes that hold numbers taken from training data, to prepare what comes in.
+        is_lookup: it looks up entries of its first input by its second.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         by_element: every entry of its output is made of those of its inputs at the same place.
@@ -148,7 +152,11 @@ class Row:
     block_counts: tuple[str, ...] = ()
     squashes: bool = False
     is_probability: bool = False
+    probable: Mapping[str, Collection[str]] = field(default_factory=dict)
     commutes: bool = False
+    class_names: tuple[str, ...] = ()
+    prepares: tuple[str, ...] = ()
+    is_lookup: bool = False
     is_sequence: bool = False
     has_window: bool = False
     pointwise: str = ""
@@ -188,6 +196,10 @@ class Row:
     def is_batch_norm(self) -> bool:
         """Whether it normalises each channel by a mean and a variance of its own."""
         return {"scale", "shift", "mean", "variance"} <= {slot.name for slot in self.slots}
+
+    def gives_probabilities(self, node: Node) -> bool:
+        """Whether the output of a node is read as a probability where it ends the model."""
+        return self.is_probability or any(node.attribute(name) in told for name, told in self.probable.items())
 
     def has_stored_statistics(self, node: Node) -> bool:
         """Whether a node is a BatchNorm that reads its statistics from weights, not from the batch."""

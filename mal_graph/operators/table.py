@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mal_graph.graph import Node
 from mal_graph.operators import (
+    classic,
     contractions,
     elementwise,
     generators,
@@ -34,6 +35,7 @@ FAMILIES = (
     ordering,
     generators,
     quantised,
+    classic,
 )
 
 # Operators that blocks of layers are made of, by the opset from which on a node of them means the same in any.

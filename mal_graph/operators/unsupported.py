@@ -1,4 +1,4 @@
-"""Every operator of ONNX and of onnxruntime's domain com.microsoft that has no row, with the reason.
+"""Every operator of ONNX, of its domain ai.onnx.ml and of onnxruntime's com.microsoft that has no row, with the reason.
 
 Their axes freeze, and the report says why. Whoever misses an operator finds the reason here; whoever writes its row
 takes it off the list, which a test compares with the operators that the installed onnx and onnxruntime know.
@@ -6,7 +6,7 @@ takes it off the list, which a test compares with the operators that the install
 
 from collections.abc import Mapping
 
-from mal_graph.operators import attention, recurrent
+from mal_graph.operators import attention, classic, recurrent
 
 OTHERS: Mapping[str, tuple[str, ...]] = {
     "it runs a graph of its own": (
@@ -174,7 +174,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
 }
 UNSUPPORTED: Mapping[str, str] = {
     op: reason
-    for reasons in (recurrent.WITHOUT_ROW, attention.WITHOUT_ROW, OTHERS)
+    for reasons in (recurrent.WITHOUT_ROW, attention.WITHOUT_ROW, classic.WITHOUT_ROW, OTHERS)
     for reason, ops in reasons.items()
     for op in ops
 }

@@ -109,8 +109,8 @@ class Trial(Brief):
 
     @property
     def is_finite(self) -> bool:
-        """Whether all outputs are finite."""
-        return all(bool(np.isfinite(y).all()) for y in self.outputs.values())
+        """Whether all outputs are finite; texts are."""
+        return all(y.dtype.kind == "O" or bool(np.isfinite(y).all()) for y in self.outputs.values())
 
     @property
     def flaw(self) -> str:

@@ -918,14 +918,14 @@ case(
 
 
 def texts(net: Net, *values: str) -> str:
-    """A constant that stays a node: texts are no weights. onnxruntime gives them no shape that could be measured."""
+    """A constant that stays a node: texts are no weights."""
     return net.op("Constant", value_strings=values)
 
 
 case(
     "Constant",
     vector(lambda net, x: net.op("Mul", x, cast(net, net.op("Equal", texts(net, *"abcabc"), texts(net, *"aaaccc"))))),
-    FROZEN,
+    PINNED,
 )
 case("EyeLike", vector(lambda net, x: net.op("Add", x, net.op("EyeLike", x))), PINNED)
 case(
@@ -957,6 +957,103 @@ case(
     vector(lambda net, x: cast(net, net.op("Multinomial", x, sample_size=4, seed=1.0)), 4),
     FROZEN,
 )
+
+
+# --- classic machine learning -----------------------------------------------------------------------------------
+
+ML = "ai.onnx.ml"
+
+
+def classic(op: str, **attributes) -> Step:
+    return lambda net, x: net.op(op, x, domain=ML, **attributes)
+
+
+def there_and_back(net: Net, x: str) -> str:
+    """Whole numbers as texts, and other whole numbers for these."""
+    texts, numbers = [f"t{i}" for i in range(60)], list(range(60))
+    y = net.op("CategoryMapper", whole(net, x, TensorProto.INT64), cats_strings=texts, cats_int64s=numbers, domain=ML)
+    return cast(net, net.op("CategoryMapper", y, cats_strings=texts[::-1], cats_int64s=numbers, domain=ML))
+
+
+def encoded(net: Net, x: str) -> str:
+    keys = {"keys_int64s": list(range(60)), "values_floats": [float(i * i % 7) for i in range(60)]}
+    return net.op("LabelEncoder", whole(net, x, TensorProto.INT64), domain=ML, **keys)
+
+
+def categories(net: Net, x: str) -> str:
+    y = net.op("OneHotEncoder", whole(net, x, TensorProto.INT64), cats_int64s=[0, 3, 5, 9], zeros=1, domain=ML)
+    return net.op("MatMul", y, p(net, 4))
+
+
+def scores(own: bool, **attributes) -> Step:
+    """A LinearClassifier of six classes, with weights of its own or the identity."""
+
+    def step(net, x):
+        w, b = (net.rng.normal(size=(6, 6)), net.rng.normal(size=6)) if own else (np.eye(6), np.zeros(6))
+        held = {"coefficients": w.ravel().tolist(), "intercepts": b.tolist(), "classlabels_ints": [0, 1, 2, 3, 4, 5]}
+        return net.op("LinearClassifier", x, outputs=2, domain=ML, **held, **attributes)[1]
+
+    return step
+
+
+def targets(net: Net, x: str, **attributes) -> str:
+    w, b = net.rng.normal(size=36).tolist(), net.rng.normal(size=6).tolist()
+    return net.op("LinearRegressor", x, coefficients=w, intercepts=b, targets=6, domain=ML, **attributes)
+
+
+def named(net: Net, x: str) -> str:
+    net.op("ZipMap", x, classlabels_int64s=[5, 4, 3, 2, 1, 0], domain=ML)
+    return x
+
+
+def looked_up(net: Net, x: str) -> str:
+    """Of a list of numbers the one whose place the units tell together, for every sample, beside the units."""
+    place = net.op("Mod", net.op("ReduceSum", whole(net, x, TensorProto.INT64), net.constant([1])), net.constant(4))
+    y = net.op("ArrayFeatureExtractor", p(net, 4), place, domain=ML)
+    return net.op("Mul", x, transposed(net, y))
+
+
+case(f"{ML}.Scaler", vector(classic("Scaler", offset=[0.5], scale=[2.0])))
+case(
+    f"{ML}.Scaler",
+    vector(classic("Scaler", offset=[0.5] * 6, scale=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+    FROZEN,
+    name="of every feature",
+)
+case(f"{ML}.Imputer", vector(classic("Imputer", imputed_value_floats=[0.3])))
+case(f"{ML}.Imputer", vector(classic("Imputer", imputed_value_floats=[0.3] * 5 + [1.0])), FROZEN, name="of features")
+case(f"{ML}.Binarizer", vector(classic("Binarizer", threshold=0.1)))
+for norm in ("MAX", "L1", "L2"):
+    case(f"{ML}.Normalizer", vector(classic("Normalizer", norm=norm)), name=norm)
+case(f"{ML}.LabelEncoder", vector(encoded))
+case(f"{ML}.CategoryMapper", vector(there_and_back))
+case(f"{ML}.OneHotEncoder", vector(categories), FREE, "pinned: p[0]")
+case(
+    f"{ML}.FeatureVectorizer",
+    vector(lambda net, x: net.op("FeatureVectorizer", x, net.op("Tanh", x), inputdimensions=[6, 6], domain=ML), 12),
+)
+case(
+    f"{ML}.ArrayFeatureExtractor",
+    vector(lambda net, x: net.op("ArrayFeatureExtractor", x, net.constant([4, 1, 3]), domain=ML), 3),
+    "3: down[1] up[0]",
+    "3: up[0]",
+)
+case(f"{ML}.ArrayFeatureExtractor", vector(looked_up), FREE, "pinned: p[0]", name="by computed places")
+case(f"{ML}.LinearClassifier", vector(scores(False)), PINNED)
+case(
+    f"{ML}.LinearClassifier",
+    vector(scores(True, post_transform="SOFTMAX")),
+    "6: linearclassifier1.0/coefficients[1] up[0]",
+    "pinned: down[1] linearclassifier1.0/coefficients[0] linearclassifier1.0/intercepts[0]",
+    name="with weights",
+)
+case(
+    f"{ML}.LinearRegressor",
+    vector(lambda net, x: targets(net, x, post_transform="LOGISTIC")),
+    "6: linearregressor1/coefficients[1] up[0]",
+    "pinned: down[1] linearregressor1/coefficients[0] linearregressor1/intercepts[0]",
+)
+case(f"{ML}.ZipMap", vector(named), PINNED)
 
 
 # --- losses -----------------------------------------------------------------------------------------------------

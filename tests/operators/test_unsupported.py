@@ -5,24 +5,26 @@ from collections import Counter
 import onnx
 import pytest
 
-from mal_graph.operators import ROWS, attention, explain_missing, recurrent
+from mal_graph.operators import ROWS, attention, classic, explain_missing, recurrent
 from mal_graph.operators.unsupported import OTHERS, UNSUPPORTED
 
-GROUPS = (recurrent.WITHOUT_ROW, attention.WITHOUT_ROW, OTHERS)
+GROUPS = (recurrent.WITHOUT_ROW, attention.WITHOUT_ROW, classic.WITHOUT_ROW, OTHERS)
+DOMAINS = ("", "ai.onnx.ml")
 MICROSOFT = "com.microsoft"
 
 
 def known_to_onnx():
     """The operators of the standard, those it has given up too."""
-    return {schema.name for schema in onnx.defs.get_all_schemas() if not schema.domain}
+    schemas = [schema for schema in onnx.defs.get_all_schemas() if schema.domain in DOMAINS]
+    return {f"{schema.domain}.{schema.name}".lstrip(".") for schema in schemas}
 
 
 def known_to_onnxruntime():
-    """The operators of both domains that the installed onnxruntime registers; skipped if it lists none."""
+    """The operators of all domains that the installed onnxruntime registers; skipped if it lists none."""
     state = pytest.importorskip("onnxruntime.capi.onnxruntime_pybind11_state")
     if not hasattr(state, "get_all_operator_schema"):
         pytest.skip("this build of onnxruntime does not list its operators")
-    schemas = [schema for schema in state.get_all_operator_schema() if schema.domain in ("", MICROSOFT)]
+    schemas = [schema for schema in state.get_all_operator_schema() if schema.domain in (*DOMAINS, MICROSOFT)]
     return {f"{schema.domain}.{schema.name}".lstrip(".") for schema in schemas}
 
 

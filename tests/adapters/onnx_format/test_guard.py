@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -414,10 +415,41 @@ def test_sparse_tensors_are_unsupported(path: Path) -> None:
     assert "holds a sparse tensor" in refusal(path, with_branch(branch(inner)), UnsupportedModel)
 
 
-def test_maps_are_unsupported(path: Path) -> None:
+def test_maps_are_unsupported_but_as_outputs(path: Path) -> None:
     model = linear()
-    model.graph.output.add(name="scores").type.sequence_type.elem_type.map_type.key_type = TensorProto.INT64
-    assert "'scores' is a map and not a tensor; export without ZipMap" in refusal(path, model, UnsupportedModel)
+    model.graph.input.add(name="words").type.map_type.key_type = TensorProto.STRING
+    assert "'words' of the graph is a map and not a tensor; export with" in refusal(path, model, UnsupportedModel)
+
+
+def with_functions(calls: dict[str, list[str]]) -> onnx.ModelProto:
+    """A model that calls the first of some functions; each passes its input through those it calls."""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("my", 1)]
+    functions = []
+    for name, called in calls.items():
+        names = ["x", *(f"v{i}" for i in range(len(called)))]
+        nodes = [helper.make_node(op, [names[i]], [names[i + 1]], domain="my") for i, op in enumerate(called)]
+        nodes.append(helper.make_node("Relu", [names[-1]], ["y"]))
+        functions.append(helper.make_function("my", name, ["x"], ["y"], nodes, opsets))
+    model = model_of(helper.make_node(next(iter(calls)), ["x"], ["y"], domain="my"))
+    model.functions.extend(functions)
+    return model
+
+
+def test_functions_that_call_themselves_are_broken(path: Path) -> None:
+    assert "its function 'my.F' calls itself; export it with" in refusal(path, with_functions({"F": ["F"]}))
+    circle = refusal(path, with_functions({"F": ["G"], "G": ["H"], "H": ["F"]}))
+    assert re.search(r"its function 'my.\w' calls itself through 'my.\w'; export it with functions that end", circle)
+
+
+def test_a_function_may_be_called_by_several(path: Path) -> None:
+    path.write_bytes(with_functions({"F": ["G", "H"], "G": ["H"], "H": []}).SerializeToString())
+    assert len(OnnxAdapter().load(path).nodes) == 4
+
+
+def test_functions_that_double_all_the_way_are_broken(path: Path) -> None:
+    """Forty functions, each of which calls the next one twice, are a million millions of operators."""
+    calls = {f"F{i}": [f"F{i + 1}"] * 2 for i in range(40)}
+    assert "its functions unfold to 4398046511101 operators" in refusal(path, with_functions({**calls, "F40": []}))
 
 
 def test_training_graphs_are_unsupported(path: Path) -> None:

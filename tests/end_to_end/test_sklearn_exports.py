@@ -1,0 +1,99 @@
+"""Models of scikit-learn as its exporter writes them: pairs trained on two halves of the same data merge in full."""
+
+import numpy as np
+import pytest
+
+import mal_graph
+from mal_graph_adapters.onnx_format.sessions import open_session
+
+skl2onnx = pytest.importorskip("skl2onnx")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+from sklearn.datasets import load_diabetes, load_wine  # noqa: E402
+from sklearn.impute import SimpleImputer  # noqa: E402
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge  # noqa: E402
+from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
+from sklearn.pipeline import Pipeline  # noqa: E402
+from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler  # noqa: E402
+from sklearn.svm import LinearSVC  # noqa: E402
+
+NAMES = np.array(["barolo", "grignolino", "barbera"])
+SMALL = {"hidden_layer_sizes": (12,), "max_iter": 40}
+WINE, DIABETES = load_wine(return_X_y=True), load_diabetes(return_X_y=True)
+
+KINDS = {  # steps in front, the model of a seed, its data, whether its labels are told by ArgMax
+    "logistic regression": ([StandardScaler], lambda seed: LogisticRegression(), WINE, False),
+    "of two classes": ([SimpleImputer, Normalizer], lambda seed: LogisticRegression(), (WINE[0], WINE[1] > 0), False),
+    "of named classes": ([MinMaxScaler], lambda seed: LogisticRegression(), (WINE[0], NAMES[WINE[1]]), False),
+    "linear regression": ([], lambda seed: LinearRegression(), DIABETES, False),
+    "ridge": ([StandardScaler], lambda seed: Ridge(), (DIABETES[0], np.c_[DIABETES[1], -DIABETES[1]]), False),
+    "support vectors": ([], lambda seed: LinearSVC(random_state=seed), WINE, False),
+    "perceptron": ([StandardScaler], lambda seed: MLPClassifier(random_state=seed, **SMALL), WINE, True),
+    "named perceptron": (
+        [Normalizer],
+        lambda seed: MLPClassifier(random_state=seed, **SMALL),
+        (WINE[0], NAMES[WINE[1]]),
+        True,
+    ),
+    "regressing perceptron": ([SimpleImputer], lambda seed: MLPRegressor(random_state=seed, **SMALL), DIABETES, False),
+}
+
+
+def exported(kind, seed, folder, zipmap, share=None):
+    """The file of a model trained on half of the data, behind steps that were fitted to `share`, or to all."""
+    steps, make, (x, y), _ = KINDS[kind]
+    x, half = x.astype(np.float32), slice(seed, None, 2)
+    front = [(f"step{i}", step()) for i, step in enumerate(steps)]
+    prepared = x
+    for _, step in front:
+        prepared = step.fit(prepared[share] if share else prepared).transform(prepared)
+    model = make(seed).fit(prepared[half], y[half])
+    options = (
+        {id(model): {"zipmap": zipmap}} if hasattr(model, "classes_") and not isinstance(model, LinearSVC) else None
+    )
+    whole = Pipeline([*front, ("model", model)]) if front else model
+    proto = skl2onnx.to_onnx(whole, x[:1], options=options)
+    path = folder / f"{seed}.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path, {proto.graph.input[0].name: x[:40]}
+
+
+def outputs(path, inputs):
+    """What onnxruntime gives, dictionaries of scores as rows."""
+    found = open_session(str(path)).run(None, inputs)
+    return [np.array([list(row.values()) for row in value]) if isinstance(value, list) else value for value in found]
+
+
+def assert_same(found, expected):
+    for x, y in zip(found, expected, strict=True):
+        if y.dtype.kind == "f":
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * np.abs(y).max())
+        else:
+            assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_was_learned_is_merged(kind, zipmap, tmp_path):
+    (base, inputs), (donor, _) = (exported(kind, seed, tmp_path, zipmap) for seed in (0, 1))
+    for lam, end in ((0.0, base), (0.5, None), (1.0, donor)):
+        result = mal_graph.assemble(base, donor, lam=lam).save(tmp_path / "merged.onnx", overwrite=True)
+        correspondence = result.merged[0].plan.alignment.correspondence
+        kept = {layer: why for layer, why in correspondence.refused.items() if "ArgMax" not in why}
+        assert (kept, dict(correspondence.dropped), dict(correspondence.unpaired)) == ({}, {}, {})
+        assert not correspondence.refused or (KINDS[kind][3] and len(correspondence.tensors) > 1)
+        if end is not None and not (lam and correspondence.refused):
+            assert_same(outputs(tmp_path / "merged.onnx", inputs), outputs(end, inputs))
+
+
+def test_other_numbers_of_a_scaler_are_said_and_the_bases_kept(tmp_path):
+    kind = "logistic regression"
+    (base, inputs), (donor, _) = (exported(kind, s, tmp_path, False, slice(s, None, 2)) for s in (0, 1))
+    result = mal_graph.assemble(base, donor, lam=1.0).save(tmp_path / "merged.onnx")
+    (lines,) = result.merged[0].plan.alignment.correspondence.unpaired.values()
+    assert lines == [
+        "offset and scale of the ai.onnx.ml.Scaler that prepares its inputs differ from the donor's: "
+        "the base's are kept"
+    ]
+    with pytest.raises(AssertionError):
+        assert_same(outputs(tmp_path / "merged.onnx", inputs), outputs(donor, inputs))
