@@ -127,6 +127,7 @@ class Row:
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
+        shaping: the settings that decide which function it is, with the values that they have where nothing says.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
     """
 
@@ -153,6 +154,7 @@ class Row:
     is_idempotent: bool = False
     homogeneity: Homogeneity = Homogeneity.NONE
     channel: int = 1
+    shaping: Mapping[str, object] = field(default_factory=dict)
     since: int | None = None
 
     @property

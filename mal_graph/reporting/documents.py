@@ -30,6 +30,18 @@ class ReasonEntry(BaseModel):
     reason: str
 
 
+class DifferenceEntry(BaseModel):
+    """In what two matched layers are not the same function; `setting` is empty where their operators differ."""
+
+    operator: str
+    other: str
+    setting: str
+    base: str
+    donor: str
+    what: str
+    meaning: str
+
+
 class PairEntry(BaseModel):
     base: str
     donor: str
@@ -37,6 +49,7 @@ class PairEntry(BaseModel):
     reason: str
     widths: dict[str, tuple[int, int]]
     relation: str
+    differences: list[DifferenceEntry] = []
 
 
 class MatchDocument(Document):
@@ -63,6 +76,7 @@ class MergedEntry(BaseModel):
     lam: float
     dropped: list[str] = []
     missing: list[str] = []
+    differences: list[DifferenceEntry] = []
 
 
 class AlignedEntry(BaseModel):
@@ -210,7 +224,13 @@ def pair_entry(pair: LayerPair) -> PairEntry:
         reason=pair.reason,
         widths={"in": into, "out": out},
         relation=pair.relation,
+        differences=list(difference_entries(pair)),
     )
+
+
+def difference_entries(pair: LayerPair) -> Iterator[DifferenceEntry]:
+    for difference in pair.differences:
+        yield DifferenceEntry(**asdict(difference), what=difference.what, meaning=difference.meaning)
 
 
 # --- assemble -----------------------------------------------------------------------------------------------------
@@ -273,6 +293,7 @@ def merged_entries(step: Merged) -> Iterator[MergedEntry]:
             lam=own[0].lam,
             dropped=list(step.plan.dropped.get(name, ())),
             missing=list(step.plan.missing.get(name, ())),
+            differences=list(difference_entries(pair)),
         )
 
 

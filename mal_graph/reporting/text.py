@@ -16,6 +16,7 @@ from mal_graph.reporting.accounting import accounts_lines
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     AssembleDocument,
+    DifferenceEntry,
     EvaluateDocument,
     MatchDocument,
     MergeDocument,
@@ -139,6 +140,8 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
         row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
         pairs.add_row(*row, *([pair.reason] if verbose else []))
     yield pairs
+    for pair in document.pairs:
+        yield from difference_lines(pair.base, pair.differences)
     for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
         yield from unmatched_lines(side, layers, verbose)
     counts = Counter(pair.relation for pair in document.pairs)
@@ -149,6 +152,13 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
         f"{'' if share == 1 else f' ({share:.1%})'}"
         f"{'' if verbose else '; -v says why'}"
     )
+
+
+def difference_lines(layer: str, differences: Sequence[DifferenceEntry]) -> Iterator[str]:
+    """In what a layer is another function than the donor's, one line for each consequence."""
+    for meaning in dict.fromkeys(difference.meaning for difference in differences):
+        what = ", ".join(difference.what for difference in differences if difference.meaning == meaning)
+        yield f"layer {layer}: {what}: {meaning}"
 
 
 def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> Iterator[str]:
@@ -194,6 +204,7 @@ def left_out_lines(document: AssembleDocument, verbose: bool) -> Iterator[str]:
     for layer in document.merged:
         for line in (*layer.dropped, *layer.missing):
             yield f"layer {layer.base}, not merged: {line}"
+        yield from difference_lines(layer.base, layer.differences)
     for skipped in document.skipped:
         yield f"layer {skipped.layer} keeps the base's weights: {skipped.reason}"
     if verbose or len(document.unmatched_donor) <= 3:

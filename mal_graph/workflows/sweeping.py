@@ -143,7 +143,8 @@ def is_whole(step: Merged) -> bool:
     """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
     planned = step.plan
     unpaired = step.ungrown.alignment.correspondence.unpaired
-    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired)
+    differences = [difference for pair in planned.merged_pairs for difference in pair.differences]
+    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired, differences)
     return not any(left) and all(a == b for a, b in planned.alignment.correspondence.units)
 
 

@@ -232,7 +232,7 @@ def test_match_json_has_the_promised_keys(run, folder):
     found = run("match", "base.onnx", "other.onnx", "--format", "json").json
     assert next(iter(found)) == "schema"
     assert set(KEYS["match"]) <= set(found)
-    assert set(found["pairs"][0]) == {"base", "donor", "score", "reason", "widths", "relation"}
+    assert set(found["pairs"][0]) == {"base", "donor", "score", "reason", "widths", "relation", "differences"}
     assert {key: len(widths) for key, widths in found["pairs"][0]["widths"].items()} == {"in": 2, "out": 2}
     assert {"layer", "reason"} == set(found["unmatched_base"][0])
     assert found["unmatched_base"][0]["reason"]
