@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
+from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
 from mal_graph.matching import match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
@@ -245,3 +246,28 @@ def test_equal_epsilons_change_no_bit():
     one, other = (mal_graph.assemble(base, graph, lam=0.3, verify=False).graph for graph in (donor, bare))
     assert all(one.weights[name].read().tobytes() == other.weights[name].read().tobytes() for name in one.weights)
     assert [node.attributes for node in one.nodes] == [node.attributes for node in base.nodes]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["LayerNorm", "GroupNorm", "InstanceNorm1d"])
+def test_an_epsilon_that_a_merge_changed_is_put_into_the_module_and_into_no_state(kind):
+    import torch
+    from torch import nn
+
+    makers = {
+        "LayerNorm": lambda epsilon: nn.LayerNorm(7, eps=epsilon),
+        "GroupNorm": lambda epsilon: nn.GroupNorm(2, 6, eps=epsilon),
+        "InstanceNorm1d": lambda epsilon: nn.InstanceNorm1d(6, eps=epsilon, affine=True),
+    }
+
+    def network_of(seed, epsilon):
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Conv1d(3, 6, 1), makers[kind](epsilon), nn.ReLU(), nn.Conv1d(6, 4, 1)).eval()
+
+    x = torch.randn(5, 3, 7)
+    base, donor = network_of(0, 1e-5), network_of(1, 0.5)
+    graph = mal_graph.assemble(mal_graph.trace(base, (x,)), mal_graph.trace(donor, (x,)), lam=1.0, verify=False).graph
+    with torch.no_grad():
+        assert torch.allclose(mal_graph.to_module(graph)(x), donor(x), atol=1e-5)
+    with pytest.raises(ShapeError, match="the merge changed the epsilon of"):
+        mal_graph.state_dict(graph)
