@@ -69,7 +69,6 @@ class Row:
     groups: int = 0
     states: dict[str, int] = field(default_factory=dict)
     coverage: float = 0.0
-    coverage_full: float = 0.0
     reasons: dict[str, float] = field(default_factory=dict)  # shares of the parameters
     seconds_groups: float = 0.0
     seconds_verification: float = 0.0
@@ -501,7 +500,7 @@ def studied(path: Path, suite: str) -> Row:
         row.error = f"crash: {type(error).__name__}: {first_line(error)}"
         return row
     row.states = dict(Counter(group.state for group in groups.groups))
-    _, row.coverage, row.coverage_full = coverage(graph, groups)
+    row.coverage = coverage(graph, groups).share
     row.reasons = shares_by_reason(graph, groups)
     verified = [group for group in groups.groups if group.state is GroupState.VERIFIED]
     start = time.perf_counter()
@@ -761,12 +760,12 @@ def line_of(row: Row) -> str:
 def table(rows: Sequence[Row]) -> str:
     """One line per model, as Markdown."""
     head = (
-        "| model | nodes | groups | verified | unverified | coverage | coverage, full "
+        "| model | nodes | groups | verified | unverified | coverage "
         "| frozen, unverified or rigid, share | groups, s | verification, s | runs | together | free | padding, s "
         "| oracle | moved by all groups "
         "| moved by a member left out |"
     )
-    lines = [head, "|---" * 17 + "|"]
+    lines = [head, "|---" * 16 + "|"]
     for row in rows:
         reasons = "; ".join(
             f"{reason} {share:.2f}" for reason, share in list(row.reasons.items())[:3] if share >= 0.005
@@ -774,7 +773,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(
             f"| {row.model} | {row.nodes} | {row.groups} "
             f"| {row.states.get(GroupState.VERIFIED, 0)} | {row.states.get(GroupState.UNVERIFIED, 0)} "
-            f"| {row.coverage:.3f} | {row.coverage_full:.3f} "
+            f"| {row.coverage:.3f} "
             f"| {reasons} | {row.seconds_groups:.1f} "
             f"| {row.seconds_verification:.1f} | {row.runs} | {row.runs_together} | {row.resized.get(HOLDS, 0)} "
             f"| {row.seconds_padding:.1f} | {row.verdict()} "
@@ -798,8 +797,7 @@ def totals(rows: Sequence[Row]) -> str:
         f"{sum(bool(row.oracle) for row in rows)} that the oracle could not run, {seconds:.0f} s in all",
         f"* groups verified: {sum(row.states.get(GroupState.VERIFIED, 0) for row in rows)}; right: {right}; "
         f"**wrong: {sum(len(row.wrong) for row in rows)}**",
-        f"* coverage >= {COVERED}: {sum(row.coverage >= COVERED for row in rows)} models; in full: "
-        f"{sum(row.coverage_full >= COVERED for row in rows)}",
+        f"* coverage >= {COVERED}: {sum(row.coverage >= COVERED for row in rows)} models",
         f"* controls: {sum(row.controls for row in judged)}; models in which one moved the outputs by less than "
         f"{POWER:g}: {len(weak)}",
     ]

@@ -37,6 +37,9 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
             continue
         nodes.append(view_of(source, taken))
         parts.setdefault(source.meta.get(REGION, -1), []).append(nodes[-1])
+    for function in lowered.functions.values():
+        called = ".".join(filter(None, function.identifier()))
+        weights.update(inner_constants(function, f"{called}/"))
     document = OnnxDocument(path, model, lowered, constants, *written_out(model, lowered, constants, parts, weights))
     LOADED.add(document)
     return LayerGraph(
@@ -155,12 +158,18 @@ def initializers(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]]:
 def subgraph_weights(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]]:
     """Initializers and constants inside a subgraph: counted and listed, never merged."""
     yield from initializers(graph, scope)
+    yield from inner_constants(graph, scope)
+
+
+def inner_constants(graph: ir.Graph | ir.Function, scope: str) -> Iterator[tuple[str, Weight]]:
+    """Constants inside a subgraph or a function, and what its own subgraphs hold."""
     for node in graph:
         for inner, body in subgraphs(node):
             yield from subgraph_weights(body, scope + inner)
-        if node.op_type == "Constant" and "value" in node.attributes and not node.attributes["value"].is_ref():
+        tensor = constant_tensor(node)
+        if tensor is not None:
             name = f"{scope}{node.outputs[0].name}"
-            yield name, handle(name, node.attributes["value"].as_tensor(), scope)
+            yield name, handle(name, tensor, scope)
 
 
 def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
@@ -188,18 +197,24 @@ def tensor_values(tensor: ir.TensorProtocol) -> Array:
 
 def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:
     """The weight that a Constant, or a ConstantOfShape with a stored shape, stands for."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Constant", "ConstantOfShape"):
-        return None
-    name = node.outputs[0].name
+    name = node.outputs[0].name if node.outputs else ""
     if not name:
         return None
-    if node.op_type == "ConstantOfShape":
+    if node.domain in ("", "ai.onnx") and node.op_type == "ConstantOfShape":
         return filled_weight(node, name, weights)
-    if "value" in node.attributes:
-        return handle(name, node.attributes["value"].as_tensor())
+    tensor = constant_tensor(node)
+    return None if tensor is None else handle(name, tensor)
+
+
+def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    """The tensor that a Constant holds in whatever form; None for any other node, and where a caller gives it."""
+    if node.domain not in ("", "ai.onnx") or node.op_type != "Constant":
+        return None
+    if "value" in node.attributes and not node.attributes["value"].is_ref():
+        return node.attributes["value"].as_tensor()
     for form, dtype in CONSTANT_FORMS.items():
-        if form in node.attributes:
-            return handle(name, ir.tensor(np.asarray(node.attributes[form].value, dtype)))
+        if form in node.attributes and not node.attributes[form].is_ref():
+            return ir.tensor(np.asarray(node.attributes[form].value, dtype))
     return None
 
 

@@ -182,8 +182,9 @@ def normalized_shape(call: Call) -> Wanted:
 
 
 def epsilon(call: Call) -> Wanted:
-    node = call.first("LayerNormalization")
-    return None if node is None else float(node.attribute("epsilon"))
+    nodes = [call.first(f"{kind}Normalization") for kind in ("Layer", "Group", "Instance")]
+    held = [float(node.attribute("epsilon")) for node in nodes if node is not None]
+    return held[0] if held else None
 
 
 def scale(call: Call) -> Wanted:
@@ -251,7 +252,8 @@ CALLS: Mapping[str, tuple[Argument, ...]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), (*WINDOW, GROUPS)),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (GROUPS,)),
     "convolution": (*WINDOW, Argument(8, ("groups",), groups)),
-    "group_norm": (Argument(1, ("num_groups",), norm_groups),),
+    "group_norm": (Argument(1, ("num_groups",), norm_groups), Argument(4, ("eps",), epsilon, 1e-5)),
+    "instance_norm": (Argument(7, ("eps",), epsilon, 1e-5),),
     "layer_norm": (NORMALIZED, Argument(4, ("eps",), epsilon, 1e-5)),
     "rms_norm": (NORMALIZED,),
     "channel_shuffle": (Argument(1, ("groups",), shuffled_groups),),
@@ -262,8 +264,9 @@ PARTED = ("split", "unsafe_split", "split_with_sizes", "chunk", "unsafe_chunk")
 # What a submodule holds for the call that it makes.
 PARTS: Mapping[type[nn.Module], Mapping[str, Callable[[Call], Wanted]]] = {
     nn.modules.conv._ConvNd: {"groups": groups, "padding": pads, "dilation": dilations},
+    nn.modules.instancenorm._InstanceNorm: {"eps": epsilon},
     nn.modules.batchnorm._NormBase: {"num_features": channels},
-    nn.GroupNorm: {"num_groups": norm_groups, "num_channels": channels},
+    nn.GroupNorm: {"num_groups": norm_groups, "num_channels": channels, "eps": epsilon},
     nn.LayerNorm: {"normalized_shape": normalized_shape, "eps": epsilon},
     nn.RMSNorm: {"normalized_shape": normalized_shape},
     nn.ChannelShuffle: {"groups": shuffled_groups},

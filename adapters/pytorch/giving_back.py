@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,11 @@ def merged_state(graph: LayerGraph) -> dict[str, Tensor]:
                 "take the result of to_module"
             )
     check_constants(graph, source)
+    for setting in changed_settings(graph, source):
+        raise ShapeError(
+            f"the merge changed the {setting}, which {graph.name} has in its code: take the result of to_module, or "
+            "save it as an ONNX file"
+        )
     if graph.inserted:
         raise ShapeError(
             f"{graph.name} was given {', '.join(sorted(graph.inserted))}, for which its class has no parameter: "
@@ -128,7 +134,23 @@ def needs_rewriting(graph: LayerGraph, source: Traced) -> bool:
     """Whether a graph differs in more than the values in the module's state: the code must follow."""
     traced = source.graph.weights
     wider = (name for name in graph.edited & traced.keys() if graph.weights[name].shape != traced[name].shape)
-    return any(wider) or bool(changed_constants(graph, source))
+    return any(wider) or bool(changed_constants(graph, source) or changed_settings(graph, source))
+
+
+def changed_settings(graph: LayerGraph, source: Traced) -> list[str]:
+    """What operators hold of their own that is another number than in what was traced: by node and attribute."""
+    old: dict[str, Mapping[str, Any]] = {node.name: node.attributes for node in source.graph.nodes}
+    return [
+        f"{key} of {node.name}"
+        for node in graph.nodes
+        for key, value in node.attributes.items()
+        if node.name in old and not is_alike(old[node.name].get(key), value)
+    ]
+
+
+def is_alike(held: object, value: object) -> bool:
+    """Whether an attribute holds the same."""
+    return held is value or bool(np.array_equal(np.asarray(held), np.asarray(value)))
 
 
 def read_before(source: Traced, consumer: str, slot: int) -> str:

@@ -10,6 +10,7 @@ from mal_graph.matching.assignment import (
 )
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.correspondence import AxisPair, Correspondence, correspond
+from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
 from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
@@ -34,6 +35,7 @@ __all__ = [
     "correspond",
     "Correspondence",
     "count_dead_channels",
+    "Difference",
     "Evidence",
     "explain_layer",
     "find_foldable_norm",

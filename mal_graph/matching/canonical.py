@@ -4,6 +4,7 @@ Two exports of one layer can differ in form: a BatchNorm folded into its convolu
 bias or none, a weight stored transposed. Parameters are canonical already (see `network.layers`); what is left is:
 
 * A linear layer and a convolution of one tap: the donor's weight takes or loses the axes of that tap.
+* Two BatchNorms with other epsilons: the donor's variance takes in what its epsilon is more than the base's.
 * A bias in the base only: the donor's is zero. A bias in the donor only needs a slot, see `merging.slots`.
 """
 
@@ -13,7 +14,7 @@ from functools import partial
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph
+from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.batchnorm_folding import (
     Side,
     compare_folded,
@@ -23,9 +24,9 @@ from mal_graph.matching.batchnorm_folding import (
 from mal_graph.matching.class_names import find_misnamed
 from mal_graph.matching.input_settings import find_other_settings
 from mal_graph.matching.layer_matching import LayerPair, Match
-from mal_graph.matching.tensor_pairs import TensorPair, row_vector
+from mal_graph.matching.tensor_pairs import TensorPair, read_values, row_vector
 from mal_graph.network import Layer, Parameter
-from mal_graph.operators import Misfit, offsets
+from mal_graph.operators import Misfit, ParameterKind, norm_epsilon, offsets, row_of
 
 SEVERAL = "a BatchNormalization stands behind it in one model alone, and each row of its weight makes several units"
 
@@ -144,8 +145,31 @@ def cross(shape: Sequence[int]) -> str:
 
 
 def plain_pair(a: Side, b: Side, mine: Parameter, theirs: Parameter, layers: LayerPair) -> TensorPair:
-    """Two tensors that are merged as they are stored."""
-    return TensorPair(layers, mine, theirs, a.reading(mine), b.reading(theirs))
+    """Two tensors that are merged as they are stored; the donor's variance with what its epsilon is more."""
+    more = added_to_variance(a, b, mine, theirs)
+    read = partial(read_variance, b.graph, theirs, more) if more else b.reading(theirs)
+    return TensorPair(layers, mine, theirs, a.reading(mine), read)
+
+
+def added_to_variance(a: Side, b: Side, mine: Parameter, theirs: Parameter) -> float:
+    """What makes the donor's variance that of a BatchNorm with the base's epsilon, exactly; 0 where nothing can: a
+    variance below zero would be no longer one, and the difference is listed (see `differences`)."""
+    nodes = a.graph.nodes[mine.node], b.graph.nodes[theirs.node]
+    rows = [row_of(node) for node in nodes]
+    if mine.role != theirs.role or mine.kind is not ParameterKind.VARIANCE:
+        return 0.0
+    if not all(row is not None and row.is_batch_norm for row in rows):
+        return 0.0
+    own, other = map(norm_epsilon, nodes)
+    more = other - own
+    return more if more and np.all(read_variance(b.graph, theirs, more) >= 0) else 0.0
+
+
+def read_variance(graph: LayerGraph, variance: Parameter, more: float) -> Array:
+    """A variance with something added, as exactly as its type can hold it."""
+    values = read_values(graph, variance)
+    added: Array = (values.astype(np.float64) + more).astype(values.dtype)
+    return added
 
 
 def zero_bias(a: Side, bias: Parameter, weight: Parameter, layers: LayerPair) -> TensorPair:

@@ -56,7 +56,7 @@ def named_by(graph: LayerGraph, node: Node, row: Row) -> Iterator[tuple[str, tup
     for key in row.class_names:
         if held := node.attribute(key):
             yield node.inputs[0], tuple(map(as_text, held))
-    table = graph.weights.get(node.inputs[0]) if row.is_lookup else None
+    table = graph.weights.get(node.inputs[0]) if row.table_axis is not None else None
     if table is not None and not table.is_float and not table.scope and node.inputs[1] not in graph.weights:
         yield node.inputs[1], tuple(map(as_text, table.read().ravel().tolist()))
 

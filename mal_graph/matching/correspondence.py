@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from mal_graph.brief import Brief
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
+from mal_graph.matching.signatures import Signatures, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair
 from mal_graph.network import Parameter
 from mal_graph.operators import GroupState
-from mal_graph.symmetry import AxisGroups, Member, Network
+from mal_graph.symmetry import AxisGroups, Member, Names, Network, PositionNames
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)
@@ -83,6 +85,7 @@ class Correspondence(Brief):
         unpaired: what one of two matched layers holds without a counterpart, by name of the base's layer.
         inside: the donor's group, by index of a base group that lies inside paired units.
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
+        signatures: which input and output of the donor is which of the base's.
     """
 
     base: Network
@@ -96,21 +99,36 @@ class Correspondence(Brief):
     unpaired: Mapping[str, Sequence[str]]
     inside: Mapping[int, int]
     is_ordered: bool = False
+    signatures: Signatures = field(default_factory=Signatures)
 
 
 class Refusal(Exception):
     """Two axes that do not correspond to each other; caught where the layer is listed as not merged."""
 
 
-def correspond(base: Network, donor: Network, match: Match, *, assume_ordered: bool = False) -> Correspondence:
+def correspond(
+    base: Network,
+    donor: Network,
+    match: Match,
+    *,
+    assume_ordered: bool = False,
+    pair: Iterable[tuple[str, str]] = (),
+) -> Correspondence:
     """Pair the groups of two networks along the tensors of their matched layers.
 
     Args:
         base, donor: the networks; groups that are not verified are used only while they are candidates.
         match: the layers that correspond to each other.
         assume_ordered: take frozen axes of equal length as ordered alike, as in models with a common ancestor.
+        pair: inputs and outputs of the base, each with the donor's, by name.
+
+    Raises:
+        MatchError: the inputs or outputs cannot be paired.
+        UsageError: `pair` names what is not there.
     """
-    pairing = GroupPairing(base.groups, donor.groups, assume_ordered)
+    signatures = pair_signatures(base.graph, donor.graph, pair)
+    names = base.position_names(), donor.position_names(signatures.called)
+    pairing = GroupPairing(base.groups, donor.groups, names, assume_ordered)
     tensors, unpaired = pair_tensors(base.graph, donor.graph, match)
     for tensor in tensors:
         if tensor.is_weight:
@@ -144,6 +162,7 @@ def correspond(base: Network, donor: Network, match: Match, *, assume_ordered: b
         unpaired,
         pairing.inside,
         assume_ordered,
+        signatures,
     )
 
 
@@ -160,9 +179,12 @@ def check_finite(tensor: TensorPair) -> None:
 class GroupPairing:
     """Collects the pairs of groups, tensor by tensor."""
 
-    def __init__(self, base: AxisGroups, donor: AxisGroups, assume_ordered: bool) -> None:
+    def __init__(
+        self, base: AxisGroups, donor: AxisGroups, names: tuple[PositionNames, PositionNames], assume_ordered: bool
+    ) -> None:
         self.base = base
         self.donor = donor
+        self.names = names
         self.moving = {id(groups): moving_groups(groups) for groups in (base, donor)}
         self.assume_ordered = assume_ordered
         self.pairs: list[GroupPair] = []
@@ -241,11 +263,18 @@ class GroupPairing:
             return self.fixed_axis_pair(tensor, place, mine, theirs, called)
         self.check_closed(mine, theirs, self.base, called, "base", False)
         self.check_closed(theirs, mine, self.donor, called, "donor", False)
-        blocks = [*self.fixed_pairs(mine, theirs, called), *self.free_pairs(*free, called)]
+        names = self.names_on(tensor, place)
+        blocks = [*self.fixed_pairs(mine, theirs, names, called), *self.free_pairs(*free, names, called)]
         blocks += self.pairs_beside(
             self.beside(self.base, tensor.base, place), self.beside(self.donor, tensor.donor, place), called
         )
         return self.with_roles(tensor.base, place, tuple(blocks))
+
+    def names_on(self, tensor: TensorPair, place: int) -> tuple[Names, Names]:
+        """The names of the positions of one axis in both models."""
+        both = zip(self.names, (tensor.base, tensor.donor), strict=True)
+        mine, theirs = (names.on(p.tensor, p.axes[place], p.shape[place]) for names, p in both)
+        return mine, theirs
 
     def fixed_axis_pair(
         self,
@@ -261,6 +290,13 @@ class GroupPairing:
         self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
         if tensor.lead and place >= 2:
             return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
+        try:
+            named = pair_by_names(*self.names_on(tensor, place))
+        except Misnamed as reason:
+            raise Refusal(f"its {called} axis {reason}") from None
+        if named is not None:
+            block = Block(-1, *(side.reshape(-1, 1) for side in named))
+            return replace(self.with_roles(tensor.base, place, (block,)), donor_size=other)
         if size == other:
             return AxisPair(size, (Block(-1, column(size), column(size)),))
         common = self.in_stored_order(mine, theirs)
@@ -322,11 +358,24 @@ class GroupPairing:
                 raise Refusal(f"its {called} axis is {group.state} in the {side}: {group.reason}")
 
     def fixed_pairs(
-        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+        self,
+        mine: Sequence[tuple[int, Member]],
+        theirs: Sequence[tuple[int, Member]],
+        names: tuple[Names, Names],
+        called: str,
     ) -> Iterable[Block]:
-        """Pinned stretches between free ones correspond in order."""
+        """Pinned stretches between free ones correspond by the names of their positions, in order where they have
+        none."""
         left = [(g, m) for g, m in mine if g not in self.moving[id(self.base)]]
         right = [(g, m) for g, m in theirs if g not in self.moving[id(self.donor)]]
+        sides = [np.concatenate([NOWHERE, *(m.positions.ravel() for _, m in members)]) for members in (left, right)]
+        try:
+            named = pair_by_names(names[0][sides[0]], names[1][sides[1]]) if all(map(len, sides)) else None
+        except Misnamed as reason:
+            raise Refusal(f"its {called} axis {reason}") from None
+        if named is not None:
+            yield Block(-1, *(side[rows].reshape(-1, 1) for side, rows in zip(sides, named, strict=True)))
+            return
         if [m.positions.shape for _, m in left] != [m.positions.shape for _, m in right]:
             why = why_fixed(left, self.base) if left else why_fixed(right, self.donor)
             raise Refusal(f"its {called} axis is fixed in one model alone ({why})")
@@ -334,7 +383,11 @@ class GroupPairing:
             yield Block(-1, a.positions.reshape(-1, 1), b.positions.reshape(-1, 1))
 
     def free_pairs(
-        self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]], called: str
+        self,
+        mine: Sequence[tuple[int, Member]],
+        theirs: Sequence[tuple[int, Member]],
+        names: tuple[Names, Names],
+        called: str,
     ) -> list[Block]:
         rest = dict(theirs)
         chosen: list[tuple[int, Member, int]] = []
@@ -358,7 +411,11 @@ class GroupPairing:
             if positions is None:
                 k, other = member.positions.shape[1], by_group[b].positions.shape[1]
                 raise Refusal(f"each unit takes {k} positions of its {called} axis, in the donor {other}")
-            blocks.append(Block(self.pair(a, b), *positions))
+            try:
+                ordered = in_order_of_names(positions, names)
+            except Misnamed as reason:
+                raise Refusal(f"each unit takes several positions of its {called} axis, which {reason}") from None
+            blocks.append(Block(self.pair(a, b), *ordered))
         return blocks
 
     def corresponding_positions(

@@ -18,6 +18,7 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
+from mal_graph.matching.differences import Difference, compare_operations
 from mal_graph.matching.layer_profile import Profile, profile_layers
 from mal_graph.matching.layer_scores import explain_pair, find_same_places, score_layers, score_parts
 from mal_graph.matching.pairing import MIN_SCORE, exchange_partners, pair_monotonely
@@ -42,6 +43,7 @@ class LayerPair(Brief):
         score: 0 to 1.
         reason: what the two have in common.
         relation: how their sizes relate, as they were matched.
+        differences: in what they are not the same function, however their weights are merged.
     """
 
     base: Layer
@@ -49,6 +51,7 @@ class LayerPair(Brief):
     score: float
     reason: str
     relation: Relation
+    differences: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,6 +116,7 @@ def match_layers(
             round(max(0.0, float(scores[i, j])), 4),
             explain_pair(parts, bool(same[i, j]), i, j),
             relate_widths(a.layers[i], b.layers[j]),
+            compare_operations(a.operations[i], b.operations[j]),
         )
         for i, j in sorted(chosen.items())
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
+from mal_graph.matching.differences import Operations, find_operations
 from mal_graph.matching.layer_links import Reading, find_descendants, find_layer_edges, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
@@ -29,6 +30,7 @@ class Profile:
         activations: the operators inside that are neither contraction, norm nor arrangement.
         windows: kernel sizes, strides, dilations and groups.
         meanings: what each layer may correspond to; two layers that have none in common are never paired.
+        operations: the operators inside that say which function a layer is, with their settings.
         statistics: scale-free figures of each layer's weight, shape (layers, 2).
     """
 
@@ -42,6 +44,7 @@ class Profile:
     activations: tuple[frozenset[str], ...]
     windows: tuple[tuple[object, ...], ...]
     meanings: tuple[frozenset[tuple[object, ...]], ...]
+    operations: tuple[Operations, ...]
     statistics: NDArray[np.float64]
 
     @cached_property
@@ -114,6 +117,7 @@ def profile_layers(graph: LayerGraph) -> Profile:
         activated,
         windows,
         tuple(find_meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
+        tuple(find_operations(graph, layer) for layer in layers),
         np.array([measure_weight(graph, layer) for layer in layers]).reshape(len(layers), 2),
     )
 

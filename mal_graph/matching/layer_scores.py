@@ -1,7 +1,8 @@
 """How much every layer of one model is like every layer of another.
 
 Layers at the same place of graphs of the same structure score highest; else context, position, widths, window,
-activation and weight statistics count, each between 0 and 1.
+activation and weight statistics count, each between 0 and 1. Where settings that change the function differ, a score is
+lowered, at the same place never below SAME_PLACE.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.matching.differences import is_set_alike
 from mal_graph.matching.layer_profile import Profile
 
 T = TypeVar("T", bound=Hashable)
 
 SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score at least
+OTHER_SETTINGS = 0.05  # what a score loses at most where operators of two layers have other settings
 WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
 
 
@@ -23,8 +26,10 @@ def score_layers(a: Profile, b: Profile) -> NDArray[np.float64]:
     parts = score_parts(a, b)
     different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.zeros((len(a.layers), len(b.layers))))
     alike = 0.5 * compare_levels(a.roles, b.roles) + 0.5 * parts["activation"]
+    settings = compare_kinds(a.operations, b.operations, lambda x, y: float(is_set_alike(x, y)))
+    different = different - OTHER_SETTINGS * (1 - settings)
     same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
-    scores = np.where(find_same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same, SAME_PLACE * different)
+    scores = np.where(find_same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same * settings, SAME_PLACE * different)
     return np.where(compare_kinds(a.meanings, b.meanings, lambda x, y: bool(x & y)), scores, -np.inf)
 
 

@@ -119,5 +119,7 @@ def as_permutation(order: Order, others: int) -> Order:
 
 def is_whole(axis: AxisPair) -> bool:
     """Whether an axis corresponds position by position, end to end."""
-    whole = len(axis.blocks) == 1 and axis.blocks[0].pair < 0 and len(axis.blocks[0].base) == axis.size
-    return whole and axis.donor_size <= axis.size
+    if len(axis.blocks) != 1 or axis.blocks[0].pair >= 0 or axis.donor_size > axis.size:
+        return False
+    every = np.arange(axis.size)
+    return all(np.array_equal(side.ravel(), every) for side in (axis.blocks[0].base, axis.blocks[0].donor))

@@ -1,5 +1,6 @@
 """Merging two networks whose units are assigned: the plan, what is added for it, and the merge itself."""
 
+from mal_graph.merging.accounts import Account, Accounts, Fate, account_for, combine_accounts
 from mal_graph.merging.blending import merge
 from mal_graph.merging.deepening import Deepened, deepen
 from mal_graph.merging.lambdas import LayerLambdas
@@ -11,9 +12,14 @@ from mal_graph.merging.slots import with_bias_slots, with_larger_windows
 from mal_graph.merging.widening import widen
 
 __all__ = [
+    "Account",
+    "account_for",
+    "Accounts",
+    "combine_accounts",
     "compare_outputs",
     "deepen",
     "Deepened",
+    "Fate",
     "LayerLambdas",
     "merge",
     "Plan",

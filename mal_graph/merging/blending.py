@@ -27,18 +27,18 @@ def merge(plan: Plan) -> LayerGraph:
         for name, ends in growth.factors.items()
     ]
     graph = plan.base.with_weights(moved) if moved else plan.base
-    return with_settings(graph, plan) if growth.settings else graph
+    return with_settings(graph, plan) if growth.settings or (plan.settings and plan.is_moving) else graph
 
 
 def with_settings(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with what operators hold of their own where the plan puts it, each with the factor of its weights."""
     held: dict[str, dict[str, Ends]] = {}
-    for (name, setting), ends in plan.growth.settings.items():
+    for (name, setting), ends in {**plan.settings, **plan.growth.settings}.items():
         held.setdefault(name, {})[setting] = ends
     nodes = []
     for node in graph.nodes:
         lam = next((plan.lam_of[tensor] for tensor in node.inputs if tensor in plan.lam_of), plan.mean_lam)
-        new = {setting: between(ends, lam) for setting, ends in held.get(node.name, {}).items()}
+        new = {setting: between(ends, lam) for setting, ends in held.get(node.name, {}).items() if lam}
         nodes.append(replace(node, attributes={**node.attributes, **new}) if new else node)
     return replace(graph, nodes=tuple(nodes))
 

@@ -1,6 +1,6 @@
 """What will be done to every tensor of the base; nothing is computed yet."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -22,8 +22,10 @@ from mal_graph.matching import (
 )
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.unmatched import find_rule
+from mal_graph.operators import norm_epsilon, row_of
 from mal_graph.symmetry import Network
 
+EPSILON = "epsilon"
 Ends = tuple[float, float]  # what a number is for the base, and what for the donor
 
 
@@ -93,7 +95,10 @@ class Plan(Brief):
         unmatched: what entries without a partner become: "keep", "fade" or "zero".
         steps: in the order of the base's layers.
         skipped: why a layer of the base keeps its weights, by its name.
-        dropped: tensors of merged layers that keep the base's values, with reasons, by name of the layer.
+        dropped: tensors of matched layers that keep the base's values, with reasons, by name of the layer.
+        missing: what one of two matched layers holds without a counterpart, by name of the layer.
+        settings: by (name of a node, attribute) what it holds for the base and for the donor, where they differ and the
+            number goes along with the weights of its operator: the epsilon of a norm.
         growth: what of `base` was widened for this merge.
     """
 
@@ -105,6 +110,8 @@ class Plan(Brief):
     steps: tuple[Step, ...]
     skipped: Mapping[str, str]
     dropped: Mapping[str, tuple[str, ...]]
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    settings: Mapping[tuple[str, str], Ends] = field(default_factory=dict)
     growth: Growth = field(default_factory=Growth)
 
     @property
@@ -186,7 +193,10 @@ def plan_merge(
         is_given = pair.base.tensor in given and rule.gives_added
         lam = 1.0 if is_given else lam_of[pair.layer]
         steps.append(plan_step(base, pair, axes, alignment.orders, lam, is_given=is_given))
-    return Plan(base, match, alignment, lambdas, unmatched, tuple(steps), skipped, dropped)
+    missing = correspondence.unpaired
+    skipped |= layers_without_step(match, {step.tensor for step in steps}, skipped, dropped, missing)
+    settings = interpolated_settings(base, correspondence.donor.graph, steps)
+    return Plan(base, match, alignment, lambdas, unmatched, tuple(steps), skipped, dropped, missing, settings)
 
 
 def skipped_layers(correspondence: Correspondence, selected: Collection[str] | None) -> dict[str, str]:
@@ -197,6 +207,47 @@ def skipped_layers(correspondence: Correspondence, selected: Collection[str] | N
         reasons |= {name: "not selected" for name in names if name not in selected}
     paired = {name: reasons[name] for name in names if name in reasons}
     return {**correspondence.match.unmatched_base, **paired}
+
+
+def interpolated_settings(base: LayerGraph, donor: LayerGraph, steps: Iterable[Step]) -> dict[tuple[str, str], Ends]:
+    """The epsilons of norms whose scale is merged, where they differ. A BatchNorm keeps the base's, for the donor's
+    variance takes in the difference."""
+    settings = {}
+    for pair in (step.pair for step in steps if step.pair.base.role == "scale"):
+        nodes = base.nodes[pair.base.node], donor.nodes[pair.donor.node]
+        rows = [row_of(node) for node in nodes]
+        if all(row is not None and EPSILON in row.shaping and not row.is_batch_norm for row in rows):
+            ends = norm_epsilon(nodes[0]), norm_epsilon(nodes[1])
+            if ends[0] != ends[1]:
+                settings[nodes[0].name, EPSILON] = ends
+    return settings
+
+
+def layers_without_step(
+    match: Match,
+    merged: Collection[str],
+    skipped: Mapping[str, str],
+    dropped: Mapping[str, Sequence[str]],
+    missing: Mapping[str, Sequence[str]],
+) -> dict[str, str]:
+    """Why matched layers of which nothing is merged keep their weights, by name; those that own none too, unless what
+    they share is merged.
+
+    Args:
+        match: the matched layers.
+        merged: the tensors that have a step.
+        skipped: why layers are not merged, as far as it is known.
+        dropped, missing: what of a layer has no step, by name of the layer.
+    """
+    owner = {p.tensor: layer.name for layer in match.base for p in layer.parameters}
+    reasons = {}
+    for layer in (pair.base for pair in match.pairs):
+        if layer.name in skipped or any(parameter.tensor in merged for parameter in layer.applied):
+            continue
+        shared = [f"it shares {name} with layer {owner[name]}, which keeps it" for name in layer.tied]
+        said = [*dropped.get(layer.name, ()), *missing.get(layer.name, ()), *shared]
+        reasons[layer.name] = "; ".join(said) or "the donor's layer has no tensor like those of its own"
+    return reasons
 
 
 def plan_step(

@@ -3,15 +3,18 @@
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
 from mal_graph.network.parameters import Parameter, find_parameters, find_root
 from mal_graph.network.probing import Probe, data_dependent, fed_weights, probe, probe_without_running
+from mal_graph.network.settings import find_inner, find_settings
 
 __all__ = [
     "data_dependent",
     "data_inputs",
     "fed_weights",
+    "find_inner",
     "find_layers",
     "find_origins",
     "find_parameters",
     "find_root",
+    "find_settings",
     "Layer",
     "Parameter",
     "Probe",

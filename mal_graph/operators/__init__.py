@@ -3,6 +3,7 @@
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
 from mal_graph.operators.elementwise import cast_to_float32
+from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import table_axis
 from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
@@ -32,9 +33,11 @@ __all__ = [
     "Call",
     "cast_to_float32",
     "Compensation",
+    "differing_settings",
     "dilations_of",
     "enlarged",
     "explain_missing",
+    "function_of",
     "groups_of",
     "GroupState",
     "Homogeneity",
@@ -55,6 +58,8 @@ __all__ = [
     "Row",
     "row_of",
     "ROWS",
+    "said",
+    "Setting",
     "SizeConstant",
     "SizeRule",
     "Slot",

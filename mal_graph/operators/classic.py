@@ -90,6 +90,11 @@ def one_hot_categories(call: Call) -> list[Label]:
     return [call.wiring.label_of(call.outputs[0], [*call.axis_labels(0), pin])]
 
 
+def last_axis(node: Node) -> int:
+    """The axis along which features lie."""
+    return -1
+
+
 ROWS: Mapping[str, Row] = {
     f"{ML}.Scaler": Row(per_feature, keeps_axes=True, at_zero=AtZero.FINITE, prepares=("offset", "scale")),
     f"{ML}.Imputer": Row(per_feature, keeps_axes=True, at_zero=AtZero.FINITE, prepares=IMPUTED),
@@ -106,7 +111,7 @@ ROWS: Mapping[str, Row] = {
         LayerRole.ALONE,
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
-        is_lookup=True,
+        table_axis=last_axis,
         size_constants={"indices": picked},
     ),
     f"{ML}.OneHotEncoder": Row(one_hot_categories, LayerRole.ALONE, at_zero=AtZero.FINITE),

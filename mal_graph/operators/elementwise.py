@@ -134,10 +134,12 @@ ROWS: Mapping[str, Row] = {
     **dict.fromkeys(["LeakyRelu", "Neg"], activation_row(homogeneity=Homogeneity.ONE)),
     **dict.fromkeys(["Relu", "Abs"], activation_row(is_idempotent=True, homogeneity=Homogeneity.ONE)),
     "ThresholdedRelu": activation_row(is_idempotent=True),
-    "Clip": activation_row(AtZero.FINITE, is_idempotent=True),
+    "Clip": replace(activation_row(AtZero.FINITE, is_idempotent=True), slots=(X, setting("min"), setting("max"))),
     "Sigmoid": replace(activation_row(AtZero.FINITE), squashes=True, is_probability=True),
     **dict.fromkeys(["Log", "Reciprocal", "Acosh"], activation_row(AtZero.UNSAFE)),
-    **dict.fromkeys(["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, by_element=True, homogeneity=Homogeneity.ONE)),
+    **dict.fromkeys(
+        ["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, by_element=True, homogeneity=Homogeneity.ONE)
+    ),
     "CastLike": Row(unary, moves=True, keeps_axes=True, slots=(X, setting("type")), homogeneity=Homogeneity.ONE),
     "BitCast": Row(bit_cast),
     "Dropout": Row(

@@ -159,7 +159,6 @@ ROWS: Mapping[str, Row] = {
         LayerRole.ALONE,
         kind="table",
         slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
-        is_lookup=True,
         size_constants={"indices": gathered},
         table_axis=table_axis,
     ),

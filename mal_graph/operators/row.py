@@ -128,11 +128,11 @@ class Row:
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         class_names: the attributes that give the entries of its input's last axis names.
         prepares: the attributes that hold numbers taken from training data, to prepare what comes in.
-        is_lookup: it looks up entries of its first input by its second.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         by_element: every entry of its output is made of those of its inputs at the same place.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
+        shaping: the settings that decide which function it is, with the values that they have where nothing says.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
     """
 
@@ -156,7 +156,6 @@ class Row:
     commutes: bool = False
     class_names: tuple[str, ...] = ()
     prepares: tuple[str, ...] = ()
-    is_lookup: bool = False
     is_sequence: bool = False
     has_window: bool = False
     pointwise: str = ""
@@ -165,6 +164,7 @@ class Row:
     channel: int = 1
     by_element: bool = False
     table_axis: Callable[[Node], int] | None = None
+    shaping: Mapping[str, object] = field(default_factory=dict)
     since: int | None = None
 
     @property

@@ -23,6 +23,7 @@ from mal_graph.operators import (
     reductions,
 )
 from mal_graph.operators.row import Row
+from mal_graph.operators.shaping import SHAPING
 
 FAMILIES = (
     contractions,
@@ -61,7 +62,11 @@ SINCE: Mapping[str, int] = {
     "RMSNormalization": 23,
 }
 
-ROWS: dict[str, Row] = {op: replace(row, since=SINCE.get(op)) for family in FAMILIES for op, row in family.ROWS.items()}
+ROWS: dict[str, Row] = {
+    op: replace(row, since=SINCE.get(op), shaping=SHAPING.get(op, {}))
+    for family in FAMILIES
+    for op, row in family.ROWS.items()
+}
 
 
 def row_of(node: Node, table: Mapping[str, Row] | None = None) -> Row | None:

@@ -6,6 +6,7 @@ are declared here where a reader needs another view than the code does.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.matching import LayerPair, Match
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
+from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document
 from mal_graph.workflows import Assembly, Merged, Outcome, Verdict, Zoo, notes_on
 
@@ -28,6 +30,18 @@ class ReasonEntry(BaseModel):
     reason: str
 
 
+class DifferenceEntry(BaseModel):
+    """In what two matched layers are not the same function; `setting` is empty where their operators differ."""
+
+    operator: str
+    other: str
+    setting: str
+    base: str
+    donor: str
+    what: str
+    meaning: str
+
+
 class PairEntry(BaseModel):
     base: str
     donor: str
@@ -35,6 +49,7 @@ class PairEntry(BaseModel):
     reason: str
     widths: dict[str, tuple[int, int]]
     relation: str
+    differences: list[DifferenceEntry] = []
 
 
 class MatchDocument(Document):
@@ -47,10 +62,11 @@ class MatchDocument(Document):
     unmatched_base: list[ReasonEntry]
     unmatched_donor: list[ReasonEntry]
     matched_parameters: int
+    parameters: int
 
 
 class MergedEntry(BaseModel):
-    """A layer of the base that a donor was merged into; `matched` is a share of its entries."""
+    """A layer of the base that a donor was merged into; `matched` is a share of all its parameters."""
 
     base: str
     donor: str
@@ -60,6 +76,7 @@ class MergedEntry(BaseModel):
     lam: float
     dropped: list[str] = []
     missing: list[str] = []
+    differences: list[DifferenceEntry] = []
 
 
 class AlignedEntry(BaseModel):
@@ -124,6 +141,7 @@ class MergeDocument(Document):
     base: str
     config: dict[str, Any]
     merged: list[MergedEntry]
+    accounts: AccountsEntry
     repair: list[RepairEntry] = []
     shares: list[float]
     checks: list[Check]
@@ -137,7 +155,7 @@ class MergeDocument(Document):
 class AssembleDocument(MergeDocument):
     """JSON of `mal-graph assemble`."""
 
-    schema_: str = Field("mal-graph/assemble/2", alias="schema")
+    schema_: str = Field("mal-graph/assemble/3", alias="schema")
     donors: list[str]
     lam: float
     skipped: list[ReasonEntry]
@@ -173,7 +191,7 @@ class GateEntry(BaseModel):
 class ZooDocument(MergeDocument):
     """JSON of `mal-graph zoo`; `scores` are of the reporting part of the data."""
 
-    schema_: str = Field("mal-graph/zoo/2", alias="schema")
+    schema_: str = Field("mal-graph/zoo/3", alias="schema")
     decided_by: str
     gate: GateEntry | None
     lambdas: list[float]
@@ -193,6 +211,7 @@ def match_document(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchDo
         unmatched_base=[ReasonEntry(layer=name, reason=why) for name, why in match.unmatched_base.items()],
         unmatched_donor=[ReasonEntry(layer=name, reason=why) for name, why in match.unmatched_donor.items()],
         matched_parameters=sum(int(np.prod(p.shape)) for pair in match.pairs for p in pair.base.parameters),
+        parameters=sum(weight.size for weight in base.weights.values() if weight.is_float),
     )
 
 
@@ -205,7 +224,13 @@ def pair_entry(pair: LayerPair) -> PairEntry:
         reason=pair.reason,
         widths={"in": into, "out": out},
         relation=pair.relation,
+        differences=list(difference_entries(pair)),
     )
+
+
+def difference_entries(pair: LayerPair) -> Iterator[DifferenceEntry]:
+    for difference in pair.differences:
+        yield DifferenceEntry(**asdict(difference), what=difference.what, meaning=difference.meaning)
 
 
 # --- assemble -----------------------------------------------------------------------------------------------------
@@ -241,6 +266,7 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "base": assembly.base.name,
         "config": assembly.config.to_dict(),
         "merged": [entry for step in assembly.merged for entry in merged_entries(step)],
+        "accounts": accounts_entry(assembly.accounts),
         "repair": [entry for step in assembly.merged for entry in repair_entries(step)],
         "shares": list(assembly.shares),
         "checks": list(assembly.checks),
@@ -256,16 +282,18 @@ def merged_entries(step: Merged) -> Iterator[MergedEntry]:
     for pair in step.plan.merged_pairs:
         name = pair.base.name
         own = [s for s in step.plan.steps if s.pair.layer == name]
-        size = sum(s.size for s in own)
+        merged = {s.tensor for s in own}
+        kept = (prod(p.shape) for p in pair.base.parameters if p.tensor not in merged)
         yield MergedEntry(
             base=name,
             donor=pair.donor.name,
             relation=pair.relation,
             model=step.donor.name,
-            matched=sum(s.matched * s.size for s in own) / max(1, size),
+            matched=sum(s.matched * s.size for s in own) / max(1, sum(s.size for s in own) + sum(kept)),
             lam=own[0].lam,
             dropped=list(step.plan.dropped.get(name, ())),
-            missing=list(step.ungrown.alignment.correspondence.unpaired.get(name, ())),
+            missing=list(step.plan.missing.get(name, ())),
+            differences=list(difference_entries(pair)),
         )
 
 

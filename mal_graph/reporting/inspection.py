@@ -51,17 +51,25 @@ class LayerEntry(BaseModel):
     depth: int
 
 
+class MissingEntry(BaseModel):
+    """Parameters with an axis that is neither verified nor fixed by contract, for one reason."""
+
+    reason: str
+    parameters: int
+
+
 class InspectDocument(Document):
     """JSON of `mal-graph inspect`."""
 
-    schema_: str = Field("mal-graph/inspect/2", alias="schema")
+    schema_: str = Field("mal-graph/inspect/3", alias="schema")
     model: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     opsets: dict[str, int]
     parameters: int
+    settings: int
     coverage: float
-    coverage_full: float
+    missing: list[MissingEntry]
     layers: list[LayerEntry]
     groups: list[GroupEntry]
     unknown_ops: dict[str, dict[str, Any]]
@@ -71,19 +79,17 @@ def inspect_document(
     graph: LayerGraph, groups: AxisGroups, resizings: Mapping[str, ResizeCheck] | None = None
 ) -> InspectDocument:
     """What `inspect` shows; `resizings` by name of the group, where they were tested."""
-    total, some, full = coverage(graph, groups)
+    covered = coverage(graph, groups)
     layers = find_layers(graph)
-    listed = [weight for weight in graph.weights.values() if weight.is_float]
-    inner = sum(weight.size for weight in listed if weight.scope)
-    scale = total / (total + inner) if total + inner else 0.0  # what subgraphs hold is counted, and not covered
     return InspectDocument(
         model=graph.name,
         inputs=[value_entry(value) for value in graph.inputs],
         outputs=[value_entry(value) for value in graph.outputs],
         opsets={domain or "ai.onnx": version for domain, version in graph.opsets.items()},
-        parameters=total + inner,
-        coverage=some * scale,
-        coverage_full=full * scale,
+        parameters=covered.total,
+        settings=covered.settings,
+        coverage=covered.share,
+        missing=[MissingEntry(reason=why, parameters=count) for why, count in covered.missing.items()],
         layers=[layer_entry(layer, groups) for layer in layers],
         groups=[group_entry(group, (resizings or {}).get(group.name)) for group in groups.groups],
         unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from mal_graph.evaluation import Scores
+from mal_graph.protocols import Check
 from mal_graph.reporting.document import Document, csv_text
 from mal_graph.reporting.documents import RepairEntry, repair_entries
 from mal_graph.workflows import Grid, Sweep, notes_on
@@ -35,6 +36,7 @@ class SweepDocument(Document):
     curves: list[CurveEntry]
     donor_scores: Scores | None
     unscored: str = ""
+    checks: list[Check] = []
     findings: list[str]
     repair: list[RepairEntry] = []
     notes: list[str] = []
@@ -103,6 +105,7 @@ def sweep_document(sweep: Sweep) -> SweepDocument:
         ],
         donor_scores=sweep.donor_scores,
         unscored=sweep.unscored,
+        checks=list(sweep.checks),
         findings=list(sweep.findings),
         repair=list(repair_entries(sweep.step)),
         notes=[*sweep.data_notes, *notes_on([sweep.step], sweep.config)],

@@ -12,9 +12,11 @@ from rich.table import Table
 
 from mal_graph.evaluation import Scores
 from mal_graph.protocols import Check
+from mal_graph.reporting.accounting import accounts_lines
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     AssembleDocument,
+    DifferenceEntry,
     EvaluateDocument,
     MatchDocument,
     MergeDocument,
@@ -27,6 +29,7 @@ from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 
 Lines = Iterator[str | Table]
+FEW = 3  # reasons that are listed whatever the verbosity
 
 
 def text_of(document: Document, *, verbose: bool = False, width: int | None = None) -> str:
@@ -50,9 +53,14 @@ def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
             yield f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}"
     yield "opset   " + ", ".join(f"{domain} {version}" for domain, version in document.opsets.items())
     yield (
-        f"{document.parameters:,} float parameters; {document.coverage:.1%} have a verified axis, "
-        f"{document.coverage_full:.1%} are verified or pinned on every axis"
+        f"{document.parameters:,} float parameters, {document.settings:,} of them settings; {document.coverage:.1%} of "
+        "the others are verified or fixed by contract on every axis"
     )
+    for left in document.missing if verbose else document.missing[:FEW]:
+        yield f"missing {left.parameters:,}: {left.reason}"
+    if len(document.missing) > FEW and not verbose:
+        rest = sum(left.parameters for left in document.missing[FEW:])
+        yield f"missing {rest:,} for {len(document.missing) - FEW} more reasons (-v lists them)"
     yield "\nlayers"
     layers = new_table("layer", "kind", "depth", "in group", "out group")
     for layer in document.layers:
@@ -132,14 +140,25 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
         row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
         pairs.add_row(*row, *([pair.reason] if verbose else []))
     yield pairs
+    for pair in document.pairs:
+        yield from difference_lines(pair.base, pair.differences)
     for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
         yield from unmatched_lines(side, layers, verbose)
     counts = Counter(pair.relation for pair in document.pairs)
     relations = ", ".join(f"{count} {relation}" for relation, count in counts.items())
+    share = document.matched_parameters / max(1, document.parameters)
     yield (
         f"{len(document.pairs)} pairs ({relations}), {document.matched_parameters:,} parameters of the base"
+        f"{'' if share == 1 else f' ({share:.1%})'}"
         f"{'' if verbose else '; -v says why'}"
     )
+
+
+def difference_lines(layer: str, differences: Sequence[DifferenceEntry]) -> Iterator[str]:
+    """In what a layer is another function than the donor's, one line for each consequence."""
+    for meaning in dict.fromkeys(difference.meaning for difference in differences):
+        what = ", ".join(difference.what for difference in differences if difference.meaning == meaning)
+        yield f"layer {layer}: {what}: {meaning}"
 
 
 def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> Iterator[str]:
@@ -167,6 +186,8 @@ def assembly_lines(document: AssembleDocument, verbose: bool) -> Lines:
         f"{document.merged_parameters:,} parameters merged at {'a mean ' if several else ''}lambda {document.lam:g}; "
         "shares: " + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
     )
+    told = [*(layer.base for layer in document.merged), *(left.layer for left in document.skipped)]
+    yield from accounts_lines(document.accounts, told, verbose)
     yield from end_lines(document)
 
 
@@ -183,6 +204,7 @@ def left_out_lines(document: AssembleDocument, verbose: bool) -> Iterator[str]:
     for layer in document.merged:
         for line in (*layer.dropped, *layer.missing):
             yield f"layer {layer.base}, not merged: {line}"
+        yield from difference_lines(layer.base, layer.differences)
     for skipped in document.skipped:
         yield f"layer {skipped.layer} keeps the base's weights: {skipped.reason}"
     if verbose or len(document.unmatched_donor) <= 3:
@@ -290,6 +312,7 @@ def sweep_lines(document: SweepDocument, verbose: bool) -> Lines:
         barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
         summary.add_row(curve.name, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier)
     yield summary
+    yield from check_lines(document.checks)
     for finding in document.findings:
         yield f"finding: {finding}"
     for note in document.notes:
@@ -328,6 +351,8 @@ def zoo_lines(document: ZooDocument, verbose: bool) -> Lines:
         yield tried_table(document.donors, loss, metric)
     yield ""
     yield from repair_lines(document.repair)
+    in_layers = () if verbose else [name for left in document.accounts.kept_why for name in left.layers]
+    yield from accounts_lines(document.accounts, in_layers, verbose)
     yield f"decided by {document.decided_by}"
     yield gate_line(document, loss, metric)
     yield from end_lines(document)

@@ -48,7 +48,9 @@ def path_of_values(graph: LayerGraph, name: str) -> tuple[str, list[Node], int] 
         if row is None or (not row.moves and len(live) != 1) or node.outputs[0] != name:
             return None
         slot = 0 if row.moves else live[0]
-        others = [graph.weights[one] for place, one in enumerate(node.inputs) if one and place != slot and not row.moves]
+        others = [
+            graph.weights[one] for place, one in enumerate(node.inputs) if one and place != slot and not row.moves
+        ]
         if row.moves:
             nodes = [node, *nodes] if row.by_element else nodes  # a cast changes what the value is
         elif row.table_axis is not None and slot == 1 and len(others[0].shape) == 1:

@@ -12,6 +12,7 @@ from mal_graph.protocols import Runner
 from mal_graph.registry import Model
 from mal_graph.symmetry.grouping import axis_groups, find_traces
 from mal_graph.symmetry.groups import AxisGroups, Traces
+from mal_graph.symmetry.position_names import PositionNames, name_positions
 from mal_graph.symmetry.resizing import find_coupled
 from mal_graph.symmetry.verification import verify
 
@@ -57,6 +58,14 @@ class Network(Brief):
     def coupled(self) -> Sequence[set[str]]:
         """The groups, by name, that can only be resized together."""
         return find_coupled(self.groups, self.traces)
+
+    def position_names(self, called: Mapping[str, str] | None = None) -> PositionNames:
+        """Names for the positions on stored axes.
+
+        Args:
+            called: other names for its inputs and outputs: those of the network it is compared with.
+        """
+        return name_positions(self.graph, self.groups, called)
 
     def with_graph(self, graph: LayerGraph) -> "Network":
         """The same network with other values in its weights: its groups stay, for they do not depend on values."""

@@ -13,8 +13,8 @@ hidden axis with one of theirs would be a block to search through, for axes that
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from mal_graph.symmetry.lookups import looked_up_values
 from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, trace_node
 
 OF_THE_MODEL = Pin(GroupState.PINNED, "an index of the model's own inputs or outputs")
-UNNAMED = np.uint64(0)
 Names = NDArray[np.uint64]
 
 
@@ -77,9 +76,8 @@ def name_positions(
         namer.name_result(value.name, tracing.labels.get(value.name))
     component, links = united(namer.wiring, tracing.owners)
     names = names_of_units(component, distinct(links.unit, links.block), *namer.tokens)
-    return PositionNames(
-        {(tensor, axis): told_apart(names[component[start : start + size]]) for tensor, axis, start, size in tracing.owners}
-    )
+    owned = {(tensor, axis): slice(start, start + size) for tensor, axis, start, size in tracing.owners}
+    return PositionNames({axis: told_apart(names[component[atoms]]) for axis, atoms in owned.items()})
 
 
 class Namer:
@@ -111,7 +109,7 @@ class Namer:
         atoms = self.wiring.fresh(size)
         if root:
             self.runs.append((int(atoms[0]), size, root))
-            self.named.append((atoms, mixed(np.uint64(root), size, np.arange(size))))
+            self.named.append((atoms, mixed(root, size, np.arange(size))))
             self.wiring.pin(atoms, OF_THE_MODEL)
         return atoms
 
@@ -149,7 +147,7 @@ class Namer:
         for axis in range(len(label.shape) if label is not None else 0):
             atoms = self.wiring.axis_label(label, axis) if label is not None else None
             if isinstance(atoms, np.ndarray):
-                root = np.uint64(root_of("output", self.called.get(name, name), axis))
+                root = root_of("output", self.called.get(name, name), axis)
                 self.named.append((atoms, mixed(root, len(atoms), np.arange(len(atoms)))))
 
     def name_looked_up(
@@ -166,7 +164,7 @@ class Namer:
         found = looked_up_values(graph, node.inputs[1], len(atoms))
         if found is not None:
             name, values, entries = found
-            root = np.uint64(root_of("value", self.called.get(name, name), 0))
+            root = root_of("value", self.called.get(name, name), 0)
             self.named.append((atoms[entries], mixed(root, values)))
 
 

@@ -1,6 +1,6 @@
 """The main job, end to end: base and donors in, one merged model and an honest account of it out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -15,6 +15,7 @@ from mal_graph.errors import GateFailed, UsageError
 from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import Alignment, Match, assign_units
+from mal_graph.merging import Accounts, Plan, combine_accounts
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
@@ -33,7 +34,7 @@ class Assembly(Result):
         graph: the merged model.
         base: the base as given.
         merged: one entry per donor, in order.
-        shares: how much of the result each model contributes where everything is matched, base first.
+        shares: how much of the result's float parameters each model contributes, base first.
         checks: what was checked of the result.
         scores: the merge and its baselines, where data was given.
         config: every option.
@@ -63,6 +64,11 @@ class Assembly(Result):
     def check(self, name: str) -> Check | None:
         """What was found of one thing; None if it was not asked."""
         return next((check for check in self.checks if check.name == name), None)
+
+    @property
+    def accounts(self) -> Accounts:
+        """What became of every float parameter of the base."""
+        return combine_accounts(self.base, [(step.donor.name, step.plan) for step in self.merged])
 
     @property
     def verdict(self) -> Verdict | None:
@@ -220,7 +226,7 @@ def assemble_graphs(
         step, current = merged_into(current, donor, config, runner, progress, known)
         steps.append(step)
     result = current if any(step.changes_the_base for step in steps) else base
-    checks = checks_of(result, steps, runner)
+    checks = checks_of(base, result, steps, runner)
     scores: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if data is not None:
@@ -229,7 +235,7 @@ def assemble_graphs(
         result,
         base,
         tuple(steps),
-        shares(step.plan.mean_lam for step in steps),
+        shares(result, [step.plan for step in steps]),
         checks,
         scores,
         config,
@@ -238,9 +244,16 @@ def assemble_graphs(
     )
 
 
-def shares(lambdas: Iterable[float]) -> tuple[float, ...]:
-    """What each model contributes after W <- (1 - lam) W + lam B for every lam in turn, base first."""
-    parts = [1.0]
-    for lam in lambdas:
-        parts = [*(part * (1 - lam) for part in parts), lam]
-    return tuple(parts)
+def shares(result: LayerGraph, plans: Sequence[Plan]) -> tuple[float, ...]:
+    """What each model contributes to the float parameters of a result, base first: a tensor that is merged counts with
+    its lambda, one that is kept is the base's."""
+    sizes = {name: weight.size for name, weight in result.weights.items() if weight.is_float}
+    whole = np.zeros(len(plans) + 1)
+    parts = {name: np.eye(1, len(whole))[0] for name in sizes}
+    for place, plan in enumerate(plans, 1):
+        for step in (step for step in plan.steps if step.tensor in parts):
+            parts[step.tensor] = parts[step.tensor] * (1 - step.lam)
+            parts[step.tensor][place] = step.lam
+    for name, size in sizes.items():
+        whole += size * parts[name]
+    return tuple((whole / max(1, sum(sizes.values()))).tolist()) if sizes else (1.0, *[0.0] * len(plans))

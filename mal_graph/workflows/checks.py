@@ -9,7 +9,7 @@ from mal_graph.errors import MatchError
 from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import LayerGraph, Value
 from mal_graph.matching import check_match_by
-from mal_graph.merging import run_outputs
+from mal_graph.merging import Fate, account_for, run_outputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import ACCEPT, SAME_FUNCTION, AxisGroups
 from mal_graph.workflows.steps import Merged
@@ -17,9 +17,9 @@ from mal_graph.workflows.steps import Merged
 LEAST_MOVED = 10 * ACCEPT  # what the donor's outputs may move by in the orders used
 
 
-def checks_of(result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> tuple[Check, ...]:
-    """What is checked of a result before it is written."""
-    checks = (finite_on_probe(result, steps[0].groups, runner), self_check_of(steps))
+def checks_of(base: LayerGraph, result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> tuple[Check, ...]:
+    """What is checked of a result before it is written; the base is what the first step began with, as it was given."""
+    checks = (finite_on_probe(result, steps[0].groups, runner), self_check_of(steps), accounts_check(base, steps))
     moved = [step.at_zero for step in steps if step.at_zero is not None]
     return (*checks, lambda_0_check(max(moved))) if moved else checks
 
@@ -30,6 +30,17 @@ def self_check_of(steps: Sequence[Merged]) -> Check:
     if len(moved) < len(steps):
         return Check("self_check", None, "the groups are unverified")
     return Check("self_check", max(moved) <= LEAST_MOVED, f"the donor's outputs move by {max(moved):.1e}")
+
+
+def accounts_check(base: LayerGraph, steps: Sequence[Merged]) -> Check:
+    """Whether every float parameter of the base is merged, kept with a reason or a setting with a reason, once."""
+    for step in steps:
+        accounts = account_for(base, step.plan)
+        if not accounts.adds_up:
+            parts = ", ".join(f"{accounts.count(fate):,} {fate}" for fate in Fate)
+            faults = "; ".join(accounts.faults[:3])
+            return Check("accounts", False, f"{parts} of {accounts.total:,} float parameters: {faults}")
+    return Check("accounts", True)
 
 
 def lambda_0_check(moved: float) -> Check:

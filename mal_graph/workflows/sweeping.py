@@ -13,9 +13,9 @@ from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation import Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_at_random, assign_in_order, assign_units
-from mal_graph.protocols import Runner
+from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.baselines import predicted_like
-from mal_graph.workflows.checks import check_calibration, check_inputs
+from mal_graph.workflows.checks import accounts_check, check_calibration, check_inputs
 from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER, Curve, curve
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
@@ -36,6 +36,7 @@ class Sweep(Result):
         unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
         data_notes: what of the data was not taken literally.
+        checks: what was checked of the aligned merge.
         step, config: what the aligned arm merges, and what of it is repaired; how all arms are made.
     """
 
@@ -47,6 +48,7 @@ class Sweep(Result):
     unscored: str
     findings: tuple[str, ...]
     data_notes: tuple[str, ...]
+    checks: tuple[Check, ...]
     step: Merged
     config: SweepConfig
 
@@ -97,7 +99,19 @@ def sweep(
         report("scoring the arms", done + 1, len(lines))
     own, unscored = donor_scores(first, second, arrays, settings, runner)
     shown = findings(step, lambdas, settings.eps, curves, own or unscored, read_labels(arrays))
-    return Sweep(first.name, second.name, lambdas, tuple(curves), own, unscored, tuple(shown), notes, step, settings)
+    return Sweep(
+        base=first.name,
+        donor=second.name,
+        lambdas=lambdas,
+        curves=tuple(curves),
+        donor_scores=own,
+        unscored=unscored,
+        findings=tuple(shown),
+        data_notes=notes,
+        checks=(accounts_check(first, [step]),),
+        step=step,
+        config=settings,
+    )
 
 
 def lines_of(base: LayerGraph, step: Merged, config: MergeConfig, runner: Runner) -> dict[str, Callable[[], Along]]:
@@ -129,7 +143,8 @@ def is_whole(step: Merged) -> bool:
     """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
     planned = step.plan
     unpaired = step.ungrown.alignment.correspondence.unpaired
-    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired)
+    differences = [difference for pair in planned.merged_pairs for difference in pair.differences]
+    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired, differences)
     return not any(left) and all(a == b for a, b in planned.alignment.correspondence.units)
 
 

@@ -325,7 +325,7 @@ def lowest_control(so_far: SoFar, entry: Entry, step: Merged, loss: float, terms
 
 def rejection_reason(merged: SoFar, so_far: SoFar, terms: Terms) -> str:
     """Why a merged model is not kept: a check that it fails, or figures that are not those of its candidate."""
-    for check in checks_of(merged.graph, merged.steps[-1:], terms.runner):
+    for check in checks_of(so_far.graph, merged.graph, merged.steps[-1:], terms.runner):
         if check.failed:
             return f"check {check.name} {check}"
     if terms.gate and merged.best and so_far.best and not terms.gate.prefers(merged.best, so_far.best):
@@ -355,7 +355,7 @@ def assemble_result(base: LayerGraph, so_far: SoFar, terms: Terms) -> Assembly:
     """The result with its checks, and its scores on the reporting part beside every control."""
     if not so_far.steps:
         return Assembly(base, base, (), (1.0,), (), config=terms.config)
-    checks = checks_of(so_far.graph, so_far.steps, terms.runner)
+    checks = checks_of(base, so_far.graph, so_far.steps, terms.runner)
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
     if terms.held is not None:
@@ -363,7 +363,7 @@ def assemble_result(base: LayerGraph, so_far: SoFar, terms: Terms) -> Assembly:
         arms, unscored = scored_arms(
             base, so_far.steps, so_far.graph, terms.config, report, terms.runner, terms.progress, metric
         )
-    parts = shares(step.plan.mean_lam for step in so_far.steps)
+    parts = shares(so_far.graph, [step.plan for step in so_far.steps])
     return Assembly(so_far.graph, base, so_far.steps, parts, checks, arms, terms.config, unscored)
 
 

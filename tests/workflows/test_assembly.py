@@ -18,7 +18,6 @@ from mal_graph.matching import assign_in_order, assign_units
 from mal_graph.network import find_layers
 from mal_graph.reporting.documents import assemble_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows.assembly import shares
 from mal_graph.workflows.baselines import rebuilt
 from mal_graph.workflows.checks import check_inputs, self_check_of, shapes_fit
 from mal_graph.workflows.steps import self_check, shuffled
@@ -160,7 +159,8 @@ def test_lambdas_that_fit_no_layer_are_refused(options, message):
 @pytest.mark.parametrize("lam", [0.0, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("donors", [1, 2, 5])
 def test_shares_add_up_and_are_what_merging_numbers_gives(lam, donors):
-    found = shares([lam] * donors)
+    base, *others = (mlp((6, 8, 5), seed) for seed in range(donors + 1))
+    found = mal_graph.assemble(base, others, lam=lam, verify=False).shares
     merged = np.eye(donors + 1)[0]
     for i in range(donors):
         merged = (1 - lam) * merged + lam * np.eye(donors + 1)[i + 1]
