@@ -6,11 +6,12 @@
 
 A case is drawn by its seed: a family of networks, a rewrite, for half of the cases up to three others beside it
 (`--alone`: never), nearly always permuted units. `--family`, `--rewrite` and `--alone` leave the rest to the seed, so a
-case is drawn again only with the same of these. The table of rewrites and what a merge may keep for each stands in tests/equivalent_nets/rewrites.py.
+case is drawn again only with the same of these. The table of rewrites and what a merge may keep for each stands in
+tests/equivalent_nets/rewrites.py.
 
 Verdicts: right; kept too much (the base came back, but more was kept than the table allows); refused (though it should
-have been merged); wrong (another function, and nothing was said); breaks (an unexpected exception). "alone" counts the
-cases in which nothing but permuted units stands beside the rewrite. Exit code 1 unless all are right.
+have been merged); wrong (another function, and nothing was said); breaks (an unexpected exception). The column "alone"
+counts the cases in which nothing but permuted units stands beside the rewrite. Exit code 1 unless all are right.
 """
 
 import argparse

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 import mal_graph
 from equivalent_nets.pairs import Pair, inputs_of, largest_gap, run
 from mal_graph.errors import MalGraphError
+from mal_graph.merging import Plan
 
 LAMBDAS = (0.3, 0.5, 1.0)
 EQUAL = 1e-4  # how far the merge may be from the base, relative to the largest output
@@ -68,45 +69,46 @@ def judge(
         may_keep: patterns of what may be kept; a refusal keeps everything.
         may_refuse: whether the merge may be refused all the same.
     """
-    stored = _stored(base)
-    sizes = {name: values.size for name, values in stored.items()}
-    equal = {name for name, values in stored.items() if np.ptp(values) == 0}  # nothing in them is to be aligned
-    learned = {name: f"{name}/stored" for name in sizes} if learned is None else learned
+    stored = stored_floats(base)
+    learned = {name: f"{name}/stored" for name in stored} if learned is None else learned
+    # Of a tensor whose values are all the same, nothing is to be aligned.
+    counted = {name: place for name, place in learned.items() if np.ptp(stored.get(name, 0)) > 0}
     inputs = inputs_of(base, seed + FRESH)
-
-    def unallowed(places: Iterable[str]) -> list[str]:
-        return [place for place in places if not any(fnmatch(place, pattern) for pattern in may_keep)]
-
     expected, deviation = run(base, inputs), {}
+    kept: set[str] = set()
+    reasons: dict[str, None] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "merged.onnx"
         for lam in lams:
             try:
                 assembly = mal_graph.assemble(base, donor, lam=lam)
                 assembly.save(path, overwrite=True)
+                deviation[lam] = largest_gap(run(str(path), inputs), expected)
             except MalGraphError as error:
-                is_allowed = may_refuse or not unallowed({learned[name] for name in learned if name not in equal})
+                is_allowed = may_refuse or not unallowed(counted.values(), may_keep)
                 return Outcome(RIGHT if is_allowed else REFUSED, deviation, message=str(error))
             except Exception as error:
                 return Outcome(BREAKS, deviation, message=f"{type(error).__name__}: {error}")
-            try:
-                deviation[lam] = largest_gap(run(str(path), inputs), expected)
-            except Exception as error:
-                return Outcome(BREAKS, deviation, message=f"the merged file does not run: {error}")
-    plan = assembly.merged[0].plan
-    done = {step.tensor for step in plan.steps if step.matched == 1}
-    kept = [name for name in learned if name not in done and name not in equal]
-    total = sum(sizes.get(name, 0) for name in learned)
-    share = 1 - sum(sizes.get(name, 0) for name in kept) / total if total else 1.0
+            plan = assembly.merged[0].plan
+            kept |= set(counted) - {step.tensor for step in plan.steps if step.matched == 1}
+            reasons |= dict.fromkeys(reasons_of(plan))
+    total = sum(stored[name].size for name in counted)
+    share = 1 - sum(stored[name].size for name in kept) / max(1, total)
     places = tuple(sorted({learned[name] for name in kept}))
-    reasons = [f"{layer}: {why}" for layer, why in plan.skipped.items()]
-    reasons += [f"{layer}: {line}" for layer, lines in plan.dropped.items() for line in lines]
-    verdict = RIGHT
-    if unallowed(places):
-        verdict = KEPT_TOO_MUCH
-    if not all(gap <= EQUAL for gap in deviation.values()):
-        verdict = WRONG
+    verdict = KEPT_TOO_MUCH if unallowed(places, may_keep) else RIGHT
+    verdict = verdict if all(gap <= EQUAL for gap in deviation.values()) else WRONG
     return Outcome(verdict, deviation, share, places, tuple(reasons))
+
+
+def unallowed(places: Iterable[str], may_keep: Sequence[str]) -> list[str]:
+    """Those of "layer/role" that no pattern allows."""
+    return [place for place in places if not any(fnmatch(place, pattern) for pattern in may_keep)]
+
+
+def reasons_of(plan: Plan) -> list[str]:
+    """Why a plan leaves what it leaves."""
+    lines = [f"{layer}: {why}" for layer, why in plan.skipped.items()]
+    return lines + [f"{layer}: {line}" for layer, several in plan.dropped.items() for line in several]
 
 
 def judge_pair(pair: Pair, lams: Sequence[float] = LAMBDAS) -> Outcome:
@@ -122,11 +124,11 @@ def judge_pair(pair: Pair, lams: Sequence[float] = LAMBDAS) -> Outcome:
     )
 
 
-def _stored(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+def stored_floats(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Every float tensor that a model stores, by the name it is read by."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant":
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
             tensors[node.output[0]] = node.attribute[0].t
     arrays = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}
     return {name: values for name, values in arrays.items() if values.dtype.kind == "f"}
