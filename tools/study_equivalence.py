@@ -2,12 +2,17 @@
 
     python tools/study_equivalence.py --cases 20000 -o tools/results/study_equivalence.json
     python tools/study_equivalence.py --cases 500 --rewrite concat_order      # of one kind
+    python tools/study_equivalence.py --models suite_models -o tools/results/study_equivalence_models.json
     python tools/study_equivalence.py --case 4711 --save FOLDER               # one case, with its two files
 
 A case is drawn by its seed: a family of networks, a rewrite, for half of the cases up to three others beside it
 (`--alone`: never), nearly always permuted units. `--family`, `--rewrite` and `--alone` leave the rest to the seed, so a
 case is drawn again only with the same of these. The table of rewrites and what a merge may keep for each stands in
 tests/equivalent_nets/rewrites.py.
+
+With `--models` the cases are the ONNX files of a folder (tools/make_suite_models.py makes one), each beside a copy with
+the units of its verified groups permuted and its document written otherwise. Anything may be kept there; the rows say
+how much was merged.
 
 Verdicts: right; kept too much (the base came back, but more was kept than the table allows); refused (though it should
 have been merged); wrong (another function, and nothing was said); breaks (an unexpected exception). The column "alone"
@@ -21,7 +26,7 @@ import platform
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -32,7 +37,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from equivalent_nets import FAMILIES, LAMBDAS, REWRITES, RIGHT, VERDICTS, GeneratorError, draw_pair, judge_pair
+from equivalent_nets import (
+    BREAKS,
+    FAMILIES,
+    LAMBDAS,
+    REWRITES,
+    RIGHT,
+    VERDICTS,
+    GeneratorError,
+    Outcome,
+    Pair,
+    draw_pair,
+    judge_pair,
+    pair_of_model,
+)
+
+from mal_graph.errors import MalGraphError
 
 NOT_DRAWN = "not drawn"  # a fault of the generator
 ALL = (*VERDICTS, NOT_DRAWN)
@@ -45,11 +65,39 @@ def studied(seed: int, family: str = "", rewrite: str = "", alone: bool = False)
     """One case, drawn and judged."""
     try:
         pair = draw_pair(seed, family, rewrite, combined=False if alone else None)
-    except GeneratorError as error:
-        return {"seed": seed, "family": family, "rewrite": rewrite, "verdict": NOT_DRAWN, "message": str(error)}
-    outcome = judge_pair(pair)
+    except Exception as error:  # one in a long run is a row of it
+        return undrawn(seed, family, rewrite, NOT_DRAWN, error)
+    return row_of(pair, judge_pair(pair))
+
+
+def studied_model(path: Path, seed: int) -> Row:
+    """One file beside its permuted copy."""
+    try:
+        pair, inputs = pair_of_model(path, seed)
+    except (GeneratorError, MalGraphError) as error:
+        return undrawn(seed, path.stem, "", NOT_DRAWN, error)
+    except Exception as error:
+        return undrawn(seed, path.stem, "", BREAKS, error)
+    return row_of(pair, judge_pair(pair, inputs=inputs))
+
+
+def undrawn(seed: int, family: str, rewrite: str, verdict: str, error: Exception) -> Row:
+    """A case that has no pair."""
+    made = {"seed": seed, "family": family, "rewrite": rewrite, "rewrites": {}, "alone": False, "verdict": verdict}
     return {
-        "seed": seed,
+        **made,
+        "deviation": {},
+        "merged": 0.0,
+        "kept": [],
+        "reasons": [],
+        "message": f"{type(error).__name__}: {error}",
+    }
+
+
+def row_of(pair: Pair, outcome: Outcome) -> Row:
+    """What is kept of one case."""
+    return {
+        "seed": pair.seed,
         "family": pair.family,
         "rewrite": pair.rewrite,
         "rewrites": dict(pair.rewrites),
@@ -63,14 +111,15 @@ def studied(seed: int, family: str = "", rewrite: str = "", alone: bool = False)
     }
 
 
-def studied_all(seeds: Sequence[int], how: Mapping[str, Any], processes: int) -> Iterator[Row]:
-    """Every case, in the order of the seeds; `how` it is drawn."""
-    one = partial(studied, **how)
+def studied_all(
+    one: Callable[[Any], Row], cases: Sequence[Any], processes: int, *, chunk: int = CHUNK
+) -> Iterator[Row]:
+    """Every case, in their order."""
     begun = time.monotonic()
     with ProcessPoolExecutor(processes) as pool:
-        for done, row in enumerate(pool.map(one, seeds, chunksize=CHUNK), 1):
-            if done % 200 == 0 or done == len(seeds):
-                print(f"{done} of {len(seeds)} in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
+        for done, row in enumerate(pool.map(one, cases, chunksize=chunk), 1):
+            if done % (25 * chunk) == 0 or done == len(cases):
+                print(f"{done} of {len(cases)} in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
             yield row
 
 
@@ -131,6 +180,13 @@ def text(made: Mapping[str, Any]) -> str:
     return "\n\n".join(parts[:3]) + "\n\n" + "\n".join(parts[3:])
 
 
+def model_line(row: Row) -> str:
+    """One file in one line."""
+    if row["verdict"] == NOT_DRAWN or row["message"]:
+        return f"{row['family']}: {row['verdict']}: {row['message'][:200]}"
+    return f"{row['family']}: {row['verdict']}, {row['merged']:.0%} merged, deviates by {row['deviation']}"
+
+
 def shown(seed: int, how: Mapping[str, Any], folder: Path | None) -> int:
     """One case in detail, its models saved where a folder is given."""
     import onnx
@@ -159,6 +215,7 @@ def main() -> int:
     parser.add_argument("--family", default="", choices=["", *FAMILIES])
     parser.add_argument("--rewrite", default="", choices=["", *REWRITES])
     parser.add_argument("--alone", action="store_true", help="nothing but permuted units beside a rewrite")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", help="ONNX files instead of drawn networks")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, help="a JSON file")
     parser.add_argument("--case", type=int, metavar="SEED", help="show one case in detail")
@@ -169,9 +226,15 @@ def main() -> int:
         return shown(options.case, how, options.save)
     begun = time.monotonic()
     seeds = range(options.seed, options.seed + options.cases)
-    rows = list(studied_all(seeds, how, options.processes))
-    made = document(rows, options.seed, how, time.monotonic() - begun)
-    print(text(made))
+    if options.models:
+        one = partial(studied_model, seed=options.seed)
+        rows = list(studied_all(one, sorted(options.models.glob("*.onnx")), options.processes, chunk=1))
+        made = {**document(rows, options.seed, how, time.monotonic() - begun), "models": rows}
+        print("\n".join(model_line(row) for row in rows))
+    else:
+        rows = list(studied_all(partial(studied, **how), seeds, options.processes))
+        made = document(rows, options.seed, how, time.monotonic() - begun)
+        print(text(made))
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")

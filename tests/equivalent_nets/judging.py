@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 import mal_graph
-from equivalent_nets.pairs import Pair, inputs_of, largest_gap, run
+from equivalent_nets.pairs import Arrays, Pair, inputs_of, largest_gap, run
 from mal_graph.errors import MalGraphError
 from mal_graph.merging import Plan
 
@@ -61,6 +61,7 @@ def judge(
     may_keep: Sequence[str] = ("*",),
     may_refuse: bool = False,
     seed: int = 0,
+    inputs: Arrays | None = None,
 ) -> Outcome:
     """Merge at each lambda, save, and run the file beside the base on inputs that neither has seen.
 
@@ -68,12 +69,13 @@ def judge(
         learned: for each learned tensor of the base "layer/role"; its float tensors if left out.
         may_keep: patterns of what may be kept; a refusal keeps everything.
         may_refuse: whether the merge may be refused all the same.
+        inputs: what both are run on; drawn by the seed if left out.
     """
     stored = stored_floats(base)
     learned = {name: f"{name}/stored" for name in stored} if learned is None else learned
     # Of a tensor whose values are all the same, nothing is to be aligned.
     counted = {name: place for name, place in learned.items() if np.ptp(stored.get(name, 0)) > 0}
-    inputs = inputs_of(base, seed + FRESH)
+    inputs = inputs_of(base, seed + FRESH) if inputs is None else inputs
     expected, deviation = run(base, inputs), {}
     kept: set[str] = set()
     reasons: dict[str, None] = {}
@@ -111,7 +113,7 @@ def reasons_of(plan: Plan) -> list[str]:
     return lines + [f"{layer}: {line}" for layer, several in plan.dropped.items() for line in several]
 
 
-def judge_pair(pair: Pair, lams: Sequence[float] = LAMBDAS) -> Outcome:
+def judge_pair(pair: Pair, lams: Sequence[float] = LAMBDAS, inputs: Arrays | None = None) -> Outcome:
     """The outcome of a pair, held against what its rewrites allow."""
     return judge(
         pair.base,
@@ -121,6 +123,7 @@ def judge_pair(pair: Pair, lams: Sequence[float] = LAMBDAS) -> Outcome:
         may_keep=pair.may_keep,
         may_refuse=pair.may_refuse,
         seed=pair.seed,
+        inputs=inputs,
     )
 
 

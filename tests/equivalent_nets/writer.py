@@ -116,6 +116,7 @@ class Writer:
         is_permuted: whether hidden units stand in random orders.
         side: 0 or 1; the streams of random numbers differ by it.
         applied: for each rewrite the layers where it was applied.
+        opsets: versions by domain, where they are given.
         learned: for each stored float tensor "layer/role".
     """
 
@@ -125,6 +126,7 @@ class Writer:
     is_permuted: bool = False
     side: int = 0
     opset: int = OPSET
+    opsets: dict[str, int] = field(default_factory=dict)
     applied: dict[str, set[str]] = field(default_factory=dict)
     learned: dict[str, str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -282,8 +284,8 @@ class Writer:
             inputs += [described(name, values) for name, values in stored.items()]
         tensors = [numpy_helper.from_array(values, name) for name, values in stored.items()]
         graph = helper.make_graph(nodes, "net", inputs, outputs, tensors)
-        domains = sorted({node.domain for node in nodes if node.domain})
-        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
+        versions = self.opsets or {"": self.opset, **{node.domain: 1 for node in nodes if node.domain}}
+        opsets = [helper.make_opsetid(domain, number) for domain, number in versions.items()]
         proto = helper.make_model(graph, opset_imports=opsets, functions=self.functions, ir_version=10)
         if self.does("signature_renamed"):
             rename(proto, {value.name: f"other_{value.name}" for value in (*self.inputs, *self.outputs)})

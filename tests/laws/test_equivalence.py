@@ -4,10 +4,25 @@ Base and donor are drawn and checked by `equivalent_nets`, whose table says of e
 `tools/study_equivalence.py` draws as many as one likes; here stands a sample.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from equivalent_nets import FAMILIES, REWRITES, RIGHT, WRONG, GeneratorError, draw_pair, judge, judge_pair, layers
-from equivalent_nets.judging import BREAKS, KEPT_TOO_MUCH, REFUSED
+from equivalent_nets import (
+    BREAKS,
+    FAMILIES,
+    KEPT_TOO_MUCH,
+    REFUSED,
+    REWRITES,
+    RIGHT,
+    WRONG,
+    GeneratorError,
+    draw_pair,
+    judge,
+    judge_pair,
+    layers,
+    pair_of_model,
+)
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -22,6 +37,7 @@ HOLDS = (
     "outputs_listed",
     "signature_renamed",
 )
+EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 UNSHRUNK = [Phase.explicit, Phase.generate]  # seeds have no order in which one would be simpler
 SEEDS = st.integers(0, 2**31)
 PLACES = [(rewrite, family) for rewrite, row in REWRITES.items() for family in row.families]
@@ -96,6 +112,14 @@ def test_weights_in_another_order_than_their_units_are_noticed(monkeypatch):
     monkeypatch.setattr(layers.Value, "features", lambda x: (np.arange(x.shape[-1]), np.ones(x.shape[-1], "f4")))
     with pytest.raises(GeneratorError, match="from the base"):
         draw_pair(0, "mlp", "units_permuted", combined=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_given_model_beside_its_copy_gives_itself_back(seed):
+    pair, inputs = pair_of_model(EXAMPLES / "cnn_a.onnx", seed)
+    assert "units_permuted" in pair.rewrites
+    assert len(pair.rewrites) > 1
+    assert judge_pair(pair, inputs=inputs).is_right
 
 
 # --- the judge can fail --------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PATH = Path(__file__).parents[2] / "tools" / "study_equivalence.py"
+EXAMPLES = PATH.parents[1] / "examples" / "01_first_merge"
 HOW = {"family": "", "rewrite": "", "alone": False}
 
 
@@ -54,6 +55,16 @@ def test_a_short_run_writes_what_it_found(study, tmp_path, monkeypatch, capsys):
     made = json.loads(path.read_text(encoding="utf-8"))
     assert (made["verdicts"], made["failures"]) == ({"right": 2}, [])
     assert "2 of 2 in" in capsys.readouterr().err
+
+
+def test_given_files_are_studied_beside_their_copies(study, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mlp_a.onnx").write_bytes((EXAMPLES / "mlp_a.onnx").read_bytes())
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    monkeypatch.setattr(sys, "argv", ["study_equivalence.py", "--models", str(tmp_path)])
+    assert study.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("broken: not drawn: ")
+    assert lines[1].startswith("mlp_a: right, 100% merged")
 
 
 def test_one_case_is_shown_and_saved(study, tmp_path, monkeypatch, capsys):
