@@ -493,7 +493,9 @@ def layer_norm(w: Writer, x: Value, key: str) -> Value:
     rng = w.draws(f"{key}/norm")
     scale, shift = rng.uniform(0.6, 1.4, units).astype("f4")[order], rng.normal(0, 0.3, units).astype("f4")[order]
     scale, shift = w.store(scale, f"{key}/norm.scale"), w.store(shift, f"{key}/norm.shift")
-    if w.opset >= 17 and not w.does("norm_forms", key):
+    if w.opset < 17:  # older opsets have no such operator
+        w.applied.setdefault("norm_forms", set()).add(key)
+    elif not w.does("norm_forms", key):
         return replace(x, name=w.op("LayerNormalization", x.name, scale, shift, axis=-1, epsilon=1e-3))
     centred = w.op("Sub", x.name, reduce_mean(w, x.name, (-1,), 1))
     square = w.op("Pow", centred, w.number(2.0)) if w.pick((True, False)) else w.op("Mul", centred, centred)

@@ -132,7 +132,7 @@ def written(seed: int, attempt: int, family: str, rewrite: str, sides: Mapping[s
     base, donor = models
     applied = {
         name: SIDES[2 if all(name in w.applied for w in writers) else 1 if name in writers[0].applied else 0]
-        for name in sides
+        for name in dict.fromkeys([*sides, *writers[0].applied, *writers[1].applied])
         if any(name in w.applied for w in writers)
     }
     inputs = inputs_of(base, seed)

@@ -81,7 +81,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "tokens_shifted": Rewrite(
         "a constant added to token ids",
         ("tokens", "transformer"),
-        may_keep=LAYER,
+        may_keep=(*LAYER, "norm0/*"),  # the table, and the normalisation of its rows
         traits=("tokens",),
         group="tokens",
     ),
