@@ -62,15 +62,19 @@ def declared(w: Writer, name: str, shape: Sequence[int], kind: int = TensorProto
 
 
 def reordered(w: Writer, x: Value, order: Ints) -> Value:
-    """The places of the first axis behind the batch in another order, in one of three ways."""
-    count = len(order)
+    """The places of the first axis behind the batch in another order: this one, or the reverse where it is a slice."""
     how = w.pick(("gather", "split", "slice"))
+    return in_order(w, x, order, how)
+
+
+def in_order(w: Writer, x: Value, order: Ints, how: str) -> Value:
+    """The places of the first axis behind the batch in this order, or in the reverse one by a slice."""
     if how == "slice":
-        order = np.arange(count)[::-1]
         name = w.op("Slice", x.name, w.ints(-1), w.ints(-(2**31)), w.ints(1), w.ints(-1))
-    elif how == "split":
-        parts = w.op("Split", x.name, w.ints(*[1] * count), outputs=count, axis=1)
-        parts = (parts,) if isinstance(parts, str) else parts
+        return moved(x, name, lambda places: places[::-1])
+    if how == "split":
+        parts = w.op("Split", x.name, w.ints(*[1] * len(order)), outputs=len(order), axis=1)
+        parts = [parts] if isinstance(parts, str) else parts
         name = w.op("Concat", *[parts[i] for i in order], axis=1)
     else:
         name = w.op("Gather", x.name, w.ints(*order), axis=1)
@@ -98,24 +102,14 @@ def output(w: Writer, x: Value, name: str, kind: int = TensorProto.FLOAT) -> Non
 
 
 def head(w: Writer, x: Value, key: str, classes: int, name: str) -> None:
-    """A linear layer whose units are the columns of an output."""
+    """A linear layer whose units are the columns of an output, stored perhaps in another order."""
     if w.does("output_reordered", key):
         stored = w.shuffled(classes)
-        how = w.pick(("slice", "other"))
-        stored = np.arange(classes)[::-1] if how == "slice" else stored
-        y = linear(w, x, key, classes, stored)
-        if how == "slice":
-            back = moved(
-                y, w.op("Slice", y.name, w.ints(-1), w.ints(-(2**31)), w.ints(1), w.ints(-1)), lambda p: p[::-1]
-            )
+        if w.pick((True, False)):
+            y = in_order(w, linear(w, x, key, classes, np.arange(classes)[::-1]), stored, "slice")
         else:
-            order = np.argsort(stored)
-            if w.pick((True, False)):
-                back = moved(y, w.op("Gather", y.name, w.ints(*order), axis=1), lambda p: p.take(order, 0))
-            else:
-                parts = w.op("Split", y.name, w.ints(*[1] * classes), outputs=classes, axis=1)
-                back = moved(y, w.op("Concat", *[parts[i] for i in order], axis=1), lambda p: p.take(order, 0))
-        y = back
+            y = linear(w, x, key, classes, stored)
+            y = in_order(w, y, np.argsort(stored), w.pick(("gather", "split")))
     else:
         y = linear(w, x, key, classes, "")
     if "class_beside" in w.traits:

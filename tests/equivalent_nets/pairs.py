@@ -57,7 +57,8 @@ class Pair:
     @property
     def is_single(self) -> bool:
         """Whether no other rewrite is combined with the one it was drawn for, permuted units aside."""
-        return set(self.rewrites) <= {self.rewrite, "units_permuted"}
+        implied = {"norm_forms"} if self.rewrite == "opset" else set()
+        return set(self.rewrites) <= {self.rewrite, "units_permuted"} | implied
 
 
 def draw_pair(
