@@ -39,7 +39,6 @@ HOLDS = (
     "weights_among_inputs",
     "weights_transposed",
     "weights_joined",
-    "weights_in_half",
     "batchnorm_folded",
     "linear_forms",
     "bias_absent",
