@@ -232,6 +232,10 @@ class CheckOptions(Options):
     verify: Annotated[
         bool, Option("Verify the axis groups by running the model, or leave them unverified.", CHECKS, jobs=RUNS)
     ] = True
+    compare: Annotated[
+        bool,
+        Option("Compare a merge with what it promises by running it, or leave it uncompared.", CHECKS),
+    ] = True
     verify_timeout: Annotated[
         float | None,
         Field(ge=0.0),

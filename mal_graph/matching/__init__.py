@@ -9,7 +9,7 @@ from mal_graph.matching.assignment import (
     assign_units,
 )
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
-from mal_graph.matching.correspondence import AxisPair, Correspondence, correspond
+from mal_graph.matching.correspondence import AxisPair, Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
 from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
@@ -17,6 +17,7 @@ from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.objective import Evidence
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
+from mal_graph.matching.signatures import Signatures, pair_signatures
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
 
 __all__ = [
@@ -47,10 +48,13 @@ __all__ = [
     "match_positions",
     "Order",
     "Orders",
+    "pair_signatures",
     "Read",
     "rescale",
     "row_vector",
     "SAME_PLACE",
     "SHARES",
+    "Signatures",
     "TensorPair",
+    "tie_conflict",
 ]

@@ -143,9 +143,10 @@ def correspond(
         try:
             check_finite(tensor)
             with_axes.append((tensor, pairing.axes_of(tensor)))
-        except Refusal as reason:
+        except Refusal as refusal:
+            reason = "; ".join(filter(None, (str(refusal), tie_conflict(match, tensor, {}))))
             if tensor.is_weight or tensor.layer not in with_weight:
-                refused[tensor.layer] = str(reason)
+                refused[tensor.layer] = reason
             else:
                 line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
                 dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
@@ -164,6 +165,19 @@ def correspond(
         assume_ordered,
         signatures,
     )
+
+
+def tie_conflict(match: Match, pair: TensorPair, skipped: Mapping[str, str]) -> str:
+    """Why a shared tensor keeps the base's values: "" if all that read it correspond to those of one donor tensor."""
+    consumers = [layer.name for layer in match.base if pair.base.tensor in layer.tied]
+    partner = {layers.base.name: layers.donor for layers in match.pairs if layers.base.name not in skipped}
+    for name in consumers:
+        if name not in partner:
+            return f"it is shared with layer {name}, which is not merged"
+        theirs = partner[name]
+        if pair.donor.tensor not in (*theirs.tied, *(p.tensor for p in theirs.parameters)):
+            return f"it is shared with layer {name}, whose partner {theirs.name} has a tensor of its own"
+    return ""
 
 
 def check_finite(tensor: TensorPair) -> None:

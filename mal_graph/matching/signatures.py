@@ -25,6 +25,11 @@ class Signatures:
     by: tuple[str, str] = ("name", "name")
 
     @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every input and output of the base with the donor's."""
+        return (*self.inputs.items(), *self.outputs.items())
+
+    @property
     def called(self) -> Mapping[str, str]:
         """The base's name of each input and output of the donor."""
         return {theirs: own for names in (self.inputs, self.outputs) for own, theirs in names.items()}

@@ -19,6 +19,7 @@ from mal_graph.matching import (
     Orders,
     TensorPair,
     match_positions,
+    tie_conflict,
 )
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.unmatched import find_rule
@@ -165,6 +166,7 @@ def plan_merge(
     unmatched: str = "fade",
     layers: Iterable[str] | None = None,
     given: Collection[str] = (),
+    kept: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plan the merge of two networks whose units are assigned.
 
@@ -174,6 +176,7 @@ def plan_merge(
         unmatched: what entries without a partner become: "keep", "fade" or "zero" (see `unmatched`).
         layers: names of the base layers to merge, all of them if left out.
         given: stored tensors that are the donor's whatever lambda, unless unmatched is "zero" (see `deepening`).
+        kept: why a layer keeps the base's weights, by its name, where that was found out by running a merge.
 
     Raises:
         UsageError: `unmatched` is unknown, or the lambdas do not fit the layers.
@@ -181,7 +184,7 @@ def plan_merge(
     rule, correspondence = find_rule(unmatched), alignment.correspondence
     base, match = correspondence.base.graph, correspondence.match
     lam_of = lambdas.of_layers(match.base)
-    skipped = skipped_layers(correspondence, None if layers is None else set(layers))
+    skipped = {**skipped_layers(correspondence, None if layers is None else set(layers)), **(kept or {})}
     dropped = {layer: lines for layer, lines in correspondence.dropped.items() if layer not in skipped}
     steps = []
     for pair, axes in correspondence.tensors:
@@ -256,19 +259,6 @@ def plan_step(
     tensor = pair.base.tensor
     share = float(np.prod([matched_mask(axis, orders).mean() for axis in axes]))
     return Step(tensor, share, base.weights[tensor].nbytes, pair, axes, lam, is_given)
-
-
-def tie_conflict(match: Match, pair: TensorPair, skipped: Mapping[str, str]) -> str:
-    """Why a shared tensor keeps the base's values: "" if all that read it correspond to those of one donor tensor."""
-    consumers = [layer.name for layer in match.base if pair.base.tensor in layer.tied]
-    partner = {layers.base.name: layers.donor for layers in match.pairs if layers.base.name not in skipped}
-    for name in consumers:
-        if name not in partner:
-            return f"it is shared with layer {name}, which is not merged"
-        theirs = partner[name]
-        if pair.donor.tensor not in (*theirs.tied, *(p.tensor for p in theirs.parameters)):
-            return f"it is shared with layer {name}, whose partner {theirs.name} has a tensor of its own"
-    return ""
 
 
 def matched_mask(axis: AxisPair, orders: Orders) -> NDArray[np.bool_]:

@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 
 from mal_graph.errors import RunError, ShapeError
-from mal_graph.graph import Array
+from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Correspondence, Order, correspond
 from mal_graph.merging.blending import merge
 from mal_graph.merging.compensation import centre_base, centre_donor, compensate
@@ -329,7 +329,7 @@ class Bench:
         absent = absent_values(self.plan)
         for stage, some in enumerate(self.stages(sets)):
             if stage:  # sizes that are computed are other ones now
-                groups = replace(groups, probed=probe(base, self.runner, inputs=self.base.probe.inputs))
+                groups = self.measured(base, groups)
             wanted = {g.name: range(g.units + some[g.name]) for g in groups.groups if g.name in some}
             change = plan_resizing(base, groups, traces, wanted)
             widened = [group for group in groups.groups if group.name in some]
@@ -337,12 +337,16 @@ class Bench:
             groups, traces = resize_groups(groups, change, wanted, base), resize_traces(traces, change, base)
             units.update(wanted)
             mine.update({key: factor * mine.get(key, 1.0) for key, factor in change.factors.items()})
-        plan = carry_over(self.plan, Network(base, groups))
+        plan = carry_over(self.plan, Network(base, self.measured(base, groups)))
         # Last, for a factor is one more scalar in its layer: the donor's scalars correspond to the others.
         plan = self.with_statistics(plan, groups, units, mine)
         match = plan.match.with_base(find_layers(plan.base))
         more = {i: group.added for i, group in enumerate(groups.groups) if group.added}
         return replace(plan, match=match, growth=replace(plan.growth, added=more))
+
+    def measured(self, base: LayerGraph, groups: AxisGroups) -> AxisGroups:
+        """The groups of a widened base, with what a run of it shows. Raises RunError."""
+        return replace(groups, probed=probe(base, self.runner, inputs=self.base.probe.inputs))
 
     def stages(self, sets: Sequence[Added]) -> Iterator[Added]:
         """What is widened inside units, and then everything else, so that added units have it too."""
@@ -401,7 +405,9 @@ def absent_values(plan: Plan) -> dict[str, float]:
 def carry_over(plan: Plan, base: Network) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
     match, before = plan.match.with_base(find_layers(base.graph)), plan.alignment.correspondence
-    correspondence = correspond(base, before.donor, match, assume_ordered=before.is_ordered)
+    correspondence = correspond(
+        base, before.donor, match, assume_ordered=before.is_ordered, pair=before.signatures.pairs
+    )
     if correspondence.pairs != before.pairs:
         raise ShapeError("with more units other groups correspond to each other")
     orders = tuple(

@@ -5,6 +5,7 @@ from mal_graph.symmetry.grouping import axis_groups, find_traces
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
+from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
 from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
@@ -23,6 +24,7 @@ __all__ = [
     "Factors",
     "find_coupled",
     "find_traces",
+    "graph_in_float32",
     "GroupState",
     "judge_by_halves",
     "Member",

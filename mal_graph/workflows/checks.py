@@ -19,7 +19,12 @@ LEAST_MOVED = 10 * ACCEPT  # what the donor's outputs may move by in the orders 
 
 def checks_of(base: LayerGraph, result: LayerGraph, steps: Sequence[Merged], runner: Runner) -> tuple[Check, ...]:
     """What is checked of a result before it is written; the base is what the first step began with, as it was given."""
-    checks = (finite_on_probe(result, steps[0].groups, runner), self_check_of(steps), accounts_check(base, steps))
+    checks = (
+        finite_on_probe(result, steps[0].groups, runner),
+        self_check_of(steps),
+        accounts_check(base, steps),
+        *promise_checks(steps),
+    )
     moved = [step.at_zero for step in steps if step.at_zero is not None]
     return (*checks, lambda_0_check(max(moved))) if moved else checks
 
@@ -30,6 +35,16 @@ def self_check_of(steps: Sequence[Merged]) -> Check:
     if len(moved) < len(steps):
         return Check("self_check", None, "the groups are unverified")
     return Check("self_check", max(moved) <= LEAST_MOVED, f"the donor's outputs move by {max(moved):.1e}")
+
+
+def promise_checks(steps: Sequence[Merged]) -> list[Check]:
+    """What merges promised and gave; of several donors the one that says most against the result."""
+    found: dict[str, list[Check]] = {}
+    for step in steps:
+        for check in step.promises.checks:
+            detail = check.detail if len(steps) == 1 else f"{step.donor.name}: {check.detail}"
+            found.setdefault(check.name, []).append(Check(check.name, check.passed, detail))
+    return [min(several, key=lambda check: (not check.failed, check.passed is not None)) for several in found.values()]
 
 
 def accounts_check(base: LayerGraph, steps: Sequence[Merged]) -> Check:

@@ -44,6 +44,7 @@ from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
 from mal_graph.workflows.models import Progress
+from mal_graph.workflows.promises import Promises, hold_to_promises, not_compared
 
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
@@ -73,6 +74,7 @@ class Merged(Brief):
         added: names of the layers that the base was given.
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
         repair: what was repaired; None if nothing was to be.
+        promises: what the merge promised, and what was kept for it.
     """
 
     donor: LayerGraph
@@ -88,6 +90,7 @@ class Merged(Brief):
     added: tuple[str, ...] = ()
     at_zero: float | None = None
     repair: Repair | None = None
+    promises: Promises = field(default_factory=Promises)
 
     @property
     def changes_the_base(self) -> bool:
@@ -140,6 +143,11 @@ def merge_step(
             f"{f'; and {len(reasons) - 3} more' if len(reasons) > 3 else ''}; "
             "choose other `layers`, or `assume_ordered` if the models have a common ancestor"
         )
+    promises = not_compared()
+    if config.compare:
+        replan = partial(planned_again, ungrown, config, selected, deeper.given, runner)
+        promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], runner)
+        ungrown, planned = replan(promises.kept) if promises.kept else (ungrown, planned)
     moved = self_check(donor, donor_groups, planned.alignment, runner, config.seed) if config.verify else None
     step = Merged(
         donor=donor,
@@ -153,8 +161,24 @@ def merge_step(
         selected=None if selected is None else tuple(selected),
         windows=windows,
         added=deeper.added,
+        promises=promises,
     )
     return compared_at_zero(step, given, runner)
+
+
+def planned_again(
+    ungrown: Plan,
+    config: MergeConfig,
+    layers: Collection[str] | None,
+    given: Collection[str],
+    runner: Runner,
+    kept: Mapping[str, str],
+) -> tuple[Plan, Plan]:
+    """A plan with some layers kept, before and after the base grew for it."""
+    ungrown = plan_merge(
+        ungrown.alignment, ungrown.lambdas, unmatched=config.unmatched, layers=layers, given=given, kept=kept
+    )
+    return ungrown, widen(ungrown, runner, is_wider=config.width == "grow")
 
 
 def lambdas_of(config: MergeConfig) -> LayerLambdas:
@@ -196,7 +220,8 @@ def narrowed(step: Merged, layers: Iterable[str], lam: float, config: MergeConfi
     whole = step.ungrown
     given = {own.tensor for own in whole.steps if own.is_given}
     lambdas = LayerLambdas.of(lam)
-    ungrown = plan_merge(whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given)
+    kept = step.promises.kept
+    ungrown = plan_merge(whole.alignment, lambdas, unmatched=config.unmatched, layers=layers, given=given, kept=kept)
     planned = widen(ungrown, runner, is_wider=config.width == "grow")
     return replace(step, match=planned.match, plan=planned, ungrown=ungrown)
 

@@ -20,6 +20,7 @@ from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
+from mal_graph.workflows.promises import is_whole
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import Merged, merge_step, repair_inputs, replanned, shuffled
 
@@ -95,7 +96,7 @@ def sweep(
         points = tuple(scored_along(line, lambdas, arm, arrays, settings, runner))
         if arm == ALIGNED:
             step = replace(step, repair=line.repair)
-        curves.append(curve(arm, lambdas, points, settings.eps, is_whole(step) and arm not in (STRANGER, ALONE)))
+        curves.append(curve(arm, lambdas, points, settings.eps, is_whole(step.plan) and arm not in (STRANGER, ALONE)))
         report("scoring the arms", done + 1, len(lines))
     own, unscored = donor_scores(first, second, arrays, settings, runner)
     shown = findings(step, lambdas, settings.eps, curves, own or unscored, read_labels(arrays))
@@ -137,15 +138,6 @@ def checked_lambdas(given: Iterable[float]) -> tuple[float, ...]:
         what = f"{bad[0]:g} is among the `lambdas`" if bad else "there is none above 0 in `lambdas`"
         raise UsageError(f"{what}: give merging factors from 0 (the base) to 1 (the donor)")
     return tuple(lambdas)
-
-
-def is_whole(step: Merged) -> bool:
-    """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
-    planned = step.plan
-    unpaired = step.ungrown.alignment.correspondence.unpaired
-    differences = [difference for pair in planned.merged_pairs for difference in pair.differences]
-    left = (planned.skipped, planned.dropped, step.match.unmatched_donor, unpaired, differences)
-    return not any(left) and all(a == b for a, b in planned.alignment.correspondence.units)
 
 
 def donor_scores(

@@ -123,12 +123,12 @@ def test_what_a_body_reads_or_holds_is_kept_and_says_which():
 
 
 def with_function():
-    """A function that holds a constant of two numbers, called once."""
+    """A function that holds a constant of two numbers, called once; of another opset, so that it stays a call."""
     own = [
         helper.make_node("Constant", [], ["c"], value_floats=[1.0, 2.0]),
         helper.make_node("Mul", ["a", "c"], ["z"]),
     ]
-    made = helper.make_function("own", "Twice", ["a"], ["z"], own, [helper.make_opsetid("", 17)])
+    made = helper.make_function("own", "Twice", ["a"], ["z"], own, [helper.make_opsetid("", 18)])
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Twice", ["h"], ["y"], domain="own")]
     graph = helper.make_graph(
         nodes,

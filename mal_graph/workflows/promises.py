@@ -1,0 +1,217 @@
+"""A merge is compared with what it promises, before it is repaired.
+
+Two things are promised, and told apart by running the models on the probe inputs of both:
+
+* Equal functions stay equal. Where base and donor compute the same on the probe, so must their merge, at the lambdas
+  of the run and at 0.5, whatever is kept: mistakes that cancel at lambda 1 show here. Layers are merged front to back
+  until the outputs move; the layer that moves them keeps the base's weights, and the search goes on behind it.
+  Rescaled, split or rotated units end here: they are no permutation.
+* Lambda 1 is the donor, where every layer has a partner at the same place and everything is merged. What deviates then
+  is no merge of the two. Where both graphs are written alike, operator for operator, there is no excuse and the merge
+  is refused; where one is written in another form it is said.
+
+Source of the idea to check every merge by running it: ours; the prefix search is a bisection over layers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mal_graph.brief import Brief
+from mal_graph.errors import RunError
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import SAME_PLACE, Signatures
+from mal_graph.merging import Plan, merge, run_outputs
+from mal_graph.protocols import Check, Runner
+from mal_graph.symmetry import Network, deviation, graph_in_float32
+from mal_graph.workflows.skeletons import are_written_alike
+
+KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
+TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
+HALFWAY = 0.5
+EQUAL_FUNCTIONS, LAMBDA_1 = "equal_functions", "lambda_1"
+NOT_COMPARED = "it was asked not to be compared"
+
+Outputs = Mapping[str, Array]
+Replan = Callable[[Mapping[str, str]], Plan]
+
+
+@dataclass(frozen=True, repr=False)
+class Promises(Brief):
+    """What a merge promised, and whether it was kept.
+
+    Attributes:
+        kept: why a layer keeps the base's weights so that a promise is kept, by name of the base's layer.
+        checks: what was compared.
+    """
+
+    kept: Mapping[str, str] = field(default_factory=dict)
+    checks: tuple[Check, ...] = ()
+
+
+def not_compared() -> Promises:
+    """Nothing was compared, as the options say."""
+    return Promises(checks=tuple(Check(name, None, NOT_COMPARED) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
+
+
+def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Replan, runner: Runner) -> Promises:
+    """Compare a merge with what it promises.
+
+    Args:
+        base: the model as it was before this merge.
+        first: the network that is merged into, which may have been given a place for what the donor has.
+        plan: what will be done.
+        replan: the plan again, with some layers kept, by name and with the reason.
+
+    Returns:
+        what has to be kept, and what was compared.
+    """
+    signatures = plan.alignment.correspondence.signatures
+    models = Models(base, plan.donor.graph, signatures, runner)
+    sets = list(models.runs((first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs))))
+    if not sets:
+        why = f"the donor cannot be run on the inputs of {base.name}, nor the base on the donor's"
+        return Promises(checks=tuple(Check(name, None, why) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
+    apart = max(deviation(run.donor, run.base) for run in sets)
+    if apart <= KEEPS:
+        kept, check = keep_equal_functions(plan, replan, sets, models)
+        return Promises(kept, (check, Check(LAMBDA_1, None, "inconclusive: base and donor compute the same")))
+    equal = Check(EQUAL_FUNCTIONS, None, f"base and donor are different functions: their outputs are {apart:.1g} apart")
+    return Promises(checks=(equal, lambda_1_check(plan, apart, sets, models)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What base and donor make of the same inputs; the donor's outputs under the base's names."""
+
+    inputs: Mapping[str, Array]
+    base: Outputs
+    donor: Outputs
+
+
+@dataclass(frozen=True)
+class Models:
+    """The two models of a merge, run on the same inputs, in float32."""
+
+    base: LayerGraph
+    donor: LayerGraph
+    signatures: Signatures
+    runner: Runner
+
+    def as_base_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The donor's inputs under the base's names."""
+        return {own: inputs[theirs] for own, theirs in self.signatures.inputs.items() if theirs in inputs}
+
+    def outputs(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs of the base, or of what was made of it, that the donor has too. Raises RunError."""
+        made = self.run(graph, inputs)
+        return {name: made[name] for name in self.signatures.outputs}
+
+    def donor_outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The donor's outputs under the base's names. Raises RunError."""
+        fed = {theirs: inputs[own] for own, theirs in self.signatures.inputs.items() if own in inputs}
+        made = self.run(self.donor, fed)
+        return {own: made[theirs] for own, theirs in self.signatures.outputs.items()}
+
+    def run(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """All outputs of a graph. Raises RunError."""
+        graph = graph_in_float32(graph)
+        fed = {value.name: inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
+        return run_outputs(graph, fed, self.runner)
+
+    def runs(self, sets: Sequence[Mapping[str, Array]]) -> Iterator[Run]:
+        """What both models make of each set of inputs that both can be run on."""
+        for inputs in sets:
+            try:
+                yield Run(inputs, self.outputs(self.base, inputs), self.donor_outputs(inputs))
+            except (RunError, KeyError):
+                continue  # a size that one of the two is not made for
+
+    def draws_at_random(self, run: Run) -> bool:
+        """Whether a model gives other outputs when it is run again."""
+        again = self.outputs(self.base, run.inputs), self.donor_outputs(run.inputs)
+        return max(deviation(again[0], run.base), deviation(again[1], run.donor)) > KEEPS
+
+    def distance(self, plan: Plan, runs: Sequence[Run], *, to_donor: bool = False) -> float:
+        """How far a merge is from the base on all inputs, or from the donor."""
+        graph = merge(plan)
+        return max(deviation(self.outputs(graph, run.inputs), run.donor if to_donor else run.base) for run in runs)
+
+
+def keep_equal_functions(
+    plan: Plan, replan: Replan, runs: Sequence[Run], models: Models
+) -> tuple[dict[str, str], Check]:
+    """Keep layers until the merge of two equal functions is that function."""
+
+    def moves(kept: Mapping[str, str]) -> float:
+        planned = replan(kept)
+        if not planned.steps:
+            return 0.0
+        return max(models.distance(one, runs) for one in (planned, planned.at(HALFWAY)))
+
+    layers = list(dict.fromkeys(step.pair.layer for step in plan.steps))
+    kept: dict[str, str] = {}
+    while (moved := moves(kept)) > KEEPS and len(kept) < len(layers):
+        culprit = first_that_moves(layers, kept, moves)
+        kept[culprit] = f"base and donor compute the same, but merging this layer moves the outputs by {moved:.1g}"
+    found = f"the merge is {moved:.1e} from the base, which computes what the donor does"
+    return kept, Check(EQUAL_FUNCTIONS, moved <= KEEPS, found)
+
+
+def first_that_moves(
+    layers: Sequence[str], kept: Mapping[str, str], moves: Callable[[Mapping[str, str]], float]
+) -> str:
+    """The first layer, front to back, that moves the outputs where it is merged with those before it.
+
+    Bisection: without the layers behind `low` nothing moves, without those behind `high` something does.
+    """
+    tried = [name for name in layers if name not in kept]
+    low, high = 0, len(tried)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if moves({**kept, **dict.fromkeys(tried[middle:], "not tried yet")}) > KEEPS:
+            high = middle
+        else:
+            low = middle
+    return tried[high - 1]
+
+
+def lambda_1_check(plan: Plan, apart: float, runs: Sequence[Run], models: Models) -> Check:
+    """Whether the merge at lambda 1 is the donor, where that is promised."""
+    excuse = why_lambda_1_is_not_the_donor(plan)
+    if excuse:
+        return Check(LAMBDA_1, None, f"not promised: {excuse}")
+    if apart < TOLD_APART:
+        return Check(LAMBDA_1, None, f"inconclusive: base and donor are only {apart:.1g} apart")
+    distance = models.distance(plan.at(1.0), runs, to_donor=True)
+    found = f"at lambda 1 the merge is {distance:.1e} from the donor"
+    if distance <= KEEPS:
+        return Check(LAMBDA_1, True, found)
+    if models.draws_at_random(runs[0]):
+        return Check(LAMBDA_1, None, "a model gives other outputs each time it is run")
+    if are_written_alike(plan):
+        return Check(LAMBDA_1, False, f"{found}, though every layer is merged")
+    return Check(LAMBDA_1, None, f"{found}, though every layer is merged: the two are not written alike")
+
+
+def why_lambda_1_is_not_the_donor(plan: Plan) -> str:
+    """What of a plan stands against lambda 1 being the donor, "" if nothing does."""
+    correspondence = plan.alignment.correspondence
+    differences = [difference for pair in plan.merged_pairs for difference in pair.differences]
+    if plan.skipped or plan.dropped:
+        return f"{len({*plan.skipped, *plan.dropped})} layers are kept, in whole or in part"
+    if plan.match.unmatched_donor or correspondence.unpaired:
+        return "the donor has parameters without a place in the base"
+    if differences:
+        return f"the layers differ in their settings ({differences[0].what})"
+    if any(a != b for a, b in correspondence.units) or not plan.growth.is_none:
+        return "the widths differ"
+    if any(pair.score < SAME_PLACE for pair in plan.match.pairs):
+        return "the layers are wired otherwise"
+    if any(step.matched < 1 for step in plan.steps):
+        return "entries have no counterpart"
+    return ""
+
+
+def is_whole(plan: Plan) -> bool:
+    """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
+    return not why_lambda_1_is_not_the_donor(plan)
