@@ -1,0 +1,135 @@
+"""What a merge promises is compared with what it gives: equal functions stay equal, and lambda 1 is the donor."""
+
+import sys
+
+import numpy as np
+import pytest
+from builders import Net, deviation, inputs_of, mlp, network, permuted_copy, reseeded, run
+
+import mal_graph
+from mal_graph.errors import GateFailed
+from mal_graph.graph import weight_of
+from mal_graph.workflows.promises import KEEPS, TOLD_APART
+
+
+
+def relu_net(seed=0, units=9):
+    net = Net(seed)
+    x = net.op("Relu", net.op("Gemm", net.input("x", ("N", 6)), net.weight(units, 6), net.weight(units), transB=1))
+    x = net.op("Relu", net.op("Gemm", x, net.weight(8, units), net.weight(8), transB=1))
+    return net.graph(net.op("Gemm", x, net.weight(4, 8), net.weight(4), transB=1))
+
+
+def rescaled(graph, factors):
+    """The graph with the units of its first layer multiplied by positive factors, and their readers divided by them."""
+    first, bias, second = list(graph.weights)[:3]
+    read = {name: graph.weights[name].read() for name in (first, bias, second)}
+    return graph.with_weights(
+        {first: read[first] * factors[:, None], bias: read[bias] * factors, second: read[second] / factors}
+    )
+
+
+def merge_of(base, donor, **options):
+    return mal_graph.assemble(base, donor, **options)
+
+
+def far(result, expected):
+    inputs = inputs_of(expected, 1)
+    return deviation(run(result, inputs), run(expected, inputs))
+
+
+def factors(units=9):
+    return np.random.default_rng(3).uniform(0.2, 5.0, units).astype(np.float32)
+
+
+@pytest.mark.parametrize("lam", [0.3, 0.5, 1.0])
+def test_rescaled_units_are_found_and_kept(lam):
+    base = relu_net()
+    donor = rescaled(base, factors())
+    assert far(donor, base) < 1e-5
+    result = merge_of(base, donor, lam=lam)
+    step = result.merged[0]
+    assert far(result.graph, base) < 1e-4
+    assert step.promises.kept
+    assert all("compute the same" in why for why in step.promises.kept.values())
+    assert step.promises.kept.items() <= step.plan.skipped.items()
+    assert result.check("equal_functions").passed
+
+
+def test_without_the_comparison_rescaled_units_are_merged_wrongly_and_the_report_says_that_nothing_was_compared():
+    base = relu_net()
+    result = merge_of(base, rescaled(base, factors()), lam=0.5, compare=False)
+    assert far(result.graph, base) > 1e-2
+    assert result.check("equal_functions").passed is None
+    assert "not to be compared" in result.check("lambda_1").detail
+
+
+def test_layers_that_are_no_culprits_are_merged():
+    base = relu_net()
+    result = merge_of(base, rescaled(base, factors()), lam=0.5)
+    step = result.merged[0]
+    assert len(step.promises.kept) == 2  # the layer of the units and the one that reads them
+    assert [pair.base.name for pair in step.plan.merged_pairs] == [step.match.base[2].name]
+
+
+def test_a_permuted_donor_keeps_nothing():
+    base = mlp((6, 9, 8, 4))
+    donor, _ = permuted_copy(base, network(base).groups)
+    step = merge_of(base, donor, lam=0.3).merged[0]
+    assert not step.promises.kept
+    equal, lambda_1 = step.promises.checks
+    assert equal.passed
+    assert lambda_1.passed is None
+    assert "inconclusive" in lambda_1.detail
+
+
+def test_lambda_1_is_compared_with_a_donor_that_is_another_function():
+    base = relu_net()
+    checks = merge_of(base, reseeded(base, 5), lam=0.3).merged[0].promises.checks
+    assert [check.passed for check in checks] == [None, True]
+
+
+def test_a_merge_that_is_not_the_donor_at_lambda_1_is_refused(monkeypatch, tmp_path):
+    """The mutation: the donor's rows are put on other units than its columns."""
+    blending = sys.modules["mal_graph.merging.blending"]
+    true_order = blending.in_base_order
+
+    def wrong(values, axes, orders, shape):
+        placed = true_order(values, axes, orders, shape)
+        return np.roll(placed, 1, axis=0) if placed.ndim == 2 else placed
+
+    monkeypatch.setattr(blending, "in_base_order", wrong)
+    base = relu_net()
+    result = merge_of(base, reseeded(base, 5), lam=0.3)
+    assert result.check("lambda_1").failed
+    with pytest.raises(GateFailed, match="lambda_1 failed"):
+        result.save(tmp_path / "merged.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_said_of_the_other_widths():
+    check = merge_of(relu_net(units=9), relu_net(1, units=7)).check("lambda_1")
+    assert check.passed is None
+    assert check.detail == "not promised: the widths differ"
+
+
+def test_models_that_are_nearly_the_same_are_inconclusive():
+    base = relu_net()
+    name = list(base.weights)[-1]
+    donor = base.with_weights([weight_of(name, base.weights[name].read() + np.float32(2e-3))])
+    apart = far(donor, base)
+    assert KEEPS < apart < TOLD_APART
+    check = merge_of(base, donor).check("lambda_1")
+    assert check.passed is None
+    assert check.detail.startswith("inconclusive")
+
+
+def test_a_sweep_and_a_zoo_compare_too():
+    base, rng = relu_net(), np.random.default_rng(0)
+    data = {"x": rng.standard_normal((40, 6)).astype(np.float32), "labels": np.arange(40) % 4}
+    donor = rescaled(base, factors())
+    swept = mal_graph.sweep(base, donor, data, lambdas=(0.0, 0.5))
+    assert swept.step.promises.kept
+    zoo = mal_graph.zoo(base, [donor.named("scaled")], lambdas=(0.5,))
+    assert all(step.promises.kept for step in zoo.assembly.merged)
+    assert zoo.assembly.merged
