@@ -15,7 +15,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_at_random, assign_in_order, assign_units
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.baselines import predicted_like
-from mal_graph.workflows.checks import accounts_check, check_calibration, check_inputs
+from mal_graph.workflows.checks import accounts_check, check_calibration, check_inputs, promise_checks
 from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER, Curve, curve
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
@@ -109,7 +109,7 @@ def sweep(
         unscored=unscored,
         findings=tuple(shown),
         data_notes=notes,
-        checks=(accounts_check(first, [step]),),
+        checks=(accounts_check(first, [step]), *promise_checks([step])),
         step=step,
         config=settings,
     )
