@@ -7,6 +7,7 @@ from mal_graph.evaluation import LABELS
 from mal_graph.matching import count_dead_channels, find_foldable_norm
 from mal_graph.operators import ParameterKind
 from mal_graph.symmetry import AxisGroup
+from mal_graph.workflows.relations import relations_of
 from mal_graph.workflows.steps import Merged
 
 
@@ -14,6 +15,8 @@ def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
     """One sentence for each thing that the scores do not show; none where nothing was merged."""
     if not any(step.plan.is_moving for step in steps):
         return
+    for step in steps:
+        yield from relations_of(step)
     norms = unmeasured_norms(steps)
     if norms:
         yield (

@@ -12,7 +12,6 @@ from mal_graph.graph import weight_of
 from mal_graph.workflows.promises import KEEPS, TOLD_APART
 
 
-
 def relu_net(seed=0, units=9):
     net = Net(seed)
     x = net.op("Relu", net.op("Gemm", net.input("x", ("N", 6)), net.weight(units, 6), net.weight(units), transB=1))

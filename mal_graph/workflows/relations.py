@@ -1,0 +1,61 @@
+"""How two models are related, as far as their weights and outputs tell: said before a merge is judged."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mal_graph.matching import Orders
+from mal_graph.merging import Plan, merge
+from mal_graph.workflows.promises import EQUAL_FUNCTIONS, KEEPS
+from mal_graph.workflows.steps import Merged
+
+RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
+
+
+def relations_of(step: Merged) -> Iterator[str]:
+    """One sentence for each relation between base and donor that was found."""
+    plan, donor = step.plan, step.donor.name
+    equal = next((check.passed for check in step.promises.checks if check.name == EQUAL_FUNCTIONS), None)
+    if equal and not step.promises.kept and is_reordered_base(plan):
+        moved = moved_units(plan.alignment.orders)
+        how = f"with {moved} of its units in another order" if moved else "itself"
+        yield f"{donor} is the base {how}: a merge of the two is the base at any lambda"
+        return
+    if equal:
+        yield f"{donor} computes what the base does, though its weights are others"
+    cosine = cosine_in_stored_order(plan)
+    if cosine >= RELATED:
+        moved = moved_units(plan.alignment.orders)
+        used = "which was used" if not moved else f"though {moved} units fit better elsewhere"
+        yield (
+            f"{donor} and the base look like fine-tunes of one model: the cosine of their weights is {cosine:.2f} in "
+            f"stored order, {used}"
+        )
+
+
+def is_reordered_base(plan: Plan) -> bool:
+    """Whether the donor's values, in the orders used, are the base's."""
+    end = merge(plan.at(1.0))
+    for step in plan.steps:
+        mine, theirs = plan.base.weights[step.tensor].read(), end.weights[step.tensor].read()
+        if not np.allclose(mine, theirs, rtol=0, atol=KEEPS * max(float(np.abs(mine).max(initial=0)), 1e-30)):
+            return False
+    return not plan.skipped and not plan.dropped
+
+
+def moved_units(orders: Orders) -> int:
+    """How many units of the base stand on a donor unit of another number."""
+    return int(sum(((order >= 0) & (order != np.arange(len(order)))).sum() for order in orders))
+
+
+def cosine_in_stored_order(plan: Plan) -> float:
+    """The cosine of the weights of two models as they are stored, over the tensors of equal shape; 0 where they have
+    none."""
+    inner, norms = 0.0, [0.0, 0.0]
+    for step in plan.steps:
+        if not step.pair.is_compared or step.pair.base.shape != step.pair.donor.shape:
+            continue
+        a, b = (np.asarray(read(), np.float64).ravel() for read in (step.pair.base_values, step.pair.donor_values))
+        inner += float(a @ b)
+        norms = [norms[0] + float(a @ a), norms[1] + float(b @ b)]
+    return inner / float(np.sqrt(norms[0] * norms[1])) if all(norms) else 0.0

@@ -1,0 +1,51 @@
+"""How two models are related is said: the same one, another order of its units, fine-tunes, or nothing."""
+
+import numpy as np
+import pytest
+from builders import mlp, network, permuted_copy, reseeded
+
+import mal_graph
+from mal_graph.workflows.relations import cosine_in_stored_order, relations_of
+
+
+def said(base, donor):
+    return list(relations_of(mal_graph.assemble(base, donor).merged[0]))
+
+
+def tuned(graph, size, seed=1):
+    rng = np.random.default_rng(seed)
+    return graph.with_weights(
+        {
+            name: (w.read() + size * w.read().std() * rng.standard_normal(w.shape)).astype(np.float32)
+            for name, w in graph.weights.items()
+            if w.is_float
+        }
+    )
+
+
+def test_a_model_and_itself():
+    base = mlp((6, 9, 8, 4))
+    (line,) = said(base, base.named("copy.onnx"))
+    assert line == "copy.onnx is the base itself: a merge of the two is the base at any lambda"
+
+
+def test_another_order_of_units():
+    base = mlp((6, 9, 8, 4))
+    donor, _ = permuted_copy(base, network(base).groups)
+    (line,) = said(base, donor)
+    assert "is the base with" in line
+    assert "units in another order" in line
+
+
+@pytest.mark.parametrize(("size", "is_related"), [(0.1, True), (0.5, True), (3.0, False)])
+def test_a_fine_tune(size, is_related):
+    base = mlp((6, 9, 8, 4))
+    lines = said(base, tuned(base, size))
+    assert any("fine-tunes of one model" in line for line in lines) == is_related
+
+
+def test_strangers_are_not_related():
+    base = mlp((6, 30, 30, 4))
+    step = mal_graph.assemble(base, reseeded(base, 7)).merged[0]
+    assert list(relations_of(step)) == []
+    assert abs(cosine_in_stored_order(step.plan)) < 0.3
