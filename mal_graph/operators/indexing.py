@@ -96,13 +96,25 @@ def addressed(call: Call) -> list[Label]:
 
 
 def chosen_by_value(call: Call) -> list[Label]:
-    """What is kept, and how much, depends on values: everything freezes."""
+    """What is kept, and how much, depends on values: everything freezes, unless the model tells which."""
+    return chosen(call, 0)
+
+
+def unique(call: Call) -> list[Label]:
+    """The values each once, and their places."""
+    return chosen(call, 1)
+
+
+def chosen(call: Call, output: int) -> list[Label]:
+    """Everything freezes, unless an output of the model tells places, or what lies there in the order of places."""
+    if call.tells(output):
+        return call.pin_all(Pin(GroupState.PINNED, f"places that {call.name} tells of", is_contract=True))
     return call.freeze(f"{call.name} keeps what its values say")
 
 
 def loss(call: Call) -> list[Label]:
-    """Compares classes with labels of fixed meaning: everything freezes."""
-    return call.freeze(f"{call.name} reads classes by their number")
+    """Compares classes with labels, which say them by their number: every axis stays in its order."""
+    return call.pin_all(Pin(GroupState.PINNED, f"classes that {call.name} reads by their number", is_contract=True))
 
 
 def slice_bounds(call: Resized, held: list[int]) -> list[int]:
@@ -175,9 +187,10 @@ ROWS: Mapping[str, Row] = {
         at_zero=AtZero.FINITE,
     ),
     **dict.fromkeys(
-        ["NonZero", "Unique", "Compress"],
+        ["NonZero", "Compress"],
         Row(chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice"))),
     ),
+    "Unique": Row(unique, LayerRole.ALONE),
     "NonMaxSuppression": Row(chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound"))),
     "NegativeLogLikelihoodLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.FINITE),
     "SoftmaxCrossEntropyLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.UNSAFE),

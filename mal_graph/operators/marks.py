@@ -22,11 +22,19 @@ class Pin(NamedTuple):
     Attributes:
         state: PINNED or FROZEN.
         unknown_op: the operator without a row that freezes it, if one does.
+        is_contract: the order is that of the model's own inputs or outputs, so that each place is known whatever reads
+            the axis.
     """
 
     state: GroupState
     reason: str
     unknown_op: str = ""
+    is_contract: bool = False
+
+    @property
+    def strength(self) -> int:
+        """Which of several pins counts: contract before frozen before pinned."""
+        return 3 if self.is_contract else 2 if self.state is GroupState.FROZEN else 1
 
 
 @dataclass(frozen=True)

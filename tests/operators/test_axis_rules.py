@@ -1069,7 +1069,7 @@ def scored(op: str) -> Callable[[Net], str]:
 
 
 for loss in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
-    case(loss, scored(loss), "frozen: p[0] up[0]")
+    case(loss, scored(loss), "pinned: p[0] up[0]")
 
 
 # --- the tests --------------------------------------------------------------------------------------------------
