@@ -28,6 +28,7 @@ class Call:
     outputs: Sequence[tuple[int, ...]]  # shapes
     values: Sequence[Array | None]  # of inputs that are small integer tensors or stored constants
     opset: int = 26  # of the operator's domain
+    stored: Sequence[bool] = ()  # whether each input is a stored tensor
     told: Sequence[bool] = ()  # whether each output is one of the model's, moved or cast at most
 
     @property
@@ -48,6 +49,10 @@ class Call:
     def axis_labels(self, slot: int) -> list[AxisLabel]:
         """The labels of the axes of an input."""
         return self.wiring.axis_labels(self.label(slot))
+
+    def is_stored(self, slot: int) -> bool:
+        """Whether an input is a stored tensor."""
+        return slot < len(self.stored) and self.stored[slot]
 
     def tells(self, output: int) -> bool:
         """Whether an output is one of the model's."""

@@ -314,8 +314,8 @@ class Units:
 
     @cached_property
     def pin_number(self) -> Ints:
-        """Per unit the number of the pin that holds it, -1 for none: contract outweighs frozen, and that
-        pinned; the first reason is kept. What holds a unit that stays must stay itself."""
+        """Per unit the number of the pin that holds it, -1 for none: the strongest one, of equally strong ones the
+        first. What holds a unit that stays must stay itself."""
         strength, chosen = np.zeros(self.count, np.int64), np.full(self.count, -1)
         first: dict[Pin, int] = {}
         for number, (atoms, pin) in enumerate(self.wiring.pins):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mal_graph.errors import RunError
-from mal_graph.graph import LayerGraph, Node
-from mal_graph.network import Parameter, Probe
+from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.network import IntegerUse, Parameter, Probe, integer_use
 from mal_graph.operators import (
     ROWS,
     Call,
@@ -95,7 +95,7 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
     for name in dict.fromkeys([*(tensor for tensor, _ in axes), *graph.weights]):
         weight = graph.weights[name]
         if weight.scope or not weight.is_float:
-            tracing.labels[name] = pinned_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
+            tracing.labels[name] = pinned_label(weight.shape, integer_pin(graph, weight))
             continue
         start = tracing.wiring.count
         tracing.labels[name] = tracing.wiring.fresh_label(weight.shape)
@@ -103,6 +103,16 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
             if size > 1:
                 tracing.owners.extend([(name, axis, start, size)] if (name, axis) in axes else [])
                 start += size
+
+
+def integer_pin(graph: LayerGraph, weight: Weight) -> Pin:
+    """The pin of a stored tensor that is not of floats: numbers and gates of a weight freeze what they meet, sizes,
+    indices and ids only have an order."""
+    use = integer_use(graph, weight)
+    if use is IntegerUse.STEERS:
+        return Pin(GroupState.PINNED, "integer data")
+    reason = f"{weight.name!r} beside it is stored as {weight.dtype.name}"
+    return Pin(GroupState.FROZEN, reason, is_data=use is not IntegerUse.GATE)
 
 
 def trace_node(
@@ -155,6 +165,7 @@ def call_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node) -> C
         outputs=[probed.shapes.get(name, ()) if name else () for name in node.outputs],
         values=[probed.values.get(name) for name in node.inputs],
         opset=graph.opsets.get(node.op.rpartition(".")[0], 1),
+        stored=[name in graph.weights for name in node.inputs],
         told=[name in tracing.told for name in node.outputs],
     )
 
