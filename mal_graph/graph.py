@@ -112,6 +112,7 @@ class LayerGraph(Brief):
         source: the adapter's own document.
         edited: names of the weights whose values differ from the source's.
         inserted: new weights, each with the node (by its first output) and input slot that reads it.
+        copies: weights that the source stores once with others, each with the one under whose name it does.
     """
 
     name: str
@@ -123,6 +124,7 @@ class LayerGraph(Brief):
     source: Any = field(default=None, repr=False, compare=False)
     edited: frozenset[str] = frozenset()
     inserted: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))

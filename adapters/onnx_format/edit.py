@@ -7,6 +7,7 @@ import onnx_ir as ir
 from mal_graph.graph import LayerGraph, Node, Weight
 
 from .build import built_node, lazy_tensor, stored_value
+from .constants import with_constants_shared
 from .document import OnnxDocument, stored_values, tensor_attributes
 from .lowering import first_output, given_back
 from .view import handle
@@ -15,7 +16,7 @@ from .view import handle
 def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
-    source = document.model
+    graph, source = with_constants_shared(graph), document.model
     if document.lowered is not source:
         raised = given_back(graph)
         graph, source = (graph, document.lowered) if raised is None else (raised, source)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
+from .constants import with_own_constants
 from .document import LOADED, MAP, OnnxDocument, Region
 from .lowering import REGION, SHARED, STORED_IN, lowered_model, region_places
 
@@ -42,7 +43,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         weights.update(inner_constants(function, f"{called}/"))
     document = OnnxDocument(path, model, lowered, constants, *written_out(model, lowered, constants, parts, weights))
     LOADED.add(document)
-    return LayerGraph(
+    view = LayerGraph(
         name=path.name,
         nodes=tuple(nodes),
         inputs=tuple(value_of(value) for value in graph.inputs if value.name not in graph.initializers),
@@ -51,6 +52,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         opsets=dict(lowered.opset_imports),
         source=document,
     )
+    return with_own_constants(view)
 
 
 def written_out(

@@ -168,5 +168,5 @@ def of_several(entries: Sequence[tuple[str, Account]]) -> Account:
 
 
 def stored_floats(base: LayerGraph) -> dict[str, int]:
-    """How many numbers each float tensor of a graph holds, by name."""
-    return {name: weight.size for name, weight in base.weights.items() if weight.is_float}
+    """How many numbers each float tensor of a graph holds, by name; those that are stored once count once."""
+    return {name: weight.size for name, weight in base.weights.items() if weight.is_float and name not in base.copies}

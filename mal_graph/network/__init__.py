@@ -1,5 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
+from mal_graph.network.integers import IntegerUse, integer_use
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
 from mal_graph.network.parameters import Parameter, find_parameters, find_root
 from mal_graph.network.probing import Probe, data_dependent, fed_weights, probe, probe_without_running
@@ -15,6 +16,8 @@ __all__ = [
     "find_parameters",
     "find_root",
     "find_settings",
+    "integer_use",
+    "IntegerUse",
     "Layer",
     "Parameter",
     "Probe",

@@ -28,6 +28,8 @@ class Call:
     outputs: Sequence[tuple[int, ...]]  # shapes
     values: Sequence[Array | None]  # of inputs that are small integer tensors or stored constants
     opset: int = 26  # of the operator's domain
+    stored: Sequence[bool] = ()  # whether each input is a stored tensor
+    told: Sequence[bool] = ()  # whether each output is one of the model's, moved or cast at most
 
     @property
     def name(self) -> str:
@@ -47,6 +49,14 @@ class Call:
     def axis_labels(self, slot: int) -> list[AxisLabel]:
         """The labels of the axes of an input."""
         return self.wiring.axis_labels(self.label(slot))
+
+    def is_stored(self, slot: int) -> bool:
+        """Whether an input is a stored tensor."""
+        return slot < len(self.stored) and self.stored[slot]
+
+    def tells(self, output: int) -> bool:
+        """Whether an output is one of the model's."""
+        return output < len(self.told) and self.told[output]
 
     def ints(self, slot: int, attribute: str) -> tuple[int, ...] | None:
         """Integers that older opsets hold in an attribute and newer ones in an input; None if absent or unknown."""
@@ -69,7 +79,10 @@ class Call:
 
     def freeze(self, reason: str, unknown_op: str = "") -> list[Label]:
         """Freeze every axis of every input and output."""
-        pin = Pin(GroupState.FROZEN, reason, unknown_op)
+        return self.pin_all(Pin(GroupState.FROZEN, reason, unknown_op))
+
+    def pin_all(self, pin: Pin) -> list[Label]:
+        """Pin every axis of every input and output."""
         for label in self.inputs:
             if label is not None:
                 self.wiring.pin_label(label, pin)

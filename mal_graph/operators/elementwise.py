@@ -93,8 +93,12 @@ ROWS: Mapping[str, Row] = {
     **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], pointwise_row(X, commutes=True)),
     **dict.fromkeys(["Mod", "BitShift"], pointwise_row(X, at_zero=AtZero.UNSAFE)),
     **dict.fromkeys(
-        ["Where", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
-        pointwise_row(X, at_zero=AtZero.FINITE),
+        ["Where", "And", "Or", "Xor"],
+        replace(pointwise_row(X, at_zero=AtZero.FINITE), selects=True),
+    ),
+    **dict.fromkeys(
+        ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
+        replace(pointwise_row(X, at_zero=AtZero.FINITE), compares=True),
     ),
     **dict.fromkeys(
         [

@@ -1,6 +1,7 @@
 """Indexing: entries that are selected, looked up or written by their place or value."""
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
@@ -47,6 +48,8 @@ def gather(call: Call) -> list[Label]:
     wiring, data, indices = call.wiring, call.label(0), call.label(1)
     axis = call.node.attribute("axis", 0) % len(data.shape)
     chosen, out = call.values[1], call.outputs[0]
+    if is_palette(call):
+        return call.pin_all(Pin(GroupState.FROZEN, f"{call.name} picks its values from a palette", is_data=True))
     if chosen is not None:
         flat = chosen.ravel().astype(np.int64) % data.shape[axis]
         return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
@@ -54,6 +57,12 @@ def gather(call: Call) -> list[Label]:
     pin_each(call, axis_labels[axis : axis + 1], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     looked_up = wiring.axis_labels(indices)
     return [wiring.label_of(out, [*axis_labels[:axis], *looked_up, *axis_labels[axis + 1 :]])]
+
+
+def is_palette(call: Call) -> bool:
+    """Whether stored indices make a weight of a few stored numbers, each of them several times."""
+    data, indices = call.label(0).shape, call.label(1).shape
+    return call.is_stored(0) and call.is_stored(1) and len(data) == 1 and prod(indices) > data[0]
 
 
 def gather_nd(call: Call) -> list[Label]:
@@ -96,13 +105,25 @@ def addressed(call: Call) -> list[Label]:
 
 
 def chosen_by_value(call: Call) -> list[Label]:
-    """What is kept, and how much, depends on values: everything freezes."""
+    """What is kept, and how much, depends on values: everything freezes, unless the model tells which."""
+    return chosen(call, 0)
+
+
+def unique(call: Call) -> list[Label]:
+    """The values each once, and their places."""
+    return chosen(call, 1)
+
+
+def chosen(call: Call, output: int) -> list[Label]:
+    """Everything freezes, unless an output of the model tells places, or what lies there in the order of places."""
+    if call.tells(output):
+        return call.pin_all(Pin(GroupState.PINNED, f"places that {call.name} tells of", is_contract=True))
     return call.freeze(f"{call.name} keeps what its values say")
 
 
 def loss(call: Call) -> list[Label]:
-    """Compares classes with labels of fixed meaning: everything freezes."""
-    return call.freeze(f"{call.name} reads classes by their number")
+    """Compares classes with labels, which say them by their number: every axis stays in its order."""
+    return call.pin_all(Pin(GroupState.PINNED, f"classes that {call.name} reads by their number", is_contract=True))
 
 
 def slice_bounds(call: Resized, held: list[int]) -> list[int]:
@@ -175,9 +196,10 @@ ROWS: Mapping[str, Row] = {
         at_zero=AtZero.FINITE,
     ),
     **dict.fromkeys(
-        ["NonZero", "Unique", "Compress"],
+        ["NonZero", "Compress"],
         Row(chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice"))),
     ),
+    "Unique": Row(unique, LayerRole.ALONE),
     "NonMaxSuppression": Row(chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound"))),
     "NegativeLogLikelihoodLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.FINITE),
     "SoftmaxCrossEntropyLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.UNSAFE),

@@ -22,11 +22,22 @@ class Pin(NamedTuple):
     Attributes:
         state: PINNED or FROZEN.
         unknown_op: the operator without a row that freezes it, if one does.
+        is_contract: the order is that of the model's own inputs or outputs, so that each place is known whatever reads
+            the axis.
+        is_data: integers or booleans that are part of a weight lie along the axis, and would be left behind by what
+            moves or merges the floats beside them.
     """
 
     state: GroupState
     reason: str
     unknown_op: str = ""
+    is_contract: bool = False
+    is_data: bool = False
+
+    @property
+    def strength(self) -> int:
+        """Which of several pins counts: data before contract before frozen before pinned."""
+        return 4 if self.is_data else 3 if self.is_contract else 2 if self.state is GroupState.FROZEN else 1
 
 
 @dataclass(frozen=True)

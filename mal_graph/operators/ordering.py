@@ -1,4 +1,8 @@
-"""Operators to which the order along an axis matters: extremes, running sums, triangles, transforms."""
+"""Operators to which the order along an axis matters: extremes, running sums, triangles, transforms.
+
+What gives the number of a place as an output of the model makes the order along the axis part of the contract. Anywhere
+else such an axis is frozen, for what reads the number may be in the order of the units too.
+"""
 
 from collections.abc import Mapping
 
@@ -10,23 +14,25 @@ from mal_graph.operators.row import AtZero, ParameterKind, Row, Slot, X, setting
 
 def first_of_equals(call: Call) -> list[Label]:
     """Where several are the largest the first one counts, so that their order matters."""
-    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call))
+    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call, 0))
 
 
-def counting_pin(call: Call) -> Pin:
-    """The pin of an axis along which places count."""
+def counting_pin(call: Call, output: int) -> Pin:
+    """The pin of an axis along which places count; `output` is what says which place."""
+    if call.tells(output):
+        return Pin(GroupState.PINNED, f"places that {call.name} tells of", is_contract=True)
     return Pin(GroupState.FROZEN, f"{call.name} counts along the axis")
 
 
 def top_k(call: Call) -> list[Label]:
     """Values and indices of the largest along one axis; the other axes pass."""
-    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call))
+    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call, 1))
 
 
 def arg_extreme(call: Call) -> list[Label]:
     """The index of the largest along one axis, which vanishes or stays with length 1."""
     axis = call.node.attribute("axis", 0) % len(call.label(0).shape)
-    pin_each(call, [call.wiring.axis_label(call.label(0), axis)], counting_pin(call))
+    pin_each(call, [call.wiring.axis_label(call.label(0), axis)], counting_pin(call, 0))
     return [drop_axes(call, [axis])]
 
 

@@ -82,7 +82,7 @@ ROWS: Mapping[str, Row] = {
     "QuantizeLinear": Row(
         quantize, slots=(X, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT), at_zero=AtZero.FINITE
     ),
-    "DequantizeLinear": Row(quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE),
+    "DequantizeLinear": Row(quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE, reads_integers=True),
     "DynamicQuantizeLinear": Row(dynamic_quantize, at_zero=AtZero.FINITE),
     "MatMulInteger": Row(
         matmul_integer,
@@ -90,9 +90,15 @@ ROWS: Mapping[str, Row] = {
         kind="linear_integer",
         slots=(X, X, ZERO_POINT),
         at_zero=AtZero.FINITE,
+        reads_integers=True,
     ),
     "ConvInteger": Row(
-        conv_integer, LayerRole.ALONE, kind="conv_integer", slots=(X, X, ZERO_POINT), at_zero=AtZero.FINITE
+        conv_integer,
+        LayerRole.ALONE,
+        kind="conv_integer",
+        slots=(X, X, ZERO_POINT),
+        at_zero=AtZero.FINITE,
+        reads_integers=True,
     ),
     "QLinearMatMul": Row(
         qlinear_matmul,
@@ -100,6 +106,7 @@ ROWS: Mapping[str, Row] = {
         kind="linear_integer",
         slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT),
         at_zero=AtZero.FINITE,
+        reads_integers=True,
     ),
     "QLinearConv": Row(
         qlinear_conv,
@@ -107,5 +114,6 @@ ROWS: Mapping[str, Row] = {
         kind="conv_integer",
         slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT, X),
         at_zero=AtZero.FINITE,
+        reads_integers=True,
     ),
 }

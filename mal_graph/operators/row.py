@@ -131,6 +131,9 @@ class Row:
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         by_element: every entry of its output is made of those of its inputs at the same place.
+        compares: its output says how its operands compare, element by element.
+        selects: it works on booleans, or chooses by them, element by element.
+        reads_integers: it reads integers as the numbers of a weight.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
         shaping: the settings that decide which function it is, with the values that they have where nothing says.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
@@ -163,6 +166,9 @@ class Row:
     homogeneity: Homogeneity = Homogeneity.NONE
     channel: int = 1
     by_element: bool = False
+    compares: bool = False
+    selects: bool = False
+    reads_integers: bool = False
     table_axis: Callable[[Node], int] | None = None
     shaping: Mapping[str, object] = field(default_factory=dict)
     since: int | None = None

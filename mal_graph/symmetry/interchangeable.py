@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from mal_graph.operators import Belonging, GroupState, Pin, Statistic, Wiring
+from mal_graph.operators import Belonging, Pin, Statistic, Wiring
 
 Ints = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
@@ -314,12 +314,12 @@ class Units:
 
     @cached_property
     def pin_number(self) -> Ints:
-        """Per unit the number of the pin that holds it, -1 for none: frozen outweighs pinned, the first reason is kept.
-        What holds a unit that stays must stay itself."""
+        """Per unit the number of the pin that holds it, -1 for none: the strongest one, of equally strong ones the
+        first. What holds a unit that stays must stay itself."""
         strength, chosen = np.zeros(self.count, np.int64), np.full(self.count, -1)
         first: dict[Pin, int] = {}
         for number, (atoms, pin) in enumerate(self.wiring.pins):
-            units, own = self.component[atoms], 2 if pin.state is GroupState.FROZEN else 1
+            units, own = self.component[atoms], pin.strength
             units = units[strength[units] < own]
             strength[units], chosen[units] = own, first.setdefault(pin, number)
         while True:

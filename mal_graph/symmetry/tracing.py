@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mal_graph.errors import RunError
-from mal_graph.graph import LayerGraph, Node
-from mal_graph.network import Parameter, Probe
+from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.network import IntegerUse, Parameter, Probe, integer_use
 from mal_graph.operators import (
     ROWS,
     Call,
@@ -36,12 +36,14 @@ class Tracing:
         labels: by tensor.
         owners: the axes of weights that are in use, with their atoms.
         unknown: the names of the nodes without a row, by operator.
+        told: the tensors that are outputs of the model, or become one by being moved or cast.
     """
 
     wiring: Wiring = field(default_factory=Wiring)
     labels: dict[str, Label] = field(default_factory=dict)
     owners: list[Owner] = field(default_factory=list)
     unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
 
 
 def trace_labels(
@@ -57,23 +59,34 @@ def trace_labels(
         parameters: every application of a weight.
         axes: the axes of weights that are in use.
     """
-    tracing, weighted = Tracing(), {parameter.node for parameter in parameters if parameter.is_weight}
+    tracing = Tracing(told=told_tensors(graph, table))
+    weighted = {parameter.node for parameter in parameters if parameter.is_weight}
     label_inputs(tracing, graph, probed)
     label_weights(tracing, graph, axes)
     for index, node in enumerate(graph.nodes):
         trace_node(tracing, graph, probed, node, row_of(node, ROWS if table is None else table), index in weighted)
     for value in graph.outputs:
-        pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}")
+        pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}", is_contract=True)
         tracing.wiring.pin_label(tracing.labels[value.name], pin)
     computed = [tracing.labels[name] for node in graph.nodes for name in node.outputs if name in tracing.labels]
     pin_unread(tracing.wiring, computed, tracing.owners)
     return tracing
 
 
+def told_tensors(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> frozenset[str]:
+    """The tensors that are outputs of a graph, or become one by being moved or cast."""
+    told = {value.name for value in graph.outputs}
+    for node in reversed(graph.nodes):
+        row = row_of(node, table)
+        if row is not None and row.moves and node.outputs[0] in told:
+            told.add(node.inputs[0])
+    return frozenset(told)
+
+
 def label_inputs(tracing: Tracing, graph: LayerGraph, probed: Probe) -> None:
     """Pin the axes of the model's inputs."""
     for value in graph.inputs:
-        pin = Pin(GroupState.PINNED, f"axes of model input {value.name!r}")
+        pin = Pin(GroupState.PINNED, f"axes of model input {value.name!r}", is_contract=True)
         tracing.labels[value.name] = pinned_label(probed.shapes.get(value.name, ()), pin)
 
 
@@ -82,7 +95,7 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
     for name in dict.fromkeys([*(tensor for tensor, _ in axes), *graph.weights]):
         weight = graph.weights[name]
         if weight.scope or not weight.is_float:
-            tracing.labels[name] = pinned_label(weight.shape, Pin(GroupState.PINNED, "integer data"))
+            tracing.labels[name] = pinned_label(weight.shape, integer_pin(graph, weight))
             continue
         start = tracing.wiring.count
         tracing.labels[name] = tracing.wiring.fresh_label(weight.shape)
@@ -90,6 +103,16 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
             if size > 1:
                 tracing.owners.extend([(name, axis, start, size)] if (name, axis) in axes else [])
                 start += size
+
+
+def integer_pin(graph: LayerGraph, weight: Weight) -> Pin:
+    """The pin of a stored tensor that is not of floats: numbers and gates of a weight freeze what they meet, sizes,
+    indices and ids only have an order."""
+    use = integer_use(graph, weight)
+    if use is IntegerUse.STEERS:
+        return Pin(GroupState.PINNED, "integer data")
+    reason = f"{weight.name!r} beside it is stored as {weight.dtype.name}"
+    return Pin(GroupState.FROZEN, reason, is_data=use is not IntegerUse.GATE)
 
 
 def trace_node(
@@ -142,6 +165,8 @@ def call_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node) -> C
         outputs=[probed.shapes.get(name, ()) if name else () for name in node.outputs],
         values=[probed.values.get(name) for name in node.inputs],
         opset=graph.opsets.get(node.op.rpartition(".")[0], 1),
+        stored=[name in graph.weights for name in node.inputs],
+        told=[name in tracing.told for name in node.outputs],
     )
 
 

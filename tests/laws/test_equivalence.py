@@ -49,6 +49,9 @@ HOLDS = (
     "opset",
     "nodes_reordered",
     "names_changed",
+    "argmax_beside",
+    "topk_beside",
+    "equal_vectors_shared",
 )
 WAITING = {"grouped_cnn"}  # where a group of channels is one unit of a verified group that is not assigned
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"

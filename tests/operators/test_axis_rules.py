@@ -348,7 +348,7 @@ case(
 case(
     "QuantizeLinear",
     image(lambda net, x: fake_quantised(net, x, net.constant(np.arange(6, dtype=np.int8)))),
-    "pinned: down[1] s[0] up[0]",
+    "frozen: down[1] s[0] up[0]",
     name="zero points that differ",
 )
 case(
@@ -398,7 +398,7 @@ case(
             net, net.op("MatMulInteger", quantised(net, x, "uint8"), net.constant(np.eye(6, dtype=np.int8)))
         )
     ),
-    PINNED,
+    FROZEN,
     name="stored integers",
 )
 case(
@@ -1069,7 +1069,7 @@ def scored(op: str) -> Callable[[Net], str]:
 
 
 for loss in ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"):
-    case(loss, scored(loss), "frozen: p[0] up[0]")
+    case(loss, scored(loss), "pinned: p[0] up[0]")
 
 
 # --- the tests --------------------------------------------------------------------------------------------------

@@ -214,6 +214,53 @@ def test_channels_padded_in_a_shortcut_shift_the_rest_and_freeze_the_border(net)
     assert "pads the axis" in frozen[0].reason
 
 
+# --- an order that is fixed by contract -------------------------------------------------------------------------
+
+
+def told(net, op, x):
+    """The number of a place along the last axis, as floats."""
+    attributes = {"TopK": {}, "NonZero": {}}.get(op, {"axis": 1, "keepdims": 0})
+    inputs = [net.constant([2])] if op == "TopK" else []
+    y = net.op(op, x, *inputs, outputs=2 if op == "TopK" else 1, **attributes)
+    return net.op("Cast", y[1] if op == "TopK" else y, to=TensorProto.FLOAT)
+
+
+COUNTING = ("ArgMax", "ArgMin", "TopK", "NonZero")
+
+
+@pytest.mark.parametrize("op", COUNTING)
+def test_places_that_the_model_tells_are_pinned_and_not_frozen(net, op):
+    x = net.op("Gemm", net.input("x", ("N", 4)), net.weight(5, 4, name="w"), transB=1)
+    assert states(net.graph(told(net, op, x)))["w[0]"] == (
+        GroupState.PINNED,
+        f"places that {net.nodes[-2].op_type} '{net.nodes[-2].name}' tells of",
+    )
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "TopK"])
+def test_places_that_only_the_model_itself_reads_stay_frozen(net, op):
+    """What is looked up by their number may be in the order of the units."""
+    x = net.op("Gemm", net.input("x", ("N", 4)), net.weight(5, 4, name="w"), transB=1)
+    place = net.op("Cast", told(net, op, x), to=TensorProto.INT64)
+    graph = net.graph(net.op("Gather", net.weight(5, 3, name="table"), place))
+    state, reason = states(graph)["w[0]"]
+    assert state is GroupState.FROZEN
+    assert "counts along the axis" in reason
+
+
+@pytest.mark.parametrize("op", ["ArgMax", "TopK", "CumSum", "Hardmax"])
+def test_an_output_of_the_model_is_in_order_whatever_reads_it(net, op):
+    x = net.op("Gemm", net.input("x", ("N", 4)), net.weight(5, 4, name="w"), transB=1)
+    y = net.op("Sigmoid", x)
+    if op == "CumSum":
+        z = net.op(op, y, net.constant(1))
+    else:
+        z = net.op("Hardmax", y, axis=1) if op == "Hardmax" else told(net, op, y)
+    state, reason = states(net.graph(x, net.op("Neg", z)))["w[0]"]
+    assert state is GroupState.PINNED
+    assert reason == f"axes of model output '{x}'"
+
+
 # --- where weights come from ------------------------------------------------------------------------------------
 
 

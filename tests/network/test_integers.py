@@ -1,0 +1,147 @@
+"""What stored integers and booleans are to a network, and that what they are part of is kept."""
+
+import numpy as np
+import pytest
+from builders import Net, load
+from onnx import TensorProto
+
+import mal_graph
+from mal_graph.errors import MatchError
+from mal_graph.network import IntegerUse, integer_use
+from mal_graph.operators import GroupState
+from mal_graph.symmetry import axis_groups
+
+NUMBERS, MASK, GATE, STEERS = IntegerUse.NUMBERS, IntegerUse.MASK, IntegerUse.GATE, IntegerUse.STEERS
+UNITS = 6
+
+
+def whole(net, dtype=np.int8, *shape):
+    return net.constant(net.rng.integers(1, 9, shape or (UNITS, 8)).astype(dtype), "q")
+
+
+def booleans(net, *shape):
+    return net.constant(net.rng.random(shape or (UNITS, 8)) < 0.5, "q")
+
+
+def cast(net, x, to=TensorProto.FLOAT):
+    return net.op("Cast", x, to=to)
+
+
+def scaled(net):
+    return net.op("Mul", cast(net, whole(net)), net.weight(UNITS, 1, name="scale"))
+
+
+def scaled_long(net):
+    return net.op("Mul", cast(net, whole(net, np.int64)), net.weight(UNITS, 1, name="scale"))
+
+
+def dequantized(net):
+    return net.op("DequantizeLinear", whole(net), net.weight(UNITS, name="scale"), axis=0)
+
+
+def masked(net):
+    return net.op("Where", booleans(net), net.weight(UNITS, 8, name="w"), net.constant(np.float32(0)))
+
+
+def masked_by_cast(net):
+    return net.op("Mul", cast(net, booleans(net)), net.weight(UNITS, 8, name="w"))
+
+
+def masked_by_comparison(net):
+    told = net.op("Greater", whole(net), net.constant(np.int8(4)))
+    return net.op("Where", told, net.weight(UNITS, 8, name="w"), net.constant(np.float32(0)))
+
+
+def palette(net):
+    return net.op("Gather", net.weight(5, name="codes"), net.constant(net.rng.integers(0, 5, (UNITS, 8)), "q"))
+
+
+WEIGHTS = {
+    scaled: NUMBERS,
+    scaled_long: NUMBERS,
+    dequantized: NUMBERS,
+    masked: MASK,
+    masked_by_cast: MASK,
+    masked_by_comparison: MASK,
+}
+
+
+def network(make, seed=0, gate=None):
+    net = Net(seed)
+    x = net.op("Gemm", net.input("x", ("N", 8)), make(net), net.weight(UNITS, name="b"), transB=1)
+    x = gate(net, x) if gate else net.op("Relu", x)
+    return net.proto(net.op("Gemm", x, net.weight(3, UNITS, name="down"), net.weight(3, name="c"), transB=1))
+
+
+def plain(net):
+    return net.weight(UNITS, 8, name="w")
+
+
+@pytest.mark.parametrize("make", WEIGHTS)
+def test_integers_that_make_a_weight_are_told_from_others(make):
+    graph = load(network(make))
+    assert integer_use(graph, graph.weights["q"]) is WEIGHTS[make]
+
+
+@pytest.mark.parametrize("make", [*WEIGHTS, palette])
+def test_what_integers_make_freezes_the_units_beside_them(make):
+    groups = axis_groups(load(network(make)))
+    states = {groups.groups[g].state for key in (("b", 0), ("down", 1)) for g, _ in groups.on_axis[key]}
+    assert states == {GroupState.FROZEN}
+
+
+@pytest.mark.parametrize("make", [dequantized, masked, palette])
+def test_what_integers_make_is_frozen_beside_an_output_too(make):
+    net = Net(0)
+    graph = net.graph(net.op("Gemm", net.input("x", ("N", 8)), make(net), net.weight(UNITS, name="b"), transB=1))
+    groups = axis_groups(graph)
+    assert {groups.groups[g].state for g, _ in groups.on_axis["b", 0]} == {GroupState.FROZEN}
+
+
+def gated(net, x):
+    return net.op("Where", booleans(net, UNITS), x, net.constant(np.float32(0)))
+
+
+def test_a_gate_of_units_freezes_them():
+    graph = load(network(plain, gate=gated))
+    assert integer_use(graph, graph.weights["q"]) is GATE
+    groups = axis_groups(graph)
+    assert {groups.groups[g].state for g, _ in groups.on_axis["b", 0]} == {GroupState.FROZEN}
+
+
+@pytest.mark.parametrize("make", [dequantized, scaled])
+def test_a_layer_of_integers_is_kept_with_the_reason(make):
+    with pytest.raises(MatchError, match="'q' beside it is stored as int8"):
+        mal_graph.assemble(network(make), network(make, 1), lam=0.5)
+
+
+def selected(net):
+    """Features picked by stored indices, a table looked up, a size and bounds: none is part of a weight."""
+    x = net.op("Gather", net.input("x", ("N", 8)), net.constant([3, 1, 5, 0], "q"), axis=1)
+    places = net.op("Gather", net.constant(np.arange(9), "ids"), net.constant([2, 4]))
+    rows = net.op("ReduceSum", net.op("Gather", net.weight(9, 4, name="table"), places), net.constant([0]), keepdims=0)
+    x = net.op("Reshape", net.op("Add", x, rows), net.constant([-1, 4], "shape"))
+    return net.graph(net.linear(x, 4, 3))
+
+
+@pytest.mark.parametrize("name", ["q", "ids", "shape"])
+def test_indices_and_sizes_are_no_data(name):
+    graph = selected(Net(0))
+    assert integer_use(graph, graph.weights[name]) is STEERS
+
+
+def test_indices_and_sizes_freeze_nothing():
+    groups = axis_groups(selected(Net(0)))
+    assert GroupState.FROZEN not in {group.state for group in groups.groups}
+
+
+def test_a_mask_of_places_leaves_the_table_of_places_in_order():
+    """As in a decoder: places may only look back, and every place has a row that is added."""
+    net = Net(0)
+    x = net.op("Add", net.input("x", (1, 4, 6)), net.weight(4, 6, name="places"))
+    mask = net.constant(np.tril(np.ones((4, 4), bool)), "q")
+    scores = net.op("MatMul", x, net.op("Transpose", x, perm=[0, 2, 1]))
+    scores = net.op("Softmax", net.op("Where", mask, scores, net.constant(np.float32(-1e9))))
+    graph = net.graph(net.op("MatMul", scores, x))
+    groups = axis_groups(graph)
+    assert {groups.groups[g].state for g, _ in groups.on_axis["places", 0]} == {GroupState.PINNED}
