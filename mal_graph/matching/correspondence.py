@@ -293,7 +293,8 @@ class GroupPairing:
         try:
             named = pair_by_names(*self.names_on(tensor, place))
         except Misnamed as reason:
-            raise Refusal(f"its {called} axis {reason}") from None
+            why = f"{reason}" if size == other else self.other_length(mine, size, other)
+            raise Refusal(f"its {called} axis {why}") from None
         if named is not None:
             block = Block(-1, *(side.reshape(-1, 1) for side in named))
             return replace(self.with_roles(tensor.base, place, (block,)), donor_size=other)
@@ -301,9 +302,11 @@ class GroupPairing:
             return AxisPair(size, (Block(-1, column(size), column(size)),))
         common = self.in_stored_order(mine, theirs)
         if common is None:
-            why = why_fixed(mine, self.base)
-            raise Refusal(f"its {called} axis is fixed ({why}) and {size} long, the donor's {other}")
+            raise Refusal(f"its {called} axis {self.other_length(mine, size, other)}")
         return replace(self.with_roles(tensor.base, place, (common,)), donor_size=other)
+
+    def other_length(self, mine: Sequence[tuple[int, Member]], size: int, other: int) -> str:
+        return f"is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
         """The pair of axes, with what its base positions are but counterparts."""

@@ -401,7 +401,9 @@ def absent_values(plan: Plan) -> dict[str, float]:
 def carry_over(plan: Plan, base: Network) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
     match, before = plan.match.with_base(find_layers(base.graph)), plan.alignment.correspondence
-    correspondence = correspond(base, before.donor, match, assume_ordered=before.is_ordered)
+    paired = before.signatures
+    correspondence = correspond(base, before.donor, match, assume_ordered=before.is_ordered, pair=paired.pairs)
+    correspondence = replace(correspondence, signatures=paired)
     if correspondence.pairs != before.pairs:
         raise ShapeError("with more units other groups correspond to each other")
     orders = tuple(

@@ -113,7 +113,7 @@ def planned_pair(
     """The plan of merging one pair of layers alone. Raises MatchError with the reason why it cannot be."""
     match = match_layers(base, donor, [names])
     networks = Network(base, groups), Network(donor, donor_groups)
-    alignment = assign_units(correspond(*networks, match, assume_ordered=config.assume_ordered))
+    alignment = assign_units(correspond(*networks, match, assume_ordered=config.assume_ordered, pair=config.pair))
     planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched)
     if not planned.steps:
         raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))

@@ -245,7 +245,7 @@ def compared(
     base: Network, donor: Network, match: Match, config: AlignOptions, runner: Runner
 ) -> tuple[Correspondence, Evidence | None]:
     """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
-    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered)
+    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered, pair=config.pair)
     if config.rescale_invariant:
         correspondence = rescale(correspondence)
     share = SHARES[config.match_by]
