@@ -18,7 +18,7 @@ from mal_graph.brief import Brief
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
-from mal_graph.matching.signatures import Signatures, pair_signatures
+from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair
 from mal_graph.network import Parameter
 from mal_graph.operators import GroupState
@@ -127,7 +127,11 @@ def correspond(
         UsageError: `pair` names what is not there.
     """
     signatures = pair_signatures(base.graph, donor.graph, pair)
-    names = base.position_names(), donor.position_names(signatures.called)
+    batched = batched_inputs(base.graph, donor.graph, signatures.inputs)
+    names = (
+        base.position_names(batched=batched),
+        donor.position_names(signatures.called, [signatures.inputs[name] for name in batched]),
+    )
     pairing = GroupPairing(base.groups, donor.groups, names, assume_ordered)
     tensors, unpaired = pair_tensors(base.graph, donor.graph, match)
     for tensor in tensors:
@@ -274,6 +278,8 @@ class GroupPairing:
         """The names of the positions of one axis in both models."""
         both = zip(self.names, (tensor.base, tensor.donor), strict=True)
         mine, theirs = (names.on(p.tensor, p.axes[place], p.shape[place]) for names, p in both)
+        if tensor.is_weight and place >= 2 and not (mine.any() and theirs.any()):
+            return np.zeros_like(mine), np.zeros_like(theirs)  # taps that slide over a map of one place have no names
         return mine, theirs
 
     def fixed_axis_pair(

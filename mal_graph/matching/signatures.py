@@ -85,6 +85,20 @@ def pair_values(
     )
 
 
+def batched_inputs(base: LayerGraph, donor: LayerGraph, inputs: Mapping[str, str]) -> list[str]:
+    """The base's inputs whose first axis holds samples: all but those that are as long in both, so that the models run
+    on a single length."""
+    theirs = {value.name: first_length(value) for value in donor.inputs}
+    mine = {value.name: first_length(value) for value in base.inputs}
+    return [own for own, other in inputs.items() if mine[own] is None or mine[own] != theirs[other]]
+
+
+def first_length(value: Value) -> int | None:
+    """How long an input's first axis is; None where that is open."""
+    length = value.shape[0] if value.shape else None
+    return length if isinstance(length, int) else None
+
+
 def check_given(base: LayerGraph, donor: LayerGraph, given: Sequence[tuple[str, str]]) -> None:
     """Raise UsageError where a pair by hand names what is not there, an input with an output, or a name twice."""
     kinds = [[{value.name for value in values} for values in (side.inputs, side.outputs)] for side in (base, donor)]

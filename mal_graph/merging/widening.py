@@ -311,14 +311,15 @@ class Bench:
         """Why a plan does not give the donor at lambda 1: "" if it does."""
         donor, inputs = plan.donor.graph, plan.donor.probe.inputs
         expected = run_outputs(donor, inputs, self.runner)
-        fed = {a.name: inputs[b.name] for a, b in zip(plan.base.inputs, donor.inputs, strict=True)}
+        paired = plan.alignment.correspondence.signatures
+        fed = {own: inputs[other] for own, other in paired.inputs.items()}
         end = merge(replace(plan.at(1.0), unmatched="zero"))
         try:
             outputs = run_outputs(end, fed, self.runner)
         except RunError as error:
             return str(error)
-        both = zip(plan.base.outputs, donor.outputs, strict=True)
-        moved = deviation({b.name: outputs[a.name] for a, b in both}, expected)
+        given = {other: outputs[own] for own, other in paired.outputs.items()}
+        moved = deviation(given, {other: expected[other] for other in given})
         return "" if moved <= SAME_FUNCTION else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def lay_out(self, sets: Sequence[Added]) -> Plan:
