@@ -157,6 +157,17 @@ class AlignOptions(Options):
             jobs=(*MERGES, "grid", "align"),
         ),
     ] = False
+    pair: Annotated[
+        tuple[tuple[str, str], ...],
+        BeforeValidator(texts.named_pairs_of),
+        Option(
+            "Which input or output of the donor is which of the base's, where their names do not say it.",
+            ALIGNMENT,
+            metavar="BASE=DONOR",
+            jobs=(*MERGES, "grid", "align", "match"),
+            is_repeated=True,
+        ),
+    ] = ()
     matches: Annotated[
         tuple[tuple[str, str], ...] | None,
         BeforeValidator(texts.pairs_of),

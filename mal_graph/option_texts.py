@@ -120,5 +120,23 @@ def pairs_of(given: Any) -> Any:
     return pairs
 
 
+def named_pairs_of(given: Any) -> Any:
+    """`A=B`, one for each input or output; or pairs, or a mapping from the base's names to the donor's."""
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return tuple(given.items())
+    if isinstance(given, str):
+        return (pair_of_names(given),)
+    return tuple(pair_of_names(one) if isinstance(one, str) else one for one in given)
+
+
+def pair_of_names(text: str) -> tuple[str, str]:
+    own, _, other = text.partition("=")
+    if not own or not other or "=" in other:
+        raise UsageError(f"`pair` {text!r} is no pair of names: write A=B, the base's name and the donor's")
+    return own, other
+
+
 def path_text(given: Any) -> Any:
     return fspath(given) if isinstance(given, PathLike) else given

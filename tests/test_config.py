@@ -96,6 +96,9 @@ def test_the_signature_of_a_job_shows_its_options(job):
         ({"verify": "perhaps"}, "`verify` is 'perhaps': give true or false"),
         ({"max_memory": "a lot"}, "`max_memory` 'a lot' is no size"),
         ({"input_shapes": ["x:0"]}, "`input_shapes` 'x:0' is no shape"),
+        ({"pair": ["x"]}, "`pair` 'x' is no pair of names: write A=B"),
+        ({"pair": "a=b=c"}, "`pair` 'a=b=c' is no pair of names"),
+        ({"pair": [("x", "y", "z")]}, "`pair` is .*: give BASE=DONOR"),
         ({"calibrate": 3}, "arrays are given as a int: give a dictionary by name, or the path of an .npz file"),
         ({"colour": "red"}, "there is no option 'colour': choose from assume_ordered, calibrate"),
         ({"seed": -1, "width": "x"}, "`width` is 'x'.*; `seed` is -1|`seed` is -1.*; `width` is 'x'"),
@@ -130,6 +133,8 @@ def test_a_configuration_for_one_job_does_not_slip_into_another():
 def test_texts_stand_for_what_they_say():
     texts = MergeConfig(lam="0.1,0.5", lam_for=["conv*=0.2"], max_memory="2GiB", input_shapes=["x:1,3"])
     assert texts == MergeConfig(lam=(0.1, 0.5), lam_for={"conv*": 0.2}, max_memory=2**31, input_shapes={"x": (1, 3)})
+    assert MergeConfig(pair=["x=image", "y=z"]) == MergeConfig(pair={"x": "image", "y": "z"})
+    assert MergeConfig(pair="x=image").pair == (("x", "image"),)
     assert SweepConfig(lambdas="0:1:0.5").lambdas == (0.0, 0.5, 1.0)
 
 

@@ -8,8 +8,9 @@ from mal_graph.matching.assignment import (
     assign_in_order,
     assign_units,
 )
+from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
-from mal_graph.matching.correspondence import AxisPair, Correspondence, correspond, tie_conflict
+from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
 from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mal_graph.errors import UsageError
-from mal_graph.evaluation import Comoments, Place, Stream, stream_together
+from mal_graph.evaluation import Comoments, Place, Stream, calibration_inputs, stream_together
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Evidence
@@ -58,7 +58,9 @@ def compare_activations(
     if not places:
         return Evidence(tuple(tables), 0.0, share)
     bound = 0.0
-    for layer, correlation in correlate(base, donor, places, arrays, runner).items():
+    mine = calibration_inputs(base, arrays)
+    given = mine, correspondence.signatures.for_donor(mine)
+    for layer, correlation in correlate(base, donor, places, given, runner).items():
         for block in weights[layer][1].blocks:
             if block.pair >= 0 and block.base.max() < len(correlation) and block.donor.max() < correlation.shape[1]:
                 units = [correlation[np.ix_(*sides)] for sides in zip(block.base.T, block.donor.T, strict=True)]
@@ -71,19 +73,21 @@ def correlate(
     base: LayerGraph,
     donor: LayerGraph,
     places: Mapping[str, tuple[Place, Place]],
-    arrays: Mapping[str, Array],
+    arrays: tuple[Mapping[str, Array], Mapping[str, Array]],
     runner: Runner,
 ) -> dict[str, Array]:
     """How the units of the base and of the donor are correlated at some pairs of places, shape (units, other units).
+
+    Each model is run on arrays of its own, which hold the same samples.
 
     Places of which the rows of both do not belong to the same samples are left out: there the weights alone say which
     units are alike.
     """
     streams = [
-        (Stream(graph, arrays, runner, tensors), tensors)
-        for graph, tensors in (
-            (base, [mine.tensor for mine, _ in places.values()]),
-            (donor, [theirs.tensor for _, theirs in places.values()]),
+        (Stream(graph, given, runner, tensors), tensors)
+        for graph, given, tensors in (
+            (base, arrays[0], [mine.tensor for mine, _ in places.values()]),
+            (donor, arrays[1], [theirs.tensor for _, theirs in places.values()]),
         )
     ]
     summed = {layer: Comoments() for layer in places}

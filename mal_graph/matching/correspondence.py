@@ -12,61 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mal_graph.brief import Brief
+from mal_graph.matching.axis_pairs import NOWHERE, AxisPair, Block, GroupPair, Index
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
-from mal_graph.matching.signatures import Signatures, pair_signatures
+from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair
 from mal_graph.network import Parameter
 from mal_graph.operators import GroupState
 from mal_graph.symmetry import AxisGroups, Member, Names, Network, PositionNames
-
-Index = NDArray[np.int64]
-NOWHERE: Index = np.zeros(0, np.int64)
-
-
-@dataclass(frozen=True)
-class GroupPair:
-    """An ordered pair (base group, donor group) whose units are assigned to each other, by index."""
-
-    base: int
-    donor: int
-
-
-@dataclass(frozen=True, repr=False)
-class Block(Brief):
-    """A stretch of an axis: the positions of one base group and of the donor group it is paired with.
-
-    Attributes:
-        pair: index of the pair of groups; -1 where the positions correspond one to one.
-        base, donor: positions, shape (units, k).
-    """
-
-    pair: int
-    base: Index
-    donor: Index
-
-
-@dataclass(frozen=True, repr=False)
-class AxisPair(Brief):
-    """How one axis of a base tensor corresponds to an axis of a donor tensor.
-
-    Attributes:
-        size: length of the base's axis.
-        blocks: what corresponds; base positions in no block have no counterpart.
-        statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic.
-        added: base positions of units that were added for the donor's.
-        donor_size: length of the donor's axis where that may be longer, though all of the base's corresponds.
-    """
-
-    size: int
-    blocks: tuple[Block, ...]
-    statistic: Index = field(default_factory=lambda: NOWHERE)
-    added: Index = field(default_factory=lambda: NOWHERE)
-    donor_size: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +83,11 @@ def correspond(
         UsageError: `pair` names what is not there.
     """
     signatures = pair_signatures(base.graph, donor.graph, pair)
-    names = base.position_names(), donor.position_names(signatures.called)
+    batched = batched_inputs(base.graph, donor.graph, signatures.inputs)
+    names = (
+        base.position_names(batched=batched),
+        donor.position_names(signatures.called, [signatures.inputs[name] for name in batched]),
+    )
     pairing = GroupPairing(base.groups, donor.groups, names, assume_ordered)
     tensors, unpaired = pair_tensors(base.graph, donor.graph, match)
     for tensor in tensors:
@@ -288,6 +248,8 @@ class GroupPairing:
         """The names of the positions of one axis in both models."""
         both = zip(self.names, (tensor.base, tensor.donor), strict=True)
         mine, theirs = (names.on(p.tensor, p.axes[place], p.shape[place]) for names, p in both)
+        if tensor.is_weight and place >= 2 and not (mine.any() and theirs.any()):
+            return np.zeros_like(mine), np.zeros_like(theirs)  # taps that slide over a map of one place have no names
         return mine, theirs
 
     def fixed_axis_pair(
@@ -307,9 +269,8 @@ class GroupPairing:
         try:
             named = pair_by_names(*self.names_on(tensor, place))
         except Misnamed as reason:
-            if size != other:
-                raise Refusal(self.other_length(mine, size, other, called)) from None
-            raise Refusal(f"its {called} axis {reason}") from None
+            why = f"{reason}" if size == other else self.other_length(mine, size, other)
+            raise Refusal(f"its {called} axis {why}") from None
         if named is not None:
             block = Block(-1, *(side.reshape(-1, 1) for side in named))
             return replace(self.with_roles(tensor.base, place, (block,)), donor_size=other)
@@ -317,12 +278,11 @@ class GroupPairing:
             return AxisPair(size, (Block(-1, column(size), column(size)),))
         common = self.in_stored_order(mine, theirs)
         if common is None:
-            raise Refusal(self.other_length(mine, size, other, called))
+            raise Refusal(f"its {called} axis {self.other_length(mine, size, other)}")
         return replace(self.with_roles(tensor.base, place, (common,)), donor_size=other)
 
-    def other_length(self, mine: Sequence[tuple[int, Member]], size: int, other: int, called: str) -> str:
-        """That an axis on which no units move has another length than the donor's."""
-        return f"its {called} axis is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
+    def other_length(self, mine: Sequence[tuple[int, Member]], size: int, other: int) -> str:
+        return f"is fixed ({why_fixed(mine, self.base)}) and {size} long, the donor's {other}"
 
     def with_roles(self, parameter: Parameter, place: int, blocks: tuple[Block, ...]) -> AxisPair:
         """The pair of axes, with what its base positions are but counterparts."""

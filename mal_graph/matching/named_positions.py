@@ -1,11 +1,9 @@
 """Positions of two networks put beside each other by their names (see `symmetry.position_names`)."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mal_graph.matching.axis_pairs import Index
 from mal_graph.symmetry import Names
-
-Index = NDArray[np.int64]
 
 
 class Misnamed(Exception):

@@ -18,7 +18,8 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
-from mal_graph.matching.correspondence import Correspondence, Index
+from mal_graph.matching.axis_pairs import Index
+from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import Order, Orders, ScoreTable, is_whole, match_positions, score_at_random, score_order
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them

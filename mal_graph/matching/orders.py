@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mal_graph.errors import ShapeError
-from mal_graph.matching.correspondence import AxisPair, Index
+from mal_graph.matching.axis_pairs import AxisPair, Index
 
 Order = NDArray[np.int64]
 Orders = tuple[Order, ...]

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.correspondence import AxisPair, Block, Correspondence, Index
+from mal_graph.matching.axis_pairs import AxisPair, Block, Index
+from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.tensor_pairs import Read, TensorPair
 from mal_graph.network import data_dependent
 from mal_graph.operators import Homogeneity, ParameterKind, Row, row_of

@@ -6,9 +6,12 @@ neither: such models are refused, unless every pair is given by hand.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.graph import LayerGraph, Value
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,18 @@ class Signatures:
     by: tuple[str, str] = ("name", "name")
 
     @property
-    def pairs(self) -> tuple[tuple[str, str], ...]:
-        """Every input and output of the base with the donor's."""
-        return (*self.inputs.items(), *self.outputs.items())
-
-    @property
     def called(self) -> Mapping[str, str]:
         """The base's name of each input and output of the donor."""
         return {theirs: own for names in (self.inputs, self.outputs) for own, theirs in names.items()}
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every pair, as they would be given by hand."""
+        return tuple(dict.fromkeys((*self.inputs.items(), *self.outputs.items())))
+
+    def for_donor(self, given: Mapping[str, T]) -> dict[str, T]:
+        """What is given for the base's inputs, by the donor's names; other names stay."""
+        return {self.inputs.get(name, name): one for name, one in given.items()}
 
 
 def pair_signatures(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple[str, str]] = ()) -> Signatures:
@@ -78,19 +85,37 @@ def pair_values(
     )
 
 
+def batched_inputs(base: LayerGraph, donor: LayerGraph, inputs: Mapping[str, str]) -> list[str]:
+    """The base's inputs whose first axis holds samples: all but those that are as long in both, so that the models run
+    on a single length."""
+    theirs = {value.name: first_length(value) for value in donor.inputs}
+    mine = {value.name: first_length(value) for value in base.inputs}
+    return [own for own, other in inputs.items() if mine[own] is None or mine[own] != theirs[other]]
+
+
+def first_length(value: Value) -> int | None:
+    """How long an input's first axis is; None where that is open."""
+    length = value.shape[0] if value.shape else None
+    return length if isinstance(length, int) else None
+
+
 def check_given(base: LayerGraph, donor: LayerGraph, given: Sequence[tuple[str, str]]) -> None:
     """Raise UsageError where a pair by hand names what is not there, an input with an output, or a name twice."""
-    for side, (model, place) in {"base": (base, 0), "donor": (donor, 1)}.items():
-        for pair in given:
-            known = [value.name for value in (*model.inputs, *model.outputs)]
-            if pair[place] not in known:
+    kinds = [[{value.name for value in values} for values in (side.inputs, side.outputs)] for side in (base, donor)]
+    for pair in given:
+        for name, side, model, known in zip(pair, ("base", "donor"), (base, donor), kinds, strict=True):
+            if not any(name in names for names in known):
+                has = ", ".join(value.name for value in (*model.inputs, *model.outputs))
                 raise UsageError(
-                    f"`pair` names {pair[place]!r}, which is no input or output of the {side} {model.name}: it has "
-                    f"{', '.join(known)}"
+                    f"`pair` names {name!r}, which is no input or output of the {side} {model.name}: it has {has}"
                 )
-            if [other[place] for other in given].count(pair[place]) > 1:
-                raise UsageError(f"`pair` names {pair[place]!r} of the {side} twice: give each of its partners once")
-    own, others = ({value.name for value in model.inputs} for model in (base, donor))
-    for a, b in given:
-        if (a in own) != (b in others):
-            raise UsageError(f"`pair` puts {a!r} beside {b!r}: pair inputs with inputs and outputs with outputs")
+        if not any(pair[0] in mine and pair[1] in theirs for mine, theirs in zip(*kinds, strict=True)):
+            raise UsageError(
+                f"`pair` puts {pair[0]!r} beside {pair[1]!r}: pair inputs with inputs and outputs with outputs"
+            )
+    for mine, theirs in zip(*kinds, strict=True):
+        of_kind = [pair for pair in given if pair[0] in mine and pair[1] in theirs]
+        for place, side in enumerate(("base", "donor")):
+            names = [pair[place] for pair in of_kind]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise UsageError(f"`pair` names {twice[0]!r} of the {side} twice: give each of its partners once")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.correspondence import Index
+from mal_graph.matching.axis_pairs import Index
 from mal_graph.matching.objective import Objective, Touch, cuts, squared, take_positions, unit_rows
 from mal_graph.matching.orders import Order, Orders, ScoreTable, match_units, score_order
 

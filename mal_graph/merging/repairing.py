@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.evaluation import Moments, Place, Stream, measure
+from mal_graph.evaluation import Moments, Place, Stream, calibration_inputs, measure
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import BatchNorm, TensorPair, by_role, by_row, find_foldable_norm, row_vector
 from mal_graph.merging.blending import blend
@@ -279,9 +279,11 @@ def with_targets(
     if not rescalings:
         return
     places = ([one.layer.place for one in rescalings], [one.donor for one in rescalings])
+    own = calibration_inputs(plan.base, arrays)
+    given = own, plan.alignment.correspondence.signatures.for_donor(own)
     base, donor = (
-        measure(Stream(graph, arrays, runner, [place.tensor for place in here]), here)
-        for graph, here in zip((plan.base, plan.donor.graph), places, strict=True)
+        measure(Stream(graph, fed, runner, [place.tensor for place in here]), here)
+        for graph, fed, here in zip((plan.base, plan.donor.graph), given, places, strict=True)
     )
     for one in rescalings:
         mine, theirs = base[one.layer.place], donor[one.donor]

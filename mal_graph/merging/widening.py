@@ -311,14 +311,15 @@ class Bench:
         """Why a plan does not give the donor at lambda 1: "" if it does."""
         donor, inputs = plan.donor.graph, plan.donor.probe.inputs
         expected = run_outputs(donor, inputs, self.runner)
-        fed = {a.name: inputs[b.name] for a, b in zip(plan.base.inputs, donor.inputs, strict=True)}
+        paired = plan.alignment.correspondence.signatures
+        fed = {own: inputs[other] for own, other in paired.inputs.items()}
         end = merge(replace(plan.at(1.0), unmatched="zero"))
         try:
             outputs = run_outputs(end, fed, self.runner)
         except RunError as error:
             return str(error)
-        both = zip(plan.base.outputs, donor.outputs, strict=True)
-        moved = deviation({b.name: outputs[a.name] for a, b in both}, expected)
+        given = {other: outputs[own] for own, other in paired.outputs.items()}
+        moved = deviation(given, {other: expected[other] for other in given})
         return "" if moved <= SAME_FUNCTION else f"the outputs at lambda 1 would be {moved:.0e} from its own"
 
     def lay_out(self, sets: Sequence[Added]) -> Plan:
@@ -405,9 +406,9 @@ def absent_values(plan: Plan) -> dict[str, float]:
 def carry_over(plan: Plan, base: Network) -> Plan:
     """The plan on a wider base: the same tensors, with the further units of the donor on the added ones."""
     match, before = plan.match.with_base(find_layers(base.graph)), plan.alignment.correspondence
-    correspondence = correspond(
-        base, before.donor, match, assume_ordered=before.is_ordered, pair=before.signatures.pairs
-    )
+    paired = before.signatures
+    correspondence = correspond(base, before.donor, match, assume_ordered=before.is_ordered, pair=paired.pairs)
+    correspondence = replace(correspondence, signatures=paired)
     if correspondence.pairs != before.pairs:
         raise ShapeError("with more units other groups correspond to each other")
     orders = tuple(

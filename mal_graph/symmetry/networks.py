@@ -1,6 +1,6 @@
 """One network with all that is known of it: what the steps from matching on hand to each other."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -59,13 +59,16 @@ class Network(Brief):
         """The groups, by name, that can only be resized together."""
         return find_coupled(self.groups, self.traces)
 
-    def position_names(self, called: Mapping[str, str] | None = None) -> PositionNames:
+    def position_names(
+        self, called: Mapping[str, str] | None = None, batched: Collection[str] | None = None
+    ) -> PositionNames:
         """Names for the positions on stored axes.
 
         Args:
             called: other names for its inputs and outputs: those of the network it is compared with.
+            batched: the inputs whose first axis holds samples; those where it is dynamic if None.
         """
-        return name_positions(self.graph, self.groups, called)
+        return name_positions(self.graph, self.groups, called, batched)
 
     def with_graph(self, graph: LayerGraph) -> "Network":
         """The same network with other values in its weights: its groups stay, for they do not depend on values."""

@@ -8,19 +8,25 @@ that the axis has there. The name of a position is the set of indices that reach
 blocks it belongs to, else those of what belongs to it. A table that is looked up by an input has the input's values for
 names. Positions of two networks correspond to each other where their names are equal.
 
+Labels lose an index that is cut out by itself, and the order of an axis that windows slide over. So what only arranges
+the entries of the inputs, and what only arranges entries for the outputs, is run on numbers (see `arrangements`), and
+the taps of a window are named by the axis that it slides over: a map that was turned before a convolution has others.
+
 Chosen: a second run on labels. Refused: atoms on the inputs in the run that finds the groups - every product of a
 hidden axis with one of theirs would be a block to search through, for axes that never move.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.graph import LayerGraph, Node
+from mal_graph.graph import LayerGraph, Node, Value
+from mal_graph.network import Parameter, Probe
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
+from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, unmoved
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
 from mal_graph.symmetry.lookups import looked_up_values
@@ -28,6 +34,7 @@ from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, trace_node
 
 OF_THE_MODEL = Pin(GroupState.PINNED, "an index of the model's own inputs or outputs")
 Names = NDArray[np.uint64]
+AxisLabel = Ints | Pin | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ def name_positions(
     graph: LayerGraph,
     groups: AxisGroups,
     called: Mapping[str, str] | None = None,
+    batched: Collection[str] | None = None,
     table: Mapping[str, Row] | None = None,
 ) -> PositionNames:
     """Name the positions of every axis of the weights of a network.
@@ -57,23 +65,33 @@ def name_positions(
     Args:
         groups: its axis groups, with the probe run that they were found by.
         called: other names for its inputs and outputs: those of the network it is compared with.
+        batched: the inputs whose first axis holds samples; those where it is dynamic if None.
     """
     axes = {(p.tensor, axis): None for p in groups.parameters for axis in p.axes if axis is not None}
-    namer = Namer(called or {})
+    if batched is None:
+        batched = [value.name for value in graph.inputs if not is_fixed_batch(value)]
+    namer = Namer(called or {}, batched)
     tracing = Tracing(wiring=namer.wiring)
     for value in graph.inputs:
         shape = groups.probed.shapes.get(value.name, ())
-        is_batch = value.shape is None or (len(value.shape) > 0 and not isinstance(value.shape[0], int))
-        tracing.labels[value.name] = namer.label_input(value.name, shape, is_batch=is_batch)
+        tracing.labels[value.name] = namer.label_input(value.name, shape)
     label_weights(tracing, graph, axes)
-    weighted = {parameter.node for parameter in groups.parameters if parameter.is_weight}
+    table = ROWS if table is None else table
+    parameters: dict[int, list[Parameter]] = {}
+    for parameter in groups.parameters:
+        parameters.setdefault(parameter.node, []).append(parameter)
     for index, node in enumerate(graph.nodes):
-        row = row_of(node, ROWS if table is None else table)
-        trace_node(tracing, graph, groups.probed, node, row, index in weighted)
+        row, own = row_of(node, table), parameters.get(index, [])
+        trace_node(tracing, graph, groups.probed, node, row, any(parameter.is_weight for parameter in own))
+        namer.name_arranged(tracing, graph, groups.probed, node, row, has_parameters=bool(own))
         namer.name_outputs(tracing, node)
         namer.name_looked_up(tracing, graph, groups, node, row)
+        namer.name_taps(tracing, graph, groups.probed, node, row, own)
     for value in graph.outputs:
         namer.name_result(value.name, tracing.labels.get(value.name))
+        arranged = traced_back(graph, groups.probed, value.name, table, parameters)
+        if arranged is not None and arranged.is_moved:
+            namer.name_before(tracing, value.name, arranged)
     component, links = united(namer.wiring, tracing.owners)
     names = names_of_units(component, distinct(links.unit, links.block), *namer.tokens)
     owned = {(tensor, axis): slice(start, start + size) for tensor, axis, start, size in tracing.owners}
@@ -83,8 +101,10 @@ def name_positions(
 class Namer:
     """Collects which atoms are which indices of a model's inputs and outputs."""
 
-    def __init__(self, called: Mapping[str, str]) -> None:
+    def __init__(self, called: Mapping[str, str], batched: Collection[str]) -> None:
         self.called = called
+        self.batched = batched
+        self.arranged: dict[str, Arrangement] = {}  # what holds nothing but entries of inputs
         self.wiring = Wiring()
         self.runs: list[tuple[int, int, int]] = []  # first atom, how many, and a hash of the axis they are indices of
         self.named: list[tuple[Ints, Hashes]] = []
@@ -95,14 +115,21 @@ class Namer:
         atoms = [np.zeros(0, np.int64), *(atoms for atoms, _ in self.named)]
         return np.concatenate(atoms), np.concatenate([np.zeros(0, np.uint64), *(number for _, number in self.named)])
 
-    def label_input(self, name: str, shape: Sequence[int], *, is_batch: bool) -> Label:
+    def label_input(self, name: str, shape: tuple[int, ...]) -> Label:
         """The label of a model input: an atom for every index of every axis but that of the samples."""
-        axis_labels = []
-        for axis, size in enumerate(shape):
-            is_samples = axis == 0 and is_batch and len(shape) > 1
-            root = root_of("input", self.called.get(name, name), axis)
-            axis_labels.append(BATCH if is_samples else self.indices(size, root))
-        return self.wiring.label_of(tuple(shape), axis_labels)
+        self.arranged[name] = unmoved(name, shape)
+        axis_labels = [
+            BATCH if self.is_samples(name, axis, shape) else self.indices(size, self.input_root(name, axis))
+            for axis, size in enumerate(shape)
+        ]
+        return self.wiring.label_of(shape, axis_labels)
+
+    def is_samples(self, name: str, axis: int, shape: Sequence[int]) -> bool:
+        """Whether an axis of an input holds samples."""
+        return axis == 0 and name in self.batched and len(shape) > 1
+
+    def input_root(self, name: str, axis: int) -> int:
+        return root_of("input", self.called.get(name, name), axis)
 
     def indices(self, size: int, root: int) -> Ints:
         """New atoms that are the indices of an axis, as long as it is here."""
@@ -113,12 +140,89 @@ class Namer:
             self.wiring.pin(atoms, OF_THE_MODEL)
         return atoms
 
+    def name_arranged(
+        self,
+        tracing: Tracing,
+        graph: LayerGraph,
+        probed: Probe,
+        node: Node,
+        row: Row | None,
+        *,
+        has_parameters: bool,
+    ) -> None:
+        """Label what a node arranges of the inputs' entries by the indices that these have."""
+        if not self.arranged.keys() >= set(live_inputs(graph, probed, node)):
+            return
+        for name, last in (arrange(graph, probed, node, row, has_parameters=has_parameters) or {}).items():
+            arranged = composed(self.arranged, last)
+            self.arranged[name] = arranged
+            if arranged.is_moved:
+                shape = arranged.entries.shape
+                axis_labels = [self.arranged_axis(arranged, axis) for axis in range(len(shape))]
+                tracing.labels[name] = self.wiring.label_of(shape, axis_labels)
+
+    def arranged_axis(self, arranged: Arrangement, along: int) -> AxisLabel:
+        """The label of an axis of what is arranged: new atoms that are the indices that reach each place."""
+        size = arranged.entries.shape[along]
+        if size < 2:
+            return None
+        holds_samples, telling = False, []
+        for name, shape in arranged.sources.items():
+            for axis in range(len(shape)):
+                reached = reaching(arranged, name, axis, along)
+                if (reached == reached[0]).all():
+                    continue
+                if self.is_samples(name, axis, shape):
+                    holds_samples = True
+                else:
+                    telling.append((self.input_root(name, axis), reached))
+        if holds_samples and not telling:
+            return BATCH
+        atoms = self.indices(size, 0)
+        for root, reached in telling:
+            place, index = np.nonzero(reached)
+            self.named.append((atoms[place], mixed(root, reached.shape[1], index)))
+        if len(telling) == 1 and (telling[0][1].sum(axis=1) == 1).all():
+            self.runs.append((int(atoms[0]), size, root_in_order(*telling[0])))
+        return atoms
+
+    def name_taps(
+        self, tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, row: Row | None, own: Sequence[Parameter]
+    ) -> None:
+        """Name the taps of a window by the axes that it slides over."""
+        weight = next((parameter for parameter in own if parameter.is_weight), None)
+        if row is None or not row.has_window or weight is None or not (live := live_inputs(graph, probed, node)):
+            return
+        data, label = tracing.labels[live[0]], tracing.labels[weight.tensor]
+        for place, axis in enumerate(weight.axes[2:], 2):
+            root = self.root_on(data, place) if place < len(data.shape) else 0
+            taps = self.wiring.axis_label(label, axis) if axis is not None and root else None
+            if isinstance(taps, np.ndarray):
+                self.named.append((taps, mixed(root_of("taps", "", 0), root, len(taps), np.arange(len(taps)))))
+
+    def name_before(self, tracing: Tracing, output: str, arranged: Arrangement) -> None:
+        """Name the indices of the tensors whose entries an output arranges by the places that they take in it."""
+        called = self.called.get(output, output)
+        is_batch = {axis for axis, pin in tracing.labels[output].pins.items() if pin is BATCH}
+        for name, shape in arranged.sources.items():
+            label = tracing.labels.get(name)
+            for axis in range(len(shape)):
+                atoms = self.wiring.axis_label(label, axis) if label is not None else None
+                if not isinstance(atoms, np.ndarray):
+                    continue
+                for along in set(range(arranged.entries.ndim)) - is_batch:
+                    reached = reaching(arranged, name, axis, along).T  # (index of the source, index of the output)
+                    if not (reached == reached[0]).all():
+                        index, place = np.nonzero(reached)
+                        root = root_of("output", called, along)
+                        self.named.append((atoms[index], mixed(root, reached.shape[1], place)))
+
     def name_outputs(self, tracing: Tracing, node: Node) -> None:
         """Give the axes along which a node slides a window atoms of their own: indices of the same axis."""
         first = next((name for name in node.inputs if name in tracing.labels), None)
         for name in node.outputs:
             label = tracing.labels.get(name)
-            if label is None or all(pin is BATCH for pin in label.pins.values()):
+            if name in self.arranged or label is None or all(pin is BATCH for pin in label.pins.values()):
                 continue
             source = tracing.labels.get(first) if first is not None else None
             for axis, pin in label.pins.items():
@@ -168,17 +272,52 @@ class Namer:
             self.named.append((atoms[entries], mixed(root, values)))
 
 
+def is_fixed_batch(value: Value) -> bool:
+    """Whether an input's first axis has a length of its own, so that it need not hold samples."""
+    return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
+
+
+def traced_back(
+    graph: LayerGraph,
+    probed: Probe,
+    name: str,
+    table: Mapping[str, Row],
+    parameters: Mapping[int, Sequence[Parameter]],
+) -> Arrangement | None:
+    """The tensors that a tensor holds the entries of, as far back as they are only arranged; None if its shape is
+    unknown."""
+    index, shape = graph.producer.get(name), probed.shapes.get(name)
+    if index is None or shape is None:
+        return None if shape is None else unmoved(name, shape)
+    node = graph.nodes[index]
+    arranged = arrange(graph, probed, node, row_of(node, table), has_parameters=index in parameters)
+    if arranged is None or name not in arranged:
+        return unmoved(name, shape)
+    before = {source: traced_back(graph, probed, source, table, parameters) for source in arranged[name].sources}
+    known = {source: one for source, one in before.items() if one is not None}
+    return composed(known, arranged[name]) if len(known) == len(before) else unmoved(name, shape)
+
+
+def root_in_order(root: int, reached: NDArray[np.bool_]) -> int:
+    """A number for an axis of which the indices stand in some order: `root` itself where all are in their places."""
+    order = reached.argmax(axis=1)
+    if np.array_equal(order, np.arange(reached.shape[1])):
+        return root
+    return int(mixed(root, np.add.reduce(mixed(np.arange(len(order)), order)))[0]) | 1
+
+
 def root_of(kind: str, name: str, axis: int) -> int:
     """A number for an axis of an input or output, never 0."""
     return int.from_bytes(hashlib.blake2b(repr((kind, name, axis)).encode(), digest_size=8).digest(), "big") | 1
 
 
 def names_of_units(component: Ints, links: Sequence[Ints], atoms: Ints, numbers: Hashes) -> Hashes:
-    """The name of each unit: a hash of the indices that it is, of those of the blocks it belongs to, or of those of the
-    units that belong to it; 0 where none of these is known."""
+    """The name of each unit: a hash of the indices that it is, of those that belong to it, of those of the blocks it
+    belongs to, or of what belongs to it at all; 0 where none of these is known."""
     unit, block = links
     count = int(component.max(initial=-1)) + 1
     known = distinct_pairs(component[atoms], numbers)
+    known = spread(known, block, unit, count)
     known = spread(known, unit, block, count)
     known = spread(known, block, unit, count)
     names = np.zeros(count, np.uint64)

@@ -155,7 +155,7 @@ def align(
         UsageError: an option is refused, or asks for calibration inputs and there are none.
     """
     settings = with_arrays(configured("align", config, options))
-    check_calibration([base, donor], settings)
+    check_calibration(base, [donor], settings)
     networks = Network(base, base_groups), Network(donor, donor_groups)
     return assign_units(*compared(*networks, match, settings, runner or registry.runner()))
 
@@ -217,8 +217,8 @@ def assemble_graphs(
 ) -> Assembly:
     """Merge loaded donors into a loaded base, check the result, and score it beside its baselines."""
     for donor in donors:
-        check_inputs(base, donor)
-    check_calibration([base, *donors], config)
+        check_inputs(base, donor, config.pair)
+    check_calibration(base, donors, config)
     data, notes = prepared(base, data, config)
     known: Known = []
     current, steps = base, []

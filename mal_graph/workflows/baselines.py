@@ -8,7 +8,7 @@ from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError
 from mal_graph.evaluation import Metric, Prediction, Scores, ensemble, predict, read_labels, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import assign_at_random, assign_in_order, assign_units
+from mal_graph.matching import Signatures, assign_at_random, assign_in_order, assign_units
 from mal_graph.merging import merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.models import Progress
@@ -47,7 +47,7 @@ def scored_arms(
     for index, step in enumerate(steps):
         arm = "donor" if len(steps) == 1 else f"donor {index + 1}"
         try:
-            prediction = predicted_like(members[0], step.donor, data, config, runner)
+            prediction = predicted_like(members[0], step.donor, data, config, runner, step.signatures)
         except DataError as error:
             unscored[arm] = str(error)
             continue
@@ -64,15 +64,30 @@ def scored_arms(
 
 
 def predicted_like(
-    beside: Prediction | None, graph: LayerGraph, data: Mapping[str, Array], config: MergeConfig, runner: Runner
+    beside: Prediction | None,
+    graph: LayerGraph,
+    data: Mapping[str, Array],
+    config: MergeConfig,
+    runner: Runner,
+    paired: Signatures | None = None,
 ) -> Prediction:
     """What a model says of every sample; a donor in the terms of the base, whose prediction is `beside`.
+
+    Args:
+        data: arrays by the names of the base's inputs.
+        paired: of a donor, which of its inputs and outputs is which of the base's.
 
     Raises:
         DataError: the data do not fit the model, or it tells other classes apart than the base.
     """
-    output = config.score_output if beside is None or config.score_output in graph.output_names else None
-    prediction = predict(graph, data, score_output=output, output_kind=config.output_kind, runner=runner)
+    paired = paired or Signatures()
+    scored = config.score_output
+    output = None if scored is None else paired.outputs.get(scored, scored)
+    if beside is not None and output not in graph.output_names:
+        output = None
+    prediction = predict(
+        graph, paired.for_donor(data), score_output=output, output_kind=config.output_kind, runner=runner
+    )
     if beside is not None and prediction.values.shape != beside.values.shape:
         theirs, mine = prediction.values.shape[1], beside.values.shape[1]
         raise DataError(f"output {prediction.output!r} of {graph.name} tells {theirs} classes apart, the base's {mine}")

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from mal_graph.config import MergeConfig
+from mal_graph.config import AlignOptions
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import LayerGraph, Value
-from mal_graph.matching import check_match_by
+from mal_graph.matching import check_match_by, pair_signatures
 from mal_graph.merging import Fate, account_for, run_outputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import ACCEPT, SAME_FUNCTION, AxisGroups
@@ -68,15 +68,26 @@ def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> Ch
     return Check("finite", not bad, f"output {bad[0]!r} is not finite on the probe inputs" if bad else "")
 
 
-def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
-    """Raise MatchError unless the donor takes what the base takes."""
+def check_inputs(base: LayerGraph, donor: LayerGraph, pair: Iterable[tuple[str, str]] = ()) -> None:
+    """Raise MatchError unless the donor takes what the base takes, each input what the one does that it is paired with.
+
+    Args:
+        pair: inputs and outputs that are paired by hand.
+
+    Raises:
+        UsageError: `pair` names what is not there.
+    """
     hint = "merge models that take the same inputs"
     if len(base.inputs) != len(donor.inputs):
         raise MatchError(
             f"the inputs of {donor.name} do not fit {base.name}: it has {len(donor.inputs)} "
             f"({listed(donor.inputs)}), the base {len(base.inputs)} ({listed(base.inputs)}); {hint}"
         )
-    for a, b in zip(base.inputs, donor.inputs, strict=True):
+    partners, theirs = pair_signatures(base, donor, pair).inputs, {value.name: value for value in donor.inputs}
+    if len(base.inputs) > 1:
+        hint += ", or say with `pair` which is which"
+    for a in base.inputs:
+        b = theirs[partners[a.name]]
         if a.dtype != b.dtype or not shapes_fit(a.shape, b.shape):
             raise MatchError(
                 f"the inputs of {donor.name} do not fit {base.name}: it takes {described(b)}, "
@@ -84,13 +95,15 @@ def check_inputs(base: LayerGraph, donor: LayerGraph) -> None:
             )
 
 
-def check_calibration(models: Iterable[LayerGraph], config: MergeConfig) -> None:
+def check_calibration(base: LayerGraph, donors: Iterable[LayerGraph], config: AlignOptions) -> None:
     """Raise UsageError or DataError where calibration inputs are asked for and missing, or do not fit; before the work,
     not after it."""
     check_match_by(config.match_by, config.calibrate)
-    for graph in models:
-        if config.calibrate is not None:
-            calibration_inputs(graph, config.calibrate)
+    if config.calibrate is None:
+        return
+    arrays = calibration_inputs(base, config.calibrate)
+    for donor in donors:
+        calibration_inputs(donor, pair_signatures(base, donor, config.pair).for_donor(arrays))
 
 
 def shapes_fit(a: tuple[int | str | None, ...] | None, b: tuple[int | str | None, ...] | None) -> bool:

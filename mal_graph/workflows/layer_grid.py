@@ -14,7 +14,7 @@ from mal_graph.config import Data, MergeConfig, configured, shows_options
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.evaluation import Predictor, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.matching import assign_units, correspond, match_layers, pair_signatures
 from mal_graph.merging import Plan, plan_merge
 from mal_graph.network import find_layers
 from mal_graph.protocols import Runner
@@ -72,10 +72,12 @@ def grid(
         raise UsageError("`lam` has several values: a grid merges every pair of layers at one, give one number")
     given, report, runner = arrays_of(data), progress or silent, runner or registry.runner()
     first, second = open_models([base, donor], settings, given)
-    check_inputs(first, second)
+    check_inputs(first, second, settings.pair)
     arrays, _ = prepared(first, given or {}, settings)
     assert arrays is not None  # for none were not given
-    groups, donor_groups = (verified_groups(graph, settings, runner, report, []) for graph in (first, second))
+    groups = verified_groups(first, settings, runner, report, [])
+    paired = pair_signatures(first, second, settings.pair)
+    donor_groups = verified_groups(second, settings, runner, report, [], paired)
     stored = {p.tensor: first.weights[p.tensor].read() for layer in find_layers(first) for p in layer.parameters}
     predictor = Predictor(
         first,
@@ -113,7 +115,7 @@ def planned_pair(
     """The plan of merging one pair of layers alone. Raises MatchError with the reason why it cannot be."""
     match = match_layers(base, donor, [names])
     networks = Network(base, groups), Network(donor, donor_groups)
-    alignment = assign_units(correspond(*networks, match, assume_ordered=config.assume_ordered))
+    alignment = assign_units(correspond(*networks, match, assume_ordered=config.assume_ordered, pair=config.pair))
     planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched)
     if not planned.steps:
         raise MatchError(planned.skipped.get(names[0], "the layers have no tensor in common"))

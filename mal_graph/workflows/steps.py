@@ -17,12 +17,14 @@ from mal_graph.matching import (
     Correspondence,
     Evidence,
     Match,
+    Signatures,
     as_permutation,
     assign_as_given,
     assign_units,
     compare_activations,
     correspond,
     match_layers,
+    pair_signatures,
     rescale,
 )
 from mal_graph.merging import (
@@ -93,6 +95,11 @@ class Merged(Brief):
     promises: Promises = field(default_factory=Promises)
 
     @property
+    def signatures(self) -> Signatures:
+        """Which input and output of the donor is which of the base's."""
+        return self.plan.alignment.correspondence.signatures
+
+    @property
     def changes_the_base(self) -> bool:
         """Whether the result is another model than the base: it grew, or some lambda is not 0."""
         is_reshaped = bool(self.plan.growth.added or self.windows or self.added)
@@ -125,7 +132,8 @@ def merge_step(
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign_units
     given, first = base, match_layers(base, donor, config.matches)
-    donor_groups = verified_groups(donor, config, runner, progress, known)
+    paired = pair_signatures(base, donor, config.pair)
+    donor_groups = verified_groups(donor, config, runner, progress, known, paired)
     deeper = deepened(base, donor, donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
     base, match = prepared(deeper.base, donor, deeper.match, config, selected)
@@ -270,7 +278,7 @@ def compared(
     base: Network, donor: Network, match: Match, config: AlignOptions, runner: Runner
 ) -> tuple[Correspondence, Evidence | None]:
     """What of both models corresponds to each other, at the scales wanted, and what their activations say of it."""
-    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered)
+    correspondence = correspond(base, donor, match, assume_ordered=config.assume_ordered, pair=config.pair)
     if config.rescale_invariant:
         correspondence = rescale(correspondence)
     share = SHARES[config.match_by]
@@ -285,8 +293,13 @@ def verified_groups(
     runner: Runner,
     progress: Progress,
     known: Known,
+    paired: Signatures | None = None,
 ) -> AxisGroups:
-    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once."""
+    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once.
+
+    Args:
+        paired: of a donor, which of its inputs is which of the base's, that arrays and shapes are given for.
+    """
     for nodes, groups in known:
         if nodes is graph.nodes:
             return groups
@@ -294,8 +307,8 @@ def verified_groups(
     probed = probe(
         graph,
         runner,
-        inputs=renamed(graph, config.inputs),
-        input_shapes=renamed(graph, config.input_shapes),
+        inputs=renamed(graph, config.inputs, paired),
+        input_shapes=renamed(graph, config.input_shapes, paired),
         seed=config.seed,
         timeout=config.verify_timeout,
     )
@@ -315,10 +328,12 @@ def verified_groups(
     return groups
 
 
-def renamed(graph: LayerGraph, given: Mapping[str, T] | None) -> dict[str, T] | None:
-    """What was given for the base's inputs, for a donor whose inputs have other names."""
+def renamed(graph: LayerGraph, given: Mapping[str, T] | None, paired: Signatures | None = None) -> dict[str, T] | None:
+    """What was given for the base's inputs, by the names of a donor's; names that neither has go by their places."""
     if given is None:
         return None
+    if paired is not None and set(given) <= set(paired.inputs):
+        return paired.for_donor(given)
     names = [value.name for value in graph.inputs]
     if set(given) <= set(names) or len(given) != len(names):
         return dict(given)

@@ -12,7 +12,7 @@ from mal_graph.config import Data, MergeConfig, SweepConfig, configured, shows_o
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation import Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import assign_at_random, assign_in_order, assign_units
+from mal_graph.matching import assign_at_random, assign_in_order, assign_units, pair_signatures
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.baselines import predicted_like
 from mal_graph.workflows.checks import accounts_check, check_calibration, check_inputs, promise_checks
@@ -84,8 +84,8 @@ def sweep(
     lambdas, given = checked_lambdas(settings.lambdas), arrays_of(data)
     report, runner = progress or silent, runner or registry.runner()
     first, second = open_models([base, donor], settings, given)
-    check_inputs(first, second)
-    check_calibration([first, second], settings)
+    check_inputs(first, second, settings.pair)
+    check_calibration(first, [second], settings)
     arrays, notes = prepared(first, given or {}, settings)
     assert arrays is not None  # for none were not given
     step = merge_step(first, second, settings, runner, report, [])
@@ -145,7 +145,8 @@ def donor_scores(
 ) -> tuple[Scores | None, str]:
     """The donor on the base's data; or why it gives nothing that can be held against the base."""
     beside = predicted_like(None, base, data, config, runner)
+    paired = pair_signatures(base, donor, config.pair)
     try:
-        return score(predicted_like(beside, donor, data, config, runner), read_labels(data), "donor"), ""
+        return score(predicted_like(beside, donor, data, config, runner, paired), read_labels(data), "donor"), ""
     except DataError as error:
         return None, str(error)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mal_graph.config import ZooConfig
-from mal_graph.errors import FileError, MalGraphError, MatchError
+from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.workflows.checkpoint import digest_of_file, fingerprint
 from mal_graph.workflows.checks import check_inputs
@@ -35,16 +35,18 @@ def entries_of(
         except MalGraphError as error:
             yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
             continue
-        reason = f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph)
+        reason = (
+            f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph, config)
+        )
         seen.setdefault(digest_of_model, name)
         yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
 
 
-def misfit(base: LayerGraph, donor: LayerGraph) -> str:
+def misfit(base: LayerGraph, donor: LayerGraph, config: ZooConfig) -> str:
     """Why a donor does not take what the base takes; "" if it does."""
     try:
-        check_inputs(base, donor)
-    except MatchError as error:
+        check_inputs(base, donor, config.pair)
+    except (MatchError, UsageError) as error:
         return str(error)
     return ""
 

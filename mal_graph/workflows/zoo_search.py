@@ -141,7 +141,7 @@ def zoo(
     if given is None and settings.report_data is not None:
         raise UsageError("there are data to report on and none to decide by: give both, or those to decide by alone")
     (graph,) = open_models([base], settings, settings.calibrate if given is None else given)
-    check_calibration([graph], settings)
+    check_calibration(graph, [], settings)
     arrays, notes = prepared(graph, given, settings)
     reported, _ = prepared(graph, settings.report_data, settings)
     settings = settings.replaced(report_data=reported)
