@@ -10,6 +10,7 @@ attentions, correspond to each other by the groups inside them: what these have 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
 from mal_graph.matching.signatures import Signatures, pair_signatures
-from mal_graph.matching.tensor_pairs import TensorPair
-from mal_graph.network import Parameter
+from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
 from mal_graph.operators import GroupState
 from mal_graph.symmetry import AxisGroups, Member, Names, Network, PositionNames
 
@@ -84,6 +85,7 @@ class Correspondence(Brief):
         dropped: tensors of merged layers that could not be merged, with the reason, by name of the base's layer.
         unpaired: what one of two matched layers holds without a counterpart, by name of the base's layer.
         inside: the donor's group, by index of a base group that lies inside paired units.
+        masks: the masks of matched layers, as `tensors`.
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
         signatures: which input and output of the donor is which of the base's.
     """
@@ -98,6 +100,7 @@ class Correspondence(Brief):
     dropped: Mapping[str, tuple[str, ...]]
     unpaired: Mapping[str, Sequence[str]]
     inside: Mapping[int, int]
+    masks: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = ()
     is_ordered: bool = False
     signatures: Signatures = field(default_factory=Signatures)
 
@@ -149,6 +152,8 @@ def correspond(
             else:
                 line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
                 dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
+    masks, others_masked = pair_masks(pairing, base, donor, match)
+    refused = {**others_masked, **refused}
     groups, others = base.groups.groups, donor.groups.groups
     return Correspondence(
         base,
@@ -161,9 +166,44 @@ def correspond(
         dropped,
         unpaired,
         pairing.inside,
+        tuple((mask, axes) for mask, axes in masks if mask.layer not in refused),
         assume_ordered,
         signatures,
     )
+
+
+def pair_masks(
+    pairing: "GroupPairing", base: Network, donor: Network, match: Match
+) -> tuple[list[tuple[TensorPair, tuple[AxisPair, ...]]], dict[str, str]]:
+    """The masks of matched layers, and why a layer is not merged for them, by name of the base's layer."""
+    mine = masks_of_layers(base.graph, match.base)
+    theirs = masks_of_layers(donor.graph, [pair.donor for pair in match.pairs])
+    masks: list[tuple[TensorPair, tuple[AxisPair, ...]]] = []
+    refused: dict[str, str] = {}
+    for layers in match.pairs:
+        own = [mask for mask in mine.get(layers.base.name, ()) if matters(base, mask)]
+        others = [mask for mask in theirs.get(layers.donor.name, ()) if matters(donor, mask)]
+        if len(own) != len(others):
+            refused[layers.base.name] = f"it has {len(own)} stored masks, the donor's {len(others)}"
+            continue
+        for a, b in zip(own, others, strict=True):
+            reads = partial(read_values, base.graph, a), partial(read_values, donor.graph, b)
+            pair = TensorPair(layers, a, b, *reads)
+            try:
+                masks.append((pair, pairing.axes_of(pair)))
+            except Refusal as reason:
+                refused[layers.base.name] = f"mask {a.tensor}: {reason}"
+    return masks, refused
+
+
+def matters(network: Network, mask: Parameter) -> bool:
+    """Whether a mask belongs to a weight or to units; one of places alone is a setting."""
+    if integer_use(network.graph, network.graph.weights[mask.tensor]) is IntegerUse.MASK:
+        return True
+    groups = [
+        g for axis in mask.axes if axis is not None for g, _ in network.groups.on_axis.get((mask.tensor, axis), ())
+    ]
+    return any(network.groups.groups[g].is_usable for g in groups)
 
 
 def check_finite(tensor: TensorPair) -> None:

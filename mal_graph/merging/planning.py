@@ -21,6 +21,7 @@ from mal_graph.matching import (
     match_positions,
 )
 from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.merging.masks import find_other_masks
 from mal_graph.merging.unmatched import find_rule
 from mal_graph.operators import norm_epsilon, row_of
 from mal_graph.symmetry import Network
@@ -182,6 +183,9 @@ def plan_merge(
     base, match = correspondence.base.graph, correspondence.match
     lam_of = lambdas.of_layers(match.base)
     skipped = skipped_layers(correspondence, None if layers is None else set(layers))
+    skipped |= {
+        layer: why for layer, why in find_other_masks(correspondence, alignment.orders).items() if layer not in skipped
+    }
     dropped = {layer: lines for layer, lines in correspondence.dropped.items() if layer not in skipped}
     steps = []
     for pair, axes in correspondence.tensors:

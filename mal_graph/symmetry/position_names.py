@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph, Node
+from mal_graph.network import find_masks
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
@@ -58,7 +59,8 @@ def name_positions(
         groups: its axis groups, with the probe run that they were found by.
         called: other names for its inputs and outputs: those of the network it is compared with.
     """
-    axes = {(p.tensor, axis): None for p in groups.parameters for axis in p.axes if axis is not None}
+    applied = (*groups.parameters, *find_masks(graph))
+    axes = {(p.tensor, axis): None for p in applied for axis in p.axes if axis is not None}
     namer = Namer(called or {})
     tracing = Tracing(wiring=namer.wiring)
     for value in graph.inputs:
