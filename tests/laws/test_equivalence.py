@@ -75,7 +75,7 @@ def described(pair, outcome):
 # --- the law -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rewrite", (*HOLDS, *ALONE))
+@pytest.mark.parametrize("rewrite", [*HOLDS, *ALONE])
 @given(SEEDS)
 @settings(max_examples=3, phases=UNSHRUNK)
 def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
