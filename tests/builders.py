@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper
 from mal_graph import registry
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Correspondence, Match, correspond, match_layers
-from mal_graph.network import probe
+from mal_graph.network import find_masks, probe
 from mal_graph.symmetry import AxisGroups, Member, Network, axis_groups, permute_weights
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph_adapters.onnx_format.edit import edited_model
@@ -368,8 +368,9 @@ def with_new_entries(
 
 
 def stored(graph: LayerGraph) -> dict[str, Array]:
-    """The values of every float weight."""
-    return {name: weight.read() for name, weight in graph.weights.items() if weight.is_float and not weight.scope}
+    """The values of every float weight, and of the masks."""
+    floats = {name: weight.read() for name, weight in graph.weights.items() if weight.is_float and not weight.scope}
+    return {**floats, **{mask.tensor: graph.weights[mask.tensor].read() for mask in find_masks(graph)}}
 
 
 def resized(graph: LayerGraph, values: Mapping[str, Array]) -> LayerGraph:

@@ -10,6 +10,7 @@ attentions, correspond to each other by the groups inside them: what these have 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from mal_graph.brief import Brief
 from mal_graph.matching.axis_pairs import NOWHERE, AxisPair, Block, GroupPair, Index
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
+from mal_graph.matching.moving_groups import insides, members_on, moving_groups, share
 from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
 from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
-from mal_graph.matching.tensor_pairs import TensorPair
-from mal_graph.network import Parameter
+from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
 from mal_graph.operators import GroupState
 from mal_graph.symmetry import AxisGroups, Member, Names, Network, PositionNames
 
@@ -40,6 +42,7 @@ class Correspondence(Brief):
         dropped: tensors of merged layers that could not be merged, with the reason, by name of the base's layer.
         unpaired: what one of two matched layers holds without a counterpart, by name of the base's layer.
         inside: the donor's group, by index of a base group that lies inside paired units.
+        masks: the masks of matched layers, as `tensors`.
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
         signatures: which input and output of the donor is which of the base's.
     """
@@ -54,6 +57,7 @@ class Correspondence(Brief):
     dropped: Mapping[str, tuple[str, ...]]
     unpaired: Mapping[str, Sequence[str]]
     inside: Mapping[int, int]
+    masks: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = ()
     is_ordered: bool = False
     signatures: Signatures = field(default_factory=Signatures)
 
@@ -110,6 +114,8 @@ def correspond(
             else:
                 line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
                 dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
+    masks, others_masked = pair_masks(pairing, base, donor, match)
+    refused = {**others_masked, **refused}
     groups, others = base.groups.groups, donor.groups.groups
     return Correspondence(
         base,
@@ -122,6 +128,7 @@ def correspond(
         dropped,
         unpaired,
         pairing.inside,
+        tuple((mask, axes) for mask, axes in masks if mask.layer not in refused),
         assume_ordered,
         signatures,
     )
@@ -138,6 +145,40 @@ def tie_conflict(match: Match, pair: TensorPair, skipped: Mapping[str, str]) -> 
         if pair.donor.tensor not in (*theirs.tied, *(p.tensor for p in theirs.parameters)):
             return f"it is shared with layer {name}, whose partner {theirs.name} has a tensor of its own"
     return ""
+
+
+def pair_masks(
+    pairing: "GroupPairing", base: Network, donor: Network, match: Match
+) -> tuple[list[tuple[TensorPair, tuple[AxisPair, ...]]], dict[str, str]]:
+    """The masks of matched layers, and why a layer is not merged for them, by name of the base's layer."""
+    mine = masks_of_layers(base.graph, match.base)
+    theirs = masks_of_layers(donor.graph, [pair.donor for pair in match.pairs])
+    masks: list[tuple[TensorPair, tuple[AxisPair, ...]]] = []
+    refused: dict[str, str] = {}
+    for layers in match.pairs:
+        own = [mask for mask in mine.get(layers.base.name, ()) if matters(base, mask)]
+        others = [mask for mask in theirs.get(layers.donor.name, ()) if matters(donor, mask)]
+        if len(own) != len(others):
+            refused[layers.base.name] = f"it has {len(own)} stored masks, the donor's {len(others)}"
+            continue
+        for a, b in zip(own, others, strict=True):
+            reads = partial(read_values, base.graph, a), partial(read_values, donor.graph, b)
+            pair = TensorPair(layers, a, b, *reads)
+            try:
+                masks.append((pair, pairing.axes_of(pair)))
+            except Refusal as reason:
+                refused[layers.base.name] = f"mask {a.tensor}: {reason}"
+    return masks, refused
+
+
+def matters(network: Network, mask: Parameter) -> bool:
+    """Whether a mask belongs to a weight or to units; one of places alone is a setting."""
+    if integer_use(network.graph, network.graph.weights[mask.tensor]) is IntegerUse.MASK:
+        return True
+    groups = [
+        g for axis in mask.axes if axis is not None for g, _ in network.groups.on_axis.get((mask.tensor, axis), ())
+    ]
+    return any(network.groups.groups[g].is_usable for g in groups)
 
 
 def check_finite(tensor: TensorPair) -> None:
@@ -409,62 +450,6 @@ class GroupPairing:
         self.inside.update(zip(inner, others, strict=True))
         both = [key for key in own if key in other]
         return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
-
-
-def members_on(groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
-    """The groups on a canonical axis."""
-    axis = parameter.axes[place]
-    return groups.on_axis.get((parameter.tensor, axis), ()) if axis is not None else ()
-
-
-def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], dict[tuple[int, int, int], int]]:
-    """The usable groups that lie inside the first unit of a member, and for each (number of such a group, unit of it,
-    place in that) the column of the member's positions that it has there."""
-    first = member.positions[0]
-    inner: list[int] = []
-    columns: dict[tuple[int, int, int], int] = {}
-    for g, other in groups.on_axis[member.tensor, member.axis]:
-        here = np.isin(other.positions, first)
-        if g == outer or not groups.groups[g].is_usable or not here.any(axis=1).all():
-            continue
-        rows = [np.flatnonzero(np.isin(first, row[flags])) for row, flags in zip(other.positions, here, strict=True)]
-        here_columns = {
-            (len(inner), unit, place): int(column)
-            for unit, row in enumerate(rows)
-            for place, column in enumerate(row.tolist())
-        }
-        if not set(here_columns.values()) & set(columns.values()):
-            inner.append(g)
-            columns |= here_columns
-    return inner, columns
-
-
-def moving_groups(groups: AxisGroups) -> frozenset[int]:
-    """The usable groups whose units are assigned: of groups that share positions one that holds others, else the one
-    with the most units. The others keep the order of the model: of an attention that turns queries and keys by the
-    place the heads are assigned, and the frequencies in them correspond."""
-    usable = groups.usable()
-    names = {groups.groups[i].name for i in usable}
-    nested = {i for i in usable if (inside := groups.groups[i].inside) and inside[0] in names}
-    holding = {inside[0] for i in nested if (inside := groups.groups[i].inside)}
-    moving: list[int] = []
-    for i in sorted(usable, key=lambda i: (groups.groups[i].name not in holding, -groups.groups[i].units)):
-        if i in nested:
-            continue
-        here = {
-            (g, m.tensor, m.axis): m
-            for member in groups.groups[i].members
-            for g, m in groups.on_axis[member.tensor, member.axis]
-        }
-        own = {(m.tensor, m.axis): m.positions for m in groups.groups[i].members}
-        if not any(g in moving and share(m.positions, own[tensor, axis]) for (g, tensor, axis), m in here.items()):
-            moving.append(i)
-    return frozenset(moving)
-
-
-def share(a: Index, b: Index) -> bool:
-    """Whether two sets of positions have any in common."""
-    return bool(np.isin(a, b).any())
 
 
 def why_fixed(members: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:

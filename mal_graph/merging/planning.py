@@ -22,6 +22,7 @@ from mal_graph.matching import (
     tie_conflict,
 )
 from mal_graph.merging.lambdas import LayerLambdas
+from mal_graph.merging.masks import find_other_masks
 from mal_graph.merging.unmatched import find_rule
 from mal_graph.operators import norm_epsilon, row_of
 from mal_graph.symmetry import Network
@@ -184,7 +185,11 @@ def plan_merge(
     rule, correspondence = find_rule(unmatched), alignment.correspondence
     base, match = correspondence.base.graph, correspondence.match
     lam_of = lambdas.of_layers(match.base)
-    skipped = {**skipped_layers(correspondence, None if layers is None else set(layers)), **(kept or {})}
+    skipped = skipped_layers(correspondence, None if layers is None else set(layers))
+    skipped |= {
+        layer: why for layer, why in find_other_masks(correspondence, alignment.orders).items() if layer not in skipped
+    }
+    skipped |= kept or {}
     dropped = {layer: lines for layer, lines in correspondence.dropped.items() if layer not in skipped}
     steps = []
     for pair, axes in correspondence.tensors:

@@ -30,7 +30,7 @@ from mal_graph.merging.blending import merge
 from mal_graph.merging.compensation import centre_base, centre_donor, compensate
 from mal_graph.merging.outputs import run_outputs
 from mal_graph.merging.planning import Growth, Plan, plan_step
-from mal_graph.network import find_layers, find_parameters, probe
+from mal_graph.network import MASK_ROLE, find_layers, find_parameters, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import (
     SAME_FUNCTION,
@@ -128,6 +128,8 @@ def why_kept(group: AxisGroup, uses: Collection[Use], partners: int) -> str:
     """Why a group is not given the further units of a partner: "" if it is."""
     if partners > 1:
         return f"{partners} groups of the donor correspond to it"
+    if any(member.role.slot == MASK_ROLE for member in group.members):
+        return "a stored mask has no entries for further units"
     if group.statistic and not is_exact(group):
         return f"{group.statistic} is taken over its units, which added zeros would change"
     if Use.PRODUCES not in uses:

@@ -4,12 +4,15 @@ A merge averages floats alone. Integers that are scaled to weights, and gates th
 of a layer all the same: they cannot stay behind when its units move. Sizes, indices, bounds and ids steer operators.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 
 from mal_graph.graph import LayerGraph, Node, Weight
-from mal_graph.network.parameters import find_root
-from mal_graph.operators import Row, row_of
+from mal_graph.network.layers import Layer
+from mal_graph.network.parameters import Parameter, find_root
+from mal_graph.operators import ParameterKind, Row, row_of
+
+MASK_ROLE = "mask"
 
 BOOL, WHOLE = 9, (2, 3, 4, 5, 6, 7, 12, 13, 21, 22)  # types in ONNX's numbering: booleans, and integers of any width
 
@@ -70,3 +73,35 @@ def meets_weight(graph: LayerGraph, node: Node) -> bool:
 def is_moved(row: Row) -> bool:
     """Whether an operator gives entries of its first input out as they are."""
     return row.moves or (row.adds and not row.by_element) or row.table_axis is not None
+
+
+def find_masks(graph: LayerGraph) -> list[Parameter]:
+    """The stored booleans, and integers that are compared, which choose entries, each where it is read first."""
+    masks = []
+    for name, weight in graph.weights.items():
+        if not weight.is_float and integer_use(graph, weight) in (IntegerUse.MASK, IntegerUse.GATE):
+            node, slot = graph.consumers[name][0]
+            axes = tuple(axis for axis, size in enumerate(weight.shape) if size > 1)
+            shape = tuple(weight.shape[axis] for axis in axes)
+            masks.append(Parameter(name, node, slot, MASK_ROLE, ParameterKind.SHIFT, axes, shape))
+    return sorted(masks, key=lambda mask: (mask.node, mask.slot))
+
+
+def masks_of_layers(graph: LayerGraph, layers: Iterable[Layer]) -> dict[str, list[Parameter]]:
+    """The masks that work in each layer, by its name: in one of its operators, or in what is computed for one."""
+    layer_of = {node: layer.name for layer in layers for node in layer.nodes}
+    masks: dict[str, list[Parameter]] = {}
+    for mask in find_masks(graph):
+        for name in dict.fromkeys(layers_behind(graph, mask.tensor, layer_of)):
+            masks.setdefault(name, []).append(mask)
+    return masks
+
+
+def layers_behind(graph: LayerGraph, name: str, layer_of: Mapping[int, str]) -> Iterator[str]:
+    """The first layers that read a tensor, or what is computed of it."""
+    for index, _ in graph.consumers.get(name, ()):
+        if index in layer_of:
+            yield layer_of[index]
+        else:
+            for out in graph.nodes[index].outputs:
+                yield from layers_behind(graph, out, layer_of)

@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from mal_graph import registry
 from mal_graph.graph import LayerGraph
-from mal_graph.network import Layer, Parameter, Probe, find_layers, find_parameters, probe
+from mal_graph.network import (
+    MASK_ROLE,
+    Layer,
+    Parameter,
+    Probe,
+    find_layers,
+    find_masks,
+    find_parameters,
+    probe,
+)
 from mal_graph.operators import GroupState, Pin, Row, SizeConstant
 from mal_graph.registry import Model
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
@@ -39,8 +48,13 @@ def axis_groups(graph: Model, probed: Probe | None = None, table: Mapping[str, R
     layers, roles = find_layers(graph, table, parameters), roles_of(graph, parameters)
     tracing = trace_labels(graph, probed, parameters, roles.keys(), table)
     units = Units(tracing.wiring, tracing.owners)
-    groups = tuple(group for group, _ in group_units(units, roles, layers))
+    groups = tuple(group for group, _ in group_units(units, roles, layers) if group.is_usable or holds_floats(group))
     return AxisGroups(groups, tuple(parameters), layers, probed, tracing.unknown)
+
+
+def holds_floats(group: AxisGroup) -> bool:
+    """Whether not all that moves are masks."""
+    return any(member.role.slot != MASK_ROLE for member in group.members)
 
 
 def find_traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, Row] | None = None) -> Traces:
@@ -62,6 +76,9 @@ def roles_of(graph: LayerGraph, parameters: Sequence[Parameter]) -> Roles:
                 continue
             side = (Side.OUT, Side.IN, Side.TAP)[min(place, 2)] if parameter.is_weight else Side.UNIT
             roles.setdefault((parameter.tensor, axis), Role(op, parameter.role, side))
+    for mask in find_masks(graph):
+        role = Role(graph.nodes[mask.node].op, MASK_ROLE, Side.UNIT)
+        roles.update({(mask.tensor, axis): role for axis in mask.axes if axis is not None})
     return roles
 
 

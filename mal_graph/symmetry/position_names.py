@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph, Node, Value
-from mal_graph.network import Parameter, Probe
+from mal_graph.network import Parameter, Probe, find_masks
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
 from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, unmoved
 from mal_graph.symmetry.groups import AxisGroups
@@ -67,7 +67,8 @@ def name_positions(
         called: other names for its inputs and outputs: those of the network it is compared with.
         batched: the inputs whose first axis holds samples; those where it is dynamic if None.
     """
-    axes = {(p.tensor, axis): None for p in groups.parameters for axis in p.axes if axis is not None}
+    applied = (*groups.parameters, *find_masks(graph))
+    axes = {(p.tensor, axis): None for p in applied for axis in p.axes if axis is not None}
     if batched is None:
         batched = [value.name for value in graph.inputs if not is_fixed_batch(value)]
     namer = Namer(called or {}, batched)

@@ -20,7 +20,7 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network import Parameter, data_dependent
+from mal_graph.network import Parameter, data_dependent, find_masks
 from mal_graph.operators import ParameterKind, cast_to_float32, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
@@ -120,7 +120,7 @@ def read_float32(read: Callable[[], Array]) -> Array:
 def draw_weights(
     parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
 ) -> dict[str, Array]:
-    """Random values for every parameter with an axis; single numbers (an epsilon, a root) keep theirs.
+    """Random values for every parameter with an axis; masks and single numbers (an epsilon, a root) keep theirs.
 
     Raises RunError where they are not drawn by the `deadline`.
     """
@@ -132,7 +132,7 @@ def draw_weights(
             raise RunError(f"{graph.name} was not through when its time was up")
         if weight.size > 1 and parameter.tensor not in drawn:
             drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
-    return drawn
+    return {**drawn, **{mask.tensor: graph.weights[mask.tensor].read() for mask in find_masks(graph)}}
 
 
 def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

@@ -91,10 +91,11 @@ def label_inputs(tracing: Tracing, graph: LayerGraph, probed: Probe) -> None:
 
 
 def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -> None:
-    """Give every weight fresh atoms; those that are in use come first, producers before consumers."""
+    """Give every weight, and every mask, fresh atoms; those that are in use come first, producers before consumers."""
     for name in dict.fromkeys([*(tensor for tensor, _ in axes), *graph.weights]):
         weight = graph.weights[name]
-        if weight.scope or not weight.is_float:
+        is_mask = (name, first_axis(weight)) in axes
+        if weight.scope or not (weight.is_float or is_mask):
             tracing.labels[name] = pinned_label(weight.shape, integer_pin(graph, weight))
             continue
         start = tracing.wiring.count
@@ -105,14 +106,17 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
                 start += size
 
 
+def first_axis(weight: Weight) -> int:
+    """The first axis longer than 1, 0 if there is none."""
+    return next((axis for axis, size in enumerate(weight.shape) if size > 1), 0)
+
+
 def integer_pin(graph: LayerGraph, weight: Weight) -> Pin:
-    """The pin of a stored tensor that is not of floats: numbers and gates of a weight freeze what they meet, sizes,
-    indices and ids only have an order."""
-    use = integer_use(graph, weight)
-    if use is IntegerUse.STEERS:
-        return Pin(GroupState.PINNED, "integer data")
-    reason = f"{weight.name!r} beside it is stored as {weight.dtype.name}"
-    return Pin(GroupState.FROZEN, reason, is_data=use is not IntegerUse.GATE)
+    """The pin of a stored tensor that is not of floats: numbers of a weight freeze what they meet, sizes, indices and
+    ids only have an order."""
+    if integer_use(graph, weight) is IntegerUse.NUMBERS:
+        return Pin(GroupState.FROZEN, f"{weight.name!r} beside it is stored as {weight.dtype.name}", is_data=True)
+    return Pin(GroupState.PINNED, "integer data")
 
 
 def trace_node(

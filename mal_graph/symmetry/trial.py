@@ -104,6 +104,7 @@ class Trial(Brief):
         nudged = {
             name: np.asarray(values * (1 + NUDGE * rng.standard_normal(values.shape)), values.dtype)
             for name, values in self.weights.items()
+            if is_mergeable(values.dtype)
         }
         return self.deviation(nudged)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
-from mal_graph.matching.correspondence import moving_groups
+from mal_graph.matching.moving_groups import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.unmatched import UNMATCHED
 from mal_graph.operators import normalisation

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from builders import Net, load
+from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from onnx import TensorProto
 
 import mal_graph
 from mal_graph.errors import MatchError
 from mal_graph.network import IntegerUse, integer_use
 from mal_graph.operators import GroupState
-from mal_graph.symmetry import axis_groups
+from mal_graph.symmetry import axis_groups, verify
 
 NUMBERS, MASK, GATE, STEERS = IntegerUse.NUMBERS, IntegerUse.MASK, IntegerUse.GATE, IntegerUse.STEERS
 UNITS = 6
@@ -83,14 +83,25 @@ def test_integers_that_make_a_weight_are_told_from_others(make):
     assert integer_use(graph, graph.weights["q"]) is WEIGHTS[make]
 
 
-@pytest.mark.parametrize("make", [*WEIGHTS, palette])
+NUMBERED = [make for make, use in WEIGHTS.items() if use is NUMBERS]
+MASKED = [make for make, use in WEIGHTS.items() if use is MASK]
+
+
+def units_of(graph):
+    """State and members of the group of hidden units."""
+    groups = verify(graph, axis_groups(graph))
+    (group,) = {g for key in (("b", 0), ("down", 1)) for g, _ in groups.on_axis[key]}
+    return groups.groups[group].state, {(m.tensor, m.axis) for m in groups.groups[group].members}
+
+
+@pytest.mark.parametrize("make", [*NUMBERED, palette])
 def test_what_integers_make_freezes_the_units_beside_them(make):
     groups = axis_groups(load(network(make)))
     states = {groups.groups[g].state for key in (("b", 0), ("down", 1)) for g, _ in groups.on_axis[key]}
     assert states == {GroupState.FROZEN}
 
 
-@pytest.mark.parametrize("make", [dequantized, masked, palette])
+@pytest.mark.parametrize("make", [dequantized, palette])
 def test_what_integers_make_is_frozen_beside_an_output_too(make):
     net = Net(0)
     graph = net.graph(net.op("Gemm", net.input("x", ("N", 8)), make(net), net.weight(UNITS, name="b"), transB=1))
@@ -98,15 +109,65 @@ def test_what_integers_make_is_frozen_beside_an_output_too(make):
     assert {groups.groups[g].state for g, _ in groups.on_axis["b", 0]} == {GroupState.FROZEN}
 
 
+@pytest.mark.parametrize("make", MASKED)
+def test_a_mask_moves_with_its_units(make):
+    assert units_of(load(network(make))) == (GroupState.VERIFIED, {("q", 0), ("w", 0), ("b", 0), ("down", 1)})
+
+
 def gated(net, x):
     return net.op("Where", booleans(net, UNITS), x, net.constant(np.float32(0)))
 
 
-def test_a_gate_of_units_freezes_them():
+def test_a_gate_of_units_moves_with_them():
     graph = load(network(plain, gate=gated))
     assert integer_use(graph, graph.weights["q"]) is GATE
-    groups = axis_groups(graph)
-    assert {groups.groups[g].state for g, _ in groups.on_axis["b", 0]} == {GroupState.FROZEN}
+    assert units_of(graph) == (GroupState.VERIFIED, {("q", 0), ("w", 0), ("b", 0), ("down", 1)})
+
+
+def permuted(proto):
+    graph = load(proto)
+    return permuted_copy(graph, verify(graph, axis_groups(graph)))[0]
+
+
+def largest_gap(graph, base):
+    return deviation(run(graph, inputs_of(base)), run(base, inputs_of(base)))
+
+
+@pytest.mark.parametrize("case", [*((make, None) for make in MASKED), (plain, gated)])
+@pytest.mark.parametrize("lam", [0.3, 1.0])
+def test_a_permuted_copy_with_its_mask_gives_the_base_back(case, lam):
+    base = network(case[0], gate=case[1])
+    result = mal_graph.assemble(base, permuted(base), lam=lam)
+    assert not result.merged[0].plan.skipped
+    assert largest_gap(result.graph, load(base)) < 1e-5
+
+
+@pytest.mark.parametrize("make", [masked, masked_by_cast])
+def test_a_layer_with_another_mask_is_kept_with_the_reason(make):
+    plan = mal_graph.assemble(network(make), network(make, 1), lam=1.0).merged[0].plan
+    assert list(plan.skipped.values()) == ["its mask q differs from the donor's in the orders used"]
+    assert {step.tensor for step in plan.steps} == {"b", "down", "c"}
+
+
+def test_a_layer_with_another_gate_is_kept_with_the_reason():
+    models = network(plain, gate=gated), network(plain, 1, gate=gated)
+    skipped = mal_graph.assemble(*models, lam=1.0).merged[0].plan.skipped
+    assert list(skipped.values()) == ["its mask q differs from the donor's in the orders used"]
+
+
+def test_a_gate_in_one_model_alone_keeps_the_layer():
+    models = network(plain, gate=gated), network(plain, 1)
+    assert "it has 1 stored masks, the donor's 0" in mal_graph.assemble(*models).merged[0].plan.skipped.values()
+    assert "it has 0 stored masks, the donor's 1" in mal_graph.assemble(*models[::-1]).merged[0].plan.skipped.values()
+
+
+def test_masked_units_are_given_no_further_ones():
+    wider = Net(1)
+    x = wider.op("Gemm", wider.input("x", ("N", 8)), wider.weight(9, 8), wider.weight(9), transB=1)
+    x = wider.op("Gemm", wider.op("Relu", x), wider.weight(3, 9), wider.weight(3), transB=1)
+    result = mal_graph.assemble(network(plain, gate=gated), wider.graph(x), width="grow", lam=0.5)
+    growth = result.merged[0].plan.growth
+    assert not growth.added
 
 
 @pytest.mark.parametrize("make", [dequantized, scaled])

@@ -1,0 +1,56 @@
+"""The code that moves tensors, tried on a donor that is known: itself, shuffled, put back by the known orders.
+
+The units of all groups that are assigned are shuffled in the stored weights. The merge at lambda 1 of the donor with
+this copy, with the inverse orders and no solver, must be the donor again: tensors that are moved by another order than
+their neighbours show here, whatever the assignment found.
+"""
+
+import numpy as np
+
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import Alignment, Correspondence, Order, correspond, match_layers
+from mal_graph.merging import LayerLambdas, compare_outputs, merge, plan_merge
+from mal_graph.protocols import Check, Runner
+from mal_graph.symmetry import AxisGroup, Network, graph_in_float32, permute_weights
+
+PLANTED = "planted"
+PUT_BACK = 1e-4  # of the largest output: what a donor that was put back may be off
+
+
+def planted_check(donor: Network, runner: Runner, seed: int) -> Check:
+    """Shuffle the units of a donor, put them back by the known orders, and compare. Raises RunError."""
+    named = [(layer.name, layer.name) for layer in donor.layers]
+    itself = correspond(donor, donor, match_layers(donor.graph, donor.graph, named))
+    groups, rng = donor.groups.groups, np.random.default_rng(seed)
+    moves = {pair.donor: rng.permutation(groups[pair.donor].units) for pair in itself.pairs if pair.base == pair.donor}
+    if not moves:
+        return Check(PLANTED, None, "no group of the donor is assigned")
+    planted = Network(shuffled_graph(donor, [(groups[g], order) for g, order in moves.items()]), donor.groups)
+    found = correspond(donor, planted, itself.match)
+    orders = [np.argsort(moves[pair.donor]) if pair.base == pair.donor else None for pair in found.pairs]
+    if any(order is None for order in orders):
+        return Check(PLANTED, None, "groups of the donor correspond to others of its own")
+    planned = plan_merge(known_alignment(found, [order for order in orders if order is not None]), LayerLambdas.of(1.0))
+    inputs = {v.name: donor.probe.inputs[v.name].astype(as_float32(v.dtype)) for v in donor.graph.inputs}
+    expected = graph_in_float32(donor.graph)
+    moved = compare_outputs(graph_in_float32(merge(planned)), expected, inputs, runner)
+    return Check(PLANTED, moved <= PUT_BACK, f"a shuffled donor that is put back is {moved:.1e} from itself")
+
+
+def shuffled_graph(donor: Network, moves: list[tuple[AxisGroup, Order]]) -> LayerGraph:
+    """The graph with unit `order[u]` of each group in the place of unit u."""
+    read: dict[str, Array] = {
+        member.tensor: donor.graph.weights[member.tensor].read() for group, _ in moves for member in group.members
+    }
+    return donor.graph.with_weights(permute_weights(read, moves))
+
+
+def as_float32(dtype: str) -> str:
+    """The type that a float input is run in."""
+    return "float32" if dtype in ("float16", "bfloat16", "float64", "") else dtype
+
+
+def known_alignment(correspondence: Correspondence, orders: list[Order]) -> Alignment:
+    """Orders that nobody had to look for."""
+    nothing = (0.0,) * len(orders)
+    return Alignment(correspondence, tuple(orders), 0.0, nothing, nothing, "given", (0.0,))
