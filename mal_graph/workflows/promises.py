@@ -14,7 +14,7 @@ Source of the idea to check every merge by running it: ours; the prefix search i
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
@@ -46,6 +46,10 @@ class Promises(Brief):
 
     kept: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+
+    def with_check(self, check: Check) -> "Promises":
+        """The same, and one more thing that was compared."""
+        return replace(self, checks=(*self.checks, check))
 
 
 def not_compared() -> Promises:

@@ -46,6 +46,7 @@ from mal_graph.network import Layer, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
 from mal_graph.workflows.models import Progress
+from mal_graph.workflows.planted import planted_check
 from mal_graph.workflows.promises import Promises, hold_to_promises, not_compared
 
 Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
@@ -155,6 +156,7 @@ def merge_step(
     if config.compare:
         replan = partial(planned_again, ungrown, config, selected, deeper.given, runner)
         promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], runner)
+        promises = promises.with_check(planted_check(networks[1], runner, config.seed))
         ungrown, planned = replan(promises.kept) if promises.kept else (ungrown, planned)
     moved = self_check(donor, donor_groups, planned.alignment, runner, config.seed) if config.verify else None
     step = Merged(

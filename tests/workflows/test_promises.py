@@ -76,7 +76,8 @@ def test_a_permuted_donor_keeps_nothing():
     donor, _ = permuted_copy(base, network(base).groups)
     step = merge_of(base, donor, lam=0.3).merged[0]
     assert not step.promises.kept
-    equal, lambda_1 = step.promises.checks
+    equal, lambda_1, planted = step.promises.checks
+    assert planted.passed
     assert equal.passed
     assert lambda_1.passed is None
     assert "inconclusive" in lambda_1.detail
@@ -85,7 +86,7 @@ def test_a_permuted_donor_keeps_nothing():
 def test_lambda_1_is_compared_with_a_donor_that_is_another_function():
     base = relu_net()
     checks = merge_of(base, reseeded(base, 5), lam=0.3).merged[0].promises.checks
-    assert [check.passed for check in checks] == [None, True]
+    assert [check.passed for check in checks] == [None, True, True]
 
 
 def test_a_merge_that_is_not_the_donor_at_lambda_1_is_refused(monkeypatch, tmp_path):
@@ -101,6 +102,7 @@ def test_a_merge_that_is_not_the_donor_at_lambda_1_is_refused(monkeypatch, tmp_p
     base = relu_net()
     result = merge_of(base, reseeded(base, 5), lam=0.3)
     assert result.check("lambda_1").failed
+    assert result.check("planted").failed
     with pytest.raises(GateFailed, match="lambda_1 failed"):
         result.save(tmp_path / "merged.onnx")
     assert not list(tmp_path.iterdir())
