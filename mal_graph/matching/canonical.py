@@ -25,10 +25,12 @@ from mal_graph.matching.class_names import find_misnamed
 from mal_graph.matching.input_settings import find_other_settings
 from mal_graph.matching.layer_matching import LayerPair, Match
 from mal_graph.matching.tensor_pairs import TensorPair, read_values, row_vector
-from mal_graph.network import Layer, Parameter
+from mal_graph.network import Layer, Parameter, data_dependent
 from mal_graph.operators import Misfit, ParameterKind, norm_epsilon, offsets, row_of
 
 SEVERAL = "a BatchNormalization stands behind it in one model alone, and each row of its weight makes several units"
+
+COMPUTED = "a BatchNormalization stands behind it in one model alone, and its weight is computed"
 
 Key = tuple[str, str, bool, int]  # operator, role, whether it is a scalar, and how many of the kind came before
 
@@ -43,15 +45,36 @@ def pair_tensors(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[lis
     pairs: list[TensorPair] = []
     unpaired: dict[str, list[str]] = {}
     misnamed, settings = find_misnamed(base, donor, match), find_other_settings(base, donor, match)
+    misfits = {**dict.fromkeys(find_unfoldable(base, donor, match), COMPUTED), **misnamed}
     for layers in match.pairs:
         own, left = pair_tensors_of_layers(base, donor, layers)
-        if layers.base.name in misnamed:
-            own = [replace(pair, misfit=misnamed[layers.base.name]) for pair in own]
+        if layers.base.name in misfits:
+            own = [replace(pair, misfit=misfits[layers.base.name]) for pair in own]
         left = [*left, *settings.get(layers.base.name, ())]
         pairs += sorted((with_window(pair, base, donor) for pair in own), key=lambda pair: not pair.is_weight)
         if left:
             unpaired[layers.base.name] = left
     return pairs, unpaired
+
+
+def find_unfoldable(base: LayerGraph, donor: LayerGraph, match: Match) -> set[str]:
+    """Layers of the base whose weight is computed and whose BatchNorm would have to be folded into it, with those that
+    it is computed in, by name."""
+    names: set[str] = set()
+    for layers in match.pairs:
+        is_stored = layers.base.weight is not None and layers.donor.weight is not None
+        if not is_stored and has_norm(base, layers.base) != has_norm(donor, layers.donor):
+            live = data_dependent(base)
+            read = {name for name in base.nodes[layers.base.nodes[0]].inputs if name not in live}
+            makers = {base.producer[name] for name in read if name in base.producer}
+            names |= {layers.base.name, *(layer.name for layer in match.base if makers & set(layer.nodes))}
+    return names
+
+
+def has_norm(graph: LayerGraph, layer: Layer) -> bool:
+    """Whether a BatchNorm with stored statistics works in a layer."""
+    rows = [(row_of(graph.nodes[index]), graph.nodes[index]) for index in layer.nodes]
+    return any(row is not None and row.has_stored_statistics(node) for row, node in rows)
 
 
 def pair_tensors_of_layers(

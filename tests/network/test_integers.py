@@ -206,3 +206,15 @@ def test_a_mask_of_places_leaves_the_table_of_places_in_order():
     graph = net.graph(net.op("MatMul", scores, x))
     groups = axis_groups(graph)
     assert {groups.groups[g].state for g, _ in groups.on_axis["places", 0]} == {GroupState.PINNED}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_norm_that_one_model_alone_has_behind_a_masked_weight_keeps_the_layer_whole(swapped):
+    def normed(net, x):
+        return net.op("Relu", net.norm(x, UNITS))
+
+    models = network(masked, gate=normed), network(masked)
+    plan = mal_graph.assemble(*models[:: -1 if swapped else 1], lam=0.5).merged[0].plan
+    why = "a BatchNormalization stands behind it in one model alone, and its weight is computed"
+    assert list(plan.skipped.values()) == [why] * 2
+    assert {step.tensor for step in plan.steps} == {"down", "c"}
