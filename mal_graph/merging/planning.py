@@ -152,7 +152,8 @@ class Plan(Brief):
 
     @property
     def merged_parameters(self) -> int:
-        return sum(step.size for step in self.steps)
+        """How many numbers of the file are merged; what several layers read of one tensor counts once."""
+        return sum(step.size for step in self.steps if step.tensor not in self.base.copies)
 
     @property
     def peak_bytes(self) -> int:

@@ -321,7 +321,8 @@ def reason_entries(
 
 def merged_parameters(assembly: Assembly) -> int:
     """How many parameters of the base at least one donor was merged into."""
-    sizes = {s.tensor: s.size for step in assembly.merged for s in step.plan.steps}
+    copies = assembly.base.copies
+    sizes = {s.tensor: s.size for step in assembly.merged for s in step.plan.steps if s.tensor not in copies}
     return sum(sizes.values())
 
 

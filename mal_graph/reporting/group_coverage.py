@@ -43,7 +43,7 @@ class Coverage:
 
 def coverage(graph: LayerGraph, groups: AxisGroups) -> Coverage:
     """How much of a model its groups speak of, counted by positions; an axis of length 1 needs no order."""
-    applied = {parameter.tensor for parameter in groups.parameters}
+    applied = {parameter.tensor for parameter in groups.parameters if parameter.tensor not in graph.copies}
     missing: dict[str, int] = {}
     for name, why in find_inner(graph, applied).items():
         missing[why] = missing.get(why, 0) + graph.weights[name].size
@@ -51,7 +51,9 @@ def coverage(graph: LayerGraph, groups: AxisGroups) -> Coverage:
         for why, count in missing_of(graph, groups, name).items():
             missing[why] = missing.get(why, 0) + count
     return Coverage(
-        total=sum(weight.size for weight in graph.weights.values() if weight.is_float),
+        total=sum(
+            weight.size for name, weight in graph.weights.items() if weight.is_float and name not in graph.copies
+        ),
         settings=sum(graph.weights[name].size for name in find_settings(graph, applied)),
         missing=dict(sorted(missing.items(), key=lambda item: -item[1])),
     )
