@@ -50,11 +50,10 @@ def coverage(graph: LayerGraph, groups: AxisGroups) -> Coverage:
     for name in sorted(applied):
         for why, count in missing_of(graph, groups, name).items():
             missing[why] = missing.get(why, 0) + count
+    stored = {name: weight.size for name, weight in graph.weights.items() if weight.is_float}
     return Coverage(
-        total=sum(
-            weight.size for name, weight in graph.weights.items() if weight.is_float and name not in graph.copies
-        ),
-        settings=sum(graph.weights[name].size for name in find_settings(graph, applied)),
+        total=sum(size for name, size in stored.items() if name not in graph.copies),
+        settings=sum(stored[name] for name in find_settings(graph, {*applied, *graph.copies})),
         missing=dict(sorted(missing.items(), key=lambda item: -item[1])),
     )
 

@@ -105,6 +105,8 @@ def run_on_numbers(
         first, second = (session.run(laid_out(values, sources), read=outputs) for values in (numbers, others))
     except RunError:
         return None
+    if any(first[name].dtype.kind not in "fiub" for name in outputs):
+        return None  # texts
     arranged = {}
     for name in outputs:
         places = first[name]
