@@ -97,23 +97,7 @@ def correspond(
     for tensor in tensors:
         if tensor.is_weight:
             pairing.induce_by_producers(tensor)
-    with_axes: list[tuple[TensorPair, tuple[AxisPair, ...]]] = []
-    refused: dict[str, str] = {}
-    dropped: dict[str, tuple[str, ...]] = {}
-    with_weight = {tensor.layer for tensor in tensors if tensor.is_weight}
-    for tensor in tensors:
-        if tensor.layer in refused:
-            continue
-        try:
-            check_finite(tensor)
-            with_axes.append((tensor, pairing.axes_of(tensor)))
-        except Refusal as refusal:
-            reason = "; ".join(filter(None, (str(refusal), tie_conflict(match, tensor, {}))))
-            if tensor.is_weight or tensor.layer not in with_weight:
-                refused[tensor.layer] = reason
-            else:
-                line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
-                dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
+    with_axes, refused, dropped = pair_axes(pairing, tensors, match)
     masks, others_masked = pair_masks(pairing, base, donor, match)
     refused = {**others_masked, **refused}
     groups, others = base.groups.groups, donor.groups.groups
@@ -132,6 +116,31 @@ def correspond(
         assume_ordered,
         signatures,
     )
+
+
+def pair_axes(
+    pairing: "GroupPairing", tensors: Sequence[TensorPair], match: Match
+) -> tuple[list[tuple[TensorPair, tuple[AxisPair, ...]]], dict[str, str], dict[str, tuple[str, ...]]]:
+    """The tensors with their pairs of axes; why a layer is not merged, and which tensors of merged ones are not, by
+    name of the base's layer."""
+    with_axes: list[tuple[TensorPair, tuple[AxisPair, ...]]] = []
+    refused: dict[str, str] = {}
+    dropped: dict[str, tuple[str, ...]] = {}
+    with_weight = {tensor.layer for tensor in tensors if tensor.is_weight}
+    for tensor in tensors:
+        if tensor.layer in refused:
+            continue
+        try:
+            check_finite(tensor)
+            with_axes.append((tensor, pairing.axes_of(tensor)))
+        except Refusal as refusal:
+            reason = "; ".join(filter(None, (str(refusal), tie_conflict(match, tensor, {}))))
+            if tensor.is_weight or tensor.layer not in with_weight:
+                refused[tensor.layer] = reason
+            else:
+                line = f"{tensor.base.role} {tensor.base.tensor}: {reason}"
+                dropped[tensor.layer] = (*dropped.get(tensor.layer, ()), line)
+    return with_axes, refused, dropped
 
 
 def tie_conflict(match: Match, pair: TensorPair, skipped: Mapping[str, str]) -> str:

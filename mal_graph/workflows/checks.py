@@ -68,7 +68,7 @@ def finite_on_probe(graph: LayerGraph, groups: AxisGroups, runner: Runner) -> Ch
     return Check("finite", not bad, f"output {bad[0]!r} is not finite on the probe inputs" if bad else "")
 
 
-def check_inputs(base: LayerGraph, donor: LayerGraph, pair: Iterable[tuple[str, str]] = ()) -> None:
+def check_inputs(base: LayerGraph, donor: LayerGraph, pair: Iterable[tuple[str, str]]) -> None:
     """Raise MatchError unless the donor takes what the base takes, each input what the one does that it is paired with.
 
     Args:

@@ -158,7 +158,7 @@ def test_reasons_are_counted_without_names_and_figures(study):
 
 def test_a_failure_is_a_row_of_the_table(study):
     rows = [study.Row("good", states={"verified": 3}, deviation=1e-15, power=0.1), study.Row("bad", error="crash: x")]
-    assert "| bad | 0 | 0 | 0 | 0 | 0.000 | 0.000 |  | 0.0 | 0.0 | 0 | 0 | 0 | 0.0 | crash: x |" in study.table(rows)
+    assert "| bad | 0 | 0 | 0 | 0 | 0.000 |  | 0.0 | 0.0 | 0 | 0 | 0 | 0.0 | crash: x |" in study.table(rows)
     assert "groups verified: 3; right: 3; **wrong: 0**" in study.totals(rows)
     assert "1 failed" in study.totals(rows)
 

@@ -461,14 +461,14 @@ def with_inputs(*shapes, dtype="float32"):
 )
 def test_a_donor_that_takes_other_inputs_is_refused_with_both_signatures(donor, told):
     with pytest.raises(MatchError, match=told):
-        check_inputs(with_inputs(6), donor)
+        check_inputs(with_inputs(6), donor, ())
 
 
 def test_inputs_of_another_name_fit():
     net = Net(1)
     donor = net.graph(net.linear(net.op("Relu", net.linear(net.input("image", ("B", 6)), 6, 8)), 8, 5))
     base = mlp((6, 8, 5), 0)
-    check_inputs(base, donor)
+    check_inputs(base, donor, ())
     given = {"x": np.ones((2, 6), np.float32)}
     assert mal_graph.assemble(base, donor, inputs=given).passed
 
