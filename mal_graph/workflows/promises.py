@@ -21,6 +21,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import SAME_PLACE, Signatures
 from mal_graph.merging import Plan, merge, run_outputs
+from mal_graph.network import draw_inputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import Network, deviation, graph_in_float32
 from mal_graph.workflows.skeletons import are_written_alike
@@ -28,6 +29,8 @@ from mal_graph.workflows.skeletons import are_written_alike
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
 TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
 HALFWAY = 0.5
+SAMPLES = 64  # of the inputs that are drawn beside those of the probe, as far as they hold no more than ENTRIES numbers
+ENTRIES = 1 << 18
 EQUAL_FUNCTIONS, LAMBDA_1 = "equal_functions", "lambda_1"
 NOT_COMPARED = "it was asked not to be compared"
 
@@ -71,7 +74,8 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
     """
     signatures = plan.alignment.correspondence.signatures
     models = Models(base, plan.donor.graph, signatures, runner)
-    sets = list(models.runs((first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs))))
+    drawn = more_samples(base, first.probe.inputs)
+    sets = list(models.runs((first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs), drawn)))
     if not sets:
         why = f"the donor cannot be run on the inputs of {base.name}, nor the base on the donor's"
         return Promises(checks=tuple(Check(name, None, why) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
@@ -81,6 +85,19 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
         return Promises(kept, (check, Check(LAMBDA_1, None, "inconclusive: base and donor compute the same")))
     equal = Check(EQUAL_FUNCTIONS, None, f"base and donor are different functions: their outputs are {apart:.1g} apart")
     return Promises(checks=(equal, lambda_1_check(plan, apart, sets, models)))
+
+
+def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Inputs like those of a probe, with more samples: a unit that is silent on few of them shows on many. Nothing
+    where the number of samples is fixed."""
+    lengths = {inputs[v.name].shape[0] for v in graph.inputs if inputs[v.name].ndim}
+    is_fixed = any(not v.shape or isinstance(v.shape[0], int) for v in graph.inputs)
+    if is_fixed or len(lengths) != 1:
+        return {}
+    largest = max(array[0].size for array in inputs.values())
+    samples = max(*lengths, min(SAMPLES, ENTRIES // max(1, largest)))
+    shapes = {name: (samples, *array.shape[1:]) for name, array in inputs.items()}
+    return draw_inputs(graph, shapes, seed=1)
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,23 @@ def test_models_that_are_nearly_the_same_are_inconclusive():
     assert check.detail.startswith("inconclusive")
 
 
+def test_a_unit_that_is_silent_on_the_few_samples_of_the_probe_shows_on_more():
+    """Three samples of the probe leave the first unit silent; the donor has another output for it."""
+    base = relu_net()
+    _, bias, second = list(base.weights)[:3]
+    network = mal_graph.build_network(base, verified=False)
+    reached = network.probe.inputs["x"] @ base.weights[next(iter(base.weights))].read()[0]
+    shift = base.weights[bias].read().copy()
+    shift[0] = -reached.max() - 0.01
+    base = base.with_weights({bias: shift})
+    other = base.weights[second].read().copy()
+    other[:, 0] *= 3
+    donor = base.with_weights({second: other})
+    inputs = {"x": network.probe.inputs["x"]}
+    assert deviation(run(donor, inputs), run(base, inputs)) == 0.0
+    assert not merge_of(base, donor).check("equal_functions").passed
+
+
 def test_a_sweep_and_a_zoo_compare_too():
     base, rng = relu_net(), np.random.default_rng(0)
     data = {"x": rng.standard_normal((40, 6)).astype(np.float32), "labels": np.arange(40) % 4}
