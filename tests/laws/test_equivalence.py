@@ -53,7 +53,24 @@ HOLDS = (
     "topk_beside",
     "equal_vectors_shared",
 )
-ALONE = ("boolean_mask",)  # beside others, more is kept than the table allows
+ALONE = (  # beside others, more is kept than the table allows
+    "boolean_mask",
+    "concat_order",
+    "feature_gather",
+    "feature_selection",
+    "channel_swap",
+    "input_transposed",
+    "flatten_transposed",
+    "patch_order",
+    "tokens_remapped",
+    "tokens_shifted",
+    "inputs_listed",
+    "other_epsilon",
+    "local_function",
+    "units_rescaled",
+    "unit_split",
+    "units_rotated",
+)
 WAITING = {"grouped_cnn"}  # where a group of channels is one unit of a verified group that is not assigned
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 UNSHRUNK = [Phase.explicit, Phase.generate]  # seeds have no order in which one would be simpler
