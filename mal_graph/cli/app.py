@@ -130,7 +130,7 @@ def match(
         emit_candidates(a, b, explain, shown.format_)
         return
     pairs = match_layers(a, b, config.matches)
-    document = match_document(a, b, pairs)
+    document = match_document(a, b, pairs, config.pair)
     drawings = {"mermaid": mermaid, "dot": dot}
     drawn = drawings[shown.format_](a, b, pairs) if shown.format_ in drawings else document.json_text()
     if target is not None:

@@ -4,7 +4,7 @@ By name where both models use the same names, by place where they have none in c
 neither: such models are refused, unless every pair is given by hand.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -20,12 +20,15 @@ class Signatures:
 
     Attributes:
         inputs, outputs: the donor's name of each of the base's.
-        by: what paired the inputs, and what the outputs: "name", "place" or "hand".
+        by: what paired the inputs, and what the outputs, those that were given by hand left aside: "name" or "place";
+            "hand" where all were given.
+        by_hand: the base's names of those that were given.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     by: tuple[str, str] = ("name", "name")
+    by_hand: frozenset[str] = frozenset()
 
     @property
     def called(self) -> Mapping[str, str]:
@@ -56,7 +59,23 @@ def pair_signatures(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple
     check_given(base, donor, given)
     inputs, by_inputs = pair_values(base, donor, "inputs", base.inputs, donor.inputs, given)
     outputs, by_outputs = pair_values(base, donor, "outputs", base.outputs, donor.outputs, given)
-    return Signatures(inputs, outputs, (by_inputs, by_outputs))
+    return Signatures(inputs, outputs, (by_inputs, by_outputs), frozenset(own for own, _ in given))
+
+
+def tell_pairs(base: LayerGraph, donor: LayerGraph, signatures: Signatures) -> Iterator[str]:
+    """One sentence for each input and output that has another name in the donor, and where both models list those of
+    the same names in another order."""
+    for kind, mine, theirs, paired, by in (
+        ("input", base.inputs, donor.inputs, signatures.inputs, signatures.by[0]),
+        ("output", base.outputs, donor.outputs, signatures.outputs, signatures.by[1]),
+    ):
+        for own, other in paired.items():
+            if own != other:
+                how = "hand" if own in signatures.by_hand else by
+                yield f"{kind} {other!r} of {donor.name} is {kind} {own!r} of the base (by {how})"
+        in_base = [paired[value.name] for value in mine if value.name in paired]
+        if by == "name" and in_base != [value.name for value in theirs if value.name in in_base]:
+            yield f"{donor.name} lists its {kind}s in another order than the base: they are paired by name"
 
 
 def pair_values(

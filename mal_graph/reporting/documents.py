@@ -4,7 +4,7 @@ What is a plain frozen dataclass already (scores, checks, candidates of a zoo) s
 are declared here where a reader needs another view than the code does.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from mal_graph.errors import MatchError
 from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
-from mal_graph.matching import LayerPair, Match
+from mal_graph.matching import LayerPair, Match, Signatures, pair_signatures, tell_pairs
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
@@ -52,6 +53,20 @@ class PairEntry(BaseModel):
     differences: list[DifferenceEntry] = []
 
 
+class SignaturesEntry(BaseModel):
+    """Which input and output of a donor is which of the base's; `by` says what paired the inputs, and the outputs.
+
+    `told` is what people are told of it, `unpaired` why the models cannot be paired.
+    """
+
+    donor: str
+    inputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+    by: list[str] = []
+    told: list[str] = []
+    unpaired: str = ""
+
+
 class MatchDocument(Document):
     """JSON of `mal-graph match`; `assemble --matches` reads its pairs."""
 
@@ -63,6 +78,7 @@ class MatchDocument(Document):
     unmatched_donor: list[ReasonEntry]
     matched_parameters: int
     parameters: int
+    signatures: SignaturesEntry
 
 
 class MergedEntry(BaseModel):
@@ -140,6 +156,7 @@ class MergeDocument(Document):
 
     base: str
     config: dict[str, Any]
+    signatures: list[SignaturesEntry] = []
     merged: list[MergedEntry]
     accounts: AccountsEntry
     repair: list[RepairEntry] = []
@@ -202,8 +219,8 @@ class ZooDocument(MergeDocument):
 # --- match --------------------------------------------------------------------------------------------------------
 
 
-def match_document(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchDocument:
-    """What `match` shows of two models."""
+def match_document(base: LayerGraph, donor: LayerGraph, match: Match, pair: Iterable[tuple[str, str]]) -> MatchDocument:
+    """What `match` shows of two models; `pair` are inputs and outputs that are paired by hand. Raises UsageError."""
     return MatchDocument(
         base=base.name,
         donor=donor.name,
@@ -212,6 +229,25 @@ def match_document(base: LayerGraph, donor: LayerGraph, match: Match) -> MatchDo
         unmatched_donor=[ReasonEntry(layer=name, reason=why) for name, why in match.unmatched_donor.items()],
         matched_parameters=sum(int(np.prod(p.shape)) for pair in match.pairs for p in pair.base.parameters),
         parameters=sum(weight.size for weight in base.weights.values() if weight.is_float),
+        signatures=found_signatures(base, donor, pair),
+    )
+
+
+def found_signatures(base: LayerGraph, donor: LayerGraph, pair: Iterable[tuple[str, str]]) -> SignaturesEntry:
+    """How inputs and outputs are paired, or why they cannot be: layers have partners whatever they are called."""
+    try:
+        return signatures_entry(base, donor, pair_signatures(base, donor, pair))
+    except MatchError as error:
+        return SignaturesEntry(donor=donor.name, unpaired=str(error))
+
+
+def signatures_entry(base: LayerGraph, donor: LayerGraph, signatures: Signatures) -> SignaturesEntry:
+    return SignaturesEntry(
+        donor=donor.name,
+        inputs=dict(signatures.inputs),
+        outputs=dict(signatures.outputs),
+        by=list(signatures.by),
+        told=list(tell_pairs(base, donor, signatures)),
     )
 
 
@@ -265,6 +301,7 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
     return {
         "base": assembly.base.name,
         "config": assembly.config.to_dict(),
+        "signatures": [signatures_entry(assembly.base, step.donor, step.signatures) for step in assembly.merged],
         "merged": [entry for step in assembly.merged for entry in merged_entries(step)],
         "accounts": accounts_entry(assembly.accounts),
         "repair": [entry for step in assembly.merged for entry in repair_entries(step)],

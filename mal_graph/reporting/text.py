@@ -22,6 +22,7 @@ from mal_graph.reporting.documents import (
     MergeDocument,
     ReasonEntry,
     RepairEntry,
+    SignaturesEntry,
     ZooDocument,
 )
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
@@ -140,6 +141,7 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
         row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
         pairs.add_row(*row, *([pair.reason] if verbose else []))
     yield pairs
+    yield from signature_lines([document.signatures])
     for pair in document.pairs:
         yield from difference_lines(pair.base, pair.differences)
     for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
@@ -152,6 +154,14 @@ def match_lines(document: MatchDocument, verbose: bool) -> Lines:
         f"{'' if share == 1 else f' ({share:.1%})'}"
         f"{'' if verbose else '; -v says why'}"
     )
+
+
+def signature_lines(entries: Iterable[SignaturesEntry]) -> Iterator[str]:
+    """Inputs and outputs that are not simply those of the same name and place."""
+    for entry in entries:
+        yield from entry.told
+        if entry.unpaired:
+            yield f"the two cannot be merged as they are: {entry.unpaired}"
 
 
 def difference_lines(layer: str, differences: Sequence[DifferenceEntry]) -> Iterator[str]:
@@ -176,6 +186,7 @@ def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> 
 def assembly_lines(document: AssembleDocument, verbose: bool) -> Lines:
     several = len({layer.lam for layer in document.merged}) > 1
     yield merged_table(document, several)
+    yield from signature_lines(document.signatures)
     yield from left_out_lines(document, verbose)
     yield from widened_lines(document)
     yield from repair_lines(document.repair)

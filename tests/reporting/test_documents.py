@@ -90,7 +90,7 @@ def test_json_starts_with_its_schema_and_keeps_empty_keys():
 
 def test_widths_of_a_pair_are_base_then_donor():
     base, donor = mlp((8, 16, 5)), mlp((8, 12, 5), seed=1)
-    pair = match_document(base, donor, match_layers(base, donor)).pairs[0]
+    pair = match_document(base, donor, match_layers(base, donor), ()).pairs[0]
     assert pair.widths == {"in": (8, 8), "out": (16, 12)}
 
 
