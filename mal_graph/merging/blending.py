@@ -33,7 +33,7 @@ def merge(plan: Plan) -> LayerGraph:
 def with_settings(graph: LayerGraph, plan: Plan) -> LayerGraph:
     """The graph with what operators hold of their own where the plan puts it, each with the factor of its weights."""
     held: dict[str, dict[str, Ends]] = {}
-    for (name, setting), ends in {**plan.settings, **plan.growth.settings}.items():
+    for (name, setting), ends in plan.all_settings.items():
         held.setdefault(name, {})[setting] = ends
     nodes = []
     for node in graph.nodes:

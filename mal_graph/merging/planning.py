@@ -127,6 +127,11 @@ class Plan(Brief):
         return replace(self, lambdas=LayerLambdas.of(lam), steps=steps)
 
     @property
+    def all_settings(self) -> Mapping[tuple[str, str], Ends]:
+        """Every number of an operator's own that goes with lambda; where the base grew, what it grew by decides."""
+        return {**self.settings, **self.growth.settings}
+
+    @property
     def is_moving(self) -> bool:
         """Whether anything is merged at all: at lambda 0 nothing is."""
         return any(step.lam for step in self.steps)

@@ -47,7 +47,7 @@ def line_of(
     planned: Plan, donor: LayerGraph, config: MergeConfig, runner: Runner, *, is_merged: bool = True
 ) -> "Along":
     """A merge at any lambda, repaired if there is something to repair it on; without `is_merged` the base alone is."""
-    if is_merged and any(a != b for a, b in planned.growth.settings.values()):
+    if is_merged and any(a != b for a, b in planned.all_settings.values()):
         return Points(planned, donor, config, runner)
     line = Line(planned, is_merged=is_merged)
     inputs = repair_inputs(config)
