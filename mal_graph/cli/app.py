@@ -115,7 +115,7 @@ def match(
     shown: Shown,
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
-    from mal_graph.matching import match_layers
+    from mal_graph.matching import listed_alike, match_layers
     from mal_graph.reporting import dot, match_document, mermaid
     from mal_graph.workflows import with_arrays
 
@@ -129,7 +129,7 @@ def match(
     if explain is not None:
         emit_candidates(a, b, explain, shown.format_)
         return
-    pairs = match_layers(a, b, config.matches)
+    pairs = match_layers(a, listed_alike(a, b, config.pair), config.matches)
     document = match_document(a, b, pairs, config.pair)
     drawings = {"mermaid": mermaid, "dot": dot}
     drawn = drawings[shown.format_](a, b, pairs) if shown.format_ in drawings else document.json_text()

@@ -92,7 +92,7 @@ def log_probabilities(rows: Array, kind: OutputKind, output: str) -> Array:
     Raises:
         DataError: probabilities lie outside [0, 1].
     """
-    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]  # typed, but for what it takes
+    limits = finfo(rows.dtype)  # type: ignore[no-untyped-call]  # ml_dtypes types what finfo gives, not its argument
     rows = rows.astype(np.float64)
     if kind == "probabilities":
         if np.any(rows < -PROBABILITY_SLACK) or np.any(rows > 1 + PROBABILITY_SLACK):

@@ -18,7 +18,7 @@ from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.objective import Evidence
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
-from mal_graph.matching.signatures import Signatures, pair_signatures, tell_pairs
+from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "find_layer_edges",
     "is_whole",
     "LayerPair",
+    "listed_alike",
     "Match",
     "match_layers",
     "match_positions",

@@ -8,9 +8,9 @@ Units that take other numbers of positions, such as the blocks of two grouped co
 attentions, correspond to each other by the groups inside them: what these have in common corresponds in stored order.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mal_graph.matching.axis_pairs import NOWHERE, AxisPair, Block, GroupPair, I
 from mal_graph.matching.canonical import pair_tensors
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.moving_groups import insides, members_on, moving_groups, share
-from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
+from mal_graph.matching.named_positions import Misnamed, in_order_of_names, is_unique, pair_by_names
 from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair, read_values
 from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
@@ -88,10 +88,14 @@ def correspond(
     """
     signatures = pair_signatures(base.graph, donor.graph, pair)
     batched = batched_inputs(base.graph, donor.graph, signatures.inputs)
-    names = (
-        base.position_names(batched=batched),
-        donor.position_names(signatures.called, [signatures.inputs[name] for name in batched]),
-    )
+    donor_batched = [signatures.inputs[name] for name in batched]
+
+    def names(*, is_fine: bool) -> tuple[PositionNames, PositionNames]:
+        return (
+            base.position_names(batched=batched, is_fine=is_fine),
+            donor.position_names(signatures.called, donor_batched, is_fine=is_fine),
+        )
+
     pairing = GroupPairing(base.groups, donor.groups, names, assume_ordered)
     tensors, unpaired = pair_tensors(base.graph, donor.graph, match)
     for tensor in tensors:
@@ -204,11 +208,16 @@ class GroupPairing:
     """Collects the pairs of groups, tensor by tensor."""
 
     def __init__(
-        self, base: AxisGroups, donor: AxisGroups, names: tuple[PositionNames, PositionNames], assume_ordered: bool
+        self,
+        base: AxisGroups,
+        donor: AxisGroups,
+        names: Callable[..., tuple[PositionNames, PositionNames]],
+        assume_ordered: bool,
     ) -> None:
         self.base = base
         self.donor = donor
-        self.names = names
+        self.names = names(is_fine=False)
+        self.fine_names = cache(partial(names, is_fine=True))  # asked for where the others leave something open
         self.moving = {id(groups): moving_groups(groups) for groups in (base, donor)}
         self.assume_ordered = assume_ordered
         self.pairs: list[GroupPair] = []
@@ -296,8 +305,7 @@ class GroupPairing:
 
     def names_on(self, tensor: TensorPair, place: int) -> tuple[Names, Names]:
         """The names of the positions of one axis in both models."""
-        both = zip(self.names, (tensor.base, tensor.donor), strict=True)
-        mine, theirs = (names.on(p.tensor, p.axes[place], p.shape[place]) for names, p in both)
+        mine, theirs = names_of(tensor, place, self.names)
         if tensor.is_weight and place >= 2 and not (mine.any() and theirs.any()):
             return np.zeros_like(mine), np.zeros_like(theirs)  # taps that slide over a map of one place have no names
         return mine, theirs
@@ -316,8 +324,11 @@ class GroupPairing:
         self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
         if tensor.lead and place >= 2:
             return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
+        names = self.names_on(tensor, place)
+        if names[0].any() and np.array_equal(*names) and not is_unique(names[0]):
+            names = names_of(tensor, place, self.fine_names())
         try:
-            named = pair_by_names(*self.names_on(tensor, place))
+            named = pair_by_names(*names)
         except Misnamed as reason:
             why = f"{reason}" if size == other else self.other_length(mine, size, other)
             raise Refusal(f"its {called} axis {why}") from None
@@ -459,6 +470,13 @@ class GroupPairing:
         self.inside.update(zip(inner, others, strict=True))
         both = [key for key in own if key in other]
         return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
+
+
+def names_of(tensor: TensorPair, place: int, names: tuple[PositionNames, PositionNames]) -> tuple[Names, Names]:
+    """What names say of the positions of one axis of a tensor in both models."""
+    both = zip(names, (tensor.base, tensor.donor), strict=True)
+    mine, theirs = (one.on(p.tensor, p.axes[place], p.shape[place]) for one, p in both)
+    return mine, theirs
 
 
 def why_fixed(members: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:

@@ -5,7 +5,7 @@ neither: such models are refused, unless every pair is given by hand.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from mal_graph.errors import MatchError, UsageError
@@ -19,7 +19,7 @@ class Signatures:
     """The inputs and outputs of two models, paired.
 
     Attributes:
-        inputs, outputs: the donor's name of each of the base's.
+        inputs, outputs: the donor's name of each of the base's, in the base's order.
         by: what paired the inputs, and what the outputs, those that were given by hand left aside: "name" or "place";
             "hand" where all were given.
         by_hand: the base's names of those that were given.
@@ -44,6 +44,12 @@ class Signatures:
         """What is given for the base's inputs, by the donor's names; other names stay."""
         return {self.inputs.get(name, name): one for name, one in given.items()}
 
+    def in_base_order(self, donor: LayerGraph) -> LayerGraph:
+        """The donor with its inputs listed as the base's are: layers are matched by the inputs that they read."""
+        place = {name: i for i, name in enumerate(self.inputs.values())}
+        inputs = sorted(donor.inputs, key=lambda value: place.get(value.name, len(place)))
+        return replace(donor, inputs=tuple(inputs))
+
 
 def pair_signatures(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple[str, str]] = ()) -> Signatures:
     """Pair the inputs and outputs of two models.
@@ -59,6 +65,8 @@ def pair_signatures(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple
     check_given(base, donor, given)
     inputs, by_inputs = pair_values(base, donor, "inputs", base.inputs, donor.inputs, given)
     outputs, by_outputs = pair_values(base, donor, "outputs", base.outputs, donor.outputs, given)
+    inputs = {value.name: inputs[value.name] for value in base.inputs if value.name in inputs}
+    outputs = {value.name: outputs[value.name] for value in base.outputs if value.name in outputs}
     return Signatures(inputs, outputs, (by_inputs, by_outputs), frozenset(own for own, _ in given))
 
 
@@ -76,6 +84,14 @@ def tell_pairs(base: LayerGraph, donor: LayerGraph, signatures: Signatures) -> I
         in_base = [paired[value.name] for value in mine if value.name in paired]
         if by == "name" and in_base != [value.name for value in theirs if value.name in in_base]:
             yield f"{donor.name} lists its {kind}s in another order than the base: they are paired by name"
+
+
+def listed_alike(base: LayerGraph, donor: LayerGraph, by_hand: Iterable[tuple[str, str]] = ()) -> LayerGraph:
+    """The donor with its inputs in the order of the base's; as it is where they cannot be paired. Raises UsageError."""
+    try:
+        return pair_signatures(base, donor, by_hand).in_base_order(donor)
+    except MatchError:
+        return donor
 
 
 def pair_values(

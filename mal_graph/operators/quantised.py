@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mal_graph.operators.axis_labels import Label
-from mal_graph.operators.call import Call, mark_statistic
+from mal_graph.operators.call import Call, Rule, mark_statistic
 from mal_graph.operators.contractions import conv, matmul
 from mal_graph.operators.elementwise import unary
 from mal_graph.operators.row import SCALE, AtZero, LayerRole, ParameterKind, Row, Slot, X
@@ -78,42 +78,22 @@ def scaled_channels(call: Call, out: Sequence[Label], slots: Sequence[int]) -> l
     return [call.wiring.combine([*out, *[lay_along(call, slot, 1, len(shape)) for slot in used]], shape)]
 
 
+QLINEAR = (X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT)
+
+
+def integer_row(rule: Rule, kind: str, *slots: Slot) -> Row:
+    """The row of an operator that contracts integers."""
+    return Row(rule, LayerRole.ALONE, kind=kind, slots=slots, at_zero=AtZero.FINITE, reads_integers=True)
+
+
 ROWS: Mapping[str, Row] = {
     "QuantizeLinear": Row(
         quantize, slots=(X, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT), at_zero=AtZero.FINITE
     ),
     "DequantizeLinear": Row(quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE, reads_integers=True),
     "DynamicQuantizeLinear": Row(dynamic_quantize, at_zero=AtZero.FINITE),
-    "MatMulInteger": Row(
-        matmul_integer,
-        LayerRole.ALONE,
-        kind="linear_integer",
-        slots=(X, X, ZERO_POINT),
-        at_zero=AtZero.FINITE,
-        reads_integers=True,
-    ),
-    "ConvInteger": Row(
-        conv_integer,
-        LayerRole.ALONE,
-        kind="conv_integer",
-        slots=(X, X, ZERO_POINT),
-        at_zero=AtZero.FINITE,
-        reads_integers=True,
-    ),
-    "QLinearMatMul": Row(
-        qlinear_matmul,
-        LayerRole.ALONE,
-        kind="linear_integer",
-        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT),
-        at_zero=AtZero.FINITE,
-        reads_integers=True,
-    ),
-    "QLinearConv": Row(
-        qlinear_conv,
-        LayerRole.ALONE,
-        kind="conv_integer",
-        slots=(X, SCALE, ZERO_POINT, X, SCALE, ZERO_POINT, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT, X),
-        at_zero=AtZero.FINITE,
-        reads_integers=True,
-    ),
+    "MatMulInteger": integer_row(matmul_integer, "linear_integer", X, X, ZERO_POINT),
+    "ConvInteger": integer_row(conv_integer, "conv_integer", X, X, ZERO_POINT),
+    "QLinearMatMul": integer_row(qlinear_matmul, "linear_integer", *QLINEAR),
+    "QLinearConv": integer_row(qlinear_conv, "conv_integer", *QLINEAR, X),
 }

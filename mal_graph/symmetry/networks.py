@@ -60,15 +60,20 @@ class Network(Brief):
         return find_coupled(self.groups, self.traces)
 
     def position_names(
-        self, called: Mapping[str, str] | None = None, batched: Collection[str] | None = None
+        self,
+        called: Mapping[str, str] | None = None,
+        batched: Collection[str] | None = None,
+        *,
+        is_fine: bool = False,
     ) -> PositionNames:
         """Names for the positions on stored axes.
 
         Args:
             called: other names for its inputs and outputs: those of the network it is compared with.
             batched: the inputs whose first axis holds samples; those where it is dynamic if None.
+            is_fine: tell apart what is made of one index by different operators.
         """
-        return name_positions(self.graph, self.groups, called, batched)
+        return name_positions(self.graph, self.groups, called, batched, is_fine=is_fine)
 
     def with_graph(self, graph: LayerGraph) -> "Network":
         """The same network with other values in its weights: its groups stay, for they do not depend on values."""

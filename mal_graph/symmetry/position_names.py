@@ -59,6 +59,8 @@ def name_positions(
     called: Mapping[str, str] | None = None,
     batched: Collection[str] | None = None,
     table: Mapping[str, Row] | None = None,
+    *,
+    is_fine: bool = False,
 ) -> PositionNames:
     """Name the positions of every axis of the weights of a network.
 
@@ -66,12 +68,13 @@ def name_positions(
         groups: its axis groups, with the probe run that they were found by.
         called: other names for its inputs and outputs: those of the network it is compared with.
         batched: the inputs whose first axis holds samples; those where it is dynamic if None.
+        is_fine: tell apart what is made of one index by different operators, such as its sine and its cosine.
     """
     applied = (*groups.parameters, *find_masks(graph))
     axes = {(p.tensor, axis): None for p in applied for axis in p.axes if axis is not None}
     if batched is None:
         batched = [value.name for value in graph.inputs if not is_fixed_batch(value)]
-    namer = Namer(called or {}, batched)
+    namer = Namer(called or {}, batched, is_fine)
     tracing = Tracing(wiring=namer.wiring)
     for value in graph.inputs:
         shape = groups.probed.shapes.get(value.name, ())
@@ -86,6 +89,7 @@ def name_positions(
         trace_node(tracing, graph, groups.probed, node, row, any(parameter.is_weight for parameter in own))
         namer.name_arranged(tracing, graph, groups.probed, node, row, has_parameters=bool(own))
         namer.name_outputs(tracing, node)
+        namer.name_made(tracing, graph, groups.probed, node, row)
         namer.name_looked_up(tracing, graph, groups, node, row)
         namer.name_taps(tracing, graph, groups.probed, node, row, own)
     for value in graph.outputs:
@@ -102,9 +106,10 @@ def name_positions(
 class Namer:
     """Collects which atoms are which indices of a model's inputs and outputs."""
 
-    def __init__(self, called: Mapping[str, str], batched: Collection[str]) -> None:
+    def __init__(self, called: Mapping[str, str], batched: Collection[str], is_fine: bool) -> None:
         self.called = called
         self.batched = batched
+        self.is_fine = is_fine
         self.arranged: dict[str, Arrangement] = {}  # what holds nothing but entries of inputs
         self.wiring = Wiring()
         self.runs: list[tuple[int, int, int]] = []  # first atom, how many, and a hash of the axis they are indices of
@@ -231,6 +236,24 @@ class Namer:
                     label = self.wiring.with_axis_label(label, axis, self.slid(label, axis, source), label.shape[axis])
             tracing.labels[name] = label
 
+    def name_made(self, tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, row: Row | None) -> None:
+        """Give what a node makes of each index by itself atoms of their own, where they are to be told apart."""
+        live = live_inputs(graph, probed, node)
+        if not self.is_fine or row is None or row.moves or len(live) != 1:
+            return
+        if not (row.keeps_axes or row.by_element):
+            return
+        made = made_by(graph, node)
+        for name in node.outputs:
+            if (label := tracing.labels.get(name)) is None:
+                continue
+            self.arranged.pop(name, None)
+            for axis, size in enumerate(label.shape):
+                if root := self.root_on(label, axis):
+                    atoms = self.indices(size, int(mixed(root, made)[0]) | 1)
+                    label = self.wiring.with_axis_label(label, axis, atoms, size)
+            tracing.labels[name] = label
+
     def slid(self, label: Label, axis: int, source: Label | None) -> Ints:
         """Atoms for an axis along which a window slid over that of `source`."""
         is_known = source is not None and len(source.shape) == len(label.shape)
@@ -297,6 +320,13 @@ def traced_back(
     before = {source: traced_back(graph, probed, source, table, parameters) for source in arranged[name].sources}
     known = {source: one for source, one in before.items() if one is not None}
     return composed(known, arranged[name]) if len(known) == len(before) else unmoved(name, shape)
+
+
+def made_by(graph: LayerGraph, node: Node) -> int:
+    """A number for what an operator makes of one live input, with its settings and stored operands."""
+    stored = [graph.weights[name].read().tobytes() if name in graph.weights else b"" for name in node.inputs]
+    plain = sorted((key, held) for key, held in node.attributes.items() if isinstance(held, int | float | str | tuple))
+    return int.from_bytes(hashlib.blake2b(repr((node.op, plain, stored)).encode(), digest_size=8).digest(), "big")
 
 
 def root_in_order(root: int, reached: NDArray[np.bool_]) -> int:

@@ -3,18 +3,17 @@
 Two things are promised, and told apart by running the models on the probe inputs of both:
 
 * Equal functions stay equal. Where base and donor compute the same on the probe, so must their merge, at the lambdas
-  of the run and at 0.5, whatever is kept: mistakes that cancel at lambda 1 show here. Layers are merged front to back
-  until the outputs move; the layer that moves them keeps the base's weights, and the search goes on behind it.
-  Rescaled, split or rotated units end here: they are no permutation.
+  of the run and at 0.5, whatever is kept: mistakes that cancel at lambda 1 show here. So must the merge of any layers
+  alone: those that move the outputs are found by halving, and keep the base's weights. Rescaled, split or rotated
+  units end here: they are no permutation.
 * Lambda 1 is the donor, where every layer has a partner at the same place and everything is merged. What deviates then
   is no merge of the two. Where both graphs are written alike, operator for operator, there is no excuse and the merge
   is refused; where one is written in another form it is said.
-
-Source of the idea to check every merge by running it: ours; the prefix search is a bisection over layers.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
@@ -23,7 +22,7 @@ from mal_graph.matching import SAME_PLACE, Signatures
 from mal_graph.merging import Plan, merge, run_outputs
 from mal_graph.network import draw_inputs
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry import Network, deviation, graph_in_float32
+from mal_graph.symmetry import Network, deviation, graph_in_float32, judge_by_halves
 from mal_graph.workflows.skeletons import are_written_alike
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
@@ -31,6 +30,7 @@ TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison wi
 HALFWAY = 0.5
 SAMPLES = 64  # of the inputs that are drawn beside those of the probe, as far as they hold no more than ENTRIES numbers
 ENTRIES = 1 << 18
+SAME = "base and donor compute the same, but merging"
 EQUAL_FUNCTIONS, LAMBDA_1 = "equal_functions", "lambda_1"
 NOT_COMPARED = "it was asked not to be compared"
 
@@ -45,10 +45,13 @@ class Promises(Brief):
     Attributes:
         kept: why a layer keeps the base's weights so that a promise is kept, by name of the base's layer.
         checks: what was compared.
+        missed: how far the merge at lambda 1 is from the donor, though every layer is merged; None where it is the
+            donor, or that is not promised.
     """
 
     kept: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
+    missed: float | None = None
 
     def with_check(self, check: Check) -> "Promises":
         """The same, and one more thing that was compared."""
@@ -74,8 +77,8 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
     """
     signatures = plan.alignment.correspondence.signatures
     models = Models(base, plan.donor.graph, signatures, runner)
-    drawn = more_samples(base, first.probe.inputs)
-    sets = list(models.runs((first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs), drawn)))
+    probed = first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs)
+    sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs))))
     if not sets:
         why = f"the donor cannot be run on the inputs of {base.name}, nor the base on the donor's"
         return Promises(checks=tuple(Check(name, None, why) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
@@ -83,21 +86,23 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
     if apart <= KEEPS:
         kept, check = keep_equal_functions(plan, replan, sets, models)
         return Promises(kept, (check, Check(LAMBDA_1, None, "inconclusive: base and donor compute the same")))
-    equal = Check(EQUAL_FUNCTIONS, None, f"base and donor are different functions: their outputs are {apart:.1g} apart")
-    return Promises(checks=(equal, lambda_1_check(plan, apart, sets, models)))
+    far = f"their outputs are {apart:.1g} apart" if isfinite(apart) else "their classes or shapes differ"
+    equal = Check(EQUAL_FUNCTIONS, None, f"base and donor are different functions: {far}")
+    lambda_1, missed = compare_with_donor(plan, apart, sets, models)
+    return Promises(checks=(equal, lambda_1), missed=missed)
 
 
-def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """Inputs like those of a probe, with more samples: a unit that is silent on few of them shows on many. Nothing
-    where the number of samples is fixed."""
+def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Inputs like those of a probe, with more samples: a unit that is silent on few of them shows on many. None where
+    the number of samples is fixed."""
     lengths = {inputs[v.name].shape[0] for v in graph.inputs if inputs[v.name].ndim}
     is_fixed = any(not v.shape or isinstance(v.shape[0], int) for v in graph.inputs)
     if is_fixed or len(lengths) != 1:
-        return {}
+        return []
     largest = max(array[0].size for array in inputs.values())
     samples = max(*lengths, min(SAMPLES, ENTRIES // max(1, largest)))
     shapes = {name: (samples, *array.shape[1:]) for name, array in inputs.items()}
-    return draw_inputs(graph, shapes, seed=1)
+    return [draw_inputs(graph, shapes, seed=1)]
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class Models:
         for inputs in sets:
             try:
                 yield Run(inputs, self.outputs(self.base, inputs), self.donor_outputs(inputs))
-            except (RunError, KeyError):
+            except RunError:
                 continue  # a size that one of the two is not made for
 
     def draws_at_random(self, run: Run) -> bool:
@@ -161,57 +166,50 @@ class Models:
 def keep_equal_functions(
     plan: Plan, replan: Replan, runs: Sequence[Run], models: Models
 ) -> tuple[dict[str, str], Check]:
-    """Keep layers until the merge of two equal functions is that function."""
+    """Keep the layers that keep the merge of two equal functions from being that function."""
 
     def moves(kept: Mapping[str, str]) -> float:
         planned = replan(kept)
-        if not planned.steps:
-            return 0.0
-        return max(models.distance(one, runs) for one in (planned, planned.at(HALFWAY)))
+        return max(models.distance(one, runs) for one in (planned, planned.at(HALFWAY))) if planned.steps else 0.0
 
-    layers = list(dict.fromkeys(step.pair.layer for step in plan.steps))
+    moved, layers = moves({}), list(dict.fromkeys(step.pair.layer for step in plan.steps))
     kept: dict[str, str] = {}
-    while (moved := moves(kept)) > KEEPS and len(kept) < len(layers):
-        culprit = first_that_moves(layers, kept, moves)
-        kept[culprit] = f"base and donor compute the same, but merging this layer moves the outputs by {moved:.1g}"
+    if moved > KEEPS:
+        kept = layers_that_move(layers, moves)
+        if (moved := moves(kept)) > KEEPS:  # they do so together alone
+            kept, moved = dict.fromkeys(layers, f"{SAME} some layers together moves the outputs by {moved:.1g}"), 0.0
     found = f"the merge is {moved:.1e} from the base, which computes what the donor does"
     return kept, Check(EQUAL_FUNCTIONS, moved <= KEEPS, found)
 
 
-def first_that_moves(
-    layers: Sequence[str], kept: Mapping[str, str], moves: Callable[[Mapping[str, str]], float]
-) -> str:
-    """The first layer, front to back, that moves the outputs where it is merged with those before it.
+def layers_that_move(layers: Sequence[str], moves: Callable[[Mapping[str, str]], float]) -> dict[str, str]:
+    """The layers that move the outputs where they are merged without the others, with the reason to keep them."""
 
-    Bisection: without the layers behind `low` nothing moves, without those behind `high` something does.
-    """
-    tried = [name for name in layers if name not in kept]
-    low, high = 0, len(tried)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if moves({**kept, **dict.fromkeys(tried[middle:], "not tried yet")}) > KEEPS:
-            high = middle
-        else:
-            low = middle
-    return tried[high - 1]
+    def judge(some: Sequence[str]) -> dict[str, str] | None:
+        moved = moves({name: "not tried yet" for name in layers if name not in some})
+        if moved <= KEEPS:
+            return {}
+        return {some[0]: f"{SAME} this layer moves the outputs by {moved:.1g}"} if len(some) == 1 else None
+
+    return judge_by_halves(layers, judge, lambda one, other: {**one, **other})
 
 
-def lambda_1_check(plan: Plan, apart: float, runs: Sequence[Run], models: Models) -> Check:
-    """Whether the merge at lambda 1 is the donor, where that is promised."""
+def compare_with_donor(plan: Plan, apart: float, runs: Sequence[Run], models: Models) -> tuple[Check, float | None]:
+    """Whether the merge at lambda 1 is the donor, where that is promised, and by how much it misses it."""
     excuse = why_lambda_1_is_not_the_donor(plan)
     if excuse:
-        return Check(LAMBDA_1, None, f"not promised: {excuse}")
+        return Check(LAMBDA_1, None, f"not promised: {excuse}"), None
     if apart < TOLD_APART:
-        return Check(LAMBDA_1, None, f"inconclusive: base and donor are only {apart:.1g} apart")
+        return Check(LAMBDA_1, None, f"inconclusive: base and donor are only {apart:.1g} apart"), None
     distance = models.distance(plan.at(1.0), runs, to_donor=True)
-    found = f"at lambda 1 the merge is {distance:.1e} from the donor"
+    told = f"at lambda 1 the merge is {distance:.1e} from the donor"
     if distance <= KEEPS:
-        return Check(LAMBDA_1, True, found)
+        return Check(LAMBDA_1, True, told), None
     if models.draws_at_random(runs[0]):
-        return Check(LAMBDA_1, None, "a model gives other outputs each time it is run")
+        return Check(LAMBDA_1, None, "a model gives other outputs each time it is run"), None
     if are_written_alike(plan):
-        return Check(LAMBDA_1, False, f"{found}, though every layer is merged")
-    return Check(LAMBDA_1, None, f"{found}, though every layer is merged: the two are not written alike")
+        return Check(LAMBDA_1, False, f"{told}, though every layer is merged"), distance
+    return Check(LAMBDA_1, None, f"{told}: the two are not written alike"), distance
 
 
 def why_lambda_1_is_not_the_donor(plan: Plan) -> str:

@@ -21,6 +21,11 @@ def relations_of(step: Merged) -> Iterator[str]:
         how = f"with {moved} of its units in another order" if moved else "itself"
         yield f"{donor} is the base {how}: a merge of the two is the base at any lambda"
         return
+    if step.promises.missed is not None:
+        yield (
+            f"at lambda 1 the merge is {step.promises.missed:.1g} from {donor}, though every layer is merged: "
+            "something between or beside the layers differs, so this may be no merge of the two"
+        )
     if equal:
         yield f"{donor} computes what the base does, though its weights are others"
     cosine = cosine_in_stored_order(plan)

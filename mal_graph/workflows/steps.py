@@ -132,10 +132,10 @@ def merge_step(
 ) -> Merged:
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign_units
-    given, first = base, match_layers(base, donor, config.matches)
     paired = pair_signatures(base, donor, config.pair)
+    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches)
     donor_groups = verified_groups(donor, config, runner, progress, known, paired)
-    deeper = deepened(base, donor, donor_groups, first, config)
+    deeper = deepened(base, paired.in_base_order(donor), donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
     base, match = prepared(deeper.base, donor, deeper.match, config, selected)
     windows = larger_windows(deeper.match.base, match.base)
@@ -380,7 +380,7 @@ def replanned(
     config = config.replaced(lam=lambdas.over_depth, lam_for=lambdas.by_selector, match_by=match_by)
     strategy = strategy or partial(assign_as_given, orders=step.ungrown.alignment.orders)
     donor = shuffled(step.donor, config.seed) if shuffle else step.donor
-    deeper = deepened(base, donor, step.donor_groups, step.first, config)
+    deeper = deepened(base, step.signatures.in_base_order(donor), step.donor_groups, step.first, config)
     base, match = prepared(deeper.base, donor, deeper.match, config, step.selected)
     networks = Network(base, step.groups), Network(donor, step.donor_groups)
     chosen = {pair.base.name for pair in step.plan.merged_pairs}

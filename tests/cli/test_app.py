@@ -286,7 +286,7 @@ def test_assemble_word_for_word(folder):
     (out,) = merged.run(None, {"x": images})
     (before,) = ort.InferenceSession(folder / "base.onnx").run(None, {"x": images})
     assert np.isfinite(out).all()
-    assert not np.allclose(out, before)
+    assert np.abs(out - before).max() > 0.01 * np.abs(before).max()  # a merge, not the base
 
 
 def test_assemble_says_what_was_merged_and_what_not_and_why(run, folder):

@@ -1,40 +1,55 @@
 """Models of scikit-learn as its exporter writes them: pairs trained on two halves of the same data merge in full."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 import mal_graph
 from mal_graph_adapters.onnx_format.sessions import open_session
 
-skl2onnx = pytest.importorskip("skl2onnx")
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-
-from sklearn.datasets import load_diabetes, load_wine  # noqa: E402
-from sklearn.impute import SimpleImputer  # noqa: E402
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge  # noqa: E402
-from sklearn.neural_network import MLPClassifier, MLPRegressor  # noqa: E402
-from sklearn.pipeline import Pipeline  # noqa: E402
-from sklearn.preprocessing import MinMaxScaler, Normalizer, StandardScaler  # noqa: E402
-from sklearn.svm import LinearSVC  # noqa: E402
+skl2onnx = pytest.importorskip("skl2onnx")  # which brings scikit-learn
+datasets, impute, linear, neural, pipeline, preprocessing, svm = (
+    importlib.import_module(f"sklearn.{name}")
+    for name in ("datasets", "impute", "linear_model", "neural_network", "pipeline", "preprocessing", "svm")
+)
+# A few rounds of training are enough here, and some are cut short.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")]
 
 NAMES = np.array(["barolo", "grignolino", "barbera"])
 SMALL = {"hidden_layer_sizes": (12,), "max_iter": 40}
-WINE, DIABETES = load_wine(return_X_y=True), load_diabetes(return_X_y=True)
+WINE, DIABETES = datasets.load_wine(return_X_y=True), datasets.load_diabetes(return_X_y=True)
 
 KINDS = {  # steps in front, the model of a seed, its data
-    "logistic regression": ([StandardScaler], lambda seed: LogisticRegression(), WINE),
-    "of two classes": ([SimpleImputer, Normalizer], lambda seed: LogisticRegression(), (WINE[0], WINE[1] > 0)),
-    "of named classes": ([MinMaxScaler], lambda seed: LogisticRegression(), (WINE[0], NAMES[WINE[1]])),
-    "linear regression": ([], lambda seed: LinearRegression(), DIABETES),
-    "ridge": ([StandardScaler], lambda seed: Ridge(), (DIABETES[0], np.c_[DIABETES[1], -DIABETES[1]])),
-    "support vectors": ([], lambda seed: LinearSVC(random_state=seed), WINE),
-    "perceptron": ([StandardScaler], lambda seed: MLPClassifier(random_state=seed, **SMALL), WINE),
-    "named perceptron": (
-        [Normalizer],
-        lambda seed: MLPClassifier(random_state=seed, **SMALL),
+    "logistic regression": ([preprocessing.StandardScaler], lambda seed: linear.LogisticRegression(), WINE),
+    "of two classes": (
+        [impute.SimpleImputer, preprocessing.Normalizer],
+        lambda seed: linear.LogisticRegression(),
+        (WINE[0], WINE[1] > 0),
+    ),
+    "of named classes": (
+        [preprocessing.MinMaxScaler],
+        lambda seed: linear.LogisticRegression(),
         (WINE[0], NAMES[WINE[1]]),
     ),
-    "regressing perceptron": ([SimpleImputer], lambda seed: MLPRegressor(random_state=seed, **SMALL), DIABETES),
+    "linear regression": ([], lambda seed: linear.LinearRegression(), DIABETES),
+    "ridge": (
+        [preprocessing.StandardScaler],
+        lambda seed: linear.Ridge(),
+        (DIABETES[0], np.c_[DIABETES[1], -DIABETES[1]]),
+    ),
+    "support vectors": ([], lambda seed: svm.LinearSVC(random_state=seed), WINE),
+    "perceptron": ([preprocessing.StandardScaler], lambda seed: neural.MLPClassifier(random_state=seed, **SMALL), WINE),
+    "named perceptron": (
+        [preprocessing.Normalizer],
+        lambda seed: neural.MLPClassifier(random_state=seed, **SMALL),
+        (WINE[0], NAMES[WINE[1]]),
+    ),
+    "regressing perceptron": (
+        [impute.SimpleImputer],
+        lambda seed: neural.MLPRegressor(random_state=seed, **SMALL),
+        DIABETES,
+    ),
 }
 
 
@@ -48,9 +63,9 @@ def exported(kind, seed, folder, zipmap, share=None):
         prepared = step.fit(prepared[share] if share else prepared).transform(prepared)
     model = make(seed).fit(prepared[half], y[half])
     options = (
-        {id(model): {"zipmap": zipmap}} if hasattr(model, "classes_") and not isinstance(model, LinearSVC) else None
+        {id(model): {"zipmap": zipmap}} if hasattr(model, "classes_") and not isinstance(model, svm.LinearSVC) else None
     )
-    whole = Pipeline([*front, ("model", model)]) if front else model
+    whole = pipeline.Pipeline([*front, ("model", model)]) if front else model
     proto = skl2onnx.to_onnx(whole, x[:1], options=options)
     path = folder / f"{seed}.onnx"
     path.write_bytes(proto.SerializeToString())

@@ -84,6 +84,12 @@ def family_of(rewrite, seed):
     return families[seed % len(families)]
 
 
+def check_is_right(pair):
+    """The law, on one pair."""
+    outcome = judge_pair(pair)
+    assert outcome.is_right, described(pair, outcome)
+
+
 def described(pair, outcome):
     """What failed, with all that draws it again."""
     return f"{pair.family}, seed {pair.seed}, {dict(pair.rewrites)}: {outcome}"
@@ -97,8 +103,7 @@ def described(pair, outcome):
 @settings(max_examples=3, phases=UNSHRUNK)
 def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
     pair = draw_pair(seed, family_of(rewrite, seed), rewrite, combined=False)
-    outcome = judge_pair(pair)
-    assert outcome.is_right, described(pair, outcome)
+    check_is_right(pair)
 
 
 @pytest.mark.parametrize("rewrite", HOLDS)
@@ -106,8 +111,7 @@ def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
 @settings(max_examples=2, phases=UNSHRUNK)
 def test_rewrites_hold_together(rewrite, seed):
     pair = draw_pair(seed, family_of(rewrite, seed), rewrite, combined=True, among=HOLDS)
-    outcome = judge_pair(pair)
-    assert outcome.is_right, described(pair, outcome)
+    check_is_right(pair)
 
 
 @pytest.mark.slow
@@ -116,8 +120,7 @@ def test_rewrites_hold_together(rewrite, seed):
 @settings(max_examples=25, phases=UNSHRUNK)
 def test_rewrites_hold_in_every_family(rewrite, seed):
     pair = draw_pair(seed, family_of(rewrite, seed), rewrite, among=HOLDS)
-    outcome = judge_pair(pair)
-    assert outcome.is_right, described(pair, outcome)
+    check_is_right(pair)
 
 
 # --- the pairs ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from builders import Net, deviation, inputs_of, mlp, network, permuted_copy, res
 import mal_graph
 from mal_graph.errors import GateFailed
 from mal_graph.graph import weight_of
+from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.promises import KEEPS, TOLD_APART
 
 
@@ -106,6 +107,42 @@ def test_a_merge_that_is_not_the_donor_at_lambda_1_is_refused(monkeypatch, tmp_p
     with pytest.raises(GateFailed, match="lambda_1 failed"):
         result.save(tmp_path / "merged.onnx")
     assert not list(tmp_path.iterdir())
+
+
+def joined(activation, seed):
+    """A sum of two layers with an activation behind it, which belongs to no layer."""
+    net = Net(seed)
+    x = net.op("Gemm", net.input("x", ("N", 6)), net.weight(8, 6), transB=1)
+    both = net.op("Add", x, net.op("Gemm", net.op("Relu", x), net.weight(8, 8), transB=1))
+    return net.graph(net.op("Gemm", net.op(activation, both), net.weight(4, 8), transB=1))
+
+
+def test_what_differs_beside_the_layers_is_said():
+    result = merge_of(joined("Relu", 0), joined("Tanh", 1))
+    assert result.check("lambda_1").passed is None
+    assert "not written alike" in result.check("lambda_1").detail
+    assert result.merged[0].promises.missed > 0.1
+    (note,) = [note for note in notes_on(result.merged, result.config) if "at lambda 1" in note]
+    assert "this may be no merge of the two" in note
+    assert merge_of(joined("Relu", 0), joined("Relu", 1)).merged[0].promises.missed is None
+
+
+def test_layers_that_move_the_outputs_together_alone_are_all_kept(monkeypatch):
+    """The mutation: nothing is found layer by layer."""
+    promises = sys.modules["mal_graph.workflows.promises"]
+    monkeypatch.setattr(promises, "layers_that_move", lambda layers, moves: {})
+    base = relu_net()
+    result = merge_of(base, rescaled(base, factors()), lam=0.5)
+    assert far(result.graph, base) == 0.0
+    assert not result.merged[0].plan.steps
+    assert all("some layers together" in why for why in result.merged[0].promises.kept.values())
+
+
+def test_a_donor_of_which_nothing_is_assigned_is_not_tried():
+    net = Net(0)
+    base = net.graph(net.op("Gemm", net.input("x", ("N", 6)), net.weight(4, 6), transB=1))
+    check = merge_of(base, reseeded(base, 3)).check("planted")
+    assert check.passed is None
 
 
 def test_what_is_said_of_the_other_widths():
