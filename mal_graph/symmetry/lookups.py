@@ -26,7 +26,7 @@ def looked_up_values(graph: LayerGraph, indices: str, entries: int) -> tuple[str
     if not nodes:
         return source, np.arange(entries), np.arange(entries)
     values = np.arange(limit or 2 * entries)
-    found = run_on_values(graph, source, nodes, indices, values)
+    found = run_on_values(graph, source, nodes, values)
     if found is None:
         return None
     inside = (found >= -entries) & (found < entries)
@@ -40,36 +40,51 @@ def path_of_values(graph: LayerGraph, name: str) -> tuple[str, list[Node], int] 
     limit = 0
     inputs = {value.name for value in graph.inputs}
     while name not in inputs:
-        if name not in graph.producer:
+        node = graph.nodes[graph.producer[name]] if name in graph.producer else None
+        if node is None or node.outputs[0] != name or not acts_on_values(graph, node):
             return None
-        node = graph.nodes[graph.producer[name]]
-        row = row_of(node)
-        live = [slot for slot, one in enumerate(node.inputs) if one and one not in graph.weights]
-        if row is None or (not row.moves and len(live) != 1) or node.outputs[0] != name:
-            return None
-        slot = 0 if row.moves else live[0]
-        others = [
-            graph.weights[one] for place, one in enumerate(node.inputs) if one and place != slot and not row.moves
-        ]
-        if row.moves:
-            nodes = [node, *nodes] if row.by_element else nodes  # a cast changes what the value is
-        elif row.table_axis is not None and slot == 1 and len(others[0].shape) == 1:
+        if not is_arrangement(node):
             nodes.insert(0, node)
-            limit = others[0].size
-        elif row.by_element and all(other.size == 1 for other in others):
-            nodes.insert(0, node)
-        else:
-            return None
-        name = node.inputs[slot]
+            limit = looked_up_in(graph, node) or limit
+        name = node.inputs[live_slots(graph, node)[0]]
     return name, nodes, limit
 
 
-def run_on_values(graph: LayerGraph, source: str, nodes: list[Node], read: str, values: Ints) -> Ints | None:
+def live_slots(graph: LayerGraph, node: Node) -> list[int]:
+    """The inputs of a node that are not stored; of one that arranges values the first alone counts."""
+    live = [slot for slot, name in enumerate(node.inputs) if name and name not in graph.weights]
+    return live[:1] if is_arrangement(node) else live
+
+
+def is_arrangement(node: Node) -> bool:
+    """Whether a node leaves every value what it is; a cast may not."""
+    row = row_of(node)
+    return row is not None and row.moves and not row.by_element
+
+
+def looked_up_in(graph: LayerGraph, node: Node) -> int:
+    """The length of the stored vector in which a node looks up its values; 0 if it does no such thing."""
+    row, table = row_of(node), graph.weights.get(node.inputs[0])
+    is_lookup = row is not None and row.table_axis is not None and table is not None and len(table.shape) == 1
+    return table.size if is_lookup and table is not None else 0
+
+
+def acts_on_values(graph: LayerGraph, node: Node) -> bool:
+    """Whether a node makes something of each value of one live input by itself."""
+    row, live = row_of(node), live_slots(graph, node)
+    if row is None or len(live) != 1:
+        return False
+    others = [graph.weights[name] for slot, name in enumerate(node.inputs) if name and slot not in live]
+    is_alone = row.by_element and all(other.size == 1 for other in others)
+    return is_alone or (is_arrangement(node) and live == [0]) or looked_up_in(graph, node) > 0
+
+
+def run_on_values(graph: LayerGraph, source: str, nodes: list[Node], values: Ints) -> Ints | None:
     """What nodes make of each value of an input; None where they cannot be run."""
     declared = next(value for value in graph.inputs if value.name == source)
     chained, name = [], source
     for node in nodes:
-        slot = next(slot for slot, one in enumerate(node.inputs) if one and one not in graph.weights)
+        (slot,) = live_slots(graph, node)
         inputs = tuple(name if place == slot else one for place, one in enumerate(node.inputs))
         chained.append(Node(node.name, node.op, inputs, node.outputs[:1], node.attributes))
         name = node.outputs[0]

@@ -13,6 +13,7 @@ from mal_graph.errors import MatchError
 from mal_graph.matching.named_positions import pair_by_names
 from mal_graph.operators import row_of
 from mal_graph.symmetry.arrangements import arrange, composed, unmoved
+from mal_graph.symmetry.lookups import looked_up_values
 
 IMAGE = (3, 4, 4)
 
@@ -424,3 +425,11 @@ def test_a_table_carries_the_values_that_look_it_up(offset):
     a, b = names_on(mine, tensor, 0), names_on(theirs, tensor, 0)
     assert a.all()
     assert (b[moved] == a).all()
+
+
+def test_a_live_shape_is_no_value_that_is_looked_up():
+    net = Net(0)
+    shape = net.input("shape", (2,), "int64")
+    ids = net.op("Reshape", net.constant(np.array([3, 1, 2, 0])), shape)
+    graph = net.graph(net.op("Gather", net.weight(7, 5), ids, axis=0))
+    assert looked_up_values(graph, ids, 7) is None
