@@ -152,7 +152,7 @@ class AlignOptions(Options):
     assume_ordered: Annotated[
         bool,
         Option(
-            "Merge frozen axes in stored order (models with a common ancestor).",
+            "Merge frozen axes, and units inside others, in stored order (models with a common ancestor).",
             ALIGNMENT,
             jobs=(*MERGES, "grid", "align"),
         ),

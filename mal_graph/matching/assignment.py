@@ -12,14 +12,16 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
+from mal_graph.matching.inner_orders import find_other_inner_orders
 from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import (
     Order,
@@ -39,6 +41,7 @@ from mal_graph.matching.starts import (
     is_copy,
 )
 
+UNASSIGNED = ("in order", "random", "given")  # starts of orders that were not assigned: controls, and known ones
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
@@ -52,8 +55,8 @@ class Alignment(Brief):
         objective: the sum over all tensors, and over the evidence, if there is any.
         values: what each pair of groups contributes, given the others.
         random_values: the mean of the same over all random assignments.
-        start: the start that led to the best objective: "forward", "nearest" or "identity"; "random" and "given" are of
-            orders that were not assigned at all.
+        start: the start that led to the best objective: "forward", "nearest" or "identity"; "in order", "random" and
+            "given" are of orders that were not assigned at all.
         history: the objective before the first and after each pass over the pairs that still change.
         starts: every start that was raised, with its history.
     """
@@ -66,6 +69,11 @@ class Alignment(Brief):
     start: str
     history: tuple[float, ...]
     starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    @cached_property
+    def other_inner_orders(self) -> Mapping[str, str]:
+        """Why layers of the base cannot be merged though their units are assigned, by name."""
+        return find_other_inner_orders(self.correspondence, self.orders) if self.start not in UNASSIGNED else {}
 
 
 def assign_units(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
@@ -135,7 +143,7 @@ def assign_in_order(correspondence: Correspondence, evidence: Evidence | None = 
     """Every unit on the unit with its own number: the control "plain average"."""
     objective = Objective(correspondence, evidence)
     orders = tuple(cropped_identity(a, b) for a, b in correspondence.units)
-    return describe(objective, orders, "identity", (objective.value(orders),))
+    return describe(objective, orders, "in order", (objective.value(orders),))
 
 
 def assign_as_given(correspondence: Correspondence, orders: Orders, evidence: Evidence | None = None) -> Alignment:

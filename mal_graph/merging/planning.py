@@ -192,9 +192,8 @@ def plan_merge(
     base, match = correspondence.base.graph, correspondence.match
     lam_of = lambdas.of_layers(match.base)
     skipped = skipped_layers(correspondence, None if layers is None else set(layers))
-    skipped |= {
-        layer: why for layer, why in find_other_masks(correspondence, alignment.orders).items() if layer not in skipped
-    }
+    others = {**alignment.other_inner_orders, **find_other_masks(correspondence, alignment.orders)}
+    skipped |= {layer: why for layer, why in others.items() if layer not in skipped}
     skipped |= kept or {}
     dropped = {layer: lines for layer, lines in correspondence.dropped.items() if layer not in skipped}
     steps = []

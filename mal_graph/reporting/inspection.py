@@ -10,7 +10,7 @@ from mal_graph.network import Layer, find_layers
 from mal_graph.operators import GroupState
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.group_coverage import coverage
-from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck
+from mal_graph.symmetry import AxisGroup, AxisGroups, Member, ResizeCheck, find_ties
 
 
 class MemberEntry(BaseModel):
@@ -58,6 +58,14 @@ class MissingEntry(BaseModel):
     parameters: int
 
 
+class TieEntry(BaseModel):
+    """A group that would fall into several if each use of its shared tensors had numbers of its own."""
+
+    group: str
+    tensors: list[str]
+    parts: int
+
+
 class InspectDocument(Document):
     """JSON of `mal-graph inspect`."""
 
@@ -72,6 +80,7 @@ class InspectDocument(Document):
     missing: list[MissingEntry]
     layers: list[LayerEntry]
     groups: list[GroupEntry]
+    ties: list[TieEntry] = []
     unknown_ops: dict[str, dict[str, Any]]
 
 
@@ -92,6 +101,7 @@ def inspect_document(
         missing=[MissingEntry(reason=why, parameters=count) for why, count in covered.missing.items()],
         layers=[layer_entry(layer, groups) for layer in layers],
         groups=[group_entry(group, (resizings or {}).get(group.name)) for group in groups.groups],
+        ties=[TieEntry(group=t.group, tensors=list(t.tensors), parts=t.parts) for t in find_ties(graph, groups)],
         unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
     )
 

@@ -75,6 +75,8 @@ def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
     pinned = sum(group.state == "pinned" for group in document.groups)
     if pinned and not verbose:
         yield f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them"
+    for tie in document.ties:
+        yield f"{tie.group} is tied on purpose: {tie.parts} groups share {', '.join(tie.tensors)}"
     for op, cost in document.unknown_ops.items():
         nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
         yield f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})"

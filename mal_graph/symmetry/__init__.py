@@ -9,6 +9,7 @@ from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
 from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
+from mal_graph.symmetry.ties import Tie, find_ties
 from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial, permute_weights
 from mal_graph.symmetry.verification import verify
 
@@ -23,6 +24,7 @@ __all__ = [
     "deviation",
     "Factors",
     "find_coupled",
+    "find_ties",
     "find_traces",
     "graph_in_float32",
     "GroupState",
@@ -42,6 +44,7 @@ __all__ = [
     "Role",
     "SAME_FUNCTION",
     "Side",
+    "Tie",
     "Traces",
     "Trial",
     "verify",

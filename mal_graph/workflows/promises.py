@@ -6,35 +6,34 @@ Two things are promised, and told apart by running the models on the probe input
   of the run and at 0.5, whatever is kept: mistakes that cancel at lambda 1 show here. So must the merge of any layers
   alone: those that move the outputs are found by halving, and keep the base's weights. Rescaled, split or rotated
   units end here: they are no permutation.
-* Lambda 1 is the donor, where every layer has a partner at the same place and everything is merged. What deviates then
-  is no merge of the two. Where both graphs are written alike, operator for operator, there is no excuse and the merge
-  is refused; where one is written in another form it is said.
+* Lambda 1 is the donor, where every layer has a partner at the same place and everything is merged; where some layers
+  are kept, so is each of the others, with the donor's values behind those. Layers that are not, though they read the
+  same, keep the base's weights. Where that does not help, this is no merge of the two: where both graphs are written
+  alike, operator for operator, there is no excuse and it is refused; where one is written in another form it is said.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
 
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import SAME_PLACE, Signatures
-from mal_graph.merging import Plan, merge, run_outputs
-from mal_graph.network import draw_inputs
+from mal_graph.graph import LayerGraph
+from mal_graph.matching import SAME_PLACE
+from mal_graph.merging import Plan
 from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry import Network, deviation, graph_in_float32, judge_by_halves
+from mal_graph.symmetry import Network, deviation, judge_by_halves
+from mal_graph.workflows.both_models import KEEPS, Models, Run, more_samples
+from mal_graph.workflows.culprits import Search, find_culprits
 from mal_graph.workflows.skeletons import are_written_alike
 
-KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
 TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
 HALFWAY = 0.5
-SAMPLES = 64  # of the inputs that are drawn beside those of the probe, as far as they hold no more than ENTRIES numbers
-ENTRIES = 1 << 18
 SAME = "base and donor compute the same, but merging"
 EQUAL_FUNCTIONS, LAMBDA_1 = "equal_functions", "lambda_1"
+READS_THE_SAME = "at lambda 1 this layer reads what the donor's does, but gives what is"
 NOT_COMPARED = "it was asked not to be compared"
 
-Outputs = Mapping[str, Array]
 Replan = Callable[[Mapping[str, str]], Plan]
 
 
@@ -45,13 +44,16 @@ class Promises(Brief):
     Attributes:
         kept: why a layer keeps the base's weights so that a promise is kept, by name of the base's layer.
         checks: what was compared.
-        missed: how far the merge at lambda 1 is from the donor, though every layer is merged; None where it is the
-            donor, or that is not promised.
+        missed: how the merge at lambda 1 misses the donor though nothing is known that it should; "" where it does not.
     """
 
     kept: Mapping[str, str] = field(default_factory=dict)
     checks: tuple[Check, ...] = ()
-    missed: float | None = None
+    missed: str = ""
+
+    def behind(self, check: Check) -> "Promises":
+        """The same, and one more thing that was compared before."""
+        return replace(self, checks=(check, *self.checks))
 
     def with_check(self, check: Check) -> "Promises":
         """The same, and one more thing that was compared."""
@@ -88,79 +90,7 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
         return Promises(kept, (check, Check(LAMBDA_1, None, "inconclusive: base and donor compute the same")))
     far = f"their outputs are {apart:.1g} apart" if isfinite(apart) else "their classes or shapes differ"
     equal = Check(EQUAL_FUNCTIONS, None, f"base and donor are different functions: {far}")
-    lambda_1, missed = compare_with_donor(plan, apart, sets, models)
-    return Promises(checks=(equal, lambda_1), missed=missed)
-
-
-def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
-    """Inputs like those of a probe, with more samples: a unit that is silent on few of them shows on many. None where
-    the number of samples is fixed."""
-    lengths = {inputs[v.name].shape[0] for v in graph.inputs if inputs[v.name].ndim}
-    is_fixed = any(not v.shape or isinstance(v.shape[0], int) for v in graph.inputs)
-    if is_fixed or len(lengths) != 1:
-        return []
-    largest = max(array[0].size for array in inputs.values())
-    samples = max(*lengths, min(SAMPLES, ENTRIES // max(1, largest)))
-    shapes = {name: (samples, *array.shape[1:]) for name, array in inputs.items()}
-    return [draw_inputs(graph, shapes, seed=1)]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What base and donor make of the same inputs; the donor's outputs under the base's names."""
-
-    inputs: Mapping[str, Array]
-    base: Outputs
-    donor: Outputs
-
-
-@dataclass(frozen=True)
-class Models:
-    """The two models of a merge, run on the same inputs, in float32."""
-
-    base: LayerGraph
-    donor: LayerGraph
-    signatures: Signatures
-    runner: Runner
-
-    def as_base_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The donor's inputs under the base's names."""
-        return {own: inputs[theirs] for own, theirs in self.signatures.inputs.items() if theirs in inputs}
-
-    def outputs(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs of the base, or of what was made of it, that the donor has too. Raises RunError."""
-        made = self.run(graph, inputs)
-        return {name: made[name] for name in self.signatures.outputs}
-
-    def donor_outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The donor's outputs under the base's names. Raises RunError."""
-        fed = {theirs: inputs[own] for own, theirs in self.signatures.inputs.items() if own in inputs}
-        made = self.run(self.donor, fed)
-        return {own: made[theirs] for own, theirs in self.signatures.outputs.items()}
-
-    def run(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs of a graph. Raises RunError."""
-        graph = graph_in_float32(graph)
-        fed = {value.name: inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
-        return run_outputs(graph, fed, self.runner)
-
-    def runs(self, sets: Sequence[Mapping[str, Array]]) -> Iterator[Run]:
-        """What both models make of each set of inputs that both can be run on."""
-        for inputs in sets:
-            try:
-                yield Run(inputs, self.outputs(self.base, inputs), self.donor_outputs(inputs))
-            except RunError:
-                continue  # a size that one of the two is not made for
-
-    def draws_at_random(self, run: Run) -> bool:
-        """Whether a model gives other outputs when it is run again."""
-        again = self.outputs(self.base, run.inputs), self.donor_outputs(run.inputs)
-        return max(deviation(again[0], run.base), deviation(again[1], run.donor)) > KEEPS
-
-    def distance(self, plan: Plan, runs: Sequence[Run], *, to_donor: bool = False) -> float:
-        """How far a merge is from the base on all inputs, or from the donor."""
-        graph = merge(plan)
-        return max(deviation(self.outputs(graph, run.inputs), run.donor if to_donor else run.base) for run in runs)
+    return compare_with_donor(plan, apart, sets, models).behind(equal)
 
 
 def keep_equal_functions(
@@ -194,30 +124,71 @@ def layers_that_move(layers: Sequence[str], moves: Callable[[Mapping[str, str]],
     return judge_by_halves(layers, judge, lambda one, other: {**one, **other})
 
 
-def compare_with_donor(plan: Plan, apart: float, runs: Sequence[Run], models: Models) -> tuple[Check, float | None]:
-    """Whether the merge at lambda 1 is the donor, where that is promised, and by how much it misses it."""
-    excuse = why_lambda_1_is_not_the_donor(plan)
-    if excuse:
-        return Check(LAMBDA_1, None, f"not promised: {excuse}"), None
+def compare_with_donor(plan: Plan, apart: float, runs: Sequence[Run], models: Models) -> Promises:
+    """Whether the merge at lambda 1 is the donor, where that is promised; what is kept and said where it is not."""
+    if excuse := what_differs(plan):
+        return told(None, f"not promised: {excuse}")
     if apart < TOLD_APART:
-        return Check(LAMBDA_1, None, f"inconclusive: base and donor are only {apart:.1g} apart"), None
-    distance = models.distance(plan.at(1.0), runs, to_donor=True)
-    told = f"at lambda 1 the merge is {distance:.1e} from the donor"
+        return told(None, f"inconclusive: base and donor are only {apart:.1g} apart")
+    kept = what_is_kept(plan)
+    distance = float("inf") if kept else models.distance(plan.at(1.0), runs, to_donor=True)
     if distance <= KEEPS:
-        return Check(LAMBDA_1, True, told), None
+        return told(True, f"at lambda 1 the merge is {distance:.1e} from the donor")
     if models.draws_at_random(runs[0]):
-        return Check(LAMBDA_1, None, "a model gives other outputs each time it is run"), None
+        return told(None, "a model gives other outputs each time it is run")
+    search = searched(plan, runs, models)
+    if search.is_through and 0 < len(search.culprits) < search.compared:
+        reasons = {layer: f"{READS_THE_SAME} {far:.1g} from the donor's" for layer, far in search.culprits.items()}
+        return replace(told(None, f"not promised: {len(reasons)} layers that miss it are kept"), kept=reasons)
+    return judge_others(kept, search) if kept else judge_whole(plan, distance, search)
+
+
+def searched(plan: Plan, runs: Sequence[Run], models: Models) -> Search:
+    """The culprits on the inputs that tell base and donor apart best."""
+    try:
+        return find_culprits(plan, max(runs, key=lambda run: deviation(run.donor, run.base)), models)
+    except RunError:
+        return Search()  # what one of the two models holds inside does not fit into the other
+
+
+def judge_others(kept: str, search: Search) -> Promises:
+    """The verdict on a merge that keeps some layers."""
+    if search.is_through and not search.culprits:
+        others = f"with the donor's values behind them the other {search.compared} give at lambda 1 what the donor's do"
+        return told(True, f"{kept}; {others}")
+    return replace(told(None, f"not promised: {kept}"), missed=beside(search))
+
+
+def judge_whole(plan: Plan, distance: float, search: Search) -> Promises:
+    """The verdict on a merge that keeps nothing and misses the donor at lambda 1."""
+    missed = f"at lambda 1 the merge is {distance:.1e} from the donor, though every layer is merged"
     if are_written_alike(plan):
-        return Check(LAMBDA_1, False, f"{told}, though every layer is merged"), distance
-    return Check(LAMBDA_1, None, f"{told}: the two are not written alike"), distance
+        return told(False, missed)
+    return replace(told(None, f"{missed}: the two are not written alike"), missed=beside(search) or missed)
 
 
-def why_lambda_1_is_not_the_donor(plan: Plan) -> str:
-    """What of a plan stands against lambda 1 being the donor, "" if nothing does."""
+def beside(search: Search) -> str:
+    """What is known of a place beside the layers where two models differ; "" if nothing is."""
+    if not search.beside:
+        return ""
+    return f"layer {search.beside} reads what the donor's does not, though at lambda 1 the layers before it agree"
+
+
+def told(passed: bool | None, detail: str) -> Promises:
+    """What was found of lambda 1."""
+    return Promises(checks=(Check(LAMBDA_1, passed, detail),))
+
+
+def what_is_kept(plan: Plan) -> str:
+    """How much of a plan keeps the base's weights, "" if nothing does."""
+    kept = {*plan.skipped, *plan.dropped}
+    return f"{len(kept)} layers are kept, in whole or in part" if kept else ""
+
+
+def what_differs(plan: Plan) -> str:
+    """What of two models stands against lambda 1 being the donor wherever it is merged, "" if nothing does."""
     correspondence = plan.alignment.correspondence
     differences = [difference for pair in plan.merged_pairs for difference in pair.differences]
-    if plan.skipped or plan.dropped:
-        return f"{len({*plan.skipped, *plan.dropped})} layers are kept, in whole or in part"
     if plan.match.unmatched_donor or correspondence.unpaired:
         return "the donor has parameters without a place in the base"
     if differences:
@@ -233,4 +204,4 @@ def why_lambda_1_is_not_the_donor(plan: Plan) -> str:
 
 def is_whole(plan: Plan) -> bool:
     """Whether lambda 1 is the donor: two models of the same shape, everything merged."""
-    return not why_lambda_1_is_not_the_donor(plan)
+    return not what_is_kept(plan) and not what_differs(plan)

@@ -6,7 +6,8 @@ import numpy as np
 
 from mal_graph.matching import Orders
 from mal_graph.merging import Plan, merge
-from mal_graph.workflows.promises import EQUAL_FUNCTIONS, KEEPS
+from mal_graph.workflows.both_models import KEEPS
+from mal_graph.workflows.promises import EQUAL_FUNCTIONS
 from mal_graph.workflows.steps import Merged
 
 RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
@@ -21,11 +22,9 @@ def relations_of(step: Merged) -> Iterator[str]:
         how = f"with {moved} of its units in another order" if moved else "itself"
         yield f"{donor} is the base {how}: a merge of the two is the base at any lambda"
         return
-    if step.promises.missed is not None:
-        yield (
-            f"at lambda 1 the merge is {step.promises.missed:.1g} from {donor}, though every layer is merged: "
-            "something between or beside the layers differs, so this may be no merge of the two"
-        )
+    if step.promises.missed:
+        why = "something between or beside the layers differs, so this may be no merge of the two"
+        yield f"{step.promises.missed}: {why}"
     if equal:
         yield f"{donor} computes what the base does, though its weights are others"
     cosine = cosine_in_stored_order(plan)

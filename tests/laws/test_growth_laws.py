@@ -59,7 +59,9 @@ def wider_everywhere(graph, seed):
 
 
 def merged(base, donor, lam, unmatched="keep", **options):
-    return mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, width="grow", verify=False, **options)
+    """With units inside blocks and heads in stored order: they are not assigned."""
+    options = {"assume_ordered": True, "verify": False, **options}
+    return mal_graph.assemble(base, donor, lam=lam, unmatched=unmatched, width="grow", **options)
 
 
 def far(a, b):

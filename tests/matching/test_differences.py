@@ -266,7 +266,8 @@ def test_an_epsilon_that_a_merge_changed_is_put_into_the_module_and_into_no_stat
 
     x = torch.randn(5, 3, 7)
     base, donor = network_of(0, 1e-5), network_of(1, 0.5)
-    graph = mal_graph.assemble(mal_graph.trace(base, (x,)), mal_graph.trace(donor, (x,)), lam=1.0, verify=False).graph
+    traced = mal_graph.trace(base, (x,)), mal_graph.trace(donor, (x,))
+    graph = mal_graph.assemble(*traced, lam=1.0, verify=False, assume_ordered=True).graph
     with torch.no_grad():
         assert torch.allclose(mal_graph.to_module(graph)(x), donor(x), atol=1e-5)
     with pytest.raises(ShapeError, match="the merge changed the epsilon of"):

@@ -9,8 +9,9 @@ from builders import Net, deviation, inputs_of, mlp, network, permuted_copy, res
 import mal_graph
 from mal_graph.errors import GateFailed
 from mal_graph.graph import weight_of
+from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.notes import notes_on
-from mal_graph.workflows.promises import KEEPS, TOLD_APART
+from mal_graph.workflows.promises import TOLD_APART
 
 
 def relu_net(seed=0, units=9):
@@ -109,6 +110,55 @@ def test_a_merge_that_is_not_the_donor_at_lambda_1_is_refused(monkeypatch, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def put_elsewhere(monkeypatch, *shapes):
+    """The mutation: the donor's rows are put on other units in the tensors of some shapes."""
+    blending = sys.modules["mal_graph.merging.blending"]
+    true_order = blending.in_base_order
+
+    def wrong(values, axes, orders, shape):
+        placed = true_order(values, axes, orders, shape)
+        return np.roll(placed, 1, axis=0) if placed.shape in shapes else placed
+
+    monkeypatch.setattr(blending, "in_base_order", wrong)
+
+
+def test_a_layer_that_is_not_the_donors_at_lambda_1_is_found_and_kept(monkeypatch):
+    put_elsewhere(monkeypatch, (8, 9))
+    base, donor = relu_net(), reseeded(relu_net(), 5)
+    step = merge_of(base, donor, lam=0.3).merged[0]
+    middle = step.match.base[1].name
+    assert list(step.promises.kept) == [middle]
+    assert "reads what the donor's does" in step.plan.skipped[middle]
+    assert len(step.plan.merged_pairs) == 2
+    (check,) = [check for check in step.promises.checks if check.name == "lambda_1"]
+    assert check.passed is None
+    assert "1 layers that miss it are kept" in check.detail
+
+
+def test_behind_a_culprit_the_search_goes_on_with_the_donors_values(monkeypatch):
+    put_elsewhere(monkeypatch, (9, 6), (4, 8))
+    step = merge_of(relu_net(), reseeded(relu_net(), 5), lam=0.3).merged[0]
+    assert list(step.promises.kept) == [step.match.base[0].name, step.match.base[2].name]
+
+
+@pytest.mark.parametrize(("layers", "count"), [("0:1", 1), ("1:2", 1), ("0:2", 2), ("1:3", 2)])
+def test_where_layers_are_kept_the_others_are_compared(monkeypatch, layers, count):
+    base, donor = relu_net(), reseeded(relu_net(), 5)
+    check = merge_of(base, donor, layers=layers).check("lambda_1")
+    assert check.passed
+    assert f"the other {count} give at lambda 1 what the donor's do" in check.detail
+    put_elsewhere(monkeypatch, (9, 6), (8, 9), (4, 8))
+    assert merge_of(base, donor, layers=layers).check("lambda_1").passed is None
+
+
+def test_what_differs_beside_the_layers_is_said_where_layers_are_kept():
+    base, donor = joined("Relu", 0), joined("Tanh", 1)
+    step = merge_of(base, donor, layers="1:3").merged[0]
+    assert step.match.base[0].name in step.plan.skipped
+    assert "reads what the donor's does not" in step.promises.missed
+    assert merge_of(base, joined("Relu", 1), layers="1:3").check("lambda_1").passed
+
+
 def joined(activation, seed):
     """A sum of two layers with an activation behind it, which belongs to no layer."""
     net = Net(seed)
@@ -121,10 +171,10 @@ def test_what_differs_beside_the_layers_is_said():
     result = merge_of(joined("Relu", 0), joined("Tanh", 1))
     assert result.check("lambda_1").passed is None
     assert "not written alike" in result.check("lambda_1").detail
-    assert result.merged[0].promises.missed > 0.1
+    assert "reads what the donor's does not" in result.merged[0].promises.missed
     (note,) = [note for note in notes_on(result.merged, result.config) if "at lambda 1" in note]
     assert "this may be no merge of the two" in note
-    assert merge_of(joined("Relu", 0), joined("Relu", 1)).merged[0].promises.missed is None
+    assert merge_of(joined("Relu", 0), joined("Relu", 1)).merged[0].promises.missed == ""
 
 
 def test_layers_that_move_the_outputs_together_alone_are_all_kept(monkeypatch):

@@ -155,7 +155,7 @@ def traced(base, donor, inputs):
 
 def grown(graphs, lam):
     """The merge of two graphs, the base grown."""
-    result = mal_graph.assemble(*graphs, lam=lam, width="grow", verify=False)
+    result = mal_graph.assemble(*graphs, lam=lam, width="grow", verify=False, assume_ordered=True)
     assert result.merged[0].plan.growth.added, result.merged[0].plan.growth
     return result.graph
 
@@ -368,7 +368,7 @@ def test_a_larger_window_is_given_to_the_submodule():
 
 def test_every_donor_may_widen_the_base_and_its_averages():
     graphs = [mal_graph.trace(net("rms by module", u, u), example()) for u in (6, 8, 11)]
-    result = mal_graph.assemble(graphs[0], graphs[1:], lam=0.4, width="grow", verify=False)
+    result = mal_graph.assemble(graphs[0], graphs[1:], lam=0.4, width="grow", verify=False, assume_ordered=True)
     made = mal_graph.to_module(result.graph)
     assert made.get_parameter("last.weight").shape == (3, 11)
     assert far(made(example()), run(result.graph, example())) <= 1e-5

@@ -1,0 +1,78 @@
+"""Groups that only a shared tensor holds together: its readers use the same units because they use the same numbers.
+
+The groups are found again on a copy of the graph that stores each shared tensor once per use. Units that move alone
+there are tied on purpose, as in the towers of a siamese network. Tensors that are stored once because all their values
+are equal tie nothing: an adapter gives each reader its own (see `LayerGraph.copies`).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mal_graph.graph import LayerGraph, unused_name
+from mal_graph.network import find_parameters
+from mal_graph.symmetry.grouping import axis_groups
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A group that would fall apart if each use of a tensor had numbers of its own.
+
+    Attributes:
+        group: its name.
+        tensors: the shared tensors on it.
+        parts: into how many groups it would fall.
+    """
+
+    group: str
+    tensors: tuple[str, ...]
+    parts: int
+
+
+def find_ties(graph: LayerGraph, groups: AxisGroups) -> tuple[Tie, ...]:
+    """The usable groups that shared tensors alone hold together."""
+    shared = shared_tensors(graph)
+    concerned = [group for group in groups.groups if group.is_usable and shared & tensors_of(group)]
+    if not concerned:
+        return ()
+    apart, stored = with_tensors_apart(graph, shared)
+    shapes = {**groups.probed.shapes, **{copy: graph.weights[name].shape for copy, name in stored.items()}}
+    found = axis_groups(apart, replace(groups.probed, shapes=shapes)).groups
+    ties = []
+    for group in concerned:
+        parts = [other for other in found if is_part(other, group, stored)]
+        if len(parts) > 1:
+            ties.append(Tie(group.name, tuple(sorted(shared & tensors_of(group))), len(parts)))
+    return tuple(ties)
+
+
+def is_part(other: AxisGroup, group: AxisGroup, stored: Mapping[str, str]) -> bool:
+    """Whether a group of the copy has the units of a group on one of its axes."""
+    own = {(member.tensor, member.axis): member.positions for member in group.members}
+    lying = ((own.get((stored.get(m.tensor, m.tensor), m.axis)), m.positions) for m in other.members)
+    return any(mine is not None and np.array_equal(mine, theirs) for mine, theirs in lying)
+
+
+def tensors_of(group: AxisGroup) -> set[str]:
+    return {member.tensor for member in group.members}
+
+
+def shared_tensors(graph: LayerGraph) -> set[str]:
+    """The stored tensors that are applied at several places."""
+    times = Counter(parameter.tensor for parameter in find_parameters(graph))
+    return {name for name, count in times.items() if count > 1}
+
+
+def with_tensors_apart(graph: LayerGraph, shared: Collection[str]) -> tuple[LayerGraph, dict[str, str]]:
+    """The graph with a copy of each shared tensor for every reader but the first, and what each is a copy of."""
+    nodes, weights = list(graph.nodes), dict(graph.weights)
+    stored: dict[str, str] = {}
+    for name in sorted(shared):
+        for index, slot in [reader for reader in graph.consumers.get(name, ()) if reader[1] >= 0][1:]:
+            copy = unused_name(replace(graph, weights=weights), f"{name} ({index}, {slot})")
+            stored[copy], weights[copy] = name, replace(weights[name], name=copy)
+            nodes[index] = nodes[index].with_input(slot, copy)
+    return replace(graph, nodes=tuple(nodes), weights=weights), stored
