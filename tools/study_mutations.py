@@ -1,0 +1,252 @@
+"""Switches each check of a merge off, one after the other: at least one test must fail for each.
+
+    python tools/study_mutations.py -o tools/results/study_mutations.json
+    python tools/study_mutations.py --only planted lambda_1
+
+A check that can be switched off without a test failing checks nothing that anybody would notice. Each mutation runs the
+tests that stand beside its check in a process of its own, up to the first that fails. Exit code 1 unless all are
+caught.
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+ROOT = Path(__file__).parents[1]
+NO_FAILURE, FAILURES = 0, 1  # exit codes of pytest
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One check, switched off.
+
+    Attributes:
+        what: what is no longer done.
+        targets: "module:name" of each place where it is looked up.
+        instead: what stands there.
+        tests: the files that should notice.
+    """
+
+    what: str
+    targets: tuple[str, ...]
+    instead: Any
+    tests: tuple[str, ...]
+
+
+def gives(value: Any) -> Callable[..., Any]:
+    """A function that always gives one value."""
+    return lambda *_, **__: value
+
+
+def passed(name: str) -> Callable[..., Any]:
+    """A check that passes whatever it is given."""
+    from mal_graph.protocols import Check
+
+    return gives(Check(name, True, "switched off"))
+
+
+def by_place(base: Any, donor: Any, what: str, mine: Any, theirs: Any, given: Any) -> tuple[dict[str, str], str]:
+    """Values paired by their places."""
+    names = ([value.name for value in side] for side in (mine, theirs))
+    return dict(zip(*names, strict=False)), "place"
+
+
+def mutations() -> dict[str, Mutation]:
+    """Every check that stands between a wrong merge and its user, by name."""
+    from mal_graph.network import IntegerUse
+    from mal_graph.operators.marks import Pin
+    from mal_graph.workflows import promises
+    from mal_graph.workflows.culprits import Search
+
+    equal = passed(promises.EQUAL_FUNCTIONS)()
+    workflows, matching = "tests/workflows/", "tests/matching/"
+    return {
+        "equal_functions": Mutation(
+            "merges of equal functions are not compared with the base",
+            ("mal_graph.workflows.promises:keep_equal_functions",),
+            gives(({}, equal)),
+            (f"{workflows}test_promises.py",),
+        ),
+        "more_samples": Mutation(
+            "equal functions are told by the few samples of the probe",
+            ("mal_graph.workflows.promises:more_samples",),
+            gives([]),
+            (f"{workflows}test_promises.py",),
+        ),
+        "lambda_1": Mutation(
+            "lambda 1 is not compared with the donor",
+            ("mal_graph.workflows.promises:compare_with_donor",),
+            gives(promises.told(True, "switched off")),
+            (f"{workflows}test_promises.py",),
+        ),
+        "culprits": Mutation(
+            "what misses the donor is not looked for layer by layer",
+            ("mal_graph.workflows.promises:find_culprits",),
+            gives(Search()),
+            (f"{workflows}test_promises.py",),
+        ),
+        "planted": Mutation(
+            "no shuffled donor is put back",
+            ("mal_graph.workflows.steps:planted_check",),
+            passed("planted"),
+            (f"{workflows}test_promises.py",),
+        ),
+        "accounts": Mutation(
+            "merged, kept and settings need not add up",
+            ("mal_graph.workflows.checks:accounts_check",),
+            passed("accounts"),
+            ("tests/merging/test_accounts.py", "tests/end_to_end"),
+        ),
+        "written_alike": Mutation(
+            "a merge that misses the donor always has an excuse",
+            ("mal_graph.workflows.promises:are_written_alike",),
+            gives(False),
+            (f"{workflows}test_promises.py",),
+        ),
+        "relations": Mutation(
+            "what the two models are to each other is not said",
+            ("mal_graph.workflows.notes:relations_of",),
+            gives(()),
+            (f"{workflows}test_relations.py", f"{workflows}test_promises.py"),
+        ),
+        "position_names": Mutation(
+            "pinned positions pair by their numbers",
+            ("mal_graph.matching.correspondence:pair_by_names",),
+            gives(None),
+            (f"{matching}test_named_positions.py", "tests/laws/test_equivalence.py"),
+        ),
+        "signatures": Mutation(
+            "inputs and outputs pair by their places",
+            ("mal_graph.matching.signatures:pair_values",),
+            by_place,
+            (f"{matching}test_signatures.py",),
+        ),
+        "class_names": Mutation(
+            "classifiers pair though their classes have other names",
+            ("mal_graph.matching.canonical:find_misnamed",),
+            gives({}),
+            ("tests/laws/test_equivalence.py", "tests/end_to_end", f"{matching}"),
+        ),
+        "integers": Mutation(
+            "what stored integers do is not asked",
+            ("mal_graph.symmetry.tracing:integer_use", "mal_graph.matching.correspondence:integer_use"),
+            gives(IntegerUse.STEERS),
+            ("tests/network", "tests/laws/test_equivalence.py"),
+        ),
+        "masks": Mutation(
+            "masks may differ",
+            ("mal_graph.merging.planning:find_other_masks",),
+            gives({}),
+            ("tests/merging", f"{workflows}", "tests/network"),
+        ),
+        "inner_orders": Mutation(
+            "units that are not assigned are merged in stored order",
+            ("mal_graph.matching.assignment:find_other_inner_orders",),
+            gives({}),
+            (f"{matching}test_inner_orders.py",),
+        ),
+        "settings": Mutation(
+            "settings of two operators are not compared",
+            ("mal_graph.matching.differences:differing_settings",),
+            gives([]),
+            (f"{matching}test_differences.py",),
+        ),
+        "input_settings": Mutation(
+            "what prepares the inputs is not compared",
+            ("mal_graph.matching.canonical:find_other_settings",),
+            gives({}),
+            (f"{matching}test_input_settings.py",),
+        ),
+        "constants": Mutation(
+            "tensors that are stored once for their equal values tie their readers",
+            ("mal_graph_adapters.onnx_format.view:with_own_constants",),
+            lambda graph: graph,
+            ("tests/adapters/onnx_format",),
+        ),
+        "contract": Mutation(
+            "what reads an output by the place of its classes freezes them",
+            ("mal_graph.operators.indexing:Pin", "mal_graph.operators.ordering:Pin"),
+            lambda *given, is_contract=False, **more: Pin(*given, **more),
+            ("tests/operators", "tests/symmetry"),
+        ),
+        "ties": Mutation(
+            "shared tensors that tie groups are not listed",
+            ("mal_graph.reporting.inspection:find_ties",),
+            gives(()),
+            ("tests/symmetry/test_ties.py",),
+        ),
+        "self_check": Mutation(
+            "the donor is not run in the orders used",
+            ("mal_graph.workflows.steps:self_check",),
+            gives(0.0),
+            (f"{workflows}", "tests/laws/test_merge_laws.py"),
+        ),
+    }
+
+
+def apply(mutation: Mutation) -> None:
+    """Put what stands instead in every place of the check."""
+    for target in mutation.targets:
+        module, _, name = target.partition(":")
+        place = importlib.import_module(module)
+        if not hasattr(place, name):
+            raise AttributeError(f"{target} is not there: the check has moved, so name its new place")
+        setattr(place, name, mutation.instead)
+
+
+def run_mutated(name: str, extra: Sequence[str]) -> int:
+    """Run the tests of one mutation in this process."""
+    import pytest
+
+    mutation = mutations()[name]
+    apply(mutation)
+    return int(
+        pytest.main(["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:xdist", *extra, *mutation.tests])
+    )
+
+
+def caught(name: str, mutation: Mutation) -> dict[str, Any]:
+    """What became of one mutation, in a process of its own."""
+    began = time.monotonic()
+    ran = subprocess.run([sys.executable, __file__, "--apply", name], cwd=ROOT, capture_output=True, text=True)
+    failed = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    made = {
+        "name": name,
+        "what": mutation.what,
+        "caught": ran.returncode == FAILURES and bool(failed),
+        "by": failed[0].split(" ")[0] if failed else "",
+    }
+    print(
+        f"{name}: {'caught by ' + made['by'] if made['caught'] else 'NOT caught'} ({time.monotonic() - began:.0f} s)",
+        flush=True,
+    )
+    if ran.returncode not in (NO_FAILURE, FAILURES):
+        print(ran.stdout[-2000:] + ran.stderr[-2000:], file=sys.stderr)
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some mutations alone")
+    parser.add_argument("--apply", metavar="NAME", help="run the tests of one mutation here")
+    parser.add_argument("-o", "--output", type=Path, help="a JSON file")
+    options = parser.parse_args()
+    if options.apply:
+        return run_mutated(options.apply, [])
+    known = mutations()
+    made = [caught(name, known[name]) for name in options.only or known]
+    if options.output:
+        options.output.write_text(json.dumps({"mutations": made}, indent=1) + "\n", encoding="utf-8")
+    return int(not all(row["caught"] for row in made))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
