@@ -1,0 +1,54 @@
+"""Every mutation still finds the check that it switches off, and one whose tests do not notice is told from the rest."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path
+
+import pytest
+
+PATH = Path(__file__).parents[2] / "tools" / "study_mutations.py"
+
+
+@pytest.fixture(scope="module")
+def study():
+    spec = importlib.util.spec_from_file_location("study_mutations", PATH)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["study_mutations"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_check_is_where_its_mutation_looks_for_it(study):
+    known = study.mutations()
+    assert len(known) > 15
+    for name, mutation in known.items():
+        for target, instead in mutation.instead.items():
+            module, _, path = target.partition(":")
+            there = reduce(getattr, path.split("."), importlib.import_module(module))
+            assert there is not instead, name
+        assert all((PATH.parents[1] / test.partition("::")[0]).exists() for test in mutation.tests), name
+
+
+def test_a_check_that_has_moved_is_named(study, monkeypatch):
+    moved = replace(study.mutations()["ties"], instead={"mal_graph.reporting.inspection:nowhere": None})
+    with pytest.raises(AttributeError, match="the check has moved"):
+        study.apply(moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ties", "equal_functions", "planted"])
+def test_a_mutation_is_caught(study, name):
+    assert study.caught(name, study.mutations()[name])["caught"]
+
+
+@pytest.mark.slow
+def test_a_mutation_that_no_test_notices_is_not_called_caught(study, tmp_path, monkeypatch):
+    blind = replace(study.mutations()["ties"], tests=("tests/matching/test_signatures.py",))
+    copy = tmp_path / "tools" / "blind.py"
+    copy.parent.mkdir()
+    text = PATH.read_text(encoding="utf-8")
+    copy.write_text(text.replace("tests/symmetry/test_ties.py", blind.tests[0]), encoding="utf-8")
+    monkeypatch.setattr(study, "__file__", str(copy))
+    assert not study.caught("ties", blind)["caught"]
