@@ -1,4 +1,4 @@
-"""Every mutation still finds the check that it switches off, and one whose tests do not notice is told from the rest."""
+"""Every mutation still finds the check that it switches off; one that no test notices is told from the rest."""
 
 import importlib.util
 import sys
