@@ -10,6 +10,9 @@ A case is drawn by its seed: a family of networks, a rewrite, for half of the ca
 case is drawn again only with the same of these. The table of rewrites and what a merge may keep for each stands in
 tests/equivalent_nets/rewrites.py.
 
+Of the lambdas 0.3, 0.5 and 1, each drawn case is assembled, checked and saved at one; at the others the same plan is
+merged, and where that is not the base, the case is assembled there too.
+
 With `--models` the cases are the ONNX files of a folder (tools/make_suite_models.py makes one), each beside a copy with
 the units of its verified groups permuted and its document written otherwise. Anything may be kept there; the rows say
 how much was merged.
@@ -78,7 +81,7 @@ def studied_model(path: Path, seed: int) -> Row:
         return undrawn(seed, path.stem, "", NOT_DRAWN, error)
     except Exception as error:
         return undrawn(seed, path.stem, "", BREAKS, error)
-    return row_of(pair, judge_pair(pair, inputs=inputs))
+    return row_of(pair, judge_pair(pair, inputs=inputs, assembled=LAMBDAS))
 
 
 def undrawn(seed: int, family: str, rewrite: str, verdict: str, error: Exception) -> Row:
@@ -201,7 +204,7 @@ def shown(seed: int, how: Mapping[str, Any], folder: Path | None) -> int:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             onnx.save(model, folder / f"{name}.onnx")
-    outcome = judge_pair(pair)
+    outcome = judge_pair(pair, assembled=LAMBDAS)
     print(f"\n{outcome.verdict}: {outcome.message or outcome.deviation}; {outcome.merged:.0%} merged")
     print(f"kept: {', '.join(outcome.kept) or 'nothing'}; allowed: {', '.join(pair.may_keep) or 'nothing'}")
     print("\n".join(f"  {reason}" for reason in outcome.reasons))

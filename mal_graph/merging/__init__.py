@@ -4,7 +4,7 @@ from mal_graph.merging.accounts import Account, Accounts, Fate, account_for, com
 from mal_graph.merging.blending import merge
 from mal_graph.merging.deepening import Deepened, deepen
 from mal_graph.merging.lambdas import LayerLambdas
-from mal_graph.merging.outputs import compare_outputs, run_outputs
+from mal_graph.merging.outputs import Runnable, Sessions, compare_outputs, run_outputs
 from mal_graph.merging.planning import Plan, plan_merge
 from mal_graph.merging.repairing import Repair, Repairs, repair
 from mal_graph.merging.selectors import select_layers
@@ -28,7 +28,9 @@ __all__ = [
     "repair",
     "Repairs",
     "run_outputs",
+    "Runnable",
     "select_layers",
+    "Sessions",
     "widen",
     "with_bias_slots",
     "with_larger_windows",

@@ -58,6 +58,7 @@ class Wiring:
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
+        self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
     def fresh(self, size: int) -> Atoms:
@@ -246,6 +247,7 @@ class Wiring:
             if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
             elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
+                self.alone = True
                 self.pin(taken, Pin(GroupState.FROZEN, f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.pins.items() if shape[a] > 1})
 

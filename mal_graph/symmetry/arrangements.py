@@ -7,7 +7,7 @@ Chosen: to run the operator, so that every one that arranges is known, whatever 
 given, single entries and reversed axes included. Refused: a second rule for each operator beside the one for its axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value, weight_of
 from mal_graph.network import Probe
-from mal_graph.operators import Row
+from mal_graph.operators import Row, row_of
 from mal_graph.symmetry.interchangeable import Ints
 
 NOWHERE = -1  # of an entry that is zero, and no entry of an input
@@ -144,6 +144,31 @@ def composed(before: Mapping[str, Arrangement], then: Arrangement) -> Arrangemen
         flat.append(moved)
     table = np.concatenate(flat)
     return Arrangement(sources, np.where(then.entries >= 0, table[np.maximum(then.entries, 0)], NOWHERE))
+
+
+def traced_back(
+    graph: LayerGraph,
+    probed: Probe,
+    name: str,
+    table: Mapping[str, Row],
+    with_parameters: Collection[int],
+) -> Arrangement | None:
+    """The tensors that a tensor holds the entries of, as far back as they are only arranged; None if its shape is
+    unknown.
+
+    Args:
+        with_parameters: the indices of the nodes that apply weights.
+    """
+    index, shape = graph.producer.get(name), probed.shapes.get(name)
+    if index is None or shape is None:
+        return None if shape is None else unmoved(name, shape)
+    node = graph.nodes[index]
+    arranged = arrange(graph, probed, node, row_of(node, table), has_parameters=index in with_parameters)
+    if arranged is None or name not in arranged:
+        return unmoved(name, shape)
+    before = {source: traced_back(graph, probed, source, table, with_parameters) for source in arranged[name].sources}
+    known = {source: one for source, one in before.items() if one is not None}
+    return composed(known, arranged[name]) if len(known) == len(before) else unmoved(name, shape)
 
 
 def reaching(arrangement: Arrangement, source: str, axis: int, along: int) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 
 from mal_graph import registry
 from mal_graph.brief import Brief
@@ -15,6 +15,8 @@ from mal_graph.symmetry.groups import AxisGroups, Traces
 from mal_graph.symmetry.position_names import PositionNames, name_positions
 from mal_graph.symmetry.resizing import find_coupled
 from mal_graph.symmetry.verification import verify
+
+Called = frozenset[tuple[str, str]]  # names with the others that are used in their place
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,14 +68,24 @@ class Network(Brief):
         *,
         is_fine: bool = False,
     ) -> PositionNames:
-        """Names for the positions on stored axes.
+        """Names for the positions on stored axes, made once for the same arguments.
 
         Args:
             called: other names for its inputs and outputs: those of the network it is compared with.
             batched: the inputs whose first axis holds samples; those where it is dynamic if None.
             is_fine: tell apart what is made of one index by different operators.
         """
-        return name_positions(self.graph, self.groups, called, batched, is_fine=is_fine)
+        others = {name: other for name, other in (called or {}).items() if name != other}
+        return self._named(frozenset(others.items()), None if batched is None else frozenset(batched), is_fine)
+
+    @cached_property
+    def _named(self) -> Callable[[Called, frozenset[str] | None, bool], PositionNames]:
+        """`name_positions`, which remembers what it named."""
+
+        def named(called: Called, batched: frozenset[str] | None, is_fine: bool) -> PositionNames:
+            return name_positions(self.graph, self.groups, dict(called), batched, is_fine=is_fine)
+
+        return cache(named)
 
     def with_graph(self, graph: LayerGraph) -> "Network":
         """The same network with other values in its weights: its groups stay, for they do not depend on values."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mal_graph.graph import LayerGraph, Node, Value
 from mal_graph.network import Parameter, Probe, find_masks
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
-from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, unmoved
+from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, traced_back, unmoved
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
 from mal_graph.symmetry.lookups import looked_up_values
@@ -94,8 +94,8 @@ def name_positions(
         namer.name_taps(tracing, graph, groups.probed, node, row, own)
     for value in graph.outputs:
         namer.name_result(value.name, tracing.labels.get(value.name))
-        arranged = traced_back(graph, groups.probed, value.name, table, parameters)
-        if arranged is not None and arranged.is_moved:
+        arranged = traced_back(graph, groups.probed, value.name, table, parameters.keys())
+        if arranged is not None and value.name not in arranged.sources:
             namer.name_before(tracing, value.name, arranged)
     component, links = united(namer.wiring, tracing.owners)
     names = names_of_units(component, distinct(links.unit, links.block), *namer.tokens)
@@ -299,27 +299,6 @@ class Namer:
 def is_fixed_batch(value: Value) -> bool:
     """Whether an input's first axis has a length of its own, so that it need not hold samples."""
     return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
-
-
-def traced_back(
-    graph: LayerGraph,
-    probed: Probe,
-    name: str,
-    table: Mapping[str, Row],
-    parameters: Mapping[int, Sequence[Parameter]],
-) -> Arrangement | None:
-    """The tensors that a tensor holds the entries of, as far back as they are only arranged; None if its shape is
-    unknown."""
-    index, shape = graph.producer.get(name), probed.shapes.get(name)
-    if index is None or shape is None:
-        return None if shape is None else unmoved(name, shape)
-    node = graph.nodes[index]
-    arranged = arrange(graph, probed, node, row_of(node, table), has_parameters=index in parameters)
-    if arranged is None or name not in arranged:
-        return unmoved(name, shape)
-    before = {source: traced_back(graph, probed, source, table, parameters) for source in arranged[name].sources}
-    known = {source: one for source, one in before.items() if one is not None}
-    return composed(known, arranged[name]) if len(known) == len(before) else unmoved(name, shape)
 
 
 def made_by(graph: LayerGraph, node: Node) -> int:

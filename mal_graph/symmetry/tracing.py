@@ -1,6 +1,6 @@
 """Tracing: a network run on axis labels, which tells what ties the axes of its weights."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,8 @@ from mal_graph.operators import (
     pinned_label,
     row_of,
 )
-from mal_graph.symmetry.interchangeable import Owner
+from mal_graph.symmetry.arrangements import Arrangement, traced_back
+from mal_graph.symmetry.interchangeable import Ints, Owner
 
 UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
 Axis = tuple[str, int]  # a stored tensor and its axis
@@ -60,17 +61,33 @@ def trace_labels(
         axes: the axes of weights that are in use.
     """
     tracing = Tracing(told=told_tensors(graph, table))
+    table = ROWS if table is None else table
     weighted = {parameter.node for parameter in parameters if parameter.is_weight}
     label_inputs(tracing, graph, probed)
     label_weights(tracing, graph, axes)
     for index, node in enumerate(graph.nodes):
-        trace_node(tracing, graph, probed, node, row_of(node, ROWS if table is None else table), index in weighted)
+        trace_node(tracing, graph, probed, node, row_of(node, table), index in weighted)
     for value in graph.outputs:
         pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}", is_contract=True)
         tracing.wiring.pin_label(tracing.labels[value.name], pin)
+        if tracing.wiring.alone:
+            arranged = traced_back(graph, probed, value.name, table, {parameter.node for parameter in parameters})
+            for atoms in () if arranged is None else told_atoms(tracing, arranged):
+                tracing.wiring.pin(atoms, pin)
     computed = [tracing.labels[name] for node in graph.nodes for name in node.outputs if name in tracing.labels]
     pin_unread(tracing.wiring, computed, tracing.owners)
     return tracing
+
+
+def told_atoms(tracing: Tracing, arranged: Arrangement) -> Iterator[Ints]:
+    """The atoms of all that an output holds the entries of, those of units that were taken alone included."""
+    starts = arranged.starts()
+    for name, shape in arranged.sources.items():
+        entries = arranged.entries - starts[name]
+        entries = np.unique(entries[(entries >= 0) & (entries < np.prod(shape, dtype=np.int64))])
+        label = tracing.labels.get(name)
+        for part in () if label is None else label.parts:
+            yield np.unique(np.broadcast_to(part, shape).ravel()[entries])
 
 
 def told_tensors(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> frozenset[str]:

@@ -1,14 +1,14 @@
 """Base and donor run on the same inputs: those of both probes, and more samples like these."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
-from mal_graph.merging import Plan, merge, run_outputs
+from mal_graph.merging import Plan, Runnable, Sessions, merge
 from mal_graph.network import draw_inputs, fed_weights
-from mal_graph.protocols import Runner
 from mal_graph.symmetry import deviation, graph_in_float32
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
@@ -28,13 +28,28 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Side:
+    """A model that is run on the base's inputs, with its own name for each, and read by the base's names."""
+
+    runnable: Runnable
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The outputs that both models have. Raises RunError."""
+        own = {name: inputs[given] for name, given in self.inputs.items()}
+        made = self.runnable.outputs(as_declared(self.runnable.graph, own))
+        return {name: made[own] for name, own in self.outputs.items()}
+
+
+@dataclass(frozen=True)
 class Models:
     """The two models of a merge, run on the same inputs, in float32."""
 
     base: LayerGraph
     donor: LayerGraph
     signatures: Signatures
-    runner: Runner
+    sessions: Sessions
 
     def as_base_inputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The donor's inputs under the base's names."""
@@ -44,45 +59,44 @@ class Models:
         """The base's inputs under the donor's names."""
         return {theirs: inputs[own] for own, theirs in self.signatures.inputs.items() if own in inputs}
 
-    def outputs(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The outputs of the base, or of what was made of it, that the donor has too. Raises RunError."""
-        made = self.run(graph, inputs)
-        return {name: made[name] for name in self.signatures.outputs}
+    def base_side(self, graph: LayerGraph) -> Side:
+        """The base, or what was made of it. Raises RunError."""
+        inputs, outputs = (
+            {name: name for name in names} for names in (self.signatures.inputs, self.signatures.outputs)
+        )
+        return Side(self.sessions.open(graph_in_float32(graph)), inputs, outputs)
 
-    def donor_outputs(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """The donor's outputs under the base's names. Raises RunError."""
-        made = self.run(self.donor, self.as_donor_inputs(inputs))
-        return {own: made[theirs] for own, theirs in self.signatures.outputs.items()}
+    def donor_side(self) -> Side:
+        """The donor. Raises RunError."""
+        inputs = {theirs: own for own, theirs in self.signatures.inputs.items()}
+        return Side(self.sessions.open(graph_in_float32(self.donor)), inputs, self.signatures.outputs)
 
-    def run(self, graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs of a graph. Raises RunError."""
-        graph = graph_in_float32(graph)
-        return run_outputs(graph, as_declared(graph, inputs), self.runner)
-
-    def read(self, graph: LayerGraph, inputs: Mapping[str, Array], tensors: Sequence[str]) -> dict[str, Array]:
-        """Tensors inside the base, or inside what was made of it. Raises RunError."""
-        graph = graph_in_float32(graph)
-        fed = fed_weights(graph)
-        session = self.runner.open(graph, read=list(dict.fromkeys(tensors)), variable=list(fed))
-        return session.run(as_declared(graph, inputs), fed)
+    def run(self, inputs: Mapping[str, Array]) -> Run:
+        """What both models make of the same inputs. Raises RunError."""
+        return Run(inputs, self.base_side(self.base).run(inputs), self.donor_side().run(inputs))
 
     def runs(self, sets: Sequence[Mapping[str, Array]]) -> Iterator[Run]:
-        """What both models make of each set of inputs that both can be run on."""
+        """The runs on each set of inputs that both can be run on."""
         for inputs in sets:
-            try:
-                yield Run(inputs, self.outputs(self.base, inputs), self.donor_outputs(inputs))
-            except RunError:
-                continue  # a size that one of the two is not made for
+            with suppress(RunError):  # a size that one of the two is not made for
+                yield self.run(inputs)
 
     def draws_at_random(self, run: Run) -> bool:
         """Whether a model gives other outputs when it is run again."""
-        again = self.outputs(self.base, run.inputs), self.donor_outputs(run.inputs)
-        return max(deviation(again[0], run.base), deviation(again[1], run.donor)) > KEEPS
+        again = self.run(run.inputs)
+        return max(deviation(again.base, run.base), deviation(again.donor, run.donor)) > KEEPS
 
     def distance(self, plan: Plan, runs: Sequence[Run], *, to_donor: bool = False) -> float:
         """How far a merge is from the base on all inputs, or from the donor."""
-        graph = merge(plan)
-        return max(deviation(self.outputs(graph, run.inputs), run.donor if to_donor else run.base) for run in runs)
+        merged = self.base_side(merge(plan))
+        return max(deviation(merged.run(run.inputs), run.donor if to_donor else run.base) for run in runs)
+
+    def read(self, graph: LayerGraph, inputs: Mapping[str, Array], tensors: Sequence[str]) -> dict[str, Array]:
+        """Tensors inside a graph. Raises RunError."""
+        graph = graph_in_float32(graph)
+        fed = fed_weights(graph)
+        session = self.sessions.runner.open(graph, read=list(dict.fromkeys(tensors)), variable=list(fed))
+        return session.run(as_declared(graph, inputs), fed)
 
 
 def as_declared(graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:

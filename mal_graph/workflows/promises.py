@@ -20,7 +20,7 @@ from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import SAME_PLACE
-from mal_graph.merging import Plan
+from mal_graph.merging import Plan, Sessions
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import Network, deviation, judge_by_halves
 from mal_graph.workflows.both_models import KEEPS, Models, Run, more_samples
@@ -78,7 +78,7 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
         what has to be kept, and what was compared.
     """
     signatures = plan.alignment.correspondence.signatures
-    models = Models(base, plan.donor.graph, signatures, runner)
+    models = Models(base, plan.donor.graph, signatures, Sessions(runner))
     probed = first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs)
     sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs))))
     if not sets:

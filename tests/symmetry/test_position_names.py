@@ -433,3 +433,36 @@ def test_a_live_shape_is_no_value_that_is_looked_up():
     ids = net.op("Reshape", net.constant(np.array([3, 1, 2, 0])), shape)
     graph = net.graph(net.op("Gather", net.weight(7, 5), ids, axis=0))
     assert looked_up_values(graph, ids, 7) is None
+
+
+def pieced(order, pieces):
+    """A head whose columns are cut into pieces of some lengths, and laid in an order: by column, its place in the
+    output."""
+    net = Net(0)
+    y = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 8)), 8, 6)), 6, sum(pieces))
+    parts = net.op("Split", y, net.constant(np.array(pieces)), outputs=len(pieces), axis=1)
+    ends = np.cumsum([0, *pieces])
+    columns = np.concatenate([np.arange(ends[piece], ends[piece + 1]) for piece in order])
+    return net.graph(net.op("Concat", *[parts[piece] for piece in order], axis=1)), np.argsort(columns)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("pieces", [(1, 2, 1), (1, 1, 1), (2, 1, 3)])
+def test_a_unit_that_an_output_takes_alone_is_known_by_its_place_there(order, pieces):
+    graph, places = pieced(order, pieces)
+    found, plain = network(graph), network(mlp((8, 6, sum(pieces))))
+    head, other = found.layers[-1].weight, plain.layers[-1].weight
+    names = found.position_names({graph.outputs[0].name: "y"}).on(head.tensor, head.axes[0], head.shape[0])
+    expected = plain.position_names({plain.graph.outputs[0].name: "y"}).on(other.tensor, other.axes[0], other.shape[0])
+    assert np.array_equal(names, expected[places])
+    assert {found.groups.groups[g].state for g, _ in found.groups.on_axis[head.tensor, head.axes[0]]} == {"pinned"}
+
+
+def test_a_unit_that_is_taken_alone_and_goes_into_a_layer_stays_frozen():
+    net = Net(0)
+    hidden = net.op("Relu", net.linear(net.input("x", ("N", 8)), 8, 6))
+    one = net.op("Gather", hidden, net.constant([2]), axis=1)
+    graph = net.graph(net.linear(hidden, 6, 4), net.linear(one, 1, 4))
+    found = network(graph)
+    tensor = found.layers[0].weight.tensor
+    assert {found.groups.groups[g].state for g, _ in found.groups.on_axis[tensor, 0]} == {"frozen", "candidate"}
