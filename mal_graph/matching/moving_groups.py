@@ -37,14 +37,21 @@ def insides(groups: AxisGroups, outer: int, member: Member) -> tuple[list[int], 
 
 def moving_groups(groups: AxisGroups) -> frozenset[int]:
     """The usable groups whose units are assigned: of groups that share positions one that holds others, else the one
-    with the most units. The others keep the order of the model: of an attention that turns queries and keys by the
-    place the heads are assigned, and the frequencies in them correspond."""
+    that lies on the most axes, which are as many in a wider network, else the one with the most units. The others keep
+    the order of the model: of an attention that turns queries and keys by the place the heads are assigned, and the
+    frequencies in them correspond; of a grouped convolution the groups of channels, and the places in them."""
     usable = groups.usable()
     names = {groups.groups[i].name for i in usable}
     nested = {i for i in usable if (inside := groups.groups[i].inside) and inside[0] in names}
     holding = {inside[0] for i in nested if (inside := groups.groups[i].inside)}
+
+    def weakness(i: int) -> tuple[bool, int, int]:
+        """Sorts the groups, those first that are assigned before others."""
+        group = groups.groups[i]
+        return group.name not in holding, -len(group.members), -group.units
+
     moving: list[int] = []
-    for i in sorted(usable, key=lambda i: (groups.groups[i].name not in holding, -groups.groups[i].units)):
+    for i in sorted(usable, key=weakness):
         if i in nested:
             continue
         here = {
