@@ -99,6 +99,14 @@ class Node:
         return replace(self, inputs=tuple(inputs))
 
 
+@dataclass(frozen=True)
+class Joined:
+    """How the source stores a weight in parts: the operator that lays them end to end, and the parts."""
+
+    node: Node
+    parts: tuple[Weight, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class LayerGraph(Brief):
     """A network as operators and weight handles; steps return new graphs and never change one.
@@ -113,6 +121,7 @@ class LayerGraph(Brief):
         edited: names of the weights whose values differ from the source's.
         inserted: new weights, each with the node (by its first output) and input slot that reads it.
         copies: weights that the source stores once with others, each with the one under whose name it does.
+        joined: weights that the source stores in parts, which are no weights of the view.
     """
 
     name: str
@@ -125,6 +134,7 @@ class LayerGraph(Brief):
     edited: frozenset[str] = frozenset()
     inserted: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, Joined] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))

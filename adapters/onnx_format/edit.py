@@ -9,6 +9,7 @@ from mal_graph.graph import LayerGraph, Node, Weight
 from .build import built_node, lazy_tensor, stored_value
 from .constants import with_constants_shared
 from .document import OnnxDocument, stored_values, tensor_attributes
+from .joined import with_parts
 from .lowering import first_output, given_back
 from .view import handle
 
@@ -16,7 +17,7 @@ from .view import handle
 def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
-    graph, source = with_constants_shared(graph), document.model
+    graph, source = with_constants_shared(with_parts(graph)), document.model
     if document.lowered is not source:
         raised = given_back(graph)
         graph, source = (graph, document.lowered) if raised is None else (raised, source)

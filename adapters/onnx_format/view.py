@@ -13,6 +13,7 @@ from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 
 from .constants import with_own_constants
 from .document import LOADED, MAP, OnnxDocument, Region
+from .joined import with_parts_joined
 from .lowering import REGION, SHARED, STORED_IN, lowered_model, region_places
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
@@ -52,7 +53,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         opsets=dict(lowered.opset_imports),
         source=document,
     )
-    return with_own_constants(view)
+    return with_own_constants(with_parts_joined(view))
 
 
 def written_out(

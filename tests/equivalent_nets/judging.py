@@ -85,7 +85,7 @@ def judge(
     try:
         for lam, gap, plan in merges(base, donor, lams, lams if assembled is None else assembled, inputs):
             deviation[lam] = gap
-            kept |= set(counted) - {step.tensor for step in plan.steps if step.matched == 1}
+            kept |= set(counted) - set(merged_whole(plan))
             reasons |= dict.fromkeys(reasons_of(plan))
     except MalGraphError as error:
         is_allowed = may_refuse or not unallowed(counted.values(), may_keep)
@@ -120,6 +120,14 @@ def merges(
         plan, outputs = assembled_at(lam, base, donor, inputs)
         first = first or plan
         yield lam, largest_gap(outputs, expected), plan
+
+
+def merged_whole(plan: Plan) -> Iterator[str]:
+    """The stored tensors that are merged throughout."""
+    for step in plan.steps:
+        if step.matched == 1:
+            stored = plan.base.joined.get(step.tensor)
+            yield from (part.name for part in stored.parts) if stored else (step.tensor,)
 
 
 def assembled_at(lam: float, base: onnx.ModelProto, donor: onnx.ModelProto, inputs: Arrays) -> tuple[Plan, Arrays]:

@@ -96,7 +96,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "constant_nodes": Rewrite("weights in Constant nodes"),
     "weights_among_inputs": Rewrite("weights listed among the inputs"),
     "weights_transposed": Rewrite("weights stored in another order of axes, behind a Transpose"),
-    "weights_concatenated": Rewrite("a weight stored in two parts", may_keep=LAYER),
+    "weights_concatenated": Rewrite("a weight stored in two parts"),
     "weights_joined": Rewrite(
         "several layers in one stored weight", ("gated", "transformer"), may_keep=LAYER, group=VALUES
     ),

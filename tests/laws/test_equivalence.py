@@ -38,6 +38,7 @@ HOLDS = (
     "constant_nodes",
     "weights_among_inputs",
     "weights_transposed",
+    "weights_concatenated",
     "weights_joined",
     "batchnorm_folded",
     "linear_forms",
