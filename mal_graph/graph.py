@@ -11,6 +11,7 @@ safely between steps.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +27,14 @@ Array = NDArray[Any]
 MERGEABLE_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 
+class Declared(StrEnum):
+    """What the source says of a stored tensor."""
+
+    NOTHING = ""
+    LEARNED = "learned"  # training changes it
+    WRITTEN = "written"  # it stands among the operators, as a number does in code
+
+
 @dataclass(frozen=True)
 class Weight:
     """A handle on one stored tensor; `read()` gives its values as a read-only array of `shape`."""
@@ -35,6 +44,7 @@ class Weight:
     dtype: np.dtype[Any]
     read: Callable[[], Array] = field(repr=False, compare=False)
     scope: str = ""  # the subgraph it lives in, "" for the main graph
+    declared: Declared = Declared.NOTHING
 
     @property
     def size(self) -> int:
@@ -177,7 +187,11 @@ class LayerGraph(Brief):
     def with_weights(self, replaced: Mapping[str, Array] | Iterable[Weight]) -> "LayerGraph":
         """The same graph with other values in some weights."""
         if isinstance(replaced, Mapping):
-            replaced = [weight_of(name, values) for name, values in replaced.items()]
+            declared = {name: weight.declared for name, weight in self.weights.items()}
+            replaced = [
+                replace(weight_of(name, values), declared=declared.get(name, Declared.NOTHING))
+                for name, values in replaced.items()
+            ]
         new = {weight.name: weight for weight in replaced}
         return replace(self, weights={**self.weights, **new}, edited=self.edited | set(new))
 

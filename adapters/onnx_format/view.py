@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mal_graph.errors import FileError
-from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
 
 from .constants import with_own_constants
 from .document import LOADED, MAP, OnnxDocument, Region
@@ -206,7 +206,7 @@ def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | No
     if node.domain in ("", "ai.onnx") and node.op_type == "ConstantOfShape":
         return filled_weight(node, name, weights)
     tensor = constant_tensor(node)
-    return None if tensor is None else handle(name, tensor)
+    return None if tensor is None else replace(handle(name, tensor), declared=Declared.WRITTEN)
 
 
 def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:

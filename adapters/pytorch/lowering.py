@@ -6,7 +6,7 @@ same order, under the module's own names.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import ml_dtypes
@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from torch.utils._sympy.functions import FloorDiv
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import Array, Node, Weight, weight_of
+from mal_graph.graph import Array, Declared, Node, Weight, weight_of
 
 OPSET = 21  # the first in which GroupNormalization scales channels, as torch does; onnxruntime runs it from 1.20 on
 HALVES = {torch.bfloat16: ml_dtypes.bfloat16, torch.float8_e4m3fn: ml_dtypes.float8_e4m3fn}
@@ -174,7 +174,7 @@ class Site:
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
         """A stored constant; gives its name."""
         weight = weight_of(self.into.unused(f"{self.node.name}.constant"), np.asarray(values, dtype))
-        self.into.weights[weight.name] = weight
+        self.into.weights[weight.name] = replace(weight, declared=Declared.WRITTEN)
         self.into.made_of[weight.name] = self.node
         return weight.name
 

@@ -18,7 +18,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import LayerGraph, Node, Value
+from mal_graph.graph import Declared, LayerGraph, Node, Value
 
 from .aten import lowering_of
 from .lowering import OPSET, Lowered, Packed, Site, Wire, numpy_type, shared_weight, sizes_of
@@ -147,7 +147,8 @@ def user_inputs(program: ExportedProgram, into: Lowered, env: Env) -> Iterator[V
         if spec.kind is not InputKind.USER_INPUT:
             name = spec.target or node.name
             tensor = program.state_dict[name] if name in program.state_dict else program.constants[name]
-            env[node] = stored_wire(name, tensor, into, tied)
+            declared = Declared.LEARNED if spec.kind is InputKind.PARAMETER else Declared.NOTHING
+            env[node] = stored_wire(name, tensor, into, tied, declared)
         elif isinstance(spec.arg, ConstantArgument) or not isinstance(node.meta["val"], Tensor):
             env[node] = node.meta.get("val")
         else:
@@ -155,12 +156,12 @@ def user_inputs(program: ExportedProgram, into: Lowered, env: Env) -> Iterator[V
             yield value_of(wire, into)
 
 
-def stored_wire(name: str, tensor: Tensor, into: Lowered, tied: dict[tuple[Any, ...], str]) -> Wire:
+def stored_wire(name: str, tensor: Tensor, into: Lowered, tied: dict[tuple[Any, ...], str], declared: Declared) -> Wire:
     """A tensor of the module as a weight; `tied` has the names of those that were stored already, by their memory."""
     memory = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
     if memory not in tied:
         tied[memory] = into.unused(name)
-        into.weights[tied[memory]] = shared_weight(tied[memory], tensor)
+        into.weights[tied[memory]] = replace(shared_weight(tied[memory], tensor), declared=declared)
     return Wire(tied[memory], tensor.dtype, tuple(tensor.shape))
 
 

@@ -169,14 +169,14 @@ def assemble(
     target = merged_target(output, base, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     refuse_one_file([target, report_to], "the model and the report")
-    if fail_if_worse and data is None:
-        raise UsageError("--fail-if-worse needs --data: without scores nothing is known to be worse")
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
     check_donors(donors, config)
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
         result = assemble_graphs(graphs[0], graphs[1:], config, arrays, progress, registry.runner())
+    for line in result.nothing_to_align:
+        log(f"note: {line}", shown.quiet)
     if not dry_run:
         result = write_assembly(result, target)
     is_written = result.passed and not dry_run
@@ -341,9 +341,12 @@ def emit_merge(document: "MergeDocument", report_to: Path | None, shown: Shown) 
 
 
 def fail_where_worse(result: "Assembly", wanted: bool) -> None:
-    """End with exit code 1 where the result is worse than the base, if that is wanted."""
-    if wanted and result.verdict is not None and result.verdict.is_worse:
-        log("error: the result is worse than the base (--fail-if-worse)")
+    """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
+    reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
+    if result.verdict is not None and result.verdict.is_worse:
+        reasons.append("the result is worse than the base")
+    if wanted and reasons:
+        log(f"error: {' and '.join(reasons)} (--fail-if-worse)")
         raise typer.Exit(GATE_FAILED)
 
 

@@ -54,7 +54,9 @@ ReportFile = Annotated[
 FailIfWorse = Annotated[
     bool,
     typer.Option(
-        "--fail-if-worse", help="With data: exit code 1 if the result is worse than the base.", rich_help_panel=COMMON
+        "--fail-if-worse",
+        help="Exit code 1 if there is nothing to align, or with data if the result is worse than the base.",
+        rich_help_panel=COMMON,
     ),
 ]
 

@@ -10,6 +10,7 @@ from mal_graph.matching.assignment import (
 )
 from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
+from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
@@ -30,10 +31,12 @@ __all__ = [
     "assign_units",
     "AxisPair",
     "BatchNorm",
+    "Chance",
     "by_role",
     "by_row",
     "check_match_by",
     "compare_activations",
+    "compare_with_chance",
     "correspond",
     "Correspondence",
     "count_dead_channels",

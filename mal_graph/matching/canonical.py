@@ -24,6 +24,7 @@ from mal_graph.matching.batchnorm_folding import (
 from mal_graph.matching.class_names import find_misnamed
 from mal_graph.matching.input_settings import find_other_settings
 from mal_graph.matching.layer_matching import LayerPair, Match
+from mal_graph.matching.setting_differences import compare_settings
 from mal_graph.matching.tensor_pairs import TensorPair, read_values, row_vector
 from mal_graph.network import Layer, Parameter, data_dependent
 from mal_graph.operators import Misfit, ParameterKind, norm_epsilon, offsets, row_of
@@ -44,13 +45,15 @@ def pair_tensors(base: LayerGraph, donor: LayerGraph, match: Match) -> tuple[lis
     """
     pairs: list[TensorPair] = []
     unpaired: dict[str, list[str]] = {}
-    misnamed, settings = find_misnamed(base, donor, match), find_other_settings(base, donor, match)
+    misnamed, prepared = find_misnamed(base, donor, match), find_other_settings(base, donor, match)
+    settings, along = compare_settings(base, donor, match)
     misfits = {**dict.fromkeys(find_unfoldable(base, donor, match), COMPUTED), **misnamed}
     for layers in match.pairs:
         own, left = pair_tensors_of_layers(base, donor, layers)
         if layers.base.name in misfits:
             own = [replace(pair, misfit=misfits[layers.base.name]) for pair in own]
-        left = [*left, *settings.get(layers.base.name, ())]
+        left = [*left, *prepared.get(layers.base.name, ()), *settings.get(layers.base.name, ())]
+        own += along.get(layers.base.name, ())
         pairs += sorted((with_window(pair, base, donor) for pair in own), key=lambda pair: not pair.is_weight)
         if left:
             unpaired[layers.base.name] = left

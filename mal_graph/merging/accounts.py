@@ -100,11 +100,12 @@ def account_for(base: LayerGraph, plan: Plan) -> Accounts:
     for layer in plan.match.base:
         for tensor in dict.fromkeys(parameter.tensor for parameter in layer.applied):
             users.setdefault(tensor, []).append(layer.name)
+    merged = {step.tensor for step in plan.steps}
     lists = (
         *((step.tensor, Fate.MERGED, "") for step in plan.steps),
         *((name, Fate.KEPT, why) for name, why in kept_tensors(plan)),
         *((name, Fate.KEPT, why) for name, why in find_inner(base, users).items()),
-        *((name, Fate.SETTING, why) for name, why in find_settings(base, users).items()),
+        *((name, Fate.SETTING, why) for name, why in find_settings(base, {*users, *merged}).items()),
     )
     entries = [
         Account(name, stored[name], fate, why, tuple(users.get(name, ())))

@@ -23,7 +23,7 @@ from mal_graph.errors import ShapeError
 from mal_graph.graph import Array, LayerGraph, Node, unused_name, weight_of
 from mal_graph.matching import Read
 from mal_graph.merging.planning import Ends, Plan, Step
-from mal_graph.network import Parameter, data_inputs, find_layers, find_parameters, find_root
+from mal_graph.network import Parameter, data_inputs, find_applied, find_layers, find_parameters, find_root
 from mal_graph.operators import Row, groups_of, norm_epsilon, row_of, slot_named
 from mal_graph.symmetry import AxisGroup, Factors
 
@@ -48,7 +48,7 @@ def compensate(plan: Plan, mine: Factors, theirs: Factors) -> Plan:
     layers = [[layer.name for layer in find_layers(graph)] for graph in (base, plan.base)]
     if made.constants and layers[0] != layers[1]:
         raise ShapeError("a factor behind an average would make a layer of its own")
-    for p in find_parameters(base):
+    for p in find_applied(base):
         if p.tensor in scaled and ends.get((base.nodes[p.node].name, p.role)) != scaled[p.tensor]:
             raise ShapeError(f"{p.tensor} is read by {base.nodes[p.node].title} too")
     weights = [base.weights[name] for name, (a, _) in scaled.items() if a != 1.0]

@@ -419,12 +419,14 @@ def carry_over(plan: Plan, base: Network) -> Plan:
     )
     alignment = replace(plan.alignment, correspondence=correspondence, orders=orders)
     merged = {(step.pair.layer, step.tensor): step for step in plan.steps}
-    steps = [
-        plan_step(base.graph, pair, axes, orders, old.lam, is_given=old.is_given)
+    steps = {
+        (pair.layer, pair.base.tensor): plan_step(base.graph, pair, axes, orders, old.lam, is_given=old.is_given)
         for pair, axes in correspondence.tensors
         if (old := merged.get((pair.layer, pair.base.tensor))) is not None
-    ]
-    return replace(plan, base=base.graph, match=match, alignment=alignment, steps=tuple(steps))
+    }
+    # Heads as long as the donor's do not show any more that their scale goes along.
+    scales = [step for key, step in merged.items() if key not in steps and not step.axes]
+    return replace(plan, base=base.graph, match=match, alignment=alignment, steps=(*steps.values(), *scales))
 
 
 def extend_order(order: Order, others: int, added: int) -> Order:

@@ -1,17 +1,22 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
-from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, masks_of_layers
+from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
-from mal_graph.network.parameters import Parameter, find_parameters, find_root
+from mal_graph.network.parameters import Parameter, find_applied, find_parameters
 from mal_graph.network.probe_inputs import draw_inputs
-from mal_graph.network.probing import Probe, data_dependent, fed_weights, probe, probe_without_running
+from mal_graph.network.probing import Probe, fed_weights, probe, probe_without_running
+from mal_graph.network.roots import data_dependent, find_root
 from mal_graph.network.settings import find_inner, find_settings
+from mal_graph.network.telling_values import NEGLIGIBLE, is_root_of_length
+from mal_graph.network.unlearned import SettingKind, Unlearned, UnlearnedUse, axes_that_stay, find_unlearned
 
 __all__ = [
+    "axes_that_stay",
     "data_dependent",
     "data_inputs",
     "draw_inputs",
     "fed_weights",
+    "find_applied",
     "find_inner",
     "find_layers",
     "find_masks",
@@ -19,13 +24,20 @@ __all__ = [
     "find_parameters",
     "find_root",
     "find_settings",
+    "find_unlearned",
     "integer_use",
     "IntegerUse",
     "Layer",
     "MASK_ROLE",
+    "is_root_of_length",
+    "layers_behind",
     "masks_of_layers",
+    "NEGLIGIBLE",
     "Parameter",
     "Probe",
     "probe",
     "probe_without_running",
+    "SettingKind",
+    "Unlearned",
+    "UnlearnedUse",
 ]

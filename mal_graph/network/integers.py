@@ -9,8 +9,9 @@ from enum import StrEnum
 
 from mal_graph.graph import LayerGraph, Node, Weight
 from mal_graph.network.layers import Layer
-from mal_graph.network.parameters import Parameter, find_root
-from mal_graph.operators import ParameterKind, Row, row_of
+from mal_graph.network.parameters import Parameter
+from mal_graph.network.roots import find_root
+from mal_graph.operators import ParameterKind, row_of
 
 MASK_ROLE = "mask"
 
@@ -55,7 +56,7 @@ def uses_of(graph: LayerGraph, name: str, *, is_told: bool) -> Iterator[IntegerU
             yield gate_of(graph, index)
             if len(node.inputs) < CHOICE:
                 yield from uses_of(graph, node.outputs[0], is_told=True)
-        elif slot == 0 and is_moved(row):
+        elif slot == 0 and row.arranges:
             yield from uses_of(graph, node.outputs[0], is_told=is_told or to == BOOL)
 
 
@@ -68,11 +69,6 @@ def meets_weight(graph: LayerGraph, node: Node) -> bool:
     """Whether a node reads a stored tensor of floats that is no single number."""
     roots = [find_root(graph, name) for name in node.inputs]
     return any(root is not None and root.weight.is_float and root.weight.size > 1 for root in roots)
-
-
-def is_moved(row: Row) -> bool:
-    """Whether an operator gives entries of its first input out as they are."""
-    return row.moves or (row.adds and not row.by_element) or row.table_axis is not None
 
 
 def find_masks(graph: LayerGraph) -> list[Parameter]:

@@ -1,13 +1,12 @@
-"""Parameters: every stored float tensor at the places where it is applied, in canonical form."""
+"""Parameters: every stored float tensor that was learned, at the places where it is applied, in canonical form."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from mal_graph.graph import Array, LayerGraph, Node, Weight
-from mal_graph.operators import ParameterKind, Row, Slot, groups_of, row_of, source_axes
-
-MIXED = -1  # stands for the axes of a tensor that a reshape mixes
+from mal_graph.graph import Array, LayerGraph, Node
+from mal_graph.network.roots import Root, find_root
+from mal_graph.network.unlearned import find_unlearned
+from mal_graph.operators import ParameterKind, Row, Slot, groups_of, row_of
 
 
 @dataclass(frozen=True)
@@ -76,30 +75,15 @@ class Parameter:
         return moved.transpose(inverse)
 
 
-class Root(NamedTuple):
-    """The stored tensor behind a tensor that is computed by moving its values only.
-
-    Attributes:
-        axes: for each axis the stored axis it is; None for an inserted axis of length 1; only MIXED if a reshape made
-            one axis of several, so that the tensor has no simple form.
-    """
-
-    weight: Weight
-    axes: list[int | None]
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether a reshape made one axis of several."""
-        return MIXED in self.axes
-
-    @property
-    def shape(self) -> list[int]:
-        """The lengths of the axes; only where they are not mixed."""
-        return [1 if axis is None else self.weight.shape[axis] for axis in self.axes]
-
-
 def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
-    """Every application of a stored float tensor, in topological order. Settings (target shapes, bounds) are none."""
+    """Every application of a tensor that was learned, in topological order."""
+    unlearned = find_unlearned(graph, table)
+    return [parameter for parameter in find_applied(graph, table) if parameter.tensor not in unlearned]
+
+
+def find_applied(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
+    """Every application of a stored float tensor, learned or not, in topological order. What steers an operator (target
+    shapes, bounds) is not applied."""
     parameters = []
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
@@ -110,33 +94,6 @@ def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -
             if root is not None and root.weight.is_float and not root.weight.scope:
                 parameters.append(apply_weight(index, node, slot, row, root))
     return parameters
-
-
-def find_root(graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None) -> Root | None:
-    """The stored tensor behind `name`, through operators that only move values; None if `name` is computed."""
-    if name in graph.weights:
-        return Root(graph.weights[name], list(range(len(graph.weights[name].shape))))
-    if name not in graph.producer:
-        return None
-    node = graph.nodes[graph.producer[name]]
-    row = row_of(node, table)
-    if row is None or not row.moves or name != node.outputs[0]:
-        return None
-    root = find_root(graph, node.inputs[0], table)
-    return root if root is None or root.is_mixed or row.keeps_axes else arranged(graph, node, root)
-
-
-def arranged(graph: LayerGraph, node: Node, root: Root) -> Root:
-    """A stored tensor as a node arranges its axes."""
-    argument = node.inputs[1] if len(node.inputs) > 1 else ""
-    sources = None
-    if not argument:
-        sources = source_axes(node, root.shape, None)
-    elif argument in graph.weights:
-        sources = source_axes(node, root.shape, graph.weights[argument].read().ravel().tolist())
-    if sources is None:
-        return Root(root.weight, [MIXED])
-    return Root(root.weight, [None if source is None else root.axes[source] for source in sources])
 
 
 def apply_weight(index: int, node: Node, slot: int, row: Row | None, root: Root) -> Parameter:

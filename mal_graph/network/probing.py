@@ -11,9 +11,9 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.parameters import find_parameters
+from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
-from mal_graph.operators import row_of
+from mal_graph.network.roots import data_dependent
 from mal_graph.protocols import Runner, Session
 
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
@@ -71,7 +71,7 @@ def probe(
 def fed_weights(graph: LayerGraph) -> dict[str, Array]:
     """The weights by name, to be fed to a session rather than copied into its model, which ends at 2 GB and is slow to
     open where it stores many."""
-    tensors = dict.fromkeys(parameter.tensor for parameter in find_parameters(graph))
+    tensors = dict.fromkeys(parameter.tensor for parameter in find_applied(graph))
     return {name: graph.weights[name].read() for name in tensors if graph.weights[name].size > 1}
 
 
@@ -112,15 +112,3 @@ def with_stored(
         if not weight.scope and weight.dtype.kind in "iub" and weight.size <= KEPT_VALUES:
             known[name] = weight.read()
     return Probe(inputs, shapes, known)
-
-
-def data_dependent(graph: LayerGraph) -> set[str]:
-    """Tensors whose values, not only their shapes, depend on a model input."""
-    live = {value.name for value in graph.inputs}
-    for node in graph.nodes:
-        row = row_of(node)
-        if row is not None and row.reads_shape_only:
-            continue
-        if any(name in live for name in (*node.inputs, *node.captures)):
-            live.update(node.outputs)
-    return live

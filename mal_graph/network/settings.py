@@ -1,16 +1,15 @@
-"""Stored float tensors that no layer applies: settings, which nobody learned, and what bodies and functions hold.
+"""Stored float tensors that are no parameters: settings, which nobody learned, and what bodies and functions hold.
 
-A tensor that a layer applies is a parameter (see `parameters`). Every other one stands here, with the reason, so that
-each number of a file is spoken of. To call a further kind of tensor a setting, leave it out of `find_parameters` and
-give its reason in `setting_reason`; nothing else has to know.
+A learned tensor that a layer applies is a parameter (see `parameters`). Every other one stands here, with the reason,
+so that each number of a file is spoken of. A further kind of tensor that operators apply though nobody learned it is
+one more entry in the table of `unlearned`.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 
 from mal_graph.graph import LayerGraph, Node
+from mal_graph.network.unlearned import CAPTURE, Unlearned, find_unlearned
 from mal_graph.operators import Row, row_of
-
-CAPTURE = -1  # the input slot that a body reads by
 
 
 def find_settings(
@@ -22,10 +21,11 @@ def find_settings(
         graph: the network.
         applied: tensors that a layer applies, which are parameters.
     """
-    settings = {}
+    settings, unlearned = {}, find_unlearned(graph, table)
     for name in outside_of_layers(graph, applied):
         if not why_inside(graph, name, table):
-            settings[name] = setting_reason(graph, name, table)
+            told = unlearned.get(name)
+            settings[name] = setting_reason(graph, name, table) if told is None else unlearned_reason(told)
     return settings
 
 
@@ -38,6 +38,11 @@ def find_inner(graph: LayerGraph, applied: Collection[str], table: Mapping[str, 
 def outside_of_layers(graph: LayerGraph, applied: Collection[str]) -> Iterator[str]:
     """The stored float tensors that are none of the parameters."""
     return (name for name, weight in graph.weights.items() if weight.is_float and name not in applied)
+
+
+def unlearned_reason(setting: Unlearned) -> str:
+    """Why a tensor that an operator applies is a setting."""
+    return f"it is a {setting.kind}, which {setting.uses[0].node.title} applies and nobody learned"
 
 
 def setting_reason(graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None) -> str:

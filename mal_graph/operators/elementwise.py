@@ -85,7 +85,7 @@ ROWS: Mapping[str, Row] = {
         ["Max", "Min"], pointwise_row(SHIFT, at_zero=AtZero.FINITE, commutes=True, homogeneity=Homogeneity.ALL)
     ),
     "Mul": pointwise_row(SCALE, commutes=True, homogeneity=Homogeneity.ONE),
-    "Div": pointwise_row(SCALE, at_zero=AtZero.UNSAFE, homogeneity=Homogeneity.ONE),
+    "Div": replace(pointwise_row(SCALE, at_zero=AtZero.UNSAFE, homogeneity=Homogeneity.ONE), divides=True),
     "PRelu": pointwise_row(X, Slot("slope", ParameterKind.SCALE), homogeneity=Homogeneity.ONE),
     "Pow": pointwise_row(X, Slot("exponent", ParameterKind.SCALE), at_zero=AtZero.FINITE),
     "SwiGLU": pointwise_row(X, SCALE),
@@ -113,7 +113,6 @@ ROWS: Mapping[str, Row] = {
             "Softsign",
             "Tanh",
             "Erf",
-            "Sin",
             "Asin",
             "Atan",
             "Sinh",
@@ -133,8 +132,10 @@ ROWS: Mapping[str, Row] = {
         activation_row(),
     ),
     **dict.fromkeys(
-        ["HardSigmoid", "Exp", "Cos", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], activation_row(AtZero.FINITE)
+        ["HardSigmoid", "Exp", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], activation_row(AtZero.FINITE)
     ),
+    "Sin": replace(activation_row(), reads_angles=True),
+    "Cos": replace(activation_row(AtZero.FINITE), reads_angles=True),
     **dict.fromkeys(["LeakyRelu", "Neg"], activation_row(homogeneity=Homogeneity.ONE)),
     **dict.fromkeys(["Relu", "Abs"], activation_row(is_idempotent=True, homogeneity=Homogeneity.ONE)),
     "ThresholdedRelu": activation_row(is_idempotent=True),

@@ -165,6 +165,13 @@ ROWS: Mapping[str, Row] = {
     "LpNormalization": Row(lp_norm, compensation=ADDS_NOTHING),
     "MeanVarianceNormalization": Row(mean_variance_norm, at_zero=AtZero.UNSAFE),
     "LRN": Row(local_norm, at_zero=AtZero.UNSAFE),
-    "Softmax": Row(softmax, at_zero=AtZero.UNSAFE, compensation=NEVER_CHOSEN, squashes=True, is_probability=True),
+    "Softmax": Row(
+        softmax,
+        at_zero=AtZero.UNSAFE,
+        compensation=NEVER_CHOSEN,
+        squashes=True,
+        is_probability=True,
+        shares_out=True,
+    ),
     "LogSoftmax": Row(softmax, at_zero=AtZero.UNSAFE, compensation=NEVER_CHOSEN, squashes=True),
 }

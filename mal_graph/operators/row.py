@@ -131,6 +131,9 @@ class Row:
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         by_element: every entry of its output is made of those of its inputs at the same place.
+        divides: it divides by its last input.
+        reads_angles: it takes its input as an angle.
+        shares_out: it turns scores into shares that sum to one.
         compares: its output says how its operands compare, element by element.
         selects: it works on booleans, or chooses by them, element by element.
         reads_integers: it reads integers as the numbers of a weight.
@@ -166,6 +169,9 @@ class Row:
     homogeneity: Homogeneity = Homogeneity.NONE
     channel: int = 1
     by_element: bool = False
+    divides: bool = False
+    reads_angles: bool = False
+    shares_out: bool = False
     compares: bool = False
     selects: bool = False
     reads_integers: bool = False
@@ -197,6 +203,11 @@ class Row:
     def is_sum(self) -> bool:
         """Whether what it makes of a unit is a sum of what is in that unit."""
         return self.adds or self.moves
+
+    @property
+    def arranges(self) -> bool:
+        """Whether it gives entries of its first input out as they are."""
+        return self.moves or (self.adds and not self.by_element) or self.table_axis is not None
 
     @property
     def is_batch_norm(self) -> bool:

@@ -335,9 +335,14 @@ def merged_entries(step: Merged) -> Iterator[MergedEntry]:
 
 
 def skipped_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
-    """Layers of the base that keep its weights, for every donor; with several donors the reason names it."""
+    """Layers of the base that keep its weights, for every donor, with what else in them differs from the donor's; with
+    several donors the reason names it."""
     for step in assembly.merged:
-        yield from reason_entries(assembly, step, step.match.base, step.plan.skipped)
+        reasons = {
+            name: "; ".join((why, *(line for line in step.plan.missing.get(name, ()) if line not in why)))
+            for name, why in step.plan.skipped.items()
+        }
+        yield from reason_entries(assembly, step, step.match.base, reasons)
 
 
 def unused_donor_layers(assembly: Assembly) -> Iterator[ReasonEntry]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network import Parameter, data_dependent, find_masks
+from mal_graph.network import Parameter, data_dependent, find_applied, find_masks
 from mal_graph.operators import ParameterKind, cast_to_float32, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroups
@@ -60,7 +60,7 @@ def calibrate(
     """A graph of the same function but for some factors, and values for every parameter with an axis, random and
     calibrated on `inputs`; `centred` is the share of each channel's mean that is taken off. Raises RunError."""
     gauged = GaugedGraph(graph, groups, centred)
-    weights = {**draw_weights(groups.parameters, graph, seed, deadline), **gauged.factors}
+    weights = {**draw_weights(find_applied(graph), graph, seed, deadline), **gauged.factors}
     graph = gauged.graph_of(gauged.plain, gauged.factors)
     if not gauged.readings:
         return graph, weights

@@ -7,7 +7,15 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node, Weight
-from mal_graph.network import IntegerUse, Parameter, Probe, integer_use
+from mal_graph.network import (
+    IntegerUse,
+    Parameter,
+    Probe,
+    Unlearned,
+    axes_that_stay,
+    find_unlearned,
+    integer_use,
+)
 from mal_graph.operators import (
     ROWS,
     Call,
@@ -108,12 +116,17 @@ def label_inputs(tracing: Tracing, graph: LayerGraph, probed: Probe) -> None:
 
 
 def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -> None:
-    """Give every weight, and every mask, fresh atoms; those that are in use come first, producers before consumers."""
+    """Give every weight, and every mask, fresh atoms; those that are in use come first, producers before consumers.
+    What a setting tells apart stays where it is."""
+    unlearned = find_unlearned(graph)
     for name in dict.fromkeys([*(tensor for tensor, _ in axes), *graph.weights]):
         weight = graph.weights[name]
         is_mask = (name, first_axis(weight)) in axes
         if weight.scope or not (weight.is_float or is_mask):
             tracing.labels[name] = pinned_label(weight.shape, integer_pin(graph, weight))
+            continue
+        if name in unlearned:
+            tracing.labels[name] = setting_label(weight, unlearned[name])
             continue
         start = tracing.wiring.count
         tracing.labels[name] = tracing.wiring.fresh_label(weight.shape)
@@ -121,6 +134,12 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
             if size > 1:
                 tracing.owners.extend([(name, axis, start, size)] if (name, axis) in axes else [])
                 start += size
+
+
+def setting_label(weight: Weight, setting: Unlearned) -> Label:
+    """The label of a setting: what it tells apart on an axis has an order, what it treats alike has none."""
+    pin = Pin(GroupState.PINNED, f"the {setting.kind} {weight.name!r} lies along it")
+    return Label(weight.shape, (), dict.fromkeys(axes_that_stay(weight.read()), pin))
 
 
 def first_axis(weight: Weight) -> int:

@@ -21,6 +21,7 @@ from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, free_path, open_models, prepared, silent, with_arrays
+from mal_graph.workflows.relations import nothing_to_align
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import Known, Merged, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge
@@ -74,6 +75,11 @@ class Assembly(Result):
     def verdict(self) -> Verdict | None:
         """How the result stands to the base, the best baseline and the ensemble; None without scores."""
         return judge(self.scores, self.merged, self.config) if self.scores else None
+
+    @property
+    def nothing_to_align(self) -> tuple[str, ...]:
+        """The donors that have nothing in common with the base that an alignment could find, a sentence each."""
+        return tuple(filter(None, map(nothing_to_align, self.merged)))
 
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> "Assembly":
         """Write the model and check the file as a stranger would: the format's checker, then the runtime.

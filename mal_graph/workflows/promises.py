@@ -190,7 +190,7 @@ def what_differs(plan: Plan) -> str:
     correspondence = plan.alignment.correspondence
     differences = [difference for pair in plan.merged_pairs for difference in pair.differences]
     if plan.match.unmatched_donor or correspondence.unpaired:
-        return "the donor has parameters without a place in the base"
+        return "the donor has parameters or settings without a place in the base"
     if differences:
         return f"the layers differ in their settings ({differences[0].what})"
     if any(a != b for a, b in correspondence.units) or not plan.growth.is_none:

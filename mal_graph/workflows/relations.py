@@ -16,12 +16,14 @@ RELATED = 0.7  # cosine of all weights in stored order; of networks that were tr
 def relations_of(step: Merged) -> Iterator[str]:
     """One sentence for each relation between base and donor that was found."""
     plan, donor = step.plan, step.donor.name
-    equal = next((check.passed for check in step.promises.checks if check.name == EQUAL_FUNCTIONS), None)
+    equal = compute_the_same(step)
     if equal and not step.promises.kept and is_reordered_base(plan):
         moved = moved_units(plan.alignment.orders)
         how = f"with {moved} of its units in another order" if moved else "itself"
         yield f"{donor} is the base {how}: a merge of the two is the base at any lambda"
         return
+    if alone := nothing_to_align(step):
+        yield alone
     if step.promises.missed:
         why = "something between or beside the layers differs, so this may be no merge of the two"
         yield f"{step.promises.missed}: {why}"
@@ -35,6 +37,24 @@ def relations_of(step: Merged) -> Iterator[str]:
             f"{donor} and the base look like fine-tunes of one model: the cosine of their weights is {cosine:.2f} in "
             f"stored order, {used}"
         )
+
+
+def compute_the_same(step: Merged) -> bool | None:
+    """Whether the donor was found to compute what the base does; None where that was not compared, or they do not."""
+    return next((check.passed for check in step.promises.checks if check.name == EQUAL_FUNCTIONS), None)
+
+
+def nothing_to_align(step: Merged) -> str:
+    """That a donor and the base have nothing in common that an alignment could find, with the figures; "" if they
+    have, that was not asked, or the two compute the same: then only their alignment falls short."""
+    chance = step.chance
+    if chance is None or not chance.has_nothing_to_align or compute_the_same(step):
+        return ""
+    return (
+        f"{step.donor.name} and the base have nothing to align: the mean cosine of their aligned weights is "
+        f"{chance.cosine:.3f}, with the donor's weights in random order it is {chance.random:.3f}, and no less than "
+        f"{chance.least:.3f} would be better than chance"
+    )
 
 
 def is_reordered_base(plan: Plan) -> bool:

@@ -14,6 +14,7 @@ from mal_graph.graph import Array, LayerGraph, Node, Weight
 from mal_graph.matching import (
     SHARES,
     Alignment,
+    Chance,
     Correspondence,
     Evidence,
     Match,
@@ -22,6 +23,7 @@ from mal_graph.matching import (
     assign_as_given,
     assign_units,
     compare_activations,
+    compare_with_chance,
     correspond,
     match_layers,
     pair_signatures,
@@ -78,6 +80,7 @@ class Merged(Brief):
         at_zero: how far the outputs at lambda 0 are from those of the model before; None where its shape is the same.
         repair: what was repaired; None if nothing was to be.
         promises: what the merge promised, and what was kept for it.
+        chance: how the alignment compares with that of random numbers; None where that was not asked.
     """
 
     donor: LayerGraph
@@ -94,6 +97,7 @@ class Merged(Brief):
     at_zero: float | None = None
     repair: Repair | None = None
     promises: Promises = field(default_factory=Promises)
+    chance: Chance | None = None
 
     @property
     def signatures(self) -> Signatures:
@@ -118,7 +122,17 @@ def merged_into(
     """Merge one donor: match, verify, align, plan, check, merge, repair."""
     step = merge_step(base, donor, config, runner, progress, known)
     result, repair = with_repair(merge(step.plan), step.plan, donor, config, runner, progress)
-    return replace(step, repair=repair), result
+    return replace(step, repair=repair, chance=chance_of(step, config, progress)), result
+
+
+def chance_of(step: Merged, config: MergeConfig, progress: Progress) -> Chance | None:
+    """How an alignment by weights compares with that of random numbers, where merges are compared at all."""
+    if not config.compare or not step.plan.is_moving or SHARES[config.match_by]:
+        return None
+    progress(f"aligning {step.donor.name} in random order", 0, 1)
+    chance = compare_with_chance(step.ungrown.alignment, config.seed)
+    progress(f"aligning {step.donor.name} in random order", 1, 1)
+    return chance
 
 
 def merge_step(

@@ -22,6 +22,7 @@ from mal_graph.protocols import Check
 from mal_graph.symmetry import axis_groups
 
 NAME = r"[\w.]+"
+STRANGERS = r"note: \w+\.onnx and the base have nothing to align: [^\n]+\n"
 KEYS = {
     "inspect": ["schema", "parameters", "coverage", "missing", "settings", "layers", "groups", "unknown_ops"],
     "match": ["schema", "pairs", "unmatched_base", "unmatched_donor", "matched_parameters"],
@@ -280,7 +281,8 @@ def test_assemble_word_for_word(folder):
     done = subprocess.run(
         [command, "assemble", "base.onnx", "donor.onnx"], cwd=folder, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert re.fullmatch(STRANGERS, done.stderr)
     merged = ort.InferenceSession(folder / "base.merged.onnx")
     images = np.load(folder / "data.npz")["x"]
     (out,) = merged.run(None, {"x": images})
@@ -290,7 +292,7 @@ def test_assemble_word_for_word(folder):
 
 
 def test_assemble_says_what_was_merged_and_what_not_and_why(run, folder):
-    ran = run("assemble", "base.onnx", "other.onnx", "--layers", "Gemm_0")
+    ran = run("assemble", "base.onnx", "other.onnx", "--layers", "Gemm_0", "-q")
     assert (ran.code, ran.err) == (0, "")
     assert re.search(r"^Gemm_0 +Gemm_0 +other.onnx +\S+ +\d+%", ran.out, re.M)
     assert "layer Gemm_4 keeps the base's weights: not selected" in ran.out
@@ -356,7 +358,7 @@ def test_the_scores_of_every_arm_come_last(run, folder):
 
 def test_a_donor_with_another_head_is_merged_and_it_is_said_why_it_has_no_score(run, folder):
     save(mlp((8, 16, 12, 100), seed=3), folder / "hundred.onnx")
-    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz")
+    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz", "-q")
     assert (ran.code, ran.err) == (0, "")
     told = "of hundred.onnx tells 100 classes apart, the base's 5"
     assert re.search(rf"^note: donor has no score and no part in the ensemble: output '\w+' {told}$", ran.out, re.M)
@@ -372,7 +374,7 @@ def test_a_merge_of_batch_norms_says_that_their_statistics_are_not_measured_agai
     save(cnn((4, 4), seed=1), folder / "b.onnx")
     ran = run("assemble", "a.onnx", "b.onnx", "-q")
     assert "note: the statistics of 6 BatchNormalizations are not measured again on data" in ran.out
-    assert "note:" not in run("assemble", "base.onnx", "donor.onnx").out
+    assert "not measured again" not in run("assemble", "base.onnx", "donor.onnx").out
 
 
 def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
@@ -492,14 +494,36 @@ def test_a_shuffled_copy_of_the_base_merges_into_the_base(run, folder):
 
 def test_verbose_logs_to_stderr_and_quiet_does_not(run, folder):
     loud = run("assemble", "base.onnx", "donor.onnx", "-v")
-    assert loud.err == "".join(
+    loaded = "".join(
         f"loaded {name}: 5 operators, {size} float parameters\n"
         for name, size in (("base.onnx", 413), ("donor.onnx", 365))
     )
+    assert re.fullmatch(loaded + STRANGERS, loud.err)
+    assert run("assemble", "base.onnx", "donor.onnx", "-o", "quiet.onnx", "-q").err == ""
     assert re.search(r"^Gemm_0 +Gemm_0 +16 : 12 +12 ", loud.out, re.M)
     quiet = run("match", "base.onnx", "donor.onnx", "-o", "pairs.json", "-q")
     assert quiet.err == ""
     assert "3 pairs" in quiet.out
+
+
+def test_strangers_are_called_so_before_anything_is_written_and_fail_where_asked(run, folder):
+    ran = run("assemble", "base.onnx", "donor.onnx", "-o", "merged.onnx")
+    said = "donor.onnx and the base have nothing to align: the mean cosine of their aligned weights is 0."
+    assert ran.code == 0
+    assert said in " ".join(ran.out.split())
+    asked = run("assemble", "base.onnx", "donor.onnx", "-o", "asked.onnx", "--fail-if-worse", "--format", "json")
+    assert asked.code == 1
+    assert "error: a donor has nothing to align with the base (--fail-if-worse)" in asked.err
+    assert any(said in note for note in asked.json["notes"])
+
+
+def test_a_copy_in_another_order_does_not_fail_where_asked(run, folder):
+    base = mal_graph.load("base.onnx")
+    copy, _ = permuted_copy(base, axis_groups(base))
+    save(copy, folder / "copy.onnx")
+    ran = run("assemble", "base.onnx", "copy.onnx", "-o", "merged.onnx", "--fail-if-worse")
+    assert ran.code == 0
+    assert "nothing to align" not in ran.out + ran.err
 
 
 def test_a_merged_model_that_is_not_finite_fails_the_gate_and_is_not_written(run, folder):
@@ -989,7 +1013,7 @@ def test_a_donor_whose_inputs_do_not_fit_is_refused(refused, folder, inputs, tol
 
 def test_models_without_a_common_layer_are_refused(refused, folder):
     net = Net()
-    save(net.proto(net.op("Mul", net.input("x", ("N", 8)), net.weight(8))), folder / "scale.onnx")
+    save(net.proto(net.op("Mul", net.op("Relu", net.input("x", ("N", 8))), net.weight(8))), folder / "scale.onnx")
     for verb in ("match", "assemble"):
         refused(
             verb,
@@ -1240,13 +1264,14 @@ def test_a_read_only_folder_is_refused(refused, folder, monkeypatch):
     refused("assemble", "base.onnx", "donor.onnx", "-o", "sub/out.onnx", match=told)
 
 
-def test_a_folder_that_turns_out_to_be_read_only_is_refused(refused, monkeypatch):
+def test_a_folder_that_turns_out_to_be_read_only_is_refused(refused, run, monkeypatch):
     def denied(*args, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", denied)
     told = r"cannot write base\.merged\.onnx: Permission denied in folder .*; choose another folder"
-    refused("assemble", "base.onnx", "donor.onnx", match=told)
+    refused("assemble", "base.onnx", "donor.onnx", "-q", match=told)
+    assert re.match(STRANGERS + "error: cannot write", run("assemble", "base.onnx", "donor.onnx").err)  # said before
 
 
 def test_the_report_may_not_go_where_the_model_goes(refused):

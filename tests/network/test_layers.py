@@ -116,8 +116,9 @@ def test_a_scale_behind_a_residual_sum_is_a_layer_of_its_own(net):
     assert listed(net.graph(x))[-1] == ("affine", {"scale": "scale"})
 
 
-def test_a_vector_added_to_an_input_is_a_layer_of_its_own(net):
-    x = net.op("Add", net.input("x", ("N", 3)), net.weight(3, name="shift"))
+def test_a_vector_added_to_a_join_is_a_layer_of_its_own(net):
+    join = net.op("Add", net.input("x", ("N", 3)), net.input("y", ("N", 3)))
+    x = net.op("Add", join, net.weight(3, name="shift"))
     assert listed(net.graph(net.op("MatMul", x, net.weight(3, 4, name="w")))) == [
         ("affine", {"shift": "shift"}),
         ("linear", {"w": "weight"}),

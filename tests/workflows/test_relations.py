@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from builders import mlp, network, permuted_copy, reseeded
+from setting_nets import attention
 
 import mal_graph
 from mal_graph.workflows.relations import cosine_in_stored_order, relations_of
@@ -44,8 +45,23 @@ def test_a_fine_tune(size, is_related):
     assert any("fine-tunes of one model" in line for line in lines) == is_related
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_copy_that_is_not_found_is_no_stranger(seed):
+    """Units inside heads keep their order, so that a copy with them shuffled is not aligned."""
+    base = attention(seed)
+    donor, _ = permuted_copy(base, network(base).groups, seed)
+    assert not mal_graph.assemble(base, donor).nothing_to_align
+
+
+@pytest.mark.parametrize("options", [{"lam": 0.0}, {"compare": False}])
+def test_nobody_asks_where_nothing_is_merged_or_compared(options):
+    base = mlp((6, 30, 30, 4))
+    assert mal_graph.assemble(base, reseeded(base, 7), **options).merged[0].chance is None
+
+
 def test_strangers_are_not_related():
     base = mlp((6, 30, 30, 4))
     step = mal_graph.assemble(base, reseeded(base, 7)).merged[0]
-    assert list(relations_of(step)) == []
+    (line,) = relations_of(step)
+    assert "have nothing to align" in line
     assert abs(cosine_in_stored_order(step.plan)) < 0.3

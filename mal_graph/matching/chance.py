@@ -1,0 +1,95 @@
+"""Whether two models have anything to align: what their weights have in common once they are aligned, beside what
+chance gives.
+
+An assignment always finds something: of many units with as many partners to choose from, some point the same way. So
+the donor is assigned once more with the entries of each of its tensors in random order, by the same method. Compared is
+the mean cosine of aligned tensors, each counted with its entries: neither large values nor small tensors decide.
+
+Chosen: the whole assignment on a shuffled donor. Refused: an assignment of shuffled scores, which is cheaper - the
+scores of a pair are computed with the orders of all others, and these were chosen so that they are high.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from math import sqrt
+
+import numpy as np
+
+from mal_graph.graph import Array
+from mal_graph.matching.assignment import Alignment, assign_units
+from mal_graph.matching.correspondence import Correspondence
+from mal_graph.matching.objective import Objective, dot, squared
+from mal_graph.matching.orders import Orders
+from mal_graph.matching.tensor_pairs import Read, TensorPair
+
+DRAWS = 3
+FEW_ENTRIES = 1 << 20  # compared numbers up to which several draws are made; of more, one tells as much
+SIGMAS = 3.0  # of the mean cosine of as many random numbers: what may be luck
+MARGIN = 0.05  # of what chance gives: what may be a better or worse local optimum
+
+
+@dataclass(frozen=True)
+class Chance:
+    """How similar two models are once they are aligned.
+
+    Attributes:
+        cosine: the mean over all tensors that are compared, in the orders used.
+        random: the mean of the same for a donor with its weights in random order, assigned by the same method.
+        entries: how many numbers are compared.
+    """
+
+    cosine: float
+    random: float
+    entries: int
+
+    @property
+    def least(self) -> float:
+        """What the cosine must exceed to be better than random."""
+        return self.random + max(SIGMAS / sqrt(self.entries), MARGIN * self.random)
+
+    @property
+    def has_nothing_to_align(self) -> bool:
+        """Whether the alignment is no better than that of random numbers."""
+        return self.cosine <= self.least
+
+
+def compare_with_chance(alignment: Alignment, seed: int = 0) -> Chance | None:
+    """How an alignment by weights compares with one of random numbers; None where there was nothing to assign."""
+    correspondence = alignment.correspondence
+    cosine, entries = mean_cosine(correspondence, alignment.orders)
+    if not correspondence.pairs or not entries:
+        return None
+    draws = DRAWS if entries <= FEW_ENTRIES else 1
+    others = (shuffled(correspondence, (seed, draw)) for draw in range(draws))
+    return Chance(cosine, float(np.mean([mean_cosine(one, assign_units(one).orders)[0] for one in others])), entries)
+
+
+def mean_cosine(correspondence: Correspondence, orders: Orders) -> tuple[float, int]:
+    """The mean cosine of compared tensors over their matched entries, and how many these are."""
+    objective = Objective(correspondence)
+    total, entries = 0.0, 0
+    for t, (pair, _) in enumerate(correspondence.tensors):
+        a, b = objective.cut(t, orders)
+        reach = sqrt(squared(a) * squared(b))
+        if pair.is_compared and reach:
+            total += a.size * dot(a, b) / reach
+            entries += a.size
+    return total / max(1, entries), entries
+
+
+def shuffled(correspondence: Correspondence, seed: tuple[int, int]) -> Correspondence:
+    """The same with the donor's values in random order, tensor by tensor."""
+    tensors = tuple(
+        (with_shuffled_donor(pair, (*seed, number)), axes) for number, (pair, axes) in enumerate(correspondence.tensors)
+    )
+    return replace(correspondence, tensors=tensors)
+
+
+def with_shuffled_donor(pair: TensorPair, seed: tuple[int, ...]) -> TensorPair:
+    return replace(pair, donor_values=partial(shuffled_values, pair.donor_values, seed))
+
+
+def shuffled_values(read: Read, seed: tuple[int, ...]) -> Array:
+    """Values in random order."""
+    values = read()
+    return np.random.default_rng(seed).permutation(values.ravel()).reshape(values.shape)

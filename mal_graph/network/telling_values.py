@@ -1,0 +1,80 @@
+"""What the values of a stored tensor tell of it: signs that nothing learned shows by chance.
+
+All are read in float64; what is compared is compared to what the stored type leaves of a number.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.graph import Array
+
+NEGLIGIBLE = -50.0  # a score this far below the others gets a share of 2e-22
+LONGEST_HEAD = 4096
+ROOTS = (1, -1, 2, -2, 4, -4)  # d, 1/d, sqrt(d), 1/sqrt(d), and a fourth root on queries and keys each
+FEWEST_STEPS = 4  # places on a grid: three numbers may be evenly spaced by chance
+MOST_ENTRIES = 1 << 20  # of a tensor that is looked at for a grid
+
+Floats = NDArray[np.float64]
+
+
+def as_floats(stored: Array) -> Floats:
+    """The values in float64."""
+    return stored.astype(np.float64)
+
+
+def spacing(stored: Array) -> float:
+    """What two values that were the same number may differ by, relative, once they are stored."""
+    return 1e-2 if stored.dtype.itemsize < 4 else 1e-5
+
+
+def has_one_value(stored: Array) -> bool:
+    """Whether all entries are the same."""
+    return stored.size > 0 and bool((stored == stored.ravel()[0]).all())
+
+
+def is_root_of_length(stored: Array) -> bool:
+    """Whether all entries are one number that scores are scaled by: a power of a whole number, the length of a head."""
+    value = abs(float(as_floats(stored).ravel()[0])) if has_one_value(stored) else 0.0
+    if not 0 < value < np.inf or value == 1.0:
+        return False
+    powers = np.array([value**root for root in ROOTS])
+    whole = np.round(powers)
+    is_near = np.abs(powers - whole) <= spacing(stored) * np.maximum(whole, 1)
+    return bool((is_near & (whole > 1) & (whole <= LONGEST_HEAD)).any())
+
+
+def is_additive_mask(stored: Array) -> bool:
+    """Whether all entries are 0 or so low that nothing is left of a score, and some are."""
+    values = as_floats(stored)
+    return bool((values <= NEGLIGIBLE).any() and ((values == 0) | (values <= NEGLIGIBLE)).all())
+
+
+def is_factor_mask(stored: Array) -> bool:
+    """Whether some entries are 0 and all others 1."""
+    return stored.size > 1 and set(np.unique(as_floats(stored)).tolist()) == {0.0, 1.0}
+
+
+def is_grid(stored: Array) -> bool:
+    """Whether the values are places on a grid: evenly spaced, or whole and half numbers."""
+    if not FEWEST_STEPS <= stored.size <= MOST_ENTRIES:
+        return False
+    values = np.unique(as_floats(stored))
+    if len(values) < FEWEST_STEPS or not np.isfinite(values).all():
+        return False
+    steps = np.diff(values)
+    is_even = np.abs(steps - steps[0]).max() <= spacing(stored) * np.abs(values).max()
+    return bool(is_even or (2 * values == np.round(2 * values)).all())
+
+
+def is_rotation(stored: Array) -> bool:
+    """Whether the two halves of the last axis are cosines and sines of the same angles."""
+    half = stored.shape[-1] // 2
+    return stored.shape[-1] % 2 == 0 and are_rotation(stored[..., :half], stored[..., half:])
+
+
+def are_rotation(one: Array, other: Array) -> bool:
+    """Whether two tables are cosines and sines of the same angles, or both a number times that."""
+    if one.size < FEWEST_STEPS or has_one_value(one) or has_one_value(other):
+        return False
+    squares = as_floats(one) ** 2 + as_floats(other) ** 2
+    return bool(squares.flat[0] > 0 and np.allclose(squares, squares.flat[0], rtol=spacing(one), atol=0))
