@@ -116,6 +116,7 @@ def match(
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
     from mal_graph.matching import listed_alike, match_layers
+    from mal_graph.network import dequantised
     from mal_graph.reporting import dot, match_document, mermaid
     from mal_graph.workflows import with_arrays
 
@@ -126,6 +127,7 @@ def match(
     config = with_arrays(configured("match", None, options))
     with progress_bars(shown.quiet) as progress:
         a, b = open_named_models([base, donor], weights, config, None, shown.verbose, progress)
+    b = dequantised(b, registry.runner())
     if explain is not None:
         emit_candidates(a, b, explain, shown.format_)
         return

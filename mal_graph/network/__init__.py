@@ -1,5 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
+from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
 from mal_graph.network.parameters import Parameter, find_applied, find_parameters
@@ -14,6 +15,7 @@ __all__ = [
     "axes_that_stay",
     "data_dependent",
     "data_inputs",
+    "dequantised",
     "draw_inputs",
     "fed_weights",
     "find_applied",

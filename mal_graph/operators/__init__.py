@@ -4,7 +4,7 @@ from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
 from mal_graph.operators.elementwise import cast_to_float32
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
-from mal_graph.operators.indexing import table_axis
+from mal_graph.operators.indexing import are_codes, table_axis
 from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
@@ -25,6 +25,7 @@ from mal_graph.operators.windows import (
 from mal_graph.operators.wiring import Belonging, Wiring
 
 __all__ = [
+    "are_codes",
     "Atoms",
     "AtZero",
     "BATCH",

@@ -1,6 +1,6 @@
 """Indexing: entries that are selected, looked up or written by their place or value."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -61,8 +61,12 @@ def gather(call: Call) -> list[Label]:
 
 def is_palette(call: Call) -> bool:
     """Whether stored indices make a weight of a few stored numbers, each of them several times."""
-    data, indices = call.label(0).shape, call.label(1).shape
-    return call.is_stored(0) and call.is_stored(1) and len(data) == 1 and prod(indices) > data[0]
+    return call.is_stored(0) and call.is_stored(1) and are_codes(call.label(0).shape, call.label(1).shape)
+
+
+def are_codes(data: Sequence[int], indices: Sequence[int]) -> bool:
+    """Whether indices of some shape pick each of a few stored numbers several times."""
+    return len(data) == 1 and prod(indices) > data[0]
 
 
 def gather_nd(call: Call) -> list[Label]:

@@ -88,9 +88,11 @@ def integer_row(rule: Rule, kind: str, *slots: Slot) -> Row:
 
 ROWS: Mapping[str, Row] = {
     "QuantizeLinear": Row(
-        quantize, slots=(X, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT), at_zero=AtZero.FINITE
+        quantize, slots=(X, Slot("divisor", ParameterKind.VARIANCE), ZERO_POINT), at_zero=AtZero.FINITE, quantises=True
     ),
-    "DequantizeLinear": Row(quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE, reads_integers=True),
+    "DequantizeLinear": Row(
+        quantize, slots=(X, SCALE, ZERO_POINT), at_zero=AtZero.FINITE, reads_integers=True, quantises=True
+    ),
     "DynamicQuantizeLinear": Row(dynamic_quantize, at_zero=AtZero.FINITE),
     "MatMulInteger": integer_row(matmul_integer, "linear_integer", X, X, ZERO_POINT),
     "ConvInteger": integer_row(conv_integer, "conv_integer", X, X, ZERO_POINT),

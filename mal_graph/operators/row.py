@@ -137,6 +137,7 @@ class Row:
         compares: its output says how its operands compare, element by element.
         selects: it works on booleans, or chooses by them, element by element.
         reads_integers: it reads integers as the numbers of a weight.
+        quantises: it makes integers of floats by a scale, or floats of such integers.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
         shaping: the settings that decide which function it is, with the values that they have where nothing says.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
@@ -175,6 +176,7 @@ class Row:
     compares: bool = False
     selects: bool = False
     reads_integers: bool = False
+    quantises: bool = False
     table_axis: Callable[[Node], int] | None = None
     shaping: Mapping[str, object] = field(default_factory=dict)
     since: int | None = None

@@ -16,7 +16,7 @@ from mal_graph.evaluation import Predictor, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_units, correspond, match_layers, pair_signatures
 from mal_graph.merging import Plan, plan_merge
-from mal_graph.network import find_layers
+from mal_graph.network import dequantised, find_layers
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
@@ -73,6 +73,7 @@ def grid(
     given, report, runner = arrays_of(data), progress or silent, runner or registry.runner()
     first, second = open_models([base, donor], settings, given)
     check_inputs(first, second, settings.pair)
+    second = dequantised(second, runner)
     arrays, _ = prepared(first, given or {}, settings)
     assert arrays is not None  # for none were not given
     groups = verified_groups(first, settings, runner, report, [])

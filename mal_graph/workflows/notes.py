@@ -17,6 +17,11 @@ def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
         return
     for step in steps:
         yield from relations_of(step)
+        if step.dequantised:
+            yield (
+                f"{step.dequantised} weights of {step.donor.name} are stored as integers: the floats that these stand "
+                "for are merged"
+            )
     norms = unmeasured_norms(steps)
     if norms:
         yield (

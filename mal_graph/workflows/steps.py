@@ -44,7 +44,7 @@ from mal_graph.merging import (
     with_bias_slots,
     with_larger_windows,
 )
-from mal_graph.network import Layer, probe
+from mal_graph.network import Layer, dequantised, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
 from mal_graph.workflows.models import Progress
@@ -81,6 +81,7 @@ class Merged(Brief):
         repair: what was repaired; None if nothing was to be.
         promises: what the merge promised, and what was kept for it.
         chance: how the alignment compares with that of random numbers; None where that was not asked.
+        dequantised: how many weights the donor stores as integers that stand for them.
     """
 
     donor: LayerGraph
@@ -98,6 +99,7 @@ class Merged(Brief):
     repair: Repair | None = None
     promises: Promises = field(default_factory=Promises)
     chance: Chance | None = None
+    dequantised: int = 0
 
     @property
     def signatures(self) -> Signatures:
@@ -146,6 +148,7 @@ def merge_step(
 ) -> Merged:
     """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
     strategy = strategy or assign_units
+    stored, donor = donor, dequantised(donor, runner)
     paired = pair_signatures(base, donor, config.pair)
     given, first = base, match_layers(base, paired.in_base_order(donor), config.matches)
     donor_groups = verified_groups(donor, config, runner, progress, known, paired)
@@ -186,6 +189,7 @@ def merge_step(
         windows=windows,
         added=deeper.added,
         promises=promises,
+        dequantised=len(donor.weights.keys() - stored.weights.keys()),
     )
     return compared_at_zero(step, given, runner)
 
