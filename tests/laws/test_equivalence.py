@@ -20,6 +20,7 @@ from equivalent_nets import (
     draw_pair,
     judge,
     judge_pair,
+    judging,
     layers,
     pair_of_model,
 )
@@ -178,6 +179,20 @@ def pair():
 def test_a_permuted_copy_is_right(pair):
     outcome = judge_pair(pair)
     assert (outcome.verdict, outcome.merged, outcome.kept) == (RIGHT, 1.0, ())
+
+
+@pytest.mark.parametrize(("off", "assembled"), [(0, [0.5]), (1, [0.5, 0.3, 1.0])])
+def test_a_lambda_is_assembled_where_the_plan_of_another_is_not_the_base(pair, monkeypatch, off, assembled):
+    whole, merged, lams = mal_graph.assemble, judging.run_outputs, []
+
+    def noted(*models, lam):
+        lams.append(lam)
+        return whole(*models, lam=lam)
+
+    monkeypatch.setattr(mal_graph, "assemble", noted)
+    monkeypatch.setattr(judging, "run_outputs", lambda *given: {n: y + off for n, y in merged(*given).items()})
+    assert judge_pair(pair, assembled=(0.5,)).is_right
+    assert lams == assembled
 
 
 def test_one_sign_in_the_donor_is_wrong(pair):

@@ -5,6 +5,7 @@ import pytest
 from builders import Net, cnn, deviation, inputs_of, mlp, network, run
 
 from mal_graph.matching import assign_units, correspond, match_layers
+from mal_graph.matching.moving_groups import moving_groups
 from mal_graph.merging import LayerLambdas, merge, plan_merge
 from mal_graph.operators import GroupState
 from mal_graph.symmetry import Network, axis_groups
@@ -269,3 +270,15 @@ def test_a_map_that_a_unit_multiplies_by_position_is_dropped_where_the_sizes_dif
     found = between(scaled(4, 0), scaled(5, 1))
     lines = [line for lines in found.dropped.values() for line in lines] + list(found.refused.values())
     assert any("4 long, the donor's 5" in line for line in lines)
+
+
+@pytest.mark.parametrize(("blocks", "size"), [(2, 3), (3, 2), (2, 4)])
+def test_of_a_grouped_convolution_the_groups_of_channels_are_assigned(blocks, size):
+    """The places in a group share their positions with the groups; which are more is no matter."""
+    net = Net(0)
+    x = net.op("Relu", net.conv(net.input("x", ("N", 3, 6, 6)), 3, blocks * size))
+    x = net.op("Relu", net.conv(x, blocks * size, blocks, group=blocks))
+    x = net.op("Flatten", net.op("GlobalAveragePool", net.conv(x, blocks, 5)))
+    groups = axis_groups(net.graph(net.linear(x, 5, 4)))
+    assigned = [groups.groups[g] for g in moving_groups(groups)]
+    assert sorted(group.units for group in assigned) == sorted([blocks, 5])
