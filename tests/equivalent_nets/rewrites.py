@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 NOTHING: tuple[str, ...] = ()
 LAYER = ("@/*",)  # what is stored of the layers where it was applied
-NORM = ("@/norm.*",)  # vectors of a normalisation
+NORMS = ("*/norm.*",)  # vectors of normalisations: two in a row are one layer
 FOLDED = ("@/norm.*", "@/bias")  # what a layer's one bias and weight settle where a BatchNormalization is folded
 BIAS = ("@/bias",)
 ANYTHING = ("*",)
@@ -103,14 +103,14 @@ REWRITES: Mapping[str, Rewrite] = {
     "weights_in_half": Rewrite("weights in half precision behind a Cast", traits=("half",), group=VALUES),
     "int8_dequantized": Rewrite(
         "weights as int8 behind DequantizeLinear",
-        base_may_keep=LAYER,
+        base_may_keep=ANYTHING,  # integers hold the order of the units beside them, and so of all that read these
         traits=("whole_multiples",),
         group=VALUES,
     ),
     "int8_cast_scale": Rewrite(
-        "weights as int8, cast and multiplied", base_may_keep=LAYER, traits=("whole_multiples",), group=VALUES
+        "weights as int8, cast and multiplied", base_may_keep=ANYTHING, traits=("whole_multiples",), group=VALUES
     ),
-    "palette": Rewrite("weights as indices of a codebook", may_keep=LAYER, traits=("palette",), group=VALUES),
+    "palette": Rewrite("weights as indices of a codebook", base_may_keep=ANYTHING, traits=("palette",), group=VALUES),
     "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, traits=("masked",), group=VALUES),
     "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, traits=("masked",), group=VALUES),
     "mask_on_one_side": Rewrite(
@@ -138,7 +138,11 @@ REWRITES: Mapping[str, Rewrite] = {
     "local_function": Rewrite("linear layers as a function of the model", LINEAR),
     "activation_forms": Rewrite("activations by other operators", traits=("rewritable",), families=(*DENSE, *IMAGES)),
     "pool_forms": Rewrite("the mean over an image by other operators", ("cnn", "cnn_concat", "residual_cnn")),
-    "norm_forms": Rewrite("LayerNormalization in single operators", ("layer_norm_mlp", "transformer"), may_keep=NORM),
+    "norm_forms": Rewrite(
+        "LayerNormalization in single operators",
+        ("layer_norm_mlp", "transformer"),
+        may_keep=NORMS,
+    ),
     "attention_scale_forms": Rewrite("the scale of attention applied elsewhere", SEQUENCES),
     "reshape_forms": Rewrite("Reshape or Squeeze for Flatten", (*IMAGES, "image_mlp")),
     "operators_without_effect": Rewrite("Identity, Dropout or Cast inserted", (*DENSE, *IMAGES)),
