@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, Weight, unused_name, weight_of
 from mal_graph.matching import Match, by_role, find_foldable_norm
 from mal_graph.network import Layer, Parameter, find_layers
-from mal_graph.operators import Misfit, bias_slot, enlarged
+from mal_graph.operators import Misfit, bias_slot, cast_type, enlarged
 
 
 def with_bias_slots(
@@ -41,9 +42,17 @@ def with_zero_bias(graph: LayerGraph, weight: Parameter) -> LayerGraph:
     slot = bias_slot(node)
     if slot is None:
         return graph
-    zeros = np.zeros(weight.units, graph.weights[weight.tensor].dtype)
+    zeros = np.zeros(weight.units, type_read(graph, node.inputs[weight.slot]))
     name = unused_name(graph, f"{node.outputs[0]}.bias")
     return graph.with_inserted(weight_of(name, zeros), node.outputs[0], slot)
+
+
+def type_read(graph: LayerGraph, name: str) -> np.dtype[Any]:
+    """The type in which an operator reads a stored tensor, behind those that move and cast it."""
+    if name in graph.weights:
+        return graph.weights[name].dtype
+    node = graph.nodes[graph.producer[name]]
+    return np.dtype(cast_type(node)) if cast_type(node) else type_read(graph, node.inputs[0])
 
 
 def with_larger_windows(

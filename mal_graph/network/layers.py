@@ -7,13 +7,14 @@ a layer of kind `affine` or `table`.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mal_graph.brief import Brief
 from mal_graph.graph import LayerGraph, Node
 from mal_graph.network.parameters import Parameter, find_parameters
+from mal_graph.network.roots import data_dependent
 from mal_graph.operators import AtZero, LayerRole, Row, row_of
 
 
@@ -112,15 +113,18 @@ def assemble_layers(
     """Origins that own parameters, as layers; a shared tensor goes to its first user."""
     owned: set[str] = set()
     layers = []
+    live = data_dependent(graph)
     for start, nodes in sorted(members.items(), key=lambda item: item[1][0]):
         applied = [parameter for index in nodes for parameter in by_node.get(index, [])]
         tied = tuple(dict.fromkeys(p.tensor for p in applied if p.tensor in owned))
-        applied = [as_bias(graph, start, parameter, applied, table) for parameter in applied]
+        is_made = has_computed_weight(graph, start, live, table)
+        applied = [as_bias(graph, start, parameter, applied, table, is_made=is_made) for parameter in applied]
         own = first_applications(applied, owned)
         owned.update(parameter.tensor for parameter in own)
         # Without a tensor of its own, only a contraction that shares its weight makes a layer.
         if own or start in by_node:
-            node = start if start in by_node else next((p.node for p in applied if p.shape), applied[0].node)
+            is_named = start in by_node or is_made
+            node = start if is_named else next((p.node for p in applied if p.shape), applied[0].node)
             kind = kind_of(graph.nodes[node], row_of(graph.nodes[node], table), start >= 0)
             layers.append(Layer(graph.nodes[node].name, kind, start, tuple(nodes), tuple(own), tied, tuple(applied)))
     return layers
@@ -146,14 +150,33 @@ def as_bias(
     parameter: Parameter,
     own: Sequence[Parameter],
     table: Mapping[str, Row] | None,
+    *,
+    is_made: bool = False,
 ) -> Parameter:
-    """A vector added right behind a contraction that has no bias of its own is its bias."""
+    """A vector added right behind a contraction that has no bias of its own is its bias.
+
+    Args:
+        is_made: whether the weight of the contraction is computed, so that nothing tells how many units it has.
+    """
     weight = next((p for p in own if p.is_weight), None)
-    if weight is None or parameter.role != "shift" or any(p.is_bias for p in own):
+    if (weight is None and not is_made) or parameter.role != "shift" or any(p.is_bias for p in own):
         return parameter
     contraction, node = graph.nodes[start], graph.nodes[parameter.node]
     is_behind = is_linear(contraction, table) and is_addition(node, table) and contraction.outputs[0] in node.inputs
-    return replace(parameter, role="bias") if is_behind and parameter.shape == (weight.units,) else parameter
+    is_vector = len(parameter.shape) == 1 if weight is None else parameter.shape == (weight.units,)
+    return replace(parameter, role="bias") if is_behind and is_vector else parameter
+
+
+def has_computed_weight(graph: LayerGraph, start: int, live: Collection[str], table: Mapping[str, Row] | None) -> bool:
+    """Whether a layer starts with a contraction whose weight is computed of stored tensors, such as one under a mask.
+
+    Args:
+        live: the tensors that depend on an input of the model.
+    """
+    row = row_of(graph.nodes[start], table) if start >= 0 else None
+    if row is None or not row.is_contraction:
+        return False
+    return any(name in graph.producer and name not in live for name in graph.nodes[start].inputs[:2])
 
 
 def is_linear(node: Node, table: Mapping[str, Row] | None) -> bool:

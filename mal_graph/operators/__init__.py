@@ -2,7 +2,7 @@
 
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
-from mal_graph.operators.elementwise import cast_to_float32
+from mal_graph.operators.elementwise import cast_to_float32, cast_type
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import are_codes, table_axis
 from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
@@ -33,6 +33,7 @@ __all__ = [
     "bias_slot",
     "Call",
     "cast_to_float32",
+    "cast_type",
     "Compensation",
     "differing_settings",
     "dilations_of",

@@ -27,6 +27,9 @@ def dropout(call: Call) -> list[Label]:
     return unary(call) if training == (0,) else random(call)
 
 
+FLOAT_TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # in ONNX's numbering
+
+
 def bit_cast(call: Call) -> list[Label]:
     """Elementwise as long as the elements keep their width."""
     if call.outputs[0] != call.label(0).shape:
@@ -36,9 +39,14 @@ def bit_cast(call: Call) -> list[Label]:
 
 def cast_to_float32(node: Node) -> Node:
     """The node, with a cast to another float type made a cast to float32."""
-    if node.op == "Cast" and node.attribute("to") in (10, 11, 16):  # float16, double, bfloat16 in ONNX's numbering
+    if cast_type(node) in ("float16", "float64", "bfloat16"):
         return replace(node, attributes={**node.attributes, "to": 1})
     return node
+
+
+def cast_type(node: Node) -> str:
+    """The float type that a node casts to; "" for any other node."""
+    return FLOAT_TYPES.get(node.attribute("to"), "") if node.op == "Cast" else ""
 
 
 def pointwise_row(

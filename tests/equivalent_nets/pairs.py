@@ -151,19 +151,20 @@ def written(seed: int, attempt: int, family: str, rewrite: str, sides: Mapping[s
         base,
         donor,
         writers[0].learned,
-        tuple(itertools.chain.from_iterable(kept_by(name, writers) for name in applied)),
+        tuple(itertools.chain.from_iterable(kept_by(name, applied, writers) for name in applied)),
         any(REWRITES[name].may_refuse for name in applied),
         apart,
     )
 
 
-def kept_by(rewrite: str, writers: Sequence[Writer]) -> list[str]:
+def kept_by(rewrite: str, applied: Collection[str], writers: Sequence[Writer]) -> list[str]:
     """The patterns of what a merge may keep for a rewrite, "@" replaced by the layers where it was applied."""
     patterns = []
+    is_beside = bool({*applied} - {rewrite, "units_permuted"})
     for place, writer in enumerate(writers):
         if rewrite in writer.applied:
             layers = [layer for layer in writer.applied[rewrite] if layer]
-            for pattern in REWRITES[rewrite].kept(is_in_base=place == 0):
+            for pattern in REWRITES[rewrite].kept(is_in_base=place == 0, is_beside=is_beside):
                 patterns += [pattern.replace("@", layer) for layer in layers] if "@" in pattern else [pattern]
     return patterns
 

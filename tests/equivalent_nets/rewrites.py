@@ -31,6 +31,7 @@ class Rewrite:
         may_keep: patterns of "layer/role" that a merge may keep where the donor is written so; "@" stands for the
             layers where the rewrite was applied.
         base_may_keep: the same where the base is written so.
+        beside_may_keep: the same where another rewrite than of the units stands beside it.
         sides: how often donor, base and both are written so.
         traits: what the network is drawn for, on both sides.
         group: rewrites of one group are not combined.
@@ -41,13 +42,16 @@ class Rewrite:
     families: tuple[str, ...] = ALL
     may_keep: tuple[str, ...] = NOTHING
     base_may_keep: tuple[str, ...] | None = None
+    beside_may_keep: tuple[str, ...] | None = None
     sides: tuple[float, float, float] = (0.5, 0.3, 0.2)
     traits: tuple[str, ...] = ()
     group: str = ""
     may_refuse: bool = False
 
-    def kept(self, is_in_base: bool) -> tuple[str, ...]:
-        """What may be kept where the base, or the donor alone, is written so."""
+    def kept(self, *, is_in_base: bool, is_beside: bool) -> tuple[str, ...]:
+        """What may be kept where the base, or the donor alone, is written so, with other rewrites or without."""
+        if is_beside and self.beside_may_keep is not None:
+            return self.beside_may_keep
         return self.base_may_keep if is_in_base and self.base_may_keep is not None else self.may_keep
 
 
@@ -55,6 +59,7 @@ BOTH = (0.0, 0.0, 1.0)
 DONOR = (1.0, 0.0, 0.0)
 NO_PERMUTATION = {"may_keep": ANYTHING, "sides": DONOR, "group": "another basis", "may_refuse": True}
 VALUES = "values"  # rewrites that need weights of certain values
+MASKED = {"beside_may_keep": ANYTHING, "group": VALUES}
 
 REWRITES: Mapping[str, Rewrite] = {
     "units_permuted": Rewrite("hidden units, channels, heads and groups of channels in another order", sides=DONOR),
@@ -86,9 +91,10 @@ REWRITES: Mapping[str, Rewrite] = {
         group="tokens",
     ),
     "output_reordered": Rewrite("columns of an output put in order behind the head"),
-    "inputs_listed": Rewrite("inputs listed in another order", ("two_inputs",)),
-    "outputs_listed": Rewrite("outputs listed in another order", ("several_outputs",)),
-    "signature_renamed": Rewrite("inputs and outputs with other names", sides=DONOR),
+    # Of what is listed in another order under other names nothing says which is which.
+    "inputs_listed": Rewrite("inputs listed in another order", ("two_inputs",), group="signature"),
+    "outputs_listed": Rewrite("outputs listed in another order", ("several_outputs",), group="signature"),
+    "signature_renamed": Rewrite("inputs and outputs with other names", sides=DONOR, group="signature"),
     # --- how weights are stored
     "equal_vectors_shared": Rewrite(
         "tensors of equal values stored once", traits=("equal_vectors",), sides=(0.3, 0.3, 0.4)
@@ -111,14 +117,15 @@ REWRITES: Mapping[str, Rewrite] = {
         "weights as int8, cast and multiplied", base_may_keep=ANYTHING, traits=("whole_multiples",), group=VALUES
     ),
     "palette": Rewrite("weights as indices of a codebook", base_may_keep=ANYTHING, traits=("palette",), group=VALUES),
-    "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, traits=("masked",), group=VALUES),
-    "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, traits=("masked",), group=VALUES),
+    # A masked weight is computed: it stays in the order of axes in which it is stored, and no norm is folded into it.
+    "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, traits=("masked",), **MASKED),
+    "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, traits=("masked",), **MASKED),
     "mask_on_one_side": Rewrite(
         "a mask on one side, stored zeros on the other",
-        may_keep=LAYER,
+        may_keep=(*LAYER, "attention.*/*"),  # of three layers alike one is masked
         sides=(0.5, 0.5, 0.0),
         traits=("masked",),
-        group=VALUES,
+        **MASKED,
     ),
     # --- how operators are written
     "batchnorm_folded": Rewrite(
@@ -156,7 +163,12 @@ REWRITES: Mapping[str, Rewrite] = {
     "units_in_blocks": Rewrite(
         "units inside of heads and of groups of channels in another order",
         ("transformer", "grouped_cnn"),
-        may_keep=LAYER,
+        may_keep=(
+            "attention.*/*",
+            "conv*/*",
+            "grouped/*",
+            "head/*",
+        ),  # such units are not assigned, nor what reads them
         sides=DONOR,
     ),
     # --- no permutations

@@ -55,6 +55,20 @@ def test_a_new_bias_has_the_type_of_its_weight():
     assert {graph.weights[name].dtype.name for name in graph.inserted} == {"float16"}
 
 
+def test_a_new_bias_has_the_type_in_which_its_weight_is_read():
+    """Half precision on disk, cast where it is used."""
+    net = Net(0)
+    x = net.input("x", ("N", 6))
+    for outs, ins in ((8, 6), (5, 8)):
+        half = net.constant(net.rng.standard_normal((outs, ins)).astype(np.float16))
+        x = net.op("Gemm", x, net.op("Cast", half, to=1), transB=1)
+    base = net.graph(x)
+    graph, _ = with_slots(base, mlp((6, 8, 5), 1))
+    assert {graph.weights[name].dtype.name for name in graph.inserted} == {"float32"}
+    inputs = inputs_of(base)
+    assert deviation(run(graph, inputs), run(base, inputs)) == 0
+
+
 def test_nothing_is_inserted_where_the_donor_has_no_bias():
     graph, _ = with_slots(bare(0), bare(1))
     assert not graph.inserted
