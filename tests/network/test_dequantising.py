@@ -149,3 +149,38 @@ def test_a_donor_of_integers_is_merged_as_the_floats_they_stand_for(seed, form, 
     floats = theirs[0].values[back], theirs[1].values[:, back]
     mean = network([(w + q) / 2 for w, q in zip((first, second), floats, strict=True)], (b, c), layer)
     assert distance(half, mean) < 1e-4
+
+
+def test_cast_integers_without_a_scale_are_the_floats_that_they_are():
+    net = Net(0)
+    whole = net.constant(net.rng.integers(-9, 9, (UNITS, IN)).astype(np.int8))
+    x = net.op("Gemm", net.input("x", ("N", IN)), net.op("Cast", whole, to=TensorProto.FLOAT), transB=1)
+    graph = dequantised(net.graph(x), registry.runner())
+    assert [node.op for node in graph.nodes] == ["Gemm"]
+
+
+def test_places_that_are_scaled_are_no_weight():
+    """As of a bias by distance: added to what is computed, and contracted with nothing."""
+    net = Net(0)
+    places = net.op("Cast", net.constant(np.arange(IN)), to=TensorProto.FLOAT)
+    graph = net.graph(net.op("Add", net.input("x", ("N", IN)), net.op("Mul", places, net.weight(IN))))
+    assert dequantised(graph, registry.runner()) is graph
+
+
+def test_a_mask_of_a_dequantised_weight_stays_one():
+    net = Net(0)
+    whole = net.constant(net.rng.integers(-9, 9, (UNITS, IN)).astype(np.int8))
+    w = net.op("DequantizeLinear", whole, net.constant(np.float32(0.1)))
+    w = net.op("Where", net.constant(net.rng.random((UNITS, IN)) < 0.5), w, net.constant(np.float32(0)))
+    graph = dequantised(net.graph(net.op("Gemm", net.input("x", ("N", IN)), w, transB=1)), registry.runner())
+    assert [node.op for node in graph.nodes] == ["Where", "Gemm"]
+
+
+@pytest.mark.parametrize("write", [None, dequantize])
+def test_a_base_of_integers_is_refused_whatever_the_donor_stores(write):
+    (first, second), biases, _ = drawn(0)
+    stored = [Stored(first), Stored(second)]
+    base = network(stored, biases, write=dequantize)
+    donor = network(stored if write else (first, second), biases, write=write)
+    with pytest.raises(mal_graph.MalGraphError):
+        mal_graph.assemble(base, donor, lam=1.0)
