@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from resized_nets import NETS as RESIZED_NETS
 
 import mal_graph
+from mal_graph.graph import Declared
 from mal_graph.matching.moving_groups import moving_groups
 from mal_graph.merging import widening
 from mal_graph.merging.unmatched import UNMATCHED
@@ -783,12 +784,15 @@ def test_without_growth_blocks_and_heads_of_other_sizes_meet_in_what_they_have_i
             assert small == {w.shape for w in mine.weights.values()}
 
 
-def rotary(width, size, seed, heads=3):
-    """Attention with queries and keys turned by the place, with `size` / 2 frequencies in every head."""
+def rotary(width, size, seed, heads=3, declared=Declared.LEARNED):
+    """Attention with queries and keys turned by the place, with `size` / 2 frequencies in every head: learned ones, or
+    a setting where nothing says so."""
     net = Net(seed, opset=23)
     x = net.op("RMSNormalization", net.input("x", ("N", 4, width)), net.constant(np.ones(width, np.float32)), axis=-1)
     x = net.linear(x, width, width, "matmul")
-    angle = net.op("Mul", net.weight(1, size // 2, scale=1.0), net.constant(np.arange(4, dtype=np.float32)[:, None]))
+    angle = net.op(
+        "Mul", net.weight(1, size // 2, name="turns", scale=1.0), net.constant(np.arange(4, dtype=np.float32)[:, None])
+    )
     angle = net.op("Concat", angle, angle, axis=-1)
 
     def by_head(x, perm):
@@ -808,7 +812,18 @@ def rotary(width, size, seed, heads=3):
     score = net.op("Mul", score, net.constant(np.float32(size**-0.5)))
     y = net.op("MatMul", net.op("Softmax", score, axis=-1), by_head(x, [0, 2, 1, 3]))
     y = net.op("Reshape", net.op("Transpose", y, perm=[0, 2, 1, 3]), net.constant([0, 4, heads * size]))
-    return net.graph(net.linear(y, heads * size, 3, "matmul"))
+    graph = net.graph(net.linear(y, heads * size, 3, "matmul"))
+    return graph.with_weights([dataclasses.replace(graph.weights["turns"], declared=declared)])
+
+
+def test_frequencies_that_nobody_learned_keep_the_length_of_heads_with_the_reason():
+    base, donor = (rotary(6, size, seed, declared=Declared.NOTHING) for size, seed in ((4, 0), (8, 1)))
+    result = merged(base, donor, 1.0, "fade")
+    assert np.array_equal(result.graph.weights["turns"].read(), base.weights["turns"].read())
+    reasons = result.merged[0].plan.skipped.values()
+    assert set(reasons) == {"each unit takes 4 positions of its output axis, in the donor 8"}
+    assert result.accounts.adds_up
+    assert far(merged(base, donor, 0.0, "fade").graph, base) == 0.0
 
 
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
