@@ -732,6 +732,7 @@ def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatche
     assert not result.merged[0].plan.growth.kept
     assert far(result.graph, base) <= 1e-5
     end = merged(base, donor, 1.0, unmatched)
+    assert end.accounts.adds_up
     assert far(end.graph, donor) <= 1e-5
     assert {w.shape for w in end.graph.weights.values()} == {w.shape for w in donor.weights.values()}
     assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
