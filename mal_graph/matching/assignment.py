@@ -12,9 +12,8 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -41,7 +40,6 @@ from mal_graph.matching.starts import (
     is_copy,
 )
 
-UNASSIGNED = ("in order", "random", "given")  # starts of orders that were not assigned: controls, and known ones
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
@@ -70,14 +68,26 @@ class Alignment(Brief):
     history: tuple[float, ...]
     starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
-    @cached_property
-    def other_inner_orders(self) -> Mapping[str, str]:
-        """Why layers of the base cannot be merged though their units are assigned, by name."""
-        return find_other_inner_orders(self.correspondence, self.orders) if self.start not in UNASSIGNED else {}
-
 
 def assign_units(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
     """Assign the units of every pair of groups, by their weights and by what else is known.
+
+    Layers of which the units inside others stand in another order than the donor's are refused, and the rest is
+    assigned again without them: what they say of the units they share with others is noise.
+
+    Returns:
+        deterministic; the objective is never below the identity's.
+    """
+    while True:
+        assigned = assign_once(correspondence, evidence)
+        others = find_other_inner_orders(correspondence, assigned.orders)
+        if not others:
+            return assigned
+        correspondence = correspondence.without(others)
+
+
+def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Alignment:
+    """Assign the units of all layers that can be merged.
 
     Starts, each raised until no update of a single pair gains, the best result kept:
 
@@ -87,9 +97,6 @@ def assign_units(correspondence: Correspondence, evidence: Evidence | None = Non
     * the identity, where the problem is tiny or the identity is worth half of the best.
 
     Tiny problems are started several times, with equal scores decided at random (seeded).
-
-    Returns:
-        deterministic; the objective is never below the identity's.
     """
     objective = Objective(correspondence, evidence)
     identity = tuple(cropped_identity(a, b) for a, b in correspondence.units)

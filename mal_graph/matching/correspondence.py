@@ -61,6 +61,14 @@ class Correspondence(Brief):
     is_ordered: bool = False
     signatures: Signatures = field(default_factory=Signatures)
 
+    def without(self, refused: Mapping[str, str]) -> "Correspondence":
+        """The same without some layers, by name of the base's and with the reason why they are not merged."""
+        kept = [
+            tuple((pair, axes) for pair, axes in pairs if pair.layer not in refused)
+            for pairs in (self.tensors, self.masks)
+        ]
+        return replace(self, tensors=kept[0], masks=kept[1], refused={**self.refused, **refused})
+
 
 class Refusal(Exception):
     """Two axes that do not correspond to each other; caught where the layer is listed as not merged."""

@@ -192,7 +192,7 @@ def plan_merge(
     base, match = correspondence.base.graph, correspondence.match
     lam_of = lambdas.of_layers(match.base)
     skipped = skipped_layers(correspondence, None if layers is None else set(layers))
-    others = {**alignment.other_inner_orders, **find_other_masks(correspondence, alignment.orders)}
+    others = find_other_masks(correspondence, alignment.orders)
     skipped |= {layer: why for layer, why in others.items() if layer not in skipped}
     skipped |= kept or {}
     dropped = {layer: lines for layer, lines in correspondence.dropped.items() if layer not in skipped}

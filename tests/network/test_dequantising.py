@@ -2,12 +2,15 @@
 
 import ml_dtypes
 import numpy as np
+import pytest
 from builders import Net, deviation, inputs_of, load, run
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
 import mal_graph
+from mal_graph import registry
+from mal_graph.network import dequantised
 
 IN, UNITS, OUT = 8, 6, 4
 TYPES = {  # the type that stores integers, by (bits, signed)
