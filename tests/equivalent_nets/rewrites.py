@@ -93,7 +93,12 @@ REWRITES: Mapping[str, Rewrite] = {
     "output_reordered": Rewrite("columns of an output put in order behind the head"),
     # Of what is listed in another order under other names nothing says which is which.
     "inputs_listed": Rewrite("inputs listed in another order", ("two_inputs",), group="signature"),
-    "outputs_listed": Rewrite("outputs listed in another order", ("several_outputs",), group="signature"),
+    "outputs_listed": Rewrite(
+        "outputs listed in another order",
+        ("several_outputs",),
+        beside_may_keep=("head*/*", "own*/*"),  # heads that are written otherwise may be taken for one another
+        group="signature",
+    ),
     "signature_renamed": Rewrite("inputs and outputs with other names", sides=DONOR, group="signature"),
     # --- how weights are stored
     "equal_vectors_shared": Rewrite(
@@ -163,12 +168,7 @@ REWRITES: Mapping[str, Rewrite] = {
     "units_in_blocks": Rewrite(
         "units inside of heads and of groups of channels in another order",
         ("transformer", "grouped_cnn"),
-        may_keep=(
-            "attention.*/*",
-            "conv*/*",
-            "grouped/*",
-            "head/*",
-        ),  # such units are not assigned, nor what reads them
+        may_keep=ANYTHING,  # such units are not assigned, and in the smallest nets the others by chance then
         sides=DONOR,
     ),
     # --- no permutations
