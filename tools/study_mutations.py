@@ -122,7 +122,7 @@ def mutations() -> dict[str, Mutation]:
         "class_names": Mutation(
             "classifiers pair though their classes have other names",
             {"mal_graph.matching.canonical:find_misnamed": gives({})},
-            ("tests/end_to_end/test_sklearn_exports.py",),
+            (f"{matching}test_class_names.py",),
         ),
         "integers": Mutation(
             "what stored integers do is not asked",
@@ -151,6 +151,26 @@ def mutations() -> dict[str, Mutation]:
             "what prepares the inputs is not compared",
             {"mal_graph.matching.canonical:find_other_settings": gives({})},
             (f"{matching}test_input_settings.py",),
+        ),
+        "unlearned": Mutation(
+            "what nobody learned is merged",
+            {"mal_graph.network.parameters:find_unlearned": gives({})},
+            ("tests/merging/test_settings_kept.py",),
+        ),
+        "setting_differences": Mutation(
+            "what nobody learned may differ unsaid",
+            {"mal_graph.matching.canonical:compare_settings": gives(({}, {}))},
+            ("tests/merging/test_settings_kept.py",),
+        ),
+        "chance": Mutation(
+            "an alignment is not compared with chance",
+            {"mal_graph.workflows.steps:compare_with_chance": gives(None)},
+            (f"{workflows}test_relations.py",),
+        ),
+        "dequantised": Mutation(
+            "a donor's integers are not seen as the weights they stand for",
+            {"mal_graph.workflows.steps:dequantised": lambda graph, runner: graph},
+            (f"{workflows}test_quantised_donors.py", "tests/network/test_dequantising.py"),
         ),
         "constants": Mutation(
             "tensors that are stored once for their equal values tie their readers",
