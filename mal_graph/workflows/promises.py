@@ -51,6 +51,11 @@ class Promises(Brief):
     checks: tuple[Check, ...] = ()
     missed: str = ""
 
+    @property
+    def of_equal_functions(self) -> bool | None:
+        """Whether base and donor compute the same and their merge does; None where they do not, or nobody asked."""
+        return next((check.passed for check in self.checks if check.name == EQUAL_FUNCTIONS), None)
+
     def behind(self, check: Check) -> "Promises":
         """The same, and one more thing that was compared before."""
         return replace(self, checks=(check, *self.checks))

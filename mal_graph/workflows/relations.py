@@ -7,7 +7,6 @@ import numpy as np
 from mal_graph.matching import Orders
 from mal_graph.merging import Plan, merge
 from mal_graph.workflows.both_models import KEEPS
-from mal_graph.workflows.promises import EQUAL_FUNCTIONS
 from mal_graph.workflows.steps import Merged
 
 RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
@@ -16,7 +15,7 @@ RELATED = 0.7  # cosine of all weights in stored order; of networks that were tr
 def relations_of(step: Merged) -> Iterator[str]:
     """One sentence for each relation between base and donor that was found."""
     plan, donor = step.plan, step.donor.name
-    equal = compute_the_same(step)
+    equal = step.promises.of_equal_functions
     if equal and not step.promises.kept and is_reordered_base(plan):
         moved = moved_units(plan.alignment.orders)
         how = f"with {moved} of its units in another order" if moved else "itself"
@@ -39,16 +38,11 @@ def relations_of(step: Merged) -> Iterator[str]:
         )
 
 
-def compute_the_same(step: Merged) -> bool | None:
-    """Whether the donor was found to compute what the base does; None where that was not compared, or they do not."""
-    return next((check.passed for check in step.promises.checks if check.name == EQUAL_FUNCTIONS), None)
-
-
 def nothing_to_align(step: Merged) -> str:
     """That a donor and the base have nothing in common that an alignment could find, with the figures; "" if they
     have, that was not asked, or the two compute the same: then only their alignment falls short."""
     chance = step.chance
-    if chance is None or not chance.has_nothing_to_align or compute_the_same(step):
+    if chance is None or not chance.has_nothing_to_align or step.promises.of_equal_functions:
         return ""
     return (
         f"{step.donor.name} and the base have nothing to align: the mean cosine of their aligned weights is "

@@ -128,8 +128,9 @@ def merged_into(
 
 
 def chance_of(step: Merged, config: MergeConfig, progress: Progress) -> Chance | None:
-    """How an alignment by weights compares with that of random numbers, where merges are compared at all."""
-    if not config.compare or not step.plan.is_moving or SHARES[config.match_by]:
+    """How an alignment by weights compares with that of random numbers, where merges are compared at all and the two
+    models do not compute the same anyway."""
+    if not config.compare or not step.plan.is_moving or SHARES[config.match_by] or step.promises.of_equal_functions:
         return None
     progress(f"aligning {step.donor.name} in random order", 0, 1)
     chance = compare_with_chance(step.ungrown.alignment, config.seed)
