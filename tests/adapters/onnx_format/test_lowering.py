@@ -261,6 +261,9 @@ def call(name, inputs, outputs, **attributes):
     return node(name, inputs, outputs, domain="my", **attributes)
 
 
+LEARNED = (1.25, 2.0, 0.75, 4.5, 3.125, 6.0)  # nothing like a grid, which would be no parameter
+
+
 def net_of_functions(seed=0, order=None, scale=1.0):
     """Two layers by one function, which calls another and scales by a vector that it stores."""
     rng = np.random.default_rng(seed)
@@ -269,7 +272,7 @@ def net_of_functions(seed=0, order=None, scale=1.0):
     dense = [
         node("MatMul", ["x", "w"], ["t"]),
         node("Add", ["t", "b"], ["u"]),
-        factor(scale * np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])),
+        factor(scale * np.array(LEARNED)),
         node("Mul", ["u", "k"], ["v"]),
         call("Act", ["v"], ["y"]),
     ]
@@ -297,7 +300,7 @@ def test_functions_stay_in_the_file_with_new_values_in_their_constants(lam, tmp_
     assert [n.op_type for n in proto.graph.node] == ["Dense", "Dense", "MatMul"]
     (held,) = [n for f in proto.functions for n in f.node if n.op_type == "Constant"]
     stored = numpy_helper.to_array(held.attribute[0].t)
-    expected = (1 + lam) * np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    expected = (1 + lam) * np.array(LEARNED)
     np.testing.assert_allclose(stored, result.graph.weights["k"].read())
     if lam == 1.0:
         assert sorted(stored.tolist()) == sorted(expected.tolist())
