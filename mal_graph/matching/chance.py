@@ -25,6 +25,7 @@ from mal_graph.matching.tensor_pairs import Read, TensorPair
 DRAWS = 3
 FEW_ENTRIES = 1 << 20  # compared numbers up to which several draws are made; of more, one tells as much
 SIGMAS = 3.0  # of the mean cosine of as many random numbers: what may be luck
+FEWEST = 144  # numbers: of fewer, 0.25 more than chance gives may be luck, so that nothing is said
 MARGIN = 0.05  # of what chance gives: what may be a better or worse local optimum
 
 
@@ -49,8 +50,8 @@ class Chance:
 
     @property
     def has_nothing_to_align(self) -> bool:
-        """Whether the alignment is no better than that of random numbers."""
-        return self.cosine <= self.least
+        """Whether the alignment is no better than that of random numbers, as far as there are enough to tell."""
+        return self.entries >= FEWEST and self.cosine <= self.least
 
 
 def compare_with_chance(alignment: Alignment, seed: int = 0) -> Chance | None:

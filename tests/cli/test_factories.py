@@ -96,8 +96,7 @@ def test_a_file_of_that_name_is_a_file(folder):
 @pytest.mark.parametrize("donor", ["donor.onnx", "their:donor"])
 def test_files_and_modules_merge_alike(run, folder, base, donor):
     code, out, err = run("assemble", base, donor, "-o", "m.onnx", "--data", "data.npz", "--report", "r.json")
-    assert code == 0
-    assert err.startswith(f"note: {donor} and the base have nothing to align")  # both are drawn at random
+    assert (code, err) == (0, "")
     assert "wrote m.onnx" in out
     report = json.loads((folder / "r.json").read_text())
     assert (report["base"], set(report["sha256"])) == (base, {name for name in (base, donor) if ".onnx" in name})
