@@ -33,6 +33,8 @@ SEVERAL = "a BatchNormalization stands behind it in one model alone, and each ro
 
 COMPUTED = "a BatchNormalization stands behind it in one model alone, and its weight is computed"
 
+APART = "the donor has several of its own for it"
+
 Key = tuple[str, str, bool, int]  # operator, role, whether it is a scalar, and how many of the kind came before
 
 
@@ -104,8 +106,13 @@ def pair_by_key(
     mine = parameters_by_key(a)
     theirs = {key: p for key, p in parameters_by_key(b).items() if p.tensor not in used}
     left: list[str] = []
+    seen: set[str] = set()
     for key, parameter in mine.items():
-        if parameter.tensor in done or parameter.tensor not in own:
+        if parameter.tensor in done or parameter.tensor not in own or parameter.tensor in seen:
+            continue
+        seen.add(parameter.tensor)
+        if not is_shared_alike(b.graph, [theirs.get(k) for k, p in mine.items() if p.tensor == parameter.tensor]):
+            left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: {APART}")
             continue
         pair = pair_parameter(a, b, layers, parameter, theirs.get(key))
         if pair is not None:
@@ -114,6 +121,15 @@ def pair_by_key(
         elif np.prod(parameter.shape) > 1:
             left.append(f"{parameter.role} {parameter.tensor} keeps the base's values: the donor has no counterpart")
     return pairs, [*left, *find_without_slot(a, b, mine, theirs)]
+
+
+def is_shared_alike(donor: LayerGraph, others: Sequence[Parameter | None]) -> bool:
+    """Whether the donor holds the same numbers wherever the base reads one tensor."""
+    names = {None if other is None else other.tensor for other in others}
+    if len(names) == 1:
+        return True
+    stored = [donor.weights[name].read() for name in names if name is not None]
+    return len(stored) == len(names) and all(np.array_equal(stored[0], other) for other in stored[1:])
 
 
 def pair_parameter(

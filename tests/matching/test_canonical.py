@@ -330,3 +330,28 @@ def test_rows_that_make_several_units_meet_in_every_form(bias, norm, donor_bias,
     assert skipped == ([SEVERAL] if norm != donor_norm else [])
     if not skipped and (donor_bias or not bias):
         assert deviation(*(run(graph, inputs, "onnxruntime") for graph in (end, donor))) <= 1e-5
+
+
+def scaled_twice(first, second, seed=0):
+    """One layer that two stored vectors scale, or one of them twice."""
+    net = Net(seed)
+    names = {value: net.constant((value + np.sin(np.arange(8)) / 3).astype(np.float32)) for value in (first, second)}
+    x = net.op("Gemm", net.input("x", ("N", 6)), net.weight(8, 6), net.weight(8), transB=1)
+    x = net.op("Mul", net.op("Relu", net.op("Mul", x, names[first])), names[second])
+    return net.graph(net.op("Gemm", x, net.weight(4, 8), transB=1))
+
+
+@pytest.mark.parametrize(("others", "is_merged"), [((0.9, 0.9), True), ((0.9, 1.7), False)])
+def test_a_tensor_that_one_layer_reads_twice_is_merged_once_where_the_donors_are_alike(others, is_merged):
+    base, donor = scaled_twice(0.5, 0.5), scaled_twice(*others, seed=1)
+    result = assemble(base, donor, lam=1.0, verify=False)
+    (shared,) = [name for name, readers in base.consumers.items() if len(readers) == 2]
+    assert result.check("accounts").passed
+    assert [step.tensor for step in result.merged[0].plan.steps].count(shared) == int(is_merged)
+    assert (
+        any("has several of its own for it" in line for line in result.merged[0].plan.missing.get("Gemm_0", ()))
+        != is_merged
+    )
+    if is_merged:
+        inputs = inputs_of(donor)
+        assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5

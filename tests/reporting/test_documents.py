@@ -134,7 +134,7 @@ def test_the_match_of_units_is_worth_more_than_chance(two_donors):
 
 def test_batch_norms_bring_a_note_unless_nothing_is_merged():
     base, donor = cnn((4,), blocks=0, seed=0), cnn((4,), blocks=0, seed=1)
-    _, note = assemble_document(assemble(base, donor)).notes  # behind that they have nothing to align
+    (note,) = assemble_document(assemble(base, donor)).notes
     assert note.startswith("the statistics of 1 BatchNormalizations are not measured again")
     assert assemble_document(assemble(base, donor, lam=0.0)).notes == []
     (note,) = assemble_document(assemble(mlp(seed=0), mlp(seed=1))).notes
