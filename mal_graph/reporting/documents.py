@@ -338,8 +338,10 @@ def skipped_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
     """Layers of the base that keep its weights, for every donor, with what else in them differs from the donor's; with
     several donors the reason names it."""
     for step in assembly.merged:
+        # Of a layer that was not refused as a whole, the reason is what it has no counterpart for.
+        refused = {*step.plan.alignment.correspondence.refused, *step.promises.kept}
         reasons = {
-            name: "; ".join((why, *(line for line in step.plan.missing.get(name, ()) if line not in why)))
+            name: "; ".join((why, *(step.plan.missing.get(name, ()) if name in refused else ())))
             for name, why in step.plan.skipped.items()
         }
         yield from reason_entries(assembly, step, step.match.base, reasons)
