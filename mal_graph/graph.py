@@ -224,6 +224,20 @@ class LayerGraph(Brief):
         )
 
 
+def with_copies(graph: LayerGraph, names: Iterable[str]) -> tuple[LayerGraph, dict[str, str]]:
+    """The graph with a copy of some weights for every reader but the first, and what each copy is one of; what bodies
+    read stays."""
+    copies: dict[str, str] = {}
+    nodes, weights = list(graph.nodes), dict(graph.weights)
+    for name in names:
+        readers = [(index, slot) for index, slot in graph.consumers.get(name, ()) if slot >= 0]
+        for number, (index, slot) in enumerate(readers[1:], 2):
+            copy = unused_name(replace(graph, weights=weights), f"{name} ({number})")
+            copies[copy], weights[copy] = name, replace(weights[name], name=copy)
+            nodes[index] = nodes[index].with_input(slot, copy)
+    return replace(graph, nodes=tuple(nodes), weights=weights), copies
+
+
 def unused_name(graph: LayerGraph, name: str) -> str:
     taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
     while name in taken:

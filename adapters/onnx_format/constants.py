@@ -12,24 +12,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph, Node, Weight, unused_name
+from mal_graph.graph import LayerGraph, Node, Weight, with_copies
 
 FIRST = 16  # entries that are compared before all are
 
 
 def with_own_constants(graph: LayerGraph) -> LayerGraph:
     """The view with a copy of each float tensor of one value for every reader but the first."""
-    copies: dict[str, str] = {}
-    nodes, weights = list(graph.nodes), dict(graph.weights)
-    for name, weight in graph.weights.items():
-        readers = [(index, slot) for index, slot in graph.consumers.get(name, ()) if slot >= 0]
-        if len(readers) < 2 or not has_one_value(weight):
-            continue
-        for number, (index, slot) in enumerate(readers[1:], 2):
-            copy = unused_name(replace(graph, weights=weights), f"{name} ({number})")
-            copies[copy], weights[copy] = name, replace(weight, name=copy)
-            nodes[index] = nodes[index].with_input(slot, copy)
-    return replace(graph, nodes=tuple(nodes), weights=weights, copies=copies) if copies else graph
+    equal = [name for name, weight in graph.weights.items() if is_shared(graph, name) and has_one_value(weight)]
+    apart, copies = with_copies(graph, equal)
+    return replace(apart, copies=copies) if copies else graph
+
+
+def is_shared(graph: LayerGraph, name: str) -> bool:
+    """Whether several inputs of operators read a stored tensor."""
+    return sum(slot >= 0 for _, slot in graph.consumers.get(name, ())) > 1
 
 
 def has_one_value(weight: Weight) -> bool:

@@ -6,12 +6,12 @@ are equal tie nothing: an adapter gives each reader its own (see `LayerGraph.cop
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph, unused_name
+from mal_graph.graph import LayerGraph, with_copies
 from mal_graph.network import find_parameters
 from mal_graph.symmetry.grouping import axis_groups
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups
@@ -38,7 +38,7 @@ def find_ties(graph: LayerGraph, groups: AxisGroups) -> tuple[Tie, ...]:
     concerned = [group for group in groups.groups if group.is_usable and shared & tensors_of(group)]
     if not concerned:
         return ()
-    apart, stored = with_tensors_apart(graph, shared)
+    apart, stored = with_copies(graph, sorted(shared))
     shapes = {**groups.probed.shapes, **{copy: graph.weights[name].shape for copy, name in stored.items()}}
     found = axis_groups(apart, replace(groups.probed, shapes=shapes)).groups
     ties = []
@@ -64,15 +64,3 @@ def shared_tensors(graph: LayerGraph) -> set[str]:
     """The stored tensors that are applied at several places."""
     times = Counter(parameter.tensor for parameter in find_parameters(graph))
     return {name for name, count in times.items() if count > 1}
-
-
-def with_tensors_apart(graph: LayerGraph, shared: Collection[str]) -> tuple[LayerGraph, dict[str, str]]:
-    """The graph with a copy of each shared tensor for every reader but the first, and what each is a copy of."""
-    nodes, weights = list(graph.nodes), dict(graph.weights)
-    stored: dict[str, str] = {}
-    for name in sorted(shared):
-        for index, slot in [reader for reader in graph.consumers.get(name, ()) if reader[1] >= 0][1:]:
-            copy = unused_name(replace(graph, weights=weights), f"{name} ({index}, {slot})")
-            stored[copy], weights[copy] = name, replace(weights[name], name=copy)
-            nodes[index] = nodes[index].with_input(slot, copy)
-    return replace(graph, nodes=tuple(nodes), weights=weights), stored

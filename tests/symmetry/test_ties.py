@@ -3,9 +3,10 @@
 import pytest
 from builders import Net, mlp
 
+from mal_graph.graph import with_copies
 from mal_graph.reporting import inspect_document, text_of
 from mal_graph.symmetry import axis_groups
-from mal_graph.symmetry.ties import find_ties, with_tensors_apart
+from mal_graph.symmetry.ties import find_ties
 
 
 def towers(*, is_shared, seed=0):
@@ -51,6 +52,6 @@ def test_a_tensor_that_is_shared_by_layers_of_one_residual_stream_ties_nothing()
 
 def test_every_reader_but_the_first_gets_a_copy_of_its_own():
     graph = towers(is_shared=True)
-    apart, stored = with_tensors_apart(graph, set(graph.weights))
+    apart, stored = with_copies(graph, graph.weights)
     assert len(stored) == 3
     assert all(len(readers) == 1 for name, readers in apart.consumers.items() if name in apart.weights)
