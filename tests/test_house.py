@@ -21,7 +21,18 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 
 # Imports go from right to left only, between packages. The files beside the packages are for everybody.
 FOR_ALL = ["errors", "graph", "protocols", "registry", "atomic_write", "config", "option_texts", "brief"]
-PACKAGES = ["operators", "network", "symmetry", "evaluation", "matching", "merging", "workflows", "reporting", "cli"]
+PACKAGES = [
+    "operators",
+    "network",
+    "symmetry",
+    "evaluation",
+    "matching",
+    "merging",
+    "compression",
+    "workflows",
+    "reporting",
+    "cli",
+]
 FRAMEWORKS = {"onnx", "onnx_ir", "torch", "onnxruntime"}
 
 

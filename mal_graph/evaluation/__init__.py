@@ -6,6 +6,7 @@ from mal_graph.evaluation.activation_statistics import (
     Place,
     Stream,
     calibration_inputs,
+    find_batches,
     measure,
     stream_together,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Comoments",
     "ensemble",
     "evaluate",
+    "find_batches",
     "HeldOut",
     "LABELS",
     "match_inputs",

@@ -8,7 +8,7 @@ from mal_graph.merging.outputs import Runnable, Sessions, compare_outputs, run_o
 from mal_graph.merging.planning import Plan, plan_merge
 from mal_graph.merging.repairing import Repair, Repairs, repair
 from mal_graph.merging.selectors import select_layers
-from mal_graph.merging.slots import with_bias_slots, with_larger_windows
+from mal_graph.merging.slots import with_bias_slots, with_larger_windows, with_zero_bias
 from mal_graph.merging.widening import widen
 
 __all__ = [
@@ -34,4 +34,5 @@ __all__ = [
     "widen",
     "with_bias_slots",
     "with_larger_windows",
+    "with_zero_bias",
 ]

@@ -3,6 +3,7 @@
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
+from mal_graph.network.multiplications import count_multiplications, multiplications_of
 from mal_graph.network.parameters import Parameter, find_applied, find_parameters
 from mal_graph.network.probe_inputs import draw_inputs
 from mal_graph.network.probing import Probe, fed_weights, probe, probe_without_running
@@ -13,6 +14,7 @@ from mal_graph.network.unlearned import SettingKind, Unlearned, UnlearnedUse, ax
 
 __all__ = [
     "axes_that_stay",
+    "count_multiplications",
     "data_dependent",
     "data_inputs",
     "dequantised",
@@ -34,6 +36,7 @@ __all__ = [
     "layers_behind",
     "MASK_ROLE",
     "masks_of_layers",
+    "multiplications_of",
     "NEGLIGIBLE",
     "Parameter",
     "Probe",

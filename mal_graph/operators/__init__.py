@@ -9,7 +9,7 @@ from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
 from mal_graph.operators.sizes import Layout, Resized, SizeRule, kept, ratio
-from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slot_named, unit_axis
+from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slot_named, summed_axis, unit_axis
 from mal_graph.operators.unsupported import explain_missing
 from mal_graph.operators.windows import (
     Misfit,
@@ -72,6 +72,7 @@ __all__ = [
     "spans_of",
     "Statistic",
     "strides_of",
+    "summed_axis",
     "table_axis",
     "uneven_parts",
     "unit_axis",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from mal_graph.operators.row import (
     LayerRole,
     ParameterKind,
     Row,
+    Shape,
     Slot,
     UnitAxis,
     WeightAxes,
@@ -256,6 +258,31 @@ def transposed_conv_groups(call: Resized, held: list[int]) -> list[int]:
     return [len(call.outputs[0][1]) // len(call.inputs[1][1])]
 
 
+def linear_products(node: Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """Every entry of a matrix product sums over one row of the left operand."""
+    return prod(output) * inputs[0][-2 if node.attribute("transA", 0) else -1]
+
+
+def conv_products(node: Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """Every entry that a convolution gives sums over one filter."""
+    return prod(output) * prod(inputs[1][1:])
+
+
+def transposed_conv_products(node: Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """Every entry that comes in is multiplied with all that the filters hold for it."""
+    return prod(inputs[0]) * prod(inputs[1][1:])
+
+
+def einsum_products(node: Node, inputs: Sequence[Shape], output: Shape) -> int:
+    """One for each combination of letters, as if all operands were multiplied at once."""
+    terms, _ = einsum_letters(node.attribute("equation", ""), [len(shape) for shape in inputs])
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        for letter, size in zip(term, shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return prod(sizes.values())
+
+
 def weight_slot(axes: WeightAxes, produces: UnitAxis | None = None) -> Slot:
     """The input for a weight that is contracted."""
     return Slot("weight", ParameterKind.WEIGHT, axes=axes, produces=produces)
@@ -265,6 +292,7 @@ ROWS: Mapping[str, Row] = {
     "Gemm": Row(
         gemm,
         LayerRole.CONTRACTION,
+        multiplications=linear_products,
         compensation=SUMMED,
         kind="linear",
         slots=(X, replace(weight_slot(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
@@ -273,6 +301,7 @@ ROWS: Mapping[str, Row] = {
     "MatMul": Row(
         matmul,
         LayerRole.CONTRACTION,
+        multiplications=linear_products,
         compensation=SUMMED,
         kind="linear",
         slots=(
@@ -283,6 +312,7 @@ ROWS: Mapping[str, Row] = {
     "Einsum": Row(
         einsum,
         LayerRole.CONTRACTION,
+        multiplications=einsum_products,
         compensation=SUMMED,
         kind="linear",
         slots=(weight_slot(einsum_axes(0), einsum_unit_axis(0)), weight_slot(einsum_axes(1), einsum_unit_axis(1))),
@@ -290,6 +320,7 @@ ROWS: Mapping[str, Row] = {
     "com.microsoft.FusedMatMul": Row(
         fused_matmul,
         LayerRole.CONTRACTION,
+        multiplications=linear_products,
         compensation=SUMMED,
         kind="linear",
         slots=(
@@ -300,6 +331,7 @@ ROWS: Mapping[str, Row] = {
     "com.microsoft.FusedGemm": Row(
         gemm,
         LayerRole.CONTRACTION,
+        multiplications=linear_products,
         compensation=SUMMED,
         kind="fused_linear",
         slots=(X, replace(weight_slot(linear_axes), factor="alpha"), replace(BIAS, factor="beta")),
@@ -309,6 +341,7 @@ ROWS: Mapping[str, Row] = {
     "Conv": Row(
         conv,
         LayerRole.CONTRACTION,
+        multiplications=conv_products,
         compensation=SUMMED,
         kind="conv",
         has_window=True,
@@ -320,6 +353,7 @@ ROWS: Mapping[str, Row] = {
     "com.microsoft.FusedConv": Row(
         fused_conv,
         LayerRole.CONTRACTION,
+        multiplications=conv_products,
         compensation=SUMMED,
         kind="fused_conv",
         has_window=True,
@@ -332,6 +366,7 @@ ROWS: Mapping[str, Row] = {
     "DeformConv": Row(
         deform_conv,
         LayerRole.CONTRACTION,
+        multiplications=conv_products,
         compensation=SUMMED,
         kind="deform_conv",
         slots=(X, weight_slot(conv_axes), X, BIAS, X),
@@ -341,6 +376,7 @@ ROWS: Mapping[str, Row] = {
     "ConvTranspose": Row(
         conv_transpose,
         LayerRole.CONTRACTION,
+        multiplications=transposed_conv_products,
         compensation=SUMMED,
         kind="conv_transpose",
         has_window=True,

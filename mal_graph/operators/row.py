@@ -1,6 +1,6 @@
 """What one row of the operator table says: the operator's inputs, and what it does to axes, sizes, zeros and scales."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -11,6 +11,8 @@ from mal_graph.operators.sizes import Axes, SizeRule, no_axes, reduced_axes
 
 WeightAxes = Callable[[Node, int], tuple[int, int] | None]
 UnitAxis = Callable[[Node, int], int]
+Shape = tuple[int, ...]
+Multiplications = Callable[[Node, Sequence[Shape], Shape], int]
 
 
 class LayerRole(StrEnum):
@@ -141,6 +143,7 @@ class Row:
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
         shaping: the settings that decide which function it is, with the values that they have where nothing says.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
+        multiplications: of a contraction, how many it takes, from the node, the shapes of its inputs and its output's.
     """
 
     rule: Rule
@@ -180,6 +183,7 @@ class Row:
     table_axis: Callable[[Node], int] | None = None
     shaping: Mapping[str, object] = field(default_factory=dict)
     since: int | None = None
+    multiplications: Multiplications | None = None
 
     @property
     def is_contraction(self) -> bool:

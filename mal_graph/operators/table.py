@@ -81,6 +81,17 @@ def unit_axis(node: Node, slot: int, rank: int) -> int:
     return row.channel if produces is None else produces(node, rank)
 
 
+def summed_axis(node: Node, slot: int, rank: int) -> int:
+    """The axis that a contraction sums over, of an activation of the given rank in one of its inputs."""
+    row = ROWS[node.op]
+    if rank < 2:
+        return 0
+    axes = row.weight_axes(slot, node, rank)
+    if axes is not None:
+        return axes[1]
+    return 0 if node.attribute("transA", 0) else row.channel % rank
+
+
 def norm_epsilon(node: Node) -> float:
     """What a norm adds to the variance."""
     return float(node.attribute("epsilon", ROWS[node.op].epsilon))

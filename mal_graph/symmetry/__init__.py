@@ -7,7 +7,16 @@ from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
 from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
-from mal_graph.symmetry.resizing import Factors, find_coupled, plan_resizing, resize_graph, resize_groups, resize_traces
+from mal_graph.symmetry.resizing import (
+    Factors,
+    Resizing,
+    find_coupled,
+    plan_resizing,
+    resize_graph,
+    resize_groups,
+    resize_traces,
+    spread,
+)
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
 from mal_graph.symmetry.ties import Tie, find_ties
 from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial, permute_weights
@@ -41,9 +50,11 @@ __all__ = [
     "resize_groups",
     "resize_traces",
     "ResizeCheck",
+    "Resizing",
     "Role",
     "SAME_FUNCTION",
     "Side",
+    "spread",
     "Tie",
     "Traces",
     "Trial",

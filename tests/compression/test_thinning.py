@@ -1,0 +1,120 @@
+"""Laws of a network that loses units: on random networks of every family."""
+
+import numpy as np
+import pytest
+from builders import cnn, deviation, load, mlp, permuted_copy, run
+from equivalent_nets.families import FAMILIES
+from equivalent_nets.pairs import draw_pair
+from planted_copies import with_copies_of_units
+
+from mal_graph import registry
+from mal_graph.compression import Candidate, Compressible, Cost, allocate, thin
+from mal_graph.network import count_multiplications, probe
+from mal_graph.symmetry import build_network
+
+SAMPLES = 600
+EXTRA = 3
+
+
+def samples(graph, fixed, count=SAMPLES, seed=0):
+    """Random inputs of the shapes and ranges of a probe's."""
+    rng = np.random.default_rng(seed)
+    drawn = {}
+    for name, array in fixed.items():
+        shape = (count, *array.shape[1:])
+        is_float = array.dtype.kind == "f"
+        values = rng.standard_normal(shape) if is_float else rng.integers(array.min(), array.max() + 1, shape)
+        drawn[name] = values.astype(array.dtype)
+    return drawn
+
+
+def compressible(graph, seed=0):
+    network = build_network(graph)
+    return Compressible(network, samples(graph, network.probe.inputs, seed=seed), registry.runner())
+
+
+def family(name, seed):
+    return load(draw_pair(seed, name, "units_permuted", combined=False).base, name)
+
+
+def kept_of(model, counts):
+    return {number: model.rankings[number].kept(count) for number, count in counts.items()}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_copies_go_first_and_leave_the_function(name, seed):
+    narrow = build_network(family(name, seed))
+    sets = Compressible(narrow, {}, registry.runner()).sets
+    model = compressible(with_copies_of_units(narrow, sets, EXTRA, seed))
+    inputs = narrow.probe.inputs
+    thinned = thin(model, kept_of(model, {one.number: one.units - EXTRA for one in model.sets}))
+    assert deviation(run(thinned, inputs), run(narrow.graph, inputs)) < 1e-4
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("share", [0.8, 0.5])
+def test_the_cost_is_what_is_counted_on_the_result_and_within_the_budget(name, share):
+    model = compressible(family(name, 3))
+    cost = Cost(model.network, model.sets)
+    candidate = Candidate(cost, model.rankings)
+    budget = max(share * cost.total(candidate.all_units), cost.total(candidate.fewest_units))
+    (counts,) = allocate([candidate], budget)
+    thinned = thin(model, kept_of(model, counts))
+    counted = count_multiplications(thinned, probe(thinned, inputs=model.network.probe.inputs).shapes)
+    assert counted == pytest.approx(cost.total(counts))
+    assert counted <= budget
+
+
+def test_without_a_loss_the_network_is_what_it_was():
+    model = compressible(cnn())
+    thinned = thin(model, kept_of(model, Candidate(Cost(model.network, model.sets), model.rankings).all_units))
+    inputs = model.network.probe.inputs
+    assert deviation(run(thinned, inputs), run(model.network.graph, inputs)) == 0
+
+
+@pytest.mark.parametrize("graph", [mlp((8, 40, 24, 5)), cnn((12, 16))], ids=["mlp", "cnn"])
+def test_a_smaller_budget_keeps_a_part_of_what_a_larger_one_keeps(graph):
+    model = compressible(graph)
+    candidate = Candidate(Cost(model.network, model.sets), model.rankings)
+    whole = candidate.cost.total(candidate.all_units)
+    before = {number: set(range(count)) for number, count in candidate.all_units.items()}
+    for share in (0.9, 0.7, 0.5, 0.3, 0.1):
+        (counts,) = allocate([candidate], share * whole)
+        kept = {number: set(units.tolist()) for number, units in kept_of(model, counts).items()}
+        assert all(kept[number] <= before[number] for number in kept)
+        before = kept
+
+
+@pytest.mark.parametrize("graph", [mlp((8, 40, 24, 5)), cnn((12, 16), bn=False)], ids=["mlp", "cnn"])
+@pytest.mark.parametrize("change", ["permuted", "rescaled"])
+def test_permuted_and_positively_rescaled_units_change_nothing(graph, change):
+    model = compressible(graph)
+    groups = model.network.groups
+    if change == "permuted":
+        other, _ = permuted_copy(graph, groups, seed=1)
+    else:
+        other = rescaled(graph, groups)
+    twin = Compressible(build_network(other), model.inputs, registry.runner())
+    candidates = [Candidate(Cost(each.network, each.sets), each.rankings) for each in (model, twin)]
+    budget = 0.5 * candidates[0].cost.total(candidates[0].all_units)
+    thinned = [
+        thin(each, kept_of(each, allocate([candidate], budget)[0]))
+        for each, candidate in zip((model, twin), candidates, strict=True)
+    ]
+    inputs = model.network.probe.inputs
+    assert deviation(run(thinned[1], inputs), run(thinned[0], inputs)) < 1e-4
+    assert deviation(run(thinned[0], inputs), run(graph, inputs)) > 1e-3  # something was lost
+
+
+def rescaled(graph, groups):
+    """Positive factors on units, which ReLU lets through, undone by what reads them."""
+    rng = np.random.default_rng(5)
+    values = {name: np.array(weight.read()) for name, weight in graph.weights.items() if weight.is_float}
+    for group in (groups.groups[index] for index in groups.usable()):
+        factors = rng.uniform(0.2, 5, group.units)
+        for member in group.members:
+            moved = np.moveaxis(values[member.tensor], member.axis, 0)
+            for unit, places in enumerate(member.positions):
+                moved[places] *= 1 / factors[unit] if member.consumes else factors[unit]
+    return graph.with_weights(values)
