@@ -21,7 +21,7 @@ from mal_graph.evaluation.data import (
     read_npz,
 )
 from mal_graph.evaluation.holdout import AcceptanceRule, HeldOut, split_holdout
-from mal_graph.evaluation.reading import OutputKind
+from mal_graph.evaluation.reading import OutputKind, read_output_kind
 from mal_graph.evaluation.scores import (
     Metric,
     Prediction,
@@ -59,6 +59,7 @@ __all__ = [
     "PreparedData",
     "read_labels",
     "read_npz",
+    "read_output_kind",
     "score",
     "Scores",
     "split_holdout",

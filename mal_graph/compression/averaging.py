@@ -1,0 +1,162 @@
+"""Which tensors of several models are averaged: what their outputs hold, or what these are chosen by.
+
+An output of floats is averaged as it is. Behind one that is not (class numbers, maps of scores) lies a tensor of floats
+that decides it; that one is averaged, and the rest is computed of the mean. So is an output that is made of another
+averaged one without any weight, such as the probabilities beside the logits.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mal_graph.errors import MatchError
+from mal_graph.evaluation import OutputKind, read_output_kind
+from mal_graph.graph import LayerGraph, Node, is_mergeable
+from mal_graph.network import find_applied
+from mal_graph.operators import row_of
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model of an average, and how it calls what the base has.
+
+    Attributes:
+        inputs, outputs: its name for each input and output of the base.
+        types: numpy's name of the type of each of its tensors, "" where it is no plain tensor.
+        shapes: of each of its tensors, on the same inputs as those of the base.
+    """
+
+    graph: LayerGraph
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    types: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether a tensor holds numbers that can be averaged."""
+        dtype = self.types.get(tensor, "")
+        return bool(dtype) and dtype != "object" and is_mergeable(np.dtype(dtype))
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """A tensor that is averaged.
+
+    Attributes:
+        tensors: its name in each member.
+        kind: what the mean holds.
+        finishing: for each member the node whose operator brings it to that kind; None where it is of that kind.
+    """
+
+    tensors: tuple[str, ...]
+    kind: OutputKind
+    finishing: tuple[Node | None, ...]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """How the outputs of an average come about.
+
+    Attributes:
+        averaged: the tensors that are averaged.
+        behind: indices of the base's nodes that compute the other outputs from these.
+    """
+
+    averaged: tuple[Averaged, ...]
+    behind: frozenset[int]
+
+
+def find_averaged(members: Sequence[Member]) -> Outputs:
+    """What is averaged, the base first.
+
+    Raises:
+        MatchError: an output cannot be averaged.
+    """
+    base = members[0]
+    learned = {parameter.node for parameter in find_applied(base.graph) if parameter.shape}
+    averaged: dict[str, Averaged] = {}
+    behind: set[int] = set()
+    place = base.graph.producer
+    for value in sorted(base.graph.outputs, key=lambda value: place.get(value.name, -1)):
+        own = deciding(base, value.name)
+        nodes = between(base.graph, value.name, averaged.keys(), learned)
+        if nodes is not None:
+            behind |= nodes
+            continue
+        if own is None:
+            raise cannot(base, value.name, "no tensor of floats decides it alone")
+        averaged[own] = pair_up(members, own, value.name)
+        behind |= between(base.graph, value.name, {own}, learned) or set()
+    return Outputs(tuple(averaged.values()), frozenset(behind))
+
+
+def pair_up(members: Sequence[Member], own: str, output: str) -> Averaged:
+    """The tensor of every member that is averaged for an output. Raises MatchError."""
+    base, *others = members
+    tensors = [own]
+    for other in others:
+        theirs = deciding(other, other.outputs[output]) if output in other.outputs else None
+        if theirs is None:
+            raise cannot(base, output, f"{other.graph.name} has nothing that corresponds to it")
+        if other.shapes.get(theirs) != base.shapes.get(own):
+            found, expected = (list(side.shapes.get(name, ())) for side, name in ((other, theirs), (base, own)))
+            raise cannot(base, output, f"its shape is {expected}, in {other.graph.name} {found}")
+        tensors.append(theirs)
+    kinds = [read_output_kind(member.graph, tensor) for member, tensor in zip(members, tensors, strict=True)]
+    if len(set(kinds)) == 1:
+        return Averaged(tuple(tensors), kinds[0], (None,) * len(members))
+    finals = [final_of(member.graph, tensor) for member, tensor in zip(members, tensors, strict=True)]
+    for member, kind, final in zip(members, kinds, finals, strict=True):
+        if kind == "probabilities" and final is None:
+            raise cannot(base, output, f"{member.graph.name} gives probabilities of another form than logits can get")
+    if kinds[0] == "probabilities":
+        finishing = tuple(finals[0] if kind == "logits" else None for kind in kinds)
+        return Averaged(tuple(tensors), "probabilities", finishing)
+    logits = [tensor if node is None else node.inputs[0] for tensor, node in zip(tensors, finals, strict=True)]
+    return Averaged(tuple(logits), "logits", (None,) * len(members))
+
+
+def final_of(graph: LayerGraph, tensor: str) -> Node | None:
+    """The node that makes a tensor of probabilities, of logits of the same shape; None where none does at once."""
+    node = graph.nodes[graph.producer[tensor]] if tensor in graph.producer else None
+    row = None if node is None else row_of(node)
+    return node if node is not None and row is not None and row.gives_probabilities(node) else None
+
+
+def deciding(member: Member, output: str) -> str | None:
+    """The tensor of floats that decides an output alone: itself, or the first behind what is none."""
+    graph = member.graph
+    while not member.is_float(output):
+        if output not in graph.producer:
+            return None
+        read = graph.nodes[graph.producer[output]].inputs
+        computed = [name for name in read if name and name not in graph.weights]
+        if len(computed) != 1:
+            return None
+        output = computed[0]
+    return output
+
+
+def between(graph: LayerGraph, tensor: str, starts: Collection[str], learned: Collection[int]) -> set[int] | None:
+    """The nodes that make a tensor of some others, where nothing else and no learned weight has a part in it; None
+    where something has."""
+    nodes: set[int] = set()
+    waiting = [tensor]
+    while waiting:
+        name = waiting.pop()
+        if name in starts or name in graph.weights or not name:
+            continue
+        index = graph.producer.get(name)
+        if index is None or index in learned:
+            return None
+        if index not in nodes:
+            nodes.add(index)
+            waiting += [*graph.nodes[index].inputs, *graph.nodes[index].captures]
+    return nodes
+
+
+def cannot(base: Member, output: str, why: str) -> MatchError:
+    floats = [value.name for value in base.graph.outputs if value.name != output and base.is_float(value.name)]
+    others = f"; {', '.join(map(repr, floats))} can" if floats else ""
+    return MatchError(f"output {output!r} of {base.graph.name} cannot be averaged: {why}{others}")

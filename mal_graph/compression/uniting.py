@@ -1,0 +1,167 @@
+"""Several networks as one: each a branch of its own, what decides their outputs averaged in the end.
+
+The base keeps its names; what the others have gets a prefix. A node of another that computes what one of the base
+computes, of the same tensors, is not written twice: preparation of the inputs is shared.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mal_graph.compression.averaging import Averaged, Member, Outputs
+from mal_graph.errors import UnsupportedModel
+from mal_graph.graph import LayerGraph, Node, Weight, unused_name, weight_of
+from mal_graph.operators import LayerRole, row_of
+
+BEFORE = "before the mean"
+
+
+def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) -> LayerGraph:
+    """One network with the weighted mean of what decides the outputs of several.
+
+    Args:
+        members: the base first; of one set of operators.
+        outputs: what is averaged.
+        shares: the weight of each member; they sum to one.
+
+    Raises:
+        UnsupportedModel: a member other than the base has operators with graphs of their own.
+    """
+    base, *others = members
+    averaged = {one.tensors[0] for one in outputs.averaged}
+    kept = {name: f"{name}/{BEFORE}" for name in averaged}
+    front = [renamed(node, kept) for index, node in enumerate(base.graph.nodes) if index not in outputs.behind]
+    united = replace(base.graph, nodes=tuple(front), source=None, copies={}, joined={}, inserted={})
+    names = [kept]
+    for number, other in enumerate(others, 1):
+        united, own = with_branch(united, other, f"{number}", [one.tensors[number] for one in outputs.averaged])
+        names.append(own)
+    for one in outputs.averaged:
+        united = with_mean(united, members, one, names, shares)
+    behind = [node for index, node in enumerate(base.graph.nodes) if index in outputs.behind]
+    return replace(united, nodes=(*united.nodes, *behind))
+
+
+def renamed(node: Node, names: Mapping[str, str]) -> Node:
+    """A node that reads and makes tensors of other names."""
+    return replace(
+        node,
+        inputs=tuple(names.get(name, name) for name in node.inputs),
+        outputs=tuple(names.get(name, name) for name in node.outputs),
+        captures=tuple(names.get(name, name) for name in node.captures),
+    )
+
+
+def with_branch(
+    united: LayerGraph, member: Member, prefix: str, tensors: Sequence[str]
+) -> tuple[LayerGraph, dict[str, str]]:
+    """The united network with the nodes of one more member, and what each of its tensors is called there."""
+    graph = member.graph
+    nested = next((node for node in graph.nodes if node.captures or has_bodies(node)), None)
+    if nested is not None:
+        raise UnsupportedModel(
+            f"{graph.name} cannot stand beside another network: {nested.title} has a graph of its own; give this model "
+            "as the base"
+        )
+    names = {theirs: own for own, theirs in member.inputs.items()}
+    known = Known(united)
+    nodes: list[Node] = []
+    for node in needed(graph, tensors):
+        same = known.same(node, names, graph)
+        if same is not None:
+            names.update(zip(node.outputs, same.outputs, strict=True))
+            continue
+        for name in node.outputs:
+            names.setdefault(name, f"{prefix}/{name}" if name else "")
+        nodes.append(replace(node, name=f"{prefix}/{node.name}"))
+    read = dict.fromkeys(name for node in nodes for name in node.inputs if name in graph.weights)
+    names |= {name: f"{prefix}/{name}" for name in read}
+    weights = {names[name]: replace(graph.weights[name], name=names[name]) for name in read}
+    moved = [renamed(node, names) for node in nodes]
+    return replace(united, nodes=(*united.nodes, *moved), weights={**united.weights, **weights}), names
+
+
+def has_bodies(node: Node) -> bool:
+    """Whether an attribute of a node holds a graph."""
+    return any(hasattr(value, "initializers") for value in node.attributes.values())
+
+
+def needed(graph: LayerGraph, tensors: Sequence[str]) -> Iterator[Node]:
+    """The nodes that some tensors are computed by, in order."""
+    wanted = set(tensors)
+    used: list[Node] = []
+    for node in reversed(graph.nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(node.inputs)
+            used.append(node)
+    yield from reversed(used)
+
+
+class Known:
+    """The nodes that stand already, to be found by what they compute."""
+
+    def __init__(self, united: LayerGraph) -> None:
+        self.graph = united
+        self.reading: dict[tuple[str, str], list[Node]] = {}
+        for node in united.nodes:
+            for name in node.inputs[:1]:
+                self.reading.setdefault((node.op, name), []).append(node)
+
+    def same(self, node: Node, names: Mapping[str, str], graph: LayerGraph) -> Node | None:
+        """A node that computes the same of the same tensors; None where there is none, or it may draw at random."""
+        row = row_of(node)
+        first = names.get(node.inputs[0], "") if node.inputs else ""
+        if row is None or row.layer_role is LayerRole.ALONE or not first:
+            return None
+        for other in self.reading.get((node.op, first), ()):
+            is_alike = dict(other.attributes) == dict(node.attributes) and len(other.outputs) == len(node.outputs)
+            if is_alike and len(other.inputs) == len(node.inputs):
+                pairs = zip(node.inputs, other.inputs, strict=True)
+                if all(self.is_same(mine, own, names, graph) for mine, own in pairs):
+                    return other
+        return None
+
+    def is_same(self, name: str, other: str, names: Mapping[str, str], graph: LayerGraph) -> bool:
+        """Whether a tensor of the member holds what one of the united network holds."""
+        if name in graph.weights and other in self.graph.weights:
+            return are_equal(graph.weights[name], self.graph.weights[other])
+        return names.get(name, "") == other
+
+
+def are_equal(a: Weight, b: Weight) -> bool:
+    """Whether two stored tensors hold the same."""
+    return (a.shape, a.dtype) == (b.shape, b.dtype) and np.array_equal(a.read(), b.read())
+
+
+def with_mean(
+    united: LayerGraph,
+    members: Sequence[Member],
+    one: Averaged,
+    names: Sequence[Mapping[str, str]],
+    shares: Sequence[float],
+) -> LayerGraph:
+    """The united network with one weighted mean, under the name that the base has for it."""
+    name, dtype = one.tensors[0], np.dtype(members[0].types[one.tensors[0]])
+    nodes: list[Node] = []
+    terms: list[str] = []
+    weights: dict[str, Weight] = {}
+    for number, (member, share) in enumerate(zip(members, shares, strict=True)):
+        tensor = names[number].get(one.tensors[number], one.tensors[number])
+        finish = one.finishing[number]
+        if finish is not None:
+            nodes.append(
+                replace(finish, name=f"{name}/{number}/kind", inputs=(tensor,), outputs=(f"{name}/{number}/kind",))
+            )
+            tensor = f"{name}/{number}/kind"
+        if np.dtype(member.types[one.tensors[number]]) != dtype:
+            raise UnsupportedModel(
+                f"{member.graph.name} gives {member.types[one.tensors[number]]} where the base gives {dtype.name}: "
+                "export both in one type"
+            )
+        factor = unused_name(united, f"{name}/{number}/share")
+        weights[factor] = replace(weight_of(factor, np.array(share, dtype)), name=factor)
+        terms.append(f"{name}/{number}/part")
+        nodes.append(Node(f"{name}/{number}/part", "Mul", (tensor, factor), (terms[-1],)))
+    nodes.append(Node(f"{name}/mean", "Sum", tuple(terms), (name,)))
+    return replace(united, nodes=(*united.nodes, *nodes), weights={**united.weights, **weights})
