@@ -26,9 +26,9 @@ from .symmetry.networks import build_network as build_network
 from .symmetry.verification import verify as verify
 from .workflows.assembly import Assembly as Assembly
 from .workflows.assembly import align as align
-from .workflows.assembly import assemble as assemble
 from .workflows.layer_grid import Grid as Grid
 from .workflows.layer_grid import grid as grid
+from .workflows.methods import assemble as assemble
 from .workflows.models import load as load
 from .workflows.models import save as save
 from .workflows.models import state_dict as state_dict
@@ -36,6 +36,8 @@ from .workflows.models import to_module as to_module
 from .workflows.models import trace as trace
 from .workflows.sweeping import Sweep as Sweep
 from .workflows.sweeping import sweep as sweep
+from .workflows.unions import Union as Union
+from .workflows.unions import compress as compress
 from .workflows.verdict import Verdict as Verdict
 from .workflows.zoo_search import Zoo as Zoo
 from .workflows.zoo_search import zoo as zoo

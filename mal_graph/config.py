@@ -11,141 +11,48 @@ be routed to its part, which is a second list of options.
 Nothing here loads numpy: `mal-graph --help` is made from this module alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from inspect import Parameter, Signature, signature
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, PlainSerializer
-from pydantic import ValidationError as InvalidFields
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic.fields import FieldInfo
 
 from mal_graph import option_texts as texts
 from mal_graph.errors import UsageError
-
-if TYPE_CHECKING:
-    from mal_graph.graph import Array
-
-    Arrays = Mapping[str, Array]
-else:
-    Arrays = Mapping[str, Any]
+from mal_graph.option import MERGES, DataOption, Option, Options, option_of
 
 MatchBy = Literal["weights", "activations", "both"]
 Unmatched = Literal["keep", "fade", "zero"]
 WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
-Data = Arrays | str | PathLike[str]
+Method = Literal["mal", "average", "union"]
 
-COMMON, ALIGNMENT, SIZES, CHECKS = "Common", "Alignment", "Widths and depths", "Checks and measurements"
-MERGES = ("assemble", "sweep", "zoo")
-RUNS = (*MERGES, "grid", "inspect")
+ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
+RUNS = (*MERGES, "grid", "inspect", "compress")
+ALIGNS, BLENDS = ("mal",), ("mal", "average")
+SCORES = (*MERGES, "grid", "evaluate", "compress")
 
-C = TypeVar("C", bound="Options")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True)
-class Option:
-    """What a field says of itself beside its type and default.
-
-    Attributes:
-        help: one sentence.
-        panel: where `--help` shows it.
-        flag: its flag, where that is not its name.
-        metavar: what a value looks like; "" for a switch or a choice.
-        advice: what to do where a value is refused.
-        jobs: which jobs take it.
-        is_repeated: whether the flag may be given several times.
-        reads_file: whether a text is the path of a file that is read.
-    """
-
-    help: str
-    panel: str = COMMON
-    flag: str = ""
-    metavar: str = ""
-    advice: str = ""
-    jobs: tuple[str, ...] = MERGES
-    is_repeated: bool = False
-    reads_file: bool = False
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "description": self.help}
-
-
-def described_data(data: Data | None) -> Any:
-    """What a report says of arrays: their types and shapes, or the path that they come from."""
-    if not isinstance(data, Mapping):
-        return None if data is None else fspath(data)
-    return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in data.items()}
-
-
-def checked_data(data: Any) -> Any:
-    if isinstance(data, str | PathLike | Mapping | None):
-        return data
-    raise UsageError(
-        f"arrays are given as a {type(data).__name__}: give a dictionary by name, or the path of an .npz file"
-    )
-
-
-HOLDS_DATA = BeforeValidator(checked_data)
-DataOption = Annotated[Any, HOLDS_DATA, PlainSerializer(described_data)]
 Factor = Annotated[float, Field(ge=0.0, le=1.0)]
 FACTOR = "give a merging factor from 0 (the base) to 1 (the donor)"
-
-
-class Options(BaseModel):
-    """Options that are checked when they are made. Raises UsageError."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ser_json_inf_nan="null")
-
-    if not TYPE_CHECKING:  # type checkers know the fields themselves
-
-        def __init__(self, **given: Any) -> None:
-            try:
-                super().__init__(**given)
-            except InvalidFields as error:
-                raise UsageError("; ".join(refusals(type(self), error))) from None
-
-    def __repr__(self) -> str:
-        changed = {name: getattr(self, name) for name in self.changed()}
-        return f"{type(self).__name__}({', '.join(f'{name}={short(value)}' for name, value in changed.items())})"
-
-    __str__ = __repr__
-
-    @classmethod
-    def data_options(cls) -> list[str]:
-        """Names of the options that hold arrays, or the path of an .npz file with them."""
-        return [name for name, field in cls.model_fields.items() if HOLDS_DATA in field.metadata]
-
-    def changed(self) -> Iterator[str]:
-        """Names of the options that are not what they are by default."""
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if isinstance(value, Mapping) or value != field.default:
-                yield name
-
-    def replaced(self: C, **given: Any) -> C:
-        """The same with other values, which are not checked again."""
-        return self.model_copy(update=given)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What a report holds; of arrays the types and shapes."""
-        return self.model_dump(mode="json")
 
 
 class AlignOptions(Options):
     """What is aligned."""
 
-    match_by: Annotated[MatchBy, Option("What says which units are alike.", ALIGNMENT, jobs=(*MERGES, "align"))] = (
-        "weights"
-    )
+    match_by: Annotated[
+        MatchBy, Option("What says which units are alike.", ALIGNMENT, methods=ALIGNS, jobs=(*MERGES, "align"))
+    ] = "weights"
     rescale_invariant: Annotated[
         bool,
         Option(
             "Compare units at unit size, where ReLU and the like leave their scale open.",
             ALIGNMENT,
+            methods=ALIGNS,
             jobs=(*MERGES, "align"),
         ),
     ] = False
@@ -154,6 +61,7 @@ class AlignOptions(Options):
         Option(
             "Merge frozen axes, and units inside others, in stored order (models with a common ancestor).",
             ALIGNMENT,
+            methods=ALIGNS,
             jobs=(*MERGES, "grid", "align"),
         ),
     ] = False
@@ -175,6 +83,7 @@ class AlignOptions(Options):
             "Pairs of layer names to use, or the file that `match -o FILE` wrote.",
             ALIGNMENT,
             metavar="FILE",
+            methods=ALIGNS,
             jobs=("assemble", "sweep", "match"),
             reads_file=True,
         ),
@@ -186,7 +95,7 @@ class AlignOptions(Options):
             ALIGNMENT,
             metavar="FILE.npz",
             reads_file=True,
-            jobs=(*MERGES, "align"),
+            jobs=(*MERGES, "align", "compress"),
         ),
     ] = None
 
@@ -202,6 +111,7 @@ class BlendOptions(Options):
             flag="lambda",
             metavar="NUMBER",
             advice=FACTOR,
+            methods=BLENDS,
             jobs=("assemble", "grid"),
         ),
     ] = 0.3
@@ -213,28 +123,65 @@ class BlendOptions(Options):
             flag="lambda-for",
             metavar="SELECTOR=NUMBER",
             advice=FACTOR,
+            methods=ALIGNS,
             jobs=("assemble",),
             is_repeated=True,
         ),
     ] = ()
     layers: Annotated[
         str | None,
-        Option("Merge these only: a name pattern, 0:5 or 0%:50%.", metavar="SELECTOR", jobs=("assemble", "sweep")),
+        Option(
+            "Merge these only: a name pattern, 0:5 or 0%:50%.",
+            metavar="SELECTOR",
+            methods=ALIGNS,
+            jobs=("assemble", "sweep"),
+        ),
     ] = None
     unmatched: Annotated[
         Unmatched,
         Option(
             "What units without a partner become: they keep their weights, fade with lambda, or count as zero.",
             SIZES,
+            methods=ALIGNS,
             jobs=(*MERGES, "grid"),
         ),
     ] = "fade"
-    width: Annotated[WidthMode, Option("Where a donor is wider: base keeps the width, grow widens.", SIZES)] = "base"
+    width: Annotated[
+        WidthMode, Option("Where a donor is wider: base keeps the width, grow widens.", SIZES, methods=ALIGNS)
+    ] = "base"
     depth: Annotated[
         DepthMode,
-        Option("Where a donor has more layers: match leaves them, expand adds some to the base.", SIZES),
+        Option(
+            "Where a donor has more layers: match leaves them, expand adds some to the base.", SIZES, methods=ALIGNS
+        ),
     ] = "match"
-    repair: Annotated[bool, Option("Whether to repair what was merged, with calibration inputs.", ALIGNMENT)] = True
+    repair: Annotated[
+        bool, Option("Whether to repair what was merged, with calibration inputs.", ALIGNMENT, methods=BLENDS)
+    ] = True
+
+
+class MethodOptions(Options):
+    """By which way the result is reached."""
+
+    method: Annotated[
+        Method,
+        Option(
+            "mal aligns and blends weights, average blends them in stored order, union thins every model and averages "
+            "outputs.",
+            jobs=("assemble",),
+        ),
+    ] = "mal"
+    budget: Annotated[
+        float,
+        BeforeValidator(texts.budget_of),
+        PlainSerializer(texts.budget_text),
+        Option(
+            "Multiplications of the result, as a multiple of the base's; full keeps every unit.",
+            metavar="NUMBER|full",
+            methods=("union",),
+            jobs=("assemble", "compress"),
+        ),
+    ] = 1.0
 
 
 class CheckOptions(Options):
@@ -245,7 +192,7 @@ class CheckOptions(Options):
     ] = True
     compare: Annotated[
         bool,
-        Option("Compare a merge with what it promises by running it, or leave it uncompared.", CHECKS),
+        Option("Compare a merge with what it promises by running it, or leave it uncompared.", CHECKS, methods=BLENDS),
     ] = True
     verify_timeout: Annotated[
         float | None,
@@ -286,15 +233,31 @@ class CheckOptions(Options):
     ] = None
     score_output: Annotated[
         str | None,
-        Option("The output that fits the labels.", CHECKS, metavar="NAME", jobs=(*MERGES, "grid", "evaluate")),
+        Option("The output that fits the labels.", CHECKS, metavar="NAME", jobs=SCORES),
     ] = None
-    output_kind: Annotated[
-        OutputKind | None, Option("What that output holds.", CHECKS, jobs=(*MERGES, "grid", "evaluate"))
-    ] = None
+    output_kind: Annotated[OutputKind | None, Option("What that output holds.", CHECKS, jobs=SCORES)] = None
 
 
-class MergeConfig(CheckOptions, AlignOptions, BlendOptions):
+class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions):
     """Every option of a merge, as `assemble` takes them."""
+
+    @model_validator(mode="after")
+    def check_method(self) -> "MergeConfig":
+        """Raise UsageError where an option of another method is given."""
+        for name in self.model_fields_set:
+            own = option_of(type(self).model_fields[name])
+            if own.methods and self.method not in own.methods:
+                raise UsageError(
+                    f"`{name}` is an option of `method` {' and '.join(own.methods)}, not of {self.method}: leave it "
+                    "out, or give another `method`"
+                )
+        return self
+
+
+class CompressConfig(MergeConfig):
+    """The options of one model that is thinned."""
+
+    method: Annotated[Literal["union"], Option("There is one way.", jobs=())] = "union"
 
 
 class SweepConfig(MergeConfig):
@@ -375,13 +338,8 @@ CONFIGS: dict[str, type[Options]] = {
     "inspect": MergeConfig,
     "match": MergeConfig,
     "evaluate": MergeConfig,
+    "compress": CompressConfig,
 }
-
-
-def option_of(field: FieldInfo) -> Option:
-    """What a field says of itself."""
-    (own,) = (fact for fact in field.metadata if isinstance(fact, Option))
-    return own
 
 
 def options_of(job: str) -> dict[str, FieldInfo]:
@@ -453,41 +411,3 @@ def shows_options(job: str) -> Callable[[F], F]:
 def set_signature(function: Callable[..., Any], shown: Signature) -> None:
     """Have `inspect` and typer, which asks it, find this signature instead of the one in the code."""
     function.__signature__ = shown  # type: ignore[attr-defined]  # PEP 362 has it, mypy's type of functions has not
-
-
-# --- what is said of refused values -------------------------------------------------------------------------------
-
-
-def refusals(config: type[Options], error: InvalidFields) -> Iterator[str]:
-    """One sentence for each refused option, the first fault of each."""
-    faults: dict[str, dict[str, Any]] = {}
-    for details in error.errors(include_url=False):
-        faults.setdefault(str(details["loc"][0]), dict(details))
-    for name, fault in faults.items():
-        if fault["type"] == "extra_forbidden":
-            yield f"there is no option {name!r}: choose from {', '.join(sorted(config.model_fields))}"
-            continue
-        field = config.model_fields[name]
-        yield f"`{name}` is {short(fault['input'])}: {advice_on(field)}"
-
-
-def advice_on(field: FieldInfo) -> str:
-    """What to give for a field."""
-    choices = choices_of(field)
-    if choices:
-        return f"choose one of {', '.join(choices)}"
-    return option_of(field).advice or f"give {option_of(field).metavar or 'true or false'}"
-
-
-def choices_of(field: FieldInfo) -> tuple[str, ...]:
-    """The texts that a field may hold; () where it is no choice."""
-    kinds = [field.annotation, *get_args(field.annotation)]
-    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
-
-
-def short(value: object) -> str:
-    """A value on part of a line."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(map(repr, value))}}}"
-    text = repr(value) if not isinstance(value, float) else f"{value:g}"
-    return text if len(text) <= 60 else f"{text[:57]}..."

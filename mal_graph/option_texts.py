@@ -6,7 +6,7 @@ Each function takes the text, or what it stands for already, and raises UsageErr
 import json
 import re
 from collections.abc import Iterable, Mapping
-from math import isfinite
+from math import inf, isfinite, nan
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -140,3 +140,20 @@ def pair_of_names(text: str) -> tuple[str, str]:
 
 def path_text(given: Any) -> Any:
     return fspath(given) if isinstance(given, PathLike) else given
+
+
+def budget_of(given: Any) -> float:
+    """A positive number, as in `1.5` or `1.5x`; `full` has no end."""
+    text = str(given).strip().lower()
+    try:
+        number = inf if text == "full" else float(text.removesuffix("x"))
+    except ValueError:
+        number = nan
+    if not number > 0:
+        raise UsageError(f"`budget` is {given!r}: give a positive number, such as 1.5, or full")
+    return number
+
+
+def budget_text(budget: float) -> float | str:
+    """A budget as a report holds it."""
+    return "full" if budget == inf else budget

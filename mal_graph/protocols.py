@@ -50,6 +50,10 @@ class Adapter(Protocol):
         """
         ...
 
+    def at_opset(self, graph: LayerGraph, version: int) -> LayerGraph:
+        """The same network in another version of the standard operators. Raises UnsupportedModel."""
+        ...
+
     def check(self, path: Path) -> tuple[Check, ...]:
         """What is checked of a saved file."""
         ...

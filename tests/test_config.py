@@ -12,10 +12,11 @@ from builders import mlp
 from typer.testing import CliRunner
 
 import mal_graph
-from mal_graph import config
+from mal_graph import config, option
 from mal_graph.cli.options import with_options
-from mal_graph.config import CONFIGS, MERGES, MergeConfig, Option, SweepConfig, ZooConfig, configured, options_of
+from mal_graph.config import CONFIGS, MergeConfig, SweepConfig, ZooConfig, configured, options_of
 from mal_graph.errors import UsageError
+from mal_graph.option import MERGES, Option
 
 PACKAGE = Path(mal_graph.__file__).parent
 NAMES = sorted({name for job in CONFIGS for name in options_of(job)})
@@ -100,7 +101,7 @@ def test_the_signature_of_a_job_shows_its_options(job):
         ({"pair": "a=b=c"}, "`pair` 'a=b=c' is no pair of names"),
         ({"pair": [("x", "y", "z")]}, "`pair` is .*: give BASE=DONOR"),
         ({"calibrate": 3}, "arrays are given as a int: give a dictionary by name, or the path of an .npz file"),
-        ({"colour": "red"}, "there is no option 'colour': choose from assume_ordered, calibrate"),
+        ({"colour": "red"}, "there is no option 'colour': choose from assume_ordered, budget, calibrate"),
         ({"seed": -1, "width": "x"}, "`width` is 'x'.*; `seed` is -1|`seed` is -1.*; `width` is 'x'"),
     ],
 )
@@ -155,8 +156,8 @@ def test_a_report_holds_the_options_and_of_arrays_their_shapes():
 def test_no_field_is_without_help_and_every_refusal_says_what_to_give():
     for kind in {kind for kind in CONFIGS.values()}:
         for field in kind.model_fields.values():
-            assert config.option_of(field).help.endswith(".")
-            assert config.advice_on(field)
+            assert option.option_of(field).help.endswith(".")
+            assert option.advice_on(field)
 
 
 def test_a_configuration_cannot_be_changed():

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import networkx as nx
 import onnx
+import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
 from mal_graph.atomic_write import write_whole
-from mal_graph.errors import FileError
+from mal_graph.errors import FileError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.registry import unknown_model
@@ -71,6 +72,19 @@ class OnnxAdapter:
         if data_name:
             map_data_at(path.with_name(data_name))
         write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
+
+    def at_opset(self, graph: LayerGraph, version: int) -> LayerGraph:
+        """The same network in another version of the standard operators. Raises UnsupportedModel."""
+        model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
+        try:
+            converted = onnx.version_converter.convert_version(ir.to_proto(model), version)
+        except Exception as error:  # the converter raises what its C++ part does
+            cause = " ".join(str(error).split())[:200]
+            raise UnsupportedModel(
+                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export both "
+                "models with one opset"
+            ) from None
+        return self.load(converted).named(graph.name)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""

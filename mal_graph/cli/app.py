@@ -35,13 +35,14 @@ from mal_graph.cli.options import (
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import IMAGES, checked_result, checked_target, given, merged_target, refuse_one_file
-from mal_graph.config import COMMON, configured
+from mal_graph.config import configured
 from mal_graph.errors import MalGraphError, UsageError
+from mal_graph.option import COMMON
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.reporting import GridDocument, MergeDocument, SweepDocument
-    from mal_graph.workflows import Assembly
+    from mal_graph.reporting import GridDocument, ResultDocument, SweepDocument
+    from mal_graph.workflows import Written
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
 BUG = "mal-graph failed in a way that it should not"
@@ -163,8 +164,8 @@ def assemble(
     shown: Shown,
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
-    from mal_graph.reporting import assemble_document, hashes_of
-    from mal_graph.workflows import arrays_of, assemble_graphs, check_donors, with_arrays, write_assembly
+    from mal_graph.reporting import hashes_of, result_document
+    from mal_graph.workflows import arrays_of, check_donors, make_model, with_arrays, write_result
 
     sources = [base, *donors]
     files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
@@ -176,15 +177,49 @@ def assemble(
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
-        result = assemble_graphs(graphs[0], graphs[1:], config, arrays, progress, registry.runner())
+        result = make_model(graphs, config, arrays, progress, registry.runner())
     for line in result.nothing_to_align:
         log(f"note: {line}", shown.quiet)
     if not dry_run:
-        result = write_assembly(result, target)
+        result = write_result(result, target)
     is_written = result.passed and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
-    document = assemble_document(result, target if is_written else None, hashes)
+    document = result_document(result, target if is_written else None, hashes)
     emit_merge(document, report_to, shown)
+    fail_if_refused(result)
+    fail_where_worse(result, fail_if_worse)
+
+
+@app.command()
+@with_options("compress")
+def compress(
+    model: Model,
+    output: MergedFile = None,
+    data: MaybeData = None,
+    weights: Weights = None,
+    fail_if_worse: FailIfWorse = False,
+    report: ReportFile = None,
+    force: Force = False,
+    *,
+    options: dict[str, Any],
+    shown: Shown,
+) -> None:
+    """Thin MODEL to a budget of multiplications; the units that stay take over what they can from those that go."""
+    from mal_graph.reporting import hashes_of, union_document
+    from mal_graph.workflows import arrays_of, unite_graphs, with_arrays, write_result
+
+    files = given(model, data, *(weights or ()), *input_files("compress", options))
+    target = merged_target(output, model, files, force, suffix="compressed")
+    report_to = None if report is None else checked_target(report, files, force)
+    refuse_one_file([target, report_to], "the model and the report")
+    config, arrays = with_arrays(configured("compress", None, options)), arrays_of(data)
+    examples = config.calibrate if arrays is None else arrays
+    with progress_bars(shown.quiet) as progress:
+        graphs = open_named_models([model], weights, config, examples, shown.verbose, progress)
+        result = unite_graphs(graphs, config, arrays, progress, registry.runner())
+    result = write_result(result, target)
+    hashes = hashes_of(path for path in (model, *(weights or ())) if not is_factory(path))
+    emit_merge(union_document(result, target if result.passed else None, hashes), report_to, shown)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -290,7 +325,7 @@ def zoo(
     after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
     from mal_graph.reporting import hashes_of, zoo_document
-    from mal_graph.workflows import arrays_of, files_in, with_arrays, write_assembly
+    from mal_graph.workflows import arrays_of, files_in, with_arrays, write_result
     from mal_graph.workflows import zoo as search_zoo
 
     donors = [str(path) for path in files_in(Path(folder))]
@@ -312,7 +347,7 @@ def zoo(
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
     if result.merged:
-        result = write_assembly(result, target)
+        result = write_result(result, target)
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
     document = zoo_document(replace(search, assembly=result), target if is_written else None, checkpoint, hashes)
@@ -329,20 +364,21 @@ def zoo(
 
 def input_files(job: str, options: dict[str, Any]) -> list[str]:
     """The files that options name and that are read."""
-    from mal_graph.config import option_of, options_of
+    from mal_graph.config import options_of
+    from mal_graph.option import option_of
 
     fields = options_of(job)
     return [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
 
 
-def emit_merge(document: "MergeDocument", report_to: Path | None, shown: Shown) -> None:
+def emit_merge(document: "ResultDocument", report_to: Path | None, shown: Shown) -> None:
     """A report of a merge, on stdout and as a file where one was asked for."""
     if report_to is not None:
         write_text(report_to, document.json_text() + "\n")
     emit_document(document, shown.format_, shown.verbose)
 
 
-def fail_where_worse(result: "Assembly", wanted: bool) -> None:
+def fail_where_worse(result: "Written", wanted: bool) -> None:
     """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
     reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
     if result.verdict is not None and result.verdict.is_worse:
@@ -352,11 +388,11 @@ def fail_where_worse(result: "Assembly", wanted: bool) -> None:
         raise typer.Exit(GATE_FAILED)
 
 
-def fail_if_refused(result: "Assembly") -> None:
+def fail_if_refused(result: "Written") -> None:
     """End with exit code 1 where a check failed, so that no model was written."""
     if not result.passed:
         failed = "; ".join(f"{check.name} {check}" for check in result.failures)
-        log(f"error: no merged model was written: {failed}; try a smaller --lambda or other --layers")
+        log(f"error: no merged model was written: {failed}; try other options")
         raise typer.Exit(GATE_FAILED)
 
 

@@ -10,8 +10,9 @@ import typer
 from pydantic.fields import FieldInfo
 
 from mal_graph.cli.output import log
-from mal_graph.config import COMMON, choices_of, option_of, options_of, set_signature
+from mal_graph.config import options_of, set_signature
 from mal_graph.errors import UsageError
+from mal_graph.option import COMMON, choices_of, option_of
 
 OUTPUT = "Output"
 INTERRUPTED = 130

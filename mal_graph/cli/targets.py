@@ -16,15 +16,17 @@ def given(*paths: str | None) -> list[str]:
     return [path for path in paths if path is not None]
 
 
-def default_output(base: str) -> str:
+def default_output(base: str, suffix: str) -> str:
     """`base.onnx` gives `base.merged.onnx` and `package:factory` gives `factory.merged.onnx`, in the current folder."""
     name = base.rpartition(":")[2] if is_factory(base) else Path(base).name
-    return f"{name.removesuffix('.onnx')}.merged.onnx"
+    return f"{name.removesuffix('.onnx')}.{suffix}.onnx"
 
 
-def merged_target(output: str | None, base: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:
+def merged_target(
+    output: str | None, base: str, sources: Sequence[str], force: bool, write: bool = True, suffix: str = "merged"
+) -> Path:
     """Where the merged model goes. Raises FileError before any work is done."""
-    path = default_output(base) if output is None else output
+    path = default_output(base, suffix) if output is None else output
     if path.endswith(".safetensors") and not is_factory(base):
         raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
     target = checked_target(path, sources, force, write)

@@ -1,9 +1,29 @@
-"""A network at a smaller cost: which units stay, and what they take over from those that go."""
+"""A network at a smaller cost: which units stay, and what they take over from those that go; several as one."""
 
 from mal_graph.compression.allocation import Candidate, allocate
+from mal_graph.compression.averaging import Averaged, Member, Outputs, find_averaged
 from mal_graph.compression.cost import Cost
 from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
+from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics
 from mal_graph.compression.thinning import Compressible, thin
+from mal_graph.compression.uniting import unite
 
-__all__ = ["allocate", "Candidate", "Compressible", "Cost", "Ranking", "Reader", "thin", "UnitSet"]
+__all__ = [
+    "allocate",
+    "Averaged",
+    "Candidate",
+    "Compressible",
+    "Cost",
+    "draw_samples",
+    "driven_statistics",
+    "find_averaged",
+    "Member",
+    "Outputs",
+    "Ranking",
+    "Reader",
+    "SLOPES",
+    "thin",
+    "unite",
+    "UnitSet",
+]

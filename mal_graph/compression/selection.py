@@ -32,9 +32,9 @@ class Ranking:
     order: NDArray[np.int64]
     explained: Array
 
-    def kept(self, count: int) -> NDArray[np.int64]:
+    def kept(self, count: int) -> list[int]:
         """The first units, in stored order."""
-        return np.sort(self.order[:count])
+        return sorted(self.order[:count].tolist())
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mal_graph.compression.fitting import levels
 from mal_graph.evaluation import Place, Stream, measure
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.network import draw_inputs, find_parameters
 from mal_graph.operators import row_of
 from mal_graph.protocols import Runner
@@ -73,15 +73,22 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
     if not norms:
         return {}
     level_of = levels(graph, set(norms))
-    places = {node: Place(graph.nodes[node].inputs[0], row_of(graph.nodes[node]).channel) for node in norms}  # type: ignore[union-attr]
+    places = {index: place_of(graph.nodes[index]) for index in norms}
     names = [tensor for tensors in norms.values() for tensor in tensors.values()]
     stream = Stream(graph, inputs, runner, [place.tensor for place in places.values()], names)
     weights = {name: graph.weights[name].read() for name in names}
     for level in sorted({level_of[place.tensor] for place in places.values()}):
-        here = {node: place for node, place in places.items() if level_of[place.tensor] == level}
+        here = {index: place for index, place in places.items() if level_of[place.tensor] == level}
         measured = measure(stream, list(here.values()), weights)
-        for node, place in here.items():
+        for index, place in here.items():
             for role, values in (("mean", measured[place].mean), ("variance", measured[place].variance)):
-                old = weights[norms[node][role]]
-                weights[norms[node][role]] = values.reshape(old.shape).astype(old.dtype)
+                old = weights[norms[index][role]]
+                weights[norms[index][role]] = values.reshape(old.shape).astype(old.dtype)
     return weights
+
+
+def place_of(norm: Node) -> Place:
+    """What a BatchNormalization normalises."""
+    row = row_of(norm)
+    assert row is not None
+    return Place(norm.inputs[0], row.channel)

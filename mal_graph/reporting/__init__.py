@@ -5,6 +5,7 @@ from mal_graph.reporting.document import Document, hashes_of
 from mal_graph.reporting.documents import (
     EvaluateDocument,
     MergeDocument,
+    ResultDocument,
     assemble_document,
     match_document,
     zoo_document,
@@ -12,10 +13,11 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
 from mal_graph.reporting.plots import draw_curves, draw_heat_map, new_figure
-from mal_graph.reporting.reporter import DefaultReporter
+from mal_graph.reporting.reporter import DefaultReporter, result_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
 from mal_graph.reporting.text import text_of
+from mal_graph.reporting.union_documents import UnionDocument, union_document
 
 __all__ = [
     "assemble_document",
@@ -35,9 +37,13 @@ __all__ = [
     "mermaid",
     "new_figure",
     "new_table",
+    "result_document",
+    "ResultDocument",
     "sweep_document",
     "SweepDocument",
     "table_text",
     "text_of",
+    "union_document",
+    "UnionDocument",
     "zoo_document",
 ]

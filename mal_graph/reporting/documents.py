@@ -151,22 +151,27 @@ class RepairEntry(BaseModel):
     left: list[ReasonEntry] = []
 
 
-class MergeDocument(Document):
-    """What every report of a merge holds; `config` is the run's, of arrays the types and shapes."""
+class ResultDocument(Document):
+    """What every report of a model that was made holds; `config` is the run's, of arrays the types and shapes."""
 
     base: str
     config: dict[str, Any]
-    signatures: list[SignaturesEntry] = []
-    merged: list[MergedEntry]
-    accounts: AccountsEntry
-    repair: list[RepairEntry] = []
-    shares: list[float]
     checks: list[Check]
     notes: list[str]
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
     sha256: dict[str, str] = {}
+
+
+class MergeDocument(ResultDocument):
+    """What every report of a merge of weights holds."""
+
+    signatures: list[SignaturesEntry] = []
+    merged: list[MergedEntry]
+    accounts: AccountsEntry
+    repair: list[RepairEntry] = []
+    shares: list[float]
 
 
 class AssembleDocument(MergeDocument):

@@ -22,12 +22,14 @@ from mal_graph.reporting.documents import (
     MergeDocument,
     ReasonEntry,
     RepairEntry,
+    ResultDocument,
     SignaturesEntry,
     ZooDocument,
 )
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
+from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
 
 Lines = Iterator[str | Table]
 FEW = 3  # reasons that are listed whatever the verbosity
@@ -265,8 +267,16 @@ def repair_lines(repairs: Iterable[RepairEntry]) -> Iterator[str]:
             yield f"layer {left.layer} is not repaired: {left.reason}"
 
 
-def end_lines(document: MergeDocument) -> Lines:
-    """Checks, notes, what was written, scores and the verdict: the end of every report of a merge."""
+def union_lines(document: UnionDocument, verbose: bool) -> Lines:
+    yield branch_table(document)
+    yield from signature_lines(document.signatures)
+    yield from unit_lines(document, verbose)
+    yield from cost_lines(document)
+    yield from end_lines(document)
+
+
+def end_lines(document: ResultDocument) -> Lines:
+    """Checks, notes, what was written, scores and the verdict: the end of every report of a model that was made."""
     yield from check_lines(document.checks)
     for note in document.notes:
         yield f"note: {note}"
@@ -413,4 +423,5 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     SweepDocument: sweep_lines,
     GridDocument: grid_lines,
     ZooDocument: zoo_lines,
+    UnionDocument: union_lines,
 }

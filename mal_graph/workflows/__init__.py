@@ -1,14 +1,17 @@
 """Whole jobs - assemble, sweep, zoo - and what they need: models in any form, checks, baselines, verdicts."""
 
-from mal_graph.workflows.assembly import Assembly, align, assemble, assemble_graphs, check_donors, write_assembly
+from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
 from mal_graph.workflows.checkpoint import Outcome
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
+from mal_graph.workflows.methods import assemble, check_donors, make_model
 from mal_graph.workflows.models import arrays_of, load, open_models, save, state_dict, to_module, trace, with_arrays
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
+from mal_graph.workflows.unions import Branch, KeptUnits, Union, compress, unite_graphs
 from mal_graph.workflows.verdict import Verdict
+from mal_graph.workflows.writing import Written, write_result
 from mal_graph.workflows.zoo_donors import files_in
 from mal_graph.workflows.zoo_search import Zoo, zoo
 
@@ -18,12 +21,16 @@ __all__ = [
     "assemble",
     "assemble_graphs",
     "Assembly",
+    "Branch",
     "check_donors",
+    "compress",
     "files_in",
     "Grid",
     "grid",
     "inspect_groups",
+    "KeptUnits",
     "load",
+    "make_model",
     "Merged",
     "notes_on",
     "open_models",
@@ -34,9 +41,12 @@ __all__ = [
     "sweep",
     "to_module",
     "trace",
+    "Union",
+    "unite_graphs",
     "Verdict",
     "with_arrays",
-    "write_assembly",
+    "write_result",
+    "Written",
     "Zoo",
     "zoo",
 ]

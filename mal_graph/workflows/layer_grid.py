@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.config import Data, MergeConfig, configured, shows_options
+from mal_graph.config import MergeConfig, configured, shows_options
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.evaluation import Predictor, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_units, correspond, match_layers, pair_signatures
 from mal_graph.merging import Plan, plan_merge
 from mal_graph.network import dequantised, find_layers
+from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs

@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.config import CheckOptions, Data, Options
+from mal_graph.config import CheckOptions
 from mal_graph.errors import FileError, UsageError
 from mal_graph.evaluation import LABELS, as_arrays, prepare_data
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
+from mal_graph.option import Data, Options
 
 SAMPLES = 2  # of the data that a module is traced on
 

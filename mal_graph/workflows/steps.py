@@ -120,9 +120,10 @@ def merged_into(
     runner: Runner,
     progress: Progress,
     known: Known,
+    strategy: Strategy | None = None,
 ) -> tuple[Merged, LayerGraph]:
     """Merge one donor: match, verify, align, plan, check, merge, repair."""
-    step = merge_step(base, donor, config, runner, progress, known)
+    step = merge_step(base, donor, config, runner, progress, known, strategy)
     result, repair = with_repair(merge(step.plan), step.plan, donor, config, runner, progress)
     return replace(step, repair=repair, chance=chance_of(step, config, progress)), result
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.config import Data, MergeConfig, SweepConfig, configured, shows_options
+from mal_graph.config import MergeConfig, SweepConfig, configured, shows_options
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation import Scores, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_at_random, assign_in_order, assign_units, pair_signatures
+from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.baselines import predicted_like
 from mal_graph.workflows.checks import accounts_check, check_calibration, check_inputs, promise_checks

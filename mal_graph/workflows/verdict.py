@@ -11,6 +11,7 @@ from math import isnan, sqrt
 
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import Scores
+from mal_graph.workflows.guarding import Guard
 from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
@@ -53,6 +54,38 @@ def judge(scores: Sequence[Scores], steps: Sequence[Merged], config: MergeConfig
     if ENSEMBLE in by_name:
         parts.append(beside_ensemble(merged, base, by_name[ENSEMBLE]))
     return Verdict(is_worse, "; ".join(parts), "; ".join(advice(is_worse, steps, config)))
+
+
+def judge_union(scores: Sequence[Scores], guard: Guard, *, is_alone: bool) -> Verdict:
+    """The verdict on thinned models: by their scores where there are any, else by the guard.
+
+    Args:
+        scores: of the result, the base and the baselines.
+        guard: how far the result is from what it should do.
+        is_alone: whether it is one model, which is to stay what it was.
+    """
+    expected = "" if guard.accepts else "its outputs are too far from what they should be"
+    if not scores:
+        what = "a part of what its outputs say is lost" if is_alone else "expected to be worse than the ensemble by far"
+        text = f"{what}: {expected}" if expected else "its outputs are near to what they should be; nothing was scored"
+        return Verdict(
+            not guard.accepts, f"{text} ({guard.error:.2f}, up to {guard.limit:g} is accepted)", help_of(guard)
+        )
+    by_name = {score.arm: score for score in scores}
+    merged, base = by_name[MERGED], by_name[BASE]
+    is_worse = beats(base, merged)
+    parts = [compared(merged, base, is_worse), *better_baselines(by_name)]
+    if ENSEMBLE in by_name:
+        parts.append(beside_ensemble(merged, base, by_name[ENSEMBLE]))
+    return Verdict(is_worse, "; ".join(filter(None, [*parts, expected])), help_of(guard) if is_worse else "")
+
+
+def help_of(guard: Guard) -> str:
+    """What would bring a result nearer to what it should do."""
+    if guard.accepts:
+        return ""
+    inputs = "" if guard.is_real else "`calibrate` with unlabelled inputs, "
+    return f"{inputs}a larger `budget`, or `budget`=full for all models whole in one file"
 
 
 def beats(one: Scores, other: Scores) -> bool:

@@ -25,12 +25,13 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import Data, MergeConfig, ZooConfig, configured, shows_options
+from mal_graph.config import MergeConfig, ZooConfig, configured, shows_options
 from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
 from mal_graph.evaluation import AcceptanceRule, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import assign_as_given
 from mal_graph.merging import merge
+from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, shares
 from mal_graph.workflows.baselines import scored_arms
@@ -354,7 +355,7 @@ def reason_to_accept(choice: Kept, best: Scores | None) -> str:
 def assemble_result(base: LayerGraph, so_far: SoFar, terms: Terms) -> Assembly:
     """The result with its checks, and its scores on the reporting part beside every control."""
     if not so_far.steps:
-        return Assembly(base, base, (), (1.0,), (), config=terms.config)
+        return Assembly(graph=base, base=base, merged=(), shares=(1.0,), checks=(), config=terms.config)
     checks = checks_of(base, so_far.graph, so_far.steps, terms.runner)
     arms: tuple[Scores, ...] = ()
     unscored: dict[str, str] = {}
@@ -364,7 +365,16 @@ def assemble_result(base: LayerGraph, so_far: SoFar, terms: Terms) -> Assembly:
             base, so_far.steps, so_far.graph, terms.config, report, terms.runner, terms.progress, metric
         )
     parts = shares(so_far.graph, [step.plan for step in so_far.steps])
-    return Assembly(so_far.graph, base, so_far.steps, parts, checks, arms, terms.config, unscored)
+    return Assembly(
+        graph=so_far.graph,
+        base=base,
+        merged=so_far.steps,
+        shares=parts,
+        checks=checks,
+        scores=arms,
+        config=terms.config,
+        unscored=unscored,
+    )
 
 
 __all__ = ["Zoo", "zoo"]

@@ -81,7 +81,7 @@ def test_a_smaller_budget_keeps_a_part_of_what_a_larger_one_keeps(graph):
     before = {number: set(range(count)) for number, count in candidate.all_units.items()}
     for share in (0.9, 0.7, 0.5, 0.3, 0.1):
         (counts,) = allocate([candidate], share * whole)
-        kept = {number: set(units.tolist()) for number, units in kept_of(model, counts).items()}
+        kept = {number: set(units) for number, units in kept_of(model, counts).items()}
         assert all(kept[number] <= before[number] for number in kept)
         before = kept
 

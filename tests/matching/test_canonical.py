@@ -12,7 +12,7 @@ from mal_graph.matching.canonical import SEVERAL
 from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows.assembly import assemble
+from mal_graph.workflows import assemble
 
 FORMS = list(product([False, True], [False, True]))  # with a bias, with a BatchNorm
 

@@ -14,7 +14,7 @@ from mal_graph.reporting.document import sha256_of
 from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
-from mal_graph.workflows.assembly import assemble
+from mal_graph.workflows import assemble
 
 
 def verified(graph):

@@ -12,7 +12,7 @@ from mal_graph import registry
 from mal_graph.cli import app
 from mal_graph.errors import FileError, ShapeError
 from mal_graph.evaluation.holdout import halve
-from mal_graph.workflows import assembly
+from mal_graph.workflows import write_result
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -172,7 +172,7 @@ def test_a_search_of_modules_that_are_traced_anew_goes_on_to_the_same_bytes(thei
     assert again.outcomes == whole.outcomes
     for found, name in ((whole, "whole"), (again, "again")):
         for kind_of_file in ("onnx", "safetensors"):
-            assert assembly.write_assembly(found.assembly, tmp_path / f"{name}.{kind_of_file}").passed
+            assert write_result(found.assembly, tmp_path / f"{name}.{kind_of_file}").passed
     for kind_of_file in ("onnx", "safetensors"):
         written = [(tmp_path / f"{name}.{kind_of_file}").read_bytes() for name in ("whole", "again")]
         assert written[0] == written[1]

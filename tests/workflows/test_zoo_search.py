@@ -20,7 +20,7 @@ from mal_graph.evaluation.holdout import halve
 from mal_graph.merging import merge
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
-from mal_graph.workflows import assembly, steps
+from mal_graph.workflows import steps, write_result
 from mal_graph.workflows.zoo_candidates import PREFIXES, SINGLES, candidates
 from mal_graph.workflows.zoo_search import zoo
 
@@ -535,7 +535,7 @@ def test_a_search_that_is_stopped_and_taken_up_gives_the_same_bytes(tmp_path, co
     assert again.outcomes == whole.outcomes
     assert again.assembly.scores == whole.assembly.scores
     for found, name in ((whole, "whole.onnx"), (again, "again.onnx")):
-        assert assembly.write_assembly(found.assembly, tmp_path / name).passed
+        assert write_result(found.assembly, tmp_path / name).passed
     assert (tmp_path / "whole.onnx").read_bytes() == (tmp_path / "again.onnx").read_bytes()
     assert state.read_bytes() == (tmp_path / "whole.json").read_bytes()
 

@@ -1,0 +1,109 @@
+"""The ways to a result: one table, by the name of `method`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from mal_graph import registry
+from mal_graph.config import MergeConfig, configured, shows_options
+from mal_graph.errors import UsageError
+from mal_graph.graph import LayerGraph
+from mal_graph.matching import assign_in_order
+from mal_graph.option import Data
+from mal_graph.protocols import Runner
+from mal_graph.workflows.assembly import assemble_graphs
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
+from mal_graph.workflows.unions import unite_graphs
+from mal_graph.workflows.writing import Written
+
+MEAN = 0.5  # what the average of two relatives is best at: there it is the ensemble
+
+
+class Way(Protocol):
+    """Makes one model of several, the base first."""
+
+    def __call__(
+        self,
+        graphs: Sequence[LayerGraph],
+        config: MergeConfig,
+        data: Mapping[str, Any] | None,
+        progress: Progress,
+        runner: Runner,
+        /,
+    ) -> Written: ...
+
+
+def average_graphs(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Written:
+    """Blend weights in stored order, half and half unless the options say otherwise."""
+    if not config.is_changed("lam"):
+        config = config.replaced(lam=MEAN)
+    return assemble_graphs(graphs, config, data, progress, runner, assign_in_order)
+
+
+WAYS: Mapping[str, Way] = {
+    "mal": assemble_graphs,
+    "average": average_graphs,
+    "union": unite_graphs,
+}
+
+
+def make_model(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Written:
+    """One model of several by the way that the options name. Raises as `assemble`."""
+    return WAYS[config.method](graphs, config, data, progress, runner)
+
+
+@shows_options("assemble")
+def assemble(
+    base: Model,
+    donors: Model | Sequence[Model],
+    *,
+    config: MergeConfig | None = None,
+    data: Data | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    **options: Any,
+) -> Written:
+    """Merge donors into a base, one after the other: W <- (1 - lam) W + lam B.
+
+    Args:
+        base: gives the graph, the signature and the names. A path, an `onnx.ModelProto`, a `LayerGraph` or a torch
+            module, as is each donor.
+        donors: one model or several; each is matched with and aligned to the result so far.
+        config, options: every option as one value, or as keywords; see below.
+        data: inputs and `labels`, by name or as an .npz path; the merge and its baselines are then scored.
+        progress: called with what is done, how much of it, of how much.
+
+    Returns:
+        the merged model with everything that was found and checked on the way; nothing is written.
+
+    Raises:
+        MatchError: inputs do not fit, no layer corresponds to another, or nothing can be merged.
+        DataError: the data or the calibration inputs do not fit.
+        UsageError: an option is refused.
+    """
+    settings = with_arrays(configured("assemble", config, options))
+    arrays = arrays_of(data)
+    several = list(donors) if isinstance(donors, list | tuple) else [donors]
+    check_donors(several, settings)
+    examples = settings.calibrate if arrays is None else arrays
+    graphs = open_models([base, *several], settings, examples)
+    return make_model(graphs, settings, arrays, progress or silent, runner or registry.runner())
+
+
+def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
+    """Raise UsageError where there is no donor, or a pair list for several."""
+    if not donors:
+        raise UsageError("no donor given: name at least one model to merge into the base")
+    if config.matches is not None and len(donors) > 1:
+        raise UsageError("a pair list belongs to one donor: merge the donors one by one")

@@ -1,0 +1,143 @@
+"""Models that are to be one network: opened and paired, with their groups and the inputs that show what units give."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+
+import numpy as np
+
+from mal_graph import registry
+from mal_graph.brief import Brief
+from mal_graph.compression import SLOPES, Candidate, Compressible, Cost, Member, draw_samples, driven_statistics, thin
+from mal_graph.config import MergeConfig
+from mal_graph.evaluation import calibration_inputs
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import Signatures, pair_signatures
+from mal_graph.network import count_multiplications, probe
+from mal_graph.protocols import Runner
+from mal_graph.symmetry import Network
+from mal_graph.workflows.checks import check_inputs
+from mal_graph.workflows.models import Progress
+from mal_graph.workflows.steps import verified_groups
+
+MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
+NOISE_ENTRIES = 1 << 23  # numbers in all samples together
+HELD_OUT = 4  # one calibration input of so many is judged on
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs by the base's names: what is fitted on, and what is judged on.
+
+    Attributes:
+        fitting: unlabelled samples.
+        fresh: others, of one kind or several.
+        told: what the others are, in words.
+        are_real: whether they were given.
+    """
+
+    fitting: Mapping[str, Array]
+    fresh: tuple[Mapping[str, Array], ...]
+    told: str
+    are_real: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Side(Brief):
+    """One model with what is known of it.
+
+    Attributes:
+        paired: which of its inputs and outputs is which of the base's.
+        model: the network that may lose units.
+        runner: runs it.
+    """
+
+    paired: Signatures
+    model: Compressible
+    runner: Runner
+
+    @property
+    def network(self) -> Network:
+        return self.model.network
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self.model.network.graph
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Its multiplications, by how many units it keeps."""
+        return Cost(self.network, self.model.sets)
+
+    def candidate(self, share: float) -> Candidate:
+        """The model as a budget sees it, which counts so much in the mean."""
+        return Candidate(self.cost, self.model.rankings, share)
+
+    @cached_property
+    def member(self) -> Member:
+        """The model as a member of a mean."""
+        tensors = [out for node in self.graph.nodes for out in node.outputs if out]
+        types = self.runner.open(self.graph, read=tensors).types
+        return Member(self.graph, self.paired.inputs, self.paired.outputs, types, self.network.probe.shapes)
+
+    def thinned(self, counts: Mapping[int, int]) -> LayerGraph:
+        """The model with so many units in each set, by number. Raises ShapeError, DataError or RunError."""
+        return thin(self.model, {number: self.model.rankings[number].kept(count) for number, count in counts.items()})
+
+    def multiplications(self, graph: LayerGraph) -> int:
+        """Those of what is left of it, counted on the graph, for one run of the probe's inputs."""
+        return count_multiplications(graph, probe(graph, self.runner, inputs=self.network.probe.inputs).shapes)
+
+
+def open_sides(
+    graphs: Sequence[LayerGraph], config: MergeConfig, runner: Runner, progress: Progress
+) -> tuple[list[Side], Samples]:
+    """Several models, the base first, and the samples that they are run on.
+
+    Raises:
+        MatchError: they do not take the same inputs, or their outputs cannot be paired.
+        DataError: the calibration inputs do not fit.
+        UnsupportedModel: their operators are of versions that cannot be made one.
+    """
+    base, *donors = of_one_opset(graphs)
+    network = Network(base, verified_groups(base, config, runner, progress, []))
+    samples = samples_for(network, config)
+    sides = [opened(network, pair_signatures(base, base), samples, runner)]
+    for donor in donors:
+        check_inputs(base, donor, config.pair)
+        paired = pair_signatures(base, donor, config.pair)
+        options = config.replaced(inputs=network.probe.inputs, input_shapes=None)
+        groups = verified_groups(donor, options, runner, progress, [], paired)
+        sides.append(opened(Network(donor, groups), paired, samples, runner))
+    return sides, samples
+
+
+def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner) -> Side:
+    """A network with the inputs that show what each of its units gives."""
+    inputs = paired.for_donor(samples.fitting)
+    measured = {} if samples.are_real else driven_statistics(network.graph, inputs, runner)
+    return Side(paired, Compressible(network, inputs, runner, measured, samples.are_real), runner)
+
+
+def of_one_opset(graphs: Sequence[LayerGraph]) -> list[LayerGraph]:
+    """The graphs in the newest version of the standard operators that one of them uses. Raises UnsupportedModel."""
+    newest = max(graph.opsets.get("", 1) for graph in graphs)
+    adapter = registry.adapter_for("any.onnx")
+    return [graph if graph.opsets.get("", 1) == newest else adapter.at_opset(graph, newest) for graph in graphs]
+
+
+def samples_for(base: Network, config: MergeConfig) -> Samples:
+    """The calibration inputs, a part of them held out; noise where there are none. Raises DataError."""
+    if config.calibrate is None:
+        like = base.probe.inputs
+        entries = max(1, sum(int(array[:1].size) for array in like.values()))
+        count = max(LEAST_NOISE, min(MOST_NOISE, NOISE_ENTRIES // entries))
+        draw = partial(draw_samples, base.graph, like, count)
+        fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
+        return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False)
+    arrays = calibration_inputs(base.graph, config.calibrate)
+    count = min(len(array) for array in arrays.values())
+    is_held = np.arange(count) % HELD_OUT == HELD_OUT - 1
+    kept = {name: array[:count][~is_held] for name, array in arrays.items()}
+    held = {name: array[:count][is_held] for name, array in arrays.items()}
+    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True)

@@ -1,0 +1,304 @@
+"""Networks thinned to a budget of multiplications: one alone, or several as one whose outputs are averaged.
+
+No unit is averaged with one of another model: each model keeps the units that say most, these take over what they can
+from those that go, and what decides the outputs is averaged in the end. The target is the ensemble.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from mal_graph import registry
+from mal_graph.brief import Brief
+from mal_graph.compression import Candidate, Outputs, allocate, find_averaged, unite
+from mal_graph.config import MergeConfig, configured, shows_options
+from mal_graph.errors import DataError, UsageError
+from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import Signatures
+from mal_graph.merging import run_outputs
+from mal_graph.option import Data
+from mal_graph.protocols import Check, Runner
+from mal_graph.workflows.guarding import Guard, distance, values_of
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
+from mal_graph.workflows.sides import Samples, Side, open_sides
+from mal_graph.workflows.verdict import Verdict, judge_union
+from mal_graph.workflows.writing import Written
+
+Counts = Mapping[int, int]  # units kept by number of their set
+
+
+@dataclass(frozen=True)
+class KeptUnits:
+    """Units that can only go together: how many stay of how many, and why all do, where all have to."""
+
+    name: str
+    units: int
+    kept: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One model of a result.
+
+    Attributes:
+        name: of the model.
+        share: of its outputs in the mean.
+        sets: how many units it keeps.
+        before, cost: its multiplications as it was, and as it is.
+        error: how far its outputs are from what they were, as a share of how much they vary.
+    """
+
+    name: str
+    share: float
+    sets: tuple[KeptUnits, ...]
+    before: int
+    cost: int
+    error: float
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Union(Written):
+    """The result of `unite` and `compress`.
+
+    Attributes:
+        donors: the other models; none for `compress`.
+        signatures: which of the inputs and outputs of each is which of the base's.
+        branches: what became of each model, the base first.
+        cost: multiplications of the result, for one run of the probe's inputs.
+        guard: whether the result does what it should.
+        config: every option.
+        scores: the result and its baselines, where data was given.
+        notes: what was not taken literally.
+    """
+
+    donors: tuple[LayerGraph, ...]
+    signatures: tuple[Signatures, ...]
+    branches: tuple[Branch, ...]
+    cost: int
+    guard: Guard
+    config: MergeConfig
+    scores: tuple[Scores, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """How the result stands to the base and the ensemble."""
+        return judge_union(self.scores, self.guard, is_alone=not self.donors)
+
+    @property
+    def nothing_to_align(self) -> tuple[str, ...]:
+        """Nothing is aligned."""
+        return ()
+
+    @property
+    def base_cost(self) -> int:
+        """The multiplications of the base."""
+        return self.branches[0].before
+
+    @property
+    def full_cost(self) -> int:
+        """The multiplications of all models together."""
+        return sum(branch.before for branch in self.branches)
+
+
+@dataclass(frozen=True, repr=False)
+class Thinned(Brief):
+    """The models at one budget: how many units each keeps, what is left of each, and the network they make."""
+
+    counts: tuple[Counts, ...]
+    parts: tuple[LayerGraph, ...]
+    graph: LayerGraph
+
+
+@dataclass(frozen=True, repr=False)
+class Joint(Brief):
+    """Models that are to be one network.
+
+    Attributes:
+        sides: the models, the base first.
+        samples: what they are fitted and judged on.
+        runner: runs them.
+    """
+
+    sides: tuple[Side, ...]
+    samples: Samples
+    runner: Runner
+
+    @property
+    def shares(self) -> list[float]:
+        """How much each model counts in the mean."""
+        return [1 / len(self.sides)] * len(self.sides)
+
+    @cached_property
+    def outputs(self) -> Outputs:
+        """What is averaged. Raises MatchError."""
+        return find_averaged([side.member for side in self.sides])
+
+    @cached_property
+    def ensemble(self) -> LayerGraph:
+        """All models whole, as one network."""
+        return self.joined([side.graph for side in self.sides])
+
+    def joined(self, parts: Sequence[LayerGraph]) -> LayerGraph:
+        """What is left of the models, as one network; of a single one, itself."""
+        if len(parts) == 1:
+            return parts[0]
+        members = [replace(side.member, graph=part) for side, part in zip(self.sides, parts, strict=True)]
+        return unite(members, self.outputs, self.shares).named(self.sides[0].graph.name)
+
+    def candidates(self) -> list[Candidate]:
+        return [side.candidate(share) for side, share in zip(self.sides, self.shares, strict=True)]
+
+    def at(self, budget: float) -> Thinned:
+        """The models at a budget, in multiples of the base's multiplications.
+
+        Raises:
+            UsageError: what cannot be taken away costs more.
+        """
+        candidates = self.candidates()
+        whole = candidates[0].cost.total(candidates[0].all_units)
+        least = sum(one.cost.total(one.fewest_units) for one in candidates)
+        if budget * whole < least:
+            raise UsageError(
+                f"`budget` is {budget:g}, but what cannot be taken away costs {least / whole:.3g} times the "
+                f"multiplications of {self.sides[0].graph.name}: give at least that"
+            )
+        counts = allocate(candidates, budget * whole)
+        parts = [side.thinned(kept) for side, kept in zip(self.sides, counts, strict=True)]
+        return Thinned(tuple(counts), tuple(parts), self.joined(parts))
+
+    def error(self, graph: LayerGraph) -> float:
+        """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
+        names = [one.tensors[0] for one in self.outputs.averaged]
+        base = self.sides[0].graph
+        errors = []
+        for inputs in self.samples.fresh:
+            values = [values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble)]
+            own, before = (distance(each, values[2]) for each in values[:2])
+            errors.append(own if len(self.sides) == 1 else own / max(before, np.finfo(float).tiny))
+        return float(np.max(errors))
+
+    def part_error(self, number: int, part: LayerGraph) -> float:
+        """How far what is left of a model is from the model."""
+        side, names = self.sides[number], [one.tensors[number] for one in self.outputs.averaged]
+        fed = [side.paired.for_donor(inputs) for inputs in self.samples.fresh]
+        values = [[values_of(graph, names, inputs, self.runner) for graph in (part, side.graph)] for inputs in fed]
+        return max(distance(now, before) for now, before in values)
+
+
+@shows_options("compress")
+def compress(
+    model: Model,
+    *,
+    config: MergeConfig | None = None,
+    data: Data | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    **options: Any,
+) -> Union:
+    """Thin one model to a budget of multiplications; the units that stay take over what they can from those that go.
+
+    Args:
+        model: a path, an `onnx.ModelProto`, a `LayerGraph` or a torch module.
+        config, options: every option as one value, or as keywords; see below.
+        data: inputs and `labels`, by name or as an .npz path; the result and the model are then scored.
+        progress: called with what is done, how much of it, of how much.
+
+    Raises:
+        UsageError: an option is refused, or the budget is smaller than what cannot be taken away.
+        DataError: the data or the calibration inputs do not fit.
+    """
+    settings, arrays = with_arrays(configured("compress", config, options)), arrays_of(data)
+    graphs = open_models([model], settings, settings.calibrate if arrays is None else arrays)
+    return unite_graphs(graphs, settings, arrays, progress or silent, runner or registry.runner())
+
+
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+def unite_graphs(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Union:
+    """Thin loaded models, the base first, and make one network of them.
+
+    Raises:
+        MatchError: the models do not fit each other, or an output cannot be averaged.
+        UsageError, DataError, UnsupportedModel: as for `compress`.
+    """
+    data, notes = prepared(graphs[0], data, config)
+    sides, samples = open_sides(graphs, config, runner, progress)
+    joint = Joint(tuple(sides), samples, runner)
+    progress("thinning the models", 0, 1)
+    made = joint.at(config.budget)
+    progress("thinning the models", 1, 1)
+    branches = tuple(branch_of(joint, number, made) for number in range(len(sides)))
+    cost = sides[0].multiplications(made.graph)
+    return Union(
+        graph=made.graph,
+        base=graphs[0],
+        donors=tuple(graphs[1:]),
+        signatures=tuple(side.paired for side in sides[1:]),
+        branches=branches,
+        cost=cost,
+        guard=Guard(joint.error(made.graph), samples.told, samples.are_real),
+        checks=(finite_check(made.graph, sides[0], runner), budget_check(cost, branches[0].before, config.budget)),
+        config=config,
+        scores=() if data is None else scored(joint, made.graph, config, data),
+        notes=notes,
+    )
+
+
+def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:
+    """What became of one model."""
+    side, part = joint.sides[number], made.parts[number]
+    kept = made.counts[number]
+    sets = tuple(
+        KeptUnits(one.name, one.units, kept.get(one.number, one.units), one.reason) for one in side.model.all_sets
+    )
+    costs = side.multiplications(side.graph), side.multiplications(part)
+    return Branch(side.graph.name, joint.shares[number], sets, *costs, joint.part_error(number, part))
+
+
+def finite_check(graph: LayerGraph, base: Side, runner: Runner) -> Check:
+    """Whether every output is finite on the probe's inputs."""
+    arrays = run_outputs(graph, base.network.probe.inputs, runner)
+    bad = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    return Check("finite", not bad, f"output {bad[0]!r} is not finite on the probe inputs" if bad else "")
+
+
+def budget_check(cost: int, base: int, budget: float) -> Check:
+    """Whether the multiplications counted on the result are within the budget."""
+    return Check("budget", budget == inf or cost <= budget * base, f"{cost:,} multiplications, {cost / base:.3f} times")
+
+
+def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[str, Array]) -> tuple[Scores, ...]:
+    """The result beside the base, the donors, and the ensembles of outputs and of probabilities."""
+    labels = read_labels(data)
+
+    def predicted(graph: LayerGraph, inputs: Mapping[str, Array], output: str | None) -> Prediction:
+        kind = config.output_kind
+        return predict(graph, inputs, score_output=output, output_kind=kind, runner=joint.runner)
+
+    base = predicted(joint.sides[0].graph, data, config.score_output)
+    scores, members = [score(base, labels, "base")], [base]
+    for number, side in enumerate(joint.sides[1:], 1):
+        arm = "donor" if len(joint.sides) == 2 else f"donor {number}"
+        try:
+            theirs = predicted(side.graph, side.paired.for_donor(data), side.paired.outputs.get(base.output))
+        except DataError:
+            continue
+        members.append(theirs)
+        scores.append(score(theirs, labels, arm))
+    scores.append(score(predicted(result, data, config.score_output), labels, "merged"))
+    if len(members) > 1:
+        scores.append(score(predicted(joint.ensemble, data, config.score_output), labels, "ensemble of outputs"))
+        scores.append(score(ensemble(members), labels, "ensemble"))
+    return tuple(scores)

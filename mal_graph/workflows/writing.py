@@ -1,0 +1,111 @@
+"""Results that are models: checked, and written completely or not at all."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mal_graph import registry
+from mal_graph.errors import GateFailed
+from mal_graph.graph import LayerGraph
+from mal_graph.protocols import Check
+from mal_graph.workflows.models import free_path
+from mal_graph.workflows.results import Result
+from mal_graph.workflows.verdict import Verdict
+
+W = TypeVar("W", bound="Written")
+
+
+@dataclass(frozen=True, repr=False, kw_only=True)
+class Written(Result, ABC):
+    """A result that is a model.
+
+    Attributes:
+        graph: the model.
+        base: the base as given.
+        checks: what was checked of the model.
+    """
+
+    graph: LayerGraph
+    base: LayerGraph
+    checks: tuple[Check, ...]
+
+    @property
+    @abstractmethod
+    def verdict(self) -> Verdict | None:
+        """How the model stands to the base; None where nothing was measured."""
+
+    @property
+    @abstractmethod
+    def nothing_to_align(self) -> tuple[str, ...]:
+        """The donors that have nothing in common with the base that an alignment could find, a sentence each."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; one that could not be made is no failure."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Check, ...]:
+        return tuple(check for check in self.checks if check.failed)
+
+    def check(self, name: str) -> Check | None:
+        """What was found of one thing; None if it was not asked."""
+        return next((check for check in self.checks if check.name == name), None)
+
+    def save(self: W, path: str | PathLike[str], *, overwrite: bool = False) -> W:
+        """Write the model and check the file as a stranger would: the format's checker, then the runtime.
+
+        Returns:
+            the result with the checks on the file.
+
+        Raises:
+            FileError: the file exists and `overwrite` is false, or it cannot be written.
+            GateFailed: a check failed; nothing was written.
+        """
+        written = write_result(self, free_path(path, overwrite))
+        if not written.passed:
+            failed = "; ".join(f"{check.name} {check}" for check in written.failures)
+            raise GateFailed(f"{path} is not written: {failed}; try other options")
+        return written
+
+
+@np.errstate(all="ignore")
+def write_result(result: W, path: Path) -> W:
+    """Save a result unless a check fails, those on the written file included.
+
+    Returns:
+        the result with the checks on the file; nothing is in place unless all `passed`.
+    """
+    if not result.passed:
+        return result
+    adapter = registry.writer_for(str(path))
+    checks: list[Check] = []
+
+    def accept(written: Path) -> None:
+        checks[:] = excused(adapter.check(written), adapter, result.base)
+        if any(check.failed for check in checks):
+            raise GateFailed(f"{written.name} is not sound")
+
+    with suppress(GateFailed):  # the checks say it
+        adapter.save(result.graph, path, accept)
+    return replace(result, checks=(*result.checks, *checks))
+
+
+def excused(checks: Sequence[Check], adapter: Any, base: LayerGraph) -> list[Check]:
+    """Checks on a file; what the base's own file does not pass either is no fault of the merge."""
+    own = Path(base.name)
+    if all(check.passed for check in checks) or not own.is_file():
+        return list(checks)
+    before = {check.name: check for check in adapter.check(own) if not check.passed}
+    return [
+        Check(check.name, None, f"the base does not pass it either: {before[check.name].detail}")
+        if check.name in before
+        else check
+        for check in checks
+    ]
