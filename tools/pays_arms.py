@@ -5,15 +5,16 @@ class, or with its last layer fitted to the ensemble. Without inputs both are fi
 on. All that is fitted sees the same inputs; a quarter of those that are given is held out for the guard.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
 import mal_graph
 from mal_graph.compression import allocate, thin
 from mal_graph.compression.readers import data_slot
+from mal_graph.config import MergeConfig
 from mal_graph.errors import UsageError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role
@@ -132,6 +133,17 @@ def softmax(logits: Array) -> Array:
     return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
+def divergence(goal: Array, logits: Array) -> float:
+    """The mean divergence of predicted classes from those of a goal, in nats."""
+    shares = softmax(goal)
+    return float(np.mean(np.sum(shares * (np.log(shares + 1e-30) - np.log(softmax(logits) + 1e-30)), axis=1)))
+
+
+def differing(goal: Array, logits: Array) -> int:
+    """How many samples get another class than those of a goal."""
+    return int((goal.argmax(axis=1) != logits.argmax(axis=1)).sum())
+
+
 def outputs_of(graph: LayerGraph, tensor: str, inputs: Mapping[str, Array], runner: Runner) -> Array:
     """A tensor for all samples, however few they are."""
     session = runner.open(graph, read=[tensor])
@@ -153,6 +165,7 @@ class Bench:
         unlabelled: those inputs.
         seed: of what is drawn at random.
         made: unions by budget.
+        donors: those that stand beside a whole base, by budget.
     """
 
     joint: Joint
@@ -160,6 +173,7 @@ class Bench:
     unlabelled: Mapping[str, Array]
     seed: int
     made: dict[float, Thinned] = field(default_factory=dict)
+    donors: dict[float, LayerGraph] = field(default_factory=dict)
 
     @cached_property
     def names(self) -> list[str]:
@@ -193,34 +207,43 @@ class Bench:
         """The logits of a network that has the base's outputs."""
         return {self.names[0]: outputs_of(graph, self.names[0], inputs, self.joint.runner)}
 
-    def guard(self, graph: LayerGraph) -> float:
-        """As `Joint.error`, with what the base and the ensemble give computed once, and of however few inputs."""
-        errors = [
-            distance(self.shown(graph, inputs), whole) / max(before, np.finfo(float).tiny)
-            for inputs, (_, whole, before) in zip(self.joint.samples.fresh, self.references, strict=True)
-        ]
-        return float(np.max(errors))
+    def guards(self, graph: LayerGraph) -> dict[str, float]:
+        """How far a network is from the ensemble, as a share of how far the base is: `guard` as `Joint.error`, and two
+        others that could stand in its place. The worst kind of fresh inputs counts."""
+        errors: dict[str, list[float]] = {"guard": [], "guard_kl": [], "guard_classes": []}
+        for inputs, (base, whole, before) in zip(self.joint.samples.fresh, self.references, strict=True):
+            shown = self.shown(graph, inputs)
+            own, old, goal = (each[self.names[0]] for each in (shown, base, whole))
+            errors["guard"].append(distance(shown, whole) / max(before, np.finfo(float).tiny))
+            errors["guard_kl"].append(divergence(goal, own) / max(divergence(goal, old), np.finfo(float).tiny))
+            errors["guard_classes"].append((differing(goal, own) + 0.5) / (differing(goal, old) + 0.5))
+        return {name: float(np.max(values)) for name, values in errors.items()}
 
     def makers(self) -> Makers:
         """How each arm is made."""
         count = self.count
         makers: Makers = {Arm(BIASES, count): self.biased, Arm(HEAD, count): self.base_refitted}
         for budget in BUDGETS:
-            makers[Arm(UNION, count, budget)] = lambda budget=budget: self.at(budget).graph
+            makers[Arm(UNION, count, budget)] = partial(self.union, budget)
         if count not in FEW:
             return makers
         for lam in LAMBDAS:
-            makers[Arm(MAL, count, lam=lam)] = lambda lam=lam: self.merged("mal", lam)
-        makers[Arm(AVERAGE, count)] = lambda: self.merged("average", 0.5)
-        makers[Arm(PRUNED, count, 0.5)] = lambda: self.pruned(0, 0.5)
-        makers[Arm(ALONE, count, 1.0)] = lambda: self.pruned(1, 1.0)
+            makers[Arm(MAL, count, lam=lam)] = partial(self.merged, "mal", lam)
+        makers[Arm(AVERAGE, count)] = partial(self.merged, "average", 0.5)
+        makers[Arm(PRUNED, count, 0.5)] = partial(self.pruned, 0, 0.5)
+        makers[Arm(ALONE, count, 1.0)] = partial(self.pruned, 1, 1.0)
         for budget in BUDGETS:
-            makers[Arm(RANDOM, count, budget)] = lambda budget=budget: self.random(budget)
-            makers[Arm(JOINT_HEAD, count, budget)] = lambda budget=budget: self.with_joint_head(self.at(budget).parts)
+            makers[Arm(RANDOM, count, budget)] = partial(self.random, budget)
+            makers[Arm(JOINT_HEAD, count, budget)] = partial(self.union, budget, has_joint_head=True)
         for budget in BUDGETS[1:]:
-            makers[Arm(BESIDE, count, budget)] = lambda budget=budget: self.joint.joined(self.beside(budget))
-            makers[Arm(BESIDE_HEAD, count, budget)] = lambda budget=budget: self.with_joint_head(self.beside(budget))
+            makers[Arm(BESIDE, count, budget)] = partial(self.beside, budget)
+            makers[Arm(BESIDE_HEAD, count, budget)] = partial(self.beside, budget, has_joint_head=True)
         return makers
+
+    def union(self, budget: float, *, has_joint_head: bool = False) -> LayerGraph:
+        """Both models thinned to a budget."""
+        made = self.at(budget)
+        return self.with_joint_head(made.parts) if has_joint_head else made.graph
 
     def at(self, budget: float) -> Thinned:
         """The union at a budget, made once."""
@@ -231,9 +254,9 @@ class Bench:
     def merged(self, method: str, lam: float) -> LayerGraph:
         """A merge in weight space, repaired where there are inputs."""
         base, donor = (side.graph for side in self.joint.sides)
-        given = {"calibrate": self.unlabelled} if self.count else {}
-        made = mal_graph.assemble(base, donor, method=method, lam=lam, seed=self.seed, compare=False, **given)
-        return made.graph
+        given = self.unlabelled if self.count else None
+        options = {"method": method, "lam": lam, "seed": self.seed, "compare": False, "calibrate": given}
+        return mal_graph.assemble(base, donor, config=MergeConfig(**options)).graph
 
     def biased(self) -> LayerGraph:
         """The base with a bias for each class that brings its class shares to the ensemble's."""
@@ -250,22 +273,21 @@ class Bench:
 
     def pruned(self, number: int, budget: float) -> LayerGraph:
         """One model alone, thinned to a multiple of the base's multiplications."""
-        (part,) = self.thinned(number, budget)
-        return part
-
-    def thinned(self, number: int, budget: float) -> list[LayerGraph]:
         side, base = self.joint.sides[number], self.joint.sides[0]
         candidate, whole = side.candidate(1.0), base.cost.total(base.candidate(1.0).all_units)
         if candidate.cost.total(candidate.fewest_units) > budget * whole:
             raise UsageError(f"{side.graph.name} cannot be thinned to {budget:g} times the base")
         (kept,) = allocate([candidate], budget * whole)
-        return [side.thinned(kept)]
+        return side.thinned(kept)
 
-    def beside(self, budget: float) -> list[LayerGraph]:
-        """The whole base, and what is left of the donor for the rest of a budget."""
-        return [self.joint.sides[0].graph, *self.thinned(1, budget - 1)]
+    def beside(self, budget: float, *, has_joint_head: bool = False) -> LayerGraph:
+        """The whole base, and what is left of the donor for the rest of a budget, which is made once."""
+        if budget not in self.donors:
+            self.donors[budget] = self.pruned(1, budget - 1)
+        parts = [self.joint.sides[0].graph, self.donors[budget]]
+        return self.with_joint_head(parts) if has_joint_head else self.joint.joined(parts)
 
-    def with_joint_head(self, parts: list[LayerGraph] | tuple[LayerGraph, ...]) -> LayerGraph:
+    def with_joint_head(self, parts: Sequence[LayerGraph]) -> LayerGraph:
         """Parts side by side, with the last layers of both fitted together to the ensemble."""
         heads = [Head.of(part) for part in parts]
         features = [

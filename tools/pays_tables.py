@@ -21,6 +21,7 @@ CONTROLS = ("base, class biases", "base, head refitted")
 MERGED = ("union", "union, joint head", "whole base + pruned donor", "whole base + pruned donor, joint head", "mal")
 CANDIDATES = (*MERGED, "average")
 LIMITS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
+GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_classes": "other class"}
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
 
@@ -28,7 +29,9 @@ GUARD_NOTE = (
     "Error of the merged network against the ensemble as a share of the base's, on fresh noise or on the quarter "
     "of the inputs that was held out, of every union, every whole base beside a pruned donor, and every mal merge; "
     "arms of one pair are not independent. An arm that is as good as its base is below it by more than one standard "
-    "error in 16 of 100 cases. Closures are of pairs whose ensemble gains a point."
+    "error in 16 of 100 cases. Closures are of pairs whose ensemble gains a point. First three guards: the distance of "
+    "logits, which is the product's; the mean divergence of predicted classes from the ensemble's; and how many inputs "
+    "get another class than from the ensemble; each as a share of the base's."
 )
 CHOICE_NOTE = (
     "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; pairs "
@@ -53,7 +56,7 @@ def gain(result: Result) -> float:
 def best_control(result: Result, count: int) -> float:
     """The best accuracy that the base reaches with so many unlabelled inputs."""
     own = [row["accuracy"] for row in result["arms"] if row["arm"] in CONTROLS and row["count"] == count]
-    return max([accuracy(result, "base"), *own])
+    return float(max([accuracy(result, "base"), *own]))
 
 
 def net_closure(result: Result, row: Row) -> float:
@@ -143,7 +146,7 @@ def judged(results: Sequence[Result], *, has_data: bool, arms: Sequence[str] = M
         (one, row)
         for one in results
         for row in one["arms"]
-        if row["arm"] in arms and row["guard"] is not None and bool(row["count"]) == has_data
+        if row["arm"] in arms and "guard" in row and bool(row["count"]) == has_data
     ]
 
 
@@ -158,20 +161,36 @@ def rises(result: Result, row: Row) -> float:
     return float((row["loss"] - base["loss"]) / max(row["loss_se"], 1e-9))
 
 
-def safe_limit(rows: Sequence[tuple[Result, Row]], margin: float = 1.0) -> float:
+def safe_limit(rows: Sequence[tuple[Result, Row]], margin: float = 1.0, guard: str = "guard") -> float:
     """The guard error from which on, and below which never, an arm is below its base by more than so many standard
     errors."""
-    return min((row["guard"] for one, row in rows if falls(one, row) > margin), default=float("inf"))
+    return min((row[guard] for one, row in rows if falls(one, row) > margin), default=float("inf"))
 
 
-def area(rows: Sequence[tuple[Result, Row]]) -> float:
+def area(rows: Sequence[tuple[Result, Row]], guard: str = "guard", margin: float = 1.0) -> float:
     """How often the guard error of a failed arm is above that of another: the area under the ROC curve."""
-    bad = [row["guard"] for one, row in rows if falls(one, row) > 1]
-    good = [row["guard"] for one, row in rows if falls(one, row) <= 1]
+    bad = [row[guard] for one, row in rows if falls(one, row) > margin]
+    good = [row[guard] for one, row in rows if falls(one, row) <= margin]
     if not bad or not good:
         return float("nan")
     wins = sum((worse > better) + 0.5 * (worse == better) for worse in bad for better in good)
-    return wins / (len(bad) * len(good))
+    return float(wins / (len(bad) * len(good)))
+
+
+def kind_table(results: Sequence[Result]) -> str:
+    """The guards beside each other: how well each tells failures, and how many arms lie below the first of them."""
+    head = ["compared", "on", "arms", "ROC area", "of falls by > 2 se", "first failure at", "arms below it"]
+    head += ["first fall by > 2 se at", "arms below it"]
+    body = []
+    for has_data, inputs in ((False, "noise"), (True, "held-out inputs")):
+        rows = judged(results, has_data=has_data)
+        for guard, title in GUARDS.items():
+            cells = [title, inputs, str(len(rows)), *(f"{area(rows, guard, margin):.3f}" for margin in (1, 2))]
+            for margin in (1, 2):
+                limit = safe_limit(rows, margin, guard)
+                cells += [f"{limit:.3f}", str(sum(row[guard] < limit for _, row in rows))]
+            body.append(cells)
+    return table(head, body)
 
 
 def limit_table(rows: Sequence[tuple[Result, Row]]) -> str:
@@ -233,7 +252,7 @@ def candidates(result: Result, count: int, most: float) -> list[Row]:
     return [
         row
         for row in result["arms"]
-        if row["arm"] in CANDIDATES and row["count"] == count and row["guard"] is not None and row["cost"] <= most
+        if row["arm"] in CANDIDATES and row["count"] == count and "guard" in row and row["cost"] <= most
     ]
 
 
@@ -332,6 +351,7 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -
             sections.append(arm_table(results, count, figure))
     sections += [
         f"\n## The guard\n\n{GUARD_NOTE}\n",
+        kind_table(results),
         *guard_text(results),
         "\nAccepted at .5 although below the base by more than two standard errors:\n",
         failures(results),

@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 from pays_arms import AVERAGE, BASE, COUNTS, DONOR, LOGITS, PROBABILITIES, Arm, Bench, outputs_of
 from pays_pairs import PAIRS, Pair
-from pays_tables import report
-from train_pays_models import DIGITS, Pool, pool, trained
+from pays_tables import GUARDS, report
+from train_paper_models import DIGITS
+from train_pays_models import Pool, pool, trained
 
 from mal_graph import registry
 from mal_graph.config import MergeConfig
@@ -137,10 +138,12 @@ class Trial:
     def logits(self, graph: LayerGraph, name: str, inputs: Mapping[str, Array]) -> Array:
         return outputs_of(graph, name, inputs, self.joint.runner)
 
-    def row(self, arm: Arm, logits: Array, cost: float, guard: float | None, seconds: float = 0.0) -> dict[str, Any]:
+    def row(
+        self, arm: Arm, logits: Array, cost: float, guards: Mapping[str, float], seconds: float = 0.0
+    ) -> dict[str, Any]:
         figures = self.tested.figures(logits)
-        values = {**figures, "cost": cost, "guard": guard, "seconds": seconds}
-        rounded = {key: None if value is None else round(value, DECIMALS) for key, value in values.items()}
+        values = {**figures, "cost": cost, **guards, "seconds": seconds}
+        rounded = {key: round(value, DECIMALS) for key, value in values.items()}
         own = {"arm": arm.name, "count": arm.count, "budget": arm.budget, "lambda": arm.lam}
         return {**own, **rounded}
 
@@ -153,11 +156,11 @@ class Trial:
         """The base, the donor, and both ensembles."""
         donor = self.logits(self.graphs[1], self.name_of(1), self.tested.inputs)
         costs = [self.cost(graph) for graph in self.graphs]
-        yield self.row(Arm(BASE), self.tested.base, costs[0], 1.0)
-        yield self.row(Arm(DONOR), donor, costs[1], None)
-        yield self.row(Arm(LOGITS), self.tested.whole, sum(costs), 0.0)
+        yield self.row(Arm(BASE), self.tested.base, costs[0], dict.fromkeys(GUARDS, 1.0))
+        yield self.row(Arm(DONOR), donor, costs[1], {})
+        yield self.row(Arm(LOGITS), self.tested.whole, sum(costs), dict.fromkeys(GUARDS, 0.0))
         shares = [np.exp(each - np.logaddexp.reduce(each, 1)[:, None]) for each in (self.tested.base, donor)]
-        yield self.row(Arm(PROBABILITIES), np.log(np.mean(shares, axis=0) + 1e-30), sum(costs), None)
+        yield self.row(Arm(PROBABILITIES), np.log(np.mean(shares, axis=0) + 1e-30), sum(costs), {})
 
     def run(self) -> dict[str, Any]:
         """Every arm of the pair."""
@@ -176,7 +179,7 @@ class Trial:
                     continue
                 seconds = time.perf_counter() - begun
                 logits = self.logits(graph, self.name_of(0), self.tested.inputs)
-                rows.append(self.row(arm, logits, self.cost(graph), bench.guard(graph), seconds))
+                rows.append(self.row(arm, logits, self.cost(graph), bench.guards(graph), seconds))
         seconds = round(time.perf_counter() - start)
         about = {"pair": self.pair.name, "family": self.pair.family, "kind": self.pair.kind, "seed": self.seed}
         tested = len(self.tested.labels)
