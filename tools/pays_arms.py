@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
+from pays_tables import GUARDS
 
 import mal_graph
 from mal_graph.compression import allocate, thin
@@ -139,6 +140,10 @@ def divergence(goal: Array, logits: Array) -> float:
     return float(np.mean(np.sum(shares * (np.log(shares + 1e-30) - np.log(softmax(logits) + 1e-30)), axis=1)))
 
 
+def far_apart(goal: Array, values: Array) -> float:
+    return float(np.sqrt(np.mean((goal - values) ** 2)))
+
+
 def differing(goal: Array, logits: Array) -> int:
     """How many samples get another class than those of a goal."""
     return int((goal.argmax(axis=1) != logits.argmax(axis=1)).sum())
@@ -146,7 +151,7 @@ def differing(goal: Array, logits: Array) -> int:
 
 def outputs_of(graph: LayerGraph, tensor: str, inputs: Mapping[str, Array], runner: Runner) -> Array:
     """A tensor for all samples, however few they are."""
-    session = runner.open(graph, read=[tensor])
+    session = runner.open(graph, read=[tensor], optimize=True)
     samples = min(map(len, inputs.values()))
     parts = [
         session.run({name: array[start : start + BATCH] for name, array in inputs.items()}, read=[tensor])[tensor]
@@ -208,14 +213,16 @@ class Bench:
         return {self.names[0]: outputs_of(graph, self.names[0], inputs, self.joint.runner)}
 
     def guards(self, graph: LayerGraph) -> dict[str, float]:
-        """How far a network is from the ensemble, as a share of how far the base is: `guard` as `Joint.error`, and two
+        """How far a network is from the ensemble, as a share of how far the base is: `guard` as `Joint.error`, and
         others that could stand in its place. The worst kind of fresh inputs counts."""
-        errors: dict[str, list[float]] = {"guard": [], "guard_kl": [], "guard_classes": []}
+        errors: dict[str, list[float]] = {name: [] for name in GUARDS}
         for inputs, (base, whole, before) in zip(self.joint.samples.fresh, self.references, strict=True):
             shown = self.shown(graph, inputs)
             own, old, goal = (each[self.names[0]] for each in (shown, base, whole))
             errors["guard"].append(distance(shown, whole) / max(before, np.finfo(float).tiny))
             errors["guard_kl"].append(divergence(goal, own) / max(divergence(goal, old), np.finfo(float).tiny))
+            before = far_apart(softmax(goal), softmax(old))
+            errors["guard_shares"].append(far_apart(softmax(goal), softmax(own)) / max(before, np.finfo(float).tiny))
             errors["guard_classes"].append((differing(goal, own) + 0.5) / (differing(goal, old) + 0.5))
         return {name: float(np.max(values)) for name, values in errors.items()}
 

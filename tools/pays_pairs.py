@@ -130,13 +130,20 @@ OTHERS = (
     disjoint("cifar ResNet 16-32-64", "ResNet", RESIDUAL, RESIDUAL),
     disjoint("fashion28 ViT 64x4 <- 48x3", "ViT", vit(64, 64, 64, 64), VISION),
     Pair("cifar CNN 16-32-64 <- ResNet 16-32-64", "CNN", "architecture", CONVOLUTIONS, replace(RESIDUAL, part="b")),
+    Pair(
+        "fashion14 CNN 16-32 <- MLP 128-128",
+        "CNN",
+        "architecture",
+        Spec(FASHION, 14, "cnn", (16, 32), 600, 40, rate=4e-3),
+        replace(SMALL, part="b"),
+    ),
     augmented("fashion28 ViT 48x3 noise <- erase", "ViT", VISION, "noise", "erase"),
     augmented("cifar CNN 16-32-64 flip <- erase+shift", "CNN", CONVOLUTIONS, "flip", "erase+shift"),
-    disjoint("cifar ResNet 32-64-128", "ResNet", WIDE, WIDE),
     skewed("fashion28 ViT 48x3, skewed", "ViT", VISION),
     skewed("cifar ResNet 16-32-64, skewed", "ResNet", RESIDUAL),
     disjoint("cifar ResNet 16-32-64 <- 20-40-80", "ResNet", RESIDUAL, resnet(20, 40, 80)),
     fine_tuned("cifar CNN 16-32-64, fine-tuned", "CNN", CONVOLUTIONS),
     augmented("cifar ResNet 16-32-64 flip <- erase+shift", "ResNet", RESIDUAL, "flip", "erase+shift"),
+    disjoint("cifar ResNet 32-64-128", "ResNet", WIDE, WIDE),
 )
 PAIRS = (*MLPS, *OTHERS)

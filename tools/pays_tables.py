@@ -21,17 +21,21 @@ CONTROLS = ("base, class biases", "base, head refitted")
 MERGED = ("union", "union, joint head", "whole base + pruned donor", "whole base + pruned donor, joint head", "mal")
 CANDIDATES = (*MERGED, "average")
 LIMITS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
-GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_classes": "other class"}
+GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_shares": "probabilities", "guard_classes": "other class"}
+JUDGED = {"noise": (0,), "8 of 32 inputs": (32,), "a quarter of 200 or 1,000 inputs": (200, 1000)}
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
+
+FITTED_ON_NOISE = tuple(arm for arm in MERGED if arm.endswith("joint head"))  # the guard on noise cannot judge these
 
 GUARD_NOTE = (
     "Error of the merged network against the ensemble as a share of the base's, on fresh noise or on the quarter "
     "of the inputs that was held out, of every union, every whole base beside a pruned donor, and every mal merge; "
     "arms of one pair are not independent. An arm that is as good as its base is below it by more than one standard "
-    "error in 16 of 100 cases. Closures are of pairs whose ensemble gains a point. First three guards: the distance of "
-    "logits, which is the product's; the mean divergence of predicted classes from the ensemble's; and how many inputs "
-    "get another class than from the ensemble; each as a share of the base's."
+    "error in 16 of 100 cases. Closures are of pairs whose ensemble gains a point. First the guards beside each other: "
+    "distance of logits, which is the product's; mean divergence of predicted classes from the ensemble's; "
+    "distance of probabilities; inputs that get another class than from the ensemble; each as a share of the base's. "
+    "Heads that were fitted on noise are left out on noise."
 )
 CHOICE_NOTE = (
     "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; pairs "
@@ -140,13 +144,14 @@ def pair_table(results: Sequence[Result]) -> str:
 # --- the guard --------------------------------------------------------------------------------------------------
 
 
-def judged(results: Sequence[Result], *, has_data: bool, arms: Sequence[str] = MERGED) -> list[tuple[Result, Row]]:
-    """Every merged network whose guard was taken on inputs that were given, or on noise."""
+def judged(results: Sequence[Result], counts: Sequence[int]) -> list[tuple[Result, Row]]:
+    """Every merged network that was given so many inputs. Heads that were fitted to the ensemble on noise are left out:
+    noise cannot judge them."""
     return [
         (one, row)
         for one in results
         for row in one["arms"]
-        if row["arm"] in arms and "guard" in row and bool(row["count"]) == has_data
+        if row["arm"] in MERGED and row["count"] in counts and (row["count"] or row["arm"] not in FITTED_ON_NOISE)
     ]
 
 
@@ -182,8 +187,8 @@ def kind_table(results: Sequence[Result]) -> str:
     head = ["compared", "on", "arms", "ROC area", "of falls by > 2 se", "first failure at", "arms below it"]
     head += ["first fall by > 2 se at", "arms below it"]
     body = []
-    for has_data, inputs in ((False, "noise"), (True, "held-out inputs")):
-        rows = judged(results, has_data=has_data)
+    for inputs, counts in JUDGED.items():
+        rows = judged(results, counts)
         for guard, title in GUARDS.items():
             cells = [title, inputs, str(len(rows)), *(f"{area(rows, guard, margin):.3f}" for margin in (1, 2))]
             for margin in (1, 2):
@@ -193,40 +198,42 @@ def kind_table(results: Sequence[Result]) -> str:
     return table(head, body)
 
 
-def limit_table(rows: Sequence[tuple[Result, Row]]) -> str:
+def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str:
     """For some limits what would be accepted, and how much of that fails."""
     head = ["limit", "accepted", "of", "below base by > 1 se", "by > 2 se", "loss above base's by > 1 se"]
     head += ["failures refused", "median closure", "lowest"]
-    bad = [row["guard"] for one, row in rows if falls(one, row) > 1]
+    bad = [row[guard] for one, row in rows if falls(one, row) > 1]
     body = []
     for limit in LIMITS:
-        own = [(one, row) for one, row in rows if row["guard"] <= limit]
+        own = [(one, row) for one, row in rows if row[guard] <= limit]
         gained = [closure(one, row) for one, row in own if gain(one) >= LEAST_GAIN]
         counts = [sum(falls(one, row) > margin for one, row in own) for margin in (1, 2)]
         counts.append(sum(rises(one, row) > 1 for one, row in own))
-        refused = f"{sum(guard > limit for guard in bad)} of {len(bad)}"
+        refused = f"{sum(error > limit for error in bad)} of {len(bad)}"
         edge = [f"{figure(gained):.2f}" if gained else "-" for figure in (median, min)]
         body.append([f"{limit:g}", str(len(own)), str(len(rows)), *map(str, counts), refused, *edge])
     return table(head, body)
 
 
 def guard_text(results: Sequence[Result]) -> Iterator[str]:
-    for has_data, inputs in ((False, "noise"), (True, "held-out inputs")):
-        rows = judged(results, has_data=has_data)
-        yield f"\n### Guard on {inputs}\n\n{limit_table(rows)}\n"
+    for inputs, counts in JUDGED.items():
+        rows = judged(results, counts)
+        for guard in ("guard", "guard_kl"):
+            yield f"\n### Guard on {inputs}: {GUARDS[guard]}\n\n{limit_table(rows, guard)}\n"
         body = []
         for title, own in groups_of(results).items():
-            here = judged(own, has_data=has_data)
+            here = judged(own, counts)
             if not here:
                 continue
             fails = [(one, row) for one, row in here if falls(one, row) > 1]
             passing = sum(row["guard"] <= 0.5 for _, row in fails)
             far = [abs(row["guard"] - row["distance"]) for _, row in here]
             edges = [f"{safe_limit(here, margin):.2f}" for margin in (1, 2)]
-            cells = [str(len(here)), str(len(fails)), str(passing), *edges, f"{area(here):.2f}", f"{median(far):.2f}"]
+            areas = [f"{area(here, guard):.2f}" for guard in ("guard", "guard_kl")]
+            cells = [str(len(here)), str(len(fails)), str(passing), *edges, *areas, f"{median(far):.2f}"]
             body.append([title, *cells])
         head = ["pairs", "arms", "failed", "failed and accepted at .5", "lowest error of a failure", "of one by > 2 se"]
-        yield table([*head, "ROC area", "median gap to the error on test images"], body) + "\n"
+        yield table([*head, "ROC area", "of divergence", "median gap to the error on test images"], body) + "\n"
 
 
 def failures(results: Sequence[Result], limit: float = 0.5) -> str:
@@ -238,8 +245,8 @@ def failures(results: Sequence[Result], limit: float = 0.5) -> str:
             *(f"{row['guard']:.2f}", f"{row['distance']:.2f}", f"{accuracy(one, 'base'):.4f}"),
             *(f"{row['accuracy']:.4f}", f"{-falls(one, row):.1f}"),
         ]
-        for has_data in (False, True)
-        for one, row in judged(results, has_data=has_data)
+        for counts in JUDGED.values()
+        for one, row in judged(results, counts)
         if row["guard"] <= limit and falls(one, row) > 2
     ]
     return table(head, body) if body else "None."
@@ -249,11 +256,8 @@ def failures(results: Sequence[Result], limit: float = 0.5) -> str:
 
 
 def candidates(result: Result, count: int, most: float) -> list[Row]:
-    return [
-        row
-        for row in result["arms"]
-        if row["arm"] in CANDIDATES and row["count"] == count and "guard" in row and row["cost"] <= most
-    ]
+    arms = CANDIDATES if count else tuple(arm for arm in CANDIDATES if arm not in FITTED_ON_NOISE)
+    return [row for row in result["arms"] if row["arm"] in arms and row["count"] == count and row["cost"] <= most]
 
 
 def choice_table(results: Sequence[Result]) -> str:

@@ -24,7 +24,7 @@ def tables(module):
 
 def row(arm, accuracy, *, count=0, budget=0.0, guard=None, cost=1.0, se=0.01):
     own = {"arm": arm, "count": count, "budget": budget, "lambda": 0.0, "accuracy": accuracy, "loss": 1 - accuracy}
-    guards = {} if guard is None else {"guard": guard, "guard_kl": guard, "guard_classes": guard}
+    guards = {} if guard is None else dict.fromkeys(("guard", "guard_kl", "guard_shares", "guard_classes"), guard)
     return {**own, "accuracy_se": se, "loss_se": 0.01, "distance": 0.5, "cost": cost, **guards, "seconds": 0.0}
 
 
@@ -61,7 +61,7 @@ def test_a_pair_whose_ensemble_gains_less_than_a_point_is_listed_and_not_counted
 
 
 def test_the_guard_is_held_against_arms_below_their_base(tables):
-    rows = tables.judged([result(union(0.85, 0.3), union(0.7, 0.45), union(0.795, 0.4))], has_data=False)
+    rows = tables.judged([result(union(0.85, 0.3), union(0.7, 0.45), union(0.795, 0.4))], [0])
     assert tables.safe_limit(rows) == 0.45
     assert tables.area(rows) == 1.0
     half = next(line for line in tables.limit_table(rows).splitlines() if line.startswith("| 0.5 "))
