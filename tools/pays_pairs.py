@@ -143,7 +143,8 @@ OTHERS = (
     skewed("cifar ResNet 16-32-64, skewed", "ResNet", RESIDUAL),
     disjoint("cifar ResNet 16-32-64 <- 20-40-80", "ResNet", RESIDUAL, resnet(20, 40, 80)),
     fine_tuned("cifar CNN 16-32-64, fine-tuned", "CNN", CONVOLUTIONS),
-    augmented("cifar ResNet 16-32-64 flip <- erase+shift", "ResNet", RESIDUAL, "flip", "erase+shift"),
+    augmented("cifar ResNet 16-32-64 flip <- flip+contrast", "ResNet", RESIDUAL, "flip", "flip+contrast"),
+    augmented("cifar CNN 16-32-64 flip <- flip+contrast", "CNN", CONVOLUTIONS, "flip", "flip+contrast"),
     disjoint("cifar ResNet 32-64-128", "ResNet", WIDE, WIDE),
 )
 PAIRS = (*MLPS, *OTHERS)

@@ -7,7 +7,7 @@ controls. At 1.0 times the multiplications and more the pruned base is the base.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, product
 from statistics import median
 from typing import Any
 
@@ -22,6 +22,8 @@ MERGED = ("union", "union, joint head", "whole base + pruned donor", "whole base
 CANDIDATES = (*MERGED, "average")
 LIMITS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
 GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_shares": "probabilities", "guard_classes": "other class"}
+BOTH = "both"
+JUDGES = {**GUARDS, BOTH: "logits and divergence"}
 JUDGED = {"noise": (0,), "8 of 32 inputs": (32,), "a quarter of 200 or 1,000 inputs": (200, 1000)}
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
@@ -166,16 +168,21 @@ def rises(result: Result, row: Row) -> float:
     return float((row["loss"] - base["loss"]) / max(row["loss_se"], 1e-9))
 
 
+def error(row: Row, guard: str = "guard") -> float:
+    """One guard's error; that of both is the larger one of logits and the root of the divergence, which is a square."""
+    return float(max(row["guard"], row["guard_kl"] ** 0.5) if guard == BOTH else row[guard])
+
+
 def safe_limit(rows: Sequence[tuple[Result, Row]], margin: float = 1.0, guard: str = "guard") -> float:
     """The guard error from which on, and below which never, an arm is below its base by more than so many standard
     errors."""
-    return min((row[guard] for one, row in rows if falls(one, row) > margin), default=float("inf"))
+    return min((error(row, guard) for one, row in rows if falls(one, row) > margin), default=float("inf"))
 
 
 def area(rows: Sequence[tuple[Result, Row]], guard: str = "guard", margin: float = 1.0) -> float:
     """How often the guard error of a failed arm is above that of another: the area under the ROC curve."""
-    bad = [row[guard] for one, row in rows if falls(one, row) > margin]
-    good = [row[guard] for one, row in rows if falls(one, row) <= margin]
+    bad = [error(row, guard) for one, row in rows if falls(one, row) > margin]
+    good = [error(row, guard) for one, row in rows if falls(one, row) <= margin]
     if not bad or not good:
         return float("nan")
     wins = sum((worse > better) + 0.5 * (worse == better) for worse in bad for better in good)
@@ -183,33 +190,43 @@ def area(rows: Sequence[tuple[Result, Row]], guard: str = "guard", margin: float
 
 
 def kind_table(results: Sequence[Result]) -> str:
-    """The guards beside each other: how well each tells failures, and how many arms lie below the first of them."""
+    """The guards beside each other, where the ensemble is above the base: how well each tells failures, and how many
+    arms lie below the first of them."""
+    results = [one for one in results if not blamed(one)]
     head = ["compared", "on", "arms", "ROC area", "of falls by > 2 se", "first failure at", "arms below it"]
     head += ["first fall by > 2 se at", "arms below it"]
     body = []
     for inputs, counts in JUDGED.items():
         rows = judged(results, counts)
-        for guard, title in GUARDS.items():
+        for guard, title in JUDGES.items():
             cells = [title, inputs, str(len(rows)), *(f"{area(rows, guard, margin):.3f}" for margin in (1, 2))]
             for margin in (1, 2):
                 limit = safe_limit(rows, margin, guard)
-                cells += [f"{limit:.3f}", str(sum(row[guard] < limit for _, row in rows))]
+                cells += [f"{limit:.3f}", str(sum(error(row, guard) < limit for _, row in rows))]
             body.append(cells)
     return table(head, body)
 
 
+def blamed(result: Result) -> bool:
+    """Whether the ensemble itself is not above the base by a standard error: then no nearness to it helps."""
+    whole = next(row for row in result["arms"] if row["arm"] == "ensemble of logits")
+    return falls(result, whole) > -1
+
+
 def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str:
     """For some limits what would be accepted, and how much of that fails."""
-    head = ["limit", "accepted", "of", "below base by > 1 se", "by > 2 se", "loss above base's by > 1 se"]
+    head = ["limit", "accepted", "of", "below base by > 1 se", "though the ensemble is above", "and by > 2 se"]
+    head += ["loss above base's by > 1 se"]
     head += ["failures refused", "median closure", "lowest"]
-    bad = [row[guard] for one, row in rows if falls(one, row) > 1]
+    bad = [error(row, guard) for one, row in rows if falls(one, row) > 1]
     body = []
     for limit in LIMITS:
-        own = [(one, row) for one, row in rows if row[guard] <= limit]
+        own = [(one, row) for one, row in rows if error(row, guard) <= limit]
         gained = [closure(one, row) for one, row in own if gain(one) >= LEAST_GAIN]
-        counts = [sum(falls(one, row) > margin for one, row in own) for margin in (1, 2)]
+        counts = [sum(falls(one, row) > 1 for one, row in own)]
+        counts += [sum(falls(one, row) > margin and not blamed(one) for one, row in own) for margin in (1, 2)]
         counts.append(sum(rises(one, row) > 1 for one, row in own))
-        refused = f"{sum(error > limit for error in bad)} of {len(bad)}"
+        refused = f"{sum(found > limit for found in bad)} of {len(bad)}"
         edge = [f"{figure(gained):.2f}" if gained else "-" for figure in (median, min)]
         body.append([f"{limit:g}", str(len(own)), str(len(rows)), *map(str, counts), refused, *edge])
     return table(head, body)
@@ -218,36 +235,44 @@ def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str
 def guard_text(results: Sequence[Result]) -> Iterator[str]:
     for inputs, counts in JUDGED.items():
         rows = judged(results, counts)
-        for guard in ("guard", "guard_kl"):
-            yield f"\n### Guard on {inputs}: {GUARDS[guard]}\n\n{limit_table(rows, guard)}\n"
+        for guard in ("guard", BOTH):
+            yield f"\n### Guard on {inputs}: {JUDGES[guard]}\n\n{limit_table(rows, guard)}\n"
         body = []
         for title, own in groups_of(results).items():
             here = judged(own, counts)
             if not here:
                 continue
             fails = [(one, row) for one, row in here if falls(one, row) > 1]
-            passing = sum(row["guard"] <= 0.5 for _, row in fails)
+            passing = [str(sum(error(row, guard) <= 0.5 for _, row in fails)) for guard in ("guard", BOTH)]
             far = [abs(row["guard"] - row["distance"]) for _, row in here]
             edges = [f"{safe_limit(here, margin):.2f}" for margin in (1, 2)]
-            areas = [f"{area(here, guard):.2f}" for guard in ("guard", "guard_kl")]
-            cells = [str(len(here)), str(len(fails)), str(passing), *edges, *areas, f"{median(far):.2f}"]
+            areas = [f"{area(here, guard):.2f}" for guard in ("guard", BOTH)]
+            cells = [str(len(here)), str(len(fails)), *passing, *edges, *areas, f"{median(far):.2f}"]
             body.append([title, *cells])
-        head = ["pairs", "arms", "failed", "failed and accepted at .5", "lowest error of a failure", "of one by > 2 se"]
-        yield table([*head, "ROC area", "of divergence", "median gap to the error on test images"], body) + "\n"
+        head = [
+            "pairs",
+            "arms",
+            "failed",
+            "failed and accepted at .5",
+            "by both at .5",
+            "lowest error of a failure",
+            "of one by > 2 se",
+        ]
+        yield table([*head, "ROC area", "of both", "median gap to the error on test images"], body) + "\n"
 
 
 def failures(results: Sequence[Result], limit: float = 0.5) -> str:
     """The arms that a limit accepts although they are below their base by more than two standard errors."""
-    head = ["pair", "seed", "arm", "inputs", "guard", "on test images", "base", "arm's", "standard errors"]
+    head = ["pair", "seed", "arm", "inputs", "guard", "both", "on test images", "base", "arm's", "standard errors"]
     body = [
         [
             *(one["pair"], str(one["seed"]), arm_title((row["arm"], row["budget"], row["lambda"])), str(row["count"])),
-            *(f"{row['guard']:.2f}", f"{row['distance']:.2f}", f"{accuracy(one, 'base'):.4f}"),
+            *(f"{error(row):.2f}", f"{error(row, BOTH):.2f}", f"{row['distance']:.2f}", f"{accuracy(one, 'base'):.4f}"),
             *(f"{row['accuracy']:.4f}", f"{-falls(one, row):.1f}"),
         ]
         for counts in JUDGED.values()
         for one, row in judged(results, counts)
-        if row["guard"] <= limit and falls(one, row) > 2
+        if row["guard"] <= limit and falls(one, row) > 2 and not blamed(one)
     ]
     return table(head, body) if body else "None."
 
@@ -262,27 +287,36 @@ def candidates(result: Result, count: int, most: float) -> list[Row]:
 
 def choice_table(results: Sequence[Result]) -> str:
     """What the smallest guard error chooses among all merged networks of a cost, beside the best of them."""
-    head = ["pairs", "inputs", "cost", "number", "within .1 of the best", "median closure", "of the best", "lowest"]
+    head = [
+        "guard",
+        "pairs",
+        "inputs",
+        "cost",
+        "number",
+        "within .1 of the best",
+        "median closure",
+        "of the best",
+        "lowest",
+    ]
     head += ["below base by > 1 se", "declined at .5"]
     body = []
     for title, own in groups_of(counted(results)).items():
-        for count in (0, 200):
-            for most in (1.0, 1.5):
-                cells = choice_cells(own, count, most)
-                if cells:
-                    body.append([title, str(count), f"{most:g}x", *cells])
+        for count, most, guard in product((0, 200), (1.0, 1.5), ("guard", BOTH)):
+            cells = choice_cells(own, count, most, guard)
+            if cells:
+                body.append([JUDGES[guard], title, str(count), f"{most:g}x", *cells])
     return table(head, body)
 
 
-def choice_cells(results: Sequence[Result], count: int, most: float) -> list[str]:
+def choice_cells(results: Sequence[Result], count: int, most: float, guard: str = "guard") -> list[str]:
     chosen, best, failed, declined = [], [], 0, 0
     for one in results:
         open_to = candidates(one, count, most)
         if not open_to:
             continue
-        row = min(open_to, key=lambda row: float(row["guard"]))
-        declined += row["guard"] > 0.5
-        failed += row["guard"] <= 0.5 and falls(one, row) > 1
+        row = min(open_to, key=lambda row: error(row, guard))
+        declined += error(row, guard) > 0.5
+        failed += error(row, guard) <= 0.5 and falls(one, row) > 1
         chosen.append(closure(one, row))
         best.append(max(closure(one, other) for other in open_to))
     if not chosen:
@@ -357,7 +391,7 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -
         f"\n## The guard\n\n{GUARD_NOTE}\n",
         kind_table(results),
         *guard_text(results),
-        "\nAccepted at .5 although below the base by more than two standard errors:\n",
+        "\nAccepted at .5 although below the base by more than two standard errors, where the ensemble is above it:\n",
         failures(results),
         f"\n## The choice by the guard\n\n{CHOICE_NOTE}\n",
         choice_table(results),

@@ -65,7 +65,18 @@ def test_the_guard_is_held_against_arms_below_their_base(tables):
     assert tables.safe_limit(rows) == 0.45
     assert tables.area(rows) == 1.0
     half = next(line for line in tables.limit_table(rows).splitlines() if line.startswith("| 0.5 "))
-    assert half == "| 0.5 | 3 | 3 | 1 | 1 | 1 | 0 of 1 | -0.05 | -1.00 |"
+    assert half == "| 0.5 | 3 | 3 | 1 | 1 | 1 | 1 | 0 of 1 | -0.05 | -1.00 |"
+
+
+def test_a_failure_of_the_ensemble_itself_is_not_the_guards(tables):
+    rows = tables.judged([result(union(0.7, 0.1), whole=0.75)], [0])
+    half = next(line for line in tables.limit_table(rows).splitlines() if line.startswith("| 0.5 "))
+    assert half == "| 0.5 | 1 | 1 | 1 | 0 | 0 | 1 | 0 of 1 | - | - |"
+
+
+def test_the_guard_of_both_is_the_larger_one(tables):
+    assert tables.error({"guard": 0.3, "guard_kl": 0.25}, tables.BOTH) == 0.5
+    assert tables.error({"guard": 0.6, "guard_kl": 0.25}, tables.BOTH) == 0.6
 
 
 def test_the_choice_is_the_smallest_error_within_a_cost(tables):
