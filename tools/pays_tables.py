@@ -13,6 +13,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
+Key = tuple[str, float, float]  # name, budget and lambda of an arm
+Figure = Callable[[Result, Row], float]
 
 LEAST_GAIN = 0.01  # of an ensemble, for its pair to count
 UNSKEWED = ("disjoint", "augmentation", "architecture")
@@ -89,34 +91,40 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def arm_title(key: tuple[str, float, float]) -> str:
+def arm_title(key: Key) -> str:
     name, budget, lam = key
     return name + (f" {budget:g}x" if budget else "") + (f" lambda {lam:g}" if lam else "")
 
 
-def arm_keys(results: Sequence[Result], count: int) -> list[tuple[str, float, float]]:
+def arm_keys(results: Sequence[Result], count: int) -> list[Key]:
     keys = (
         (row["arm"], row["budget"], row["lambda"]) for one in results for row in one["arms"] if row["count"] == count
     )
     return list(dict.fromkeys(keys))
 
 
-def arm_table(results: Sequence[Result], count: int, figure: Callable[[Result, Row], float]) -> str:
+def arm_table(results: Sequence[Result], count: int, figure: Figure) -> str:
     """The median of a figure for each arm with so many inputs, over the pairs of each column."""
     columns = groups_of(counted(results))
     body = []
     for key in arm_keys(results, count):
-        cells = [arm_title(key)]
-        for own in columns.values():
-            values = [
-                figure(one, row)
-                for one in own
-                for row in one["arms"]
-                if row["count"] == count and (row["arm"], row["budget"], row["lambda"]) == key
-            ]
-            cells.append(middle(values, len(own)))
-        body.append(cells)
-    return table(["arm", *(f"{title} ({len(own)})" for title, own in columns.items())], body)
+        cells = [middle(values_by_pair(own, key, count, figure), len(names_of(own))) for own in columns.values()]
+        body.append([arm_title(key), *cells])
+    return table(["arm", *(f"{title} ({len(names_of(own))})" for title, own in columns.items())], body)
+
+
+def names_of(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(str(one["pair"]) for one in results))
+
+
+def values_by_pair(results: Sequence[Result], key: Key, count: int, figure: Figure) -> list[float]:
+    """The median of a figure over the seeds of each pair that has such an arm."""
+    values: dict[str, list[float]] = {}
+    for one in results:
+        for row in one["arms"]:
+            if row["count"] == count and (row["arm"], row["budget"], row["lambda"]) == key:
+                values.setdefault(one["pair"], []).append(figure(one, row))
+    return [median(own) for own in values.values()]
 
 
 def middle(values: Sequence[float], whole: int) -> str:
@@ -126,9 +134,28 @@ def middle(values: Sequence[float], whole: int) -> str:
     return f"{median(values):.2f}" + (f" ({len(values)})" if len(values) != whole else "")
 
 
+def closures_by_pair(results: Sequence[Result]) -> str:
+    """For each pair whose ensemble gains a point what unions reach, and the best control, as medians of its seeds."""
+    arms = [(count, budget) for count in (0, 200) for budget in (1.0, 1.5)]
+    body = []
+    for own in groups_of(counted(results)).values():
+        for name in names_of(own):
+            here = [one for one in own if one["pair"] == name]
+            control = median((best_control(one, 200) - accuracy(one, "base")) / gain(one) for one in here)
+            cells = [name, str(len(here)), f"{100 * median(map(gain, here)):.1f}", f"{control:.2f}"]
+            for count, budget in arms:
+                for figure in (closure, net_closure):
+                    cells.append(middle(values_by_pair(here, ("union", budget, 0.0), count, figure), 1))
+            body.append(cells)
+    head = ["pair", "seeds", "gain, points", "best control, 200"]
+    head += [f"{title} {budget}x, {count}" for count, budget in arms for title in ("closure", "net")]
+    return table(head, body)
+
+
 def pair_table(results: Sequence[Result]) -> str:
     """What the parents and their ensembles reach, for every pair, as means over its seeds."""
     head = ["pair", "family", "kind", "seeds", "base", "donor", "ensemble of logits", "of probabilities", "gain"]
+    head += ["multiplications of the ensemble"]
     body = []
     order = sorted(results, key=lambda one: (FAMILIES.index(one["family"]), one["kind"], one["pair"]))
     for name, alike in groupby(order, key=lambda one: str(one["pair"])):
@@ -139,7 +166,8 @@ def pair_table(results: Sequence[Result]) -> str:
         ]
         gains = ", ".join(f"{100 * gain(one):.1f}" for one in own)
         figures = [f"{mean:.3f}" for mean in means]
-        body.append([name, own[0]["family"], own[0]["kind"], str(len(own)), *figures, gains])
+        cost = next(row["cost"] for row in own[0]["arms"] if row["arm"] == "ensemble of logits")
+        body.append([name, own[0]["family"], own[0]["kind"], str(len(own)), *figures, gains, f"{cost:.2f}x"])
     return table(head, body)
 
 
@@ -215,7 +243,15 @@ def blamed(result: Result) -> bool:
 
 def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str:
     """For some limits what would be accepted, and how much of that fails."""
-    head = ["limit", "accepted", "of", "below base by > 1 se", "though the ensemble is above", "and by > 2 se"]
+    head = [
+        "limit",
+        "accepted",
+        "of",
+        "in runs",
+        "below base by > 1 se",
+        "though the ensemble is above",
+        "and by > 2 se",
+    ]
     head += ["loss above base's by > 1 se"]
     head += ["failures refused", "median closure", "lowest"]
     bad = [error(row, guard) for one, row in rows if falls(one, row) > 1]
@@ -228,7 +264,8 @@ def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str
         counts.append(sum(rises(one, row) > 1 for one, row in own))
         refused = f"{sum(found > limit for found in bad)} of {len(bad)}"
         edge = [f"{figure(gained):.2f}" if gained else "-" for figure in (median, min)]
-        body.append([f"{limit:g}", str(len(own)), str(len(rows)), *map(str, counts), refused, *edge])
+        runs = str(len({(one["pair"], one["seed"]) for one, _ in own}))
+        body.append([f"{limit:g}", str(len(own)), str(len(rows)), runs, *map(str, counts), refused, *edge])
     return table(head, body)
 
 
@@ -335,20 +372,14 @@ def pooled(results: Sequence[Result]) -> str:
     body = []
     for family in FAMILIES:
         here = [one for one in own if one["family"] == family]
-        names = {one["pair"] for one in here}
+        pairs = len(names_of(here))
         for count in COUNTS if here else ():
-            cells = []
-            for budget in (1.0, 1.25, 1.5):
-                rows = [
-                    (one, row)
-                    for one in here
-                    for row in one["arms"]
-                    if (row["arm"], row["count"], row["budget"]) == ("union", count, budget)
-                ]
-                cells += [
-                    middle([figure(one, row) for one, row in rows], len(here)) for figure in (net_closure, closure)
-                ]
-            body.append([family, f"{len(names)} ({len(here)})", str(count), *cells])
+            cells = [
+                middle(values_by_pair(here, ("union", budget, 0.0), count, figure), pairs)
+                for budget in (1.0, 1.25, 1.5)
+                for figure in (net_closure, closure)
+            ]
+            body.append([family, f"{pairs} ({len(here)})", str(count), *cells])
     head = ["family", "pairs (with seeds)", "inputs"]
     head += [f"{figure} {budget}x" for budget in ("1.0", "1.25", "1.5") for figure in ("net", "closure")]
     return table(head, body)
@@ -378,6 +409,8 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -
         (__doc__ or "").split("\n\n", 1)[1].replace("\n", " "),
         "\n## Unions of unskewed pairs\n",
         pooled(results),
+        "\n## Unions, pair by pair\n\nMedians over the seeds whose ensemble gains a point.\n",
+        closures_by_pair(results),
         "\n## The pairs\n\nAccuracies are means over the seeds, gains in points, seed by seed.\n",
         pair_table(results),
         f"\nNot counted in closures, for the ensemble gains less than a point: {'; '.join(few) or 'none'}.\n",
@@ -385,7 +418,7 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -
     for title, figure in (("Closure", closure), ("Net closure", net_closure)):
         for count in COUNTS:
             kind = f"{count} unlabelled inputs" if count else "no inputs"
-            sections.append(f"\n## {title}, {kind}\n\nMedians; the number of runs stands in parentheses.\n")
+            sections.append(f"\n## {title}, {kind}\n\nMedians over pairs (how many) of medians over seeds.\n")
             sections.append(arm_table(results, count, figure))
     sections += [
         f"\n## The guard\n\n{GUARD_NOTE}\n",

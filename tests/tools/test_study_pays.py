@@ -65,13 +65,19 @@ def test_the_guard_is_held_against_arms_below_their_base(tables):
     assert tables.safe_limit(rows) == 0.45
     assert tables.area(rows) == 1.0
     half = next(line for line in tables.limit_table(rows).splitlines() if line.startswith("| 0.5 "))
-    assert half == "| 0.5 | 3 | 3 | 1 | 1 | 1 | 1 | 0 of 1 | -0.05 | -1.00 |"
+    assert half == "| 0.5 | 3 | 3 | 1 | 1 | 1 | 1 | 1 | 0 of 1 | -0.05 | -1.00 |"
+
+
+def test_seeds_of_a_pair_count_once(tables):
+    runs = [result(union(0.9, 0.1), seed=0), result(union(0.9, 0.1), seed=1), {**result(union(0.8, 0.1)), "pair": "b"}]
+    row = next(line for line in tables.arm_table(runs, 0, tables.closure).splitlines() if line.startswith("| union"))
+    assert row == "| union 1x | 0.50 |"
 
 
 def test_a_failure_of_the_ensemble_itself_is_not_the_guards(tables):
     rows = tables.judged([result(union(0.7, 0.1), whole=0.75)], [0])
     half = next(line for line in tables.limit_table(rows).splitlines() if line.startswith("| 0.5 "))
-    assert half == "| 0.5 | 1 | 1 | 1 | 0 | 0 | 1 | 0 of 1 | - | - |"
+    assert half == "| 0.5 | 1 | 1 | 1 | 1 | 0 | 0 | 1 | 0 of 1 | - | - |"
 
 
 def test_the_guard_of_both_is_the_larger_one(tables):
