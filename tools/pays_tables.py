@@ -42,8 +42,9 @@ GUARD_NOTE = (
     "Heads that were fitted on noise are left out on noise."
 )
 CHOICE_NOTE = (
-    "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; pairs "
-    "whose ensemble gains a point. Lowest, failed and declined count what the limit of .5 makes of it."
+    "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; above .5 "
+    "the base is kept, with a closure of 0. The best is the best of them, or the base where all are below it. Pairs "
+    "whose ensemble gains a point."
 )
 
 
@@ -337,7 +338,8 @@ def choice_table(results: Sequence[Result]) -> str:
     ]
     head += ["below base by > 1 se", "declined at .5"]
     body = []
-    for title, own in groups_of(counted(results)).items():
+    whole = counted(results)
+    for title, own in {"all": whole, **groups_of(whole)}.items():
         for count, most, guard in product((0, 200), (1.0, 1.5), ("guard", BOTH)):
             cells = choice_cells(own, count, most, guard)
             if cells:
@@ -354,8 +356,8 @@ def choice_cells(results: Sequence[Result], count: int, most: float, guard: str 
         row = min(open_to, key=lambda row: error(row, guard))
         declined += error(row, guard) > 0.5
         failed += error(row, guard) <= 0.5 and falls(one, row) > 1
-        chosen.append(closure(one, row))
-        best.append(max(closure(one, other) for other in open_to))
+        chosen.append(closure(one, row) if error(row, guard) <= 0.5 else 0.0)
+        best.append(max(0.0, *(closure(one, other) for other in open_to)))
     if not chosen:
         return []
     near = sum(mine >= top - NEAR for mine, top in zip(chosen, best, strict=True))

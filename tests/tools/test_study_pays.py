@@ -92,6 +92,10 @@ def test_the_choice_is_the_smallest_error_within_a_cost(tables):
     assert tables.choice_cells([one], 200, 1.5) == []
 
 
+def test_where_all_are_declined_the_base_is_chosen(tables):
+    assert tables.choice_cells([result(union(0.7, 0.6))], 0, 1.0)[:4] == ["1", "1", "0.00", "0.00"]
+
+
 @pytest.mark.torch
 def test_class_biases_bring_the_class_shares_to_the_targets(module):
     pytest.importorskip("torch")
