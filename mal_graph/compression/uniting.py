@@ -159,8 +159,15 @@ def with_mean(
                 f"{member.graph.name} gives {member.types[one.tensors[number]]} where the base gives {dtype.name}: "
                 "export both in one type"
             )
+        order = one.orders[number]
+        if order is not None:
+            axis, places = order
+            stored, put = f"{name}/{number}/order", f"{name}/{number}/in order"
+            weights[stored] = weight_of(stored, np.array(places, np.int64))
+            nodes.append(Node(put, "Gather", (tensor, stored), (put,), {"axis": axis}))
+            tensor = put
         factor = unused_name(united, f"{name}/{number}/share")
-        weights[factor] = replace(weight_of(factor, np.array(share, dtype)), name=factor)
+        weights[factor] = weight_of(factor, np.array(share, dtype))
         terms.append(f"{name}/{number}/part")
         nodes.append(Node(f"{name}/{number}/part", "Mul", (tensor, factor), (terms[-1],)))
     nodes.append(Node(f"{name}/mean", "Sum", tuple(terms), (name,)))

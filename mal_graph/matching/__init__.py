@@ -11,6 +11,8 @@ from mal_graph.matching.assignment import (
 from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
+from mal_graph.matching.class_names import listed as listed_names
+from mal_graph.matching.class_names import names_in
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
@@ -48,9 +50,11 @@ __all__ = [
     "is_whole",
     "LayerPair",
     "listed_alike",
+    "listed_names",
     "Match",
     "match_layers",
     "match_positions",
+    "names_in",
     "Order",
     "Orders",
     "pair_signatures",

@@ -11,11 +11,10 @@ from mal_graph.matching import assign_in_order
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
+from mal_graph.workflows.choosing import MEAN, choose
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
 from mal_graph.workflows.unions import unite_graphs
 from mal_graph.workflows.writing import Written
-
-MEAN = 0.5  # what the average of two relatives is best at: there it is the ensemble
 
 
 class Way(Protocol):
@@ -46,6 +45,7 @@ def average_graphs(
 
 
 WAYS: Mapping[str, Way] = {
+    "auto": choose,
     "mal": assemble_graphs,
     "average": average_graphs,
     "union": unite_graphs,
@@ -60,6 +60,8 @@ def make_model(
     runner: Runner,
 ) -> Written:
     """One model of several by the way that the options name. Raises as `assemble`."""
+    if data is not None:
+        prepare(graphs[0], data, config)  # what does not fit is refused before the work
     return WAYS[config.method](graphs, config, data, progress, runner)
 
 

@@ -104,12 +104,15 @@ def arrays_of(data: Data | None) -> Arrays | None:
     return None if data is None else as_arrays(data)
 
 
-def prepared(graph: LayerGraph, data: Arrays | None, config: CheckOptions) -> tuple[Arrays | None, tuple[str, ...]]:
+def prepare(graph: LayerGraph, data: Arrays, config: CheckOptions) -> tuple[Arrays, tuple[str, ...]]:
     """Data made ready for a model, with notes on what was not taken literally (`prepare_data`). Raises DataError."""
-    if data is None:
-        return None, ()
     ready = prepare_data(graph, data, output_kind=config.output_kind)
     return ready.arrays, ready.notes
+
+
+def prepared(graph: LayerGraph, data: Arrays | None, config: CheckOptions) -> tuple[Arrays | None, tuple[str, ...]]:
+    """The same where there may be none. Raises DataError."""
+    return (None, ()) if data is None else prepare(graph, data, config)
 
 
 def with_arrays(config: C) -> C:

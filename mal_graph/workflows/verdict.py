@@ -11,7 +11,7 @@ from math import isnan, sqrt
 
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import Scores
-from mal_graph.workflows.guarding import Guard
+from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
@@ -54,6 +54,15 @@ def judge(scores: Sequence[Scores], steps: Sequence[Merged], config: MergeConfig
     if ENSEMBLE in by_name:
         parts.append(beside_ensemble(merged, base, by_name[ENSEMBLE]))
     return Verdict(is_worse, "; ".join(parts), "; ".join(advice(is_worse, steps, config)))
+
+
+def judge_choice(choice: Choice, *, has_inputs: bool) -> Verdict:
+    """The verdict on a result of which nothing but its outputs is known, beside those of the ensemble."""
+    if choice.is_good:
+        return Verdict(False, f"{choice.taken}: {choice.why}; nothing was scored")
+    advice = "a larger `budget`, or `method`=union with `budget`=full for all models whole in one file"
+    inputs = "" if has_inputs else "`calibrate` with unlabelled inputs, "
+    return Verdict(True, f"expected to be worse than the base: {choice.why}", f"{inputs}{advice}")
 
 
 def judge_union(scores: Sequence[Scores], guard: Guard, *, is_alone: bool) -> Verdict:

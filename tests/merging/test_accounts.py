@@ -191,7 +191,7 @@ def test_a_bias_that_is_multiplied_by_zero_is_kept_with_the_reason():
 def test_several_donors_merge_what_any_of_them_reaches_and_the_reasons_name_them():
     base = mlp((8, 16, 12, 5))
     donors = [replace(mlp((8, 16, 5), seed), name=f"{seed}.onnx") for seed in (1, 2)]
-    result = mal_graph.assemble(base, donors, verify=False)
+    result = mal_graph.assemble(base, donors, verify=False, method="mal")
     kept = [entry for entry in result.accounts.entries if entry.fate is Fate.KEPT]
     assert result.accounts.adds_up
     assert kept
@@ -214,7 +214,7 @@ def test_a_tensor_in_no_list_or_in_two_or_without_a_reason_is_found():
 
 
 def test_the_check_fails_where_a_step_or_a_reason_is_lost():
-    (step,) = mal_graph.assemble(mlp((8, 16, 12, 5), 0), mlp((8, 16, 12, 5), 1), verify=False).merged
+    (step,) = mal_graph.assemble(mlp((8, 16, 12, 5), 0), mlp((8, 16, 12, 5), 1), verify=False, method="mal").merged
     base = step.plan.base
     assert accounts_check(base, [step]).passed
     lost = replace(step, plan=replace(step.plan, steps=step.plan.steps[1:]))
@@ -224,7 +224,7 @@ def test_the_check_fails_where_a_step_or_a_reason_is_lost():
 
 
 def test_every_merge_is_checked():
-    result = mal_graph.assemble(cnn((4, 6), seed=0), cnn((4, 5), seed=1), verify=False)
+    result = mal_graph.assemble(cnn((4, 6), seed=0), cnn((4, 5), seed=1), verify=False, method="mal")
     assert result.check("accounts").passed
     assert sum(counts(result.accounts)) == result.accounts.total
 

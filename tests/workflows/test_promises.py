@@ -31,7 +31,7 @@ def rescaled(graph, factors):
 
 
 def merge_of(base, donor, **options):
-    return mal_graph.assemble(base, donor, **options)
+    return mal_graph.assemble(base, donor, **options, method="mal")
 
 
 def far(result, expected):

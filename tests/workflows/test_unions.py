@@ -142,6 +142,28 @@ def test_logits_and_probabilities_are_brought_to_what_the_base_gives(kinds):
     np.testing.assert_allclose(run(united.graph, inputs)[0], given, rtol=1e-4, atol=1e-5)
 
 
+def named(seed, labels):
+    """A classifier that looks its class up in a list of names."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 8)), 8, 12))
+    scores = net.linear(x, 12, 3)
+    return net.graph(scores, net.op("Gather", net.constant(labels), net.op("ArgMax", scores, axis=1, keepdims=0)))
+
+
+def test_classes_in_another_order_are_put_in_the_base_s():
+    base, donor = named(0, np.array([4, 5, 9])), named(1, np.array([9, 4, 5]))
+    inputs = inputs_of(base, seed=3)
+    united = mal_graph.assemble(base, donor, method="union", budget="full")
+    mean = (run(base, inputs)[0] + run(donor, inputs)[0][:, [1, 2, 0]]) / 2
+    np.testing.assert_allclose(run(united.graph, inputs)[0], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(run(united.graph, inputs)[1], np.array([4, 5, 9])[mean.argmax(1)])
+
+
+def test_other_classes_are_refused_by_name():
+    with pytest.raises(MatchError, match=r"its classes are 4, 5, 9, those of .* 4, 5, 8"):
+        mal_graph.assemble(named(0, np.array([4, 5, 9])), named(1, np.array([4, 5, 8])), method="union")
+
+
 def test_models_of_other_opsets_are_brought_to_the_newer_one():
     graphs = [with_outputs(0, "logits", opset=13), with_outputs(1, "logits", opset=20)]
     inputs = inputs_of(graphs[0], seed=3)
@@ -209,8 +231,8 @@ def test_a_budget_that_is_none_is_refused(budget):
 def test_an_option_of_another_method_is_refused_by_name():
     with pytest.raises(UsageError, match="`lam` is an option of `method` mal and average, not of union"):
         mal_graph.assemble(mlp(), mlp(seed=1), method="union", lam=0.3)
-    with pytest.raises(UsageError, match="`budget` is an option of `method` union, not of mal"):
-        mal_graph.assemble(mlp(), mlp(seed=1), budget=1.5)
+    with pytest.raises(UsageError, match="`budget` is an option of `method` auto and union, not of mal"):
+        mal_graph.assemble(mlp(), mlp(seed=1), budget=1.5, method="mal")
 
 
 def test_outputs_of_other_shapes_are_refused_with_both_shapes():

@@ -93,7 +93,7 @@ def test_the_advice_follows_the_evidence():
 
 
 def test_without_data_there_is_no_verdict():
-    assert mal_graph.assemble(mlp((6, 9, 5), 0), mlp((6, 9, 5), 1), verify=False).verdict is None
+    assert mal_graph.assemble(mlp((6, 9, 5), 0), mlp((6, 9, 5), 1), verify=False, method="mal").verdict is None
 
 
 def test_the_base_itself_is_no_worse_than_the_base():
