@@ -177,6 +177,16 @@ def mutations() -> dict[str, Mutation]:
             {"mal_graph_adapters.onnx_format.view:with_own_constants": lambda graph: graph},
             ("tests/adapters/onnx_format",),
         ),
+        "arranged": Mutation(
+            "tensors that are stored once for their equal values tie readers of what is arranged of them",
+            {"mal_graph.network.copies:find_arranged": gives({})},
+            ("tests/adapters/onnx_format/test_constants.py",),
+        ),
+        "tied": Mutation(
+            "a tensor that is the same along one axis ties nothing along the others",
+            {"mal_graph.symmetry.tracing:tie_copies": gives(None)},
+            ("tests/adapters/onnx_format/test_constants.py",),
+        ),
         "contract": Mutation(
             "what reads an output by the places of its classes freezes them",
             {
