@@ -89,6 +89,11 @@ def mutations() -> dict[str, Mutation]:
             {"mal_graph.workflows.promises:find_culprits": gives(Search())},
             (f"{workflows}test_promises.py",),
         ),
+        "told": Mutation(
+            "a comparison passes that would have passed without a merge",
+            {"mal_graph.workflows.culprits:count_told": gives(1)},
+            (f"{workflows}test_promises.py",),
+        ),
         "planted": Mutation(
             "no shuffled donor is put back",
             {"mal_graph.workflows.steps:planted_check": passed("planted")},
