@@ -192,6 +192,14 @@ def mutations() -> dict[str, Mutation]:
             {"mal_graph.symmetry.tracing:tie_copies": gives(None)},
             ("tests/adapters/onnx_format/test_constants.py",),
         ),
+        "weight_orders": Mutation(
+            "what a weight is computed of is compared in the order of axes in which it is stored",
+            {
+                "mal_graph.network.parameters:find_weight_orders": gives({}),
+                "mal_graph.network.integers:find_weight_orders": gives({}),
+            },
+            ("tests/network/test_weight_orders.py",),
+        ),
         "contract": Mutation(
             "what reads an output by the places of its classes freezes them",
             {
