@@ -59,7 +59,7 @@ BOTH = (0.0, 0.0, 1.0)
 DONOR = (1.0, 0.0, 0.0)
 NO_PERMUTATION = {"may_keep": ANYTHING, "sides": DONOR, "group": "another basis", "may_refuse": True}
 VALUES = "values"  # rewrites that need weights of certain values
-MASKED = {"traits": ("masked",), "group": VALUES}
+MASKED = {"beside_may_keep": ANYTHING, "group": VALUES}
 
 REWRITES: Mapping[str, Rewrite] = {
     "units_permuted": Rewrite("hidden units, channels, heads and groups of channels in another order", sides=DONOR),
@@ -122,14 +122,14 @@ REWRITES: Mapping[str, Rewrite] = {
         "weights as int8, cast and multiplied", base_may_keep=ANYTHING, traits=("whole_multiples",), group=VALUES
     ),
     "palette": Rewrite("weights as indices of a codebook", base_may_keep=ANYTHING, traits=("palette",), group=VALUES),
-    # A masked weight is computed: no norm and no factor is folded into it.
-    "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, beside_may_keep=LAYER, **MASKED),
-    "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, beside_may_keep=LAYER, **MASKED),
+    # A masked weight is computed: no norm and no factor is folded into it, and it says less of which branch is which.
+    "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, traits=("masked",), **MASKED),
+    "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, traits=("masked",), **MASKED),
     "mask_on_one_side": Rewrite(
         "a mask on one side, stored zeros on the other",
         may_keep=(*LAYER, "attention.*/*"),  # of three layers alike one is masked
-        beside_may_keep=ANYTHING,
         sides=(0.5, 0.5, 0.0),
+        traits=("masked",),
         **MASKED,
     ),
     # --- how operators are written
