@@ -12,6 +12,7 @@ from mal_graph.network import draw_inputs, fed_weights
 from mal_graph.symmetry import deviation, graph_in_float32
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
+TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
 SAMPLES = 64  # of the inputs that are drawn beside those of the probe, as far as they hold no more than ENTRIES numbers
 ENTRIES = 1 << 18
 

@@ -1,7 +1,5 @@
 """Every float parameter of the base is merged, kept with a reason, or a setting with a reason - once."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.test_random_graphs import Drawn
 from onnx import helper, numpy_helper
+from scripts import TOOLS, load_script
 
 import mal_graph
 from mal_graph.errors import MalGraphError, MatchError
@@ -25,7 +24,6 @@ from mal_graph.workflows.checks import accounts_check
 from mal_graph_adapters.onnx_format.file import OnnxAdapter
 
 WHEEL = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
-SUITE = Path(__file__).parents[2] / "tools" / "suite_networks.py"
 
 
 def planned(base, donor, **options):
@@ -327,20 +325,12 @@ def test_the_accounts_of_published_architectures_add_up(name):
     assert accounts.count(Fate.MERGED) > 0.9 * accounts.total
 
 
-def suite_networks():
-    spec = importlib.util.spec_from_file_location("suite_networks", SUITE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["suite_networks"] = module
-    spec.loader.exec_module(module)
-    return module.NETWORKS
-
-
 @pytest.mark.torch
 def test_the_accounts_of_the_suite_of_networks_add_up():
     import torch
 
     faults = {}
-    for name, make in suite_networks().items():
+    for name, make in load_script(TOOLS / "suite_networks.py").NETWORKS.items():
         graphs = []
         for seed in (0, 1):
             torch.manual_seed(seed)
