@@ -34,6 +34,7 @@ BUDGETS = (1.0, 1.25, 1.5)
 SMALL = 0.1  # a lambda at which a merge of strangers loses little
 MEAN = 0.5  # at this lambda the average of relatives is their ensemble
 EQUAL = 0.02  # errors no further apart are equal: the cheaper candidate is taken
+GIVEN_UP = 0.1  # of what the best candidate gains over the base: a cheaper one may gain so much less
 
 Data = Mapping[str, Any]
 
@@ -111,7 +112,7 @@ class Trial(Brief):
 
     def average(self) -> Candidate:
         """The average of weights in stored order."""
-        average = self.merged(self.config.replaced(lam=MEAN), strategy=assign_in_order)
+        average = self.merged(self.config.replaced(lam=MEAN, repair=False), strategy=assign_in_order)
         return Candidate(self.judged("average", average.graph, 1.0), partial(self.assembly, average))
 
     def small_merge(self, plain: Assembly) -> Iterator[Candidate]:
@@ -215,12 +216,17 @@ def row_cosine(plan: Plan) -> float:
 def best_of(found: Sequence[Candidate], base: Tried) -> Candidate | None:
     """The candidate that is taken; None where none is good enough.
 
-    By labels it is the one with the smallest loss of those that are better than the base; else the cheapest of those
-    whose outputs are nearest to the ensemble's.
+    By labels it is the cheapest of those that are better than the base and gain about as much as the best; else the
+    cheapest of those whose outputs are about as near to the ensemble's as the nearest.
     """
     if base.score is not None:
-        better = [one for one in found if one.tried.score is not None and beats(one.tried.score, base.score)]
-        return min(better, key=lambda one: (one.tried.score.loss, one.tried.cost), default=None)  # type: ignore[union-attr]
+        scored = [
+            (one.tried.score.loss, one) for one in found if one.tried.score and beats(one.tried.score, base.score)
+        ]
+        least = min((loss for loss, _ in scored), default=0.0)
+        most = least + GIVEN_UP * max(0.0, base.score.loss - least)
+        good = [(one.tried.cost, loss, place) for place, (loss, one) in enumerate(scored) if loss <= most]
+        return scored[min(good)[2]][1] if good else None
     near = [one for one in found if one.is_near]
     least = min((one.tried.error for one in near), default=0.0)
     level = [one for one in near if one.tried.error <= least + EQUAL]
@@ -230,7 +236,10 @@ def best_of(found: Sequence[Candidate], base: Tried) -> Candidate | None:
 def reason_for(tried: Tried) -> str:
     """Why a candidate is taken."""
     if tried.score is not None:
-        return f"its loss is the smallest on the half of the data that decides: {tried.score.loss:.4f}"
+        return (
+            f"on the half of the data that decides no cheaper way gains as much: loss {tried.score.loss:.4f}, "
+            f"{tried.score.metric_name} {tried.score.metric:.3f}"
+        )
     return f"its outputs are nearest to the ensemble's: {tried.error:.2f} of the base's own distance"
 
 

@@ -35,7 +35,7 @@ from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard, distance, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.sides import Samples, Side, open_sides
-from mal_graph.workflows.verdict import Verdict, judge_union
+from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
 
 Counts = Mapping[int, int]  # units kept by number of their set
@@ -209,6 +209,16 @@ class Joint(Brief):
                 parts = refit_heads(members, self.runner)
         return parts
 
+    def refitted_base(self) -> LayerGraph | None:
+        """The base alone with its last layer fitted to the ensemble: the control of every union. None where it has no
+        layer that allows it, or there is one model."""
+        side, averaged = self.sides[0], self.outputs.averaged
+        head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
+        if head is None or len(averaged) > 1 or len(self.sides) == 1:
+            return None
+        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], side.model.inputs, 1.0)
+        return refit_heads([control], self.runner)[0]
+
     def error(self, graph: LayerGraph) -> float:
         """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
         names = [one.tensors[0] for one in self.outputs.averaged]
@@ -358,6 +368,9 @@ def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[
         members.append(theirs)
         scores.append(score(theirs, labels, arm))
     scores.append(score(predicted(result, data, config.score_output), labels, "merged"))
+    control = joint.refitted_base()
+    if control is not None:
+        scores.append(score(predicted(control, data, config.score_output), labels, REFITTED))
     if len(members) > 1:
         scores.append(score(predicted(joint.ensemble, data, config.score_output), labels, "ensemble of outputs"))
         scores.append(score(ensemble(members), labels, "ensemble"))

@@ -16,6 +16,7 @@ from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
 MERGED, BASE, ENSEMBLE = "merged", "base", "ensemble"
+REPAIRED, REFITTED = "base, repaired", "base, last layer refitted"  # the controls that have the same data
 BLIND = ("plain average", "random permutation", "random donor")  # what uses no alignment, or no donor
 SIGMAS = 2.0
 
@@ -131,9 +132,9 @@ def better_baselines(by_name: dict[str, Scores]) -> Iterator[str]:
     if blind:
         best = max(blind, key=lambda score: (score.metric, -score.loss))
         yield f"a {best.arm} is better than the alignment ({best.metric:.3f})"
-    alone = by_name.get("base, repaired")
-    if alone is not None and beats(alone, merged):
-        yield f"the base alone, repaired, is better ({alone.metric:.3f})"
+    for alone in (by_name[arm] for arm in (REPAIRED, REFITTED) if arm in by_name):
+        if beats(alone, merged):
+            yield f"the {alone.arm}, is better ({alone.metric:.3f})"
     donors = [score for name, score in by_name.items() if name.split(" ")[0] == "donor" and beats(score, merged)]
     if donors:
         best = max(donors, key=lambda score: (score.metric, -score.loss))
