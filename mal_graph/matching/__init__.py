@@ -14,7 +14,7 @@ from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
+from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_itself, match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.objective import Evidence, take_positions
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
@@ -49,6 +49,7 @@ __all__ = [
     "LayerPair",
     "listed_alike",
     "Match",
+    "match_itself",
     "match_layers",
     "match_positions",
     "Order",
