@@ -16,9 +16,9 @@ from mal_graph.matching.class_names import names_in
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
+from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_itself, match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
-from mal_graph.matching.objective import Evidence
+from mal_graph.matching.objective import Evidence, take_positions
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
@@ -52,6 +52,7 @@ __all__ = [
     "listed_alike",
     "listed_names",
     "Match",
+    "match_itself",
     "match_layers",
     "match_positions",
     "names_in",
@@ -64,6 +65,7 @@ __all__ = [
     "SAME_PLACE",
     "SHARES",
     "Signatures",
+    "take_positions",
     "tell_pairs",
     "TensorPair",
     "tie_conflict",

@@ -134,6 +134,12 @@ def match_layers(
     )
 
 
+def match_itself(layers: tuple[Layer, ...]) -> Match:
+    """The layers of a model, each paired with itself."""
+    pairs = [LayerPair(layer, layer, 1.0, "the same layer", Relation.EQUAL) for layer in layers]
+    return Match(layers, layers, tuple(pairs), {}, {})
+
+
 def relate_widths(a: Layer, b: Layer) -> Relation:
     """How the sizes of two layers relate."""
     wider_in, wider_out = a.in_out[0] - b.in_out[0], a.in_out[1] - b.in_out[1]

@@ -22,7 +22,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import SAME_PLACE
 from mal_graph.merging import Plan, Sessions
-from mal_graph.protocols import Check, Runner
+from mal_graph.protocols import Check
 from mal_graph.symmetry import Network, deviation, judge_by_halves
 from mal_graph.workflows.both_models import KEEPS, TOLD_APART, Models, Run, more_samples
 from mal_graph.workflows.culprits import Search, find_culprits
@@ -70,7 +70,7 @@ def not_compared() -> Promises:
     return Promises(checks=tuple(Check(name, None, NOT_COMPARED) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
 
 
-def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Replan, runner: Runner) -> Promises:
+def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Replan, sessions: Sessions) -> Promises:
     """Compare a merge with what it promises.
 
     Args:
@@ -78,12 +78,13 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
         first: the network that is merged into, which may have been given a place for what the donor has.
         plan: what will be done.
         replan: the plan again, with some layers kept, by name and with the reason.
+        sessions: what runs the models.
 
     Returns:
         what has to be kept, and what was compared.
     """
     signatures = plan.alignment.correspondence.signatures
-    models = Models(base, plan.donor.graph, signatures, Sessions(runner))
+    models = Models(base, plan.donor.graph, signatures, sessions)
     probed = first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs)
     sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs))))
     if not sets:

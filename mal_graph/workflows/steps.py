@@ -34,6 +34,7 @@ from mal_graph.merging import (
     LayerLambdas,
     Plan,
     Repair,
+    Sessions,
     compare_outputs,
     deepen,
     merge,
@@ -174,8 +175,9 @@ def merge_step(
     promises = not_compared()
     if config.compare:
         replan = partial(planned_again, ungrown, config, selected, deeper.given, runner)
-        promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], runner)
-        promises = promises.with_check(planted_check(networks[1], runner, config.seed))
+        sessions = Sessions(runner)
+        promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], sessions)
+        promises = promises.with_check(planted_check(networks[1], sessions, config.seed))
         ungrown, planned = replan(promises.kept) if promises.kept else (ungrown, planned)
     moved = self_check(donor, donor_groups, planned.alignment, runner, config.seed) if config.verify else None
     step = Merged(

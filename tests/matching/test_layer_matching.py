@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import MatchError
-from mal_graph.matching import explain_layer, find_layer_edges, match_layers
+from mal_graph.matching import explain_layer, find_layer_edges, match_itself, match_layers
 from mal_graph.matching.layer_profile import profile_layers
+from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
 
 
@@ -80,6 +81,17 @@ def test_two_networks_of_one_architecture_match_layer_by_layer(build):
 def test_a_published_architecture_matches_itself(name):
     graph = light(name)
     assert is_identity(match_layers(graph, graph))
+
+
+@pytest.mark.parametrize("build", [mlp, cnn])
+def test_a_model_is_paired_with_itself_as_a_search_by_names_does(build):
+    graph = build()
+    named = match_layers(graph, graph, [(layer.name, layer.name) for layer in find_layers(graph)])
+    itself = match_itself(find_layers(graph))
+    assert [(p.base, p.donor, p.relation, p.differences) for p in itself.pairs] == [
+        (p.base, p.donor, p.relation, p.differences) for p in named.pairs
+    ]
+    assert (itself.base, itself.donor, itself.unmatched_base) == (named.base, named.donor, named.unmatched_base)
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
