@@ -183,6 +183,18 @@ class MethodOptions(Options):
         ),
     ] = 1.0
 
+    fold: Annotated[
+        float | None,
+        Field(ge=-1.0, le=1.01),
+        Option(
+            "Side by side, merge units whose weights have at least this cosine: -1 folds all, 1.01 none.",
+            metavar="COSINE",
+            advice="give a cosine from -1 (all units are merged) to 1.01 (none is)",
+            methods=("union",),
+            jobs=("assemble",),
+        ),
+    ] = None
+
 
 class CheckOptions(Options):
     """What is checked and measured."""

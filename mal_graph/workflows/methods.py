@@ -44,11 +44,26 @@ def average_graphs(
     return assemble_graphs(graphs, config, data, progress, runner, assign_in_order)
 
 
+def unite(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Written:
+    """Thinned models side by side; with `fold` whole ones, of which units that are alike are merged."""
+    if config.fold is None:
+        return unite_graphs(graphs, config, data, progress, runner)
+    if config.is_changed("budget"):
+        raise UsageError("`fold` says what is merged, and `budget` what is taken away: give one of them")
+    return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
+
+
 WAYS: Mapping[str, Way] = {
     "auto": choose,
     "mal": assemble_graphs,
     "average": average_graphs,
-    "union": unite_graphs,
+    "union": unite,
 }
 
 

@@ -37,6 +37,7 @@ from mal_graph.merging import (
     Sessions,
     compare_outputs,
     deepen,
+    fold,
     merge,
     plan_merge,
     repair,
@@ -295,7 +296,8 @@ def planned_merge(
     """Align, by weights and what the runner shows of activations, and plan."""
     correspondence, evidence = compared(base, donor, match, config, runner)
     alignment = strategy(correspondence, evidence=evidence)
-    return plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
+    planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
+    return planned if config.fold is None else fold(planned, config.fold, runner)
 
 
 def compared(

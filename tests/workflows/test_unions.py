@@ -273,3 +273,47 @@ def test_a_model_written_by_the_command_line_is_the_same(tmp_path):
     told = json.loads(report.read_text(encoding="utf-8"))
     assert told["schema"] == "mal-graph/union/1"
     assert told["cost"] <= 1.2 * told["base_cost"]
+
+
+# --- folding ------------------------------------------------------------------------------------------------------
+
+FOLDED = {name: PAIRS[name] for name in ("mlp", "cnn", "residual cnn")} | {
+    "mlps of one width": lambda: (mlp((8, 24, 16, 5)), mlp((8, 24, 16, 5), seed=1)),
+    "mlps of other widths": lambda: (mlp((8, 24, 16, 5)), mlp((8, 12, 20, 5), seed=1)),
+    "residual cnns": lambda: (cnn((6, 8)), cnn((6, 8), seed=1)),
+}
+ALIKE = [name for name in FOLDED if name.startswith(("mlps", "residual cnns"))]
+
+
+@pytest.mark.parametrize("name", [*ALIKE, "cnn"])
+def test_with_no_unit_folded_the_outputs_are_the_mean(name):
+    graphs = FOLDED[name]()
+    folded = mal_graph.assemble(*graphs, method="union", fold=1.01)
+    inputs = inputs_of(graphs[0], seed=3)
+    assert deviation(run(folded.graph, inputs), mean_of(graphs, inputs)) < 1e-5
+    assert folded.passed
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_with_all_units_folded_it_is_the_plain_merge(name):
+    graphs = FOLDED[name]()
+    folded = mal_graph.assemble(*graphs, method="union", fold=-1)
+    plain = mal_graph.assemble(*graphs, method="mal", lam=0.5, width="grow")
+    inputs = inputs_of(graphs[0], seed=3)
+    assert deviation(run(folded.graph, inputs), run(plain.graph, inputs)) == 0
+
+
+def test_the_more_units_are_folded_the_less_it_costs():
+    graphs = FOLDED["mlps of one width"]()
+    inputs = inputs_of(graphs[0])
+    costs = []
+    for fold in (-1, 0.3, 0.6, 1.01):
+        graph = mal_graph.assemble(*graphs, method="union", fold=fold).graph
+        costs.append(count_multiplications(graph, probe(graph, inputs=inputs).shapes))
+    assert costs == sorted(costs)
+    assert costs[0] < costs[-1]
+
+
+def test_folding_has_no_budget():
+    with pytest.raises(UsageError, match="`fold` says what is merged, and `budget` what is taken away"):
+        mal_graph.assemble(*FOLDED["mlps of one width"](), method="union", fold=0.5, budget=1.5)
