@@ -22,7 +22,7 @@ from mal_graph.matching import assign_in_order
 from mal_graph.merging import Plan, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
-from mal_graph.workflows.guarding import LIMIT, Choice, Tried
+from mal_graph.workflows.guarding import Choice, Guard, Tried
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.unions import Joint, Thinned, open_joint, union_of
@@ -41,15 +41,15 @@ Data = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way that was judged, and what makes its result, scored where there are data."""
+    """A way that was judged, and what makes its result, scored where there are data.
+
+    Attributes:
+        guard: whether its outputs are near enough to the ensemble's.
+    """
 
     tried: Tried
+    guard: Guard
     made: Callable[[Choice], Written]
-
-    @property
-    def is_near(self) -> bool:
-        """Whether its outputs are near enough to the ensemble's."""
-        return self.tried.error <= LIMIT
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,9 +77,10 @@ class Trial(Brief):
         """The largest, in multiples of the base's multiplications."""
         return self.config.budget if self.config.is_changed("budget") else BUDGET
 
-    def judged(self, name: str, graph: LayerGraph, cost: float) -> Tried:
+    def judged(self, name: str, graph: LayerGraph, cost: float, made: Callable[[Choice], Written]) -> Candidate:
         """One network judged by its outputs, and by labels where there are any."""
-        return Tried(name, self.joint.error(graph), cost, self.scored(name, graph))
+        guard = self.joint.guard(graph)
+        return Candidate(Tried(name, guard.error, cost, self.scored(name, graph)), guard, made)
 
     def scored(self, name: str, graph: LayerGraph) -> Scores | None:
         """How well a network does on the data that decide."""
@@ -113,14 +114,14 @@ class Trial(Brief):
     def average(self) -> Candidate:
         """The average of weights in stored order."""
         average = self.merged(self.config.replaced(lam=MEAN, repair=False), strategy=assign_in_order)
-        return Candidate(self.judged("average", average.graph, 1.0), partial(self.assembly, average))
+        return self.judged("average", average.graph, 1.0, partial(self.assembly, average))
 
     def small_merge(self, plain: Assembly) -> Iterator[Candidate]:
         """The merge of aligned weights at a small lambda, where there is one donor."""
         if len(plain.merged) == 1:
-            tried = self.judged(f"mal at lambda {SMALL:g}", merge(plain.merged[0].plan.at(SMALL)), 1.0)
-            config = self.config.replaced(lam=SMALL)
-            yield Candidate(tried, lambda choice: self.assembly(self.merged(config), choice))
+            graph, config = merge(plain.merged[0].plan.at(SMALL)), self.config.replaced(lam=SMALL)
+            name = f"mal at lambda {SMALL:g}"
+            yield self.judged(name, graph, 1.0, lambda choice: self.assembly(self.merged(config), choice))
 
     def unions(self) -> Iterator[Candidate]:
         """Unions with all models thinned and with the base whole, from the largest budget down; without labels only as
@@ -136,11 +137,11 @@ class Trial(Brief):
                     break
                 times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
                 name = f"union{' with the base whole' if keeps_base else ''} at {times:.2f}x"
-                tried = self.judged(name, made.graph, times)
-                best = min(best, tried.error)
-                if tried.score is None and tried.error > best + EQUAL:
+                candidate = self.judged(name, made.graph, times, partial(self.union, made))
+                best = min(best, candidate.guard.error)
+                if candidate.tried.score is None and candidate.guard.error > best + EQUAL:
                     break
-                yield Candidate(tried, partial(self.union, made))
+                yield candidate
         self.progress("trying unions", 2 * len(budgets), 2 * len(budgets))
 
 
@@ -161,7 +162,7 @@ def choose(
         return told if data is None else with_scores(told, data, progress, runner)
     trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner)
     found = [trial.average()] if are_relatives(plain) else []
-    if found and found[0].is_near:
+    if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", (*trial.ends(), found[0].tried), True)
         return found[0].made(choice)
     found += [*trial.unions(), *trial.small_merge(plain)]
@@ -227,7 +228,7 @@ def best_of(found: Sequence[Candidate], base: Tried) -> Candidate | None:
         most = least + GIVEN_UP * max(0.0, base.score.loss - least)
         good = [(one.tried.cost, loss, place) for place, (loss, one) in enumerate(scored) if loss <= most]
         return scored[min(good)[2]][1] if good else None
-    near = [one for one in found if one.is_near]
+    near = [one for one in found if one.guard.accepts]
     least = min((one.tried.error for one in near), default=0.0)
     level = [one for one in near if one.tried.error <= least + EQUAL]
     return min(level, key=lambda one: (one.tried.cost, one.tried.error), default=None)
@@ -248,10 +249,10 @@ def no_good(found: Sequence[Candidate], budget: float) -> str:
     within = f"within {budget:g} times the base's multiplications"
     if not found:
         return f"nothing could be tried {within}"
-    best = min((one.tried for one in found), key=lambda tried: tried.error)
-    if best.score is not None:
+    best = min(found, key=lambda one: one.guard.error)
+    if best.tried.score is not None:
         return f"nothing {within} is better than the base on the half of the data that decides"
     return (
-        f"nothing {within} comes near to the ensemble: {best.name} is off by {best.error:.2f} of the base's own "
-        f"distance, and up to {LIMIT:g} is accepted"
+        f"nothing {within} comes near to the ensemble: {best.tried.name} is off by {best.guard.error:.2f} of the "
+        f"base's own distance, and up to {best.guard.limit:g} is accepted"
     )

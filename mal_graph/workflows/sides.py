@@ -34,13 +34,14 @@ class Samples:
         fitting: unlabelled samples.
         fresh: others, of one kind or several.
         told: what the others are, in words.
-        are_real: whether they were given.
+        are_real, are_fresh_real: whether those that are fitted on, and those that are judged on, were given.
     """
 
     fitting: Mapping[str, Array]
     fresh: tuple[Mapping[str, Array], ...]
     told: str
     are_real: bool
+    are_fresh_real: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,12 +141,12 @@ def samples_for(base: Network, config: MergeConfig) -> Samples:
     count = min(len(array) for array in arrays.values())
     if count < 2 * LEAST:
         drawn, told = noise_for(base, config), f"noise: {count} calibration inputs are too few to hold some out"
-        return Samples(arrays, drawn.fresh, told, True)
+        return Samples(arrays, drawn.fresh, told, True, False)
     held_out = max(LEAST, count // HELD_OUT)
     is_held = np.diff(np.arange(count + 1) * held_out // count) > 0
     kept = {name: array[:count][~is_held] for name, array in arrays.items()}
     held = {name: array[:count][is_held] for name, array in arrays.items()}
-    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True)
+    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True, True)
 
 
 def noise_for(base: Network, config: MergeConfig) -> Samples:
@@ -155,4 +156,4 @@ def noise_for(base: Network, config: MergeConfig) -> Samples:
     count = max(LEAST_NOISE, min(MOST_NOISE, NOISE_ENTRIES // entries))
     draw = partial(draw_samples, base.graph, like, count)
     fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
-    return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False)
+    return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False, False)

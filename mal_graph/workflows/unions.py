@@ -32,7 +32,7 @@ from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
 from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
-from mal_graph.workflows.guarding import Choice, Guard, distance, values_of
+from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.sides import Samples, Side, open_sides
 from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
@@ -219,16 +219,29 @@ class Joint(Brief):
         control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], side.model.inputs, 1.0)
         return refit_heads([control], self.runner)[0]
 
+    def guard(self, graph: LayerGraph) -> Guard:
+        """Whether a network does what the models do together."""
+        return Guard(self.error(graph), self.samples.told, self.samples.are_fresh_real)
+
     def error(self, graph: LayerGraph) -> float:
         """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
         names = [one.tensors[0] for one in self.outputs.averaged]
         base = self.sides[0].graph
         errors = []
         for inputs in self.samples.fresh:
-            values = [values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble)]
-            own, before = (distance(each, values[2]) for each in values[:2])
-            errors.append(own if len(self.sides) == 1 else own / max(before, np.finfo(float).tiny))
+            own, before, target = (values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble))
+            for view in (dict, self.in_shares):
+                far, near = distance(view(own), view(target)), distance(view(before), view(target))
+                errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
         return float(np.max(errors))
+
+    def in_shares(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs with logits of samples x classes as shares of the classes."""
+        logits = {one.tensors[0] for one in self.outputs.averaged if one.kind == "logits"}
+        return {
+            name: shares_of_classes(each) if name in logits and each.ndim == 2 else each
+            for name, each in values.items()
+        }
 
     def part_error(self, number: int, part: LayerGraph) -> float:
         """How far what is left of a model is from the model."""
@@ -306,7 +319,7 @@ def union_of(
 ) -> Union:
     """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
     arrays, notes = prepared(graphs[0], data, config)
-    samples, first = joint.samples, joint.sides[0]
+    first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
     budget = config.budget if choice is None else inf
@@ -317,7 +330,7 @@ def union_of(
         signatures=tuple(side.paired for side in joint.sides[1:]),
         branches=branches,
         cost=cost,
-        guard=Guard(joint.error(made.graph), samples.told, samples.are_real),
+        guard=joint.guard(made.graph),
         checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
         choice=choice,
         config=config,

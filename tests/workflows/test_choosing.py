@@ -118,3 +118,20 @@ def test_the_guard_of_the_choice_lets_no_noise_through(seed, monkeypatch):
 
 def spoil(graph: LayerGraph, seed: int) -> LayerGraph:
     return reseeded(graph, seed)
+
+
+def test_what_is_expected_to_be_worse_is_not_written_where_that_is_wanted(tmp_path, capsys):
+    from builders import save
+
+    from mal_graph.cli.app import main
+
+    for name, graph in zip("ab", (cnn((4, 4), residual=False), cnn((4, 4), seed=1, residual=False)), strict=True):
+        save(graph, tmp_path / f"{name}.onnx")
+    words = ["assemble", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "-o", str(tmp_path / "out.onnx"), "-q"]
+    assert main([*words, "--budget", "1.05", "--fail-if-worse"]) == 1
+    told = capsys.readouterr()
+    assert not (tmp_path / "out.onnx").exists()
+    assert "no model was written" in told.out
+    assert "the result is worse than the base" in told.err
+    assert main([*words, "--budget", "1.05"]) == 0
+    assert (tmp_path / "out.onnx").exists()
