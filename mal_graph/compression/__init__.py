@@ -8,11 +8,12 @@ from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
 from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics
 from mal_graph.compression.thinning import Compressible, thin
-from mal_graph.compression.uniting import unite
+from mal_graph.compression.uniting import Branches, unite
 
 __all__ = [
     "allocate",
     "Averaged",
+    "Branches",
     "Candidate",
     "Compressible",
     "Cost",

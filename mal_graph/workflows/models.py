@@ -59,7 +59,8 @@ def trace(module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -
 
 
 def to_module(graph: LayerGraph) -> Any:
-    """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on.
+    """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on. Of a union of traced
+    graphs, a module that averages what these give.
 
     Where the graph has other widths or other numbers than were traced, the module's code gets them.
 
