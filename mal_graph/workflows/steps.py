@@ -154,7 +154,7 @@ def merge_step(
     strategy = strategy or assign_units
     stored, donor = donor, dequantised(donor, runner)
     paired = pair_signatures(base, donor, config.pair)
-    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches)
+    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches, outputs=paired.known_outputs)
     donor_groups = verified_groups(donor, config, runner, progress, known, paired)
     deeper = deepened(base, paired.in_base_order(donor), donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
