@@ -52,6 +52,11 @@ class Parameter:
         return self.role == "bias"
 
     @property
+    def is_table(self) -> bool:
+        """Whether its entries are looked up."""
+        return self.role == "table"
+
+    @property
     def units(self) -> int:
         """How many units a contraction's weight produces."""
         return self.shape[0] * self.blocks
