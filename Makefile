@@ -11,11 +11,16 @@ PYTEST := pytest -n auto --dist worksteal
 
 .PHONY: demo test test-slow test-torch test-all docs dist-check lint clean
 
+ASSEMBLE := $(DEMO)/bin/mal-graph assemble --data $(EXAMPLE)/data.npz --calibrate $(EXAMPLE)/calib.npz --force
+
+# Four pairs by the way that comes nearest to the ensemble, then aligned weights along lambda, as in the paper.
 demo: $(DEMO)/ready
 	$(DEMO)/bin/mal-graph match $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx
-	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/cnn_a.onnx $(EXAMPLE)/cnn_b.onnx -o $(DEMO)/cnn.onnx --data $(EXAMPLE)/data.npz --force
-	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx -o $(DEMO)/mlp.onnx --data $(EXAMPLE)/data.npz --force
-	$(DEMO)/bin/mal-graph assemble $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx -o $(DEMO)/twin.onnx --data $(EXAMPLE)/data.npz --force
+	$(ASSEMBLE) $(EXAMPLE)/tuned_a.onnx $(EXAMPLE)/tuned_b.onnx -o $(DEMO)/tuned.onnx
+	$(ASSEMBLE) $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx -o $(DEMO)/twin.onnx
+	$(ASSEMBLE) $(EXAMPLE)/mlp_a.onnx $(EXAMPLE)/mlp_b.onnx -o $(DEMO)/mlp.onnx
+	$(ASSEMBLE) $(EXAMPLE)/cnn_a.onnx $(EXAMPLE)/cnn_b.onnx -o $(DEMO)/cnn.onnx
+	$(DEMO)/bin/mal-graph sweep $(EXAMPLE)/twin_a.onnx $(EXAMPLE)/twin_b.onnx --data $(EXAMPLE)/data.npz --lambdas 0:1:0.1
 
 # The fast half, without torch.
 test: $(TEST)/ready

@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 
 import mal_graph
 from mal_graph.cli.app import app
-from mal_graph.reporting import documents, inspection
+from mal_graph.reporting import documents, inspection, union_documents
 from mal_graph.reporting.document import Document
 
 RESULTS = Path(__file__).parents[1] / "tools" / "results"
@@ -97,5 +97,6 @@ def schema_page() -> Iterator[str]:
 
 
 def reports() -> list[type[Document]]:
-    kinds = (kind for kind in vars(documents).values() if isinstance(kind, type) and issubclass(kind, Document))
+    listed = {**vars(documents), **vars(union_documents)}.values()
+    kinds = (kind for kind in listed if isinstance(kind, type) and issubclass(kind, Document))
     return [kind for kind in kinds if kind is not Document]

@@ -27,7 +27,7 @@ Unmatched = Literal["keep", "fade", "zero"]
 WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
-Method = Literal["mal", "average", "union"]
+Method = Literal["auto", "mal", "average", "union"]
 
 ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
 RUNS = (*MERGES, "grid", "inspect", "compress")
@@ -166,11 +166,11 @@ class MethodOptions(Options):
     method: Annotated[
         Method,
         Option(
-            "mal aligns and blends weights, average blends them in stored order, union thins every model and averages "
-            "outputs.",
+            "mal aligns and blends weights, average blends them in stored order, union thins the models and averages "
+            "their outputs; auto takes what comes nearest to the ensemble.",
             jobs=("assemble",),
         ),
-    ] = "mal"
+    ] = "auto"
     budget: Annotated[
         float,
         BeforeValidator(texts.budget_of),
@@ -178,10 +178,22 @@ class MethodOptions(Options):
         Option(
             "Multiplications of the result, as a multiple of the base's; full keeps every unit.",
             metavar="NUMBER|full",
-            methods=("union",),
+            methods=("auto", "union"),
             jobs=("assemble", "compress"),
         ),
     ] = 1.0
+
+    fold: Annotated[
+        float | None,
+        Field(ge=-1.0, le=1.01),
+        Option(
+            "Side by side, merge units whose weights have at least this cosine: -1 folds all, 1.01 none.",
+            metavar="COSINE",
+            advice="give a cosine from -1 (all units are merged) to 1.01 (none is)",
+            methods=("union",),
+            jobs=("assemble",),
+        ),
+    ] = None
 
 
 class CheckOptions(Options):
@@ -192,7 +204,11 @@ class CheckOptions(Options):
     ] = True
     compare: Annotated[
         bool,
-        Option("Compare a merge with what it promises by running it, or leave it uncompared.", CHECKS, methods=BLENDS),
+        Option(
+            "Compare a merge with what it promises by running it, or leave it uncompared.",
+            CHECKS,
+            methods=("auto", *BLENDS),
+        ),
     ] = True
     verify_timeout: Annotated[
         float | None,
@@ -241,10 +257,20 @@ class CheckOptions(Options):
 class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions):
     """Every option of a merge, as `assemble` takes them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def find_method(cls, given: Any) -> Any:
+        """The options with the method that they name by themselves, where none is given: those of `mal` mean it."""
+        fields = cls.model_fields
+        names = {name for name in given if name in fields} if isinstance(given, Mapping) else set()
+        methods = [option_of(fields[name]).methods for name in names]
+        means_mal = any("mal" in own and "auto" not in own for own in methods)
+        return {**given, "method": "mal"} if means_mal and "method" not in names else given
+
     @model_validator(mode="after")
     def check_method(self) -> "MergeConfig":
         """Raise UsageError where an option of another method is given."""
-        for name in self.model_fields_set:
+        for name in sorted(self.model_fields_set):
             own = option_of(type(self).model_fields[name])
             if own.methods and self.method not in own.methods:
                 raise UsageError(
@@ -260,7 +286,13 @@ class CompressConfig(MergeConfig):
     method: Annotated[Literal["union"], Option("There is one way.", jobs=())] = "union"
 
 
-class SweepConfig(MergeConfig):
+class AlignedConfig(MergeConfig):
+    """The options of a job that merges aligned weights."""
+
+    method: Annotated[Literal["mal"], Option("There is one way.", jobs=())] = "mal"
+
+
+class SweepConfig(AlignedConfig):
     """The options of a sweep along lambda."""
 
     lambdas: Annotated[
@@ -280,7 +312,7 @@ class SweepConfig(MergeConfig):
     ] = 0.05
 
 
-class ZooConfig(MergeConfig):
+class ZooConfig(AlignedConfig):
     """The options of a search through a zoo."""
 
     lambdas: Annotated[
@@ -333,11 +365,11 @@ CONFIGS: dict[str, type[Options]] = {
     "align": AlignOptions,
     "assemble": MergeConfig,
     "sweep": SweepConfig,
-    "grid": MergeConfig,
+    "grid": AlignedConfig,
     "zoo": ZooConfig,
-    "inspect": MergeConfig,
-    "match": MergeConfig,
-    "evaluate": MergeConfig,
+    "inspect": AlignedConfig,
+    "match": AlignedConfig,
+    "evaluate": AlignedConfig,
     "compress": CompressConfig,
 }
 
@@ -358,6 +390,8 @@ def configured(job: str, config: Options | None, given: Mapping[str, Any]) -> An
     if config is not None and not isinstance(config, Options):
         raise UsageError(f"the configuration of {job} is a {type(config).__name__}: give a {own.__name__}, or keywords")
     kept = {} if config is None else {name: getattr(config, name) for name in config.changed()}
+    if "method" not in options_of(job):
+        kept.pop("method", None)  # there is one way then
     for name in (*kept, *given):
         if name not in options_of(job):
             raise UsageError(f"{job} has no option `{name}`: {instead_of(name, job)}")

@@ -130,7 +130,9 @@ class LayerGraph(Brief):
         source: the adapter's own document.
         edited: names of the weights whose values differ from the source's.
         inserted: new weights, each with the node (by its first output) and input slot that reads it.
-        copies: weights that the source stores once with others, each with the one under whose name it does.
+        copies: weights that the source stores once with others, each with the one under whose name it does, and what
+            operators make that arrange such a weight, where the source has one operator for several.
+        tied: the axes along which the copies of a weight belong together, by name of the one that the source stores.
         joined: weights that the source stores in parts, which are no weights of the view.
     """
 
@@ -144,6 +146,7 @@ class LayerGraph(Brief):
     edited: frozenset[str] = frozenset()
     inserted: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    tied: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     joined: Mapping[str, Joined] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -222,20 +225,6 @@ class LayerGraph(Brief):
             weights={**self.weights, weight.name: weight},
             inserted={**self.inserted, weight.name: (reader, slot)},
         )
-
-
-def with_copies(graph: LayerGraph, names: Iterable[str]) -> tuple[LayerGraph, dict[str, str]]:
-    """The graph with a copy of some weights for every reader but the first, and what each copy is one of; what bodies
-    read stays."""
-    copies: dict[str, str] = {}
-    nodes, weights = list(graph.nodes), dict(graph.weights)
-    for name in names:
-        readers = [(index, slot) for index, slot in graph.consumers.get(name, ()) if slot >= 0]
-        for number, (index, slot) in enumerate(readers[1:], 2):
-            copy = unused_name(replace(graph, weights=weights), f"{name} ({number})")
-            copies[copy], weights[copy] = name, replace(weights[name], name=copy)
-            nodes[index] = nodes[index].with_input(slot, copy)
-    return replace(graph, nodes=tuple(nodes), weights=weights), copies
 
 
 def unused_name(graph: LayerGraph, name: str) -> str:

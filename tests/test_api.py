@@ -92,7 +92,7 @@ def nouns():
     base, donor = mlp((8, 16, 12, 5), seed=0), mlp((8, 12, 14, 5), seed=1)
     x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     data = {"x": x, "labels": np.arange(60) % 5}
-    result = mal_graph.assemble(base, donor, data=data)
+    result = mal_graph.assemble(base, donor, data=data, method="mal")
     (step,) = result.merged
     return [
         base,
@@ -135,7 +135,7 @@ def test_a_result_is_a_summary_a_dictionary_and_a_file(folder):
 
 
 def test_nothing_is_overwritten_unless_it_is_asked_for(folder):
-    result = mal_graph.assemble("base.onnx", "donor.onnx", verify=False)
+    result = mal_graph.assemble("base.onnx", "donor.onnx", verify=False, method="mal")
     (folder / "mine.onnx").write_text("mine")
     for writes in (result.save, lambda path, **more: mal_graph.save(result.graph, path, **more)):
         with pytest.raises(
@@ -149,7 +149,7 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(folder):
 
 def test_a_result_that_fails_a_check_is_not_saved(folder, monkeypatch):
     monkeypatch.setattr("mal_graph.workflows.steps.self_check", lambda *rest: 0.5)
-    result = mal_graph.assemble("base.onnx", "donor.onnx")
+    result = mal_graph.assemble("base.onnx", "donor.onnx", method="mal")
     assert not result.passed
     with pytest.raises(
         GateFailed, match=r"merged\.onnx is not written: self_check failed: the donor's outputs move by"
@@ -160,8 +160,8 @@ def test_a_result_that_fails_a_check_is_not_saved(folder, monkeypatch):
 
 def test_documents_graphs_and_paths_give_the_same(folder):
     proto, path = onnx.load("base.onnx"), folder / "donor.onnx"
-    mixed = mal_graph.assemble(proto, path, verify=False)
-    plain = mal_graph.assemble(mal_graph.load("base.onnx"), "donor.onnx", verify=False)
+    mixed = mal_graph.assemble(proto, path, verify=False, method="mal")
+    plain = mal_graph.assemble(mal_graph.load("base.onnx"), "donor.onnx", verify=False, method="mal")
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(mixed.graph.weights[name].read(), weight.read())
     mixed.save("mixed.onnx")
@@ -179,14 +179,22 @@ def test_arrays_may_be_given_as_a_path_everywhere(folder):
     ("call", "error", "message"),
     [
         (
-            lambda: mal_graph.assemble("base.onnx", 3),
+            lambda: mal_graph.assemble("base.onnx", 3, method="mal"),
             FileError,
             "cannot load a int: no adapter takes it; give the path",
         ),
-        (lambda: mal_graph.assemble("base.onnx", []), UsageError, "no donor given"),
-        (lambda: mal_graph.assemble("base.onnx", "none.onnx"), FileError, "none.onnx"),
-        (lambda: mal_graph.assemble("base.onnx", "donor.onnx", data="none.npz"), (FileError, DataError), "none.npz"),
-        (lambda: mal_graph.assemble("base.onnx", "donor.onnx", config=3), UsageError, "is a int: give a MergeConfig"),
+        (lambda: mal_graph.assemble("base.onnx", [], method="mal"), UsageError, "no donor given"),
+        (lambda: mal_graph.assemble("base.onnx", "none.onnx", method="mal"), FileError, "none.onnx"),
+        (
+            lambda: mal_graph.assemble("base.onnx", "donor.onnx", data="none.npz", method="mal"),
+            (FileError, DataError),
+            "none.npz",
+        ),
+        (
+            lambda: mal_graph.assemble("base.onnx", "donor.onnx", config=3, method="mal"),
+            UsageError,
+            "is a int: give a MergeConfig",
+        ),
         (lambda: mal_graph.assemble("base.onnx", "donor.onnx", lam="x"), UsageError, "`lam` 'x' is no merging factor"),
         (
             lambda: mal_graph.assemble("base.onnx", ["donor.onnx"] * 2, matches=[("a", "b")]),
@@ -213,14 +221,14 @@ def test_torch_modules_are_traced_where_models_are_given(folder):
     modules = [
         torch.nn.Sequential(torch.nn.Linear(8, n), torch.nn.ReLU(), torch.nn.Linear(n, 5)).eval() for n in (16, 12)
     ]
-    result = mal_graph.assemble(*modules, data="data.npz", verify=False)
+    result = mal_graph.assemble(*modules, data="data.npz", verify=False, method="mal")
     assert mal_graph.to_module(result.graph)(torch.zeros(2, 8)).shape == (2, 5)
-    mixed = mal_graph.assemble("base.onnx", modules[1], verify=False)  # traced on what the base takes
+    mixed = mal_graph.assemble("base.onnx", modules[1], verify=False, method="mal")  # traced on what the base takes
     assert mixed.merged[0].plan.steps
     with pytest.raises(
         UsageError, match="cannot trace Sequential without inputs: give their shapes with `input_shapes`"
     ):
-        mal_graph.assemble(*modules)
+        mal_graph.assemble(*modules, method="mal")
 
 
 def test_the_steps_take_paths_and_documents_too(folder):

@@ -142,7 +142,7 @@ def test_texts_stand_for_what_they_say():
 def test_a_configuration_shows_what_is_not_the_default_on_one_line():
     assert repr(MergeConfig()) == "MergeConfig()"
     shown = repr(MergeConfig(width="grow", calibrate={"x": np.zeros((10_000, 10))}))
-    assert shown == "MergeConfig(width='grow', calibrate={'x'})"
+    assert shown == "MergeConfig(method='mal', width='grow', calibrate={'x'})"
 
 
 def test_a_report_holds_the_options_and_of_arrays_their_shapes():

@@ -1,9 +1,10 @@
-"""Trains small classifiers of scikit-learn's digits and writes them as ONNX files with held-out test data.
+"""Trains small classifiers of scikit-learn's digits and writes them as ONNX files with held-out data.
 
     python tools/make_digits_models.py --out examples/01_first_merge
 
 Every model sees a skewed half of the training images: half `a` holds 85 % of the digits 0 to 4 and 15 % of the digits
-5 to 9, half `b` the rest. So each is good at what the other is weak in, and a merge has something to gain. Needs torch
+5 to 9, half `b` the rest. So each is good at what the other is weak in, and a merge has something to gain. `data.npz`
+holds labelled test images, `calib.npz` the images of another part, without labels. Needs torch
 and scikit-learn; on one machine, running it again gives the same bytes (one thread, fixed seeds).
 
 Chosen: files written with `onnx.helper`, one node per layer. Refused: `torch.onnx.export`, whose files change with its
@@ -12,9 +13,10 @@ version and which folds each BatchNormalization away unless it is told not to op
 
 import argparse
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,6 +32,7 @@ TEST_IMAGES = 500
 VALIDATION_IMAGES = 200
 MLP_EPOCHS = 30  # 60 leave an ensemble of two halves a fifth of the gain, on the validation images
 CNN_EPOCHS = 40
+ANCESTOR_EPOCHS, TUNING_EPOCHS = 4, 12
 MAJOR_SHARE = 0.85  # of a digit's images go to the half that is good at it
 OPSET, IR_VERSION = 20, 10
 
@@ -133,6 +136,18 @@ def train_cnn(
     return train(lambda: cnn(channels, blocks), seed, data or split().train_a, epochs)
 
 
+def tune_mlp(hidden: Sequence[int], seed: int, parts: Split, data: Images) -> nn.Module:
+    """An MLP trained a little on all training images, then on `data`; with the same seed the first part is the same."""
+    both = Images(
+        *(
+            np.concatenate([getattr(half, name) for half in (parts.train_a, parts.train_b)])
+            for name in ("image", "labels")
+        )
+    )
+    ancestor = train_mlp(hidden, seed, both, ANCESTOR_EPOCHS)
+    return train(lambda: ancestor.train(), seed, data, TUNING_EPOCHS)
+
+
 def train(build: Callable[[], nn.Module], seed: int, data: Images, epochs: int, batch: int = 32) -> nn.Module:
     """A model built and trained with Adam from `seed`, the same on every run of one machine; in evaluation mode."""
     torch.set_num_threads(1)
@@ -233,10 +248,10 @@ def export(module: nn.Module, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def save_npz(path: Path, data: Images) -> None:
-    """Write the images as .npz with a fixed time stamp, so that the same data give the same bytes."""
+def save_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as .npz with a fixed time stamp, so that the same data give the same bytes."""
     with zipfile.ZipFile(path, "w") as archive:
-        for name, array in (("image", data.image), ("labels", data.labels)):
+        for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             member.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(member, "w") as file:
@@ -249,6 +264,8 @@ MODELS: dict[str, Callable[[Split], nn.Module]] = {
     "mlp_b": lambda parts: train_mlp((96, 64, 32), 2, parts.train_b),
     "twin_a": lambda parts: train_mlp((64, 64), 3, parts.train_a),
     "twin_b": lambda parts: train_mlp((64, 64), 4, parts.train_b),
+    "tuned_a": lambda parts: tune_mlp((64, 64), 7, parts, parts.train_a),
+    "tuned_b": lambda parts: tune_mlp((64, 64), 7, parts, parts.train_b),
     "cnn_a": lambda parts: train_cnn((16, 32), (1, 1), 5, parts.train_a),
     "cnn_b": lambda parts: train_cnn((24, 40), (1, 2), 6, parts.train_b),
 }
@@ -269,7 +286,8 @@ def main() -> None:
         export(model, path)
         shares = "".join(f"{accuracy(model, part):8.3f}" for part in (parts.test, low, high))
         print(f"{name:8}{shares}{path.stat().st_size:9,}")
-    save_npz(options.out / "data.npz", parts.test)
+    save_npz(options.out / "data.npz", {"image": parts.test.image, "labels": parts.test.labels})
+    save_npz(options.out / "calib.npz", {"image": parts.validation.image})
 
 
 if __name__ == "__main__":

@@ -89,6 +89,11 @@ def mutations() -> dict[str, Mutation]:
             {"mal_graph.workflows.promises:find_culprits": gives(Search())},
             (f"{workflows}test_promises.py",),
         ),
+        "told": Mutation(
+            "a comparison passes that would have passed without a merge",
+            {"mal_graph.workflows.culprits:count_told": gives(1)},
+            (f"{workflows}test_promises.py",),
+        ),
         "planted": Mutation(
             "no shuffled donor is put back",
             {"mal_graph.workflows.steps:planted_check": passed("planted")},
@@ -176,6 +181,24 @@ def mutations() -> dict[str, Mutation]:
             "tensors that are stored once for their equal values tie their readers",
             {"mal_graph_adapters.onnx_format.view:with_own_constants": lambda graph: graph},
             ("tests/adapters/onnx_format",),
+        ),
+        "arranged": Mutation(
+            "tensors that are stored once for their equal values tie readers of what is arranged of them",
+            {"mal_graph.network.copies:find_arranged": gives({})},
+            ("tests/adapters/onnx_format/test_constants.py",),
+        ),
+        "tied": Mutation(
+            "a tensor that is the same along one axis ties nothing along the others",
+            {"mal_graph.symmetry.tracing:tie_copies": gives(None)},
+            ("tests/adapters/onnx_format/test_constants.py",),
+        ),
+        "weight_orders": Mutation(
+            "what a weight is computed of is compared in the order of axes in which it is stored",
+            {
+                "mal_graph.network.parameters:find_weight_orders": gives({}),
+                "mal_graph.network.integers:find_weight_orders": gives({}),
+            },
+            ("tests/network/test_weight_orders.py",),
         ),
         "contract": Mutation(
             "what reads an output by the places of its classes freezes them",

@@ -1,53 +1,68 @@
 """Tensors that are stored once because their values are equal: in the view each reader has its own.
 
 Exporters and simplifiers store equal tensors once: the zero biases of three layers are one tensor, and the ones of all
-normalisations. Nothing but the storage ties those layers. So where all values of a tensor are the same, every further
-reader of it reads a copy in the view, with a name of its own. When the view is written, the copies that still hold what
-the stored tensor holds are that tensor again; the others become tensors of the file.
+normalisations. Nothing but the storage ties those layers. So where the values of a tensor are the same along an axis,
+every further reader of it reads a copy in the view, with a name of its own, and so does what arranges it on the way.
+When the view is written, the copies that still hold what the stored tensor holds are that tensor again; the others
+become tensors of the file.
 
-A tensor whose values differ is shared on purpose, such as the table of an embedding, and stays one.
+Along the axes where its values differ a tensor is shared on purpose, such as the table of an embedding: there the
+copies stay tied (`LayerGraph.tied`), and a tensor that differs along all of its axes stays one.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph, Node, Weight, with_copies
+from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.network import axes_that_stay, find_shared, with_copies
 
-FIRST = 16  # entries that are compared before all are
+from .lowering import first_output
+
+FIRST = 16  # indices of each axis that are compared before all are
 
 
 def with_own_constants(graph: LayerGraph) -> LayerGraph:
-    """The view with a copy of each float tensor of one value for every reader but the first."""
-    equal = [name for name, weight in graph.weights.items() if is_shared(graph, name) and has_one_value(weight)]
-    apart, copies = with_copies(graph, equal)
-    return replace(apart, copies=copies) if copies else graph
+    """The view with a copy of each float tensor that is the same along an axis for every reader but the first."""
+    shared = (graph.weights[name] for name in find_shared(graph))
+    differing = {weight.name: axes_that_differ(weight) for weight in shared if weight.is_float and not weight.scope}
+    alike = {name: axes for name, axes in differing.items() if len(axes) < len(long_axes(graph.weights[name]))}
+    apart, copies = with_copies(graph, alike)
+    tied = {name: axes for name, axes in alike.items() if axes}
+    return replace(apart, copies=copies, tied=tied) if copies else graph
 
 
-def is_shared(graph: LayerGraph, name: str) -> bool:
-    """Whether several inputs of operators read a stored tensor."""
-    return sum(slot >= 0 for _, slot in graph.consumers.get(name, ())) > 1
+def long_axes(weight: Weight) -> list[int]:
+    """The axes of a tensor that have several indices."""
+    return [axis for axis, size in enumerate(weight.shape) if size > 1]
 
 
-def has_one_value(weight: Weight) -> bool:
-    """Whether a stored float tensor has several entries, all of one value."""
-    if weight.scope or not weight.is_float or weight.size < 2:
-        return False
+def axes_that_differ(weight: Weight) -> tuple[int, ...]:
+    """The axes along which the values of a stored tensor are not all the same."""
     values = weight.read()
-    return all(bool((part == part.flat[0]).all()) for part in (values.ravel()[:FIRST], values))
+    first = axes_that_stay(values[(slice(FIRST),) * values.ndim])
+    return tuple(first if len(first) == len(long_axes(weight)) else axes_that_stay(values))
 
 
 def with_constants_shared(graph: LayerGraph) -> LayerGraph:
-    """The graph without the copies that hold what the stored tensor holds."""
-    equal = {copy: name for copy, name in graph.copies.items() if is_equal(graph, copy, name)}
-    if not equal:
+    """The graph without the copies that hold what the stored tensor holds, and without what arranges these alone."""
+    same = {copy: name for copy, name in graph.copies.items() if copy in graph.weights and is_equal(graph, copy, name)}
+    if not same:
         return graph
+    made: dict[str, Node] = {}
+    for node in graph.nodes:
+        out, now = first_output(node), reading(node, same)
+        first = made.get(graph.copies.get(out, ""))
+        if first is not None and (now.inputs, now.attributes) == (first.inputs, first.attributes):
+            same[out] = graph.copies[out]
+        else:
+            made[out] = now
     return replace(
         graph,
-        nodes=tuple(reading(node, equal) for node in graph.nodes),
-        weights={name: weight for name, weight in graph.weights.items() if name not in equal},
-        edited=graph.edited - equal.keys(),
-        copies={copy: name for copy, name in graph.copies.items() if copy not in equal},
+        nodes=tuple(made.values()),
+        weights={name: weight for name, weight in graph.weights.items() if name not in same},
+        edited=graph.edited - same.keys(),
+        copies={copy: name for copy, name in graph.copies.items() if copy not in same},
     )
 
 

@@ -17,7 +17,7 @@ from .view import handle
 def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
-    graph, source = with_constants_shared(with_parts(graph)), document.model
+    graph, source = with_parts(with_constants_shared(graph)), document.model
     if document.lowered is not source:
         raised = given_back(graph)
         graph, source = (graph, document.lowered) if raised is None else (raised, source)

@@ -81,8 +81,8 @@ class OnnxAdapter:
         except Exception as error:  # the converter raises what its C++ part does
             cause = " ".join(str(error).split())[:200]
             raise UnsupportedModel(
-                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export both "
-                "models with one opset"
+                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
+                "both models with one opset"
             ) from None
         return self.load(converted).named(graph.name)
 

@@ -15,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
+from mal_graph.compression import Branches
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 
+from .branches import mean_module
 from .factory import build_module, read_weights, write_state
 from .giving_back import merged_module, merged_state
 from .tracing import trace_module
@@ -32,9 +34,10 @@ class TorchAdapter:
         """The layer graph of a module, a GraphModule or an ExportedProgram. Raises UnsupportedModel or DataError."""
         return trace_module(module, example_inputs, dynamic_shapes)
 
-    def to_module(self, graph: LayerGraph) -> fx.GraphModule:
-        """A copy of what was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
-        return merged_module(graph)
+    def to_module(self, graph: LayerGraph) -> nn.Module:
+        """A copy of what was traced, with the graph's weights; of several that are averaged, their mean. Raises
+        UnsupportedModel or ShapeError."""
+        return mean_module(graph, merged_module) if isinstance(graph.source, Branches) else merged_module(graph)
 
     def state_dict(self, graph: LayerGraph) -> dict[str, Tensor]:
         """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""

@@ -180,9 +180,10 @@ def assemble(
         result = make_model(graphs, config, arrays, progress, registry.runner())
     for line in result.nothing_to_align:
         log(f"note: {line}", shown.quiet)
-    if not dry_run:
+    is_wanted = not (fail_if_worse and result.choice is not None and not result.choice.is_good)
+    if is_wanted and not dry_run:
         result = write_result(result, target)
-    is_written = result.passed and not dry_run
+    is_written = result.passed and is_wanted and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
     document = result_document(result, target if is_written else None, hashes)
     emit_merge(document, report_to, shown)

@@ -3,25 +3,30 @@
 from mal_graph.compression.allocation import Candidate, allocate
 from mal_graph.compression.averaging import Averaged, Member, Outputs, find_averaged
 from mal_graph.compression.cost import Cost
+from mal_graph.compression.heads import Headed, find_head, refit_heads
 from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
 from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics
 from mal_graph.compression.thinning import Compressible, thin
-from mal_graph.compression.uniting import unite
+from mal_graph.compression.uniting import Branches, unite
 
 __all__ = [
     "allocate",
     "Averaged",
+    "Branches",
     "Candidate",
     "Compressible",
     "Cost",
     "draw_samples",
     "driven_statistics",
     "find_averaged",
+    "find_head",
+    "Headed",
     "Member",
     "Outputs",
     "Ranking",
     "Reader",
+    "refit_heads",
     "SLOPES",
     "thin",
     "unite",

@@ -22,11 +22,13 @@ class Candidate:
         cost: what it costs, by how many units it keeps.
         rankings: by number of the set the order in which its units stay.
         weight: how much what it loses counts, beside what the other networks lose.
+        is_whole: whether it keeps all.
     """
 
     cost: Cost
     rankings: Mapping[int, Ranking]
     weight: float = 1.0
+    is_whole: bool = False
 
     @property
     def all_units(self) -> dict[int, int]:
@@ -36,6 +38,8 @@ class Candidate:
     @property
     def fewest_units(self) -> dict[int, int]:
         """With all taken away that may be."""
+        if self.is_whole:
+            return self.all_units
         return {number: least(units) for number, units in self.all_units.items()}
 
 
@@ -47,7 +51,7 @@ def allocate(candidates: Sequence[Candidate], budget: float) -> list[dict[int, i
     steps = {
         (place, number): price(candidate, kept[place], number)
         for place, candidate in enumerate(candidates)
-        for number in candidate.rankings
+        for number in (() if candidate.is_whole else candidate.rankings)
     }
     while total > budget:
         open_steps = {key: step for key, step in steps.items() if step is not None}

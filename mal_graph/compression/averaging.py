@@ -13,6 +13,7 @@ import numpy as np
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import OutputKind, read_output_kind
 from mal_graph.graph import LayerGraph, Node, is_mergeable
+from mal_graph.matching import listed_names, names_in
 from mal_graph.network import find_applied
 from mal_graph.operators import row_of
 
@@ -47,11 +48,19 @@ class Averaged:
         tensors: its name in each member.
         kind: what the mean holds.
         finishing: for each member the node whose operator brings it to that kind; None where it is of that kind.
+        orders: for each member the axis of the classes and where it has those of the base, in their order; None where
+            they are in that order already.
     """
 
     tensors: tuple[str, ...]
     kind: OutputKind
     finishing: tuple[Node | None, ...]
+    orders: tuple[tuple[int, tuple[int, ...]] | None, ...]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the tensors are averaged as they are."""
+        return not any(self.finishing) and not any(self.orders)
 
 
 @dataclass(frozen=True)
@@ -103,18 +112,36 @@ def pair_up(members: Sequence[Member], own: str, output: str) -> Averaged:
             found, expected = (list(side.shapes.get(name, ())) for side, name in ((other, theirs), (base, own)))
             raise cannot(base, output, f"its shape is {expected}, in {other.graph.name} {found}")
         tensors.append(theirs)
+    orders = tuple(class_order(base, member, own, output) for member in members)
     kinds = [read_output_kind(member.graph, tensor) for member, tensor in zip(members, tensors, strict=True)]
     if len(set(kinds)) == 1:
-        return Averaged(tuple(tensors), kinds[0], (None,) * len(members))
+        return Averaged(tuple(tensors), kinds[0], (None,) * len(members), orders)
     finals = [final_of(member.graph, tensor) for member, tensor in zip(members, tensors, strict=True)]
     for member, kind, final in zip(members, kinds, finals, strict=True):
         if kind == "probabilities" and final is None:
             raise cannot(base, output, f"{member.graph.name} gives probabilities of another form than logits can get")
     if kinds[0] == "probabilities":
         finishing = tuple(finals[0] if kind == "logits" else None for kind in kinds)
-        return Averaged(tuple(tensors), "probabilities", finishing)
+        return Averaged(tuple(tensors), "probabilities", finishing, orders)
     logits = [tensor if node is None else node.inputs[0] for tensor, node in zip(tensors, finals, strict=True)]
-    return Averaged(tuple(logits), "logits", (None,) * len(members))
+    return Averaged(tuple(logits), "logits", (None,) * len(members), orders)
+
+
+def class_order(base: Member, member: Member, tensor: str, output: str) -> tuple[int, tuple[int, ...]] | None:
+    """The axis of the classes and where a member has the base's, where both name them and the orders differ.
+
+    Raises:
+        MatchError: they name other classes.
+    """
+    mine, theirs = names_in(base.graph), names_in(member.graph)
+    if not mine or not theirs or mine == theirs:
+        return None
+    own, others = min(mine, key=str), min(theirs, key=str)
+    axes = [axis for axis, size in enumerate(base.shapes.get(tensor, ())) if axis and size == len(own)]
+    if len(mine) > 1 or len(theirs) > 1 or sorted(map(str, own)) != sorted(map(str, others)) or not axes:
+        told = f"its classes are {listed_names(own)}, those of {member.graph.name} {listed_names(others)}"
+        raise cannot(base, output, told)
+    return axes[-1], tuple(others.index(name) for name in own)
 
 
 def final_of(graph: LayerGraph, tensor: str) -> Node | None:

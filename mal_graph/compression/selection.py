@@ -81,6 +81,9 @@ def best_of(gains: Array, sizes: Array, left: NDArray[np.bool_]) -> int:
 class Elimination:
     """What is left to explain at one place.
 
+    The matrices stay as they are, and what is taken out of them is kept as factors: a step then reads a part of them
+    once, where taking it out would read and write all of both.
+
     Attributes:
         energy: what was read there at first.
         sizes: of the coefficients of each unit, as a share of all.
@@ -90,27 +93,40 @@ class Elimination:
         sd = np.sqrt(np.maximum(np.diag(place.covariance), 0))
         scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
         coefficients = narrowed(place.coefficients * sd[:, None])
+        units = len(sd)
         self.covariance = place.covariance * np.outer(scale, scale)
         self.read = self.covariance @ coefficients  # (units, targets)
+        self.left = np.diag(self.covariance).copy()  # of each unit's variance
+        self.squares = (self.read**2).sum(axis=1)  # of what is read of what is left of it
         self.energy = float((coefficients * self.read).sum())
-        squares = (coefficients**2).sum(axis=1)
-        self.sizes = squares / max(squares.sum(), np.finfo(float).tiny)
+        own = (coefficients**2).sum(axis=1)
+        self.sizes = own / max(own.sum(), np.finfo(float).tiny)
+        self.parts = np.zeros((units, units))  # what of each unit was taken out, step by step
+        self.rows = np.zeros((units, coefficients.shape[1]))  # what was read of the unit that was taken
+        self.pivots = np.zeros(units)
+        self.steps = 0
 
     @property
     def gains(self) -> Array:
         """What share of the energy each unit explains of what is left."""
-        left = np.diag(self.covariance)
-        safe = np.where(left > FLAT, left, 1.0)
-        return np.where(left > FLAT, (self.read**2).sum(axis=1) / safe, 0.0) / self.energy
+        is_live = self.left > FLAT
+        return np.where(is_live, self.squares / np.where(is_live, self.left, 1.0), 0.0) / self.energy
 
     def take(self, unit: int) -> None:
         """Take out what a unit explains."""
-        pivot = self.covariance[unit, unit]
+        pivot, step = float(self.left[unit]), self.steps
         if pivot <= FLAT:
             return
-        part = self.covariance[:, unit] / pivot
-        self.read -= np.outer(part, self.read[unit])
-        self.covariance -= np.outer(part, self.covariance[unit].copy())
+        parts, rows = self.parts[:, :step], self.rows[:step]
+        own = parts[unit]
+        part = (self.covariance[:, unit] - parts @ (own * self.pivots[:step])) / pivot
+        row = self.read[unit] - own @ rows
+        cross = self.read @ row - parts @ (rows @ row)
+        self.squares = np.maximum(self.squares - 2 * part * cross + part**2 * (row @ row), 0.0)
+        self.left = np.maximum(self.left - part**2 * pivot, 0.0)
+        self.left[unit] = self.squares[unit] = 0.0
+        self.parts[:, step], self.rows[step], self.pivots[step] = part, row, pivot
+        self.steps += 1
 
 
 def narrowed(coefficients: Array) -> Array:

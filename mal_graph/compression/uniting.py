@@ -5,7 +5,7 @@ computes, of the same tensors, is not written twice: preparation of the inputs i
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,22 @@ from mal_graph.graph import LayerGraph, Node, Weight, unused_name, weight_of
 from mal_graph.operators import LayerRole, row_of
 
 BEFORE = "before the mean"
+
+
+@dataclass(frozen=True)
+class Branches:
+    """What a united network is made of: the document of no adapter, but what one can make a document of its own of.
+
+    Attributes:
+        parts: the networks.
+        shares: of each in the mean.
+        is_plain: whether all outputs are means of the networks' outputs, as they are and in their order, and all take
+            the inputs in one order.
+    """
+
+    parts: tuple[LayerGraph, ...]
+    shares: tuple[float, ...]
+    is_plain: bool
 
 
 def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) -> LayerGraph:
@@ -40,7 +56,16 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
     for one in outputs.averaged:
         united = with_mean(united, members, one, names, shares)
     behind = [node for index, node in enumerate(base.graph.nodes) if index in outputs.behind]
-    return replace(united, nodes=(*united.nodes, *behind))
+    return replace(united, nodes=(*united.nodes, *behind), source=branches_of(members, outputs, shares))
+
+
+def branches_of(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) -> Branches:
+    """What a united network is made of."""
+    is_plain = not outputs.behind and all(one.is_plain for one in outputs.averaged)
+    for member in members:
+        places = [[value.name for value in side] for side in (member.graph.inputs, member.graph.outputs)]
+        is_plain = is_plain and places == [list(member.inputs.values()), list(member.outputs.values())]
+    return Branches(tuple(member.graph for member in members), tuple(shares), is_plain)
 
 
 def renamed(node: Node, names: Mapping[str, str]) -> Node:
@@ -159,8 +184,15 @@ def with_mean(
                 f"{member.graph.name} gives {member.types[one.tensors[number]]} where the base gives {dtype.name}: "
                 "export both in one type"
             )
+        order = one.orders[number]
+        if order is not None:
+            axis, places = order
+            stored, put = f"{name}/{number}/order", f"{name}/{number}/in order"
+            weights[stored] = weight_of(stored, np.array(places, np.int64))
+            nodes.append(Node(put, "Gather", (tensor, stored), (put,), {"axis": axis}))
+            tensor = put
         factor = unused_name(united, f"{name}/{number}/share")
-        weights[factor] = replace(weight_of(factor, np.array(share, dtype)), name=factor)
+        weights[factor] = weight_of(factor, np.array(share, dtype))
         terms.append(f"{name}/{number}/part")
         nodes.append(Node(f"{name}/{number}/part", "Mul", (tensor, factor), (terms[-1],)))
     nodes.append(Node(f"{name}/mean", "Sum", tuple(terms), (name,)))

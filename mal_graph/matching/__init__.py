@@ -11,12 +11,14 @@ from mal_graph.matching.assignment import (
 from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
+from mal_graph.matching.class_names import listed as listed_names
+from mal_graph.matching.class_names import names_in
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_layers
+from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_itself, match_layers
 from mal_graph.matching.layer_scores import SAME_PLACE
-from mal_graph.matching.objective import Evidence
+from mal_graph.matching.objective import Evidence, take_positions
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
@@ -48,9 +50,12 @@ __all__ = [
     "is_whole",
     "LayerPair",
     "listed_alike",
+    "listed_names",
     "Match",
+    "match_itself",
     "match_layers",
     "match_positions",
+    "names_in",
     "Order",
     "Orders",
     "pair_signatures",
@@ -60,6 +65,7 @@ __all__ = [
     "SAME_PLACE",
     "SHARES",
     "Signatures",
+    "take_positions",
     "tell_pairs",
     "TensorPair",
     "tie_conflict",

@@ -5,8 +5,11 @@ An assignment always finds something: of many units with as many partners to cho
 the donor is assigned once more with the entries of each of its tensors in random order, by the same method. Compared is
 the mean cosine of aligned tensors, each counted with its entries: neither large values nor small tensors decide.
 
-Chosen: the whole assignment on a shuffled donor. Refused: an assignment of shuffled scores, which is cheaper - the
-scores of a pair are computed with the orders of all others, and these were chosen so that they are high.
+Chosen: the whole assignment on a shuffled donor, which for large models is raised only where its start leaves the
+verdict open. Refused: an assignment of shuffled scores, which is cheaper - the scores of a pair are computed with the
+orders of all others, and these were chosen so that they are high. Refused: a part of the groups, with the orders of the
+others as they are - these were chosen for the models, so that random numbers fit worse than in the whole (up to 37 %
+worse on 32 parts of 1 to 12 million numbers of a ResNet-50), and what has nothing in common seems to have.
 """
 
 from dataclasses import dataclass, replace
@@ -16,14 +19,16 @@ from math import sqrt
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.assignment import Alignment, assign_units
+from mal_graph.matching.assignment import Alignment, ascend, assign_units
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Objective, dot, squared
 from mal_graph.matching.orders import Orders
+from mal_graph.matching.starts import assign_forward
 from mal_graph.matching.tensor_pairs import Read, TensorPair
 
 DRAWS = 3
 FEW_ENTRIES = 1 << 20  # compared numbers up to which several draws are made; of more, one tells as much
+CLEAR = 3.0  # times what must be exceeded: raising multiplied the start by 1.53 at most, on 17 architectures
 SIGMAS = 3.0  # of the mean cosine of as many random numbers: what may be luck
 FEWEST = 144  # numbers: of fewer, 0.25 more than chance gives may be luck, so that nothing is said
 MARGIN = 0.05  # of what chance gives: what may be a better or worse local optimum
@@ -57,22 +62,37 @@ class Chance:
 def compare_with_chance(alignment: Alignment, seed: int = 0) -> Chance | None:
     """How an alignment by weights compares with one of random numbers; None where there was nothing to assign."""
     correspondence = alignment.correspondence
-    cosine, entries = mean_cosine(correspondence, alignment.orders)
+    cosine, entries = mean_cosine(Objective(correspondence), alignment.orders)
     if not correspondence.pairs or not entries:
         return None
-    draws = DRAWS if entries <= FEW_ENTRIES else 1
-    others = (shuffled(correspondence, (seed, draw)) for draw in range(draws))
-    return Chance(cosine, float(np.mean([mean_cosine(one, assign_units(one).orders)[0] for one in others])), entries)
+    if entries > FEW_ENTRIES:
+        return compare_until_clear(correspondence, cosine, entries, seed)
+    others = (shuffled(correspondence, (seed, draw)) for draw in range(DRAWS))
+    random = [mean_cosine(Objective(one), assign_units(one).orders)[0] for one in others]
+    return Chance(cosine, float(np.mean(random)), entries)
 
 
-def mean_cosine(correspondence: Correspondence, orders: Orders) -> tuple[float, int]:
+def compare_until_clear(correspondence: Correspondence, cosine: float, entries: int, seed: int) -> Chance:
+    """The same of many numbers, with an assignment of random ones that is raised no further than the verdict needs.
+
+    Raised it fits better: what is no better than its start is no better than chance. What is far better stays so.
+    """
+    objective = Objective(shuffled(correspondence, (seed, 0)))
+    start = assign_forward(objective, 0)
+    chance = Chance(cosine, mean_cosine(objective, start)[0], entries)
+    if chance.has_nothing_to_align or cosine > CLEAR * chance.least:
+        return chance
+    raised, _ = ascend(objective, start)
+    return replace(chance, random=mean_cosine(objective, raised)[0])
+
+
+def mean_cosine(objective: Objective, orders: Orders) -> tuple[float, int]:
     """The mean cosine of compared tensors over their matched entries, and how many these are."""
-    objective = Objective(correspondence)
     total, entries = 0.0, 0
-    for t, (pair, _) in enumerate(correspondence.tensors):
+    for t, is_compared in enumerate(objective.is_compared):
         a, b = objective.cut(t, orders)
         reach = sqrt(squared(a) * squared(b))
-        if pair.is_compared and reach:
+        if is_compared and reach:
             total += a.size * dot(a, b) / reach
             entries += a.size
     return total / max(1, entries), entries

@@ -51,6 +51,12 @@ def find_class_names(graph: LayerGraph, layers: Sequence[Layer]) -> ClassNames:
     return found
 
 
+def names_in(graph: LayerGraph) -> set[tuple[Any, ...]]:
+    """Every list of names that a graph gives its classes."""
+    rows = ((node, row_of(node)) for node in graph.nodes)
+    return {names for node, row in rows if row is not None for _, names in named_by(graph, node, row)}
+
+
 def named_by(graph: LayerGraph, node: Node, row: Row) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """The tensors of scores that a node names the classes of, with the names."""
     for key in row.class_names:

@@ -336,7 +336,7 @@ class GroupPairing:
         if names[0].any() and np.array_equal(*names) and not is_unique(names[0]):
             names = names_of(tensor, place, self.fine_names())
         try:
-            named = pair_by_names(*names)
+            named = pair_by_names(*names, is_table=tensor.base.is_table)
         except Misnamed as reason:
             why = f"{reason}" if size == other else self.other_length(mine, size, other)
             raise Refusal(f"its {called} axis {why}") from None

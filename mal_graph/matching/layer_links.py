@@ -82,3 +82,22 @@ def find_descendants(
             reaches[place, target] = True
             heights[place] = max(heights[place], heights[target] + (target in layers))
     return reaches, heights
+
+
+def find_outputs(graph: LayerGraph, layers: Sequence[Layer]) -> list[frozenset[str]]:
+    """The outputs of the model that each layer leads to."""
+    names = [value.name for value in graph.outputs]
+    leads = {name: 1 << place for place, name in enumerate(names)}  # by tensor, one bit for each output
+    for node in reversed(graph.nodes):
+        own = 0
+        for name in node.outputs:
+            own |= leads.get(name, 0)
+        for name in (*node.inputs, *node.captures):
+            leads[name] = leads.get(name, 0) | own
+    found = []
+    for layer in layers:
+        own = 0
+        for name in (name for index in layer.nodes for name in graph.nodes[index].outputs):
+            own |= leads.get(name, 0)
+        found.append(frozenset(name for place, name in enumerate(names) if own >> place & 1))
+    return found

@@ -19,6 +19,7 @@ from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.differences import Difference, compare_operations
+from mal_graph.matching.layer_links import find_outputs
 from mal_graph.matching.layer_profile import Profile, profile_layers
 from mal_graph.matching.layer_scores import explain_pair, find_same_places, score_layers, score_parts
 from mal_graph.matching.pairing import MIN_SCORE, exchange_partners, pair_monotonely
@@ -83,6 +84,7 @@ def match_layers(
     pairs: Iterable[tuple[str, str]] | None = None,
     *,
     without: Collection[str] = (),
+    outputs: Mapping[str, str] | None = None,
 ) -> Match:
     """Pair the layers of two models.
 
@@ -90,6 +92,8 @@ def match_layers(
         base, donor: the models, as graphs, paths or documents.
         pairs: layer names to pair, instead of finding them; may cross.
         without: names of donor layers that shall have no partner.
+        outputs: the donor's name of outputs of the base, where it is known: layers that lead to none in common are not
+            paired.
 
     Raises:
         MatchError: no two layers correspond to each other, or `pairs` cannot be.
@@ -98,6 +102,8 @@ def match_layers(
     a, b = profile_layers(base), profile_layers(donor)
     scores = score_layers(a, b)
     scores[:, [layer.name in without for layer in b.layers]] = -np.inf
+    if outputs:
+        scores[lead_apart(find_outputs(base, a.layers), find_outputs(donor, b.layers), outputs)] = -np.inf
     if pairs is None:
         chosen = exchange_partners(a, b, scores, pair_monotonely(a, b, scores))
     else:
@@ -132,6 +138,23 @@ def match_layers(
             if j not in taken
         },
     )
+
+
+def lead_apart(
+    mine: Sequence[frozenset[str]], theirs: Sequence[frozenset[str]], outputs: Mapping[str, str]
+) -> NDArray[np.bool_]:
+    """Which layers lead to outputs that correspond to each other, but to none in common; shape (base layers, donor
+    layers)."""
+    known = [{outputs[name] for name in names if name in outputs} for names in mine]
+    others = [names & set(outputs.values()) for names in theirs]
+    apart = [[bool(one and other and not one & other) for other in others] for one in known]
+    return np.array(apart, bool).reshape(len(mine), len(theirs))
+
+
+def match_itself(layers: tuple[Layer, ...]) -> Match:
+    """The layers of a model, each paired with itself."""
+    pairs = [LayerPair(layer, layer, 1.0, "the same layer", Relation.EQUAL) for layer in layers]
+    return Match(layers, layers, tuple(pairs), {}, {})
 
 
 def relate_widths(a: Layer, b: Layer) -> Relation:

@@ -10,8 +10,12 @@ class Misnamed(Exception):
     """Positions that cannot be paired by their names; caught where the layer is listed as not merged."""
 
 
-def pair_by_names(mine: Names, theirs: Names) -> tuple[Index, Index] | None:
+def pair_by_names(mine: Names, theirs: Names, *, is_table: bool = False) -> tuple[Index, Index] | None:
     """Positions of both networks that have the same name, in the order of the base's.
+
+    Args:
+        is_table: whether they are the entries of a table that is looked up: of one in which some have names, those
+            without are never read, and what they hold says nothing.
 
     Returns:
         positions of the base and of the donor; those of a name that the other has not have no partner. None where
@@ -23,7 +27,8 @@ def pair_by_names(mine: Names, theirs: Names) -> tuple[Index, Index] | None:
     if not mine.any() and not theirs.any():
         return None
     if np.array_equal(mine, theirs):
-        return None
+        read = np.flatnonzero(mine)
+        return (read, read) if is_table and len(read) < len(mine) else None
     if not mine.all() or not theirs.all():
         raise Misnamed("is known by what it reads or gives in one model alone")
     if not is_unique(mine) or not is_unique(theirs):

@@ -40,6 +40,11 @@ class Signatures:
         """Every pair, as they would be given by hand."""
         return tuple(dict.fromkeys((*self.inputs.items(), *self.outputs.items())))
 
+    @property
+    def known_outputs(self) -> Mapping[str, str]:
+        """The outputs whose names, or whose user, say which is which."""
+        return {own: theirs for own, theirs in self.outputs.items() if self.by[1] != "place" or own in self.by_hand}
+
     def for_donor(self, given: Mapping[str, T]) -> dict[str, T]:
         """What is given for the base's inputs, by the donor's names; other names stay."""
         return {self.inputs.get(name, name): one for name, one in given.items()}

@@ -3,6 +3,7 @@
 from mal_graph.merging.accounts import Account, Accounts, Fate, account_for, combine_accounts
 from mal_graph.merging.blending import merge
 from mal_graph.merging.deepening import Deepened, deepen
+from mal_graph.merging.folding import fold
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.outputs import Runnable, Sessions, compare_outputs, run_outputs
 from mal_graph.merging.planning import Plan, plan_merge
@@ -20,6 +21,7 @@ __all__ = [
     "deepen",
     "Deepened",
     "Fate",
+    "fold",
     "LayerLambdas",
     "merge",
     "Plan",

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, Weight, weight_of
-from mal_graph.matching import AxisPair, Orders, TensorPair, is_whole, match_positions
+from mal_graph.matching import AxisPair, Orders, TensorPair, is_whole, match_positions, take_positions
 from mal_graph.merging.planning import Ends, Plan, Step, matched_mask
 from mal_graph.merging.unmatched import UnmatchedRule, fading_entries, find_rule, given_entries, outer
 
@@ -78,12 +78,14 @@ def blend(
     mine = a.astype(np.float64 if a.dtype == np.float64 else np.float32)
     masks = [matched_mask(axis, orders) for axis in axes]
     theirs = pair.stored_form(in_base_order(pair.merged_values(), axes, orders, mine.shape)).astype(mine.dtype)
-    both = outer(masks, mine.shape)
-    merged = np.where(both & (mine != theirs), interpolate(mine, theirs, lam), mine)
-    merged = np.where(both & given_entries(rule, pair, axes, mine.shape), theirs, merged)
-    fading = fading_entries(rule, pair, axes, masks, mine.shape)
-    if fading.any():
-        merged = np.where(fading, interpolate(mine, absent_values(pair, mine), lam), merged)
+    merged = np.where(mine != theirs, interpolate(mine, theirs, lam), mine)
+    if not all(mask.all() for mask in masks) or any(axis.added.size for axis in axes):
+        both = outer(masks, mine.shape)
+        merged = np.where(both, merged, mine)
+        merged = np.where(both & given_entries(rule, pair, axes, mine.shape), theirs, merged)
+        fading = fading_entries(rule, pair, axes, masks, mine.shape)
+        if fading.any():
+            merged = np.where(fading, interpolate(mine, absent_values(pair, mine), lam), merged)
     # What did not change keeps its bits, in the stored type too.
     return np.where(merged == mine, a, merged.astype(a.dtype))
 
@@ -111,7 +113,7 @@ def in_base_order(values: Array, axes: Sequence[AxisPair], orders: Orders, shape
             continue
         positions = match_positions(axis, orders)
         assert positions is not None  # an alignment has every order
-        spread = np.zeros((*values.shape[:place], shape[place], *values.shape[place + 1 :]), values.dtype)
-        np.moveaxis(spread, place, 0)[positions[0]] = np.moveaxis(values, place, 0)[positions[1]]
-        values = spread
+        partners = np.full(shape[place], -1)
+        partners[positions[0]] = positions[1]
+        values = take_positions(values, partners, place)
     return values

@@ -87,14 +87,15 @@ def find_wanted(plan: Plan) -> tuple[dict[str, int], dict[int, str]]:
             partners.setdefault(pair.base, set()).add(pair.donor)
     wanted: dict[str, int] = {}
     kept: dict[int, str] = {}
-    for number, (pair, (units, more)) in enumerate(zip(correspondence.pairs, correspondence.units, strict=True)):
-        if more <= units or number not in uses:
+    for number, (pair, order) in enumerate(zip(correspondence.pairs, plan.alignment.orders, strict=True)):
+        lacking = others[pair.donor].units - int(np.count_nonzero(order >= 0))
+        if not lacking or number not in uses:
             continue
         group = groups[pair.base]
         if why := why_kept(group, uses[number], len(partners[pair.base])):
             kept[pair.base] = why
         else:
-            wanted[group.name] = more - units
+            wanted[group.name] = lacking
     for index, other in correspondence.inside.items():
         group, more = groups[index], others[other].units
         if more <= group.units:

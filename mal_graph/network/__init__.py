@@ -1,5 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
+from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
@@ -28,6 +29,7 @@ __all__ = [
     "find_parameters",
     "find_root",
     "find_settings",
+    "find_shared",
     "find_unlearned",
     "integer_use",
     "IntegerUse",
@@ -45,4 +47,5 @@ __all__ = [
     "SettingKind",
     "Unlearned",
     "UnlearnedUse",
+    "with_copies",
 ]

@@ -11,6 +11,7 @@ from mal_graph.graph import LayerGraph, Node, Weight
 from mal_graph.network.layers import Layer
 from mal_graph.network.parameters import Parameter
 from mal_graph.network.roots import find_root
+from mal_graph.network.weight_orders import find_weight_orders
 from mal_graph.operators import ParameterKind, row_of
 
 MASK_ROLE = "mask"
@@ -73,11 +74,12 @@ def meets_weight(graph: LayerGraph, node: Node) -> bool:
 
 def find_masks(graph: LayerGraph) -> list[Parameter]:
     """The stored booleans, and integers that are compared, which choose entries, each where it is read first."""
-    masks = []
+    masks, orders = [], find_weight_orders(graph)
     for name, weight in graph.weights.items():
         if not weight.is_float and integer_use(graph, weight) in (IntegerUse.MASK, IntegerUse.GATE):
             node, slot = graph.consumers[name][0]
-            axes = tuple(axis for axis, size in enumerate(weight.shape) if size > 1)
+            order = orders.get((node, slot), range(len(weight.shape)))
+            axes = tuple(axis for axis in order if weight.shape[axis] > 1)
             shape = tuple(weight.shape[axis] for axis in axes)
             masks.append(Parameter(name, node, slot, MASK_ROLE, ParameterKind.SHIFT, axes, shape))
     return sorted(masks, key=lambda mask: (mask.node, mask.slot))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.network.roots import Root, find_root
 from mal_graph.network.unlearned import find_unlearned
+from mal_graph.network.weight_orders import find_weight_orders
 from mal_graph.operators import ParameterKind, Row, Slot, groups_of, row_of
 
 
@@ -51,6 +52,11 @@ class Parameter:
         return self.role == "bias"
 
     @property
+    def is_table(self) -> bool:
+        """Whether its entries are looked up."""
+        return self.role == "table"
+
+    @property
     def units(self) -> int:
         """How many units a contraction's weight produces."""
         return self.shape[0] * self.blocks
@@ -84,7 +90,7 @@ def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -
 def find_applied(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
     """Every application of a stored float tensor, learned or not, in topological order. What steers an operator (target
     shapes, bounds) is not applied."""
-    parameters = []
+    parameters, orders = [], find_weight_orders(graph, table)
     for index, node in enumerate(graph.nodes):
         row = row_of(node, table)
         if row is not None and (row.reads_shape_only or (row.moves and find_root(graph, node.outputs[0], table))):
@@ -92,16 +98,23 @@ def find_applied(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> l
         for slot, name in enumerate(node.inputs):
             root = find_root(graph, name, table) if row is None or not row.slot(slot).setting else None
             if root is not None and root.weight.is_float and not root.weight.scope:
-                parameters.append(apply_weight(index, node, slot, row, root))
+                parameters.append(apply_weight(index, node, slot, row, root, orders.get((index, slot))))
     return parameters
 
 
-def apply_weight(index: int, node: Node, slot: int, row: Row | None, root: Root) -> Parameter:
-    """A stored tensor as a node reads it in one of its inputs."""
+def apply_weight(
+    index: int, node: Node, slot: int, row: Row | None, root: Root, order: Sequence[int] | None
+) -> Parameter:
+    """A stored tensor as a node reads it in one of its inputs.
+
+    Args:
+        order: the axes of what is read, in the order in which they stand in the weight that is computed of it; None if
+            none is.
+    """
     weight = root.weight
     described = Slot(f"input {slot}", ParameterKind.SCALE) if row is None else row.slot(slot)
     contracted = None if row is None or root.is_mixed else row.weight_axes(slot, node, len(root.axes))
-    axes = canonical_axes(root, contracted)
+    axes = canonical_axes(root, contracted, order)
     return Parameter(
         tensor=weight.name,
         node=index,
@@ -116,12 +129,16 @@ def apply_weight(index: int, node: Node, slot: int, row: Row | None, root: Root)
     )
 
 
-def canonical_axes(root: Root, contracted: Sequence[int] | None) -> tuple[int | None, ...]:
-    """The stored axes in canonical order: those that are contracted first, or those longer than 1 of anything else."""
+def canonical_axes(root: Root, contracted: Sequence[int] | None, order: Sequence[int] | None) -> tuple[int | None, ...]:
+    """The stored axes in canonical order: those that are contracted first, or those longer than 1 of anything else, as
+    they stand in the weight that is computed of it."""
     if contracted is not None:
         rest = [axis for place, axis in enumerate(root.axes) if place not in contracted]
         return (*[root.axes[place] for place in contracted], *rest)
-    axes = range(len(root.weight.shape)) if root.is_mixed else root.axes  # mixed axes are kept whole, in stored order
+    if root.is_mixed:
+        axes: Sequence[int | None] = range(len(root.weight.shape))  # kept whole, in stored order
+    else:
+        axes = root.axes if order is None else [root.axes[place] for place in order]
     return tuple(axis for axis in axes if axis is not None and root.weight.shape[axis] > 1)
 
 

@@ -70,10 +70,10 @@ def padding(node: Node) -> Setting:
 
 def is_same(a: Setting, b: Setting, name: str) -> bool:
     """Whether two settings of one name are equal, as far as anyone can say from the files."""
-    if a is None or b is None:
+    if a is None or b is None or a == b:
         return True
     if isinstance(a, str) or isinstance(b, str):
-        return a == b
+        return False
     mine, theirs = np.atleast_1d(a), np.atleast_1d(b)
     if len(mine) != len(theirs) and min(len(mine), len(theirs)) != 1:
         return False

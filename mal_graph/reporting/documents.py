@@ -21,7 +21,7 @@ from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document
-from mal_graph.workflows import Assembly, Merged, Outcome, Verdict, Zoo, notes_on
+from mal_graph.workflows import Assembly, Choice, Merged, Outcome, Verdict, Zoo, notes_on
 
 
 class ReasonEntry(BaseModel):
@@ -158,6 +158,7 @@ class ResultDocument(Document):
     config: dict[str, Any]
     checks: list[Check]
     notes: list[str]
+    choice: Choice | None = None
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
@@ -312,6 +313,7 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "repair": [entry for step in assembly.merged for entry in repair_entries(step)],
         "shares": list(assembly.shares),
         "checks": list(assembly.checks),
+        "choice": assembly.choice,
         "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,

@@ -30,6 +30,7 @@ from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
+from mal_graph.workflows import Choice
 
 Lines = Iterator[str | Table]
 FEW = 3  # reasons that are listed whatever the verbosity
@@ -277,6 +278,7 @@ def union_lines(document: UnionDocument, verbose: bool) -> Lines:
 
 def end_lines(document: ResultDocument) -> Lines:
     """Checks, notes, what was written, scores and the verdict: the end of every report of a model that was made."""
+    yield from choice_lines(document.choice)
     yield from check_lines(document.checks)
     for note in document.notes:
         yield f"note: {note}"
@@ -286,6 +288,20 @@ def end_lines(document: ResultDocument) -> Lines:
         yield from score_lines(document.scores, "model")
     if document.verdict is not None:
         yield f"\nverdict: {document.verdict}"
+
+
+def choice_lines(choice: Choice | None) -> Lines:
+    """Which way was taken, where that was left open, and what else was tried."""
+    if choice is None:
+        return
+    if choice.tried:
+        scores = [one.score for one in choice.tried if one.score is not None]
+        table = new_table("tried", "multiplications", "off by", *(["loss", scores[0].metric_name] if scores else []))
+        for one in choice.tried:
+            figures = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
+            table.add_row(one.name, f"{one.cost:.2f}x", f"{one.error:.2f}", *figures)
+        yield table
+    yield f"method: {choice.taken}, for {choice.why}"
 
 
 def check_lines(checks: Iterable[Check]) -> Iterator[str]:

@@ -52,6 +52,7 @@ def union_document(union: Union, output: Path | None = None, hashes: Mapping[str
         config=union.config.to_dict(),
         checks=list(union.checks),
         notes=list(union.notes),
+        choice=union.choice,
         scores=list(union.scores),
         verdict=union.verdict,
         output=None if output is None else str(output),

@@ -1,8 +1,8 @@
 """Groups that only a shared tensor holds together: its readers use the same units because they use the same numbers.
 
 The groups are found again on a copy of the graph that stores each shared tensor once per use. Units that move alone
-there are tied on purpose, as in the towers of a siamese network. Tensors that are stored once because all their values
-are equal tie nothing: an adapter gives each reader its own (see `LayerGraph.copies`).
+there are tied on purpose, as in the towers of a siamese network. Along an axis on which all its values are equal a
+tensor ties nothing: an adapter gives each reader its own, and ties these along the others (see `LayerGraph.tied`).
 """
 
 from collections import Counter
@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph, with_copies
-from mal_graph.network import find_parameters
+from mal_graph.graph import LayerGraph
+from mal_graph.network import find_parameters, with_copies
 from mal_graph.symmetry.grouping import axis_groups
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups
 
@@ -39,8 +39,8 @@ def find_ties(graph: LayerGraph, groups: AxisGroups) -> tuple[Tie, ...]:
     if not concerned:
         return ()
     apart, stored = with_copies(graph, sorted(shared))
-    shapes = {**groups.probed.shapes, **{copy: graph.weights[name].shape for copy, name in stored.items()}}
-    found = axis_groups(apart, replace(groups.probed, shapes=shapes)).groups
+    shapes = {**groups.probed.shapes, **{copy: groups.probed.shapes[name] for copy, name in stored.items()}}
+    found = axis_groups(replace(apart, tied={}), replace(groups.probed, shapes=shapes)).groups
     ties = []
     for group in concerned:
         parts = [other for other in found if is_part(other, group, stored)]
@@ -61,6 +61,8 @@ def tensors_of(group: AxisGroup) -> set[str]:
 
 
 def shared_tensors(graph: LayerGraph) -> set[str]:
-    """The stored tensors that are applied at several places."""
-    times = Counter(parameter.tensor for parameter in find_parameters(graph))
-    return {name for name, count in times.items() if count > 1}
+    """The stored tensors that are applied at several places, but those of which each place has a copy that no axis
+    ties."""
+    copied = set(graph.copies.values())
+    times = Counter(graph.copies.get(parameter.tensor, parameter.tensor) for parameter in find_parameters(graph))
+    return {name for name, count in times.items() if count > 1 and (name in graph.tied or name not in copied)}

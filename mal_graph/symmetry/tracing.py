@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -73,6 +74,7 @@ def trace_labels(
     weighted = {parameter.node for parameter in parameters if parameter.is_weight}
     label_inputs(tracing, graph, probed)
     label_weights(tracing, graph, axes)
+    tie_copies(tracing, graph)
     for index, node in enumerate(graph.nodes):
         trace_node(tracing, graph, probed, node, row_of(node, table), index in weighted)
     for value in graph.outputs:
@@ -134,6 +136,16 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
             if size > 1:
                 tracing.owners.extend([(name, axis, start, size)] if (name, axis) in axes else [])
                 start += size
+
+
+def tie_copies(tracing: Tracing, graph: LayerGraph) -> None:
+    """Tie the copies of each tensor that is shared on purpose along some of its axes."""
+    for name, axes in graph.tied.items():
+        copies = [copy for copy, of in graph.copies.items() if of == name]
+        labels = [tracing.labels[one] for one in (name, *copies) if one in graph.weights]
+        for axis, (label, other) in product(axes, pairwise(labels)):
+            if label.shape[axis] == other.shape[axis]:  # else the window of one layer was made larger
+                tracing.wiring.tie(*(tracing.wiring.axis_label(one, axis) for one in (label, other)))
 
 
 def setting_label(weight: Weight, setting: Unlearned) -> Label:

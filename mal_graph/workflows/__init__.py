@@ -2,6 +2,7 @@
 
 from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
 from mal_graph.workflows.checkpoint import Outcome
+from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
 from mal_graph.workflows.methods import assemble, check_donors, make_model
@@ -23,6 +24,7 @@ __all__ = [
     "Assembly",
     "Branch",
     "check_donors",
+    "Choice",
     "compress",
     "files_in",
     "Grid",

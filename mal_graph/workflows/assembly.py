@@ -1,7 +1,7 @@
 """The main job, end to end: base and donors in, one merged model and an honest account of it out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.models import Progress, prepared, with_arrays
+from mal_graph.workflows.models import Progress, prepare, with_arrays
 from mal_graph.workflows.relations import nothing_to_align
 from mal_graph.workflows.steps import Known, Merged, Strategy, compared, merged_into
-from mal_graph.workflows.verdict import Verdict, judge
+from mal_graph.workflows.verdict import Verdict, judge, judge_choice
 from mal_graph.workflows.writing import Written
 
 
@@ -50,8 +50,11 @@ class Assembly(Written):
 
     @property
     def verdict(self) -> Verdict | None:
-        """How the result stands to the base, the best baseline and the ensemble; None without scores."""
-        return judge(self.scores, self.merged, self.config) if self.scores else None
+        """How the result stands to the base, the best baseline and the ensemble; without scores, whether it is expected
+        to be worse than the base, where that was asked."""
+        if self.scores:
+            return judge(self.scores, self.merged, self.config)
+        return None if self.choice is None else judge_choice(self.choice, has_inputs=self.config.calibrate is not None)
 
     @property
     def nothing_to_align(self) -> tuple[str, ...]:
@@ -109,29 +112,30 @@ def assemble_graphs(
     for donor in donors:
         check_inputs(base, donor, config.pair)
     check_calibration(base, donors, config)
-    data, notes = prepared(base, data, config)
     known: Known = []
     current, steps = base, []
     for donor in donors:
         step, current = merged_into(current, donor, config, runner, progress, known, strategy)
         steps.append(step)
     result = current if any(step.changes_the_base for step in steps) else base
-    checks = checks_of(base, result, steps, runner)
-    scores: tuple[Scores, ...] = ()
-    unscored: dict[str, str] = {}
-    if data is not None:
-        scores, unscored = scored_arms(base, steps, result, config, data, runner, progress)
-    return Assembly(
+    assembly = Assembly(
         graph=result,
         base=base,
         merged=tuple(steps),
         shares=shares(result, [step.plan for step in steps]),
-        checks=checks,
-        scores=scores,
+        checks=checks_of(base, result, steps, runner),
         config=config,
-        unscored=unscored,
-        data_notes=notes,
     )
+    return assembly if data is None else with_scores(assembly, data, progress, runner)
+
+
+@np.errstate(all="ignore")
+def with_scores(assembly: Assembly, data: Mapping[str, Any], progress: Progress, runner: Runner) -> Assembly:
+    """A result scored beside its baselines. Raises DataError where the data do not fit."""
+    base, steps, config = assembly.base, assembly.merged, assembly.config
+    arrays, notes = prepare(base, data, config)
+    scores, unscored = scored_arms(base, steps, assembly.graph, config, arrays, runner, progress)
+    return replace(assembly, scores=scores, unscored=unscored, data_notes=notes)
 
 
 def shares(result: LayerGraph, plans: Sequence[Plan]) -> tuple[float, ...]:

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
+
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
@@ -12,6 +14,7 @@ from mal_graph.network import draw_inputs, fed_weights
 from mal_graph.symmetry import deviation, graph_in_float32
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
+TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
 SAMPLES = 64  # of the inputs that are drawn beside those of the probe, as far as they hold no more than ENTRIES numbers
 ENTRIES = 1 << 18
 
@@ -76,8 +79,8 @@ class Models:
         return Run(inputs, self.base_side(self.base).run(inputs), self.donor_side().run(inputs))
 
     def runs(self, sets: Sequence[Mapping[str, Array]]) -> Iterator[Run]:
-        """The runs on each set of inputs that both can be run on."""
-        for inputs in sets:
+        """The runs on each set of inputs that both can be run on; on equal ones once, as probes of one shape are."""
+        for inputs in (one for i, one in enumerate(sets) if not any(are_equal(one, other) for other in sets[:i])):
             with suppress(RunError):  # a size that one of the two is not made for
                 yield self.run(inputs)
 
@@ -97,6 +100,13 @@ class Models:
         fed = fed_weights(graph)
         session = self.sessions.runner.open(graph, read=list(dict.fromkeys(tensors)), variable=list(fed))
         return session.run(as_declared(graph, inputs), fed)
+
+
+def are_equal(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    """Whether two sets of inputs hold the same."""
+    return a.keys() == b.keys() and all(
+        array.dtype == b[name].dtype and np.array_equal(array, b[name]) for name, array in a.items()
+    )
 
 
 def as_declared(graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:

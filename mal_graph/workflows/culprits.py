@@ -4,7 +4,7 @@ The donor's units are put into the base's order first, so that both models can b
 layer that deviates though its inputs agree is a culprit; the search goes on behind it with the donor's values.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from mal_graph.merging import Plan, merge
 from mal_graph.network import Layer, data_inputs
 from mal_graph.operators import row_of
 from mal_graph.symmetry import deviation
-from mal_graph.workflows.both_models import KEEPS, Models, Run
+from mal_graph.workflows.both_models import KEEPS, TOLD_APART, Models, Run
 from mal_graph.workflows.planted import shuffled_graph
 
 
@@ -40,12 +40,15 @@ class Search:
 
     Attributes:
         compared: how many merged layers were compared with the donor's.
+        told: in how many of them the base's weights give something else than the donor's, where they read the same or
+            other merged layers: the rest would have given the same without a merge.
         culprits: by name of a merged layer that gives what the donor's does not, though it reads the same, how far off.
         beside: the first layer that reads what the donor's does not, though all layers before it agree; "" if none.
         apart: how far the outputs are from the donor's, with the donor's values behind culprits and kept layers.
     """
 
     compared: int = 0
+    told: int = 0
     culprits: Mapping[str, float] = field(default_factory=dict)
     beside: str = ""
     apart: float = np.inf
@@ -72,14 +75,20 @@ def find_culprits(plan: Plan, run: Run, models: Models) -> Search:
         place = next((p for p in merged if any(is_off(mine[own], theirs[other]) for own, other in p.given)), None)
         if place is None:
             apart = deviation({name: mine[name] for name in run.donor}, run.donor)
-            return Search(len(merged), culprits, apart=apart)
+            unmerged = models.read(with_values(plan.base, given), run.inputs, read)
+            return Search(len(merged), count_told(merged, unmerged, theirs), culprits, apart=apart)
         if not all(holds_the_same(mine[own], theirs[other]) for own, other in place.read):
-            return Search(len(merged), culprits, beside=place.layer)
+            return Search(len(merged), culprits=culprits, beside=place.layer)
         both = {own: (mine[own], theirs[other]) for own, other in place.given}
         culprits[place.layer] = max(off(*pair) for pair in both.values())
         if any(a.shape != b.shape for a, b in both.values()):
-            return Search(len(merged), culprits)  # its values cannot be put into the base
+            return Search(len(merged), culprits=culprits)  # its values cannot be put into the base
         given |= {name: other for name, (_, other) in both.items()}
+
+
+def count_told(places: Iterable[Place], base: Mapping[str, Array], donor: Mapping[str, Array]) -> int:
+    """At how many places base and donor give what differs far enough for a comparison to say anything."""
+    return sum(any(is_off(base[own], donor[other], TOLD_APART) for own, other in place.given) for place in places)
 
 
 def donor_in_base_order(plan: Plan) -> LayerGraph | None:
@@ -143,9 +152,9 @@ def with_values(graph: LayerGraph, values: Mapping[str, Array]) -> LayerGraph:
     return replace(graph, nodes=nodes, weights={**graph.weights, **stored})
 
 
-def is_off(own: Array, other: Array) -> bool:
+def is_off(own: Array, other: Array, least: float = KEEPS) -> bool:
     """Whether two tensors differ: entry by entry where their shapes are equal, in the numbers they hold elsewhere."""
-    return off(own, other) > KEEPS if own.shape == other.shape else not holds_the_same(own, other)
+    return off(own, other) > least if own.shape == other.shape else not holds_the_same(own, other)
 
 
 def holds_the_same(own: Array, other: Array) -> bool:

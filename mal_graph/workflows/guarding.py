@@ -2,7 +2,12 @@
 
 How near a result is to the ensemble says nothing by itself: the base is near it, too. And each part may be near what it
 was while the parts together are far from the ensemble. So the error of the result against the ensemble is given as a
-share of the base's own.
+share of the base's own: of the outputs, and of the shares of the classes where they are logits, whichever is larger.
+Logits alone are judged too kindly where one model gives larger ones than the other, shares alone where few samples are
+near a border between classes.
+
+The limits are those below which, in `tools/study_pays.py`, no result was worse than its base by more than a standard
+error (on given inputs), or hardly one (on noise), where the ensemble is better than the base at all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mal_graph.evaluation import Stream, find_batches
+from mal_graph.evaluation import Scores, Stream, find_batches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
 
 TINY = 1e-30
-LIMIT = 0.5  # of the base's own distance to the ensemble
+LIMIT, LIMIT_ON_NOISE = 0.25, 0.2  # of the base's own distance to the ensemble
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,55 @@ class Guard:
             a share of how much its outputs vary. The worst kind of input counts.
         inputs: what was run.
         is_real: whether it was given.
-        limit: up to where the error is accepted.
     """
 
     error: float
     inputs: str
     is_real: bool
-    limit: float = LIMIT
+
+    @property
+    def limit(self) -> float:
+        """Up to where the error is accepted."""
+        return LIMIT if self.is_real else LIMIT_ON_NOISE
 
     @property
     def accepts(self) -> bool:
         """Whether the result is near enough; never where something is not finite."""
         return self.error <= self.limit
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One way that was tried.
+
+    Attributes:
+        name: of the way.
+        error: how far its outputs are from the ensemble's, as in `Guard`.
+        cost: its multiplications, as a multiple of the base's.
+        score: on the labelled data that decide, where there are any.
+    """
+
+    name: str
+    error: float
+    cost: float
+    score: Scores | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which way was taken, and why.
+
+    Attributes:
+        taken: the name of the way.
+        why: one sentence.
+        tried: what was judged, in order.
+        is_good: whether the result is near enough to the ensemble; else the base is expected to be better.
+    """
+
+    taken: str
+    why: str
+    tried: tuple[Tried, ...]
+    is_good: bool
 
 
 def values_of(
@@ -63,3 +105,11 @@ def mean_square(values: Array) -> float:
 def spread_of(values: Array) -> float:
     """How much a tensor varies from sample to sample, as a mean square."""
     return max(mean_square(values - values.mean(axis=0, keepdims=True)), TINY)
+
+
+def shares_of_classes(values: Array) -> Array:
+    """What logits say of each class, shape (samples, classes); a single one is taken against 0."""
+    if values.shape[1] == 1:
+        values = np.concatenate([np.zeros_like(values), values], axis=1)
+    raised = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))

@@ -11,11 +11,10 @@ from mal_graph.matching import assign_in_order
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, silent, with_arrays
+from mal_graph.workflows.choosing import MEAN, choose
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
 from mal_graph.workflows.unions import unite_graphs
 from mal_graph.workflows.writing import Written
-
-MEAN = 0.5  # what the average of two relatives is best at: there it is the ensemble
 
 
 class Way(Protocol):
@@ -45,10 +44,26 @@ def average_graphs(
     return assemble_graphs(graphs, config, data, progress, runner, assign_in_order)
 
 
+def unite(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Written:
+    """Thinned models side by side; with `fold` whole ones, of which units that are alike are merged."""
+    if config.fold is None:
+        return unite_graphs(graphs, config, data, progress, runner)
+    if config.is_changed("budget"):
+        raise UsageError("`fold` says what is merged, and `budget` what is taken away: give one of them")
+    return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
+
+
 WAYS: Mapping[str, Way] = {
+    "auto": choose,
     "mal": assemble_graphs,
     "average": average_graphs,
-    "union": unite_graphs,
+    "union": unite,
 }
 
 
@@ -60,6 +75,8 @@ def make_model(
     runner: Runner,
 ) -> Written:
     """One model of several by the way that the options name. Raises as `assemble`."""
+    if data is not None:
+        prepare(graphs[0], data, config)  # what does not fit is refused before the work
     return WAYS[config.method](graphs, config, data, progress, runner)
 
 

@@ -59,7 +59,8 @@ def trace(module: Any, example_inputs: Any = None, dynamic_shapes: Any = None) -
 
 
 def to_module(graph: LayerGraph) -> Any:
-    """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on.
+    """A runnable `torch.fx.GraphModule` with the weights of a traced graph; it can be trained on. Of a union of traced
+    graphs, a module that averages what these give.
 
     Where the graph has other widths or other numbers than were traced, the module's code gets them.
 
@@ -104,12 +105,15 @@ def arrays_of(data: Data | None) -> Arrays | None:
     return None if data is None else as_arrays(data)
 
 
-def prepared(graph: LayerGraph, data: Arrays | None, config: CheckOptions) -> tuple[Arrays | None, tuple[str, ...]]:
+def prepare(graph: LayerGraph, data: Arrays, config: CheckOptions) -> tuple[Arrays, tuple[str, ...]]:
     """Data made ready for a model, with notes on what was not taken literally (`prepare_data`). Raises DataError."""
-    if data is None:
-        return None, ()
     ready = prepare_data(graph, data, output_kind=config.output_kind)
     return ready.arrays, ready.notes
+
+
+def prepared(graph: LayerGraph, data: Arrays | None, config: CheckOptions) -> tuple[Arrays | None, tuple[str, ...]]:
+    """The same where there may be none. Raises DataError."""
+    return (None, ()) if data is None else prepare(graph, data, config)
 
 
 def with_arrays(config: C) -> C:

@@ -9,19 +9,18 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import Alignment, Correspondence, Order, correspond, match_layers
-from mal_graph.merging import LayerLambdas, compare_outputs, merge, plan_merge
-from mal_graph.protocols import Check, Runner
-from mal_graph.symmetry import AxisGroup, Network, graph_in_float32, permute_weights
+from mal_graph.matching import Alignment, Correspondence, Order, correspond, match_itself
+from mal_graph.merging import LayerLambdas, Sessions, merge, plan_merge
+from mal_graph.protocols import Check
+from mal_graph.symmetry import AxisGroup, Network, deviation, graph_in_float32, permute_weights
 
 PLANTED = "planted"
 PUT_BACK = 1e-4  # of the largest output: what a donor that was put back may be off
 
 
-def planted_check(donor: Network, runner: Runner, seed: int) -> Check:
+def planted_check(donor: Network, sessions: Sessions, seed: int) -> Check:
     """Shuffle the units of a donor, put them back by the known orders, and compare."""
-    named = [(layer.name, layer.name) for layer in donor.layers]
-    itself = correspond(donor, donor, match_layers(donor.graph, donor.graph, named))
+    itself = correspond(donor, donor, match_itself(donor.layers))
     groups, rng = donor.groups.groups, np.random.default_rng(seed)
     moves = {pair.donor: rng.permutation(groups[pair.donor].units) for pair in itself.pairs if pair.base == pair.donor}
     if not moves:
@@ -37,9 +36,9 @@ def planted_check(donor: Network, runner: Runner, seed: int) -> Check:
     if not back:
         return Check(PLANTED, None, "no tensor of the donor that was shuffled can be merged")
     inputs = {v.name: donor.probe.inputs[v.name].astype(as_float32(v.dtype)) for v in donor.graph.inputs}
-    expected = graph_in_float32(donor.graph)
+    graphs = graph_in_float32(merge(planned)), graph_in_float32(donor.graph)
     try:
-        moved = compare_outputs(graph_in_float32(merge(planned)), expected, inputs, runner)
+        moved = deviation(*(sessions.open(graph).outputs(inputs) for graph in graphs))
     except RunError as error:
         return Check(PLANTED, None, str(error))
     told = f"{back} of {len(shuffled)} shuffled tensors were put back, {moved:.1e} from the donor"

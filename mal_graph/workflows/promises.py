@@ -7,9 +7,10 @@ Two things are promised, and told apart by running the models on the probe input
   alone: those that move the outputs are found by halving, and keep the base's weights. Rescaled, split or rotated
   units end here: they are no permutation.
 * Lambda 1 is the donor, where every layer has a partner at the same place and everything is merged; where some layers
-  are kept, so is each of the others, with the donor's values behind those. Layers that are not, though they read the
-  same, keep the base's weights. Where that does not help, this is no merge of the two: where both graphs are written
-  alike, operator for operator, there is no excuse and it is refused; where one is written in another form it is said.
+  are kept, so is each of the others, with the donor's values behind those. That is only said where one of the others at
+  least would give something else if it were not merged. Layers that are not the donor's, though they read the same,
+  keep the base's weights. Where that does not help, this is no merge of the two: where both graphs are written alike,
+  operator for operator, there is no excuse and it is refused; where one is written in another form it is said.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,12 @@ from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import SAME_PLACE
 from mal_graph.merging import Plan, Sessions
-from mal_graph.protocols import Check, Runner
+from mal_graph.protocols import Check
 from mal_graph.symmetry import Network, deviation, judge_by_halves
-from mal_graph.workflows.both_models import KEEPS, Models, Run, more_samples
+from mal_graph.workflows.both_models import KEEPS, TOLD_APART, Models, Run, more_samples
 from mal_graph.workflows.culprits import Search, find_culprits
 from mal_graph.workflows.skeletons import are_written_alike
 
-TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything
 HALFWAY = 0.5
 SAME = "base and donor compute the same, but merging"
 EQUAL_FUNCTIONS, LAMBDA_1 = "equal_functions", "lambda_1"
@@ -70,7 +70,7 @@ def not_compared() -> Promises:
     return Promises(checks=tuple(Check(name, None, NOT_COMPARED) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))
 
 
-def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Replan, runner: Runner) -> Promises:
+def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Replan, sessions: Sessions) -> Promises:
     """Compare a merge with what it promises.
 
     Args:
@@ -78,12 +78,13 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
         first: the network that is merged into, which may have been given a place for what the donor has.
         plan: what will be done.
         replan: the plan again, with some layers kept, by name and with the reason.
+        sessions: what runs the models.
 
     Returns:
         what has to be kept, and what was compared.
     """
     signatures = plan.alignment.correspondence.signatures
-    models = Models(base, plan.donor.graph, signatures, Sessions(runner))
+    models = Models(base, plan.donor.graph, signatures, sessions)
     probed = first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs)
     sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs))))
     if not sets:
@@ -159,8 +160,11 @@ def searched(plan: Plan, runs: Sequence[Run], models: Models) -> Search:
 def judge_others(kept: str, search: Search) -> Promises:
     """The verdict on a merge that keeps some layers."""
     if search.is_through and not search.culprits:
-        others = f"with the donor's values behind them the other {search.compared} give at lambda 1 what the donor's do"
-        return told(True, f"{kept}; {others}")
+        others = f"with the donor's values behind them the other {search.compared} give"
+        if not search.told:
+            return told(None, f"inconclusive: {kept}; {others} what the donor's do with the base's weights too")
+        known = "" if search.told == search.compared else f", {search.told} of them not with the base's weights"
+        return told(True, f"{kept}; {others} at lambda 1 what the donor's do{known}")
     return replace(told(None, f"not promised: {kept}"), missed=beside(search))
 
 

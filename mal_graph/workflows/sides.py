@@ -23,6 +23,7 @@ from mal_graph.workflows.steps import verified_groups
 MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
 NOISE_ENTRIES = 1 << 23  # numbers in all samples together
 HELD_OUT = 4  # one calibration input of so many is judged on
+LEAST = 16  # calibration inputs to fit on, and to judge on
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class Samples:
         fitting: unlabelled samples.
         fresh: others, of one kind or several.
         told: what the others are, in words.
-        are_real: whether they were given.
+        are_real, are_fresh_real: whether those that are fitted on, and those that are judged on, were given.
     """
 
     fitting: Mapping[str, Array]
     fresh: tuple[Mapping[str, Array], ...]
     told: str
     are_real: bool
+    are_fresh_real: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,6 +85,11 @@ class Side(Brief):
     def thinned(self, counts: Mapping[int, int]) -> LayerGraph:
         """The model with so many units in each set, by number. Raises ShapeError, DataError or RunError."""
         return thin(self.model, {number: self.model.rankings[number].kept(count) for number, count in counts.items()})
+
+    @cached_property
+    def whole(self) -> int:
+        """Its multiplications with all its units."""
+        return self.multiplications(self.graph)
 
     def multiplications(self, graph: LayerGraph) -> int:
         """Those of what is left of it, counted on the graph, for one run of the probe's inputs."""
@@ -129,15 +136,24 @@ def of_one_opset(graphs: Sequence[LayerGraph]) -> list[LayerGraph]:
 def samples_for(base: Network, config: MergeConfig) -> Samples:
     """The calibration inputs, a part of them held out; noise where there are none. Raises DataError."""
     if config.calibrate is None:
-        like = base.probe.inputs
-        entries = max(1, sum(int(array[:1].size) for array in like.values()))
-        count = max(LEAST_NOISE, min(MOST_NOISE, NOISE_ENTRIES // entries))
-        draw = partial(draw_samples, base.graph, like, count)
-        fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
-        return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False)
+        return noise_for(base, config)
     arrays = calibration_inputs(base.graph, config.calibrate)
     count = min(len(array) for array in arrays.values())
-    is_held = np.arange(count) % HELD_OUT == HELD_OUT - 1
+    if count < 2 * LEAST:
+        drawn, told = noise_for(base, config), f"noise: {count} calibration inputs are too few to hold some out"
+        return Samples(arrays, drawn.fresh, told, True, False)
+    held_out = max(LEAST, count // HELD_OUT)
+    is_held = np.diff(np.arange(count + 1) * held_out // count) > 0
     kept = {name: array[:count][~is_held] for name, array in arrays.items()}
     held = {name: array[:count][is_held] for name, array in arrays.items()}
-    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True)
+    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True, True)
+
+
+def noise_for(base: Network, config: MergeConfig) -> Samples:
+    """Noise to fit on, and of several kinds to judge on."""
+    like = base.probe.inputs
+    entries = max(1, sum(int(array[:1].size) for array in like.values()))
+    count = max(LEAST_NOISE, min(MOST_NOISE, NOISE_ENTRIES // entries))
+    draw = partial(draw_samples, base.graph, like, count)
+    fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
+    return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False, False)

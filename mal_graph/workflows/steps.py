@@ -34,8 +34,10 @@ from mal_graph.merging import (
     LayerLambdas,
     Plan,
     Repair,
+    Sessions,
     compare_outputs,
     deepen,
+    fold,
     merge,
     plan_merge,
     repair,
@@ -152,7 +154,7 @@ def merge_step(
     strategy = strategy or assign_units
     stored, donor = donor, dequantised(donor, runner)
     paired = pair_signatures(base, donor, config.pair)
-    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches)
+    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches, outputs=paired.known_outputs)
     donor_groups = verified_groups(donor, config, runner, progress, known, paired)
     deeper = deepened(base, paired.in_base_order(donor), donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
@@ -174,8 +176,9 @@ def merge_step(
     promises = not_compared()
     if config.compare:
         replan = partial(planned_again, ungrown, config, selected, deeper.given, runner)
-        promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], runner)
-        promises = promises.with_check(planted_check(networks[1], runner, config.seed))
+        sessions = Sessions(runner)
+        promises = hold_to_promises(given, networks[0], planned, lambda kept: replan(kept)[1], sessions)
+        promises = promises.with_check(planted_check(networks[1], sessions, config.seed))
         ungrown, planned = replan(promises.kept) if promises.kept else (ungrown, planned)
     moved = self_check(donor, donor_groups, planned.alignment, runner, config.seed) if config.verify else None
     step = Merged(
@@ -293,7 +296,8 @@ def planned_merge(
     """Align, by weights and what the runner shows of activations, and plan."""
     correspondence, evidence = compared(base, donor, match, config, runner)
     alignment = strategy(correspondence, evidence=evidence)
-    return plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
+    planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
+    return planned if config.fold is None else fold(planned, config.fold, runner)
 
 
 def compared(

@@ -14,7 +14,16 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.compression import Candidate, Outputs, allocate, find_averaged, unite
+from mal_graph.compression import (
+    Candidate,
+    Headed,
+    Outputs,
+    allocate,
+    find_averaged,
+    find_head,
+    refit_heads,
+    unite,
+)
 from mal_graph.config import MergeConfig, configured, shows_options
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
@@ -23,10 +32,10 @@ from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
 from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
-from mal_graph.workflows.guarding import Guard, distance, values_of
+from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.sides import Samples, Side, open_sides
-from mal_graph.workflows.verdict import Verdict, judge_union
+from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
 
 Counts = Mapping[int, int]  # units kept by number of their set
@@ -152,16 +161,20 @@ class Joint(Brief):
         members = [replace(side.member, graph=part) for side, part in zip(self.sides, parts, strict=True)]
         return unite(members, self.outputs, self.shares).named(self.sides[0].graph.name)
 
-    def candidates(self) -> list[Candidate]:
-        return [side.candidate(share) for side, share in zip(self.sides, self.shares, strict=True)]
+    def candidates(self, *, keeps_base: bool = False) -> list[Candidate]:
+        """The models as a budget sees them; the base loses nothing where it is kept."""
+        return [
+            replace(side.candidate(share), is_whole=keeps_base and number == 0)
+            for number, (side, share) in enumerate(zip(self.sides, self.shares, strict=True))
+        ]
 
-    def at(self, budget: float) -> Thinned:
+    def at(self, budget: float, *, keeps_base: bool = False) -> Thinned:
         """The models at a budget, in multiples of the base's multiplications.
 
         Raises:
             UsageError: what cannot be taken away costs more.
         """
-        candidates = self.candidates()
+        candidates = self.candidates(keeps_base=keeps_base)
         whole = candidates[0].cost.total(candidates[0].all_units)
         least = sum(one.cost.total(one.fewest_units) for one in candidates)
         if budget * whole < least:
@@ -171,7 +184,44 @@ class Joint(Brief):
             )
         counts = allocate(candidates, budget * whole)
         parts = [side.thinned(kept) for side, kept in zip(self.sides, counts, strict=True)]
+        if counts != [candidate.all_units for candidate in candidates]:
+            parts = self.with_heads(parts)
         return Thinned(tuple(counts), tuple(parts), self.joined(parts))
+
+    def with_heads(self, parts: list[LayerGraph]) -> list[LayerGraph]:
+        """What is left of the models with their last layers fitted together, where the samples are real ones and every
+        output is given by a layer that allows it."""
+        if not self.samples.are_real:
+            return parts
+        for one in self.outputs.averaged:
+            heads = [
+                find_head(part, tensor, side.member.shapes)
+                for part, tensor, side in zip(parts, one.tensors, self.sides, strict=True)
+            ]
+            members = [
+                Headed(side.graph, part, head, tensor, side.model.inputs, share)
+                for side, part, head, tensor, share in zip(
+                    self.sides, parts, heads, one.tensors, self.shares, strict=True
+                )
+                if head is not None
+            ]
+            if len(members) == len(parts) and one.is_plain:
+                parts = refit_heads(members, self.runner)
+        return parts
+
+    def refitted_base(self) -> LayerGraph | None:
+        """The base alone with its last layer fitted to the ensemble: the control of every union. None where it has no
+        layer that allows it, or there is one model."""
+        side, averaged = self.sides[0], self.outputs.averaged
+        head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
+        if head is None or len(averaged) > 1 or len(self.sides) == 1:
+            return None
+        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], side.model.inputs, 1.0)
+        return refit_heads([control], self.runner)[0]
+
+    def guard(self, graph: LayerGraph) -> Guard:
+        """Whether a network does what the models do together."""
+        return Guard(self.error(graph), self.samples.told, self.samples.are_fresh_real)
 
     def error(self, graph: LayerGraph) -> float:
         """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
@@ -179,10 +229,19 @@ class Joint(Brief):
         base = self.sides[0].graph
         errors = []
         for inputs in self.samples.fresh:
-            values = [values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble)]
-            own, before = (distance(each, values[2]) for each in values[:2])
-            errors.append(own if len(self.sides) == 1 else own / max(before, np.finfo(float).tiny))
+            own, before, target = (values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble))
+            for view in (dict, self.in_shares):
+                far, near = distance(view(own), view(target)), distance(view(before), view(target))
+                errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
         return float(np.max(errors))
+
+    def in_shares(self, values: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs with logits of samples x classes as shares of the classes."""
+        logits = {one.tensors[0] for one in self.outputs.averaged if one.kind == "logits"}
+        return {
+            name: shares_of_classes(each) if name in logits and each.ndim == 2 else each
+            for name, each in values.items()
+        }
 
     def part_error(self, number: int, part: LayerGraph) -> float:
         """How far what is left of a model is from the model."""
@@ -233,25 +292,49 @@ def unite_graphs(
         MatchError: the models do not fit each other, or an output cannot be averaged.
         UsageError, DataError, UnsupportedModel: as for `compress`.
     """
-    data, notes = prepared(graphs[0], data, config)
-    sides, samples = open_sides(graphs, config, runner, progress)
-    joint = Joint(tuple(sides), samples, runner)
+    joint = open_joint(graphs, config, runner, progress)
     progress("thinning the models", 0, 1)
     made = joint.at(config.budget)
     progress("thinning the models", 1, 1)
-    branches = tuple(branch_of(joint, number, made) for number in range(len(sides)))
-    cost = sides[0].multiplications(made.graph)
+    return union_of(joint, made, graphs, config, data)
+
+
+def open_joint(graphs: Sequence[LayerGraph], config: MergeConfig, runner: Runner, progress: Progress) -> Joint:
+    """Models that are to be one network, the base first.
+
+    Raises:
+        MatchError, DataError, UnsupportedModel: as `open_sides`.
+    """
+    sides, samples = open_sides(graphs, config, runner, progress)
+    return Joint(tuple(sides), samples, runner)
+
+
+def union_of(
+    joint: Joint,
+    made: Thinned,
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    choice: Choice | None = None,
+) -> Union:
+    """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
+    arrays, notes = prepared(graphs[0], data, config)
+    first = joint.sides[0]
+    branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
+    cost = first.multiplications(made.graph)
+    budget = config.budget if choice is None else inf
     return Union(
         graph=made.graph,
         base=graphs[0],
         donors=tuple(graphs[1:]),
-        signatures=tuple(side.paired for side in sides[1:]),
+        signatures=tuple(side.paired for side in joint.sides[1:]),
         branches=branches,
         cost=cost,
-        guard=Guard(joint.error(made.graph), samples.told, samples.are_real),
-        checks=(finite_check(made.graph, sides[0], runner), budget_check(cost, branches[0].before, config.budget)),
+        guard=joint.guard(made.graph),
+        checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
+        choice=choice,
         config=config,
-        scores=() if data is None else scored(joint, made.graph, config, data),
+        scores=() if arrays is None else scored(joint, made.graph, config, arrays),
         notes=notes,
     )
 
@@ -298,6 +381,9 @@ def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[
         members.append(theirs)
         scores.append(score(theirs, labels, arm))
     scores.append(score(predicted(result, data, config.score_output), labels, "merged"))
+    control = joint.refitted_base()
+    if control is not None:
+        scores.append(score(predicted(control, data, config.score_output), labels, REFITTED))
     if len(members) > 1:
         scores.append(score(predicted(joint.ensemble, data, config.score_output), labels, "ensemble of outputs"))
         scores.append(score(ensemble(members), labels, "ensemble"))

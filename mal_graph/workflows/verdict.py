@@ -11,11 +11,12 @@ from math import isnan, sqrt
 
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import Scores
-from mal_graph.workflows.guarding import Guard
+from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
 MERGED, BASE, ENSEMBLE = "merged", "base", "ensemble"
+REPAIRED, REFITTED = "base, repaired", "base, last layer refitted"  # the controls that have the same data
 BLIND = ("plain average", "random permutation", "random donor")  # what uses no alignment, or no donor
 SIGMAS = 2.0
 
@@ -54,6 +55,15 @@ def judge(scores: Sequence[Scores], steps: Sequence[Merged], config: MergeConfig
     if ENSEMBLE in by_name:
         parts.append(beside_ensemble(merged, base, by_name[ENSEMBLE]))
     return Verdict(is_worse, "; ".join(parts), "; ".join(advice(is_worse, steps, config)))
+
+
+def judge_choice(choice: Choice, *, has_inputs: bool) -> Verdict:
+    """The verdict on a result of which nothing but its outputs is known, beside those of the ensemble."""
+    if choice.is_good:
+        return Verdict(False, f"{choice.taken}: {choice.why}; nothing was scored")
+    advice = "a larger `budget`, or `method`=union with `budget`=full for all models whole in one file"
+    inputs = "" if has_inputs else "`calibrate` with unlabelled inputs, "
+    return Verdict(True, f"expected to be worse than the base: {choice.why}", f"{inputs}{advice}")
 
 
 def judge_union(scores: Sequence[Scores], guard: Guard, *, is_alone: bool) -> Verdict:
@@ -122,9 +132,9 @@ def better_baselines(by_name: dict[str, Scores]) -> Iterator[str]:
     if blind:
         best = max(blind, key=lambda score: (score.metric, -score.loss))
         yield f"a {best.arm} is better than the alignment ({best.metric:.3f})"
-    alone = by_name.get("base, repaired")
-    if alone is not None and beats(alone, merged):
-        yield f"the base alone, repaired, is better ({alone.metric:.3f})"
+    for alone in (by_name[arm] for arm in (REPAIRED, REFITTED) if arm in by_name):
+        if beats(alone, merged):
+            yield f"the {alone.arm}, is better ({alone.metric:.3f})"
     donors = [score for name, score in by_name.items() if name.split(" ")[0] == "donor" and beats(score, merged)]
     if donors:
         best = max(donors, key=lambda score: (score.metric, -score.loss))

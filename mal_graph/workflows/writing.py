@@ -14,6 +14,7 @@ from mal_graph import registry
 from mal_graph.errors import GateFailed
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
+from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.models import free_path
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.verdict import Verdict
@@ -29,11 +30,13 @@ class Written(Result, ABC):
         graph: the model.
         base: the base as given.
         checks: what was checked of the model.
+        choice: which way was taken, where that was left open.
     """
 
     graph: LayerGraph
     base: LayerGraph
     checks: tuple[Check, ...]
+    choice: Choice | None = None
 
     @property
     @abstractmethod

@@ -205,7 +205,7 @@ def test_probe_inputs_can_be_given_by_shape_and_by_file(run, folder):
     given = run("inspect", "base.onnx", "--input-shape", "x:5,8", "--format", "json")
     assert given.code == 0
     np.savez("probe.npz", x=np.ones((2, 8), np.float32))
-    for words in (["inspect", "base.onnx"], ["assemble", "base.onnx", "donor.onnx", "--dry-run"]):
+    for words in (["inspect", "base.onnx"], ["assemble", "base.onnx", "donor.onnx", "--dry-run", "--method", "mal"]):
         assert run(*words, "--inputs", "probe.npz").code == 0
         assert run(*words, "--input-shape", "x:5,8").code == 0
 
@@ -279,7 +279,11 @@ def test_pairs_written_and_edited_are_the_pairs_used(run, folder):
 def test_assemble_word_for_word(folder):
     command = Path(sys.executable).with_name("mal-graph")
     done = subprocess.run(
-        [command, "assemble", "base.onnx", "donor.onnx"], cwd=folder, capture_output=True, text=True, check=False
+        [command, "assemble", "base.onnx", "donor.onnx", "--method", "mal"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0
     assert re.fullmatch(STRANGERS, done.stderr)
@@ -311,12 +315,12 @@ def test_assemble_says_what_was_merged_and_what_not_and_why(run, folder):
 
 
 def test_assemble_says_which_donor_layers_are_not_used(run, folder):
-    ran = run("assemble", "other.onnx", "base.onnx")
+    ran = run("assemble", "other.onnx", "base.onnx", "--method", "mal")
     assert re.search(r"^donor layer Gemm_\d is not used: \w+", ran.out, re.M)
 
 
 def test_assemble_json_has_the_promised_keys(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--format", "json")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--format", "json", "--method", "mal")
     found = ran.json
     assert next(iter(found)) == "schema"
     assert set(KEYS["assemble"]) <= set(found)
@@ -343,11 +347,20 @@ def test_a_base_that_grows_says_what_grew_and_checks_it(run, folder):
 
 @pytest.mark.parametrize("option", ["width", "depth"])
 def test_an_unknown_width_or_depth_is_refused(refused, option):
-    refused("assemble", "base.onnx", "donor.onnx", f"--{option}", "more", match=f"{option} is 'more': choose one of")
+    refused(
+        "assemble",
+        "base.onnx",
+        "donor.onnx",
+        f"--{option}",
+        "more",
+        "--method",
+        "mal",
+        match=f"{option} is 'more': choose one of",
+    )
 
 
 def test_the_scores_of_every_arm_come_last(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "--data", "data.npz")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--method", "mal")
     *_, verdict = lines = ran.out.splitlines()
     lines = lines[-10:-2]
     assert lines[0].split() == ["model", "loss", "accuracy"]
@@ -358,7 +371,7 @@ def test_the_scores_of_every_arm_come_last(run, folder):
 
 def test_a_donor_with_another_head_is_merged_and_it_is_said_why_it_has_no_score(run, folder):
     save(mlp((8, 16, 12, 100), seed=3), folder / "hundred.onnx")
-    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz", "-q")
+    ran = run("assemble", "base.onnx", "hundred.onnx", "--data", "data.npz", "-q", "--method", "mal")
     assert (ran.code, ran.err) == (0, "")
     told = "of hundred.onnx tells 100 classes apart, the base's 5"
     assert re.search(rf"^note: donor has no score and no part in the ensemble: output '\w+' {told}$", ran.out, re.M)
@@ -372,9 +385,9 @@ def test_a_donor_with_another_head_is_merged_and_it_is_said_why_it_has_no_score(
 def test_a_merge_of_batch_norms_says_that_their_statistics_are_not_measured_again(run, folder):
     save(cnn((4, 4), seed=0), folder / "a.onnx")
     save(cnn((4, 4), seed=1), folder / "b.onnx")
-    ran = run("assemble", "a.onnx", "b.onnx", "-q")
+    ran = run("assemble", "a.onnx", "b.onnx", "-q", "--method", "mal")
     assert "note: the statistics of 6 BatchNormalizations are not measured again on data" in ran.out
-    assert "not measured again" not in run("assemble", "base.onnx", "donor.onnx").out
+    assert "not measured again" not in run("assemble", "base.onnx", "donor.onnx", "--method", "mal").out
 
 
 def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
@@ -383,7 +396,7 @@ def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
     rng = np.random.default_rng(0)
     arrays = {"x": rng.normal(size=(20, 3, 8, 8)).astype(np.float32), "labels": rng.integers(0, 5, 20)}
     np.savez(folder / "some.npz", **arrays)
-    ran = run("assemble", "a.onnx", "b.onnx", "--calibrate", "some.npz", "--data", "some.npz", "-q")
+    ran = run("assemble", "a.onnx", "b.onnx", "--calibrate", "some.npz", "--data", "some.npz", "-q", "--method", "mal")
     assert (
         "repaired after b.onnx on 20 samples: 1 layers brought to their targets, 6 BatchNormalizations measured anew"
         in ran.out
@@ -396,7 +409,18 @@ def test_a_merge_of_batch_norms_is_repaired_on_calibration_inputs(run, folder):
 
 
 def test_the_signal_is_chosen_and_repair_can_be_left_out(run, folder):
-    words = ("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "--format", "json", "--force")
+    words = (
+        "assemble",
+        "base.onnx",
+        "donor.onnx",
+        "--calibrate",
+        "data.npz",
+        "--format",
+        "json",
+        "--force",
+        "--method",
+        "mal",
+    )
     both, plain = (run(*words, *more).json for more in (("--match-by", "both"), ("--no-repair",)))
     assert (both["config"]["match_by"], plain["config"]["match_by"]) == ("both", "weights")
     assert ([len(done["rescaled"]) for done in both["repair"]], plain["repair"]) == ([3], [])
@@ -404,29 +428,31 @@ def test_the_signal_is_chosen_and_repair_can_be_left_out(run, folder):
 
 def test_a_dry_run_writes_no_model(run, folder):
     before = contents(folder)
-    ran = run("assemble", "base.onnx", "donor.onnx", "--dry-run")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--dry-run", "--method", "mal")
     assert ran.code == 0
     assert "no model was written" in ran.out
     assert "413 parameters merged" in ran.out
     assert contents(folder) == before
-    found = run("assemble", "base.onnx", "donor.onnx", "--dry-run", "--format", "json").json
+    found = run("assemble", "base.onnx", "donor.onnx", "--dry-run", "--format", "json", "--method", "mal").json
     assert found["output"] is None
 
 
 def test_a_dry_run_does_not_mind_an_existing_target(run, folder):
     (folder / "base.merged.onnx").write_text("mine")
-    assert run("assemble", "base.onnx", "donor.onnx", "--dry-run").code == 0
+    assert run("assemble", "base.onnx", "donor.onnx", "--dry-run", "--method", "mal").code == 0
 
 
 def test_the_report_file_holds_what_json_prints(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "--report", "report.json", "--format", "json")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--report", "report.json", "--format", "json", "--method", "mal")
     assert json.loads(Path("report.json").read_text()) == ran.json
 
 
 def test_force_overwrites_what_exists(run, folder):
     for name in ("out.onnx", "report.json"):
         (folder / name).write_text("old")
-    ran = run("assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--report", "report.json", "--force")
+    ran = run(
+        "assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--report", "report.json", "--force", "--method", "mal"
+    )
     assert ran.code == 0
     assert set(stored("out.onnx")) == set(stored("base.onnx"))
     assert json.loads(Path("report.json").read_text())["output"] == "out.onnx"
@@ -472,7 +498,7 @@ def test_pads_decide_what_units_without_a_partner_become(run, folder):
 
 
 def test_without_verification_a_merge_says_so(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "--no-verify")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--no-verify", "--method", "mal")
     assert ran.code == 0
     assert "check self_check: not run: the groups are unverified" in ran.out
 
@@ -493,13 +519,13 @@ def test_a_shuffled_copy_of_the_base_merges_into_the_base(run, folder):
 
 
 def test_verbose_logs_to_stderr_and_quiet_does_not(run, folder):
-    loud = run("assemble", "base.onnx", "donor.onnx", "-v")
+    loud = run("assemble", "base.onnx", "donor.onnx", "-v", "--method", "mal")
     loaded = "".join(
         f"loaded {name}: 5 operators, {size} float parameters\n"
         for name, size in (("base.onnx", 413), ("donor.onnx", 365))
     )
     assert re.fullmatch(loaded + STRANGERS, loud.err)
-    assert run("assemble", "base.onnx", "donor.onnx", "-o", "quiet.onnx", "-q").err == ""
+    assert run("assemble", "base.onnx", "donor.onnx", "-o", "quiet.onnx", "-q", "--method", "mal").err == ""
     assert re.search(r"^Gemm_0 +Gemm_0 +16 : 12 +12 ", loud.out, re.M)
     quiet = run("match", "base.onnx", "donor.onnx", "-o", "pairs.json", "-q")
     assert quiet.err == ""
@@ -507,11 +533,22 @@ def test_verbose_logs_to_stderr_and_quiet_does_not(run, folder):
 
 
 def test_strangers_are_called_so_before_anything_is_written_and_fail_where_asked(run, folder):
-    ran = run("assemble", "base.onnx", "donor.onnx", "-o", "merged.onnx")
+    ran = run("assemble", "base.onnx", "donor.onnx", "-o", "merged.onnx", "--method", "mal")
     said = "donor.onnx and the base have nothing to align: the mean cosine of their aligned weights is 0."
     assert ran.code == 0
     assert said in " ".join(ran.out.split())
-    asked = run("assemble", "base.onnx", "donor.onnx", "-o", "asked.onnx", "--fail-if-worse", "--format", "json")
+    asked = run(
+        "assemble",
+        "base.onnx",
+        "donor.onnx",
+        "-o",
+        "asked.onnx",
+        "--fail-if-worse",
+        "--format",
+        "json",
+        "--method",
+        "mal",
+    )
     assert asked.code == 1
     assert "error: a donor has nothing to align with the base (--fail-if-worse)" in asked.err
     assert any(said in note for note in asked.json["notes"])
@@ -521,7 +558,7 @@ def test_a_copy_in_another_order_does_not_fail_where_asked(run, folder):
     base = mal_graph.load("base.onnx")
     copy, _ = permuted_copy(base, axis_groups(base))
     save(copy, folder / "copy.onnx")
-    ran = run("assemble", "base.onnx", "copy.onnx", "-o", "merged.onnx", "--fail-if-worse")
+    ran = run("assemble", "base.onnx", "copy.onnx", "-o", "merged.onnx", "--fail-if-worse", "--method", "mal")
     assert ran.code == 0
     assert "nothing to align" not in ran.out + ran.err
 
@@ -531,7 +568,7 @@ def test_a_merged_model_that_is_not_finite_fails_the_gate_and_is_not_written(run
         graph = mlp((8, 8, 5), seed=0)
         save(graph.with_weights({"w3": np.full(5, sign * 3e38, np.float32)}), folder / f"huge_{name}.onnx")
     before = contents(folder)
-    ran = run("assemble", "huge_base.onnx", "huge_donor.onnx")
+    ran = run("assemble", "huge_base.onnx", "huge_donor.onnx", "--method", "mal")
     assert ran.code == app.GATE_FAILED, ran.err
     assert re.fullmatch(
         r"error: no merged model was written: finite failed: output 'gemm2' is not finite on the probe inputs; .*\n",
@@ -547,10 +584,10 @@ def test_a_layer_with_weights_that_are_not_finite_is_not_merged(run, folder, val
     broken = graph.weights["w2"].read().copy()
     broken[1, 2] = value
     save(graph.with_weights({"w2": broken}), folder / "broken.onnx")
-    ran = run("assemble", "base.onnx", "broken.onnx")
+    ran = run("assemble", "base.onnx", "broken.onnx", "--method", "mal")
     assert ran.code == 0
     assert "keeps the base's weights: weight w2 of the donor holds NaN or infinity" in ran.out
-    spoilt = run("assemble", "broken.onnx", "base.onnx")
+    spoilt = run("assemble", "broken.onnx", "base.onnx", "--method", "mal")
     assert spoilt.code == app.GATE_FAILED
     assert "no merged model was written: finite failed" in spoilt.err
 
@@ -561,7 +598,7 @@ def test_a_model_that_the_runtime_refuses_is_not_put_in_place(run, folder, monke
 
     monkeypatch.setattr("mal_graph_adapters.onnx_format.file.runtime_check", refuse)
     (folder / "base.merged.onnx").write_text("an older result")
-    ran = run("assemble", "base.onnx", "donor.onnx", "--force")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--force", "--method", "mal")
     assert ran.code == app.GATE_FAILED
     assert "error: no merged model was written: onnxruntime failed: no such thing" in ran.err
     assert (folder / "base.merged.onnx").read_text() == "an older result"
@@ -570,7 +607,7 @@ def test_a_model_that_the_runtime_refuses_is_not_put_in_place(run, folder, monke
 def test_a_fault_that_the_base_has_already_fails_no_gate(run, folder, monkeypatch):
     odd = Check("onnx_checker", False, "an odd file")
     monkeypatch.setattr("mal_graph_adapters.onnx_format.file.checker_check", lambda path: odd)
-    ran = run("assemble", "base.onnx", "donor.onnx")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--method", "mal")
     assert ran.code == 0
     assert "check onnx_checker: not run: the base does not pass it either: an odd file" in ran.out
 
@@ -882,7 +919,9 @@ def test_an_error_of_our_own_is_one_sentence_and_verbose_shows_where(run, folder
     assert "in broken" in run("inspect", "base.onnx", "-v").err
 
 
-@pytest.mark.parametrize("words", [("assemble", "base.onnx", "donor.onnx"), ("inspect", "base.onnx")])
+@pytest.mark.parametrize(
+    "words", [("assemble", "base.onnx", "donor.onnx", "--method", "mal"), ("inspect", "base.onnx")]
+)
 def test_an_interrupted_command_says_only_what_is_true(run, folder, monkeypatch, words):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
@@ -899,7 +938,7 @@ def test_a_full_disk_is_told(run, folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("mal_graph.reporting.document.sha256_of", full)
-    ran = run("assemble", "base.onnx", "donor.onnx")
+    ran = run("assemble", "base.onnx", "donor.onnx", "--method", "mal")
     assert (ran.code, ran.out) == (2, "")
     assert "No space left on device" in ran.err
 
@@ -958,8 +997,8 @@ def test_a_bad_model_is_refused_by_every_verb(refused, folder, kind):
     for words in (
         ["inspect", "bad.onnx"],
         ["match", "base.onnx", "bad.onnx", "-o", "pairs.json"],
-        ["assemble", "bad.onnx", "donor.onnx", "-o", "out.onnx", "--report", "report.json"],
-        ["assemble", "base.onnx", "bad.onnx"],
+        ["assemble", "bad.onnx", "donor.onnx", "-o", "out.onnx", "--report", "report.json", "--method", "mal"],
+        ["assemble", "base.onnx", "bad.onnx", "--method", "mal"],
         ["evaluate", "bad.onnx", "--data", "data.npz"],
     ):
         refused(*words, match=BAD_MODELS[kind])
@@ -977,8 +1016,8 @@ def test_a_model_that_the_runtime_cannot_run_is_shown_with_nothing_said_of_its_a
 def test_a_model_that_the_runtime_cannot_run_is_not_merged(refused, folder):
     onnx.save(bad_proto("unknown operator"), folder / "bad.onnx")
     for words in (
-        ["assemble", "base.onnx", "bad.onnx"],
-        ["assemble", "bad.onnx", "base.onnx"],
+        ["assemble", "base.onnx", "bad.onnx", "--method", "mal"],
+        ["assemble", "bad.onnx", "base.onnx", "--method", "mal"],
     ):
         refused(*words, match=r"onnxruntime refuses bad\.onnx: .*Foo")
 
@@ -1007,6 +1046,8 @@ def test_a_donor_whose_inputs_do_not_fit_is_refused(refused, folder, inputs, tol
         "assemble",
         "base.onnx",
         "unfit.onnx",
+        "--method",
+        "mal",
         match=rf"the inputs of unfit\.onnx do not fit base\.onnx: {told}.*; merge models that take the same inputs",
     )
 
@@ -1046,7 +1087,7 @@ def test_a_lambda_outside_zero_to_one_is_refused(refused, value):
     ],
 )
 def test_lambdas_per_layer_that_make_no_sense_are_refused(refused, words, match):
-    refused("assemble", "base.onnx", "donor.onnx", *words, match=match)
+    refused("assemble", "base.onnx", "donor.onnx", *words, "--method", "mal", match=match)
 
 
 def test_lambdas_per_layer_are_shown_with_their_layer(run, folder):
@@ -1082,7 +1123,7 @@ def test_a_selector_that_selects_nothing_is_refused(refused, selector):
 
 
 MERGING = [
-    ("assemble", "base.onnx", "donor.onnx"),
+    ("assemble", "base.onnx", "donor.onnx", "--method", "mal"),
     ("sweep", "base.onnx", "donor.onnx", "--data", "data.npz"),
     ("zoo", "base.onnx", ".", "--data", "data.npz"),
 ]
@@ -1148,7 +1189,19 @@ def test_calibration_inputs_that_cannot_be_read_are_refused(refused, words, name
 
 def test_calibration_inputs_are_no_target(refused, folder):
     told = r"cannot write data\.npz: it is one of the inputs"
-    refused("assemble", "base.onnx", "donor.onnx", "--calibrate", "data.npz", "-o", "data.npz", "--force", match=told)
+    refused(
+        "assemble",
+        "base.onnx",
+        "donor.onnx",
+        "--calibrate",
+        "data.npz",
+        "-o",
+        "data.npz",
+        "--force",
+        "--method",
+        "mal",
+        match=told,
+    )
 
 
 @pytest.mark.parametrize("text", ["x", "x:", ":1,2", "x:1,a", "x:0,8", "x:1,-8", "x:1,,8", "x:1.5,8"])
@@ -1220,7 +1273,7 @@ def test_an_input_is_never_overwritten(refused, folder, target):
     (folder / "link.onnx").symlink_to("donor.onnx")
     told = rf"cannot write {re.escape(target)}: it is one of the inputs; name another file"
     os.link(folder / "base.onnx", folder / "hard.onnx")
-    words = ["assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--force"]
+    words = ["assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--force", "--method", "mal"]
     refused(*words, "-o", target, match=told)
     refused(*words, "--report", target, match=told)
     refused("match", "base.onnx", "donor.onnx", "--matches", "data.npz", "--force", "-o", target, match=told)
@@ -1229,7 +1282,7 @@ def test_an_input_is_never_overwritten(refused, folder, target):
 def test_an_existing_file_is_not_overwritten_without_force(refused, folder):
     for name in ("base.merged.onnx", "report.json", "pairs.json"):
         (folder / name).write_text("mine")
-    words = ["assemble", "base.onnx", "donor.onnx"]
+    words = ["assemble", "base.onnx", "donor.onnx", "--method", "mal"]
     refused(*words, match=r"cannot write base\.merged\.onnx: it exists; use --force to overwrite it, or name another")
     refused(*words, "-o", "new.onnx", "--report", "report.json", match=r"cannot write report\.json: it exists")
     refused("match", "base.onnx", "donor.onnx", "-o", "pairs.json", match=r"cannot write pairs\.json: it exists")
@@ -1253,7 +1306,7 @@ def test_a_target_that_cannot_be_written_is_refused(refused, folder, target, tol
     (folder / "lone.data").write_text("weights of a model whose file was renamed")
     os.mkfifo(folder / "pipe")
     for option in ("-o", "--report"):
-        words = ["assemble", "base.onnx", "donor.onnx", "--force", option, target]
+        words = ["assemble", "base.onnx", "donor.onnx", "--force", option, target, "--method", "mal"]
         refused(*words, match=rf"cannot write ({re.escape(target)}|''): {told}")
 
 
@@ -1261,7 +1314,7 @@ def test_a_read_only_folder_is_refused(refused, folder, monkeypatch):
     (folder / "sub").mkdir()
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     told = r"cannot write sub/out\.onnx: folder sub is read-only; choose another"
-    refused("assemble", "base.onnx", "donor.onnx", "-o", "sub/out.onnx", match=told)
+    refused("assemble", "base.onnx", "donor.onnx", "-o", "sub/out.onnx", "--method", "mal", match=told)
 
 
 def test_a_folder_that_turns_out_to_be_read_only_is_refused(refused, run, monkeypatch):
@@ -1270,12 +1323,14 @@ def test_a_folder_that_turns_out_to_be_read_only_is_refused(refused, run, monkey
 
     monkeypatch.setattr("tempfile.mkdtemp", denied)
     told = r"cannot write base\.merged\.onnx: Permission denied in folder .*; choose another folder"
-    refused("assemble", "base.onnx", "donor.onnx", "-q", match=told)
-    assert re.match(STRANGERS + "error: cannot write", run("assemble", "base.onnx", "donor.onnx").err)  # said before
+    refused("assemble", "base.onnx", "donor.onnx", "-q", "--method", "mal", match=told)
+    assert re.match(
+        STRANGERS + "error: cannot write", run("assemble", "base.onnx", "donor.onnx", "--method", "mal").err
+    )  # said before
 
 
 def test_the_report_may_not_go_where_the_model_goes(refused):
-    words = ["assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--report", "./out.onnx"]
+    words = ["assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--report", "./out.onnx", "--method", "mal"]
     refused(*words, match="cannot write the model and the report to one file: name another for each")
 
 
@@ -1301,7 +1356,7 @@ def test_the_report_may_not_go_where_the_model_goes(refused):
 def test_data_without_the_right_arrays_are_refused(refused, folder, arrays, told):
     np.savez(folder / "bad.npz", **arrays)
     refused("evaluate", "base.onnx", "--data", "bad.npz", match=told)
-    refused("assemble", "base.onnx", "donor.onnx", "--data", "bad.npz", match=told)
+    refused("assemble", "base.onnx", "donor.onnx", "--data", "bad.npz", "--method", "mal", match=told)
 
 
 @pytest.mark.parametrize(
@@ -1317,7 +1372,7 @@ def test_a_file_that_is_no_npz_is_refused(refused, folder, content, told):
         data = (folder / "data.npz").read_bytes()
         (folder / "bad.npz").write_bytes(data[: len(data) // 2] if content == b"cut" else content)
     refused("evaluate", "base.onnx", "--data", "bad.npz", match=told)
-    refused("assemble", "base.onnx", "donor.onnx", "--data", "bad.npz", match=told)
+    refused("assemble", "base.onnx", "donor.onnx", "--data", "bad.npz", "--method", "mal", match=told)
     refused("inspect", "base.onnx", "--inputs", "bad.npz", match=told)
 
 
@@ -1355,7 +1410,13 @@ def test_damaged_files_never_give_a_traceback(run, folder):
         for words in (
             ["inspect", "bad.onnx"],
             ["match", "good.onnx", "bad.onnx"],
-            ["assemble", *(["good.onnx", "bad.onnx"] if case % 2 else ["bad.onnx", "good.onnx"]), "--force"],
+            [
+                "assemble",
+                *(["good.onnx", "bad.onnx"] if case % 2 else ["bad.onnx", "good.onnx"]),
+                "--force",
+                "--method",
+                "mal",
+            ],
         ):
             ran = run(*words)
             codes.append(ran.code)

@@ -95,13 +95,17 @@ def test_a_file_of_that_name_is_a_file(folder):
 @pytest.mark.parametrize("base", ["base.onnx", "their:base"])
 @pytest.mark.parametrize("donor", ["donor.onnx", "their:donor"])
 def test_files_and_modules_merge_alike(run, folder, base, donor):
-    code, out, err = run("assemble", base, donor, "-o", "m.onnx", "--data", "data.npz", "--report", "r.json")
+    code, out, err = run(
+        "assemble", base, donor, "-o", "m.onnx", "--data", "data.npz", "--report", "r.json", "--method", "mal"
+    )
     assert (code, err) == (0, "")
     assert "wrote m.onnx" in out
     report = json.loads((folder / "r.json").read_text())
     assert (report["base"], set(report["sha256"])) == (base, {name for name in (base, donor) if ".onnx" in name})
     x = np.ones((4, 5), np.float32)
-    plain = mal_graph.assemble(*(mal_graph.load(folder / f"{name}.onnx") for name in ("base", "donor"))).graph
+    plain = mal_graph.assemble(
+        *(mal_graph.load(folder / f"{name}.onnx") for name in ("base", "donor")), method="mal"
+    ).graph
     found = [
         next(iter(registry.runner().open(g).run({g.inputs[0].name: x}).values()))
         for g in (plain, mal_graph.load(folder / "m.onnx"))
@@ -148,7 +152,10 @@ def test_inputs_go_to_arguments_of_their_name(folder):
         (["inspect", "their:base", "--input-shape", "x:2,7"], "does not run on the example inputs ((2, 7))"),
         (["inspect", "base.onnx", "--weights", "w.pt"], "--weights is given 1 times for 0 modules"),
         (["inspect", "their:base", "--weights", "w.pt", "--input-shape", "x:2,5"], "cannot read the weights in w.pt"),
-        (["assemble", "base.onnx", "their:donor", "-o", "m.safetensors"], "base.onnx was not traced from a torch"),
+        (
+            ["assemble", "base.onnx", "their:donor", "-o", "m.safetensors", "--method", "mal"],
+            "base.onnx was not traced from a torch",
+        ),
         (["match", "their:base", "none.onnx"], "none.onnx"),
     ],
 )

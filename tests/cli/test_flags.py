@@ -9,9 +9,9 @@ from mal_graph.config import CONFIGS, RENAMED, options_of
 
 @pytest.mark.parametrize("flag", sorted(OLD_FLAGS))
 def test_a_flag_that_was_renamed_is_refused_with_its_new_name(capfd, flag):
-    assert app.main(["assemble", "a.onnx", "b.onnx", flag]) == app.BAD_INPUT
+    assert app.main(["assemble", "a.onnx", "b.onnx", flag, "--method", "mal"]) == app.BAD_INPUT
     assert capfd.readouterr() == ("", f"error: there is no {flag}: it is {OLD_FLAGS[flag]} now\n")
-    assert app.main(["assemble", "a.onnx", "b.onnx", f"{flag}=x"]) == app.BAD_INPUT
+    assert app.main(["assemble", "a.onnx", "b.onnx", f"{flag}=x", "--method", "mal"]) == app.BAD_INPUT
 
 
 def test_the_output_that_is_scored_has_one_name(capfd):

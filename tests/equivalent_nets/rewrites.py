@@ -122,7 +122,7 @@ REWRITES: Mapping[str, Rewrite] = {
         "weights as int8, cast and multiplied", base_may_keep=ANYTHING, traits=("whole_multiples",), group=VALUES
     ),
     "palette": Rewrite("weights as indices of a codebook", base_may_keep=ANYTHING, traits=("palette",), group=VALUES),
-    # A masked weight is computed: it stays in the order of axes in which it is stored, and no norm is folded into it.
+    # A masked weight is computed: no norm and no factor is folded into it, and it says less of which branch is which.
     "float_mask": Rewrite("weights times a mask of floats", sides=BOTH, traits=("masked",), **MASKED),
     "boolean_mask": Rewrite("weights chosen by a boolean mask", sides=BOTH, traits=("masked",), **MASKED),
     "mask_on_one_side": Rewrite(

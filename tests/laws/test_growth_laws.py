@@ -415,9 +415,9 @@ def test_a_class_token_at_another_place_is_not_taken_for_the_same():
         x = net.op("Add", x, net.weight(5, 6))
         return net.graph(net.linear(net.op("Gather", x, net.constant(4 * is_last), axis=1), 6, 3))
 
-    same = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=True), verify=False)
+    same = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=True), verify=False, method="mal")
     assert not same.merged[0].plan.dropped
-    other = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=False), verify=False)
+    other = mal_graph.assemble(net_of(0, is_last=True), net_of(1, is_last=False), verify=False, method="mal")
     (((why,),),) = [other.merged[0].plan.dropped.values()]
     assert why == "shift w3: its unit axis is frozen in the base: Gather 'Gather_4' uses a single unit of the axis"
 

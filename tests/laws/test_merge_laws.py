@@ -243,7 +243,7 @@ def test_several_donors_are_merged_one_after_the_other():
 
 def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monkeypatch):
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 8, 7, 5), 1)
-    assert mal_graph.assemble(base, donor).check("self_check").passed
+    assert mal_graph.assemble(base, donor, method="mal").check("self_check").passed
 
     def without_one_member(weights, moves):
         from dataclasses import replace
@@ -253,7 +253,7 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
         return permute_weights(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 
     monkeypatch.setattr("mal_graph.workflows.steps.permute_weights", without_one_member)
-    assert mal_graph.assemble(base, donor).check("self_check").failed
+    assert mal_graph.assemble(base, donor, method="mal").check("self_check").failed
 
 
 def test_all_controls_use_the_pairs_and_layers_of_the_merge():
@@ -281,8 +281,8 @@ def tied(seed, shared):
 
 def test_a_shared_weight_is_merged_only_with_a_shared_weight():
     base = tied(0, True)
-    same = mal_graph.assemble(base, tied(1, True), verify=False)
-    apart = mal_graph.assemble(base, tied(1, False), verify=False)
+    same = mal_graph.assemble(base, tied(1, True), verify=False, method="mal")
+    apart = mal_graph.assemble(base, tied(1, False), verify=False, method="mal")
     assert "first" in same.graph.edited
     assert "first" not in apart.graph.edited
     assert any("it is shared with layer" in line for lines in apart.merged[0].plan.dropped.values() for line in lines)
@@ -300,7 +300,7 @@ def windowed(kernel, seed):
 
 def test_a_layer_with_another_window_keeps_the_base_and_is_listed():
     base = windowed(3, 0)
-    result = mal_graph.assemble(base, windowed(5, 1), verify=False)
+    result = mal_graph.assemble(base, windowed(5, 1), verify=False, method="mal")
     plan_ = result.merged[0].plan
     assert list(plan_.skipped.values()) == ["the windows differ: 3x3 against 5x5; `width`=grow makes the base's larger"]
     assert "w0" not in result.graph.edited
@@ -308,7 +308,7 @@ def test_a_layer_with_another_window_keeps_the_base_and_is_listed():
 
 def test_heads_of_different_class_counts_keep_the_base_and_are_listed():
     base = mlp((6, 8, 5), 0)
-    result = mal_graph.assemble(base, mlp((6, 8, 4), 1), verify=False)
+    result = mal_graph.assemble(base, mlp((6, 8, 4), 1), verify=False, method="mal")
     assert list(result.merged[0].plan.skipped.values()) == [
         "its output axis is fixed (axes of model output 'gemm2') and 5 long, the donor's 4"
     ]
@@ -324,7 +324,7 @@ def frozen_net(widths, seed):
 def test_frozen_axes_are_merged_only_for_models_that_the_user_says_are_ordered_alike():
     base, donor = frozen_net((5, 6, 4), 0), frozen_net((5, 6, 4), 1)
     with pytest.raises(mal_graph.MalGraphError, match="runs along the axis in order"):
-        mal_graph.assemble(base, donor)
+        mal_graph.assemble(base, donor, method="mal")
     result = mal_graph.assemble(base, donor, assume_ordered=True, lam=1.0)
     assert same_function(result.graph, donor)
 
@@ -334,7 +334,7 @@ def test_flattened_maps_of_different_size_are_refused():
     net = Net(1)
     x = net.conv(net.input("x", ("N", 3, 8, 8)), 3, 6, 3, stride=2)
     other = net.graph(net.linear(net.op("Flatten", net.op("Relu", x)), 6 * 16, 5))
-    skipped = mal_graph.assemble(base, other, verify=False).merged[0].plan.skipped
+    skipped = mal_graph.assemble(base, other, verify=False, method="mal").merged[0].plan.skipped
     assert list(skipped.values()) == ["each unit takes 64 positions of its input axis, in the donor 16"]
 
 

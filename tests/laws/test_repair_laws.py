@@ -310,7 +310,7 @@ def test_a_fixed_batch_is_never_filled_up():
 
 def test_samples_for_less_than_a_fixed_batch_are_refused():
     with pytest.raises(DataError, match=r"there are 20 calibration samples: give at least 32, one batch of net"):
-        mal_graph.assemble(fixed(0, 32), fixed(1, 32), calibrate=samples(20))
+        mal_graph.assemble(fixed(0, 32), fixed(1, 32), calibrate=samples(20), method="mal")
 
 
 def test_models_of_other_fixed_batches_cannot_be_compared_on_the_same_samples():
@@ -362,8 +362,8 @@ def test_a_layer_at_lambda_0_stays_and_every_other_has_the_goal_of_its_own_lambd
 def test_every_control_is_repaired_and_the_base_alone_too():
     base, donor, arrays = mlp((8, 12, 10, 5), 0), mlp((8, 12, 10, 5), 1), samples()
     data = {**samples(40, seed=1), "labels": np.random.default_rng(0).integers(0, 5, 40)}
-    plain = mal_graph.assemble(base, donor, data=data, verify=False)
-    done = mal_graph.assemble(base, donor, data=data, calibrate=arrays, verify=False)
+    plain = mal_graph.assemble(base, donor, data=data, verify=False, method="mal")
+    done = mal_graph.assemble(base, donor, data=data, calibrate=arrays, verify=False, method="mal")
     scores = [{score.arm: score.loss for score in found.scores} for found in (plain, done)]
     assert set(scores[1]) - set(scores[0]) == {"base, repaired"}
     assert [arm for arm, loss in scores[0].items() if scores[1][arm] == loss] == ["base", "donor", "ensemble"]
@@ -375,7 +375,9 @@ def test_every_control_is_repaired_and_the_base_alone_too():
 def test_labels_among_the_calibration_inputs_change_nothing():
     base, donor, arrays = mlp((8, 12, 5), 0), mlp((8, 12, 5), 1), samples()
     labelled = {**arrays, "labels": np.zeros(3)}
-    results = [mal_graph.assemble(base, donor, calibrate=given, verify=False) for given in (arrays, labelled)]
+    results = [
+        mal_graph.assemble(base, donor, calibrate=given, verify=False, method="mal") for given in (arrays, labelled)
+    ]
     inputs = {**samples(9, seed=2), "labels": np.zeros(9, np.int64)}
     assert np.array_equal(*(predict(found.graph, inputs).values for found in results))
 
@@ -383,9 +385,9 @@ def test_labels_among_the_calibration_inputs_change_nothing():
 def test_donors_are_repaired_one_after_the_other():
     base, arrays = mlp((8, 12, 5), 0), samples()
     donors = [mlp((8, 12, 5), 1), mlp((8, 12, 5), 2)]
-    both = mal_graph.assemble(base, donors, calibrate=arrays, verify=False)
-    first = mal_graph.assemble(base, donors[0], calibrate=arrays, verify=False)
-    second = mal_graph.assemble(first.graph, donors[1], calibrate=arrays, verify=False)
+    both = mal_graph.assemble(base, donors, calibrate=arrays, verify=False, method="mal")
+    first = mal_graph.assemble(base, donors[0], calibrate=arrays, verify=False, method="mal")
+    second = mal_graph.assemble(first.graph, donors[1], calibrate=arrays, verify=False, method="mal")
     for name, weight in both.graph.weights.items():
         assert np.array_equal(weight.read(), second.graph.weights[name].read())
 

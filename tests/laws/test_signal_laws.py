@@ -117,7 +117,7 @@ def test_align_gives_a_shuffled_copy_back_by_activations_though_its_weights_say_
 def test_align_and_assemble_assign_the_same_units(match_by):
     base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
     options = {"calibrate": samples(), "match_by": match_by, "rescale_invariant": True}
-    made = mal_graph.assemble(base, donor, verify=False, **options).merged[0].plan.alignment
+    made = mal_graph.assemble(base, donor, verify=False, **options, method="mal").merged[0].plan.alignment
     assert all(map(np.array_equal, made.orders, aligned(base, donor, **options).orders))
     plain = aligned(base, donor).orders
     assert not all(map(np.array_equal, made.orders, plain))
@@ -222,7 +222,7 @@ def test_weights_decide_what_activations_leave_open():
 
 def test_by_weights_alone_calibration_inputs_change_no_order():
     base, donor = mlp((8, 14, 12, 5), 0), mlp((8, 10, 15, 5), 1)
-    plain, given = (mal_graph.assemble(base, donor, calibrate=c, verify=False) for c in (None, samples()))
+    plain, given = (mal_graph.assemble(base, donor, calibrate=c, verify=False, method="mal") for c in (None, samples()))
     assert all(map(np.array_equal, *(found.merged[0].plan.alignment.orders for found in (plain, given))))
 
 
@@ -236,7 +236,7 @@ def test_a_signal_without_samples_or_of_no_known_name_is_refused():
 
 def test_without_repair_nothing_is_repaired():
     base, donor = mlp((8, 14, 5), 0), mlp((8, 10, 5), 1)
-    plain = mal_graph.assemble(base, donor, verify=False)
+    plain = mal_graph.assemble(base, donor, verify=False, method="mal")
     other = mal_graph.assemble(base, donor, calibrate=samples(), repair=False, verify=False)
     for name, weight in plain.graph.weights.items():
         assert np.array_equal(weight.read(), other.graph.weights[name].read())

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
-from mal_graph.matching import assign_as_given, assign_units, compare_with_chance
+from mal_graph.matching import assign_as_given, assign_units, chance, compare_with_chance
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 
@@ -24,9 +24,9 @@ def example(name):
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "twin"])
 def test_networks_that_were_trained_apart_on_one_task_have_something_to_align(name):
-    chance = chance_of(*example(name))
-    assert not chance.has_nothing_to_align
-    assert chance.cosine > chance.least > chance.random
+    found = chance_of(*example(name))
+    assert not found.has_nothing_to_align
+    assert found.cosine > found.least > found.random
 
 
 @settings(max_examples=15, derandomize=True, deadline=None)
@@ -47,9 +47,9 @@ def test_a_trained_network_and_random_weights_have_not(name, seed):
 def test_a_copy_in_another_order_has(build):
     base = build(seed=0)
     copy, _ = permuted_copy(base, network(base).groups, seed=1)
-    chance = chance_of(base, copy)
-    assert chance.cosine == pytest.approx(1.0, abs=1e-4)
-    assert not chance.has_nothing_to_align
+    found = chance_of(base, copy)
+    assert found.cosine == pytest.approx(1.0, abs=1e-4)
+    assert not found.has_nothing_to_align
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])
@@ -76,6 +76,19 @@ def test_a_good_pair_in_the_wrong_orders_has_nothing():
     correspondence = correspondence_of(base, donor)
     wrong = tuple(np.roll(order, 1) for order in assign_units(correspondence).orders)
     assert compare_with_chance(assign_as_given(correspondence, wrong)).has_nothing_to_align
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "twin"])
+@pytest.mark.parametrize("seed", range(3))
+def test_many_numbers_are_judged_as_few_are(name, seed, monkeypatch):
+    """Of many numbers the random ones are aligned no further than the verdict needs."""
+    base, donor = example(name)
+    pairs = (base, donor), (base, reseeded(donor, seed)), (reseeded(base, seed), reseeded(donor, seed + 1))
+    few = [chance_of(*pair) for pair in pairs]
+    monkeypatch.setattr(chance, "FEW_ENTRIES", 0)
+    many = [chance_of(*pair) for pair in pairs]
+    assert [one.has_nothing_to_align for one in many] == [one.has_nothing_to_align for one in few]
+    assert [one.cosine for one in many] == [one.cosine for one in few]
 
 
 def test_the_figures_are_the_same_in_every_run():

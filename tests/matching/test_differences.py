@@ -154,7 +154,7 @@ def test_reports_say_what_differs():
     base, donor = between(0, "LeakyRelu"), between(1, "LeakyRelu", alpha=0.2)
     said = "layer Gemm_0: LeakyRelu alpha 0.01 against 0.2: at lambda 1 this layer is not the donor's"
     matched = match_document(base, donor, match_layers(base, donor), ())
-    merged = assemble_document(mal_graph.assemble(base, donor, verify=False))
+    merged = assemble_document(mal_graph.assemble(base, donor, verify=False, method="mal"))
     assert said in text_of(matched).splitlines()
     assert said in text_of(merged).splitlines()
     for entry in (matched.pairs[0], merged.merged[0]):

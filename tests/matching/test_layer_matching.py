@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import MatchError
-from mal_graph.matching import explain_layer, find_layer_edges, match_layers
+from mal_graph.matching import explain_layer, find_layer_edges, match_itself, match_layers
 from mal_graph.matching.layer_profile import profile_layers
+from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
 
 
@@ -80,6 +81,17 @@ def test_two_networks_of_one_architecture_match_layer_by_layer(build):
 def test_a_published_architecture_matches_itself(name):
     graph = light(name)
     assert is_identity(match_layers(graph, graph))
+
+
+@pytest.mark.parametrize("build", [mlp, cnn])
+def test_a_model_is_paired_with_itself_as_a_search_by_names_does(build):
+    graph = build()
+    named = match_layers(graph, graph, [(layer.name, layer.name) for layer in find_layers(graph)])
+    itself = match_itself(find_layers(graph))
+    assert [(p.base, p.donor, p.relation, p.differences) for p in itself.pairs] == [
+        (p.base, p.donor, p.relation, p.differences) for p in named.pairs
+    ]
+    assert (itself.base, itself.donor, itself.unmatched_base) == (named.base, named.donor, named.unmatched_base)
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
@@ -363,3 +375,18 @@ def test_at_lambda_1_branches_alike_compute_what_the_donor_does(seed, build):
     result = mal_graph.assemble(base, donor, lam=1.0, verify=False)
     inputs = inputs_of(donor)
     assert deviation(run(result.graph, inputs), run(donor, inputs)) <= 1e-5
+
+
+def test_heads_are_told_apart_by_the_names_of_their_outputs():
+    """Three heads alike, listed in another order in the donor, which names them alike."""
+    net = Net(0)
+    trunk = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 9))
+    heads = [net.linear(trunk, 9, units) for units in (3, 3, 2)]
+    base, donor = net.graph(*heads), net.graph(*heads[::-1])
+    for strict in ({name: name for name in heads}, None):
+        match = match_layers(base, donor, outputs=strict)
+        assert all(pair.base.name == pair.donor.name for pair in match.pairs) or strict is None
+    crossed = match_layers(base, donor, outputs={heads[0]: heads[1], heads[1]: heads[0], heads[2]: heads[2]})
+    partners = {pair.base.name: pair.donor.name for pair in crossed.pairs}
+    first, second = (base.nodes[base.producer[name]].name for name in heads[:2])
+    assert (partners[first], partners[second]) == (second, first)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from builders import Net, deviation, permuted_copy, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mal_graph
 from mal_graph.matching.named_positions import Misnamed, in_order_of_names, pair_by_names
+from mal_graph.symmetry import axis_groups
 
 
 def named(*numbers):
@@ -132,3 +135,22 @@ def test_units_of_other_positions_are_refused():
     positions = np.array([[0, 1], [2, 3]])
     with pytest.raises(Misnamed):
         in_order_of_names((positions, positions), (named(5, 6, 5, 6), named(5, 7, 5, 7)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_entries_of_a_table_that_nothing_reads_say_nothing(seed):
+    """Their numbers are those of no unit: an alignment that counted them would put the others out of order."""
+    net = Net(seed)
+    ids = net.op("Add", net.input("ids", ("N", 4), "int64"), net.constant(np.array([2])))
+    table = net.op("Gather", net.weight(7, 6, name="table"), ids)
+    graph = net.graph(net.linear(net.op("Relu", net.linear(net.op("Flatten", table), 24, 5)), 5, 3))
+    donor, _ = permuted_copy(graph, axis_groups(graph), seed=1)
+    rows = np.array(donor.weights["table"].read())
+    rows[:2] = 5 * np.random.default_rng(seed).standard_normal((2, 6))
+    donor = donor.with_weights({"table": rows})
+    result = mal_graph.assemble(graph, donor, lam=0.5)
+    inputs = {"ids": np.random.default_rng(seed).integers(0, 5, (9, 4))}
+    assert deviation(run(result.graph, inputs), run(graph, inputs)) < 1e-5
+    assert {pair.base.name for pair in result.merged[0].plan.merged_pairs} == {
+        layer.name for layer in result.merged[0].match.base
+    }

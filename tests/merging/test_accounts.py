@@ -1,7 +1,5 @@
 """Every float parameter of the base is merged, kept with a reason, or a setting with a reason - once."""
 
-import importlib.util
-import sys
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -14,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.test_random_graphs import Drawn
 from onnx import helper, numpy_helper
+from scripts import TOOLS, load_script
 
 import mal_graph
 from mal_graph.errors import MalGraphError, MatchError
@@ -25,7 +24,6 @@ from mal_graph.workflows.checks import accounts_check
 from mal_graph_adapters.onnx_format.file import OnnxAdapter
 
 WHEEL = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data").rglob("*.onnx"))
-SUITE = Path(__file__).parents[2] / "tools" / "suite_networks.py"
 
 
 def planned(base, donor, **options):
@@ -191,7 +189,7 @@ def test_a_bias_that_is_multiplied_by_zero_is_kept_with_the_reason():
 def test_several_donors_merge_what_any_of_them_reaches_and_the_reasons_name_them():
     base = mlp((8, 16, 12, 5))
     donors = [replace(mlp((8, 16, 5), seed), name=f"{seed}.onnx") for seed in (1, 2)]
-    result = mal_graph.assemble(base, donors, verify=False)
+    result = mal_graph.assemble(base, donors, verify=False, method="mal")
     kept = [entry for entry in result.accounts.entries if entry.fate is Fate.KEPT]
     assert result.accounts.adds_up
     assert kept
@@ -214,7 +212,7 @@ def test_a_tensor_in_no_list_or_in_two_or_without_a_reason_is_found():
 
 
 def test_the_check_fails_where_a_step_or_a_reason_is_lost():
-    (step,) = mal_graph.assemble(mlp((8, 16, 12, 5), 0), mlp((8, 16, 12, 5), 1), verify=False).merged
+    (step,) = mal_graph.assemble(mlp((8, 16, 12, 5), 0), mlp((8, 16, 12, 5), 1), verify=False, method="mal").merged
     base = step.plan.base
     assert accounts_check(base, [step]).passed
     lost = replace(step, plan=replace(step.plan, steps=step.plan.steps[1:]))
@@ -224,7 +222,7 @@ def test_the_check_fails_where_a_step_or_a_reason_is_lost():
 
 
 def test_every_merge_is_checked():
-    result = mal_graph.assemble(cnn((4, 6), seed=0), cnn((4, 5), seed=1), verify=False)
+    result = mal_graph.assemble(cnn((4, 6), seed=0), cnn((4, 5), seed=1), verify=False, method="mal")
     assert result.check("accounts").passed
     assert sum(counts(result.accounts)) == result.accounts.total
 
@@ -327,20 +325,12 @@ def test_the_accounts_of_published_architectures_add_up(name):
     assert accounts.count(Fate.MERGED) > 0.9 * accounts.total
 
 
-def suite_networks():
-    spec = importlib.util.spec_from_file_location("suite_networks", SUITE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["suite_networks"] = module
-    spec.loader.exec_module(module)
-    return module.NETWORKS
-
-
 @pytest.mark.torch
 def test_the_accounts_of_the_suite_of_networks_add_up():
     import torch
 
     faults = {}
-    for name, make in suite_networks().items():
+    for name, make in load_script(TOOLS / "suite_networks.py").NETWORKS.items():
         graphs = []
         for seed in (0, 1):
             torch.manual_seed(seed)

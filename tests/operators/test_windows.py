@@ -177,7 +177,7 @@ def test_a_linear_layer_answers_to_a_convolution_of_one_tap(a, b, units):
 
 def test_a_linear_layer_does_not_answer_to_a_convolution_of_more_taps():
     with pytest.raises(mal_graph.MalGraphError, match="no layer"):
-        mal_graph.assemble(two_layers("linear", 0), pooled(3), verify=False)
+        mal_graph.assemble(two_layers("linear", 0), pooled(3), verify=False, method="mal")
 
 
 def pooled(taps):

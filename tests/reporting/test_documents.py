@@ -134,10 +134,10 @@ def test_the_match_of_units_is_worth_more_than_chance(two_donors):
 
 def test_batch_norms_bring_a_note_unless_nothing_is_merged():
     base, donor = cnn((4,), blocks=0, seed=0), cnn((4,), blocks=0, seed=1)
-    (note,) = assemble_document(assemble(base, donor)).notes
+    (note,) = assemble_document(assemble(base, donor, method="mal")).notes
     assert note.startswith("the statistics of 1 BatchNormalizations are not measured again")
     assert assemble_document(assemble(base, donor, lam=0.0)).notes == []
-    (note,) = assemble_document(assemble(mlp(seed=0), mlp(seed=1))).notes
+    (note,) = assemble_document(assemble(mlp(seed=0), mlp(seed=1), method="mal")).notes
     assert "nothing to align" in note
 
 
@@ -154,7 +154,7 @@ def test_the_report_is_json_without_numpy_in_it(two_donors):
 
 
 def test_every_start_is_reported_with_its_objective_per_pass():
-    document = assemble_document(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1)))
+    document = assemble_document(assemble(mlp((6, 8, 7, 5), 0), mlp((6, 9, 8, 5), 1), method="mal"))
     assert len(document.starts) > 1
     assert max(start.objective[-1] for start in document.starts) == pytest.approx(document.objective[0])
     assert {start.start for start in document.starts} >= {"forward", "identity"}

@@ -340,7 +340,7 @@ def test_a_dynamic_size_filled_otherwise_is_no_other_channel():
         x = net.op("Relu", net.conv(net.input("x", shape), 3, 6))
         return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), 6, 4))
 
-    result = mal_graph.assemble(net_of(("N", 3, 8, 8)), net_of(("N", 3, "H", "W")), verify=False)
+    result = mal_graph.assemble(net_of(("N", 3, 8, 8)), net_of(("N", 3, "H", "W")), verify=False, method="mal")
     assert result.merged[0].plan.skipped == {}
 
 

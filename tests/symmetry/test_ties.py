@@ -3,7 +3,7 @@
 import pytest
 from builders import Net, mlp
 
-from mal_graph.graph import with_copies
+from mal_graph.network import with_copies
 from mal_graph.reporting import inspect_document, text_of
 from mal_graph.symmetry import axis_groups
 from mal_graph.symmetry.ties import find_ties

@@ -1,17 +1,11 @@
 """The figures of the house are those that its definitions say."""
 
 import ast
-import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
+from scripts import TOOLS, load_script
 
-PATH = Path(__file__).parents[2] / "tools" / "measure_house.py"
-SPEC = importlib.util.spec_from_file_location("measure_house", PATH)
-measure_house = importlib.util.module_from_spec(SPEC)
-sys.modules["measure_house"] = measure_house
-SPEC.loader.exec_module(measure_house)
+measure_house = load_script(TOOLS / "measure_house.py")
 
 FILES = {
     "cli/app.py": """

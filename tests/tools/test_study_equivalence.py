@@ -1,24 +1,12 @@
 """The figures of the equivalence study, on made-up cases and on a few real ones."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
-import pytest
+from scripts import TOOLS
 
-PATH = Path(__file__).parents[2] / "tools" / "study_equivalence.py"
-EXAMPLES = PATH.parents[1] / "examples" / "01_first_merge"
+EXAMPLES = TOOLS.parent / "examples" / "01_first_merge"
 HOW = {"family": "", "rewrite": "", "alone": False}
-
-
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("study_equivalence", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["study_equivalence"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def row(seed, verdict, *, alone=True, rewrite="opset", message=""):

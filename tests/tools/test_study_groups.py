@@ -1,9 +1,6 @@
 """The oracle of the group study accepts right groups and finds each way of being wrong."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,17 +9,6 @@ from builders import Net, cnn, inputs_of, run
 from mal_graph import registry
 from mal_graph.operators import GroupState
 from mal_graph.symmetry import AxisGroup, Member, ResizeCheck, axis_groups, verify
-
-PATH = Path(__file__).parents[2] / "tools" / "study_groups.py"
-
-
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("study_groups", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["study_groups"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

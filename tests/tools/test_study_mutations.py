@@ -1,23 +1,11 @@
 """Every mutation still finds the check that it switches off; one that no test notices is told from the rest."""
 
-import importlib.util
-import sys
+import importlib
 from dataclasses import replace
 from functools import reduce
-from pathlib import Path
 
 import pytest
-
-PATH = Path(__file__).parents[2] / "tools" / "study_mutations.py"
-
-
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("study_mutations", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["study_mutations"] = module
-    spec.loader.exec_module(module)
-    return module
+from scripts import TOOLS
 
 
 def test_every_check_is_where_its_mutation_looks_for_it(study):
@@ -28,7 +16,7 @@ def test_every_check_is_where_its_mutation_looks_for_it(study):
             module, _, path = target.partition(":")
             there = reduce(getattr, path.split("."), importlib.import_module(module))
             assert there is not instead, name
-        assert all((PATH.parents[1] / test.partition("::")[0]).exists() for test in mutation.tests), name
+        assert all((TOOLS.parent / test.partition("::")[0]).exists() for test in mutation.tests), name
 
 
 def test_a_check_that_has_moved_is_named(study, monkeypatch):
@@ -48,7 +36,7 @@ def test_a_mutation_that_no_test_notices_is_not_called_caught(study, tmp_path, m
     blind = replace(study.mutations()["ties"], tests=("tests/matching/test_signatures.py",))
     copy = tmp_path / "tools" / "blind.py"
     copy.parent.mkdir()
-    text = PATH.read_text(encoding="utf-8")
+    text = (TOOLS / "study_mutations.py").read_text(encoding="utf-8")
     copy.write_text(text.replace("tests/symmetry/test_ties.py", blind.tests[0]), encoding="utf-8")
     monkeypatch.setattr(study, "__file__", str(copy))
     assert not study.caught("ties", blind)["caught"]

@@ -1,21 +1,6 @@
 """The study's law and figures, on made-up runs; one short real run where torch is installed."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
-
-PATH = Path(__file__).parents[2] / "tools" / "study_zoo.py"
-
-
-@pytest.fixture(scope="module")
-def study():
-    spec = importlib.util.spec_from_file_location("study_zoo", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["study_zoo"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def made(study, seed, decided, reported):

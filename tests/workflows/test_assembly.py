@@ -62,12 +62,12 @@ def with_head(head, seed=1):
 )
 def test_a_donor_with_another_head_has_no_score_and_everything_else_has(donor, why):
     base, data = with_head(5, 0), data_for()
-    found = mal_graph.assemble(base, donor, data=data, verify=False)
+    found = mal_graph.assemble(base, donor, data=data, verify=False, method="mal")
     assert [one.arm for one in found.scores] == [arm for arm in ARMS if arm not in ("donor", "ensemble")]
     (note,) = (note for note in assemble_document(found).notes if note.startswith("donor has no score"))
     assert re.search(f"no part in the ensemble: {why}$", note)
     assert list(found.unscored) == ["donor"]
-    plain = mal_graph.assemble(base, donor, verify=False)
+    plain = mal_graph.assemble(base, donor, verify=False, method="mal")
     assert values(found.graph).keys() == values(plain.graph).keys()
     head = find_layers(base)[-1].weight.tensor
     assert np.array_equal(values(found.graph)[head], values(base)[head])
@@ -78,12 +78,12 @@ def test_a_donor_that_is_not_held_against_the_base_breaks_the_ensemble(monkeypat
     real = BASELINES.predicted_like
     monkeypatch.setattr(BASELINES, "predicted_like", lambda beside, *rest: real(None, *rest))
     with pytest.raises(DataError, match="an ensemble needs predictions of one shape"):
-        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), verify=False)
+        mal_graph.assemble(with_head(5, 0), with_head(40), data=data_for(), verify=False, method="mal")
 
 
 def test_the_ensemble_is_that_of_the_models_that_have_scores():
     base, donors, data = with_head(5, 0), [with_head(40, 1), with_head(5, 2)], data_for()
-    found = mal_graph.assemble(base, donors, data=data, verify=False)
+    found = mal_graph.assemble(base, donors, data=data, verify=False, method="mal")
     arms = {one.arm: one for one in found.scores}
     assert ("donor 1" in arms, "donor 2" in arms, list(found.unscored)) == (False, True, ["donor 1"])
     expected = score(ensemble([predict(model, data) for model in (base, donors[1])]), data["labels"], "ensemble")
@@ -95,14 +95,14 @@ def test_a_donor_that_calls_its_output_otherwise_is_scored_though_the_bases_is_n
     donor, _ = renamed_copy(with_head(5))
     (name,) = base.output_names
     assert name not in donor.output_names
-    found = mal_graph.assemble(base, donor, data=data_for(), score_output=name, verify=False)
+    found = mal_graph.assemble(base, donor, data=data_for(), score_output=name, verify=False, method="mal")
     assert [one.arm for one in found.scores] == ARMS
 
 
 def test_data_that_do_not_fit_the_base_are_refused_whatever_the_donor_says():
     base, data = with_head(5, 0), data_for()
     with pytest.raises(DataError, match="labels run from 0 to 9"):
-        mal_graph.assemble(base, with_head(40), data={**data, "labels": np.arange(30) % 10}, verify=False)
+        mal_graph.assemble(base, with_head(40), data={**data, "labels": np.arange(30) % 10}, verify=False, method="mal")
 
 
 # --- lambda per layer --------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def test_data_that_do_not_fit_the_base_are_refused_whatever_the_donor_says():
 )
 def test_every_layer_is_merged_by_its_own_lambda(options, factors):
     base, donor = mlp((6, 8, 7, 6, 8, 5), 0), mlp((6, 7, 8, 8, 6, 5), 1)
-    found = mal_graph.assemble(base, donor, verify=False, **options)
+    found = mal_graph.assemble(base, donor, verify=False, **options, method="mal")
     for index, factor in enumerate(factors):
         alone = values(mal_graph.assemble(base, donor, lam=factor, verify=False).graph)
         for name in (f"w{2 * index}", f"w{2 * index + 1}"):
@@ -150,7 +150,7 @@ def test_the_controls_use_the_same_lambdas():
 )
 def test_lambdas_that_fit_no_layer_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False, **options)
+        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False, **options, method="mal")
 
 
 # --- several donors ----------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_at_lambda_0_the_base_itself_comes_back():
 
 def test_no_donor_is_an_error():
     with pytest.raises(UsageError, match="no donor given: name at least one model"):
-        mal_graph.assemble(mlp((6, 8, 5), 0), [])
+        mal_graph.assemble(mlp((6, 8, 5), 0), [], method="mal")
 
 
 def test_a_pair_list_for_two_donors_is_an_error():
@@ -209,7 +209,7 @@ def test_a_pair_list_for_two_donors_is_an_error():
 def test_a_donor_of_which_nothing_can_be_merged_is_an_error_with_reasons():
     base, donor = mlp((6, 4), 0), mlp((6, 3), 1)
     with pytest.raises(MatchError, match=r"nothing of .* can be merged into .*Gemm_0: its output axis is fixed"):
-        mal_graph.assemble(base, donor, verify=False)
+        mal_graph.assemble(base, donor, verify=False, method="mal")
 
 
 # --- the self-check ----------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_a_donor_of_which_nothing_can_be_merged_is_an_error_with_reasons():
     ids=["mlp", "cnn", "concat"],
 )
 def test_the_orders_used_keep_the_donors_outputs(base, donor):
-    result = mal_graph.assemble(base, donor)
+    result = mal_graph.assemble(base, donor, method="mal")
     assert result.check("self_check").passed
     assert 0 <= result.merged[0].self_check <= 3e-4
 
@@ -236,7 +236,7 @@ def moved_by(donor, groups, alignment):
 
 def test_a_member_missing_from_a_group_moves_the_outputs():
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 10, 9, 5), 1)
-    step = mal_graph.assemble(base, donor, verify=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False, method="mal").merged[0]
     alignment, groups = step.plan.alignment, step.donor_groups
     assert moved_by(donor, groups, alignment) <= 3e-5
     for index in groups.usable():
@@ -249,7 +249,7 @@ def test_a_member_missing_from_a_group_moves_the_outputs():
 
 def test_a_group_whose_positions_are_one_off_moves_the_outputs():
     base, donor = mlp((6, 8, 7, 5), 0), mlp((6, 8, 7, 5), 1)
-    step = mal_graph.assemble(base, donor, verify=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False, method="mal").merged[0]
     groups, index = step.donor_groups, step.donor_groups.usable()[0]
     group = groups.groups[index]
     rolled = replace(group.members[0], positions=np.roll(group.members[0].positions, 1, axis=0))
@@ -261,7 +261,7 @@ def test_a_group_whose_positions_are_one_off_moves_the_outputs():
 def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
     """Two streams of the base correspond to one of the donor."""
     base, donor = cnn((6,), 2, 0, residual=False), cnn((6,), 2, 1)
-    step = mal_graph.assemble(base, donor, verify=False).merged[0]
+    step = mal_graph.assemble(base, donor, verify=False, method="mal").merged[0]
     orders = {}
     for pair, order in zip(step.plan.alignment.correspondence.pairs, step.plan.alignment.orders, strict=True):
         orders.setdefault(pair.donor, []).append(order)
@@ -270,7 +270,7 @@ def test_every_order_of_a_donor_group_is_tried_where_it_has_several():
 
 
 def test_without_verification_nothing_is_said_to_be_checked():
-    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False)
+    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False, method="mal")
     assert str(result.check("self_check")) == "not run: the groups are unverified"
     assert result.passed
 
@@ -279,13 +279,13 @@ def test_without_verification_nothing_is_said_to_be_checked():
     ("moved", "verdict"), [(1e-6, "passed"), (2e-2, "failed: the donor's outputs move by 2.0e-02")]
 )
 def test_the_verdict_names_how_far_the_outputs_moved(moved, verdict):
-    step = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False).merged[0]
+    step = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), verify=False, method="mal").merged[0]
     assert str(self_check_of([replace(step, self_check=0.0), replace(step, self_check=moved)])) == verdict
 
 
 def test_a_failed_self_check_fails_the_assembly(monkeypatch):
     monkeypatch.setattr(STEPS, "self_check", lambda *rest: 0.5)
-    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1))
+    result = mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), method="mal")
     assert not result.passed
 
 
@@ -294,13 +294,16 @@ def test_a_failed_self_check_fails_the_assembly(monkeypatch):
 
 def test_the_arms_stand_in_a_fixed_order_each_donor_by_number():
     base, donors = mlp((6, 8, 5), 0), [mlp((6, 9, 5), 1), mlp((6, 7, 5), 2)]
-    found = mal_graph.assemble(base, donors, data=data_for(), verify=False).scores
+    found = mal_graph.assemble(base, donors, data=data_for(), verify=False, method="mal").scores
     assert [score.arm for score in found] == ["base", "donor 1", "donor 2", *ARMS[2:]]
 
 
 def test_base_and_donor_are_scored_as_they_are():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 9, 5), 1)
-    found = {score.arm: score for score in mal_graph.assemble(base, donor, data=data_for(), verify=False).scores}
+    found = {
+        score.arm: score
+        for score in mal_graph.assemble(base, donor, data=data_for(), verify=False, method="mal").scores
+    }
     alone = [mal_graph.evaluate(graph, data_for()) for graph in (base, donor)]
     assert [found[arm].loss for arm in ("base", "donor")] == pytest.approx([score.loss for score in alone])
 
@@ -312,7 +315,7 @@ def controls(monkeypatch, base, donor, **options):
     monkeypatch.setattr(
         BASELINES, "predict", lambda graph, *rest, **more: (seen.append(graph), original(graph, *rest, **more))[1]
     )
-    result = mal_graph.assemble(base, donor, data=data_for(), verify=False, **options)
+    result = mal_graph.assemble(base, donor, data=data_for(), verify=False, **options, method="mal")
     return result, dict(zip(ARMS, seen, strict=False))
 
 
@@ -369,7 +372,7 @@ def test_a_merge_rebuilt_is_the_merge(unmatched, strategy):
 def test_a_grown_merge_rebuilt_is_the_merge():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 11, 9, 5), 1)
     shape = {"width": "grow", "depth": "expand"}
-    result = mal_graph.assemble(base, donor, verify=False, **shape)
+    result = mal_graph.assemble(base, donor, verify=False, **shape, method="mal")
     again = rebuilt(base, result.merged, MergeConfig(**shape), None)
     assert all(np.array_equal(array, values(again)[name]) for name, array in values(result.graph).items())
 
@@ -417,7 +420,10 @@ def test_a_seed_decides_every_random_arm():
     base, donor = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1)
 
     def losses(seed):
-        return {s.arm: s.loss for s in mal_graph.assemble(base, donor, data=data_for(), verify=False, seed=seed).scores}
+        return {
+            s.arm: s.loss
+            for s in mal_graph.assemble(base, donor, data=data_for(), verify=False, seed=seed, method="mal").scores
+        }
 
     first, again, other = losses(0), losses(0), losses(1)
     assert first == again
@@ -470,7 +476,7 @@ def test_inputs_of_another_name_fit():
     base = mlp((6, 8, 5), 0)
     check_inputs(base, donor, ())
     given = {"x": np.ones((2, 6), np.float32)}
-    assert mal_graph.assemble(base, donor, inputs=given).passed
+    assert mal_graph.assemble(base, donor, inputs=given, method="mal").passed
 
 
 # --- progress ----------------------------------------------------------------------------------------------------
@@ -483,6 +489,7 @@ def test_progress_ends_with_everything_done():
         mlp((6, 9, 5), 1),
         data=data_for(),
         progress=lambda what, done, total: told.update({what: (done, total)}),
+        method="mal",
     )
     assert told
     assert all(done == total for done, total in told.values())
@@ -493,8 +500,8 @@ def test_progress_ends_with_everything_done():
 
 def test_what_of_the_data_is_not_taken_literally_is_noted():
     base, donor, data = mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), data_for()
-    plain = mal_graph.assemble(base, donor, data=data, verify=False)
-    renamed = mal_graph.assemble(base, donor, data={"y": data["labels"], "x": data["x"]}, verify=False)
+    plain = mal_graph.assemble(base, donor, data=data, verify=False, method="mal")
+    renamed = mal_graph.assemble(base, donor, data={"y": data["labels"], "x": data["x"]}, verify=False, method="mal")
     assert (plain.data_notes, renamed.data_notes) == ((), ("the array 'y' is taken as the labels",))
     assert assemble_document(renamed).notes[0] == renamed.data_notes[0]
     assert renamed.scores == plain.scores
@@ -505,4 +512,4 @@ def test_data_that_cannot_be_scored_are_refused_before_the_work(monkeypatch):
     data["x"][3, 2] = np.nan
     monkeypatch.setattr(STEPS, "match_layers", None)  # would fail if it were called
     with pytest.raises(DataError, match="for input 'x' holds NaN in sample 3: leave it out"):
-        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), data=data, verify=False)
+        mal_graph.assemble(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), data=data, verify=False, method="mal")

@@ -5,10 +5,13 @@ import sys
 import numpy as np
 import pytest
 from builders import Net, deviation, inputs_of, mlp, network, permuted_copy, reseeded, run
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import GateFailed
 from mal_graph.graph import weight_of
+from mal_graph.network import find_layers
 from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.promises import TOLD_APART
@@ -31,7 +34,7 @@ def rescaled(graph, factors):
 
 
 def merge_of(base, donor, **options):
-    return mal_graph.assemble(base, donor, **options)
+    return mal_graph.assemble(base, donor, **options, method="mal")
 
 
 def far(result, expected):
@@ -149,6 +152,21 @@ def test_where_layers_are_kept_the_others_are_compared(monkeypatch, layers, coun
     assert f"the other {count} give at lambda 1 what the donor's do" in check.detail
     put_elsewhere(monkeypatch, (9, 6), (8, 9), (4, 8))
     assert merge_of(base, donor, layers=layers).check("lambda_1").passed is None
+
+
+@given(st.integers(0, 2), st.integers(1, 2), st.sets(st.integers(0, 2), min_size=1), st.integers(1, 9))
+def test_a_comparison_that_passes_has_compared_something(start, count, others, seed):
+    """Of three layers some are merged, and some of the donor's are others; the rest are the base's."""
+    base, donor = relu_net(), reseeded(relu_net(), seed)
+    names = [[p.tensor for p in layer.applied] for layer in find_layers(base)]
+    same = {name: base.weights[name].read() for i in {0, 1, 2} - others for name in names[i]}
+    result = merge_of(base, donor.with_weights(same), lam=1.0, layers=f"{start}:{start + count}")
+    check = result.check("lambda_1")
+    if any((result.graph.weights[name].read() != weight.read()).any() for name, weight in base.weights.items()):
+        assert check.passed
+    else:
+        assert check.passed is None
+        assert "inconclusive" in check.detail
 
 
 def test_what_differs_beside_the_layers_is_said_where_layers_are_kept():

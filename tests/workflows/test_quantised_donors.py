@@ -61,7 +61,7 @@ def test_a_donor_that_computes_with_integers_is_refused(base, donor, is_static, 
     else:
         quantize_dynamic(donor, path)
     with pytest.raises(UnsupportedModel, match="merge the float models, then quantise"):
-        mal_graph.assemble(base, str(path))
+        mal_graph.assemble(base, str(path), method="mal")
 
 
 def looked_up(seed, rows):
@@ -92,5 +92,5 @@ def gated(seed, units):
 
 
 def test_a_layer_whose_mask_has_another_size_is_kept_with_the_reason():
-    skipped = mal_graph.assemble(gated(0, 8), gated(1, 6)).merged[0].plan.skipped
+    skipped = mal_graph.assemble(gated(0, 8), gated(1, 6), method="mal").merged[0].plan.skipped
     assert list(skipped.values()) == ["its mask mask differs from the donor's in the orders used"]

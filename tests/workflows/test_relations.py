@@ -10,7 +10,7 @@ from mal_graph.workflows.relations import cosine_in_stored_order, relations_of
 
 
 def said(base, donor):
-    return list(relations_of(mal_graph.assemble(base, donor).merged[0]))
+    return list(relations_of(mal_graph.assemble(base, donor, method="mal").merged[0]))
 
 
 def tuned(graph, size, seed=1):
@@ -50,18 +50,18 @@ def test_a_copy_that_is_not_found_is_no_stranger(seed):
     """Units inside heads keep their order, so that a copy with them shuffled is not aligned."""
     base = attention(seed)
     donor, _ = permuted_copy(base, network(base).groups, seed)
-    assert not mal_graph.assemble(base, donor).nothing_to_align
+    assert not mal_graph.assemble(base, donor, method="mal").nothing_to_align
 
 
 @pytest.mark.parametrize("options", [{"lam": 0.0}, {"compare": False}])
 def test_nobody_asks_where_nothing_is_merged_or_compared(options):
     base = mlp((6, 30, 30, 4))
-    assert mal_graph.assemble(base, reseeded(base, 7), **options).merged[0].chance is None
+    assert mal_graph.assemble(base, reseeded(base, 7), **options, method="mal").merged[0].chance is None
 
 
 def test_strangers_are_not_related():
     base = mlp((6, 30, 30, 4))
-    step = mal_graph.assemble(base, reseeded(base, 7)).merged[0]
+    step = mal_graph.assemble(base, reseeded(base, 7), method="mal").merged[0]
     (line,) = relations_of(step)
     assert "have nothing to align" in line
     assert abs(cosine_in_stored_order(step.plan)) < 0.3

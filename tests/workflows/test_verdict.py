@@ -56,7 +56,7 @@ def test_every_baseline_that_wins_is_named_with_its_figure():
     figures = {"base": (0.9, 0.4), "donor": (0.95, 0.3), "merged": (0.5, 1.0), "plain": (0.4, 1.0)}
     text = told(**figures, permutation=(0.6, 1.0), repaired=(0.91, 0.4), ensemble=(0.97, 0.2)).text
     assert "a random permutation is better than the alignment (0.600)" in text
-    assert "the base alone, repaired, is better (0.910)" in text
+    assert "the base, repaired, is better (0.910)" in text
     assert "donor alone is better (0.950)" in text
     assert "the ensemble reaches 0.970" in text
 
@@ -93,7 +93,7 @@ def test_the_advice_follows_the_evidence():
 
 
 def test_without_data_there_is_no_verdict():
-    assert mal_graph.assemble(mlp((6, 9, 5), 0), mlp((6, 9, 5), 1), verify=False).verdict is None
+    assert mal_graph.assemble(mlp((6, 9, 5), 0), mlp((6, 9, 5), 1), verify=False, method="mal").verdict is None
 
 
 def test_the_base_itself_is_no_worse_than_the_base():

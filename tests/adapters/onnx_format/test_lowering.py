@@ -521,12 +521,12 @@ def test_classes_in_another_order_are_not_averaged(make):
     with pytest.raises(
         MalGraphError, match="its classes are ape, bee, cat, the donor's bee, ape, cat: in another order"
     ):
-        mal_graph.assemble(make(0, labels=("ape", "bee", "cat")), make(1, labels=("bee", "ape", "cat")))
+        mal_graph.assemble(make(0, labels=("ape", "bee", "cat")), make(1, labels=("bee", "ape", "cat")), method="mal")
 
 
 def test_other_classes_are_not_averaged():
     with pytest.raises(MalGraphError, match="its classes are 4, 5, 9, the donor's 4, 5, 8: other ones"):
-        mal_graph.assemble(classifier(0), classifier(1, labels=(4, 5, 8)))
+        mal_graph.assemble(classifier(0), classifier(1, labels=(4, 5, 8)), method="mal")
 
 
 def test_a_layer_of_other_classes_is_kept_and_the_rest_merged():

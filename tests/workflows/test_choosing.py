@@ -1,0 +1,137 @@
+"""The way to a result is chosen by its outputs, or by labels; where nothing is near the ensemble, that is said."""
+
+import numpy as np
+import pytest
+from builders import cnn, inputs_of, mlp, reseeded
+
+import mal_graph
+from mal_graph.graph import LayerGraph
+from mal_graph.workflows import choosing
+
+
+def tuned(graph, seed, size=0.1):
+    """A model that shares its ancestor with `graph`."""
+    rng = np.random.default_rng(seed)
+    moved = {
+        name: (weight.read() * (1 + size * rng.standard_normal(weight.shape))).astype(weight.dtype)
+        for name, weight in graph.weights.items()
+        if weight.is_float
+    }
+    return graph.with_weights(moved)
+
+
+def redundant(widths, seed):
+    """A perceptron whose hidden units are few, each several times over: much can go."""
+    wide = mlp(widths, seed)
+    values = {name: np.array(weight.read()) for name, weight in wide.weights.items()}
+    hidden = widths[1]
+    few = np.arange(hidden) % (hidden // 4)
+    first, bias, second = (
+        name for name in values if values[name].shape in ((hidden, widths[0]), (hidden,), (widths[2], hidden))
+    )
+    values[first], values[bias] = values[first][few], values[bias][few]
+    values[second] = values[second][:, few] / 4
+    return wide.with_weights(values)
+
+
+def test_relatives_are_averaged():
+    ancestor = mlp((8, 24, 16, 5))
+    result = mal_graph.assemble(tuned(ancestor, 1), tuned(ancestor, 2))
+    assert result.choice.taken == "average"
+    assert result.choice.is_good
+    assert result.config.lam == 0.5
+    assert "method: average, for the models have a common ancestor" in result.summary()
+
+
+def test_redundant_strangers_become_a_union_at_the_cost_of_the_base():
+    result = mal_graph.assemble(redundant((8, 32, 5), 0), redundant((8, 32, 5), 1))
+    assert result.choice.taken == "union at 1.00x" or result.choice.taken.startswith("union at 0.")
+    assert result.guard.accepts
+    assert not result.verdict.is_worse
+
+
+def test_where_nothing_is_near_the_ensemble_the_plain_merge_is_made_and_that_is_said():
+    base, donor = cnn((4, 4), residual=False), cnn((4, 4), seed=1, residual=False)
+    result = mal_graph.assemble(base, donor, budget=1.05)
+    assert result.choice.taken == "mal"
+    assert not result.choice.is_good
+    assert result.verdict.is_worse
+    assert result.verdict.text.startswith("expected to be worse than the base: nothing within 1.05 times")
+    assert "`budget`=full" in result.verdict.advice
+    assert result.config.lam == 0.3
+
+
+def test_outputs_that_cannot_be_averaged_leave_the_plain_merge():
+    base, donor = mlp((8, 24, 5)), mlp((8, 24, 4), seed=1)
+    result = mal_graph.assemble(base, donor)
+    assert result.choice.taken == "mal"
+    assert "cannot be averaged" in result.choice.why
+
+
+def test_labels_decide_where_there_are_any_and_the_other_half_is_reported():
+    base, donor = redundant((8, 32, 5), 0), redundant((8, 32, 5), 1)
+    x = inputs_of(base)["x"]
+    x = np.random.default_rng(0).standard_normal((200, x.shape[1])).astype(np.float32)
+    labels = sum(run_once(graph, x) for graph in (base, donor)).argmax(1)
+    result = mal_graph.assemble(base, donor, data={"x": x, "labels": labels})
+    by_name = {one.name: one for one in result.choice.tried}
+    assert all(one.score.samples == 100 for one in by_name.values())
+    assert {"base", "ensemble of outputs"} <= by_name.keys()
+    assert by_name[result.choice.taken].score.metric > by_name["base"].score.metric
+    assert all(score.samples == 100 for score in result.scores)
+    assert not result.verdict.is_worse
+
+
+def run_once(graph, x):
+    from builders import run
+
+    return run(graph, {"x": x}, "onnxruntime")[0]
+
+
+def test_an_option_of_the_paper_means_the_paper():
+    base, donor = mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)
+    result = mal_graph.assemble(base, donor, lam=0.2)
+    assert result.choice is None
+    assert result.config.method == "mal"
+
+
+def test_a_larger_budget_is_used_where_it_is_given():
+    base, donor = mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)
+    result = mal_graph.assemble(base, donor, budget=2.5)
+    assert any(one.cost > 1.6 for one in result.choice.tried if one.name.startswith("union"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_guard_of_the_choice_lets_no_noise_through(seed, monkeypatch):
+    """Mutation: a union whose parts were redrawn is refused."""
+    base, donor = redundant((8, 32, 5), seed), redundant((8, 32, 5), seed + 7)
+    whole = choosing.Joint.at
+
+    def spoilt(self, budget, **options):
+        made = whole(self, budget, **options)
+        return type(made)(made.counts, made.parts, spoil(made.graph, seed))
+
+    monkeypatch.setattr(choosing.Joint, "at", spoilt)
+    result = mal_graph.assemble(base, donor)
+    assert not result.choice.taken.startswith("union")
+
+
+def spoil(graph: LayerGraph, seed: int) -> LayerGraph:
+    return reseeded(graph, seed)
+
+
+def test_what_is_expected_to_be_worse_is_not_written_where_that_is_wanted(tmp_path, capsys):
+    from builders import save
+
+    from mal_graph.cli.app import main
+
+    for name, graph in zip("ab", (cnn((4, 4), residual=False), cnn((4, 4), seed=1, residual=False)), strict=True):
+        save(graph, tmp_path / f"{name}.onnx")
+    words = ["assemble", str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx"), "-o", str(tmp_path / "out.onnx"), "-q"]
+    assert main([*words, "--budget", "1.05", "--fail-if-worse"]) == 1
+    told = capsys.readouterr()
+    assert not (tmp_path / "out.onnx").exists()
+    assert "no model was written" in told.out
+    assert "the result is worse than the base" in told.err
+    assert main([*words, "--budget", "1.05"]) == 0
+    assert (tmp_path / "out.onnx").exists()
