@@ -213,8 +213,8 @@ class Bench:
         return {self.names[0]: outputs_of(graph, self.names[0], inputs, self.joint.runner)}
 
     def guards(self, graph: LayerGraph) -> dict[str, float]:
-        """How far a network is from the ensemble, as a share of how far the base is: `guard` as `Joint.error`, and
-        others that could stand in its place. The worst kind of fresh inputs counts."""
+        """How far a network is from the ensemble, as a share of how far the base is: each kind of `GUARDS`. The
+        larger one of logits and probabilities is `Joint.error`. The worst kind of fresh inputs counts."""
         errors: dict[str, list[float]] = {name: [] for name in GUARDS}
         for inputs, (base, whole, before) in zip(self.joint.samples.fresh, self.references, strict=True):
             shown = self.shown(graph, inputs)

@@ -22,10 +22,10 @@ FAMILIES = ("MLP", "CNN", "ResNet", "ViT")
 CONTROLS = ("base, class biases", "base, head refitted")
 MERGED = ("union", "union, joint head", "whole base + pruned donor", "whole base + pruned donor, joint head", "mal")
 CANDIDATES = (*MERGED, "average")
-LIMITS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
+LIMITS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
 GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_shares": "probabilities", "guard_classes": "other class"}
-BOTH = "both"
-JUDGES = {**GUARDS, BOTH: "logits and divergence"}
+BOTH, LARGER = "both", "larger"
+JUDGES = {**GUARDS, LARGER: "logits and probabilities", BOTH: "logits and divergence"}
 JUDGED = {"noise": (0,), "8 of 32 inputs": (32,), "a quarter of 200 or 1,000 inputs": (200, 1000)}
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
@@ -37,8 +37,9 @@ GUARD_NOTE = (
     "of the inputs that was held out, of every union, every whole base beside a pruned donor, and every mal merge; "
     "arms of one pair are not independent. An arm that is as good as its base is below it by more than one standard "
     "error in 16 of 100 cases. Closures are of pairs whose ensemble gains a point. First the guards beside each other: "
-    "distance of logits, which is the product's; mean divergence of predicted classes from the ensemble's; "
+    "distance of logits; mean divergence of predicted classes from the ensemble's; "
     "distance of probabilities; inputs that get another class than from the ensemble; each as a share of the base's. "
+    "The product takes the larger of logits and probabilities. "
     "Heads that were fitted on noise are left out on noise."
 )
 CHOICE_NOTE = (
@@ -198,8 +199,12 @@ def rises(result: Result, row: Row) -> float:
 
 
 def error(row: Row, guard: str = "guard") -> float:
-    """One guard's error; that of both is the larger one of logits and the root of the divergence, which is a square."""
-    return float(max(row["guard"], row["guard_kl"] ** 0.5) if guard == BOTH else row[guard])
+    """One guard's error; of two the larger one, where the divergence, which is a square, counts by its root."""
+    if guard == BOTH:
+        return float(max(row["guard"], row["guard_kl"] ** 0.5))
+    if guard == LARGER:
+        return float(max(row["guard"], row["guard_shares"]))
+    return float(row[guard])
 
 
 def safe_limit(rows: Sequence[tuple[Result, Row]], margin: float = 1.0, guard: str = "guard") -> float:
@@ -273,7 +278,7 @@ def limit_table(rows: Sequence[tuple[Result, Row]], guard: str = "guard") -> str
 def guard_text(results: Sequence[Result]) -> Iterator[str]:
     for inputs, counts in JUDGED.items():
         rows = judged(results, counts)
-        for guard in ("guard", BOTH):
+        for guard in ("guard", LARGER, BOTH):
             yield f"\n### Guard on {inputs}: {JUDGES[guard]}\n\n{limit_table(rows, guard)}\n"
         body = []
         for title, own in groups_of(results).items():
