@@ -102,17 +102,19 @@ def assemble_graphs(
     progress: Progress,
     runner: Runner,
     strategy: Strategy | None = None,
+    known: Known | None = None,
 ) -> Assembly:
     """Merge loaded donors into a loaded base, which comes first, check the result, and score it beside its baselines.
 
     Args:
         strategy: how units are assigned; by the options if left out.
+        known: groups that were verified before; those that are found now are added.
     """
     base, *donors = graphs
     for donor in donors:
         check_inputs(base, donor, config.pair)
     check_calibration(base, donors, config)
-    known: Known = []
+    known = [] if known is None else known
     current, steps = base, []
     for donor in donors:
         step, current = merged_into(current, donor, config, runner, progress, known, strategy)

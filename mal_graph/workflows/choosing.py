@@ -25,6 +25,7 @@ from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
 from mal_graph.workflows.guarding import Choice, Guard, Tried
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.relations import RELATED
+from mal_graph.workflows.steps import Known
 from mal_graph.workflows.unions import Joint, Thinned, open_joint, union_of
 from mal_graph.workflows.verdict import beats
 from mal_graph.workflows.writing import Written
@@ -62,6 +63,7 @@ class Trial(Brief):
         config: every option.
         deciding, reporting: labelled data that decide, and those that are reported; None without data.
         progress, runner: as for `assemble`.
+        known: groups that were verified before.
     """
 
     graphs: Sequence[LayerGraph]
@@ -71,6 +73,7 @@ class Trial(Brief):
     reporting: Data | None
     progress: Progress
     runner: Runner
+    known: Known
 
     @property
     def budget(self) -> float:
@@ -100,7 +103,7 @@ class Trial(Brief):
 
     def merged(self, config: MergeConfig, **options: Any) -> Assembly:
         """A merge of weights, not scored."""
-        return assemble_graphs(self.graphs, config, None, self.progress, self.runner, **options)
+        return assemble_graphs(self.graphs, config, None, self.progress, self.runner, known=self.known, **options)
 
     def ends(self) -> tuple[Tried, ...]:
         """The base and the ensemble, between which every other result lies."""
@@ -153,14 +156,15 @@ def choose(
     runner: Runner,
 ) -> Written:
     """One model of several, the base first, by the way that comes nearest to the ensemble. Raises as `assemble`."""
-    plain = assemble_graphs(graphs, config, None, progress, runner)
+    known: Known = []
+    plain = assemble_graphs(graphs, config, None, progress, runner, known=known)
     try:
-        joint = open_joint(graphs, config, runner, progress)
+        joint = open_joint(graphs, config, runner, progress, known)
         joint.outputs  # noqa: B018  # it raises where they cannot be averaged
     except MalGraphError as error:
         told = replace(plain, choice=Choice("mal", f"nothing else could be tried: {error}", (), False))
         return told if data is None else with_scores(told, data, progress, runner)
-    trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner)
+    trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
     found = [trial.average()] if are_relatives(plain) else []
     if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", (*trial.ends(), found[0].tried), True)

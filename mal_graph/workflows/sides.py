@@ -15,10 +15,10 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures, pair_signatures
 from mal_graph.network import count_multiplications, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import Network
+from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.models import Progress
-from mal_graph.workflows.steps import verified_groups
+from mal_graph.workflows.steps import Known, verified_groups
 
 MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
 NOISE_ENTRIES = 1 << 23  # numbers in all samples together
@@ -97,9 +97,16 @@ class Side(Brief):
 
 
 def open_sides(
-    graphs: Sequence[LayerGraph], config: MergeConfig, runner: Runner, progress: Progress
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known | None = None,
 ) -> tuple[list[Side], Samples]:
     """Several models, the base first, and the samples that they are run on.
+
+    Args:
+        known: groups that were verified before, which hold where they were found at the same sizes.
 
     Raises:
         MatchError: they do not take the same inputs, or their outputs cannot be paired.
@@ -107,16 +114,24 @@ def open_sides(
         UnsupportedModel: their operators are of versions that cannot be made one.
     """
     base, *donors = of_one_opset(graphs)
-    network = Network(base, verified_groups(base, config, runner, progress, []))
+    known = [] if known is None else known
+    network = Network(base, verified_groups(base, config, runner, progress, known))
     samples = samples_for(network, config)
     sides = [opened(network, pair_signatures(base, base), samples, runner)]
     for donor in donors:
         check_inputs(base, donor, config.pair)
         paired = pair_signatures(base, donor, config.pair)
         options = config.replaced(inputs=network.probe.inputs, input_shapes=None)
-        groups = verified_groups(donor, options, runner, progress, [], paired)
+        sizes = {theirs: network.probe.inputs[own].shape for own, theirs in paired.inputs.items()}
+        usable = [one for one in known if sizes_of(one[1]) == sizes]
+        groups = verified_groups(donor, options, runner, progress, usable, paired)
         sides.append(opened(Network(donor, groups), paired, samples, runner))
     return sides, samples
+
+
+def sizes_of(groups: AxisGroups) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs that groups were found with."""
+    return {name: array.shape for name, array in groups.probed.inputs.items()}
 
 
 def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner) -> Side:

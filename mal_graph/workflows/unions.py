@@ -35,6 +35,7 @@ from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.sides import Samples, Side, open_sides
+from mal_graph.workflows.steps import Known
 from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
 
@@ -299,13 +300,19 @@ def unite_graphs(
     return union_of(joint, made, graphs, config, data)
 
 
-def open_joint(graphs: Sequence[LayerGraph], config: MergeConfig, runner: Runner, progress: Progress) -> Joint:
-    """Models that are to be one network, the base first.
+def open_joint(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known | None = None,
+) -> Joint:
+    """Models that are to be one network, the base first; `known` are groups that were verified before.
 
     Raises:
         MatchError, DataError, UnsupportedModel: as `open_sides`.
     """
-    sides, samples = open_sides(graphs, config, runner, progress)
+    sides, samples = open_sides(graphs, config, runner, progress, known)
     return Joint(tuple(sides), samples, runner)
 
 

@@ -135,3 +135,19 @@ def test_what_is_expected_to_be_worse_is_not_written_where_that_is_wanted(tmp_pa
     assert "the result is worse than the base" in told.err
     assert main([*words, "--budget", "1.05"]) == 0
     assert (tmp_path / "out.onnx").exists()
+
+
+def test_groups_are_verified_once_for_all_that_is_tried(monkeypatch):
+    from mal_graph.workflows import steps
+
+    verified = []
+    whole = steps.verify
+
+    def noted(graph, *rest, **named):
+        verified.append(graph.name)
+        return whole(graph, *rest, **named)
+
+    monkeypatch.setattr(steps, "verify", noted)
+    base, donor = mlp((8, 24, 5)), mlp((8, 24, 5), seed=1).named("donor")
+    mal_graph.assemble(base, donor)
+    assert sorted(verified) == sorted([base.name, donor.name])
