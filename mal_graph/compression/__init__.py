@@ -6,7 +6,7 @@ from mal_graph.compression.cost import Cost
 from mal_graph.compression.heads import Headed, find_head, refit_heads
 from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
-from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics
+from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics, find_norms
 from mal_graph.compression.thinning import Compressible, thin
 from mal_graph.compression.uniting import Branches, unite
 
@@ -21,6 +21,7 @@ __all__ = [
     "driven_statistics",
     "find_averaged",
     "find_head",
+    "find_norms",
     "Headed",
     "Member",
     "Outputs",

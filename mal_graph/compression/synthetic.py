@@ -64,12 +64,7 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
     Raises:
         DataError, RunError: the model does not run on them.
     """
-    own: dict[int, dict[str, str]] = {}
-    for parameter in find_parameters(graph):
-        node, row = graph.nodes[parameter.node], row_of(graph.nodes[parameter.node])
-        if row is not None and row.has_stored_statistics(node) and parameter.role in ("mean", "variance"):
-            own.setdefault(parameter.node, {})[parameter.role] = parameter.tensor
-    norms = {node: tensors for node, tensors in own.items() if len(tensors) == 2}
+    norms = find_norms(graph)
     if not norms:
         return {}
     level_of = levels(graph, set(norms))
@@ -85,6 +80,16 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
                 old = weights[norms[index][role]]
                 weights[norms[index][role]] = values.reshape(old.shape).astype(old.dtype)
     return weights
+
+
+def find_norms(graph: LayerGraph) -> dict[int, dict[str, str]]:
+    """The stored mean and variance of every BatchNormalization, by the index of its node."""
+    own: dict[int, dict[str, str]] = {}
+    for parameter in find_parameters(graph):
+        node, row = graph.nodes[parameter.node], row_of(graph.nodes[parameter.node])
+        if row is not None and row.has_stored_statistics(node) and parameter.role in ("mean", "variance"):
+            own.setdefault(parameter.node, {})[parameter.role] = parameter.tensor
+    return {node: tensors for node, tensors in own.items() if len(tensors) == 2}
 
 
 def place_of(norm: Node) -> Place:

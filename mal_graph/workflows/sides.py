@@ -8,7 +8,17 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.compression import SLOPES, Candidate, Compressible, Cost, Member, draw_samples, driven_statistics, thin
+from mal_graph.compression import (
+    SLOPES,
+    Candidate,
+    Compressible,
+    Cost,
+    Member,
+    draw_samples,
+    driven_statistics,
+    find_norms,
+    thin,
+)
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import Array, LayerGraph
@@ -24,6 +34,7 @@ MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
 NOISE_ENTRIES = 1 << 23  # numbers in all samples together
 HELD_OUT = 4  # one calibration input of so many is judged on
 LEAST = 16  # calibration inputs to fit on, and to judge on
+FEW, ADDED = 100, 512  # with fewer inputs to fit on than that, so much noise is added
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class Samples:
     told: str
     are_real: bool
     are_fresh_real: bool
+
+    @property
+    def are_few(self) -> bool:
+        """Whether fewer inputs than it takes were given to fit on."""
+        return self.are_real and min(map(len, self.fitting.values())) < FEW
 
 
 @dataclass(frozen=True, repr=False)
@@ -117,7 +133,7 @@ def open_sides(
     known = [] if known is None else known
     network = Network(base, verified_groups(base, config, runner, progress, known))
     samples = samples_for(network, config)
-    sides = [opened(network, pair_signatures(base, base), samples, runner)]
+    sides = [opened(network, pair_signatures(base, base), samples, runner, config.seed)]
     for donor in donors:
         check_inputs(base, donor, config.pair)
         paired = pair_signatures(base, donor, config.pair)
@@ -125,7 +141,7 @@ def open_sides(
         sizes = {theirs: network.probe.inputs[own].shape for own, theirs in paired.inputs.items()}
         usable = [one for one in known if sizes_of(one[1]) == sizes]
         groups = verified_groups(donor, options, runner, progress, usable, paired)
-        sides.append(opened(Network(donor, groups), paired, samples, runner))
+        sides.append(opened(Network(donor, groups), paired, samples, runner, config.seed))
     return sides, samples
 
 
@@ -134,11 +150,19 @@ def sizes_of(groups: AxisGroups) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in groups.probed.inputs.items()}
 
 
-def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner) -> Side:
-    """A network with the inputs that show what each of its units gives."""
+def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner, seed: int = 0) -> Side:
+    """A network with the inputs that show what each of its units gives: where these are few, with noise beside them,
+    which is worth more than they are. Where a BatchNormalization makes noise another thing than inputs, it is left out.
+    """
     inputs = paired.for_donor(samples.fitting)
-    measured = {} if samples.are_real else driven_statistics(network.graph, inputs, runner)
-    return Side(paired, Compressible(network, inputs, runner, measured, samples.are_real), runner)
+    if not samples.are_real:
+        measured = driven_statistics(network.graph, inputs, runner)
+        return Side(paired, Compressible(network, inputs, runner, measured, by_tap=False), runner)
+    is_mixed = samples.are_few and not find_norms(network.graph)
+    if is_mixed:
+        noise = draw_samples(network.graph, inputs, ADDED, seed)
+        inputs = {name: np.concatenate([array, noise[name]]) for name, array in inputs.items()}
+    return Side(paired, Compressible(network, inputs, runner, by_tap=not is_mixed), runner)
 
 
 def of_one_opset(graphs: Sequence[LayerGraph]) -> list[LayerGraph]:

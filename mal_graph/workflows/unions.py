@@ -4,7 +4,7 @@ No unit is averaged with one of another model: each model keeps the units that s
 from those that go, and what decides the outputs is averaged in the end. The target is the ensemble.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
@@ -34,7 +34,7 @@ from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
-from mal_graph.workflows.sides import Samples, Side, open_sides
+from mal_graph.workflows.sides import FEW, Samples, Side, open_sides
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
@@ -200,7 +200,7 @@ class Joint(Brief):
                 for part, tensor, side in zip(parts, one.tensors, self.sides, strict=True)
             ]
             members = [
-                Headed(side.graph, part, head, tensor, side.model.inputs, share)
+                Headed(side.graph, part, head, tensor, side.paired.for_donor(self.samples.fitting), share)
                 for side, part, head, tensor, share in zip(
                     self.sides, parts, heads, one.tensors, self.shares, strict=True
                 )
@@ -217,7 +217,7 @@ class Joint(Brief):
         head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
         if head is None or len(averaged) > 1 or len(self.sides) == 1:
             return None
-        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], side.model.inputs, 1.0)
+        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], self.samples.fitting, 1.0)
         return refit_heads([control], self.runner)[0]
 
     def guard(self, graph: LayerGraph) -> Guard:
@@ -342,8 +342,15 @@ def union_of(
         choice=choice,
         config=config,
         scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=notes,
+        notes=(*notes, *notes_on_samples(joint.samples)),
     )
+
+
+def notes_on_samples(samples: Samples) -> Iterator[str]:
+    """That there are few inputs to fit on."""
+    if samples.are_few:
+        count = min(map(len, samples.fitting.values()))
+        yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
 
 
 def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:

@@ -317,3 +317,17 @@ def test_the_more_units_are_folded_the_less_it_costs():
 def test_folding_has_no_budget():
     with pytest.raises(UsageError, match="`fold` says what is merged, and `budget` what is taken away"):
         mal_graph.assemble(*FOLDED["mlps of one width"](), method="union", fold=0.5, budget=1.5)
+
+
+def test_few_calibration_inputs_are_helped_by_noise_and_that_is_said():
+    base, donor = mlp((8, 32, 32, 5)), mlp((8, 32, 32, 5), seed=1)
+    x = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    few, many = (
+        mal_graph.assemble(base, donor, method="union", budget=1.2, calibrate={"x": x[:count]}) for count in (40, 400)
+    )
+    assert any("24 calibration inputs are few" in note for note in few.notes)
+    assert not many.notes
+    fresh = {"x": np.random.default_rng(1).standard_normal((200, 8)).astype(np.float32)}
+    expected = mean_of([base, donor], fresh)
+    gaps = [deviation(run(result.graph, fresh), expected) for result in (few, many)]
+    assert gaps[0] < 3 * gaps[1]
