@@ -172,6 +172,8 @@ def assemble(
     target = merged_target(output, base, files, force, write=not dry_run)
     report_to = None if report is None else checked_target(report, files, force)
     refuse_one_file([target, report_to], "the model and the report")
+    if target.suffix == ".safetensors":  # it holds weights of the base's own class
+        options.setdefault("method", "mal")
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
     check_donors(donors, config)
     examples = config.calibrate if arrays is None else arrays
