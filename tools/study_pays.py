@@ -120,7 +120,8 @@ class Trial:
         given = {INPUT: self.images.unlabelled[chosen]}
         base = self.joint.sides[0].network
         samples = samples_for(base, self.config.replaced(calibrate=given))
-        sides = [opened(side.network, side.paired, samples, self.joint.runner) for side in self.joint.sides]
+        runner, seed = self.joint.runner, self.seed
+        sides = [opened(side.network, side.paired, samples, runner, seed) for side in self.joint.sides]
         return Bench(Joint(tuple(sides), samples, self.joint.runner), count, given, self.seed)
 
     @cached_property

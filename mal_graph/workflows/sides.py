@@ -150,7 +150,7 @@ def sizes_of(groups: AxisGroups) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in groups.probed.inputs.items()}
 
 
-def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner, seed: int = 0) -> Side:
+def opened(network: Network, paired: Signatures, samples: Samples, runner: Runner, seed: int) -> Side:
     """A network with the inputs that show what each of its units gives: where these are few, with noise beside them,
     which is worth more than they are. Where a BatchNormalization makes noise another thing than inputs, it is left out.
     """
