@@ -126,6 +126,11 @@ def test_the_version_is_the_one_that_is_packaged():
     assert mal_graph.__version__ == project["version"]
 
 
+def test_every_package_is_packaged():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert {f"mal_graph.{package}" for package in PACKAGES} <= set(listed)
+
+
 @pytest.mark.parametrize("name", mal_graph.__all__)
 def test_every_public_name_says_what_it_is(name):
     found = getattr(mal_graph, name)
