@@ -15,7 +15,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
-from mal_graph.errors import DataError, MalGraphError, UsageError
+from mal_graph.errors import DataError, MalGraphError, RunError, ShapeError, UsageError
 from mal_graph.evaluation import Scores, evaluate, split_holdout
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_in_order
@@ -136,7 +136,7 @@ class Trial(Brief):
                 self.progress("trying unions", done + keeps_base * len(budgets), 2 * len(budgets))
                 try:
                     made = self.joint.at(budget, keeps_base=keeps_base)
-                except UsageError:  # it cannot be that small
+                except (UsageError, ShapeError, RunError):  # it cannot be that small
                     break
                 times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
                 name = f"union{' with the base whole' if keeps_base else ''} at {times:.2f}x"
@@ -160,17 +160,17 @@ def choose(
     plain = assemble_graphs(graphs, config, None, progress, runner, known=known)
     try:
         joint = open_joint(graphs, config, runner, progress, known)
-        joint.outputs  # noqa: B018  # it raises where they cannot be averaged
-    except MalGraphError as error:
+        trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
+        ends = trial.ends()
+    except MalGraphError as error:  # the models cannot stand side by side: the report says why
         told = replace(plain, choice=Choice("mal", f"nothing else could be tried: {error}", (), False))
         return told if data is None else with_scores(told, data, progress, runner)
-    trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
     found = [trial.average()] if are_relatives(plain) else []
     if found and found[0].guard.accepts:
-        choice = Choice("average", "the models have a common ancestor", (*trial.ends(), found[0].tried), True)
+        choice = Choice("average", "the models have a common ancestor", (*ends, found[0].tried), True)
         return found[0].made(choice)
     found += [*trial.unions(), *trial.small_merge(plain)]
-    tried = (*trial.ends(), *(one.tried for one in found))
+    tried = (*ends, *(one.tried for one in found))
     best = best_of(found, tried[0])
     if best is None:
         return trial.assembly(plain, Choice("mal", no_good(found, trial.budget), tried, False))
