@@ -15,12 +15,13 @@ from mal_graph.evaluation.data import (
     Arrays,
     PreparedData,
     as_arrays,
+    fixed_batches,
     match_inputs,
     prepare_data,
     read_labels,
     read_npz,
 )
-from mal_graph.evaluation.holdout import AcceptanceRule, HeldOut, split_holdout
+from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, split_holdout
 from mal_graph.evaluation.reading import OutputKind, read_output_kind
 from mal_graph.evaluation.scores import (
     Metric,
@@ -44,11 +45,13 @@ __all__ = [
     "ensemble",
     "evaluate",
     "find_batches",
+    "fixed_batches",
     "HeldOut",
     "LABELS",
     "match_inputs",
     "measure",
     "Metric",
+    "MIN_SAMPLES",
     "Moments",
     "OutputKind",
     "Place",

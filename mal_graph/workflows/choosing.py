@@ -15,8 +15,8 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
-from mal_graph.errors import DataError, MalGraphError, RunError, ShapeError, UsageError
-from mal_graph.evaluation import Scores, evaluate, split_holdout
+from mal_graph.errors import MalGraphError, MatchError, RunError, ShapeError, UsageError
+from mal_graph.evaluation import MIN_SAMPLES, Scores, evaluate, read_labels, split_holdout
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_in_order
 from mal_graph.merging import Plan, merge
@@ -157,24 +157,46 @@ def choose(
 ) -> Written:
     """One model of several, the base first, by the way that comes nearest to the ensemble. Raises as `assemble`."""
     known: Known = []
-    plain = assemble_graphs(graphs, config, None, progress, runner, known=known)
+    plain = plain_merge(graphs, config, progress, runner, known)
     try:
         joint = open_joint(graphs, config, runner, progress, known)
         trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
         ends = trial.ends()
     except MalGraphError as error:  # the models cannot stand side by side: the report says why
-        told = replace(plain, choice=Choice("mal", f"nothing else could be tried: {error}", (), False))
+        told = replace(
+            merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", (), False)
+        )
         return told if data is None else with_scores(told, data, progress, runner)
-    found = [trial.average()] if are_relatives(plain) else []
+    found = [trial.average()] if isinstance(plain, Assembly) and are_relatives(plain) else []
     if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", (*ends, found[0].tried), True)
         return found[0].made(choice)
-    found += [*trial.unions(), *trial.small_merge(plain)]
+    found += trial.unions()
+    found += trial.small_merge(plain) if isinstance(plain, Assembly) else ()
     tried = (*ends, *(one.tried for one in found))
     best = best_of(found, tried[0])
     if best is None:
-        return trial.assembly(plain, Choice("mal", no_good(found, trial.budget), tried, False))
+        why = no_good(found, trial.budget)
+        return trial.assembly(merged_or_refused(plain, why), Choice("mal", why, tried, False))
     return best.made(Choice(best.tried.name, reason_for(best.tried), tried, True))
+
+
+def plain_merge(
+    graphs: Sequence[LayerGraph], config: MergeConfig, progress: Progress, runner: Runner, known: Known
+) -> Assembly | MatchError:
+    """The merge of aligned weights, not scored; or why there is none: architectures that have no layer in common can
+    stand side by side all the same."""
+    try:
+        return assemble_graphs(graphs, config, None, progress, runner, known=known)
+    except MatchError as error:
+        return error
+
+
+def merged_or_refused(plain: Assembly | MatchError, tried: str = "") -> Assembly:
+    """The plain merge, where there is nothing better. Raises MatchError where there is none either."""
+    if isinstance(plain, Assembly):
+        return plain
+    raise MatchError(f"{plain}; {tried}") if tried else plain
 
 
 def halves_of(
@@ -188,11 +210,10 @@ def halves_of(
     if data is None:
         return None, None
     arrays, _ = prepare(base, data, config)
-    kind, output = config.output_kind, config.score_output
-    try:
-        held = split_holdout(base, arrays, seed=config.seed, score_output=output, output_kind=kind, runner=runner)
-    except DataError:
+    if len(read_labels(arrays)) < 2 * MIN_SAMPLES:
         return None, data
+    kind, output = config.output_kind, config.score_output
+    held = split_holdout(base, arrays, seed=config.seed, score_output=output, output_kind=kind, runner=runner)
     return held.deciding, held.reporting
 
 

@@ -20,7 +20,8 @@ from mal_graph.compression import (
     thin,
 )
 from mal_graph.config import MergeConfig
-from mal_graph.evaluation import calibration_inputs
+from mal_graph.errors import DataError
+from mal_graph.evaluation import calibration_inputs, fixed_batches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures, pair_signatures
 from mal_graph.network import count_multiplications, probe
@@ -31,6 +32,7 @@ from mal_graph.workflows.models import Progress
 from mal_graph.workflows.steps import Known, verified_groups
 
 MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
+MOST_RUNS = 256  # for one pass of the samples, where the batch is fixed
 NOISE_ENTRIES = 1 << 23  # numbers in all samples together
 HELD_OUT = 4  # one calibration input of so many is judged on
 LEAST = 16  # calibration inputs to fit on, and to judge on
@@ -189,10 +191,18 @@ def samples_for(base: Network, config: MergeConfig) -> Samples:
 
 
 def noise_for(base: Network, config: MergeConfig) -> Samples:
-    """Noise to fit on, and of several kinds to judge on."""
+    """Noise to fit on, and of several kinds to judge on. Raises DataError where an input holds no samples."""
     like = base.probe.inputs
+    single = next((name for name, array in like.items() if not array.ndim), "")
+    if single:
+        raise DataError(
+            f"input {single!r} of {base.name} is one number, not one for each sample, so that its units cannot be "
+            "measured on many samples: use `method`=mal, or store the number in the model"
+        )
     entries = max(1, sum(int(array[:1].size) for array in like.values()))
-    count = max(LEAST_NOISE, min(MOST_NOISE, NOISE_ENTRIES // entries))
+    fixed = fixed_batches(base.graph)
+    most = MOST_RUNS * max(fixed) if fixed else MOST_NOISE  # where every few samples are a run of their own
+    count = max(LEAST_NOISE, min(MOST_NOISE, most, NOISE_ENTRIES // entries))
     draw = partial(draw_samples, base.graph, like, count)
     fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
     return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False, False)

@@ -226,15 +226,26 @@ class Joint(Brief):
 
     def error(self, graph: LayerGraph) -> float:
         """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
-        names = [one.tensors[0] for one in self.outputs.averaged]
-        base = self.sides[0].graph
         errors = []
-        for inputs in self.samples.fresh:
-            own, before, target = (values_of(each, names, inputs, self.runner) for each in (graph, base, self.ensemble))
+        for inputs, (before, target) in zip(self.samples.fresh, self.ends, strict=True):
+            own = values_of(graph, self.names, inputs, self.runner)
             for view in (dict, self.in_shares):
                 far, near = distance(view(own), view(target)), distance(view(before), view(target))
                 errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
         return float(np.max(errors))
+
+    @property
+    def names(self) -> list[str]:
+        """What is averaged, by the base's names."""
+        return [one.tensors[0] for one in self.outputs.averaged]
+
+    @cached_property
+    def ends(self) -> list[tuple[dict[str, Array], dict[str, Array]]]:
+        """For each kind of fresh samples what the base gives, and what the ensemble does."""
+        graphs = self.sides[0].graph, self.ensemble
+        kinds = self.samples.fresh
+        base, whole = ([values_of(graph, self.names, inputs, self.runner) for inputs in kinds] for graph in graphs)
+        return list(zip(base, whole, strict=True))
 
     def in_shares(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs with logits of samples x classes as shares of the classes."""

@@ -1,10 +1,14 @@
 """The way to a result is chosen by its outputs, or by labels; where nothing is near the ensemble, that is said."""
 
+import re
+
 import numpy as np
 import pytest
-from builders import cnn, inputs_of, mlp, reseeded
+from builders import Net, cnn, inputs_of, mlp, reseeded
+from onnx import TensorProto, helper
 
 import mal_graph
+from mal_graph.errors import MalGraphError, MatchError, ShapeError
 from mal_graph.graph import LayerGraph
 from mal_graph.workflows import choosing
 
@@ -151,3 +155,62 @@ def test_groups_are_verified_once_for_all_that_is_tried(monkeypatch):
     base, donor = mlp((8, 24, 5)), mlp((8, 24, 5), seed=1).named("donor")
     mal_graph.assemble(base, donor)
     assert sorted(verified) == sorted([base.name, donor.name])
+
+
+def with_a_number(seed):
+    """A network with an input that is a single number."""
+    net = Net(seed)
+    x = net.op("Mul", net.input("x", ("N", 6)), net.input("factor", ()))
+    return net.graph(net.linear(net.op("Relu", net.linear(x, 6, 8)), 8, 3))
+
+
+def with_a_branch(seed):
+    """A network with a condition: it cannot be the donor of a union."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 9)), 9, 8))
+    bodies = []
+    for name, op in (("then", "Relu"), ("other", "Identity")):
+        made = helper.make_tensor_value_info(f"{name}_{seed}", TensorProto.FLOAT, None)
+        bodies.append(helper.make_graph([helper.make_node(op, [x], [f"{name}_{seed}"])], name, [], [made]))
+    chosen = net.op("If", net.constant(np.array(True)), then_branch=bodies[0], else_branch=bodies[1])
+    return net.graph(net.linear(chosen, 8, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(with_a_number, "input 'factor' of .* is one number"), (with_a_branch, "has a graph of its own")],
+)
+def test_models_that_cannot_stand_side_by_side_are_merged_as_in_the_paper(make, why):
+    result = mal_graph.assemble(make(0), make(1))
+    assert result.choice.taken == "mal"
+    assert re.search(why, result.choice.why)
+    with pytest.raises(MalGraphError, match=why):
+        mal_graph.assemble(make(0), make(1), method="union")
+
+
+def test_where_nothing_can_be_taken_away_the_plain_merge_is_made(monkeypatch):
+    def fails(self, budget, **options):
+        raise ShapeError("a size cannot be expressed")
+
+    monkeypatch.setattr(choosing.Joint, "at", fails)
+    assert mal_graph.assemble(mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)).choice.taken == "mal"
+
+
+def test_architectures_without_a_layer_in_common_stand_side_by_side():
+    def pooled(seed):
+        net = Net(seed)
+        x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 12)
+        x = net.op("Relu", x)
+        return net.graph(net.conv(net.op("GlobalAveragePool", x), 12, 5, 3))
+
+    def flat(seed):
+        net = Net(seed)
+        x = net.op("Relu", net.linear(net.op("Flatten", net.input("x", ("N", 3, 4, 4))), 48, 16))
+        return net.graph(net.op("Reshape", net.linear(x, 16, 5), net.constant([0, 5, 1, 1])))
+
+    base, donor = pooled(0), flat(1)
+    with pytest.raises(MatchError):
+        mal_graph.assemble(base, donor, method="mal")
+    assert mal_graph.assemble(base, donor, budget=3).choice.taken.startswith("union")
+    with pytest.raises(MatchError, match=r"no layer of .* corresponds .*; nothing could be tried within 0.01 times"):
+        mal_graph.assemble(base, donor, budget=0.01)
