@@ -156,7 +156,10 @@ class BlendOptions(Options):
         ),
     ] = "match"
     repair: Annotated[
-        bool, Option("Whether to repair what was merged, with calibration inputs.", ALIGNMENT, methods=BLENDS)
+        bool,
+        Option(
+            "Whether to repair what was merged, on calibration inputs where there are any.", ALIGNMENT, methods=BLENDS
+        ),
     ] = True
 
 

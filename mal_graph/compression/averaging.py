@@ -1,15 +1,17 @@
 """Which tensors of several models are averaged: what their outputs hold, or what these are chosen by.
 
-An output of floats is averaged as it is. Behind one that is not (class numbers, maps of scores) lies a tensor of floats
-that decides it; that one is averaged, and the rest is computed of the mean. So is an output that is made of another
-averaged one without any weight, such as the probabilities beside the logits.
+An output of floats is averaged as it is. Before one that holds a decision (class numbers, the highest scores, maps of
+scores) lies a tensor of floats that decides it; that one is averaged, and the rest is computed of the mean. So is an
+output that is made of another averaged one without any weight, such as the probabilities beside the logits.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from mal_graph.compression.decisions import decided
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import OutputKind, read_output_kind
 from mal_graph.graph import LayerGraph, Node, is_mergeable
@@ -33,6 +35,16 @@ class Member:
     outputs: Mapping[str, str]
     types: Mapping[str, str]
     shapes: Mapping[str, tuple[int, ...]]
+
+    @cached_property
+    def learned(self) -> frozenset[int]:
+        """The indices of the nodes with parameters."""
+        return frozenset(parameter.node for parameter in find_applied(self.graph) if parameter.shape)
+
+    @cached_property
+    def decided(self) -> frozenset[str]:
+        """The tensors that hold what it decided."""
+        return decided(self.graph, self.learned, self.is_float)
 
     def is_float(self, tensor: str) -> bool:
         """Whether a tensor holds numbers that can be averaged."""
@@ -83,20 +95,23 @@ def find_averaged(members: Sequence[Member]) -> Outputs:
         MatchError: an output cannot be averaged.
     """
     base = members[0]
-    learned = {parameter.node for parameter in find_applied(base.graph) if parameter.shape}
     averaged: dict[str, Averaged] = {}
     behind: set[int] = set()
     place = base.graph.producer
     for value in sorted(base.graph.outputs, key=lambda value: place.get(value.name, -1)):
         own = deciding(base, value.name)
-        nodes = between(base.graph, value.name, averaged.keys(), learned)
+        nodes = between(base.graph, value.name, averaged.keys(), base.learned)
         if nodes is not None:
             behind |= nodes
             continue
         if own is None:
-            raise cannot(base, value.name, "no tensor of floats decides it alone")
+            raise cannot(base, value.name, "it holds what was decided, and no tensor of floats decides it alone")
         averaged[own] = pair_up(members, own, value.name)
-        behind |= between(base.graph, value.name, {own}, learned) or set()
+        behind |= between(base.graph, value.name, {own}, base.learned) or set()
+    both = next((name for name in averaged if place.get(name, -1) in behind), "")
+    if both:
+        title = base.graph.nodes[place[both]].title
+        raise cannot(base, both, f"{title} gives it together with what has to be computed of the mean")
     return Outputs(tuple(averaged.values()), frozenset(behind))
 
 
@@ -152,10 +167,11 @@ def final_of(graph: LayerGraph, tensor: str) -> Node | None:
 
 
 def deciding(member: Member, output: str) -> str | None:
-    """The tensor of floats that decides an output alone: itself, or the first behind what is none."""
+    """The tensor of floats that decides an output alone: itself, or the last one before what was decided; None where
+    there are several, or a layer stands between."""
     graph = member.graph
-    while not member.is_float(output):
-        if output not in graph.producer:
+    while not member.is_float(output) or output in member.decided:
+        if output not in graph.producer or graph.producer[output] in member.learned:
             return None
         read = graph.nodes[graph.producer[output]].inputs
         computed = [name for name in read if name and name not in graph.weights]

@@ -10,6 +10,7 @@ from mal_graph.merging.planning import Plan, plan_merge
 from mal_graph.merging.repairing import Repair, Repairs, repair
 from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows, with_zero_bias
+from mal_graph.merging.variances import ExpectedVariances, expect_variances
 from mal_graph.merging.widening import widen
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "compare_outputs",
     "deepen",
     "Deepened",
+    "expect_variances",
+    "ExpectedVariances",
     "Fate",
     "fold",
     "LayerLambdas",

@@ -107,9 +107,10 @@ class Repair:
     """What was repaired.
 
     Attributes:
-        samples: how many calibration samples were used.
+        samples: how many calibration samples were used; 0 where nothing was measured (see `variances`).
         rescaled: names of the layers that have their target statistics now.
-        reset: names of the BatchNormalizations whose statistics were measured anew.
+        reset: names of the BatchNormalizations whose statistics were measured anew; where nothing was measured, of the
+            layers behind which one got the variance that is expected.
         left: why a merged layer is as merged, by its name.
     """
 
@@ -117,6 +118,11 @@ class Repair:
     rescaled: tuple[str, ...]
     reset: tuple[str, ...]
     left: Mapping[str, str]
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it follows from what was measured on inputs."""
+        return self.samples > 0
 
 
 def repair(

@@ -201,10 +201,10 @@ ROWS: Mapping[str, Row] = {
     ),
     **dict.fromkeys(
         ["NonZero", "Compress"],
-        Row(chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice"))),
+        Row(chosen_by_value, LayerRole.ALONE, slots=(X, setting("choice")), chooses=True),
     ),
-    "Unique": Row(unique, LayerRole.ALONE),
-    "NonMaxSuppression": Row(chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound"))),
+    "Unique": Row(unique, LayerRole.ALONE, chooses=True),
+    "NonMaxSuppression": Row(chosen_by_value, LayerRole.ALONE, slots=(X, X, setting("bound")), chooses=True),
     "NegativeLogLikelihoodLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.FINITE),
     "SoftmaxCrossEntropyLoss": Row(loss, LayerRole.ALONE, slots=(X, setting("labels"), SCALE), at_zero=AtZero.UNSAFE),
 }

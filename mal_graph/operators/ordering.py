@@ -81,9 +81,9 @@ def short_fourier(call: Call) -> list[Label]:
 
 
 ROWS: Mapping[str, Row] = {
-    "Hardmax": Row(first_of_equals, at_zero=AtZero.UNSAFE),
-    "TopK": Row(top_k, slots=(X, setting("k")), at_zero=AtZero.UNSAFE),
-    **dict.fromkeys(["ArgMax", "ArgMin"], Row(arg_extreme, at_zero=AtZero.UNSAFE)),
+    "Hardmax": Row(first_of_equals, at_zero=AtZero.UNSAFE, chooses=True),
+    "TopK": Row(top_k, slots=(X, setting("k")), at_zero=AtZero.UNSAFE, chooses=True),
+    **dict.fromkeys(["ArgMax", "ArgMin"], Row(arg_extreme, at_zero=AtZero.UNSAFE, chooses=True)),
     **dict.fromkeys(["CumSum", "CumProd"], Row(cumulative, slots=(X, setting("axis")), at_zero=AtZero.UNSAFE)),
     "Trilu": Row(triangle, slots=(X, setting("diagonal"))),
     "Det": Row(determinant, at_zero=AtZero.UNSAFE),

@@ -138,6 +138,7 @@ class Row:
         shares_out: it turns scores into shares that sum to one.
         compares: its output says how its operands compare, element by element.
         selects: it works on booleans, or chooses by them, element by element.
+        chooses: the values of its input say which entries its output holds, or where they stand.
         reads_integers: it reads integers as the numbers of a weight.
         quantises: it makes integers of floats by a scale, or floats of such integers.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
@@ -178,6 +179,7 @@ class Row:
     shares_out: bool = False
     compares: bool = False
     selects: bool = False
+    chooses: bool = False
     reads_integers: bool = False
     quantises: bool = False
     table_axis: Callable[[Node], int] | None = None

@@ -142,7 +142,8 @@ class KeptWidthEntry(BaseModel):
 
 
 class RepairEntry(BaseModel):
-    """What was repaired after one merge: layers brought to their targets, BatchNormalizations measured anew."""
+    """What was repaired after one merge: layers brought to their targets, BatchNormalizations measured anew; or, of 0
+    samples, given the variance that blended sums are expected to have."""
 
     donor: str
     samples: int

@@ -260,6 +260,12 @@ def alignment_lines(document: AssembleDocument) -> Lines:
 
 def repair_lines(repairs: Iterable[RepairEntry]) -> Iterator[str]:
     for repair in repairs:
+        if not repair.samples:
+            yield (
+                f"without inputs, {len(repair.reset)} BatchNormalizations behind what was blended with {repair.donor} "
+                "have the variances that blended sums are expected to have"
+            )
+            continue
         yield (
             f"repaired after {repair.donor} on {repair.samples} samples: {len(repair.rescaled)} layers brought to "
             f"their targets, {len(repair.reset)} BatchNormalizations measured anew"

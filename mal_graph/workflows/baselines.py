@@ -38,7 +38,7 @@ def scored_arms(
         "random permutation": lambda: again(partial(assign_at_random, seed=config.seed)),
         "random donor": lambda: again(assign_units, shuffle=True),
     }
-    if any(step.repair for step in steps):
+    if any(step.repair is not None and step.repair.is_measured for step in steps):
         models["base, repaired"] = lambda: again(None, is_merged=False)
     total = 2 + len(steps) + len(models)
     members = [predicted_like(None, base, data, config, runner)]

@@ -1,8 +1,9 @@
 """A merge at any lambda: between its ends it is a straight line, of which every point is A + lambda (B - A).
 
 The ends are merged once, and the points are fed to one session as inputs. With calibration inputs every point is
-repaired, measured in one more session. Where operators hold numbers of their own that go with lambda (the epsilon of a
-norm over other widths) every point has a session, which reads, optimises and packs the same weights again.
+repaired, measured in one more session; without them, BatchNormalizations get the variances that are expected. Where
+operators hold numbers of their own that go with lambda (the epsilon of a norm over other widths) every point has a
+session, which reads, optimises and packs the same weights again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import Metric, Predictor, Scores, score
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.merging import Plan, Repair, Repairs, merge
+from mal_graph.merging import ExpectedVariances, Plan, Repair, Repairs, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.steps import repair_inputs, with_repair
 
@@ -46,14 +47,21 @@ def scored_along(
 def line_of(
     planned: Plan, donor: LayerGraph, config: MergeConfig, runner: Runner, *, is_merged: bool = True
 ) -> "Along":
-    """A merge at any lambda, repaired if there is something to repair it on; without `is_merged` the base alone is."""
+    """A merge at any lambda, repaired unless the options say otherwise; without `is_merged` the base alone is."""
     if is_merged and any(a != b for a, b in planned.all_settings.values()):
         return Points(planned, donor, config, runner)
-    line = Line(planned, is_merged=is_merged)
     inputs = repair_inputs(config)
-    if inputs is None:
-        return line
-    return RepairedLine(line, Repairs(line.start, planned, inputs, runner, line.names))
+    if inputs is None and is_merged:
+        return unmeasured_line(planned, config)
+    line = Line(planned, is_merged=is_merged)
+    return line if inputs is None else RepairedLine(line, Repairs(line.start, planned, inputs, runner, line.names))
+
+
+def unmeasured_line(planned: Plan, config: MergeConfig) -> "Line | RepairedLine":
+    """A merge at any lambda without inputs, repaired by what is expected unless the options say otherwise."""
+    line = Line(planned)
+    variances = ExpectedVariances(line.start, planned, line.names) if config.repair else None
+    return RepairedLine(line, variances) if variances is not None and variances.norms else line
 
 
 class Along(Protocol):
@@ -113,7 +121,7 @@ class Line:
 class RepairedLine:
     """A line of which every point but that at lambda 0 is repaired."""
 
-    def __init__(self, line: Line, repairs: Repairs) -> None:
+    def __init__(self, line: Line, repairs: Repairs | ExpectedVariances) -> None:
         self.line, self.repairs, self.repair = line, repairs, repairs.done
 
     @property

@@ -21,7 +21,7 @@ from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
-from mal_graph.workflows.lambda_lines import Line
+from mal_graph.workflows.lambda_lines import unmeasured_line
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import lambdas_of, verified_groups
@@ -95,7 +95,7 @@ def grid(
     for cell, (i, j) in enumerate(np.ndindex(change.shape)):
         names = mine[i], theirs[j]
         try:
-            line = Line(planned_pair(first, second, names, groups, donor_groups, settings))
+            line = unmeasured_line(planned_pair(first, second, names, groups, donor_groups, settings), settings)
             moved = score(
                 predictor.predict({**stored, **line.at(settings.lam)}), predictor.labels, " with ".join(names)
             )

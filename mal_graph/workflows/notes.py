@@ -44,7 +44,7 @@ def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
 
 def unmeasured_norms(steps: Sequence[Merged]) -> int:
     """How many BatchNormalizations have statistics that were merged and not measured anew."""
-    if any(step.repair for step in steps):
+    if any(step.repair is not None and step.repair.is_measured for step in steps):
         return 0
     return len({norm for step in steps for norm in merged_norms(step)})
 

@@ -37,6 +37,7 @@ from mal_graph.merging import (
     Sessions,
     compare_outputs,
     deepen,
+    expect_variances,
     fold,
     merge,
     plan_merge,
@@ -232,10 +233,13 @@ def with_repair(
     runner: Runner,
     progress: Progress | None = None,
 ) -> tuple[LayerGraph, Repair | None]:
-    """A merged model repaired, if there is something to repair it on; at lambda 0 it is what it was."""
-    inputs = repair_inputs(config)
-    if inputs is None or not planned.is_moving:
+    """A merged model repaired, by what is expected where there is nothing to measure it on; at lambda 0 it is what it
+    was."""
+    if not (config.repair and planned.is_moving):
         return graph, None
+    inputs = repair_inputs(config)
+    if inputs is None:
+        return expect_variances(graph, planned)
     said = None if progress is None else partial(progress, f"repairing after {donor.name}")
     return repair(graph, planned, inputs, runner, said)
 

@@ -162,13 +162,15 @@ def test_the_report_of_a_repaired_sweep_says_what_was_repaired():
         sweep_document(sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=given, verify=False))
         for given in (None, data_for(base, 20))
     )
-    assert (plain.repair, found.repair[0].samples) == ([], 20)
+    assert ([own.samples for own in plain.repair], found.repair[0].samples) == ([0], 20)
+    assert len(plain.repair[0].reset) == len(found.repair[0].reset)
     assert len(found.repair[0].reset) == sum(node.op == "BatchNormalization" for node in base.nodes)
     assert any("BatchNormalizations are not measured again on data" in note for note in plain.notes)
     assert found.notes == ["the labels among the calibration inputs are not used"]
     without = sweep(base, donor, data_for(base), lambdas=[0.5], calibrate=unlabelled(base), repair=False, verify=False)
     assert [c.arm for c in without.curves] == [c.name for c in plain.curves]
-    assert [c.points[1].loss for c in without.curves] == [c.loss[1] for c in plain.curves]
+    bare = sweep(base, donor, data_for(base), lambdas=[0.5], repair=False, verify=False)
+    assert [c.points[1].loss for c in without.curves] == [c.points[1].loss for c in bare.curves]
 
 
 def test_a_merge_that_is_no_better_than_repair_alone_is_named_with_both_figures():
