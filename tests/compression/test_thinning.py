@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from builders import cnn, deviation, load, mlp, permuted_copy, run
+from builders import Net, cnn, deviation, load, mlp, permuted_copy, run
 from equivalent_nets.families import FAMILIES
 from equivalent_nets.pairs import draw_pair
 from planted_copies import with_copies_of_units
 
 from mal_graph import registry
 from mal_graph.compression import Candidate, Compressible, Cost, allocate, thin
-from mal_graph.network import count_multiplications, probe
+from mal_graph.network import count_multiplications, find_parameters, probe
 from mal_graph.symmetry import build_network
 
 SAMPLES = 600
@@ -86,15 +86,46 @@ def test_a_smaller_budget_keeps_a_part_of_what_a_larger_one_keeps(graph):
         before = kept
 
 
-@pytest.mark.parametrize("graph", [mlp((8, 40, 24, 5)), cnn((12, 16), bn=False)], ids=["mlp", "cnn"])
+INVARIANT = {
+    "mlp": lambda: mlp((8, 40, 24, 5)),
+    "cnn": lambda: cnn((12, 16), residual=False, bn=False),
+    "residual cnn": lambda: cnn((12, 16)),
+    "vit": lambda: vit(),
+}
+
+
+def vit(width=8, hidden=24):
+    """A block of attention and one of an MLP on patches, with LayerNorm."""
+    net = Net(0, name="vit")
+    x = net.input("x", ("N", 3, 8, 8))
+    x = net.op("Conv", x, net.weight(width, 3, 4, 4), net.weight(width), kernel_shape=[4, 4], strides=[4, 4])
+    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, width, 4])), perm=[0, 2, 1])
+
+    def norm(x):
+        return net.op("LayerNormalization", x, net.constant(np.ones(width, np.float32)), net.weight(width), axis=-1)
+
+    def linear(x, units_in, units):
+        return net.op("Add", net.op("MatMul", x, net.weight(units_in, units)), net.weight(units))
+
+    y = norm(x)
+    query, key, value = (linear(y, width, width) for _ in range(3))
+    shares = net.op("Softmax", net.op("MatMul", query, net.op("Transpose", key, perm=[0, 2, 1])), axis=-1)
+    x = net.op("Add", x, linear(net.op("MatMul", shares, value), width, width))
+    x = net.op("Add", x, linear(net.op("Relu", linear(norm(x), width, hidden)), hidden, width))
+    return net.graph(net.linear(net.op("ReduceMean", norm(x), net.constant([1]), keepdims=0), width, 5))
+
+
+@pytest.mark.parametrize("name", INVARIANT)
 @pytest.mark.parametrize("change", ["permuted", "rescaled"])
-def test_permuted_and_positively_rescaled_units_change_nothing(graph, change):
+def test_permuted_and_positively_rescaled_units_change_nothing(name, change):
+    graph = INVARIANT[name]()
     model = compressible(graph)
     groups = model.network.groups
     if change == "permuted":
         other, _ = permuted_copy(graph, groups, seed=1)
     else:
         other = rescaled(graph, groups)
+    assert any((weight.read() != graph.weights[name].read()).any() for name, weight in other.weights.items())
     twin = Compressible(build_network(other), model.inputs, registry.runner())
     candidates = [Candidate(Cost(each.network, each.sets), each.rankings) for each in (model, twin)]
     budget = 0.5 * candidates[0].cost.total(candidates[0].all_units)
@@ -108,13 +139,36 @@ def test_permuted_and_positively_rescaled_units_change_nothing(graph, change):
 
 
 def rescaled(graph, groups):
-    """Positive factors on units, which ReLU lets through, undone by what reads them."""
+    """Positive factors on units behind which stands ReLU, undone by what reads them: of a BatchNormalization on its
+    scale and shift. Units that a LayerNorm or a softmax reads are left."""
     rng = np.random.default_rng(5)
     values = {name: np.array(weight.read()) for name, weight in graph.weights.items() if weight.is_float}
+    roles = {parameter.tensor: parameter.role for parameter in find_parameters(graph)}
     for group in (groups.groups[index] for index in groups.usable()):
+        if group.statistic or not is_rectified(graph, group):
+            continue
         factors = rng.uniform(0.2, 5, group.units)
+        is_normed = any(roles[member.tensor] == "variance" for member in group.members)
         for member in group.members:
+            if is_normed and not member.consumes and roles[member.tensor] not in ("scale", "shift"):
+                continue
             moved = np.moveaxis(values[member.tensor], member.axis, 0)
             for unit, places in enumerate(member.positions):
                 moved[places] *= 1 / factors[unit] if member.consumes else factors[unit]
     return graph.with_weights(values)
+
+
+def is_rectified(graph, group):
+    """Whether nothing but sums, norms of channels and ReLU lies between what gives the units and what reads them."""
+    tensors = {
+        node.outputs[0] for node in graph.nodes for m in group.members if not m.consumes and m.tensor in node.inputs
+    }
+    seen = set()
+    while tensors:
+        seen |= tensors
+        readers = [graph.nodes[index] for name in tensors for index, _ in graph.consumers.get(name, ())]
+        passing = [n for n in readers if not any(m.consumes and m.tensor in n.inputs for m in group.members)]
+        if any(n.op not in ("Relu", "Add", "BatchNormalization", "GlobalAveragePool", "Flatten") for n in passing):
+            return False
+        tensors = {n.outputs[0] for n in passing} - seen
+    return True
