@@ -16,6 +16,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.models import free_path
+from mal_graph.workflows.pareto import ParetoEntry
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.verdict import Verdict
 
@@ -31,12 +32,14 @@ class Written(Result, ABC):
         base: the base as given.
         checks: what was checked of the model.
         choice: which way was taken, where that was left open.
+        pareto: what it was compared with, by cost and score, the result among them; () where nothing was compared.
     """
 
     graph: LayerGraph
     base: LayerGraph
     checks: tuple[Check, ...]
     choice: Choice | None = None
+    pareto: tuple[ParetoEntry, ...] = ()
 
     @property
     @abstractmethod
