@@ -80,14 +80,19 @@ def price(candidate: Candidate, kept: Mapping[int, int], number: int) -> Step | 
     """The next step of a set; None where it has no units to lose."""
     ranking = candidate.rankings[number]
     now, units = kept[number], len(ranking.order)
-    size = max(1, units // STEPS)
-    size = size if size < ROUND else size - size % ROUND
+    size = step_size(units)
     target = max(least(units), (now - 1) // size * size)
     if target >= now:
         return None
     saved = candidate.cost.saved(kept, number, now - target)
     lost = float(ranking.explained[now] - ranking.explained[target]) * candidate.weight
     return Step(now - target, saved, max(0.0, lost) / max(saved, 1e-9))
+
+
+def step_size(units: int) -> int:
+    """How many units of a set go at a time."""
+    size = max(1, units // STEPS)
+    return size if size < ROUND else size - size % ROUND
 
 
 def least(units: int) -> int:

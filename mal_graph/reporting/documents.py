@@ -21,7 +21,7 @@ from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document
-from mal_graph.workflows import Assembly, Choice, Merged, Outcome, ParetoEntry, Verdict, Zoo, notes_on
+from mal_graph.workflows import Assembly, Choice, Merged, Outcome, ParetoEntry, Speeds, Verdict, Zoo, notes_on
 
 
 class ReasonEntry(BaseModel):
@@ -160,6 +160,7 @@ class ResultDocument(Document):
     notes: list[str]
     choice: Choice | None = None
     pareto: list[ParetoEntry] = []
+    speeds: Speeds | None = None
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
@@ -316,6 +317,7 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "checks": list(assembly.checks),
         "choice": assembly.choice,
         "pareto": list(assembly.pareto),
+        "speeds": assembly.speeds,
         "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,

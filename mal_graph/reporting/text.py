@@ -30,7 +30,7 @@ from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
-from mal_graph.workflows import ParetoEntry
+from mal_graph.workflows import ParetoEntry, Speeds
 
 Lines = Iterator[str | Table]
 FEW = 3  # reasons that are listed whatever the verbosity
@@ -281,6 +281,7 @@ def end_lines(document: ResultDocument) -> Lines:
     yield from pareto_lines(document.pareto)
     if document.choice is not None:
         yield f"method: {document.choice.taken}, for {document.choice.why}"
+    yield from speed_lines(document.speeds)
     yield from check_lines(document.checks)
     for note in document.notes:
         yield f"note: {note}"
@@ -301,13 +302,29 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     decided = any(one.deciding is not None for one in entries)
     what = f"score on {scores[0].samples} samples" if scores else "distance to the ensemble"
     yield f"\ncost and {what}{' that decided nothing' if decided else ''}:"
-    table = new_table("network", "multiplications", "off by", *figures, "Pareto front")
+    table = numbers_table("network", ("multiplications", "off by", *figures, "Pareto front"))
     for one in entries:
         score = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
         name = f"{one.name} (the result)" if one.is_result else one.name
         table.add_row(name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
     yield table
     yield ""
+
+
+def speed_lines(speeds: Speeds | None) -> Lines:
+    """How long a run takes and how large a file is, where that was measured."""
+    if speeds is None:
+        return
+    shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in speeds.inputs.items())
+    several = f"{speeds.threads} thread{'s' * (speeds.threads > 1)}"
+    yield f"\nspeed: the median of {speeds.runs[0]} runs on 1 thread, and of {speeds.runs[1]} on {several}, on {shapes}"
+    table = numbers_table("model", ("multiplications", "bytes", "1 thread", several))
+    for one in speeds.models:
+        table.add_row(
+            one.name, f"{one.multiplications:,}", f"{one.bytes:,}", f"{one.ms:.3f} ms", f"{one.ms_all:.3f} ms"
+        )
+    yield table
+    yield f"the ensemble is not timed: {speeds.left_out}\n" if speeds.left_out else ""
 
 
 def check_lines(checks: Iterable[Check]) -> Iterator[str]:

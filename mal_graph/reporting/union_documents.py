@@ -54,6 +54,7 @@ def union_document(union: Union, output: Path | None = None, hashes: Mapping[str
         notes=list(union.notes),
         choice=union.choice,
         pareto=list(union.pareto),
+        speeds=union.speeds,
         scores=list(union.scores),
         verdict=union.verdict,
         output=None if output is None else str(output),

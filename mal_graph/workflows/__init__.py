@@ -9,6 +9,7 @@ from mal_graph.workflows.methods import assemble, check_donors, compares, compre
 from mal_graph.workflows.models import arrays_of, load, open_models, save, state_dict, to_module, trace, with_arrays
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.pareto import ParetoEntry
+from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
 from mal_graph.workflows.unions import Branch, KeptUnits, Union
@@ -41,6 +42,8 @@ __all__ = [
     "Outcome",
     "ParetoEntry",
     "save",
+    "Speed",
+    "Speeds",
     "state_dict",
     "Sweep",
     "sweep",

@@ -17,6 +17,7 @@ from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
 from mal_graph.workflows.steps import Known
+from mal_graph.workflows.timing import with_speeds
 from mal_graph.workflows.unions import Union, open_joint, union_of
 from mal_graph.workflows.writing import Written
 
@@ -110,7 +111,8 @@ def make_model(
     """One model of several by the way that the options name. Raises as `assemble`."""
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
-    return WAYS[config.method](graphs, config, data, progress, runner)
+    result = WAYS[config.method](graphs, config, data, progress, runner)
+    return with_speeds(result, graphs, config, progress, runner)
 
 
 @shows_options("assemble")
@@ -176,7 +178,8 @@ def compress(
     """
     settings, arrays = with_arrays(configured("compress", config, options)), arrays_of(data)
     graphs = open_models([model], settings, settings.calibrate if arrays is None else arrays)
-    return unite_graphs(graphs, settings, arrays, progress or silent, runner or registry.runner())
+    progress, runner = progress or silent, runner or registry.runner()
+    return with_speeds(unite_graphs(graphs, settings, arrays, progress, runner), graphs, settings, progress, runner)
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
