@@ -40,7 +40,6 @@ def emit_merge(document: "ResultDocument", report_to: Path | None, plot_to: Path
         write_text(report_to, document.json_text() + "\n")
     if plot_to is not None and document.pareto:
         write_bytes(plot_to, draw_pareto(document.pareto, plot_to.suffix[1:]))
-        log(f"wrote {plot_to}", shown.quiet)
     elif plot_to is not None:
         log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
     emit_document(document, shown.format_, shown.verbose)

@@ -301,8 +301,8 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     figures = ("loss", scores[0].metric_name) if scores else ()
     decided = any(one.deciding is not None for one in entries)
     what = f"score on {scores[0].samples} samples" if scores else "distance to the ensemble"
-    yield f"\ncost and {what}{' that decided nothing' if decided else ''}:"
-    table = numbers_table("network", ("multiplications", "off by", *figures, "Pareto front"))
+    yield f"\ncost in multiplications and {what}{' that decided nothing' if decided else ''}:"
+    table = numbers_table("network", ("cost", "off by", *figures, "front"))
     for one in entries:
         score = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
         name = f"{one.name} (the result)" if one.is_result else one.name

@@ -147,7 +147,7 @@ def test_without_data_the_distance_to_the_ensemble_takes_the_place_of_the_score(
     entries = by_name(result)
     assert (entries["base"].error, entries["ensemble of outputs"].error) == (1.0, 0.0)
     assert entries["ensemble of outputs"].is_on_front
-    assert "cost and distance" in result.summary()
+    assert "cost in multiplications and distance" in result.summary()
     given_budget = mal_graph.assemble(*pair, method="union", budget=1.4)
     assert len(given_budget.pareto) == 4  # nothing else is made where nothing can be scored
 
@@ -170,8 +170,8 @@ def test_several_donors_have_a_line_each(pair):
 
 
 def test_the_report_says_on_what_the_table_is_made(chosen, united):
-    assert "cost and score on 100 samples that decided nothing:" in chosen.summary()
-    assert "cost and score on 200 samples:" in united.summary()
+    assert "cost in multiplications and score on 100 samples that decided nothing:" in chosen.summary()
+    assert "cost in multiplications and score on 200 samples:" in united.summary()
     assert sum(line.endswith("*") for line in chosen.summary().splitlines()) == sum(
         one.is_on_front for one in chosen.pareto
     )
