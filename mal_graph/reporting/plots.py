@@ -57,12 +57,12 @@ def draw_curves(sweep: Sweep, kind: str) -> bytes:
 
 
 def draw_pareto(entries: Sequence[ParetoEntry], kind: str) -> bytes:
-    """Loss and metric of networks by their cost, side by side; without scores how far they are from the ensemble.
+    """Loss and metric of networks by their cost, side by side; without scores how far their outputs are off.
 
     What is on the Pareto front is filled, and joined by a line in the metric that it is the front of; the result has a
     ring around it.
     """
-    heights: dict[str, Callable[[ParetoEntry], float]] = {"distance to the ensemble": lambda one: one.error}
+    heights: dict[str, Callable[[ParetoEntry], float]] = {"how far the outputs are off": lambda one: one.error}
     score = entries[0].score
     if score is not None:
         heights = {

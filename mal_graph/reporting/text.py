@@ -300,15 +300,14 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     scores = [one.score for one in entries if one.score is not None]
     figures = ("loss", scores[0].metric_name) if scores else ()
     decided = any(one.deciding is not None for one in entries)
-    what = f"score on {scores[0].samples} samples" if scores else "distance to the ensemble"
-    yield f"\ncost in multiplications and {what}{' that decided nothing' if decided else ''}:"
+    what = f"and score on {scores[0].samples} samples" if scores else "against how far the outputs are off"
+    yield f"\ncost in multiplications {what}{' that decided nothing' if decided else ''}:"
     table = numbers_table("network", ("cost", "off by", *figures, "front"))
     for one in entries:
         score = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
         name = f"{one.name} (the result)" if one.is_result else one.name
         table.add_row(name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
     yield table
-    yield ""
 
 
 def speed_lines(speeds: Speeds | None) -> Lines:
@@ -324,7 +323,8 @@ def speed_lines(speeds: Speeds | None) -> Lines:
             one.name, f"{one.multiplications:,}", f"{one.bytes:,}", f"{one.ms:.3f} ms", f"{one.ms_all:.3f} ms"
         )
     yield table
-    yield f"the ensemble is not timed: {speeds.left_out}\n" if speeds.left_out else ""
+    if speeds.left_out:
+        yield f"the ensemble is not timed: {speeds.left_out}"
 
 
 def check_lines(checks: Iterable[Check]) -> Iterator[str]:

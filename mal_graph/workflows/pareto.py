@@ -1,7 +1,7 @@
 """What a network costs against how good it is: the table of everything that was made, tried and given.
 
 Better is what has the higher metric, or the same at a lower loss, as in a verdict; without scores, what is nearer to
-the ensemble. Differences that chance could make count as well.
+the ensemble, to three digits. Differences that chance could make count as well.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,8 @@ from math import isnan
 
 from mal_graph.evaluation import Scores
 from mal_graph.workflows.verdict import beats
+
+DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -57,4 +59,4 @@ def is_better(one: ParetoEntry, other: ParetoEntry) -> bool:
         return beats(one.score, other.score)
     if isnan(one.error) or isnan(other.error):
         return isnan(other.error) and not isnan(one.error)
-    return one.error < other.error
+    return round(one.error, DIGITS) < round(other.error, DIGITS)  # a base and a donor are equally far but for rounding

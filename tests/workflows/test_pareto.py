@@ -147,7 +147,7 @@ def test_without_data_the_distance_to_the_ensemble_takes_the_place_of_the_score(
     entries = by_name(result)
     assert (entries["base"].error, entries["ensemble of outputs"].error) == (1.0, 0.0)
     assert entries["ensemble of outputs"].is_on_front
-    assert "cost in multiplications and distance" in result.summary()
+    assert "cost in multiplications against how far the outputs are off:" in result.summary()
     given_budget = mal_graph.assemble(*pair, method="union", budget=1.4)
     assert len(given_budget.pareto) == 4  # nothing else is made where nothing can be scored
 
@@ -236,3 +236,31 @@ def test_a_thinned_model_is_drawn_too(pair, tmp_path):
 
 def test_the_same_table_gives_the_same_image(chosen):
     assert draw_pareto(chosen.pareto, "svg") == draw_pareto(chosen.pareto, "svg")
+
+
+def test_where_nothing_can_be_compared_no_plot_is_written_and_that_is_said(tmp_path, capsys):
+    for name, classes in (("a", 5), ("b", 4)):
+        save(mlp((8, 24, classes)), tmp_path / f"{name}.onnx")
+    words = ["assemble", *(str(tmp_path / name) for name in ("a.onnx", "b.onnx")), "-o", str(tmp_path / "out.onnx")]
+    assert main([*words, "--plot", str(tmp_path / "p.svg")]) == 0
+    assert "p.svg is not written: nothing could be compared" in capsys.readouterr().err
+    assert not (tmp_path / "p.svg").exists()
+
+
+# --- other data ---------------------------------------------------------------------------------------------------
+
+
+def test_too_few_samples_decide_nothing_and_are_all_reported(pair):
+    result = mal_graph.assemble(*pair, data=labelled(pair, 30))
+    assert {one.score.samples for one in result.pareto} == {30}
+    assert all(one.deciding is None for one in result.pareto)
+    assert "score on 30 samples:" in result.summary()
+
+
+def test_values_are_compared_by_r2(pair):
+    x = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    target = mal_graph.evaluation.predict(pair[0], {"x": x, "labels": np.zeros((100, 5), np.float32)}).values
+    result = mal_graph.compress(pair[0], budget=0.5, data={"x": x, "labels": target})
+    assert by_name(result)["base"].score.metric == pytest.approx(1.0)
+    assert by_name(result)["base"].is_on_front
+    assert "R2" in result.summary()
