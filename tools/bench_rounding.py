@@ -73,7 +73,7 @@ NETWORKS: dict[str, Callable[[], LayerGraph]] = {
     "MLP 784-1000-1000": lambda: mlp(784, 1000, 1000),
     "CNN 16-32-64, 24x24": lambda: cnn(24, 16, 32, 64),
     "CNN 24-48-96, 32x32": lambda: cnn(32, 24, 48, 96),
-    "CNN 64-128-256, 32x32": lambda: cnn(32, 64, 128, 256),
+    "CNN 64-128-256, 16x16": lambda: cnn(16, 64, 128, 256),
 }
 
 

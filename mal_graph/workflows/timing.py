@@ -65,11 +65,12 @@ def measure_speeds(
         paired = pair_signatures(base, donor, config.pair)
         timed.append(Timed("donor" if len(donors) == 1 else f"donor {number}", donor, paired.for_donor(inputs)))
     left_out = ""
-    try:
-        whole = [Timed("ensemble of outputs", open_joint(graphs, options, runner, progress).ensemble, inputs)]
-        timed += whole if donors else []
-    except MalGraphError as error:  # the models cannot stand side by side
-        left_out = str(error)
+    if donors:
+        try:
+            whole = open_joint(graphs, options, runner, progress).ensemble
+            timed.append(Timed("ensemble of outputs", whole, inputs))
+        except MalGraphError as error:  # the models cannot stand side by side
+            left_out = str(error)
     timed.append(Timed("result", result, inputs))
     threads = usable_cores()
     one, several = (median_times(timed, count, progress, runner) for count in (1, threads))
