@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from builders import cnn, mlp, save
+from builders import mlp, save
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -152,9 +152,8 @@ def test_without_data_the_distance_to_the_ensemble_takes_the_place_of_the_score(
     assert len(given_budget.pareto) == 4  # nothing else is made where nothing can be scored
 
 
-def test_a_merge_that_nothing_is_better_than_is_in_the_table(data):
-    base, donor = cnn((4, 4), residual=False), cnn((4, 4), seed=1, residual=False)
-    result = mal_graph.assemble(base, donor, budget=1.05)
+def test_a_merge_that_nothing_is_better_than_is_in_the_table(pair):
+    result = mal_graph.assemble(*pair, budget=0.3)
     (own,) = (one for one in result.pareto if one.is_result)
     assert own.name == "mal at lambda 0.3"
     assert result.choice.taken == "mal"

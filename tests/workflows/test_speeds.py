@@ -84,6 +84,12 @@ def test_one_thread_and_all_are_measured(monkeypatch):
     assert result.speeds.threads == 3
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_session_has_as_many_threads_as_are_asked_for(threads):
+    session = registry.runner().open(PAIR[0], threads=threads)
+    assert session._session.get_session_options().intra_op_num_threads == threads
+
+
 def test_models_are_run_in_turns():
     runner = Counting()
     inputs = {"x": np.zeros((2, 8), np.float32)}
