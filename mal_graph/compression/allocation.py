@@ -12,7 +12,7 @@ from mal_graph.compression.cost import Cost
 from mal_graph.compression.selection import Ranking
 
 STEPS = 24  # of a set
-ROUND = 4  # units: what runtimes like; of other numbers of channels onnxruntime's convolutions take up to twice as long
+ROUND = 4  # units: what runtimes like; small convolutions of other numbers of channels take up to 1.5 times as long
 BLOCKS = (16, 8)  # channels that its convolutions take at a time, which counts where there are many blocks of them
 MANY = 8
 
