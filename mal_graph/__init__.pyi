@@ -29,6 +29,7 @@ from .workflows.assembly import align as align
 from .workflows.layer_grid import Grid as Grid
 from .workflows.layer_grid import grid as grid
 from .workflows.methods import assemble as assemble
+from .workflows.methods import compress as compress
 from .workflows.models import load as load
 from .workflows.models import save as save
 from .workflows.models import state_dict as state_dict
@@ -37,7 +38,6 @@ from .workflows.models import trace as trace
 from .workflows.sweeping import Sweep as Sweep
 from .workflows.sweeping import sweep as sweep
 from .workflows.unions import Union as Union
-from .workflows.unions import compress as compress
 from .workflows.verdict import Verdict as Verdict
 from .workflows.zoo_search import Zoo as Zoo
 from .workflows.zoo_search import zoo as zoo

@@ -250,6 +250,14 @@ class CheckOptions(Options):
             is_repeated=True,
         ),
     ] = None
+    measure_speed: Annotated[
+        bool,
+        Option(
+            "Time base, donors, ensemble and result in onnxruntime: two reports of one run differ in these figures.",
+            CHECKS,
+            jobs=("assemble", "compress"),
+        ),
+    ] = False
     score_output: Annotated[
         str | None,
         Option("The output that fits the labels.", CHECKS, metavar="NAME", jobs=SCORES),

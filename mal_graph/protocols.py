@@ -118,10 +118,12 @@ class Runner(Protocol):
         variable: Sequence[str] = (),
         optimize: bool = False,
         deadline: float | None = None,
+        threads: int | None = None,
     ) -> Session:
         """A session that can read the tensors in `read` (default: the outputs).
 
         Weights named in `variable` must be given to every run. Input shapes may differ from the declared ones.
+        A session of so many `threads` is to be timed; without a number the runner sees to it.
         Raises RunError where the runtime refuses the graph, or will not be ready when `time.monotonic()` reaches
         `deadline`.
         """

@@ -39,7 +39,7 @@ def row_of(name: str) -> tuple[str, float, dict[str, float]]:
     result = by_arm(chosen.scores)
     choice = chosen.choice
     assert choice is not None  # the method was left open
-    cost = next((one.cost for one in choice.tried if one.name == choice.taken), 1.0)
+    cost = next((one.cost for one in chosen.pareto if one.is_result), 1.0)
     accuracies = {
         "base": result["base"],
         "donor": result["donor"],

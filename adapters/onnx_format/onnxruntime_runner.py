@@ -43,10 +43,10 @@ TYPE_NAMES = {
 class OrtSession:
     """One onnxruntime session."""
 
-    def __init__(self, model: onnx.ModelProto, name: str, optimize: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, name: str, optimize: bool, threads: int | None = None) -> None:
         self.name = name
         try:
-            self._session = open_session(model.SerializeToString(), optimize)
+            self._session = open_session(model.SerializeToString(), optimize, threads)
         except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
             raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
         self.types: Mapping[str, str] = {
@@ -123,13 +123,14 @@ class OrtRunner:
         variable: Sequence[str] = (),
         optimize: bool = False,
         deadline: float | None = None,
+        threads: int | None = None,
     ) -> OrtSession:
         began = monotonic()
         model = model_proto(graph, read, variable)
         now = monotonic()
         if deadline is not None and now + opening_time(model, now - began) >= deadline:
             raise RunError(f"{graph.name} was not opened when its time was up")
-        return OrtSession(model, graph.name, optimize)
+        return OrtSession(model, graph.name, optimize, threads)
 
 
 def opening_time(model: onnx.ModelProto, building: float) -> float:

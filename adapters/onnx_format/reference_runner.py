@@ -74,5 +74,6 @@ class ReferenceRunner:
         variable: Sequence[str] = (),
         optimize: bool = False,
         deadline: float | None = None,
+        threads: int | None = None,
     ) -> ReferenceSession:
         return ReferenceSession(graph, read, variable)

@@ -19,21 +19,24 @@ class LinearSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime 
         super()._validate_input(set(feed_input_names))
 
 
-def open_session(model: str | bytes, optimize: bool = True) -> LinearSession:
+def open_session(model: str | bytes, optimize: bool = True, threads: int | None = None) -> LinearSession:
     """A session on the CPU, with the same result every time, and as many threads as `OMP_NUM_THREADS` says, which sleep
     while they wait: those that watch for work instead double the CPU time of a run.
 
     Args:
         model: the path of a file, or a serialized model.
         optimize: whether onnxruntime may rewrite the graph.
+        threads: how many there are. A session with a number of its own is to be timed: its threads watch for work as in
+            any program, but for the length of a run only, so that they do not take the time of the next session.
 
     Raises: whatever onnxruntime raises, bare Exceptions of a dozen kinds.
     """
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.use_deterministic_compute = True
-    options.intra_op_num_threads = threads_wanted()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = threads_wanted() if threads is None else threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0" if threads is None else "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return LinearSession(model, options, ["CPUExecutionProvider"])

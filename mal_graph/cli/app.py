@@ -27,21 +27,30 @@ from mal_graph.cli.options import (
     MaybeData,
     MergedFile,
     Model,
+    PlotFile,
     ReportFile,
     Shown,
     Weights,
     with_options,
 )
 from mal_graph.cli.output import emit, log, progress_bars
-from mal_graph.cli.results import emit_document
-from mal_graph.cli.targets import IMAGES, checked_result, checked_target, given, merged_target, refuse_one_file
+from mal_graph.cli.results import emit_document, emit_merge
+from mal_graph.cli.targets import (
+    IMAGES,
+    checked_result,
+    checked_target,
+    given,
+    merged_target,
+    refuse_one_file,
+    report_targets,
+)
 from mal_graph.config import configured
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.option import COMMON
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.reporting import GridDocument, ResultDocument, SweepDocument
+    from mal_graph.reporting import GridDocument, SweepDocument
     from mal_graph.workflows import Written
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
@@ -158,6 +167,7 @@ def assemble(
         bool, typer.Option("--dry-run", help="Say what would be merged; write no model.", rich_help_panel=COMMON)
     ] = False,
     report: ReportFile = None,
+    plot: PlotFile = None,
     force: Force = False,
     *,
     options: dict[str, Any],
@@ -165,17 +175,18 @@ def assemble(
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
     from mal_graph.reporting import hashes_of, result_document
-    from mal_graph.workflows import arrays_of, check_donors, make_model, with_arrays, write_result
+    from mal_graph.workflows import arrays_of, check_donors, compares, make_model, with_arrays, write_result
 
     sources = [base, *donors]
     files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
     target = merged_target(output, base, files, force, write=not dry_run)
-    report_to = None if report is None else checked_target(report, files, force)
-    refuse_one_file([target, report_to], "the model and the report")
+    beside = report_targets(report, plot, target, files, force)
     if target.suffix == ".safetensors":  # it holds weights of the base's own class
         options.setdefault("method", "mal")
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
     check_donors(donors, config)
+    if plot is not None and not compares(config):
+        raise UsageError("--plot draws what `method` auto or union compares: leave it out, or give one of these")
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
@@ -188,7 +199,7 @@ def assemble(
     is_written = result.passed and is_wanted and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
     document = result_document(result, target if is_written else None, hashes)
-    emit_merge(document, report_to, shown)
+    emit_merge(document, *beside, shown)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -202,27 +213,27 @@ def compress(
     weights: Weights = None,
     fail_if_worse: FailIfWorse = False,
     report: ReportFile = None,
+    plot: PlotFile = None,
     force: Force = False,
     *,
     options: dict[str, Any],
     shown: Shown,
 ) -> None:
     """Thin MODEL to a budget of multiplications; the units that stay take over what they can from those that go."""
-    from mal_graph.reporting import hashes_of, union_document
-    from mal_graph.workflows import arrays_of, unite_graphs, with_arrays, write_result
+    from mal_graph.reporting import hashes_of, result_document
+    from mal_graph.workflows import arrays_of, make_model, with_arrays, write_result
 
     files = given(model, data, *(weights or ()), *input_files("compress", options))
     target = merged_target(output, model, files, force, suffix="compressed")
-    report_to = None if report is None else checked_target(report, files, force)
-    refuse_one_file([target, report_to], "the model and the report")
+    beside = report_targets(report, plot, target, files, force)
     config, arrays = with_arrays(configured("compress", None, options)), arrays_of(data)
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models([model], weights, config, examples, shown.verbose, progress)
-        result = unite_graphs(graphs, config, arrays, progress, registry.runner())
+        result = make_model(graphs, config, arrays, progress, registry.runner())
     result = write_result(result, target)
     hashes = hashes_of(path for path in (model, *(weights or ())) if not is_factory(path))
-    emit_merge(union_document(result, target if result.passed else None, hashes), report_to, shown)
+    emit_merge(result_document(result, target if result.passed else None, hashes), *beside, shown)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -354,7 +365,7 @@ def zoo(
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
     document = zoo_document(replace(search, assembly=result), target if is_written else None, checkpoint, hashes)
-    emit_merge(document, report_to, shown)
+    emit_merge(document, report_to, None, shown)
     fail_if_refused(result)
     if not is_written:
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")
@@ -372,13 +383,6 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
 
     fields = options_of(job)
     return [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
-
-
-def emit_merge(document: "ResultDocument", report_to: Path | None, shown: Shown) -> None:
-    """A report of a merge, on stdout and as a file where one was asked for."""
-    if report_to is not None:
-        write_text(report_to, document.json_text() + "\n")
-    emit_document(document, shown.format_, shown.verbose)
 
 
 def fail_where_worse(result: "Written", wanted: bool) -> None:

@@ -52,6 +52,15 @@ ReportFile = Annotated[
     str | None,
     typer.Option("--report", metavar="FILE.json", help="Write the report here.", rich_help_panel=OUTPUT),
 ]
+PlotFile = Annotated[
+    str | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw cost and score of what was compared, as an .svg or .png.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 FailIfWorse = Annotated[
     bool,
     typer.Option(

@@ -1,16 +1,18 @@
-"""Documents on stdout: as text in the words of the command line, or as JSON."""
+"""Documents on stdout: as text in the words of the command line, or as JSON; and in files."""
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from mal_graph.cli.flags import in_flags
-from mal_graph.cli.output import emit, printable
+from mal_graph.cli.options import Shown
+from mal_graph.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
-    from mal_graph.reporting import Document
+    from mal_graph.reporting import Document, ResultDocument
 
 
 def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
@@ -27,6 +29,20 @@ def emit_document(document: "Document", format_: str, verbose: bool = False) -> 
         typer.secho(printable(last), fg="red" if last.startswith("verdict: worse") else "green")
     else:
         emit("\n".join(lines))
+
+
+def emit_merge(document: "ResultDocument", report_to: Path | None, plot_to: Path | None, shown: Shown) -> None:
+    """A report of a model that was made, on stdout and in the files that were asked for."""
+    from mal_graph.atomic_write import write_bytes, write_text
+    from mal_graph.reporting import draw_pareto
+
+    if report_to is not None:
+        write_text(report_to, document.json_text() + "\n")
+    if plot_to is not None and document.pareto:
+        write_bytes(plot_to, draw_pareto(document.pareto, plot_to.suffix[1:]))
+    elif plot_to is not None:
+        log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
+    emit_document(document, shown.format_, shown.verbose)
 
 
 def terminal_width() -> int | None:

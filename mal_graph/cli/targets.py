@@ -85,10 +85,34 @@ def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
     if kind not in ("json", "csv", *IMAGES):
         raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
     if kind in IMAGES:
-        from mal_graph.reporting import new_figure
-
-        new_figure(1, 1)
+        refuse_without_figures()
     return target
+
+
+def checked_plot(path: str, sources: Sequence[str], force: bool) -> Path:
+    """A path that a plot may be written to. Raises FileError or UsageError before any work is done."""
+    target = checked_target(path, sources, force)
+    if target.suffix.removeprefix(".") not in IMAGES:
+        raise UsageError(f"cannot write a plot to {path}: its name must end in .svg or .png")
+    refuse_without_figures()
+    return target
+
+
+def report_targets(
+    report: str | None, plot: str | None, model: Path, sources: Sequence[str], force: bool
+) -> tuple[Path | None, Path | None]:
+    """Where the report of a model and its plot go. Raises FileError or UsageError before any work is done."""
+    report_to = None if report is None else checked_target(report, sources, force)
+    plot_to = None if plot is None else checked_plot(plot, sources, force)
+    refuse_one_file([model, report_to, plot_to], "the model, the report and the plot")
+    return report_to, plot_to
+
+
+def refuse_without_figures() -> None:
+    """Raise UsageError where nothing can be drawn."""
+    from mal_graph.reporting import new_figure
+
+    new_figure(1, 1)
 
 
 def refuse_one_file(paths: Sequence[Path | None], what: str) -> None:

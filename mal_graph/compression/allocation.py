@@ -1,7 +1,8 @@
 """How many units each set keeps, so that all networks together stay within a budget of multiplications.
 
 From all units down: the next step is always the one that loses the least of what is read for a multiplication saved.
-The steps do not depend on the budget, so that a smaller one keeps a part of what a larger one keeps.
+The steps do not depend on the budget, so that a smaller one keeps a part of what a larger one keeps. They are rounded
+as far as that makes a run faster (`tools/bench_rounding.py`): where units are maps, and hardly elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,9 @@ from mal_graph.compression.cost import Cost
 from mal_graph.compression.selection import Ranking
 
 STEPS = 24  # of a set
-ROUND = 4  # units: what runtimes like
+ROUND = 4  # units: what runtimes like; small convolutions of other numbers of channels take up to 1.5 times as long
+BLOCKS = (16, 8)  # channels that its convolutions take at a time, which counts where there are many blocks of them
+MANY = 8
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,22 @@ def price(candidate: Candidate, kept: Mapping[int, int], number: int) -> Step | 
     """The next step of a set; None where it has no units to lose."""
     ranking = candidate.rankings[number]
     now, units = kept[number], len(ranking.order)
-    size = max(1, units // STEPS)
-    size = size if size < ROUND else size - size % ROUND
+    size = step_size(units, on_maps=number in candidate.cost.on_maps)
     target = max(least(units), (now - 1) // size * size)
     if target >= now:
         return None
     saved = candidate.cost.saved(kept, number, now - target)
     lost = float(ranking.explained[now] - ranking.explained[target]) * candidate.weight
     return Step(now - target, saved, max(0.0, lost) / max(saved, 1e-9))
+
+
+def step_size(units: int, *, on_maps: bool) -> int:
+    """How many units of a set go at a time, so that multiples of it stay: of maps always whole rounds."""
+    size = max(1, units // STEPS)
+    if not on_maps or units < 2 * ROUND:
+        return size if size < ROUND else size - size % ROUND
+    multiple = next((one for one in BLOCKS if units >= MANY * one), ROUND)
+    return max(multiple, size - size % multiple)
 
 
 def least(units: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -27,10 +28,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Contraction:
-    """One contraction with a stored weight, each entry of which is applied so many times."""
+    """One contraction with a stored weight, each entry of which is applied so many times; `is_over_maps` where the
+    weight has a window."""
 
     times: float
     axes: tuple[Axis, ...]
+    is_over_maps: bool = False
 
     def multiplications(self, kept: Mapping[int, int]) -> float:
         return self.times * prod(axis.length(kept) for axis in self.axes)
@@ -63,13 +66,18 @@ class Cost:
                 shape, lying = owners.of_product(network.graph.nodes[node])
             axes = tuple(axis_of(size, here, sets) for size, here in zip(shape, lying, strict=True))
             if any(axis.positions for axis in axes):
-                self.contractions.append(Contraction(count / prod(shape), axes))
+                self.contractions.append(Contraction(count / prod(shape), axes, node in weights and len(shape) > 2))
             else:
                 self.fixed += count
 
     def total(self, kept: Mapping[int, int]) -> float:
         """The multiplications with so many units kept, by number of the set."""
         return self.fixed + sum(one.multiplications(kept) for one in self.contractions)
+
+    @cached_property
+    def on_maps(self) -> frozenset[int]:
+        """The sets whose units are maps, by number."""
+        return frozenset(number for one in self.contractions if one.is_over_maps for number in one.sets)
 
     def saved(self, kept: Mapping[int, int], number: int, fewer: int) -> float:
         """What is saved where one set keeps fewer units than that."""

@@ -12,7 +12,7 @@ from mal_graph.reporting.documents import (
 )
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
-from mal_graph.reporting.plots import draw_curves, draw_heat_map, new_figure
+from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
 from mal_graph.reporting.reporter import DefaultReporter, result_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
@@ -27,6 +27,7 @@ __all__ = [
     "dot",
     "draw_curves",
     "draw_heat_map",
+    "draw_pareto",
     "EvaluateDocument",
     "grid_document",
     "GridDocument",

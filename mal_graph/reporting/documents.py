@@ -21,7 +21,7 @@ from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document
-from mal_graph.workflows import Assembly, Choice, Merged, Outcome, Verdict, Zoo, notes_on
+from mal_graph.workflows import Assembly, Choice, Merged, Outcome, ParetoEntry, Speeds, Verdict, Zoo, notes_on
 
 
 class ReasonEntry(BaseModel):
@@ -160,6 +160,8 @@ class ResultDocument(Document):
     checks: list[Check]
     notes: list[str]
     choice: Choice | None = None
+    pareto: list[ParetoEntry] = []
+    speeds: Speeds | None = None
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
@@ -179,7 +181,7 @@ class MergeDocument(ResultDocument):
 class AssembleDocument(MergeDocument):
     """JSON of `mal-graph assemble`."""
 
-    schema_: str = Field("mal-graph/assemble/3", alias="schema")
+    schema_: str = Field("mal-graph/assemble/4", alias="schema")
     donors: list[str]
     lam: float
     skipped: list[ReasonEntry]
@@ -315,6 +317,8 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "shares": list(assembly.shares),
         "checks": list(assembly.checks),
         "choice": assembly.choice,
+        "pareto": list(assembly.pareto),
+        "speeds": assembly.speeds,
         "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,

@@ -1,13 +1,14 @@
-"""Curves and heat maps as images, drawn by matplotlib (the extra `plot`), which is loaded only then."""
+"""Curves, heat maps, and cost against score as images, drawn by matplotlib (the extra `plot`), loaded only then."""
 
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mal_graph.errors import UsageError
-from mal_graph.workflows import Grid, Sweep
+from mal_graph.workflows import Grid, ParetoEntry, Sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,6 +53,39 @@ def draw_curves(sweep: Sweep, kind: str) -> bytes:
         side.set_ylabel(first.loss_name if name == "loss" else first.metric_name)
     sides[0].legend()
     figure.suptitle(f"{Path(sweep.donor).name} into {Path(sweep.base).name}")
+    return image(figure, kind)
+
+
+def draw_pareto(entries: Sequence[ParetoEntry], kind: str) -> bytes:
+    """Loss and metric of networks by their cost, side by side; without scores how far their outputs are off.
+
+    What is on the Pareto front is filled, and joined by a line in the metric that it is the front of; the result has a
+    ring around it.
+    """
+    heights: dict[str, Callable[[ParetoEntry], float]] = {"how far the outputs are off": lambda one: one.error}
+    score = entries[0].score
+    if score is not None:
+        heights = {
+            score.loss_name: lambda one: one.score.loss if one.score else np.nan,
+            score.metric_name: lambda one: one.score.metric if one.score else np.nan,
+        }
+    figure = new_figure(3.5 + 4 * len(heights), 4.5)
+    sides = figure.subplots(1, len(heights), squeeze=False)[0]
+    for side, (name, height) in zip(sides, heights.items(), strict=True):
+        for place, one in enumerate(entries):
+            colour = f"C{place % 10}"
+            marker = "os^Dv"[place // 10 % 5]
+            face = colour if one.is_on_front else "none"
+            at = [one.cost], [height(one)]
+            side.plot(*at, marker, label=one.name, color=colour, markerfacecolor=face, markersize=7)
+            if one.is_result:
+                side.plot(*at, "o", color="black", markerfacecolor="none", markersize=13)
+        if side is sides[-1]:
+            front = [one for one in entries if one.is_on_front]
+            side.plot([one.cost for one in front], [height(one) for one in front], color="grey", linewidth=1, zorder=1)
+        side.set_xlabel("multiplications, in multiples of the base's")
+        side.set_ylabel(name)
+    figure.legend(*sides[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
     return image(figure, kind)
 
 

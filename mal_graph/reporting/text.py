@@ -30,7 +30,7 @@ from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
-from mal_graph.workflows import Choice
+from mal_graph.workflows import ParetoEntry, Speeds
 
 Lines = Iterator[str | Table]
 FEW = 3  # reasons that are listed whatever the verbosity
@@ -284,7 +284,10 @@ def union_lines(document: UnionDocument, verbose: bool) -> Lines:
 
 def end_lines(document: ResultDocument) -> Lines:
     """Checks, notes, what was written, scores and the verdict: the end of every report of a model that was made."""
-    yield from choice_lines(document.choice)
+    yield from pareto_lines(document.pareto)
+    if document.choice is not None:
+        yield f"method: {document.choice.taken}, for {document.choice.why}"
+    yield from speed_lines(document.speeds)
     yield from check_lines(document.checks)
     for note in document.notes:
         yield f"note: {note}"
@@ -296,18 +299,38 @@ def end_lines(document: ResultDocument) -> Lines:
         yield f"\nverdict: {document.verdict}"
 
 
-def choice_lines(choice: Choice | None) -> Lines:
-    """Which way was taken, where that was left open, and what else was tried."""
-    if choice is None:
+def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
+    """Cost and score of everything that was made, tried and given."""
+    if not entries:
         return
-    if choice.tried:
-        scores = [one.score for one in choice.tried if one.score is not None]
-        table = new_table("tried", "multiplications", "off by", *(["loss", scores[0].metric_name] if scores else []))
-        for one in choice.tried:
-            figures = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
-            table.add_row(one.name, f"{one.cost:.2f}x", f"{one.error:.2f}", *figures)
-        yield table
-    yield f"method: {choice.taken}, for {choice.why}"
+    scores = [one.score for one in entries if one.score is not None]
+    figures = ("loss", scores[0].metric_name) if scores else ()
+    decided = any(one.deciding is not None for one in entries)
+    what = f"and score on {scores[0].samples} samples" if scores else "against how far the outputs are off"
+    yield f"\ncost in multiplications {what}{' that decided nothing' if decided else ''}:"
+    table = numbers_table("network", ("cost", "off by", *figures, "front"))
+    for one in entries:
+        score = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
+        name = f"{one.name} (the result)" if one.is_result else one.name
+        table.add_row(name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
+    yield table
+
+
+def speed_lines(speeds: Speeds | None) -> Lines:
+    """How long a run takes and how large a file is, where that was measured."""
+    if speeds is None:
+        return
+    shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in speeds.inputs.items())
+    several = f"{speeds.threads} thread{'s' * (speeds.threads > 1)}"
+    yield f"\nspeed: the median of {speeds.runs[0]} runs on 1 thread, and of {speeds.runs[1]} on {several}, on {shapes}"
+    table = numbers_table("model", ("multiplications", "bytes", "1 thread", several))
+    for one in speeds.models:
+        table.add_row(
+            one.name, f"{one.multiplications:,}", f"{one.bytes:,}", f"{one.ms:.3f} ms", f"{one.ms_all:.3f} ms"
+        )
+    yield table
+    if speeds.left_out:
+        yield f"the ensemble is not timed: {speeds.left_out}"
 
 
 def check_lines(checks: Iterable[Check]) -> Iterator[str]:

@@ -35,7 +35,7 @@ class GuardEntry(BaseModel):
 class UnionDocument(ResultDocument):
     """JSON of `mal-graph assemble --method union` and of `mal-graph compress`; costs are multiplications of one run."""
 
-    schema_: str = Field("mal-graph/union/1", alias="schema")
+    schema_: str = Field("mal-graph/union/2", alias="schema")
     donors: list[str]
     signatures: list[SignaturesEntry]
     branches: list[BranchEntry]
@@ -53,6 +53,8 @@ def union_document(union: Union, output: Path | None = None, hashes: Mapping[str
         checks=list(union.checks),
         notes=list(union.notes),
         choice=union.choice,
+        pareto=list(union.pareto),
+        speeds=union.speeds,
         scores=list(union.scores),
         verdict=union.verdict,
         output=None if output is None else str(output),

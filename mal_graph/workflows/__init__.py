@@ -5,12 +5,14 @@ from mal_graph.workflows.checkpoint import Outcome
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
-from mal_graph.workflows.methods import assemble, check_donors, make_model
+from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
 from mal_graph.workflows.models import arrays_of, load, open_models, save, state_dict, to_module, trace, with_arrays
 from mal_graph.workflows.notes import notes_on
+from mal_graph.workflows.pareto import ParetoEntry
+from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
-from mal_graph.workflows.unions import Branch, KeptUnits, Union, compress, unite_graphs
+from mal_graph.workflows.unions import Branch, KeptUnits, Union
 from mal_graph.workflows.verdict import Verdict
 from mal_graph.workflows.writing import Written, write_result
 from mal_graph.workflows.zoo_donors import files_in
@@ -25,6 +27,7 @@ __all__ = [
     "Branch",
     "check_donors",
     "Choice",
+    "compares",
     "compress",
     "files_in",
     "Grid",
@@ -37,7 +40,10 @@ __all__ = [
     "notes_on",
     "open_models",
     "Outcome",
+    "ParetoEntry",
     "save",
+    "Speed",
+    "Speeds",
     "state_dict",
     "Sweep",
     "sweep",

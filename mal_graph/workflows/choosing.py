@@ -6,7 +6,7 @@ nothing was fitted on; where labels are given, half of them decide and the other
 enough, the plain merge is made, with a verdict that says what to expect.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,16 +22,18 @@ from mal_graph.matching import assign_in_order
 from mal_graph.merging import Plan, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
-from mal_graph.workflows.guarding import Choice, Guard, Tried
+from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.models import Progress, prepare
+from mal_graph.workflows.pareto import ParetoEntry, pareto_table
 from mal_graph.workflows.relations import RELATED
-from mal_graph.workflows.steps import Known
-from mal_graph.workflows.unions import Joint, Thinned, open_joint, union_of
-from mal_graph.workflows.verdict import beats
+from mal_graph.workflows.steps import Known, with_repair
+from mal_graph.workflows.unions import Joint, Thinned, Union, open_joint, union_of
+from mal_graph.workflows.verdict import REFITTED, beats
 from mal_graph.workflows.writing import Written
 
 BUDGET = 1.5  # of the base's multiplications, where none is given
 BUDGETS = (1.0, 1.25, 1.5)
+BUDGETS_ALONE = (0.25, 0.5, 0.75)  # of one model that is thinned
 SMALL = 0.1  # a lambda at which a merge of strangers loses little
 MEAN = 0.5  # at this lambda the average of relatives is their ensemble
 EQUAL = 0.02  # errors no further apart are equal: the cheaper candidate is taken
@@ -45,10 +47,11 @@ class Candidate:
     """A way that was judged, and what makes its result, scored where there are data.
 
     Attributes:
+        entry: its line in the table of cost and score.
         guard: whether its outputs are near enough to the ensemble's.
     """
 
-    tried: Tried
+    entry: ParetoEntry
     guard: Guard
     made: Callable[[Choice], Written]
 
@@ -83,14 +86,20 @@ class Trial(Brief):
     def judged(self, name: str, graph: LayerGraph, cost: float, made: Callable[[Choice], Written]) -> Candidate:
         """One network judged by its outputs, and by labels where there are any."""
         guard = self.joint.guard(graph)
-        return Candidate(Tried(name, guard.error, cost, self.scored(name, graph)), guard, made)
+        return Candidate(self.entry(name, graph, cost, guard.error), guard, made)
 
-    def scored(self, name: str, graph: LayerGraph) -> Scores | None:
-        """How well a network does on the data that decide."""
-        if self.deciding is None:
+    def entry(self, name: str, graph: LayerGraph, cost: float, error: float) -> ParetoEntry:
+        """The line of one network in the table of cost and score."""
+        return ParetoEntry(
+            name, cost, error, self.scored(name, graph, self.reporting), self.scored(name, graph, self.deciding)
+        )
+
+    def scored(self, name: str, graph: LayerGraph, data: Data | None) -> Scores | None:
+        """How well a network does on a part of the data."""
+        if data is None:
             return None
         kind, output = self.config.output_kind, self.config.score_output
-        return evaluate(graph, self.deciding, arm=name, score_output=output, output_kind=kind, runner=self.runner)
+        return evaluate(graph, data, arm=name, score_output=output, output_kind=kind, runner=self.runner)
 
     def assembly(self, assembly: Assembly, choice: Choice) -> Assembly:
         """A merge of weights as the result."""
@@ -105,14 +114,20 @@ class Trial(Brief):
         """A merge of weights, not scored."""
         return assemble_graphs(self.graphs, config, None, self.progress, self.runner, known=self.known, **options)
 
-    def ends(self) -> tuple[Tried, ...]:
-        """The base and the ensemble, between which every other result lies."""
-        base, ensemble = self.graphs[0], self.joint.ensemble
-        whole = sum(side.whole for side in self.joint.sides) / self.joint.sides[0].whole
-        return (
-            Tried("base", 1.0, 1.0, self.scored("base", base)),
-            Tried("ensemble of outputs", 0.0, whole, self.scored("ensemble of outputs", ensemble)),
-        )
+    def given(self) -> tuple[ParetoEntry, ...]:
+        """The models that were given, each alone and as an ensemble: between these every other result lies. With data
+        also the control that has the same inputs."""
+        joint, whole = self.joint, [side.whole / self.joint.sides[0].whole for side in self.joint.sides]
+        if len(whole) == 1:
+            return (self.entry("base", self.graphs[0], 1.0, 0.0),)
+        entries = [self.entry("base", self.graphs[0], 1.0, 1.0)]
+        for number in range(1, len(whole)):
+            arm, alone = "donor" if len(whole) == 2 else f"donor {number}", joint.alone(number)
+            entries.append(self.entry(arm, alone, whole[number], joint.error(alone)))
+        control = None if self.reporting is None else joint.refitted_base()
+        if control is not None:
+            entries.append(self.entry(REFITTED, control, 1.0, joint.error(control)))
+        return (*entries, self.entry("ensemble of outputs", joint.ensemble, sum(whole), 0.0))
 
     def average(self) -> Candidate:
         """The average of weights in stored order."""
@@ -122,30 +137,56 @@ class Trial(Brief):
     def small_merge(self, plain: Assembly) -> Iterator[Candidate]:
         """The merge of aligned weights at a small lambda, where there is one donor."""
         if len(plain.merged) == 1:
-            graph, config = merge(plain.merged[0].plan.at(SMALL)), self.config.replaced(lam=SMALL)
+            step, config = plain.merged[0], self.config.replaced(lam=SMALL)
+            planned = step.plan.at(SMALL)
+            graph, _ = with_repair(merge(planned), planned, step.donor, config, self.runner)
             name = f"mal at lambda {SMALL:g}"
             yield self.judged(name, graph, 1.0, lambda choice: self.assembly(self.merged(config), choice))
 
-    def unions(self) -> Iterator[Candidate]:
-        """Unions with all models thinned and with the base whole, from the largest budget down; without labels only as
-        long as they are as good as the largest is."""
-        budgets = sorted({self.budget, *(one for one in BUDGETS if one < self.budget)}, reverse=True)
-        for keeps_base in (False, True):
+    def plain(self, plain: Assembly) -> ParetoEntry:
+        """The line of the merge that the options ask for."""
+        side, graph = self.joint.sides[0], plain.graph
+        cost = side.multiplications(graph) / side.whole
+        return self.entry(f"mal at lambda {plain.merged[0].plan.mean_lam:g}", graph, cost, self.joint.error(graph))
+
+    def name_of(self, cost: float, *, keeps_base: bool = False) -> str:
+        """What thinned models are called, by their cost as a multiple of the base's."""
+        what = "thinned" if len(self.graphs) == 1 else "union"
+        return f"{what}{' with the base whole' if keeps_base else ''} at {cost:.2f}x"
+
+    def unions(self, budgets: Collection[float]) -> Iterator[Candidate]:
+        """Unions with all models thinned and, of several, with the base whole, from the largest budget down; without
+        labels only as long as they are as good as the largest is."""
+        falling = sorted(budgets, reverse=True)
+        for keeps_base in (False, True)[: len(self.graphs)]:
             best = np.inf
-            for done, budget in enumerate(budgets):
-                self.progress("trying unions", done + keeps_base * len(budgets), 2 * len(budgets))
+            for done, budget in enumerate(falling):
+                self.progress("trying unions", done, len(falling))
                 try:
                     made = self.joint.at(budget, keeps_base=keeps_base)
                 except (UsageError, ShapeError, RunError):  # it cannot be that small
                     break
                 times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
-                name = f"union{' with the base whole' if keeps_base else ''} at {times:.2f}x"
+                name = self.name_of(times, keeps_base=keeps_base)
                 candidate = self.judged(name, made.graph, times, partial(self.union, made))
                 best = min(best, candidate.guard.error)
-                if candidate.tried.score is None and candidate.guard.error > best + EQUAL:
+                if self.reporting is None and candidate.guard.error > best + EQUAL:
                     break
                 yield candidate
-        self.progress("trying unions", 2 * len(budgets), 2 * len(budgets))
+            self.progress("trying unions", len(falling), len(falling))
+
+    def beside(self, union: Union) -> tuple[ParetoEntry, ...]:
+        """The table of a result whose budget was given: with data beside other budgets and a merge of weights."""
+        cost = union.cost / union.base_cost
+        own, found = self.entry(self.name_of(cost), union.graph, cost, union.guard.error), list[Candidate]()
+        if self.reporting is not None:
+            budgets = BUDGETS if union.donors else BUDGETS_ALONE
+            found += self.unions({self.config.budget, *budgets})
+        if self.reporting is not None and union.donors:
+            plain = plain_merge(self.graphs, self.config, self.progress, self.runner, self.known)
+            found += self.small_merge(plain) if isinstance(plain, Assembly) else ()
+        others = [one.entry for one in found if one.entry.name != own.name]
+        return pareto_table((*self.given(), own, *others), own)
 
 
 def choose(
@@ -161,24 +202,30 @@ def choose(
     try:
         joint = open_joint(graphs, config, runner, progress, known)
         trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
-        ends = trial.ends()
+        given = trial.given()
     except MalGraphError as error:  # the models cannot stand side by side: the report says why
-        told = replace(
-            merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", (), False)
-        )
+        told = replace(merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", False))
         return told if data is None else with_scores(told, data, progress, runner)
     found = [trial.average()] if isinstance(plain, Assembly) and are_relatives(plain) else []
     if found and found[0].guard.accepts:
-        choice = Choice("average", "the models have a common ancestor", (*ends, found[0].tried), True)
-        return found[0].made(choice)
-    found += trial.unions()
+        choice = Choice("average", "the models have a common ancestor", True)
+        return compared(found[0].made(choice), [*given, found[0].entry], found[0].entry)
+    smaller = (one for one in BUDGETS if one < trial.budget)
+    found += trial.unions({trial.budget, *smaller})
     found += trial.small_merge(plain) if isinstance(plain, Assembly) else ()
-    tried = (*ends, *(one.tried for one in found))
-    best = best_of(found, tried[0])
+    entries = [*given, *(one.entry for one in found)]
+    best = best_of(found, given[0])
     if best is None:
         why = no_good(found, trial.budget)
-        return trial.assembly(merged_or_refused(plain, why), Choice("mal", why, tried, False))
-    return best.made(Choice(best.tried.name, reason_for(best.tried), tried, True))
+        merged = merged_or_refused(plain, why)
+        own = trial.plain(merged)
+        return compared(trial.assembly(merged, Choice("mal", why, False)), [*entries, own], own)
+    return compared(best.made(Choice(best.entry.name, reason_for(best.entry), True)), entries, best.entry)
+
+
+def compared(result: Written, entries: Sequence[ParetoEntry], own: ParetoEntry) -> Written:
+    """A result with the table of what it was chosen from; `own` is its line."""
+    return replace(result, pareto=pareto_table(entries, own))
 
 
 def plain_merge(
@@ -239,34 +286,33 @@ def row_cosine(plan: Plan) -> float:
     return max((float(np.median(np.concatenate(found))) for found in cosines if found), default=0.0)
 
 
-def best_of(found: Sequence[Candidate], base: Tried) -> Candidate | None:
+def best_of(found: Sequence[Candidate], base: ParetoEntry) -> Candidate | None:
     """The candidate that is taken; None where none is good enough.
 
     By labels it is the cheapest of those that are better than the base and gain about as much as the best; else the
     cheapest of those whose outputs are about as near to the ensemble's as the nearest.
     """
-    if base.score is not None:
-        scored = [
-            (one.tried.score.loss, one) for one in found if one.tried.score and beats(one.tried.score, base.score)
-        ]
+    if base.deciding is not None:
+        decided = [(one.entry.deciding, one) for one in found]
+        scored = [(score.loss, one) for score, one in decided if score is not None and beats(score, base.deciding)]
         least = min((loss for loss, _ in scored), default=0.0)
-        most = least + GIVEN_UP * max(0.0, base.score.loss - least)
-        good = [(one.tried.cost, loss, place) for place, (loss, one) in enumerate(scored) if loss <= most]
+        most = least + GIVEN_UP * max(0.0, base.deciding.loss - least)
+        good = [(one.entry.cost, loss, place) for place, (loss, one) in enumerate(scored) if loss <= most]
         return scored[min(good)[2]][1] if good else None
     near = [one for one in found if one.guard.accepts]
-    least = min((one.tried.error for one in near), default=0.0)
-    level = [one for one in near if one.tried.error <= least + EQUAL]
-    return min(level, key=lambda one: (one.tried.cost, one.tried.error), default=None)
+    least = min((one.entry.error for one in near), default=0.0)
+    level = [one for one in near if one.entry.error <= least + EQUAL]
+    return min(level, key=lambda one: (one.entry.cost, one.entry.error), default=None)
 
 
-def reason_for(tried: Tried) -> str:
+def reason_for(entry: ParetoEntry) -> str:
     """Why a candidate is taken."""
-    if tried.score is not None:
+    if entry.deciding is not None:
         return (
-            f"on the half of the data that decides no cheaper way gains as much: loss {tried.score.loss:.4f}, "
-            f"{tried.score.metric_name} {tried.score.metric:.3f}"
+            f"on the half of the data that decides no cheaper way gains as much: loss {entry.deciding.loss:.4f}, "
+            f"{entry.deciding.metric_name} {entry.deciding.metric:.3f}"
         )
-    return f"its outputs are nearest to the ensemble's: {tried.error:.2f} of the base's own distance"
+    return f"its outputs are nearest to the ensemble's: {entry.error:.2f} of the base's own distance"
 
 
 def no_good(found: Sequence[Candidate], budget: float) -> str:
@@ -275,9 +321,9 @@ def no_good(found: Sequence[Candidate], budget: float) -> str:
     if not found:
         return f"nothing could be tried {within}"
     best = min(found, key=lambda one: one.guard.error)
-    if best.tried.score is not None:
+    if best.entry.deciding is not None:
         return f"nothing {within} is better than the base on the half of the data that decides"
     return (
-        f"nothing {within} comes near to the ensemble: {best.tried.name} is off by {best.guard.error:.2f} of the "
+        f"nothing {within} comes near to the ensemble: {best.entry.name} is off by {best.guard.error:.2f} of the "
         f"base's own distance, and up to {best.guard.limit:g} is accepted"
     )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mal_graph.evaluation import Scores, Stream, find_batches
+from mal_graph.evaluation import Stream, find_batches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
 
@@ -50,36 +50,17 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One way that was tried.
-
-    Attributes:
-        name: of the way.
-        error: how far its outputs are from the ensemble's, as in `Guard`.
-        cost: its multiplications, as a multiple of the base's.
-        score: on the labelled data that decide, where there are any.
-    """
-
-    name: str
-    error: float
-    cost: float
-    score: Scores | None = None
-
-
-@dataclass(frozen=True)
 class Choice:
     """Which way was taken, and why.
 
     Attributes:
         taken: the name of the way.
         why: one sentence.
-        tried: what was judged, in order.
         is_good: whether the result is near enough to the ensemble; else the base is expected to be better.
     """
 
     taken: str
     why: str
-    tried: tuple[Tried, ...]
     is_good: bool
 
 

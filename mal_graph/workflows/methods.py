@@ -1,7 +1,10 @@
 """The ways to a result: one table, by the name of `method`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from mal_graph import registry
 from mal_graph.config import MergeConfig, configured, shows_options
@@ -11,9 +14,11 @@ from mal_graph.matching import assign_in_order
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
-from mal_graph.workflows.choosing import MEAN, choose
+from mal_graph.workflows.choosing import MEAN, Trial, choose
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
-from mal_graph.workflows.unions import unite_graphs
+from mal_graph.workflows.steps import Known
+from mal_graph.workflows.timing import with_speeds
+from mal_graph.workflows.unions import Union, open_joint, union_of
 from mal_graph.workflows.writing import Written
 
 
@@ -59,12 +64,41 @@ def unite(
     return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
 
 
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+def unite_graphs(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Union:
+    """Thin loaded models, the base first, and make one network of them.
+
+    Raises:
+        MatchError: the models do not fit each other, or an output cannot be averaged.
+        UsageError, DataError, UnsupportedModel: as for `compress`.
+    """
+    known: Known = []
+    joint = open_joint(graphs, config, runner, progress, known)
+    progress("thinning the models", 0, 1)
+    made = joint.at(config.budget)
+    progress("thinning the models", 1, 1)
+    result = union_of(joint, made, graphs, config, data)
+    trial = Trial(graphs, joint, config, None, data, progress, runner, known)
+    return replace(result, pareto=trial.beside(result))
+
+
 WAYS: Mapping[str, Way] = {
     "auto": choose,
     "mal": assemble_graphs,
     "average": average_graphs,
     "union": unite,
 }
+
+
+def compares(config: MergeConfig) -> bool:
+    """Whether the way that the options name compares its result with others by cost and score."""
+    return config.method in ("auto", "union") and config.fold is None
 
 
 def make_model(
@@ -77,7 +111,8 @@ def make_model(
     """One model of several by the way that the options name. Raises as `assemble`."""
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
-    return WAYS[config.method](graphs, config, data, progress, runner)
+    result = WAYS[config.method](graphs, config, data, progress, runner)
+    return with_speeds(result, graphs, config, progress, runner)
 
 
 @shows_options("assemble")
@@ -116,6 +151,35 @@ def assemble(
     examples = settings.calibrate if arrays is None else arrays
     graphs = open_models([base, *several], settings, examples)
     return make_model(graphs, settings, arrays, progress or silent, runner or registry.runner())
+
+
+@shows_options("compress")
+def compress(
+    model: Model,
+    *,
+    config: MergeConfig | None = None,
+    data: Data | None = None,
+    progress: Progress | None = None,
+    runner: Runner | None = None,
+    **options: Any,
+) -> Union:
+    """Thin one model to a budget of multiplications; the units that stay take over what they can from those that go.
+
+    Args:
+        model: a path, an `onnx.ModelProto`, a `LayerGraph` or a torch module.
+        config, options: every option as one value, or as keywords; see below.
+        data: inputs and `labels`, by name or as an .npz path; the result and the model are then scored, beside what
+            other budgets give.
+        progress: called with what is done, how much of it, of how much.
+
+    Raises:
+        UsageError: an option is refused, or the budget is smaller than what cannot be taken away.
+        DataError: the data or the calibration inputs do not fit.
+    """
+    settings, arrays = with_arrays(configured("compress", config, options)), arrays_of(data)
+    graphs = open_models([model], settings, settings.calibrate if arrays is None else arrays)
+    progress, runner = progress or silent, runner or registry.runner()
+    return with_speeds(unite_graphs(graphs, settings, arrays, progress, runner), graphs, settings, progress, runner)
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:

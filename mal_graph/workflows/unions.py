@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.compression import (
     Candidate,
@@ -24,16 +23,15 @@ from mal_graph.compression import (
     refit_heads,
     unite,
 )
-from mal_graph.config import MergeConfig, configured, shows_options
+from mal_graph.config import MergeConfig
 from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
-from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
+from mal_graph.workflows.models import Progress, prepared
 from mal_graph.workflows.sides import FEW, Samples, Side, open_sides
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
@@ -155,6 +153,12 @@ class Joint(Brief):
         """All models whole, as one network."""
         return self.joined([side.graph for side in self.sides])
 
+    def alone(self, number: int) -> LayerGraph:
+        """One of several models whole, in the base's terms: an ensemble to which the others give nothing."""
+        shares = [float(place == number) for place in range(len(self.sides))]
+        alone = unite([side.member for side in self.sides], self.outputs, shares)
+        return alone.named(self.sides[number].graph.name)
+
     def joined(self, parts: Sequence[LayerGraph]) -> LayerGraph:
         """What is left of the models, as one network; of a single one, itself."""
         if len(parts) == 1:
@@ -261,54 +265,6 @@ class Joint(Brief):
         fed = [side.paired.for_donor(inputs) for inputs in self.samples.fresh]
         values = [[values_of(graph, names, inputs, self.runner) for graph in (part, side.graph)] for inputs in fed]
         return max(distance(now, before) for now, before in values)
-
-
-@shows_options("compress")
-def compress(
-    model: Model,
-    *,
-    config: MergeConfig | None = None,
-    data: Data | None = None,
-    progress: Progress | None = None,
-    runner: Runner | None = None,
-    **options: Any,
-) -> Union:
-    """Thin one model to a budget of multiplications; the units that stay take over what they can from those that go.
-
-    Args:
-        model: a path, an `onnx.ModelProto`, a `LayerGraph` or a torch module.
-        config, options: every option as one value, or as keywords; see below.
-        data: inputs and `labels`, by name or as an .npz path; the result and the model are then scored.
-        progress: called with what is done, how much of it, of how much.
-
-    Raises:
-        UsageError: an option is refused, or the budget is smaller than what cannot be taken away.
-        DataError: the data or the calibration inputs do not fit.
-    """
-    settings, arrays = with_arrays(configured("compress", config, options)), arrays_of(data)
-    graphs = open_models([model], settings, settings.calibrate if arrays is None else arrays)
-    return unite_graphs(graphs, settings, arrays, progress or silent, runner or registry.runner())
-
-
-@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
-def unite_graphs(
-    graphs: Sequence[LayerGraph],
-    config: MergeConfig,
-    data: Mapping[str, Any] | None,
-    progress: Progress,
-    runner: Runner,
-) -> Union:
-    """Thin loaded models, the base first, and make one network of them.
-
-    Raises:
-        MatchError: the models do not fit each other, or an output cannot be averaged.
-        UsageError, DataError, UnsupportedModel: as for `compress`.
-    """
-    joint = open_joint(graphs, config, runner, progress)
-    progress("thinning the models", 0, 1)
-    made = joint.at(config.budget)
-    progress("thinning the models", 1, 1)
-    return union_of(joint, made, graphs, config, data)
 
 
 def open_joint(

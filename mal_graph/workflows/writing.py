@@ -16,7 +16,9 @@ from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.models import free_path
+from mal_graph.workflows.pareto import ParetoEntry
 from mal_graph.workflows.results import Result
+from mal_graph.workflows.speeds import Speeds
 from mal_graph.workflows.verdict import Verdict
 
 W = TypeVar("W", bound="Written")
@@ -30,13 +32,17 @@ class Written(Result, ABC):
         graph: the model.
         base: the base as given.
         checks: what was checked of the model.
+        speeds: how fast it is beside the models it is made of, where that was to be measured.
         choice: which way was taken, where that was left open.
+        pareto: what it was compared with, by cost and score, the result among them; () where nothing was compared.
     """
 
     graph: LayerGraph
     base: LayerGraph
     checks: tuple[Check, ...]
     choice: Choice | None = None
+    pareto: tuple[ParetoEntry, ...] = ()
+    speeds: Speeds | None = None
 
     @property
     @abstractmethod

@@ -1331,7 +1331,7 @@ def test_a_folder_that_turns_out_to_be_read_only_is_refused(refused, run, monkey
 
 def test_the_report_may_not_go_where_the_model_goes(refused):
     words = ["assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--report", "./out.onnx", "--method", "mal"]
-    refused(*words, match="cannot write the model and the report to one file: name another for each")
+    refused(*words, match="cannot write the model, the report and the plot to one file: name another for each")
 
 
 # --- bad data ---------------------------------------------------------------------------------------------------

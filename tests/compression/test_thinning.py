@@ -86,6 +86,26 @@ def test_a_smaller_budget_keeps_a_part_of_what_a_larger_one_keeps(graph):
         before = kept
 
 
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5, 0.3])
+def test_as_many_channels_stay_as_convolutions_take_at_a_time(share):
+    model = compressible(cnn((12, 18, 130), blocks=0))
+    candidate = Candidate(Cost(model.network, model.sets), model.rankings)
+    (counts,) = allocate([candidate], share * candidate.cost.total(candidate.all_units))
+    blocks = {12: 4, 18: 4, 130: 16}
+    for number, units in candidate.all_units.items():
+        is_round = counts[number] % blocks[units] == 0
+        assert is_round or counts[number] in (units, candidate.fewest_units[number])
+    assert counts != candidate.all_units
+
+
+def test_units_that_are_no_maps_stay_one_by_one():
+    model = compressible(mlp((8, 40, 24, 5)))
+    candidate = Candidate(Cost(model.network, model.sets), model.rankings)
+    whole = candidate.cost.total(candidate.all_units)
+    kept = {count for share in range(20, 95) for count in allocate([candidate], share / 100 * whole)[0].values()}
+    assert any(count % 2 for count in kept)
+
+
 INVARIANT = {
     "mlp": lambda: mlp((8, 40, 24, 5)),
     "cnn": lambda: cnn((12, 16), residual=False, bn=False),

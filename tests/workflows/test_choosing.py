@@ -78,10 +78,10 @@ def test_labels_decide_where_there_are_any_and_the_other_half_is_reported():
     x = np.random.default_rng(0).standard_normal((200, x.shape[1])).astype(np.float32)
     labels = sum(run_once(graph, x) for graph in (base, donor)).argmax(1)
     result = mal_graph.assemble(base, donor, data={"x": x, "labels": labels})
-    by_name = {one.name: one for one in result.choice.tried}
-    assert all(one.score.samples == 100 for one in by_name.values())
-    assert {"base", "ensemble of outputs"} <= by_name.keys()
-    assert by_name[result.choice.taken].score.metric > by_name["base"].score.metric
+    by_name = {one.name: one for one in result.pareto}
+    assert all(one.score.samples == one.deciding.samples == 100 for one in by_name.values())
+    assert {"base", "donor", "ensemble of outputs"} <= by_name.keys()
+    assert by_name[result.choice.taken].deciding.metric > by_name["base"].deciding.metric
     assert all(score.samples == 100 for score in result.scores)
     assert not result.verdict.is_worse
 
@@ -102,7 +102,7 @@ def test_an_option_of_the_paper_means_the_paper():
 def test_a_larger_budget_is_used_where_it_is_given():
     base, donor = mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)
     result = mal_graph.assemble(base, donor, budget=2.5)
-    assert any(one.cost > 1.6 for one in result.choice.tried if one.name.startswith("union"))
+    assert any(one.cost > 1.6 for one in result.pareto if one.name.startswith("union"))
 
 
 @pytest.mark.parametrize("seed", range(3))
