@@ -206,21 +206,20 @@ class Parents(Brief):
         return [group for one in self.sets for group in one.groups if group.name not in outer]
 
     @cached_property
-    def wanted(self) -> Array:
-        """The mean of what both give in the end."""
-        return np.mean([self.read(graph, graph.outputs[0].name) for graph in self.graphs], axis=0)
+    def values(self) -> list[Mapping[str, Array]]:
+        """What the contractions of both read and give."""
+        tensors = list(dict.fromkeys(name for layer in self.contractions for name in (layer.reads, layer.gives)))
+        return [self.read(graph, tensors) for graph in self.graphs]
 
     def miss(self, graph: LayerGraph) -> float:
-        """How far a network is from that."""
-        return float(np.mean((self.read(graph, graph.outputs[0].name) - self.wanted) ** 2))
+        """How far a network's outputs are from the mean of both, in the mean square."""
+        name = graph.outputs[0].name
+        whole = np.mean([self.read(parent, [name])[name] for parent in self.graphs], axis=0)
+        return float(np.mean((self.read(graph, [name])[name] - whole) ** 2))
 
-    def read(self, graph: LayerGraph, tensor: str) -> Array:
-        """A tensor of a network on all samples."""
-        return self.runner.open(graph, read=[tensor]).run(self.inputs, read=[tensor])[tensor]
-
-    def given(self, layer: Contraction) -> list[Array]:
-        """What a contraction gives in both, shapes (units, samples x places)."""
-        return [layer.outputs(self.read(graph, layer.gives)) for graph in self.graphs]
+    def read(self, graph: LayerGraph, tensors: Sequence[str]) -> Mapping[str, Array]:
+        """Tensors of a network on all samples."""
+        return self.runner.open(graph, read=tensors, optimize=True).run(self.inputs, read=tensors)
 
     def likeness(self, group: AxisGroup) -> Likeness:
         """How alike the units of a group are, where they are read; where no weight reads them, where they are made."""
@@ -233,7 +232,7 @@ class Parents(Brief):
         consumed = [place for place in places if place[0].consumes]
         correlations, products, importances = [], [], []
         for member, tensor, axis, layer in consumed or places:
-            rows = np.concatenate([self.rows(graph, tensor, axis, member) for graph in self.graphs])
+            rows = np.concatenate([rows_of(values[tensor], axis, member) for values in self.values])
             squares = np.mean(rows**2, axis=1, dtype=np.float64)
             products.append(rows @ rows.T / rows.shape[1])
             correlations.append(correlation_of(rows))
@@ -248,15 +247,16 @@ class Parents(Brief):
                 place = (layer.reads, layer.read_axis) if member.consumes else (layer.gives, layer.axis)
                 yield member, *place, layer
 
-    def rows(self, graph: LayerGraph, tensor: str, axis: int, member: Member) -> Array:
-        """What the units of a group hold, shape (units, samples)."""
-        moved = np.moveaxis(self.read(graph, tensor), axis, 0)
-        return moved.reshape(len(moved), -1)[member.positions].reshape(len(member.positions), -1)
-
     def size(self, graph: LayerGraph, layer: Contraction, member: Member) -> Array:
         """Summed squares of the coefficients of each unit, shape (units,)."""
         stored = np.moveaxis(graph.weights[layer.weight.tensor].read(), member.axis, 0)[member.positions]
         return np.asarray((stored.astype(np.float64) ** 2).reshape(len(stored), -1).sum(axis=1))
+
+
+def rows_of(values: Array, axis: int, member: Member) -> Array:
+    """What the units of a group hold in a tensor, shape (units, samples)."""
+    moved = np.moveaxis(values, axis, 0)
+    return moved.reshape(len(moved), -1)[member.positions].reshape(len(member.positions), -1)
 
 
 def correlation_of(rows: Array) -> Array:

@@ -53,13 +53,18 @@ class Seen(Brief):
 Setting = Callable[[Seen], tuple[Array, Array | None]]
 
 
+def times(weight: Array, rows: Array) -> Array:
+    """A product in the precision of the rows, of which there are many."""
+    return np.asarray(weight.astype(rows.dtype) @ rows)
+
+
 def least_squares(seen: Seen) -> tuple[Array, Array | None]:
     """Coefficients that give the mean of what the models give, nearest in the mean square.
 
     Drawn to the blended weights, as strongly as does best on the other half of the samples, in turn.
     """
-    wanted = sum(part @ rows for part, rows in seen.parts)
-    missed = wanted - seen.weight @ seen.inputs  # fitted in place of all of it, so that rounding counts for less
+    wanted = sum(times(part, rows) for part, rows in seen.parts)
+    missed = wanted - times(seen.weight, seen.inputs)  # fitted in place of all of it, so that rounding counts for less
     halves = Halves.empty(len(seen.inputs), len(missed), is_centred=seen.bias is not None)
     sample = np.arange(seen.inputs.shape[1]) // (seen.inputs.shape[1] // seen.samples)
     for number, half in enumerate(halves.halves):
@@ -77,7 +82,7 @@ def respread(seen: Seen) -> tuple[Array, Array | None]:
     """
     if not seen.makes_units:
         return seen.weight, seen.bias
-    rows = seen.weight @ seen.inputs
+    rows = times(seen.weight, seen.inputs)
     mean = sum(part @ own.mean(axis=1) for part, own in seen.parts)
     spread = sum(part @ own.std(axis=1) for part, own in seen.parts)
     now = rows.std(axis=1)
@@ -173,10 +178,10 @@ class Fusion(Brief):
         weight, axis = old.weight, old.weight.axes[0]
         assert axis is not None
         parts = [
-            (self.share(weight.tensor, side) * self.along(weight.tensor, axis, side), rows)
-            for side, rows in enumerate(self.parents.given(old))
+            (self.share(weight.tensor, side) * self.along(weight.tensor, axis, side), old.outputs(values[old.gives]))
+            for side, values in enumerate(self.parents.values)
         ]
-        values = self.parents.read(graph, new.reads)
+        values = self.parents.read(graph, [new.reads])[new.reads]
         makes_units = self.makes_units(weight.tensor)
         return Seen(new.inputs(values), len(values), *new.coefficients(graph), parts, makes_units)
 
