@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
+from pays_parents import Parents
+from pays_rivals import REBASIN, RIVALS
 from pays_tables import GUARDS
 
 import mal_graph
@@ -27,6 +29,7 @@ from mal_graph.workflows.unions import Joint, Thinned
 BUDGETS = (1.0, 1.25, 1.5)
 COUNTS = (0, 32, 200, 1000)  # unlabelled inputs
 FEW = (0, 200)  # for arms that stand beside others
+MEASURED = 200  # for published methods: they are made of what units do on inputs
 LAMBDAS = (0.1, 0.3)
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 1e9)  # of a ridge, in mean variances of a feature
 FOLDS = 4
@@ -245,7 +248,24 @@ class Bench:
         for budget in BUDGETS[1:]:
             makers[Arm(BESIDE, count, budget)] = partial(self.beside, budget)
             makers[Arm(BESIDE_HEAD, count, budget)] = partial(self.beside, budget, has_joint_head=True)
+        return makers | self.rivals() if count == MEASURED else makers
+
+    def rivals(self) -> Makers:
+        """How the arms of published methods are made."""
+        makers: Makers = {Arm(REBASIN, self.count): partial(self.merged, "mal", 0.5)}
+        for name, rival in RIVALS.items():
+            for budget in rival.budgets:
+                makers[Arm(name, self.count, budget)] = partial(self.rival, name, budget)
         return makers
+
+    def rival(self, name: str, budget: float) -> LayerGraph:
+        """What a published method makes of the pair."""
+        return RIVALS[name].make(self.parents, budget)
+
+    @cached_property
+    def parents(self) -> Parents:
+        """Both models in the base's wiring. Raises MatchError where they are not alike."""
+        return Parents.of(self.joint.sides, self.joint.samples.fitting, self.joint.runner, self.seed)
 
     def union(self, budget: float, *, has_joint_head: bool = False) -> LayerGraph:
         """Both models thinned to a budget."""

@@ -402,8 +402,8 @@ def complete(results: Sequence[Result], planned: Sequence[tuple[str, str, str]])
     return "; ".join(parts)
 
 
-def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -> str:
-    """The whole Markdown."""
+def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]], rivals: str = "") -> str:
+    """The whole Markdown, with a section on published methods that is made elsewhere."""
     few = [f"{one['pair']} (seed {one['seed']}: {100 * gain(one):.1f})" for one in results if gain(one) < LEAST_GAIN]
     reasons = sorted(
         {f"{lack['arm']} {lack['budget']:g}x: {lack['why']}" for one in results for lack in one["missing"]}
@@ -418,6 +418,7 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]]) -
         pooled(results),
         "\n## Unions, pair by pair\n\nMedians over the seeds whose ensemble gains a point.\n",
         closures_by_pair(results),
+        rivals,
         "\n## The pairs\n\nAccuracies are means over the seeds, gains in points, seed by seed.\n",
         pair_table(results),
         f"\nNot counted in closures, for the ensemble gains less than a point: {'; '.join(few) or 'none'}.\n",

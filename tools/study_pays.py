@@ -8,7 +8,8 @@ of pictures for each class; the word `digits` means scikit-learn's digits and ti
 trained (see `pays_pairs.py`), kept in MODELS, made one in every way of `pays_arms.py`, and scored on test images. Seed
 by seed, every pair is added to `tools/results/study_pays.json` when it is done, and a pair that is there is not run
 again, so that a run that was stopped goes on where it was. `--only` runs the pairs whose name or family contains a
-text; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and runs nothing.
+text; `--rivals` runs the arms of published methods alone (see `pays_rivals.py`), for the pairs that are there without
+them; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and runs nothing.
 
 The part of the training images that a network gets, its weights, the noise and the inputs all follow from the seed. One
 thread for each process is fastest for networks of this size.
@@ -25,8 +26,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pays_arms import AVERAGE, BASE, COUNTS, DONOR, LOGITS, PROBABILITIES, Arm, Bench, outputs_of
+from pays_arms import (
+    AVERAGE,
+    BASE,
+    COUNTS,
+    DONOR,
+    LOGITS,
+    MEASURED,
+    PROBABILITIES,
+    Arm,
+    Bench,
+    Makers,
+    outputs_of,
+)
 from pays_pairs import PAIRS, Pair
+from pays_rival_tables import rivals_text
+from pays_rivals import REBASIN
 from pays_tables import GUARDS, report
 from train_paper_models import DIGITS
 from train_pays_models import Pool, pool, trained
@@ -44,6 +59,8 @@ RESULTS = Path(__file__).parent / "results" / "study_pays.json"
 INPUT = "image"
 MOST_TESTED = {"cifar10": 4000}  # images; all of the others
 DECIMALS = 5
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -169,22 +186,36 @@ class Trial:
         rows, missing = list(self.parents()), []
         for count in COUNTS:
             bench = self.bench(count)
-            for arm, make in bench.makers().items():
-                if arm.name == AVERAGE and not is_alike(self.joint.sides):
-                    continue
-                begun = time.perf_counter()
-                try:
-                    graph = make()
-                except MalGraphError as error:
-                    missing.append({"arm": arm.name, "count": arm.count, "budget": arm.budget, "why": str(error)})
-                    continue
-                seconds = time.perf_counter() - begun
-                logits = self.logits(graph, self.name_of(0), self.tested.inputs)
-                rows.append(self.row(arm, logits, self.cost(graph), bench.guards(graph), seconds))
+            made, lacking = self.made(bench, bench.makers())
+            rows, missing = rows + made, missing + lacking
         seconds = round(time.perf_counter() - start)
         about = {"pair": self.pair.name, "family": self.pair.family, "kind": self.pair.kind, "seed": self.seed}
         tested = len(self.tested.labels)
         return {**about, "tested": tested, "seconds": seconds, "arms": rows, "missing": missing}
+
+    def with_rivals(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A result of the pair with the arms of published methods."""
+        bench = self.bench(MEASURED)
+        made, lacking = self.made(bench, bench.rivals())
+        return {**result, "arms": [*result["arms"], *made], "missing": [*result["missing"], *lacking]}
+
+    def made(self, bench: Bench, makers: Makers) -> tuple[list[Row], list[Row]]:
+        """The rows of some arms, and why others could not be made."""
+        rows: list[Row] = []
+        missing: list[Row] = []
+        for arm, make in makers.items():
+            if arm.name == AVERAGE and not is_alike(self.joint.sides):
+                continue
+            begun = time.perf_counter()
+            try:
+                graph = make()
+            except MalGraphError as error:
+                missing.append({"arm": arm.name, "count": arm.count, "budget": arm.budget, "why": str(error)})
+                continue
+            seconds = time.perf_counter() - begun
+            logits = self.logits(graph, self.name_of(0), self.tested.inputs)
+            rows.append(self.row(arm, logits, self.cost(graph), bench.guards(graph), seconds))
+        return rows, missing
 
 
 def multiplications(graph: LayerGraph, inputs: Mapping[str, Array]) -> int:
@@ -220,6 +251,37 @@ def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     written.replace(path)
 
 
+def has_rivals(result: Mapping[str, Any]) -> bool:
+    return any(row["arm"] == REBASIN for row in result["arms"])
+
+
+def waiting(options: argparse.Namespace) -> Iterator[tuple[Pair, int]]:
+    """The pairs and seeds that are to be run: what is not there, or what is there without rivals."""
+    chosen = [pair for pair in PAIRS if options.only in pair.name or options.only == pair.family]
+    for seed in options.seeds:
+        for pair in chosen:
+            own = [one for one in read_results(options.results) if (one["pair"], one["seed"]) == (pair.name, seed)]
+            if bool(own) == options.rivals and not any(map(has_rivals, own)):
+                yield pair, seed
+
+
+def run_pair(pair: Pair, seed: int, options: argparse.Namespace) -> None:
+    """Run a pair, and write it down. Another process may have added pairs of other families meanwhile."""
+    start = time.perf_counter()
+    tried = trial(pair, seed, options.data, options.models)
+    key = (pair.name, seed)
+    if options.rivals:
+        own = next(one for one in read_results(options.results) if (one["pair"], one["seed"]) == key)
+        made = tried.with_rivals(own)
+    else:
+        made = tried.run()
+    results = read_results(options.results)
+    places = [place for place, one in enumerate(results) if (one["pair"], one["seed"]) == key]
+    results[slice(places[0], places[0] + 1) if places else slice(len(results), None)] = [made]
+    write_results(options.results, results)
+    print(f"{pair.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="folder of the data sets, or `digits`")
@@ -227,25 +289,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="which seeds")
     parser.add_argument("--only", default="", help="pairs whose name or family contains this")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file; the table stands beside it")
+    parser.add_argument("--rivals", action="store_true", help="add published methods to the pairs that are there")
     parser.add_argument("--tables", action="store_true", help="write the table again, run nothing")
     options = parser.parse_args()
-    results = read_results(options.results)
     if not options.tables:
         if options.data is None or options.models is None:
             parser.error("--data and --models are needed to run anything")
-        chosen = [pair for pair in PAIRS if options.only in pair.name or options.only == pair.family]
-        for seed in options.seeds:
-            for pair in chosen:
-                if any((one["pair"], one["seed"]) == (pair.name, seed) for one in results):
-                    continue
-                start = time.perf_counter()
-                made = trial(pair, seed, options.data, options.models).run()
-                # Another process may have added pairs of other families meanwhile.
-                results = [*read_results(options.results), made]
-                write_results(options.results, results)
-                print(f"{pair.name}, seed {seed}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        for pair, seed in waiting(options):
+            run_pair(pair, seed, options)
     planned = [(pair.name, pair.family, pair.kind) for pair in PAIRS]
-    options.results.with_suffix(".md").write_text(report(results, planned), encoding="utf-8")
+    results = read_results(options.results)
+    text = report(results, planned, rivals_text(results))
+    options.results.with_suffix(".md").write_text(text, encoding="utf-8")
     return 0
 
 

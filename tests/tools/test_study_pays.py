@@ -96,6 +96,34 @@ def test_where_all_are_declined_the_base_is_chosen(tables):
     assert tables.choice_cells([result(union(0.7, 0.6))], 0, 1.0)[:4] == ["1", "1", "0.00", "0.00"]
 
 
+def with_rivals(**accuracies):
+    """A pair with the union and PLeaS at 1.0x, and what else is given."""
+    arms = {"union": 0.88, "PLeaS": 0.86, "ZipIt!": 0.84, **accuracies}
+    return result(*(row(arm, value, count=200, budget=1.0) for arm, value in arms.items()))
+
+
+def test_rivals_stand_beside_the_union_of_the_same_pairs(module):
+    rivals = module("pays_rival_tables")
+    unlike = {**result(row("union", 0.9, count=200, budget=1.0)), "pair": "of two widths"}
+    lines = rivals.pooled_rivals([with_rivals(), unlike]).splitlines()
+    assert "| MLP | 1 (1) | union | 0.80 | 0.80 | - | - | - | - |" in lines
+    assert "| MLP | 1 (1) | PLeaS | 0.60 | 0.60 | - | - | - | - |" in lines
+
+
+def test_the_published_order_is_counted_run_by_run(module):
+    rivals = module("pays_rival_tables")
+    runs = [with_rivals(), with_rivals(PLeaS=0.83)]
+    assert rivals.rises(runs, rivals.ZIPPED, rivals.FITTED) == "1 of 2 (+0.5)"
+    assert rivals.rises(runs, rivals.ZIPPED, rivals.PARTLY_ZIPPED) == "-"
+
+
+def test_every_method_is_told_of_in_the_report(module):
+    rivals = module("pays_rival_tables")
+    text = rivals.rivals_text([with_rivals()])
+    assert "## Rivals" in text
+    assert all(f"* {name}: " in text and rival.told in text for name, rival in rivals.RIVALS.items())
+
+
 @pytest.mark.torch
 def test_class_biases_bring_the_class_shares_to_the_targets(module):
     pytest.importorskip("torch")
@@ -136,8 +164,34 @@ def test_a_tiny_pair_runs_through_and_is_not_run_again(module, tmp_path, monkeyp
     (one,) = json.loads(path.read_text(encoding="utf-8"))
     arms = {row["arm"] for row in one["arms"]}
     assert {"base", "donor", "union", "mal", "base, head refitted", "whole base + pruned donor, joint head"} <= arms
+    assert {"Git Re-Basin", "PLeaS", "ZipIt!", "partial fusion", "neuron interpolation"} <= arms
     assert all(row["cost"] <= row["budget"] + 1e-6 for row in one["arms"] if row["arm"] == "union")
     assert "## The guard" in path.with_suffix(".md").read_text(encoding="utf-8")
+    monkeypatch.setattr(study, "trial", None)
+    assert study.main() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_rivals_are_added_to_a_pair_that_is_there(module, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    study = module("study_pays")
+    path = tmp_path / "pays.json"
+    pair = study.PAIRS[0]
+    monkeypatch.setattr(study, "PAIRS", [pair])
+    study.write_results(path, [{**with_rivals(), "pair": pair.name, "arms": with_rivals()["arms"][:4]}])
+    given = ["--data", "digits", "--models", str(tmp_path), "--seeds", "0", "--results", str(path), "--rivals"]
+    monkeypatch.setattr(sys, "argv", ["study_pays.py", *given])
+    assert study.main() == 0
+    (one,) = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["arm"] for row in one["arms"][:5]] == [
+        "base",
+        "donor",
+        "ensemble of logits",
+        "ensemble",
+        "Git Re-Basin",
+    ]
     monkeypatch.setattr(study, "trial", None)
     assert study.main() == 0
 
