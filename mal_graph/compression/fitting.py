@@ -1,10 +1,10 @@
 """Readers fitted anew to a network that has lost units, front to back.
 
 What a reader gets depends on the readers before it. So those with equally many readers before them are fitted together,
-in one pass of the samples through the network as it was and as it is by then.
+while the samples walk through the network as it was and as it is by then.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -16,7 +16,7 @@ from mal_graph.compression.moments import Halves
 from mal_graph.compression.patches import MOST_TAPS, find_patches, window_of
 from mal_graph.compression.readers import Ints, Reader, data_slot, units_kept
 from mal_graph.compression.recovery import recover
-from mal_graph.evaluation import Stream, find_batches
+from mal_graph.evaluation import Walk, find_walk_batches, walk_together
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role
 from mal_graph.merging import with_zero_bias
@@ -120,17 +120,6 @@ class Summed:
             outputs = given.take(fit.layouts[0].old, 1)
             rows = np.moveaxis(outputs, 1, 0).reshape(outputs.shape[1], -1)
             self.patches.halves[half].add(find_patches(now, fit.window), rows)
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A stream of samples through a network with some weights."""
-
-    stream: Stream
-    weights: Mapping[str, Array]
-
-    def read(self, batch: slice, tensors: Sequence[str]) -> Mapping[str, Array]:
-        return self.stream.read(batch, tensors, self.weights)
 
 
 def kept_axis(layout: Layout) -> Layout:
@@ -241,17 +230,24 @@ class Fitting(Brief):
         if not new:
             return {}
         measured = {name: self.taken_from(name, values) for name, values in self.measured.items()}
-        tensors = {fit.reader.place[0] for fit in self.fits}
-        given = {self.before.nodes[fit.parameter.node].outputs[0] for fit in self.fits if fit.window}
-        before = Stream(self.before, inputs, runner, sorted(tensors | given), list(self.measured))
-        after = Stream(self.after, inputs, runner, sorted(tensors), [*new, *measured])
-        for level in self.by_level():
-            read = sorted({fit.reader.place[0] for fit in level})
-            weights = {**new, **measured}
-            summed = self.moments(level, Bound(before, self.measured), Bound(after, weights), read)
-            for fit, sums in zip(level, summed, strict=True):
+        levels = self.by_level()
+        read = [sorted({fit.reader.place[0] for fit in level}) for level in levels]
+        given = [sorted({self.output_of(fit) for fit in level if fit.window}) for level in levels]
+        both = [[*here, *outputs] for here, outputs in zip(read, given, strict=True)]
+        walks = (
+            Walk(self.before, inputs, runner, both, list(self.measured)),
+            Walk(self.after, inputs, runner, read, [*new, *measured]),
+        )
+        batches = find_walk_batches(walks)
+        for level in levels:
+            values = walk_together(walks, batches, (self.measured, {**new, **measured}))
+            for fit, sums in zip(level, self.moments(level, values), strict=True):
                 new.update(self.refit(fit, sums, new))
         return new
+
+    def output_of(self, fit: Fit) -> str:
+        """What its contraction gives in the network as it was."""
+        return self.before.nodes[fit.parameter.node].outputs[0]
 
     def set_anew(self) -> Iterator[str]:
         """The tensors that get new values."""
@@ -271,20 +267,17 @@ class Fitting(Brief):
             by_level.setdefault(fit.level, []).append(fit)
         return [by_level[level] for level in sorted(by_level)]
 
-    def moments(self, level: Sequence[Fit], before: Bound, after: Bound, read: Sequence[str]) -> list[Summed]:
-        """What the units that stay give, as they are, beside what all units gave."""
-        summed = [fit.empty() for fit in level]
-        wanted = [*read, *sorted({self.before.nodes[fit.parameter.node].outputs[0] for fit in level if fit.window})]
-        seen = 0
-        for batch in find_batches([(before.stream, wanted), (after.stream, read)]):
-            was, now = before.read(batch, wanted), after.read(batch, read)
+    def moments(self, level: Sequence[Fit], values: Iterable[Sequence[Mapping[str, Array]]]) -> list[Summed]:
+        """What the units that stay give, as they are, beside what all units gave, batch by batch."""
+        summed, seen = [fit.empty() for fit in level], 0
+        for was, now in values:
             for fit, sums in zip(level, summed, strict=True):
                 tensor, axis = fit.reader.place
-                output = self.before.nodes[fit.parameter.node].outputs[0]
+                given = was[self.output_of(fit)] if fit.window else None
                 for half in (0, 1):
                     own = slice((half + seen) % 2, None, 2) if axis else slice(None)
-                    sums.add(fit, half, was[tensor][own], now[tensor][own], was[output][own] if fit.window else None)
-            seen += len(was[read[0]])
+                    sums.add(fit, half, was[tensor][own], now[tensor][own], None if given is None else given[own])
+            seen += len(was[level[0].reader.place[0]])
         return summed
 
     def refit(self, fit: Fit, sums: Summed, new: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mal_graph.compression.fitting import levels
-from mal_graph.evaluation import Place, Stream, measure
+from mal_graph.evaluation import Moments, Place, Walk, find_walk_batches
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.network import draw_inputs, find_parameters
 from mal_graph.operators import row_of
@@ -70,15 +70,20 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
     level_of = levels(graph, set(norms))
     places = {index: place_of(graph.nodes[index]) for index in norms}
     names = [tensor for tensors in norms.values() for tensor in tensors.values()]
-    stream = Stream(graph, inputs, runner, [place.tensor for place in places.values()], names)
     weights = {name: graph.weights[name].read() for name in names}
-    for level in sorted({level_of[place.tensor] for place in places.values()}):
-        here = {index: place for index, place in places.items() if level_of[place.tensor] == level}
-        measured = measure(stream, list(here.values()), weights)
-        for index, place in here.items():
-            for role, values in (("mean", measured[place].mean), ("variance", measured[place].variance)):
+    depths = sorted({level_of[place.tensor] for place in places.values()})
+    stages = [{index: own for index, own in places.items() if level_of[own.tensor] == depth} for depth in depths]
+    walk = Walk(graph, inputs, runner, [[place.tensor for place in stage.values()] for stage in stages], names)
+    batches = find_walk_batches([walk])
+    for stage in stages:
+        measured = {place: Moments() for place in stage.values()}
+        for values in walk.next_stage(batches, weights):
+            for place, moments in measured.items():
+                moments.add(place.rows(values[place.tensor]))
+        for index, place in stage.items():
+            for role, found in (("mean", measured[place].mean), ("variance", measured[place].variance)):
                 old = weights[norms[index][role]]
-                weights[norms[index][role]] = values.reshape(old.shape).astype(old.dtype)
+                weights[norms[index][role]] = found.reshape(old.shape).astype(old.dtype)
     return weights
 
 

@@ -34,6 +34,7 @@ from mal_graph.evaluation.scores import (
     predict,
     score,
 )
+from mal_graph.evaluation.walking import Walk, find_walk_batches, walk_together
 
 __all__ = [
     "AcceptanceRule",
@@ -45,6 +46,7 @@ __all__ = [
     "ensemble",
     "evaluate",
     "find_batches",
+    "find_walk_batches",
     "fixed_batches",
     "HeldOut",
     "LABELS",
@@ -68,4 +70,6 @@ __all__ = [
     "split_holdout",
     "Stream",
     "stream_together",
+    "Walk",
+    "walk_together",
 ]

@@ -4,7 +4,7 @@ Of a batch the tensors asked for are read, reduced to one row a unit, and let go
 enough for that, and the same for every model that is read beside another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,8 +117,7 @@ class Stream:
     @property
     def samples(self) -> int:
         """How many samples are run: whole batches, where their size is fixed."""
-        samples = min(len(array) for array in self.inputs.values())
-        return samples - samples % max([1, *fixed_batches(self.graph)])
+        return whole_batches(self.graph, self.inputs)
 
     def read(
         self, batch: slice, tensors: Sequence[str], weights: Mapping[str, Array] | None = None
@@ -149,8 +148,26 @@ def stream_together(
 
 def find_batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
     """Samples to run together. Where a model fixes its batch, samples beyond the last whole batch are left out."""
-    samples = min(stream.samples for stream, _ in sides)
-    fixed = {size for stream, _ in sides for size in fixed_batches(stream.graph)}
+
+    def entries() -> int:
+        return sum(array.size for one in sides for array in one[0].read(slice(0, 1), one[1]).values())
+
+    return batches_of([stream.graph for stream, _ in sides], min(stream.samples for stream, _ in sides), entries)
+
+
+def whole_batches(graph: LayerGraph, inputs: Mapping[str, Array]) -> int:
+    """How many samples a model can run: whole batches, where it fixes their size."""
+    samples = min(len(array) for array in inputs.values())
+    return samples - samples % max([1, *fixed_batches(graph)])
+
+
+def batches_of(graphs: Sequence[LayerGraph], samples: int, entries: Callable[[], int]) -> list[slice]:
+    """Samples that several models run together; `entries` says how many one of them takes.
+
+    Raises:
+        DataError: the models fix batches of different sizes.
+    """
+    fixed = {size for graph in graphs for size in fixed_batches(graph)}
     if len(fixed) > 1:
         sizes = " and ".join(map(str, sorted(fixed)))
         raise DataError(
@@ -159,9 +176,7 @@ def find_batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
         )
     if fixed:
         return split_samples(samples, fixed.pop())
-    first = [stream.read(slice(0, 1), tensors).values() for stream, tensors in sides]
-    entries = sum(array.size for arrays in first for array in arrays)
-    return split_samples(samples, max(1, min(MAX_BATCH, MAX_READ // max(1, entries))))
+    return split_samples(samples, max(1, min(MAX_BATCH, MAX_READ // max(1, entries()))))
 
 
 def calibration_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Array]:
