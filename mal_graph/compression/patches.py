@@ -7,7 +7,7 @@ import numpy as np
 from mal_graph.graph import Array, Node
 from mal_graph.operators import Misfit, Span, groups_of, row_of, spans_of
 
-MOST_TAPS = 4096  # units x taps that are fitted together: their moments take the square of that
+MOST_TAPS = 1536  # units x taps that are fitted together: their moments take the square of that
 
 
 def window_of(node: Node, stored: Sequence[int | None], shape: Sequence[int]) -> list[Span] | None:

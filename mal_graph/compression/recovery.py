@@ -19,24 +19,39 @@ STRENGTHS = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, np.in
 class Ridge:
     """The regressions of all units on those that stay, at any strength.
 
+    At a strength r it is R0 + A diag(1 / (l + r)) B, with the eigenvalues l of the units that stay.
+
     Attributes:
-        prior: which unit stands for which, shape (units, kept).
+        prior: R0, which unit stands for which, shape (units, kept).
+        values: l, shape (kept,).
+        left, right: A and B, shapes (units, kept) and (kept, kept).
     """
 
     def __init__(self, moments: SecondMoments, prior: Array) -> None:
-        hh, _, ht = moments.covariances  # x stays, y is all
+        hh, _, ht = moments.covariances  # h stays, t is all
         sd = np.sqrt(np.maximum(np.diag(hh), 0))
-        self.scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
-        scaled = hh * np.outer(self.scale, self.scale)
-        self.values, self.vectors = np.linalg.eigh(scaled)
-        self.values = np.maximum(self.values, 0)
-        self.prior = prior
-        left = (ht.T - prior @ hh) * self.scale  # (units, kept)
-        self.turned = left @ self.vectors
+        scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
+        values, vectors = np.linalg.eigh(hh * np.outer(scale, scale))
+        self.prior, self.values = prior, np.maximum(values, 0)  # rounding makes some negative
+        self.left, self.right = ((ht.T - prior @ hh) * scale) @ vectors, vectors.T * scale
 
     def at(self, strength: float) -> Array:
         """The regression at one strength, shape (units, kept)."""
-        return np.asarray(self.prior + (self.turned / (self.values + strength)) @ self.vectors.T * self.scale)
+        return np.asarray(self.prior + (self.left / (self.values + strength)) @ self.right)
+
+    def errors(self, moments: SecondMoments, coefficients: Array) -> Array:
+        """The variance of what readers miss on other samples, at each of `STRENGTHS`.
+
+        With the regression as above it is a quadratic form in 1 / (l + r), so that all strengths take the products of
+        one. What does not depend on the strength is left out.
+        """
+        hh, _, ht = moments.covariances
+        read = coefficients.T @ self.left  # (targets, kept)
+        linear = (self.right @ (hh @ (self.prior.T @ coefficients) - ht @ coefficients)).T  # (targets, kept)
+        square = (read.T @ read) * (self.right @ hh @ self.right.T)
+        shrunk = [1 / (self.values + strength) for strength in STRENGTHS]
+        slope = (read * linear).sum(axis=0)
+        return np.array([own @ square @ own + 2 * own @ slope for own in shrunk])
 
 
 def recover(halves: Halves, prior: Array, coefficients: Array) -> tuple[Array, Array]:
@@ -47,20 +62,8 @@ def recover(halves: Halves, prior: Array, coefficients: Array) -> tuple[Array, A
         prior: which unit stands for which, shape (units, kept).
         coefficients: what readers multiply the units by, shape (units, targets).
     """
-    weights = coefficients @ coefficients.T
-    errors = np.zeros(len(STRENGTHS))
-    for own, other in halves.folds:
-        ridge = Ridge(own, prior)
-        errors += [held_out_error(ridge.at(strength), other, weights) for strength in STRENGTHS]
+    errors = sum((Ridge(own, prior).errors(other, coefficients) for own, other in halves.folds), np.zeros(()))
     whole = halves.whole
     fitted = Ridge(whole, prior).at(STRENGTHS[int(np.argmin(errors))])
     kept, units = whole.means
     return fitted, units - fitted @ kept
-
-
-def held_out_error(fitted: Array, moments: SecondMoments, weights: Array) -> float:
-    """The variance of what readers miss, on other samples."""
-    hh, tt, ht = moments.covariances
-    cross = fitted @ ht
-    missed = tt - cross - cross.T + fitted @ hh @ fitted.T
-    return float((missed * weights).sum())
