@@ -28,6 +28,7 @@ WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
 Method = Literal["auto", "mal", "average", "union"]
+Keep = Literal["base", "none"]
 
 ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
 RUNS = (*MERGES, "grid", "inspect", "compress")
@@ -182,7 +183,14 @@ class MethodOptions(Options):
             jobs=("assemble", "compress"),
         ),
     ] = 1.0
-
+    keep: Annotated[
+        Keep | None,
+        Option(
+            "What of a union stays whole: the base, or none; else the form that comes nearer to the ensemble.",
+            methods=("union",),
+            jobs=("assemble",),
+        ),
+    ] = None
     fold: Annotated[
         float | None,
         Field(ge=-1.0, le=1.01),

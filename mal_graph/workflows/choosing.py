@@ -26,7 +26,7 @@ from mal_graph.workflows.guarding import Choice, Guard, Tried
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known
-from mal_graph.workflows.unions import Joint, Thinned, open_joint, union_of
+from mal_graph.workflows.unions import Joint, Thinned, form_name, open_joint, union_of
 from mal_graph.workflows.verdict import beats
 from mal_graph.workflows.writing import Written
 
@@ -108,7 +108,7 @@ class Trial(Brief):
     def ends(self) -> tuple[Tried, ...]:
         """The base and the ensemble, between which every other result lies."""
         base, ensemble = self.graphs[0], self.joint.ensemble
-        whole = sum(side.whole for side in self.joint.sides) / self.joint.sides[0].whole
+        whole = self.joint.whole / self.joint.sides[0].whole
         return (
             Tried("base", 1.0, 1.0, self.scored("base", base)),
             Tried("ensemble of outputs", 0.0, whole, self.scored("ensemble of outputs", ensemble)),
@@ -139,7 +139,7 @@ class Trial(Brief):
                 except (UsageError, ShapeError, RunError):  # it cannot be that small
                     break
                 times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
-                name = f"union{' with the base whole' if keeps_base else ''} at {times:.2f}x"
+                name = form_name(times, keeps_base=keeps_base)
                 candidate = self.judged(name, made.graph, times, partial(self.union, made))
                 best = min(best, candidate.guard.error)
                 if candidate.tried.score is None and candidate.guard.error > best + EQUAL:

@@ -56,6 +56,8 @@ def unite(
         return unite_graphs(graphs, config, data, progress, runner)
     if config.is_changed("budget"):
         raise UsageError("`fold` says what is merged, and `budget` what is taken away: give one of them")
+    if config.keep is not None:
+        raise UsageError("with `fold` every model stays whole, and `keep` is for thinned ones: give one of them")
     return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
 
 

@@ -7,7 +7,7 @@ from those that go, and what decides the outputs is averaged in the end. The tar
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,14 @@ from mal_graph.compression import (
     unite,
 )
 from mal_graph.config import MergeConfig, configured, shows_options
-from mal_graph.errors import DataError, UsageError
+from mal_graph.errors import DataError, MalGraphError, RunError, ShapeError, UsageError
 from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
 from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
-from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
+from mal_graph.workflows.guarding import Choice, Guard, Tried, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.sides import FEW, Samples, Side, open_sides
 from mal_graph.workflows.steps import Known
@@ -145,6 +145,11 @@ class Joint(Brief):
         """How much each model counts in the mean."""
         return [1 / len(self.sides)] * len(self.sides)
 
+    @property
+    def whole(self) -> int:
+        """The multiplications of all models whole."""
+        return sum(side.whole for side in self.sides)
+
     @cached_property
     def outputs(self) -> Outputs:
         """What is averaged. Raises MatchError."""
@@ -179,8 +184,11 @@ class Joint(Brief):
         whole = candidates[0].cost.total(candidates[0].all_units)
         least = sum(one.cost.total(one.fewest_units) for one in candidates)
         if budget * whole < least:
+            kept = (
+                "the whole base and what cannot be taken away cost" if keeps_base else "what cannot be taken away costs"
+            )
             raise UsageError(
-                f"`budget` is {budget:g}, but what cannot be taken away costs {least / whole:.3g} times the "
+                f"`budget` is {budget:g}, but {kept} {ceil(1000 * least / whole) / 1000:g} times the "
                 f"multiplications of {self.sides[0].graph.name}: give at least that"
             )
         counts = allocate(candidates, budget * whole)
@@ -306,9 +314,43 @@ def unite_graphs(
     """
     joint = open_joint(graphs, config, runner, progress)
     progress("thinning the models", 0, 1)
-    made = joint.at(config.budget)
+    made, choice = in_best_form(joint, config)
     progress("thinning the models", 1, 1)
-    return union_of(joint, made, graphs, config, data)
+    return union_of(joint, made, graphs, config, data, choice)
+
+
+def in_best_form(joint: Joint, config: MergeConfig) -> tuple[Thinned, Choice | None]:
+    """The models at the budget in the form that `keep` names, or else in the one that comes nearer to the ensemble,
+    with why where there was a choice.
+
+    Raises:
+        UsageError: what cannot be taken away costs more than the budget.
+        ShapeError, RunError: units cannot be taken away.
+    """
+    if config.keep is not None or len(joint.sides) == 1 or config.budget * joint.sides[0].whole >= joint.whole:
+        return joint.at(config.budget, keeps_base=config.keep == "base"), None
+    forms: list[tuple[Tried, Guard, Thinned]] = []
+    failures: list[MalGraphError] = []
+    for keeps_base in (False, True):
+        try:
+            made = joint.at(config.budget, keeps_base=keeps_base)
+        except (UsageError, ShapeError, RunError) as error:
+            failures.append(error)
+            continue
+        guard, times = joint.guard(made.graph), joint.sides[0].multiplications(made.graph) / joint.sides[0].whole
+        forms.append((Tried(form_name(times, keeps_base=keeps_base), guard.error, times), guard, made))
+    if not forms:
+        raise failures[0]
+    tried, guard, made = min(forms, key=lambda form: np.nan_to_num(form[0].error, nan=inf))
+    if failures:
+        return made, Choice(tried.name, f"the other form cannot be made: {failures[0]}", (), guard.accepts)
+    why = f"it is the form whose outputs are nearer to the ensemble's: {tried.error:.2f} of the base's own distance"
+    return made, Choice(tried.name, why, tuple(one for one, _, _ in forms), guard.accepts)
+
+
+def form_name(times: float, *, keeps_base: bool) -> str:
+    """What a union of a form is called that costs so many times what the base does."""
+    return f"union{' with the base whole' if keeps_base else ''} at {times:.2f}x"
 
 
 def open_joint(
@@ -340,7 +382,7 @@ def union_of(
     first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
-    budget = config.budget if choice is None else inf
+    budget = inf if config.method == "auto" else config.budget  # several budgets were tried then
     return Union(
         graph=made.graph,
         base=graphs[0],
