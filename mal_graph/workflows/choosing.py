@@ -23,10 +23,11 @@ from mal_graph.merging import Plan, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
 from mal_graph.workflows.guarding import Choice, Guard, Tried
+from mal_graph.workflows.joint import Joint, Thinned, form_name, open_joint
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known
-from mal_graph.workflows.unions import Joint, Thinned, form_name, open_joint, union_of
+from mal_graph.workflows.unions import union_of
 from mal_graph.workflows.verdict import beats
 from mal_graph.workflows.writing import Written
 
