@@ -372,7 +372,8 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
     from mal_graph.option import option_of
 
     fields = options_of(job)
-    return [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+    values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+    return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
 
 
 def emit_merge(document: "ResultDocument", report_to: Path | None, shown: Shown) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MalGraphError, MatchError, RunError, ShapeError, UsageError
-from mal_graph.evaluation import MIN_SAMPLES, Scores, evaluate, read_labels, split_holdout
+from mal_graph.evaluation import MIN_SAMPLES, Scores, read_labels, score, split_holdout
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_in_order
 from mal_graph.merging import Plan, merge
@@ -90,8 +90,8 @@ class Trial(Brief):
         """How well a network does on the data that decide."""
         if self.deciding is None:
             return None
-        kind, output = self.config.output_kind, self.config.score_output
-        return evaluate(graph, self.deciding, arm=name, score_output=output, output_kind=kind, runner=self.runner)
+        prediction = self.joint.predicted(graph, self.deciding, self.config)
+        return score(self.joint.of_all_classes(prediction), read_labels(self.deciding), name)
 
     def assembly(self, assembly: Assembly, choice: Choice) -> Assembly:
         """A merge of weights as the result."""
@@ -161,13 +161,17 @@ def choose(
     plain = plain_merge(graphs, config, progress, runner, known)
     try:
         joint = open_joint(graphs, config, runner, progress, known)
-        trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
+        trial = Trial(graphs, joint, config, *halves_of(joint.ensemble, data, config, runner), progress, runner, known)
         ends = trial.ends()
     except MalGraphError as error:  # the models cannot stand side by side: the report says why
+        if config.labels == "union":  # which nothing else gives
+            raise
         told = replace(
             merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", (), False)
         )
         return told if data is None else with_scores(told, data, progress, runner)
+    if joint.outputs.are_wider:
+        return union_of_classes(trial, ends)
     found = [trial.average()] if isinstance(plain, Assembly) and are_relatives(plain) else []
     if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", (*ends, found[0].tried), True)
@@ -180,6 +184,21 @@ def choose(
         why = no_good(found, trial.budget)
         return trial.assembly(merged_or_refused(plain, why), Choice("mal", why, tried, False))
     return best.made(Choice(best.tried.name, reason_for(best.tried), tried, True))
+
+
+def union_of_classes(trial: Trial, ends: Sequence[Tried]) -> Written:
+    """The best of what has the classes of all models: a union, however near it is. Raises MatchError where none can be
+    made."""
+    found = list(trial.unions())
+    tried = (*ends, *(one.tried for one in found))
+    best = best_of(found, tried[0])
+    if best is not None:
+        return best.made(Choice(best.tried.name, reason_for(best.tried), tried, True))
+    why = no_good(found, trial.budget)
+    if not found:
+        raise MatchError(f"the classes of all models cannot be joined: {why}; give a larger `budget`")
+    best = min(found, key=lambda one: np.nan_to_num(one.guard.error, nan=np.inf))
+    return best.made(Choice(best.tried.name, f"only a union has the classes of all models; {why}", tried, False))
 
 
 def plain_merge(

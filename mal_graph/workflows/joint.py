@@ -4,7 +4,7 @@ A budget may be met in two forms: all models thinned, or the base whole beside t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil, inf
 
@@ -13,6 +13,7 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.compression import (
     Candidate,
+    Classes,
     Headed,
     Outputs,
     allocate,
@@ -22,8 +23,10 @@ from mal_graph.compression import (
     unite,
 )
 from mal_graph.config import MergeConfig
-from mal_graph.errors import MalGraphError, RunError, ShapeError, UsageError
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.errors import MalGraphError, MatchError, RunError, ShapeError, UsageError
+from mal_graph.evaluation import OutputKind, Prediction, predict, read_labels
+from mal_graph.graph import Array, LayerGraph, Value
+from mal_graph.merging import run_outputs
 from mal_graph.protocols import Runner
 from mal_graph.workflows.guarding import Choice, Guard, Tried, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Progress
@@ -31,6 +34,7 @@ from mal_graph.workflows.sides import Samples, Side, open_sides
 from mal_graph.workflows.steps import Known
 
 Counts = Mapping[int, int]  # units kept by number of their set
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +54,15 @@ class Joint(Brief):
         sides: the models, the base first.
         samples: what they are fitted and judged on.
         runner: runs them.
+        joins_classes: whether classes that the base lacks are added, else refused.
+        kinds: what outputs of the base hold, where the user says so.
     """
 
     sides: tuple[Side, ...]
     samples: Samples
     runner: Runner
+    joins_classes: bool = False
+    kinds: Mapping[str, OutputKind] = field(default_factory=dict)
 
     @property
     def shares(self) -> list[float]:
@@ -69,7 +77,8 @@ class Joint(Brief):
     @cached_property
     def outputs(self) -> Outputs:
         """What is averaged. Raises MatchError."""
-        return find_averaged([side.member for side in self.sides])
+        members = [side.member for side in self.sides]
+        return find_averaged(members, joins_classes=self.joins_classes, kinds=self.kinds)
 
     @cached_property
     def ensemble(self) -> LayerGraph:
@@ -78,10 +87,33 @@ class Joint(Brief):
 
     def joined(self, parts: Sequence[LayerGraph]) -> LayerGraph:
         """What is left of the models, as one network; of a single one, itself."""
-        if len(parts) == 1:
-            return parts[0]
+        return parts[0] if len(parts) == 1 else replace(self.united(parts), outputs=self.declared)
+
+    def united(self, parts: Sequence[LayerGraph]) -> LayerGraph:
+        """The same for several, with outputs whose shapes are open where there are more classes."""
         members = [replace(side.member, graph=part) for side, part in zip(self.sides, parts, strict=True)]
         return unite(members, self.outputs, self.shares).named(self.sides[0].graph.name)
+
+    @cached_property
+    def declared(self) -> tuple[Value, ...]:
+        """The outputs, as long as they are with all classes. Raises MatchError where these have no place in one."""
+        base = self.sides[0]
+        before = base.network.probe.shapes
+        outputs = tuple(with_rank(value, before.get(value.name)) for value in base.graph.outputs)
+        if not self.outputs.are_wider:
+            return outputs
+        whole = self.united([side.graph for side in self.sides])
+        try:
+            given = run_outputs(whole, base.network.probe.inputs, self.runner)
+        except RunError as error:
+            raise MatchError(
+                f"what {base.graph.name} makes of its scores cannot be made of more classes: {error}"
+            ) from None
+        scores = {before[one.tensors[0]]: one.classes for one in self.outputs.averaged if one.classes is not None}
+        return tuple(
+            wider_value(value, before[value.name], given[value.name].shape, scores) if value.name in given else value
+            for value in outputs
+        )
 
     def candidates(self, *, keeps_base: bool = False) -> list[Candidate]:
         """The models as a budget sees them; the base loses nothing where it is kept."""
@@ -139,7 +171,7 @@ class Joint(Brief):
         layer that allows it, or there is one model."""
         side, averaged = self.sides[0], self.outputs.averaged
         head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
-        if head is None or len(averaged) > 1 or len(self.sides) == 1:
+        if head is None or len(averaged) > 1 or len(self.sides) == 1 or self.outputs.are_wider:
             return None
         control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], self.samples.fitting, 1.0)
         return refit_heads([control], self.runner)[0]
@@ -152,7 +184,7 @@ class Joint(Brief):
         """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
         errors = []
         for inputs, (before, target) in zip(self.samples.fresh, self.ends, strict=True):
-            own = values_of(graph, self.names, inputs, self.runner)
+            own = self.in_all_classes(values_of(graph, self.names, inputs, self.runner))
             for view in (dict, self.in_shares):
                 far, near = distance(view(own), view(target)), distance(view(before), view(target))
                 errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
@@ -169,7 +201,16 @@ class Joint(Brief):
         graphs = self.sides[0].graph, self.ensemble
         kinds = self.samples.fresh
         base, whole = ([values_of(graph, self.names, inputs, self.runner) for inputs in kinds] for graph in graphs)
-        return list(zip(base, whole, strict=True))
+        return list(zip(map(self.in_all_classes, base), whole, strict=True))
+
+    def in_all_classes(self, values: dict[str, Array]) -> dict[str, Array]:
+        """Outputs with the classes that the base lacks, where they have none of them (see `Classes.widened`)."""
+        return {
+            one.tensors[0]: values[one.tensors[0]]
+            if one.classes is None
+            else one.classes.widened(values[one.tensors[0]], are_logits=one.kind == "logits")
+            for one in self.outputs.averaged
+        }
 
     def in_shares(self, values: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs with logits of samples x classes as shares of the classes."""
@@ -178,6 +219,35 @@ class Joint(Brief):
             name: shares_of_classes(each) if name in logits and each.ndim == 2 else each
             for name, each in values.items()
         }
+
+    def predicted(
+        self, graph: LayerGraph, data: Mapping[str, Array], config: MergeConfig, output: str | None = None
+    ) -> Prediction:
+        """What a network says of its classes; of the output that fits the labels in the result, if none is named.
+
+        Raises:
+            DataError: no output fits the labels.
+        """
+        output = output or self.scored_output(data, config)
+        return predict(graph, data, score_output=output, output_kind=config.output_kind, runner=self.runner)
+
+    def of_all_classes(self, prediction: Prediction, member: int = 0, *, is_sure: bool = False) -> Prediction:
+        """What a member, or something with its classes, says of all classes (see `Classes.spread_out`)."""
+        count = prediction.values.shape[1]
+        kinds = [] if prediction.output_kind == "values" else self.outputs.classes
+        classes = next((one for one in kinds if one.counts()[member] == count), None)
+        if classes is None:
+            return prediction
+        return replace(prediction, values=classes.spread_out(prediction.values, member, is_sure=is_sure))
+
+    def scored_output(self, data: Mapping[str, Array], config: MergeConfig) -> str | None:
+        """The output that is scored: the one that has a place for the largest label in the result."""
+        labels = read_labels(data)
+        if config.score_output or not self.outputs.are_wider or labels.dtype.kind not in "biu":
+            return config.score_output
+        largest = int(labels.reshape(len(labels), -1).max(axis=1).argmax())
+        one = {name: array[largest : largest + 1] for name, array in data.items()}
+        return predict(self.ensemble, one, output_kind=config.output_kind, runner=self.runner).output
 
     def part_error(self, number: int, part: LayerGraph) -> float:
         """How far what is left of a model is from the model."""
@@ -200,7 +270,38 @@ def open_joint(
         MatchError, DataError, UnsupportedModel: as `open_sides`.
     """
     sides, samples = open_sides(graphs, config, runner, progress, known)
-    return Joint(tuple(sides), samples, runner)
+    names = [config.score_output] if config.score_output else [value.name for value in graphs[0].outputs]
+    kinds = dict.fromkeys(names, config.output_kind) if config.output_kind else {}
+    return Joint(tuple(sides), samples, runner, config.labels == "union", kinds)
+
+
+def with_rank(value: Value, shape: Shape | None) -> Value:
+    """An output that declares how many axes it has: a file has to."""
+    return value if value.shape is not None or shape is None else replace(value, shape=(None,) * len(shape))
+
+
+def wider_value(value: Value, before: Shape, after: Shape, scores: Mapping[Shape, Classes]) -> Value:
+    """An output with more classes: its declared lengths are those that it has by now.
+
+    Args:
+        before, after: its shape with the base's classes, and with all.
+        scores: the classes of scores by the shape that these had.
+
+    Raises:
+        MatchError: something else of its shape changed, or scores have the base's classes only.
+    """
+    lengths = {(one.counts()[0], len(one.names)) for one in scores.values()}
+    changed = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
+    is_left_out = before in scores and scores[before].is_wider and not changed
+    if len(before) != len(after) or len(changed) > 1 or not set(changed) <= lengths or is_left_out:
+        raise MatchError(
+            f"output {value.name!r} cannot be computed of more classes: its shape would be {list(after)}, not "
+            f"{list(before)}; export the model with the scores as the only output"
+        )
+    if value.shape is None:  # it holds no tensor
+        return value
+    sizes = zip(value.shape, before, after, strict=True)
+    return replace(value, shape=tuple(now if dim == was and now != was else dim for dim, was, now in sizes))
 
 
 def in_best_form(joint: Joint, config: MergeConfig) -> tuple[Thinned, Choice | None]:

@@ -44,6 +44,14 @@ def average_graphs(
     return assemble_graphs(graphs, config, data, progress, runner, assign_in_order)
 
 
+WITHOUT_FOLD = {
+    "budget": "`fold` says what is merged, and `budget` what is taken away",
+    "keep": "with `fold` every model stays whole, and `keep` is for thinned ones",
+    "labels": "with `fold` the last layers are merged, and with `labels` their classes stay apart",
+    "labels_of": "with `fold` the last layers are merged as they are, and `labels_of` is for outputs",
+}
+
+
 def unite(
     graphs: Sequence[LayerGraph],
     config: MergeConfig,
@@ -54,10 +62,9 @@ def unite(
     """Thinned models side by side; with `fold` whole ones, of which units that are alike are merged."""
     if config.fold is None:
         return unite_graphs(graphs, config, data, progress, runner)
-    if config.is_changed("budget"):
-        raise UsageError("`fold` says what is merged, and `budget` what is taken away: give one of them")
-    if config.keep is not None:
-        raise UsageError("with `fold` every model stays whole, and `keep` is for thinned ones: give one of them")
+    for name, why in WITHOUT_FOLD.items():
+        if config.is_changed(name):
+            raise UsageError(f"{why}: give one of them")
     return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
 
 
@@ -121,8 +128,13 @@ def assemble(
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
-    """Raise UsageError where there is no donor, or a pair list for several."""
+    """Raise UsageError where there is no donor, or options do not go with so many models."""
     if not donors:
         raise UsageError("no donor given: name at least one model to merge into the base")
     if config.matches is not None and len(donors) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
+    if config.labels_of and len(config.labels_of) != 1 + len(donors):
+        raise UsageError(
+            f"`labels_of` is given {len(config.labels_of)} times for {1 + len(donors)} models: give it once for each, "
+            "the base first, and - for a model that says itself what its classes are called"
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.config import MergeConfig, configured, shows_options
 from mal_graph.errors import DataError
-from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
+from mal_graph.evaluation import Scores, ensemble, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
@@ -160,7 +160,7 @@ def union_of(
     choice: Choice | None = None,
 ) -> Union:
     """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
-    arrays, notes = prepared(graphs[0], data, config)
+    arrays, notes = prepared(joint.ensemble, data, config)
     first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
@@ -177,7 +177,7 @@ def union_of(
         choice=choice,
         config=config,
         scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=(*notes, *notes_on_samples(joint.samples)),
+        notes=(*notes, *notes_on_samples(joint.samples), *notes_on_classes(joint)),
     )
 
 
@@ -186,6 +186,20 @@ def notes_on_samples(samples: Samples) -> Iterator[str]:
     if samples.are_few:
         count = min(map(len, samples.fitting.values()))
         yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
+
+
+def notes_on_classes(joint: Joint) -> Iterator[str]:
+    """What classes the result has beside the base's, and how models that lack some are compared with it."""
+    for classes in joint.outputs.classes:
+        counts = classes.counts()
+        if min(counts) < len(classes.names):
+            shared = int(classes.are_known.all(axis=0).sum())
+            own = ", ".join(f"{side.graph.name} {count}" for side, count in zip(joint.sides, counts, strict=True))
+            yield (
+                f"the result has {len(classes.names)} classes, {shared} of which all models have ({own}): the class "
+                "numbers of its labels are places in this list, and a model alone gives each class that it lacks its "
+                "mean score"
+            )
 
 
 def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:
@@ -215,25 +229,25 @@ def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[
     """The result beside the base, the donors, and the ensembles of outputs and of probabilities."""
     labels = read_labels(data)
 
-    def predicted(graph: LayerGraph, inputs: Mapping[str, Array], output: str | None) -> Prediction:
-        kind = config.output_kind
-        return predict(graph, inputs, score_output=output, output_kind=kind, runner=joint.runner)
+    def scores_of(graph: LayerGraph, arm: str) -> Scores:
+        return score(joint.of_all_classes(joint.predicted(graph, data, config)), labels, arm)
 
-    base = predicted(joint.sides[0].graph, data, config.score_output)
-    scores, members = [score(base, labels, "base")], [base]
+    base = joint.predicted(joint.sides[0].graph, data, config)
+    scores, members = [score(joint.of_all_classes(base), labels, "base")], [joint.of_all_classes(base, is_sure=True)]
     for number, side in enumerate(joint.sides[1:], 1):
         arm = "donor" if len(joint.sides) == 2 else f"donor {number}"
+        output, inputs = side.paired.outputs.get(base.output), side.paired.for_donor(data)
         try:
-            theirs = predicted(side.graph, side.paired.for_donor(data), side.paired.outputs.get(base.output))
+            theirs = joint.predicted(side.graph, inputs, config, output)
         except DataError:
             continue
-        members.append(theirs)
-        scores.append(score(theirs, labels, arm))
-    scores.append(score(predicted(result, data, config.score_output), labels, "merged"))
+        members.append(joint.of_all_classes(theirs, number, is_sure=True))
+        scores.append(score(joint.of_all_classes(theirs, number), labels, arm))
+    scores.append(scores_of(result, "merged"))
     control = joint.refitted_base()
     if control is not None:
-        scores.append(score(predicted(control, data, config.score_output), labels, REFITTED))
+        scores.append(scores_of(control, REFITTED))
     if len(members) > 1:
-        scores.append(score(predicted(joint.ensemble, data, config.score_output), labels, "ensemble of outputs"))
+        scores.append(scores_of(joint.ensemble, "ensemble of outputs"))
         scores.append(score(ensemble(members), labels, "ensemble"))
     return tuple(scores)
