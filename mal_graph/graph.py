@@ -229,6 +229,14 @@ class LayerGraph(Brief):
         )
 
 
+def unused_stem(graph: LayerGraph, stem: str) -> str:
+    """A stem that no name of a graph starts with as with a folder."""
+    names = [*graph.weights, *graph.producer, *(value.name for value in graph.inputs)]
+    while any(name.startswith(f"{stem}/") for name in names):
+        stem += "_"
+    return stem
+
+
 def unused_name(graph: LayerGraph, name: str) -> str:
     taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
     while name in taken:

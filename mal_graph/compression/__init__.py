@@ -2,7 +2,7 @@
 
 from mal_graph.compression.allocation import Candidate, allocate
 from mal_graph.compression.averaging import Averaged, Member, Outputs, find_averaged
-from mal_graph.compression.classes import Classes, ClassNames, class_names_of
+from mal_graph.compression.classes import Classes, ClassNames, Scoring, class_names_of
 from mal_graph.compression.cost import Cost
 from mal_graph.compression.heads import Headed, find_head, refit_heads
 from mal_graph.compression.readers import Reader, UnitSet
@@ -32,6 +32,7 @@ __all__ = [
     "Ranking",
     "Reader",
     "refit_heads",
+    "Scoring",
     "SLOPES",
     "thin",
     "unite",

@@ -117,6 +117,7 @@ def find_averaged(
             raise cannot(base, value.name, "no tensor of floats decides it alone")
         averaged[own] = pair_up(members, own, value.name, joins_classes, (kinds or {}).get(own))
         behind |= between(base.graph, value.name, {own}, learned) or set()
+    averaged = {name: one for name, one in averaged.items() if place.get(name, -1) not in behind}  # made of others
     one_scores = any(one.classes is not None for one in averaged.values())
     if not one_scores and (joins_classes or any(member.names.given for member in members)):
         output = base.graph.outputs[0].name

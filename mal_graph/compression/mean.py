@@ -12,7 +12,7 @@ import numpy as np
 from mal_graph.compression.averaging import Averaged, Member
 from mal_graph.compression.classes import ABSENT, Classes
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, unused_stem, weight_of
 
 AXES_AS_INPUT = 18  # the opset from which on a reduction reads its axes
 
@@ -20,9 +20,8 @@ AXES_AS_INPUT = 18  # the opset from which on a reduction reads its axes
 class Writer:
     """Operators and stored numbers of one mean, as they come about."""
 
-    def __init__(self, united: LayerGraph, name: str) -> None:
+    def __init__(self, united: LayerGraph) -> None:
         self.united = united
-        self.name = name
         self.nodes: list[Node] = []
         self.weights: dict[str, Weight] = {}
 
@@ -54,13 +53,14 @@ def with_mean(
         UnsupportedModel: the members give other types of numbers.
     """
     name, dtype = one.tensors[0], np.dtype(members[0].types[one.tensors[0]])
-    writer, terms = Writer(united, name), []
+    writer, terms = Writer(united), []
+    stems = [unused_stem(united, f"{name}/{number}") for number in range(len(members))]
     factors, levels = factors_of(one, shares)
     for number, member in enumerate(members):
         tensor = names[number].get(one.tensors[number], one.tensors[number])
         finish = one.finishing[number]
         if finish is not None:
-            kind = f"{name}/{number}/kind"
+            kind = f"{stems[number]}/kind"
             writer.nodes.append(replace(finish, name=kind, inputs=(tensor,), outputs=(kind,)))
             tensor = kind
         if np.dtype(member.types[one.tensors[number]]) != dtype:
@@ -69,14 +69,18 @@ def with_mean(
                 "export both in one type"
             )
         rank = len(member.shapes.get(one.tensors[number], ()))
-        scores = tensor if one.classes is None else put_in_order(writer, tensor, one.classes, number, rank, dtype)
-        factor = writer.store(unused_name(united, f"{name}/{number}/share"), along(one, factors[number], rank, dtype))
-        terms.append(writer.add(f"{name}/{number}/part", "Mul", (scores, factor)))
+        scores = (
+            tensor
+            if one.classes is None
+            else put_in_order(writer, stems[number], tensor, one.classes, number, rank, dtype)
+        )
+        factor = writer.store(f"{stems[number]}/share", along(one, factors[number], rank, dtype))
+        terms.append(writer.add(f"{stems[number]}/part", "Mul", (scores, factor)))
         if one.classes is not None and levels[number].any():
-            level = level_of(writer, tensor, one.classes, number)
-            factor = writer.store(f"{name}/{number}/level share", along(one, levels[number], rank, dtype))
-            terms.append(writer.add(f"{name}/{number}/level part", "Mul", (level, factor)))
-    writer.nodes.append(Node(f"{name}/mean", "Sum", tuple(terms), (name,)))
+            level = level_of(writer, stems[number], tensor, one.classes)
+            factor = writer.store(f"{stems[number]}/level share", along(one, levels[number], rank, dtype))
+            terms.append(writer.add(f"{stems[number]}/level part", "Mul", (level, factor)))
+    writer.nodes.append(Node(unused_name(united, f"{name}/mean"), "Sum", tuple(terms), (name,)))
     return replace(united, nodes=(*united.nodes, *writer.nodes), weights={**united.weights, **writer.weights})
 
 
@@ -95,26 +99,24 @@ def along(one: Averaged, factors: Array, rank: int, dtype: np.dtype[np.generic])
 
 
 def put_in_order(
-    writer: Writer, tensor: str, classes: Classes, number: int, rank: int, dtype: np.dtype[np.generic]
+    writer: Writer, stem: str, tensor: str, classes: Classes, number: int, rank: int, dtype: np.dtype[np.generic]
 ) -> str:
     """The scores of a member in the order of all classes, 0 where it lacks one."""
     if classes.is_in_order(number):
         return tensor
-    place, places = f"{writer.name}/{number}", np.array(classes.places[number])
+    places = np.array(classes.places[number])
     known = places != ABSENT
-    stored = writer.store(f"{place}/order", np.where(known, places, 0))
-    ordered = writer.add(f"{place}/in order", "Gather", (tensor, stored), axis=classes.axis)
+    stored = writer.store(f"{stem}/order", np.where(known, places, 0))
+    ordered = writer.add(f"{stem}/in order", "Gather", (tensor, stored), axis=classes.axis)
     if known.all():
         return ordered
-    is_known = writer.store(f"{place}/known", classes.along(known, rank))
-    return writer.add(
-        f"{place}/of all", "Where", (is_known, ordered, writer.store(f"{place}/none", np.array(0, dtype)))
-    )
+    is_known = writer.store(f"{stem}/known", classes.along(known, rank))
+    return writer.add(f"{stem}/of all", "Where", (is_known, ordered, writer.store(f"{stem}/none", np.array(0, dtype))))
 
 
-def level_of(writer: Writer, tensor: str, classes: Classes, number: int) -> str:
+def level_of(writer: Writer, stem: str, tensor: str, classes: Classes) -> str:
     """The logarithm of the summed exponentials of a member's logits."""
-    name, axes = f"{writer.name}/{number}/level", np.array([classes.axis])
+    name, axes = f"{stem}/level", np.array([classes.axis])
     if writer.united.opsets.get("", 1) < AXES_AS_INPUT:
         return writer.add(name, "ReduceLogSumExp", (tensor,), axes=axes.tolist(), keepdims=1)
     return writer.add(name, "ReduceLogSumExp", (tensor, writer.store(f"{name}/axes", axes)), keepdims=1)

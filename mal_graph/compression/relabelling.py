@@ -60,7 +60,8 @@ def renamed_tables(graph: LayerGraph, node: Node, old: Names, new: Names) -> Ite
     row = row_of(node)
     for slot, name in enumerate(node.inputs):
         stored = graph.weights.get(name)
-        if stored is None or len(old) not in stored.shape:
+        is_setting = row is not None and bool(row.slot(slot).setting)  # such as a shape, which running it will check
+        if stored is None or len(old) not in stored.shape or is_setting:
             continue
         is_table = row is not None and row.table_axis is not None and slot == 0 and stored.size == len(old)
         values = stored.read()

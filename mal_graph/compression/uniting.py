@@ -13,7 +13,7 @@ from mal_graph.compression.averaging import Member, Outputs
 from mal_graph.compression.mean import with_mean
 from mal_graph.compression.relabelling import relabelled
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.graph import LayerGraph, Node, Weight, unused_name, unused_stem
 from mal_graph.operators import LayerRole, row_of
 
 BEFORE = "before the mean"
@@ -50,13 +50,15 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
     _, *others = members
     base = with_all_classes(members[0].graph, outputs)
     averaged = [one.tensors[0] for one in outputs.averaged]
-    kept = {name: f"{name}/{BEFORE}" for name in averaged}
+    kept = {name: unused_name(base, f"{name}/{BEFORE}") for name in averaged}
     used = {node.name for node in needed(base, averaged)}
     front = [renamed(node, kept) for node in base.nodes if node.name in used - outputs.behind]
     united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, inserted={})
     names = [kept]
     for number, other in enumerate(others, 1):
-        united, own = with_branch(united, other, f"{number}", [one.tensors[number] for one in outputs.averaged])
+        united, own = with_branch(
+            united, other, unused_stem(base, f"{number}"), [one.tensors[number] for one in outputs.averaged]
+        )
         names.append(own)
     for one in outputs.averaged:
         united = with_mean(united, members, one, names, shares)

@@ -29,7 +29,7 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
-from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
+from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
 from mal_graph.workflows import Choice
 
 Lines = Iterator[str | Table]
@@ -272,6 +272,7 @@ def union_lines(document: UnionDocument, verbose: bool) -> Lines:
     yield branch_table(document)
     yield from signature_lines(document.signatures)
     yield from unit_lines(document, verbose)
+    yield from class_lines(document, verbose)
     yield from cost_lines(document)
     yield from end_lines(document)
 

@@ -291,9 +291,10 @@ def wider_value(value: Value, before: Shape, after: Shape, scores: Mapping[Shape
         MatchError: something else of its shape changed, or scores have the base's classes only.
     """
     lengths = {(one.counts()[0], len(one.names)) for one in scores.values()}
-    changed = [pair for pair in zip(before, after, strict=False) if pair[0] != pair[1]]
+    changed = [pair for pair in zip(before[1:], after[1:], strict=False) if pair[0] != pair[1]]
     is_left_out = before in scores and scores[before].is_wider and not changed
-    if len(before) != len(after) or len(changed) > 1 or not set(changed) <= lengths or is_left_out:
+    has_other_axes = len(before) != len(after) or before[:1] != after[:1] or not set(changed) <= lengths
+    if has_other_axes or len(changed) > 1 or is_left_out:
         raise MatchError(
             f"output {value.name!r} cannot be computed of more classes: its shape would be {list(after)}, not "
             f"{list(before)}; export the model with the scores as the only output"

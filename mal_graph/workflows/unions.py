@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mal_graph import registry
+from mal_graph.compression import Classes
 from mal_graph.config import MergeConfig, configured, shows_options
 from mal_graph.errors import DataError
 from mal_graph.evaluation import Scores, ensemble, read_labels, score
@@ -68,6 +69,7 @@ class Union(Written):
         branches: what became of each model, the base first.
         cost: multiplications of the result, for one run of the probe's inputs.
         guard: whether the result does what it should.
+        classes: what the outputs score, where all models name it, by the base's name of the averaged tensor.
         config: every option.
         scores: the result and its baselines, where data was given.
         notes: what was not taken literally.
@@ -78,6 +80,7 @@ class Union(Written):
     branches: tuple[Branch, ...]
     cost: int
     guard: Guard
+    classes: Mapping[str, Classes]
     config: MergeConfig
     scores: tuple[Scores, ...] = ()
     notes: tuple[str, ...] = ()
@@ -173,6 +176,7 @@ def union_of(
         branches=branches,
         cost=cost,
         guard=joint.guard(made.graph),
+        classes={one.tensors[0]: one.classes for one in joint.outputs.averaged if one.classes is not None},
         checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
         choice=choice,
         config=config,
@@ -189,16 +193,12 @@ def notes_on_samples(samples: Samples) -> Iterator[str]:
 
 
 def notes_on_classes(joint: Joint) -> Iterator[str]:
-    """What classes the result has beside the base's, and how models that lack some are compared with it."""
+    """How models that do not know all classes are compared with what does."""
     for classes in joint.outputs.classes:
-        counts = classes.counts()
-        if min(counts) < len(classes.names):
-            shared = int(classes.are_known.all(axis=0).sum())
-            own = ", ".join(f"{side.graph.name} {count}" for side, count in zip(joint.sides, counts, strict=True))
+        if min(classes.counts()) < len(classes.names):
             yield (
-                f"the result has {len(classes.names)} classes, {shared} of which all models have ({own}): the class "
-                "numbers of its labels are places in this list, and a model alone gives each class that it lacks its "
-                "mean score"
+                "labels are places in the list of all classes; a model alone gives a class that it does not know its "
+                "mean score, wherever it is compared or scored"
             )
 
 
