@@ -4,7 +4,7 @@ from mal_graph.compression.allocation import Candidate, allocate
 from mal_graph.compression.averaging import Averaged, Member, Outputs, find_averaged
 from mal_graph.compression.classes import Classes, ClassNames, Scoring, class_names_of
 from mal_graph.compression.cost import Cost
-from mal_graph.compression.heads import Headed, find_head, refit_heads
+from mal_graph.compression.heads import Head, Headed, find_head, refit_heads
 from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
 from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics, find_norms
@@ -26,6 +26,7 @@ __all__ = [
     "find_averaged",
     "find_head",
     "find_norms",
+    "Head",
     "Headed",
     "Member",
     "Outputs",

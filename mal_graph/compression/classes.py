@@ -100,6 +100,11 @@ class Classes:
         """Whether the first member lacks some."""
         return not self.are_known[0].all()
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the mean is a sum of scores; levels of logits are none, and depend on each of a member's scores."""
+        return self.scoring is not Scoring.LOGITS or bool(self.are_known.all())
+
     def is_in_order(self, member: int) -> bool:
         """Whether a member has all of them in their order."""
         return self.places[member] == tuple(range(len(self.names)))

@@ -12,8 +12,10 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.compression import (
+    Averaged,
     Candidate,
     Classes,
+    Head,
     Headed,
     Outputs,
     allocate,
@@ -147,7 +149,7 @@ class Joint(Brief):
 
     def with_heads(self, parts: list[LayerGraph]) -> list[LayerGraph]:
         """What is left of the models with their last layers fitted together, where the samples are real ones and every
-        output is given by a layer that allows it."""
+        output is a sum of what layers give that allow it."""
         if not self.samples.are_real:
             return parts
         for one in self.outputs.averaged:
@@ -155,25 +157,61 @@ class Joint(Brief):
                 find_head(part, tensor, side.member.shapes)
                 for part, tensor, side in zip(parts, one.tensors, self.sides, strict=True)
             ]
-            members = [
-                Headed(side.graph, part, head, tensor, side.paired.for_donor(self.samples.fitting), share)
-                for side, part, head, tensor, share in zip(
-                    self.sides, parts, heads, one.tensors, self.shares, strict=True
-                )
-                if head is not None
-            ]
-            if len(members) == len(parts) and one.is_plain:
-                parts = refit_heads(members, self.runner)
+            counts = [] if one.classes is None else one.classes.counts()
+            outputs = [0 if head is None else head.weight.shape[0] for head in heads]
+            is_linear = one.classes is None or one.classes.is_linear
+            if all(heads) and not any(one.finishing) and is_linear and counts in ([], outputs):
+                for together in self.heads_together(one):
+                    parts = self.with_refitted(parts, heads, one.tensors, together)
         return parts
+
+    def heads_together(self, one: Averaged) -> list[dict[int, Sequence[int] | None]]:
+        """Entries of the mean that are made by the same models: for each of these, where it has them."""
+        if one.classes is None:
+            return [dict.fromkeys(range(len(self.sides)), None)]
+        places, known = np.array(one.classes.places), one.classes.are_known
+        return [
+            {
+                int(member): places[member, (pattern == known.T).all(axis=1)].tolist()
+                for member in np.flatnonzero(pattern)
+            }
+            for pattern in np.unique(known, axis=1).T
+        ]
+
+    def with_refitted(
+        self,
+        parts: Sequence[LayerGraph],
+        heads: Sequence[Head | None],
+        tensors: Sequence[str],
+        together: Mapping[int, Sequence[int] | None],
+    ) -> list[LayerGraph]:
+        """What is left of the models with the entries of their last layers fitted that some make together."""
+        total = sum(self.shares[number] for number in together)
+        members = [
+            Headed(
+                self.sides[number].graph,
+                parts[number],
+                head,
+                tensors[number],
+                self.sides[number].paired.for_donor(self.samples.fitting),
+                self.shares[number] / total,
+                rows,
+            )
+            for number, rows in together.items()
+            if (head := heads[number]) is not None
+        ]
+        fitted = dict(zip(together, refit_heads(members, self.runner), strict=True))
+        return [fitted.get(number, part) for number, part in enumerate(parts)]
 
     def refitted_base(self) -> LayerGraph | None:
         """The base alone with its last layer fitted to the ensemble: the control of every union. None where it has no
         layer that allows it, or there is one model."""
         side, averaged = self.sides[0], self.outputs.averaged
         head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
-        if head is None or len(averaged) > 1 or len(self.sides) == 1 or self.outputs.are_wider:
+        if head is None or len(averaged) > 1 or len(self.sides) == 1:
             return None
-        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], self.samples.fitting, 1.0)
+        rows = range(head.weight.shape[0])  # the base's classes are the first of the ensemble's
+        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], self.samples.fitting, 1.0, rows)
         return refit_heads([control], self.runner)[0]
 
     def guard(self, graph: LayerGraph) -> Guard:

@@ -11,7 +11,7 @@ from scipy.special import logsumexp, softmax
 import mal_graph
 from mal_graph.errors import MalGraphError, MatchError, UsageError
 from mal_graph.label_lists import Form, LabelList, read_label_list
-from mal_graph.workflows.joint import open_joint
+from mal_graph.workflows.joint import Joint, open_joint
 from mal_graph.workflows.models import silent
 
 PETS, FARM, SEA = ("cat", "dog", "emu"), ("dog", "hen", "cat", "pig"), ("cod", "eel")
@@ -49,6 +49,10 @@ def name(net, scores, names):
 
 def shares(net, scores, names):
     return net.op("Softmax", scores, axis=1)
+
+
+def sigmoid(net, scores, names):
+    return net.op("Sigmoid", scores)
 
 
 def reordered(graph, order):
@@ -130,7 +134,18 @@ def test_with_the_same_classes_it_is_the_same_file(tmp_path):
     np.testing.assert_array_equal(*(run(graph, inputs)[0] for graph in plain))
 
 
-@pytest.mark.parametrize("options", [{"budget": "full"}, {"budget": 1.4}, {"budget": 1.6, "keep": "base"}])
+CALIBRATE = {"x": np.random.default_rng(5).standard_normal((400, 8)).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"budget": "full"},
+        {"budget": 1.4},
+        {"budget": 1.6, "keep": "base"},
+        {"budget": 1.6, "keep": "base", "calibrate": CALIBRATE},
+    ],
+)
 @pytest.mark.parametrize("order", [(1, 2, 0, 3), (3, 2, 1, 0)])
 def test_the_order_of_a_donor_s_classes_does_not_count(order, options):
     base, donor = classifier(0, PETS), classifier(1, FARM)
@@ -150,6 +165,18 @@ def test_the_base_is_as_far_from_the_ensemble_as_it_is_and_the_ensemble_is_there
     joint = open_joint(graphs, config, mal_graph.registry.runner(), silent)
     assert joint.error(graphs[0]) == pytest.approx(1)
     assert joint.error(joint.ensemble) == 0
+
+
+@pytest.mark.parametrize("keep", ["base", "none"])
+@pytest.mark.parametrize(
+    ("names", "behind"), [((PETS, FARM), [sigmoid]), ((FARM, PETS), [sigmoid]), ((PETS, PETS[::-1]), [])]
+)
+def test_last_layers_that_are_fitted_together_come_nearer(names, behind, keep, monkeypatch):
+    graphs = [classifier(seed, own, *behind) for seed, own in enumerate(names)]
+    options = {**UNION, "budget": 1.5, "keep": keep, "calibrate": CALIBRATE}
+    fitted = mal_graph.assemble(*graphs, **options)
+    monkeypatch.setattr(Joint, "with_heads", lambda self, parts: parts)
+    assert fitted.guard.error < mal_graph.assemble(*graphs, **options).guard.error
 
 
 def test_three_models_are_joined():
