@@ -171,7 +171,8 @@ def names_of_classes(
     """
     base, *_ = members
     lists = [member.names.of_scores(shape_of(member, tensor)) for member, tensor in zip(members, tensors, strict=True)]
-    if not joins_classes and not all(lists):
+    are_mixed = len({bool(member.names.told) for member in members if not member.names.given}) > 1
+    if not joins_classes and (are_mixed or not all(lists)):  # numbers in one graph may be words in another's notes
         return []
     for member, own in zip(members, lists, strict=True):
         if not own:
@@ -183,6 +184,9 @@ def names_of_classes(
                 base, output, f"{member.graph.name} names classes {told}: say with `labels_of` which are meant"
             )
     for member, own in zip(members, lists, strict=True):
+        if are_mixed and set(own[0]).isdisjoint(lists[0][0]):
+            told = f"classes are {listed_names(lists[0][0])} in the base, and {listed_names(own[0])} in "
+            raise cannot(base, output, f"{told}{member.graph.name}: say with `labels_of` which are the same")
         if not joins_classes and sorted(own[0]) != sorted(lists[0][0]):
             told = f"its classes are {listed_names(lists[0][0])}, those of {member.graph.name} {listed_names(own[0])}"
             raise cannot(base, output, f"{told}; `labels`=union joins them")

@@ -338,6 +338,19 @@ def test_without_names_it_is_refused_with_how_to_give_them(method):
     assert read_label_list(united.graph.metadata["names"]).names == ("cat", "dog", "emu", "hen", "pig")
 
 
+def test_numbers_of_one_graph_are_not_taken_for_the_words_of_another():
+    base, donor = classifier(0, ("5", "6", "7"), numbers, note=""), classifier(1, PETS)
+    with pytest.raises(
+        MatchError, match=r"classes are 5, 6, 7 in the base, and cat, dog, emu in .*: say with `labels_of`"
+    ):
+        mal_graph.assemble(base, donor, **FULL)
+    assert mal_graph.assemble(base, donor, method="union", budget="full").passed
+
+
+def numbers(net, scores, names):
+    return net.op("Gather", net.constant(np.arange(len(names)) + 5), place(net, scores, names))
+
+
 def test_other_classes_are_refused_with_the_option_that_joins_them():
     with pytest.raises(
         MatchError, match=r"its classes are cat, dog, emu, those of .* dog, hen, cat, pig; `labels`=union"
