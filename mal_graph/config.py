@@ -28,6 +28,8 @@ WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
 Method = Literal["auto", "mal", "average", "union"]
+Keep = Literal["base", "none"]
+Labels = Literal["base", "union"]
 
 ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
 RUNS = (*MERGES, "grid", "inspect", "compress")
@@ -185,7 +187,35 @@ class MethodOptions(Options):
             jobs=("assemble", "compress"),
         ),
     ] = 1.0
-
+    keep: Annotated[
+        Keep | None,
+        Option(
+            "What of a union stays whole: the base, or none; else the form that comes nearer to the ensemble.",
+            methods=("union",),
+            jobs=("assemble",),
+        ),
+    ] = None
+    labels: Annotated[
+        Labels,
+        Option(
+            "Classes of the result where models have others: the base's, and others are refused, or the union of all.",
+            methods=("auto", "union"),
+            jobs=("assemble",),
+        ),
+    ] = "base"
+    labels_of: Annotated[
+        tuple[tuple[str, ...] | None, ...],
+        BeforeValidator(texts.label_lists_of),
+        Option(
+            "Names of a model's classes, one a line or JSON; once for each model, the base first, - if it says them.",
+            metavar="FILE",
+            advice="give a list with the names of the classes of each model",
+            methods=("auto", "union"),
+            jobs=("assemble",),
+            is_repeated=True,
+            reads_file=True,
+        ),
+    ] = ()
     fold: Annotated[
         float | None,
         Field(ge=-1.0, le=1.01),

@@ -134,6 +134,7 @@ class LayerGraph(Brief):
             operators make that arrange such a weight, where the source has one operator for several.
         tied: the axes along which the copies of a weight belong together, by name of the one that the source stores.
         joined: weights that the source stores in parts, which are no weights of the view.
+        metadata: what the source notes of the model as a whole, as texts by key.
     """
 
     name: str
@@ -148,6 +149,7 @@ class LayerGraph(Brief):
     copies: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     joined: Mapping[str, Joined] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
@@ -225,6 +227,14 @@ class LayerGraph(Brief):
             weights={**self.weights, weight.name: weight},
             inserted={**self.inserted, weight.name: (reader, slot)},
         )
+
+
+def unused_stem(graph: LayerGraph, stem: str) -> str:
+    """A stem that no name of a graph starts with as with a folder."""
+    names = [*graph.weights, *graph.producer, *(value.name for value in graph.inputs)]
+    while any(name.startswith(f"{stem}/") for name in names):
+        stem += "_"
+    return stem
 
 
 def unused_name(graph: LayerGraph, name: str) -> str:

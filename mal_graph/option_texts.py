@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mal_graph.errors import FileError, MatchError, UsageError
+from mal_graph.label_lists import Names, names_of, read_label_list
 
 MOST_POINTS = 10_000  # of a range of lambdas
 
@@ -136,6 +137,46 @@ def pair_of_names(text: str) -> tuple[str, str]:
     if not own or not other or "=" in other:
         raise UsageError(f"`pair` {text!r} is no pair of names: write A=B, the base's name and the donor's")
     return own, other
+
+
+def label_lists_of(given: Any) -> Any:
+    """Names of classes for each model: the path of a file that lists them, or they themselves in order; `-` or None
+    where the model says them. Raises FileError or UsageError too."""
+    if given is None:
+        return ()
+    if isinstance(given, str | PathLike | Mapping):
+        raise UsageError(f"`labels_of` is {given!r}: give a list with names, or a file of them, for each model")
+    return tuple(map(label_list_of, given))
+
+
+def label_list_of(given: Any) -> Names | None:
+    """The names of one model. Raises FileError or UsageError."""
+    if given is None or given == "-":
+        return None
+    if not isinstance(given, str | PathLike):
+        names = names_of(given)
+        if names is None:
+            raise UsageError(f"`labels_of` holds {given!r}: give names in the order of the classes, or names by number")
+    else:
+        names = read_names(fspath(given))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"`labels_of` names {twice[0]!r} twice: give each class of a model a name of its own")
+    return names
+
+
+def read_names(path: str) -> Names:
+    """The names of classes in a file. Raises FileError."""
+    try:
+        listed = read_label_list(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise FileError(f"cannot read the names of classes in {path}: {why}; check the path") from None
+    if listed is None:
+        raise FileError(
+            f"cannot read the names of classes in {path}: write one name a line, a list of JSON, or a dictionary from "
+            "numbers, from 0 on, to names"
+        )
+    return listed.names
 
 
 def path_text(given: Any) -> Any:

@@ -20,7 +20,18 @@ PACKAGE = Path(mal_graph.__file__).parent
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 
 # Imports go from right to left only, between packages. The files beside the packages are for everybody.
-FOR_ALL = ["errors", "graph", "protocols", "registry", "atomic_write", "config", "option", "option_texts", "brief"]
+FOR_ALL = [
+    "errors",
+    "label_lists",
+    "graph",
+    "protocols",
+    "registry",
+    "atomic_write",
+    "config",
+    "option",
+    "option_texts",
+    "brief",
+]
 PACKAGES = [
     "operators",
     "network",

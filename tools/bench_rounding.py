@@ -38,9 +38,9 @@ from mal_graph.compression import allocation
 from mal_graph.config import CompressConfig
 from mal_graph.graph import LayerGraph
 from mal_graph.network import count_multiplications, probe
+from mal_graph.workflows.joint import Joint, open_joint
 from mal_graph.workflows.models import silent
 from mal_graph.workflows.timing import Timed, time_of
-from mal_graph.workflows.unions import Joint, open_joint
 
 MULTIPLES = (1, 4, 8, 16)
 BUDGETS = (0.75, 0.5, 0.3)

@@ -24,7 +24,7 @@ from mal_graph.matching import by_role
 from mal_graph.network import Parameter, find_layers
 from mal_graph.protocols import Runner
 from mal_graph.workflows.guarding import distance
-from mal_graph.workflows.unions import Joint, Thinned
+from mal_graph.workflows.joint import Joint, Thinned
 
 BUDGETS = (1.0, 1.25, 1.5)
 COUNTS = (0, 32, 200, 1000)  # unlabelled inputs

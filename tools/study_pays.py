@@ -51,9 +51,9 @@ from mal_graph.config import MergeConfig
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import count_multiplications, probe
+from mal_graph.workflows.joint import Joint
 from mal_graph.workflows.models import silent
 from mal_graph.workflows.sides import Side, open_sides, opened, samples_for
-from mal_graph.workflows.unions import Joint
 
 RESULTS = Path(__file__).parent / "results" / "study_pays.json"
 INPUT = "image"

@@ -32,7 +32,14 @@ def built_model(graph: LayerGraph) -> ir.Model:
         opset_imports=dict(graph.opsets),
         name=graph.name,
     )
-    return ir.Model(main, ir_version=IR_VERSION, producer_name="mal_graph", producer_version=version("mal-graph"))
+    producer = version("mal-graph")
+    return ir.Model(
+        main,
+        ir_version=IR_VERSION,
+        producer_name="mal_graph",
+        producer_version=producer,
+        metadata_props=dict(graph.metadata),
+    )
 
 
 def named(values: Iterable[ir.Value]) -> dict[str, ir.Value]:
@@ -46,7 +53,7 @@ def declared(value: Value) -> ir.Value:
 
 
 def stored_value(weight: Weight) -> ir.Value:
-    tensor = lazy_tensor(weight)
+    tensor = texts_tensor(weight) if weight.dtype.kind == "O" else lazy_tensor(weight)
     return ir.Value(name=weight.name, const_value=tensor, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
 
 
@@ -63,6 +70,12 @@ def lazy_tensor(weight: Weight, old: ir.TensorProtocol | None = None) -> ir.Lazy
         lazy.name, lazy.doc_string = old.name, old.doc_string
         lazy.metadata_props.update(old.metadata_props)
     return lazy
+
+
+def texts_tensor(weight: Weight) -> ir.StringTensor:
+    """A stored tensor of texts."""
+    texts = [text if isinstance(text, bytes) else str(text).encode() for text in weight.read().ravel()]
+    return ir.StringTensor(texts, shape=ir.Shape(weight.shape), name=weight.name)
 
 
 def built_node(node: Node, values: dict[str, ir.Value], outputs: Mapping[str, ir.Value]) -> ir.Node:

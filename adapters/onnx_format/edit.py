@@ -39,6 +39,8 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     set_attributes(graph, source, producers)
     if is_resized:
         forget_shapes(main)
+    model.metadata_props.clear()
+    model.metadata_props.update(graph.metadata)
     return model
 
 

@@ -84,7 +84,7 @@ class OnnxAdapter:
                 f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
                 "both models with one opset"
             ) from None
-        return self.load(converted).named(graph.name)
+        return replace(self.load(converted), name=graph.name, metadata=graph.metadata)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""

@@ -52,6 +52,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         weights=weights,
         opsets=dict(lowered.opset_imports),
         source=document,
+        metadata=dict(model.metadata_props),
     )
     return with_own_constants(with_parts_joined(view))
 

@@ -193,7 +193,8 @@ def assemble(
         result = make_model(graphs, config, arrays, progress, registry.runner())
     for line in result.nothing_to_align:
         log(f"note: {line}", shown.quiet)
-    is_wanted = not (fail_if_worse and result.choice is not None and not result.choice.is_good)
+    is_good = result.choice is None or result.choice.is_good or not is_worse(result)
+    is_wanted = is_good or not fail_if_worse
     if is_wanted and not dry_run:
         result = write_result(result, target)
     is_written = result.passed and is_wanted and not dry_run
@@ -382,17 +383,23 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
     from mal_graph.option import option_of
 
     fields = options_of(job)
-    return [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+    values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+    return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
 
 
 def fail_where_worse(result: "Written", wanted: bool) -> None:
     """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
     reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
-    if result.verdict is not None and result.verdict.is_worse:
+    if is_worse(result):
         reasons.append("the result is worse than the base")
     if wanted and reasons:
         log(f"error: {' and '.join(reasons)} (--fail-if-worse)")
         raise typer.Exit(GATE_FAILED)
+
+
+def is_worse(result: "Written") -> bool:
+    """Whether the verdict is that the base is better."""
+    return result.verdict is not None and result.verdict.is_worse
 
 
 def fail_if_refused(result: "Written") -> None:

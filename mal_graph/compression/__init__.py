@@ -2,8 +2,9 @@
 
 from mal_graph.compression.allocation import Candidate, allocate
 from mal_graph.compression.averaging import Averaged, Member, Outputs, find_averaged
+from mal_graph.compression.classes import Classes, ClassNames, Scoring, class_names_of
 from mal_graph.compression.cost import Cost
-from mal_graph.compression.heads import Headed, find_head, refit_heads
+from mal_graph.compression.heads import Head, Headed, find_head, refit_heads
 from mal_graph.compression.readers import Reader, UnitSet
 from mal_graph.compression.selection import Ranking
 from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics, find_norms
@@ -15,6 +16,9 @@ __all__ = [
     "Averaged",
     "Branches",
     "Candidate",
+    "class_names_of",
+    "Classes",
+    "ClassNames",
     "Compressible",
     "Cost",
     "draw_samples",
@@ -22,12 +26,14 @@ __all__ = [
     "find_averaged",
     "find_head",
     "find_norms",
+    "Head",
     "Headed",
     "Member",
     "Outputs",
     "Ranking",
     "Reader",
     "refit_heads",
+    "Scoring",
     "SLOPES",
     "thin",
     "unite",

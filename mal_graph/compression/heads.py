@@ -6,6 +6,7 @@ towards those that the layers have, on what the networks gave when they were who
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,6 +102,7 @@ class Headed:
         tensor: the output in `before`.
         inputs: samples by the names that it has for them.
         share: of its output in the mean.
+        rows: which entries of its output are fitted, in the order of the mean; all of them if left out.
     """
 
     before: LayerGraph
@@ -109,6 +111,18 @@ class Headed:
     tensor: str
     inputs: Mapping[str, Array]
     share: float
+    rows: Sequence[int] | None = None
+
+    @property
+    def taken(self) -> Any:
+        """An index of the entries that are fitted."""
+        return slice(None) if self.rows is None else list(self.rows)
+
+    def refitted(self, coefficients: Array, offset: Array) -> LayerGraph:
+        """The network with other numbers for the entries that are fitted."""
+        whole = self.head.coefficients(self.after).copy(), self.head.offset(self.after).copy()
+        whole[0][self.taken], whole[1][self.taken] = coefficients, offset
+        return self.head.given(self.after, *whole)
 
 
 def refit_heads(members: Sequence[Headed], runner: Runner) -> list[LayerGraph]:
@@ -117,7 +131,7 @@ def refit_heads(members: Sequence[Headed], runner: Runner) -> list[LayerGraph]:
     Raises:
         DataError, RunError: a network does not run on its inputs.
     """
-    prior = np.concatenate([one.share * one.head.coefficients(one.after) for one in members], axis=1)
+    prior = np.concatenate([one.share * one.head.coefficients(one.after)[one.taken] for one in members], axis=1)
     halves = Halves.empty(prior.shape[1], len(prior), is_centred=members[0].head.bias is not None)
     seen = 0
     for read, target in read_together(members, runner):
@@ -129,12 +143,12 @@ def refit_heads(members: Sequence[Headed], runner: Runner) -> list[LayerGraph]:
     fitted, left = recover(halves, prior, np.diag(1 / np.sqrt(np.where(spread > 0, spread, 1))))
     units = np.cumsum([one.head.weight.shape[1] for one in members])[:-1]
     parts = np.split(fitted, units, axis=1)
-    offsets = [one.head.offset(one.after) for one in members]
+    offsets = [one.head.offset(one.after)[one.taken] for one in members]
     if halves.even.is_centred:  # what is left goes to the first: the shares sum to one
         given = sum((one.share * offset for one, offset in zip(members, offsets, strict=True)), np.zeros(len(prior)))
         offsets[0] = offsets[0] + (left - given) / members[0].share
     return [
-        one.head.given(one.after, coefficients / one.share, offset)
+        one.refitted(coefficients / one.share, offset)
         for one, coefficients, offset in zip(members, parts, offsets, strict=True)
     ]
 
@@ -150,6 +164,8 @@ def read_together(members: Sequence[Headed], runner: Runner) -> Iterator[tuple[A
     for batch in find_batches([*before, *after]):
         given, read = ([stream.read(batch, names)[names[0]] for stream, names in side] for side in (before, after))
         places = [Place(one.tensor, one.head.output.axis) for one in members]
-        rows = [one.share * place.rows(each) for one, place, each in zip(members, places, given, strict=True)]
+        rows = [
+            one.share * place.rows(each)[one.taken] for one, place, each in zip(members, places, given, strict=True)
+        ]
         seen = [one.head.read.rows(each) for one, each in zip(members, read, strict=True)]
         yield np.concatenate(seen), np.asarray(sum(rows[1:], rows[0]))

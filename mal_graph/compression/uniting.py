@@ -1,7 +1,8 @@
 """Several networks as one: each a branch of its own, what decides their outputs averaged in the end.
 
 The base keeps its names; what the others have gets a prefix. A node of another that computes what one of the base
-computes, of the same tensors, is not written twice: preparation of the inputs is shared.
+computes, of the same tensors, is not written twice: preparation of the inputs is shared. What the base computes of the
+mean and needs before it as well stands on both sides, under a name of its own before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.compression.averaging import Averaged, Member, Outputs
+from mal_graph.compression.averaging import Member, Outputs
+from mal_graph.compression.mean import with_mean
+from mal_graph.compression.relabelling import relabelled
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import LayerGraph, Node, Weight, unused_name, weight_of
+from mal_graph.graph import LayerGraph, Node, Weight, unused_name, unused_stem
 from mal_graph.operators import LayerRole, row_of
 
 BEFORE = "before the mean"
@@ -43,20 +46,39 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
 
     Raises:
         UnsupportedModel: a member other than the base has operators with graphs of their own.
+        MatchError: what the base makes of its scores cannot be made of more classes.
     """
-    base, *others = members
-    averaged = {one.tensors[0] for one in outputs.averaged}
-    kept = {name: f"{name}/{BEFORE}" for name in averaged}
-    front = [renamed(node, kept) for index, node in enumerate(base.graph.nodes) if index not in outputs.behind]
-    united = replace(base.graph, nodes=tuple(front), source=None, copies={}, joined={}, inserted={})
+    _, *others = members
+    base = with_all_classes(members[0].graph, outputs)
+    averaged = [one.tensors[0] for one in outputs.averaged]
+    used = list(needed(base, averaged))
+    twice = [name for node in used if node.name in outputs.behind for name in node.outputs if name]
+    kept = {name: unused_name(base, f"{name}/{BEFORE}") for name in dict.fromkeys((*averaged, *twice))}
+    front = [
+        renamed(replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node, kept)
+        for node in used
+    ]
+    united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, inserted={})
     names = [kept]
     for number, other in enumerate(others, 1):
-        united, own = with_branch(united, other, f"{number}", [one.tensors[number] for one in outputs.averaged])
+        united, own = with_branch(
+            united, other, unused_stem(base, f"{number}"), [one.tensors[number] for one in outputs.averaged]
+        )
         names.append(own)
     for one in outputs.averaged:
         united = with_mean(united, members, one, names, shares)
-    behind = [node for index, node in enumerate(base.graph.nodes) if index in outputs.behind]
+    behind = [node for node in base.nodes if node.name in outputs.behind]
     return replace(united, nodes=(*united.nodes, *behind), source=branches_of(members, outputs, shares))
+
+
+def with_all_classes(base: LayerGraph, outputs: Outputs) -> LayerGraph:
+    """The base with the classes of the mean behind its scores, and outputs whose shapes are open where they may have
+    changed. Raises MatchError."""
+    wider = {one.names: one for one in outputs.classes if one.is_wider}
+    for classes in wider.values():
+        own = tuple(name for name, is_known in zip(classes.names, classes.are_known[0], strict=True) if is_known)
+        base = relabelled(base, outputs.behind, own, classes.names)
+    return replace(base, outputs=tuple(replace(value, shape=None) for value in base.outputs)) if wider else base
 
 
 def branches_of(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) -> Branches:
@@ -118,7 +140,7 @@ def needed(graph: LayerGraph, tensors: Sequence[str]) -> Iterator[Node]:
     used: list[Node] = []
     for node in reversed(graph.nodes):
         if not wanted.isdisjoint(node.outputs):
-            wanted.update(node.inputs)
+            wanted.update((*node.inputs, *node.captures))
             used.append(node)
     yield from reversed(used)
 
@@ -157,43 +179,3 @@ class Known:
 def are_equal(a: Weight, b: Weight) -> bool:
     """Whether two stored tensors hold the same."""
     return (a.shape, a.dtype) == (b.shape, b.dtype) and np.array_equal(a.read(), b.read())
-
-
-def with_mean(
-    united: LayerGraph,
-    members: Sequence[Member],
-    one: Averaged,
-    names: Sequence[Mapping[str, str]],
-    shares: Sequence[float],
-) -> LayerGraph:
-    """The united network with one weighted mean, under the name that the base has for it."""
-    name, dtype = one.tensors[0], np.dtype(members[0].types[one.tensors[0]])
-    nodes: list[Node] = []
-    terms: list[str] = []
-    weights: dict[str, Weight] = {}
-    for number, (member, share) in enumerate(zip(members, shares, strict=True)):
-        tensor = names[number].get(one.tensors[number], one.tensors[number])
-        finish = one.finishing[number]
-        if finish is not None:
-            nodes.append(
-                replace(finish, name=f"{name}/{number}/kind", inputs=(tensor,), outputs=(f"{name}/{number}/kind",))
-            )
-            tensor = f"{name}/{number}/kind"
-        if np.dtype(member.types[one.tensors[number]]) != dtype:
-            raise UnsupportedModel(
-                f"{member.graph.name} gives {member.types[one.tensors[number]]} where the base gives {dtype.name}: "
-                "export both in one type"
-            )
-        order = one.orders[number]
-        if order is not None:
-            axis, places = order
-            stored, put = f"{name}/{number}/order", f"{name}/{number}/in order"
-            weights[stored] = weight_of(stored, np.array(places, np.int64))
-            nodes.append(Node(put, "Gather", (tensor, stored), (put,), {"axis": axis}))
-            tensor = put
-        factor = unused_name(united, f"{name}/{number}/share")
-        weights[factor] = weight_of(factor, np.array(share, dtype))
-        terms.append(f"{name}/{number}/part")
-        nodes.append(Node(f"{name}/{number}/part", "Mul", (tensor, factor), (terms[-1],)))
-    nodes.append(Node(f"{name}/mean", "Sum", tuple(terms), (name,)))
-    return replace(united, nodes=(*united.nodes, *nodes), weights={**united.weights, **weights})

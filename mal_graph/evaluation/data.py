@@ -117,7 +117,7 @@ def read_npz(path: str | Path) -> dict[str, Array]:
     path = Path(path)
     if not path.is_file():
         raise DataError(
-            f"no data file at {path}: give an .npz file with one array per model input, and `labels` where it is scored"
+            f"no data file at {path}: give an .npz file with one array per model input, and 'labels' where it is scored"
         )
     arrays: dict[str, Array] = {}
     if not is_zipfile(path):  # numpy calls any file it does not know a pickle
@@ -132,13 +132,13 @@ def read_npz(path: str | Path) -> dict[str, Array]:
             ) from None
         raise DataError(f"{path} is a broken .npz file: write it again with numpy.savez") from None
     if not arrays:
-        raise DataError(f"{path} holds no arrays: save one array per model input and `labels` with numpy.savez")
+        raise DataError(f"{path} holds no arrays: save one array per model input and 'labels' with numpy.savez")
     return arrays
 
 
 def read_labels(data: Mapping[str, Array]) -> Array:
     """The labels: integers for classes, floats for values; (samples, 1) becomes (samples,). Raises DataError."""
-    advice = "add an array `labels`, integers for classes or floats for values"
+    advice = "add an array 'labels', integers for classes or floats for values"
     if LABELS not in data:
         raise DataError(f"the data hold no labels, only {list_arrays(data)}: {advice}")
     labels = np.asarray(data[LABELS])

@@ -98,7 +98,7 @@ def split_holdout(
     given = [data] if reported is None else [data, reported]
     is_labelled = LABELS in data
     if any((LABELS in part) != is_labelled for part in given):
-        raise DataError("only one of the two data files holds labels: give both with `labels`, or both without")
+        raise DataError("only one of the two data files holds labels: give both with 'labels', or both without")
     parts = [check_part(base, part) for part in given]
     if not is_labelled:
         parts = [with_classes(base, part, score_output, output_kind, runner) for part in parts]

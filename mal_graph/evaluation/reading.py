@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from mal_graph.errors import DataError
 from mal_graph.evaluation.data import core_shape, list_arrays
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph
-from mal_graph.operators import row_of
+from mal_graph.operators import Homogeneity, row_of
 
 OutputKind = Literal["logits", "probabilities", "values"]
 
@@ -71,16 +71,45 @@ def class_rows(values: Array, labels: Array) -> Array:
 
 
 def read_output_kind(graph: LayerGraph, output: str) -> OutputKind:
-    """What an output holds, by the operator that made it; log-probabilities count as logits: softmax keeps them."""
+    """What an output holds, by the operator that made it; log-probabilities count as logits: softmax keeps them. A mean
+    of probabilities is one."""
     while output in graph.producer:
         node = graph.nodes[graph.producer[output]]
         row = row_of(node)
         if row is not None and row.gives_probabilities(node):
             return "probabilities"
+        if row is not None and row.adds and row.by_element:
+            factors = factors_of_probabilities(graph, output)
+            is_mean = factors is not None and np.allclose(factors, 1, atol=PROBABILITY_SLACK)
+            return "probabilities" if is_mean else "logits"
         if row is None or not row.moves:
             return "logits"
         output = node.inputs[0]
     return "logits"
+
+
+def factors_of_probabilities(graph: LayerGraph, tensor: str) -> Array | None:
+    """What probabilities are multiplied by that sum up to a tensor, in all; None where it is no such sum."""
+    node = graph.nodes[graph.producer[tensor]] if tensor in graph.producer else None
+    row = None if node is None else row_of(node)
+    if node is None or row is None:
+        return None
+    if row.gives_probabilities(node):
+        return np.ones(1)
+    read = [name for name in node.inputs if name and name not in graph.weights]
+    if row.moves or row.selects or row.table_axis is not None:
+        return factors_of_probabilities(graph, read[0]) if len(read) == 1 else None
+    if not row.by_element or not row.commutes:
+        return None
+    factors = [factors_of_probabilities(graph, name) for name in read]
+    known = [one for one in factors if one is not None]
+    if len(known) < len(factors):
+        return None
+    if row.adds:
+        return np.asarray(sum(known)) if len(read) == len(node.inputs) else None
+    scales = [graph.weights[name].read() for name in node.inputs if name in graph.weights]
+    is_scaled = row.homogeneity is Homogeneity.ONE and len(known) == len(scales) == 1
+    return np.asarray(known[0] * scales[0].astype(np.float64)) if is_scaled else None
 
 
 def log_probabilities(rows: Array, kind: OutputKind, output: str) -> Array:

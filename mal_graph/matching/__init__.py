@@ -12,7 +12,7 @@ from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.class_names import listed as listed_names
-from mal_graph.matching.class_names import names_in
+from mal_graph.matching.class_names import names_in, noted_names
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
 from mal_graph.matching.layer_links import find_layer_edges
@@ -56,6 +56,7 @@ __all__ = [
     "match_layers",
     "match_positions",
     "names_in",
+    "noted_names",
     "Order",
     "Orders",
     "pair_signatures",

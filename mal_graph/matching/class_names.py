@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mal_graph.graph import LayerGraph, Node
+from mal_graph.label_lists import LabelList, read_label_list
 from mal_graph.matching.layer_matching import LayerPair, Match
 from mal_graph.network import Layer, data_inputs
 from mal_graph.operators import Row, row_of
 
 SHOWN = 4  # names that a reason lists
+NOTED = ("names", "id2label", "label2id", "labels", "classes", "class_names")  # keys that exporters write
 ClassNames = Mapping[str, set[tuple[Any, ...]]]  # by name of the layer
 
 
@@ -55,6 +57,12 @@ def names_in(graph: LayerGraph) -> set[tuple[Any, ...]]:
     """Every list of names that a graph gives its classes."""
     rows = ((node, row_of(node)) for node in graph.nodes)
     return {names for node, row in rows if row is not None for _, names in named_by(graph, node, row)}
+
+
+def noted_names(graph: LayerGraph) -> dict[str, LabelList]:
+    """What a model's notes on itself say of its classes, by the key of the note."""
+    lists = {key: read_label_list(graph.metadata[key]) for key in NOTED if key in graph.metadata}
+    return {key: listed for key, listed in lists.items() if listed is not None}
 
 
 def named_by(graph: LayerGraph, node: Node, row: Row) -> Iterator[tuple[str, tuple[Any, ...]]]:

@@ -4,7 +4,8 @@ What an adapter cannot write out as ordinary operators (a linear model whose wei
 it touches. A linear model with the identity for weights only says what becomes of the scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,6 +85,21 @@ def named_scores(call: Call) -> list[Label]:
     return [Label(()) for _ in call.outputs]
 
 
+def with_classes(node: Node, names: Sequence[str]) -> Node | None:
+    """The same node for other classes; None where its classes are whole numbers and these are none, or where it holds
+    weights for each."""
+    key = next(key for key in LABELS if node.attribute(key))
+    if key != LABELS[0] and not all(name.removeprefix("-").isdecimal() for name in names):
+        return None
+    attributes = {**node.attributes, key: list(names) if key == LABELS[0] else [int(name) for name in names]}
+    if "coefficients" in attributes:
+        if not is_plain(node):
+            return None
+        attributes["coefficients"] = np.eye(len(names)).ravel().tolist()
+        attributes["intercepts"] = [0.0] * len(names)
+    return replace(node, attributes=attributes)
+
+
 def one_hot_categories(call: Call) -> list[Label]:
     """The axes of the values pass; the new one, of categories, is pinned."""
     pin = Pin(GroupState.PINNED, f"categories that {call.name} counts off")
@@ -103,7 +119,11 @@ ROWS: Mapping[str, Row] = {
         [f"{ML}.LabelEncoder", f"{ML}.CategoryMapper"], Row(mapped, keeps_axes=True, at_zero=AtZero.FINITE)
     ),
     f"{ML}.Normalizer": Row(
-        normalizer, at_zero=AtZero.UNSAFE, probable={"norm": frozenset({"L1"})}, prepares=("norm",)
+        normalizer,
+        at_zero=AtZero.UNSAFE,
+        probable={"norm": frozenset({"L1"})},
+        shared={"norm": frozenset({"L1"})},
+        prepares=("norm",),
     ),
     f"{ML}.FeatureVectorizer": Row(concat, adds=True, joins=True),
     f"{ML}.ArrayFeatureExtractor": Row(
@@ -120,10 +140,19 @@ ROWS: Mapping[str, Row] = {
         at_zero=AtZero.UNSAFE,
         squashes=True,
         class_names=LABELS,
+        with_classes=with_classes,
         probable={"post_transform": frozenset({"SOFTMAX", "LOGISTIC"})},
+        shared={"post_transform": frozenset({"SOFTMAX"})},
     ),
     f"{ML}.LinearRegressor": Row(linear_model, at_zero=AtZero.UNSAFE),
-    f"{ML}.ZipMap": Row(named_scores, LayerRole.PASSES, at_zero=AtZero.UNSAFE, class_names=LABELS, is_sequence=True),
+    f"{ML}.ZipMap": Row(
+        named_scores,
+        LayerRole.PASSES,
+        at_zero=AtZero.UNSAFE,
+        class_names=LABELS,
+        with_classes=with_classes,
+        is_sequence=True,
+    ),
 }
 
 WITHOUT_ROW: Mapping[str, tuple[str, ...]] = {

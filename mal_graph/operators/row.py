@@ -125,10 +125,12 @@ class Row:
         squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
         is_probability: its output is read as a probability where it ends the model.
         probable: the values of an attribute with which it is, by the attribute's name.
+        shared: those of them with which its probabilities sum to one.
         is_idempotent: it does nothing the second time.
         pointwise: what a layer with one tap that moves by one is a kind of as well.
         has_window: the further axes of its weight are taps, placed by strides, pads and dilations.
         class_names: the attributes that give the entries of its input's last axis names.
+        with_classes: makes of a node with such names one with others; None where it cannot have these.
         prepares: the attributes that hold numbers taken from training data, to prepare what comes in.
         is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
@@ -164,8 +166,10 @@ class Row:
     squashes: bool = False
     is_probability: bool = False
     probable: Mapping[str, Collection[str]] = field(default_factory=dict)
+    shared: Mapping[str, Collection[str]] = field(default_factory=dict)
     commutes: bool = False
     class_names: tuple[str, ...] = ()
+    with_classes: Callable[[Node, Sequence[str]], Node | None] | None = None
     prepares: tuple[str, ...] = ()
     is_sequence: bool = False
     has_window: bool = False
@@ -225,6 +229,10 @@ class Row:
     def gives_probabilities(self, node: Node) -> bool:
         """Whether the output of a node is read as a probability where it ends the model."""
         return self.is_probability or any(node.attribute(name) in told for name, told in self.probable.items())
+
+    def gives_shares(self, node: Node) -> bool:
+        """Whether the probabilities that a node gives sum to one."""
+        return self.shares_out or any(node.attribute(name) in told for name, told in self.shared.items())
 
     def has_stored_statistics(self, node: Node) -> bool:
         """Whether a node is a BatchNorm that reads its statistics from weights, not from the batch."""

@@ -29,7 +29,7 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import new_table, numbers_table, table_text
-from mal_graph.reporting.union_documents import UnionDocument, branch_table, cost_lines, unit_lines
+from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
 from mal_graph.workflows import ParetoEntry, Speeds
 
 Lines = Iterator[str | Table]
@@ -278,6 +278,7 @@ def union_lines(document: UnionDocument, verbose: bool) -> Lines:
     yield branch_table(document)
     yield from signature_lines(document.signatures)
     yield from unit_lines(document, verbose)
+    yield from class_lines(document, verbose)
     yield from cost_lines(document)
     yield from end_lines(document)
 
@@ -310,7 +311,7 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     yield f"\ncost in multiplications {what}{' that decided nothing' if decided else ''}:"
     table = numbers_table("network", ("cost", "off by", *figures, "front"))
     for one in entries:
-        score = [] if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
+        score = ["-"] * len(figures) if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
         name = f"{one.name} (the result)" if one.is_result else one.name
         table.add_row(name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
     yield table

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from rich.table import Table
 
+from mal_graph.compression import Scoring
 from mal_graph.reporting.documents import ResultDocument, SignaturesEntry, signatures_entry
 from mal_graph.reporting.tables import new_table
 from mal_graph.workflows import Branch, KeptUnits, Union
@@ -32,6 +33,19 @@ class GuardEntry(BaseModel):
     inputs: str
 
 
+class ClassesEntry(BaseModel):
+    """What scores say of which class: the place of a name in the list is the number of its class.
+
+    `scores` is the averaged tensor, `models` has for each model the place of each class in its own scores, -1 where it
+    does not know the class, and `joined` says what the scores are beside each other.
+    """
+
+    scores: str
+    names: list[str]
+    models: list[list[int]]
+    joined: Scoring
+
+
 class UnionDocument(ResultDocument):
     """JSON of `mal-graph assemble --method union` and of `mal-graph compress`; costs are multiplications of one run."""
 
@@ -43,6 +57,7 @@ class UnionDocument(ResultDocument):
     base_cost: int
     full_cost: int
     guard: GuardEntry
+    classes: list[ClassesEntry] = []
 
 
 def union_document(union: Union, output: Path | None = None, hashes: Mapping[str, str] | None = None) -> UnionDocument:
@@ -74,6 +89,10 @@ def union_document(union: Union, output: Path | None = None, hashes: Mapping[str
             accepted=union.guard.accepts,
             inputs=union.guard.inputs,
         ),
+        classes=[
+            ClassesEntry(scores=name, names=list(one.names), models=list(map(list, one.places)), joined=one.scoring)
+            for name, one in union.classes.items()
+        ],
     )
 
 
@@ -116,6 +135,22 @@ def unit_lines(document: UnionDocument, verbose: bool) -> Iterator[str]:
             reasons = list(dict.fromkeys(one.reason for one in whole))
             named = "; ".join(reasons[:2]) + ("; ..." if len(reasons) > 2 else "")
             yield f"{branch.model}: {len(whole)} of {len(branch.units)} sets of units have to stay: {named}"
+
+
+def class_lines(document: UnionDocument, verbose: bool) -> Iterator[str]:
+    """Which classes the result has where models have others."""
+    models = [branch.model for branch in document.branches]
+    for entry in document.classes:
+        if all(len(places) == len(entry.names) and -1 not in places for places in entry.models) and not verbose:
+            continue
+        shown = entry.names if verbose else entry.names[:SHOWN]
+        named = ", ".join(f"{number} {name}" for number, name in enumerate(shown))
+        more = "" if len(shown) == len(entry.names) else ", ... (-v lists them)"
+        known = ", ".join(
+            f"{model} knows {sum(place >= 0 for place in places)}"
+            for model, places in zip(models, entry.models, strict=True)
+        )
+        yield f"{len(entry.names)} classes, joined as {entry.joined}; {known}: {named}{more}"
 
 
 def cost_lines(document: UnionDocument) -> Iterator[str]:

@@ -9,25 +9,26 @@ enough, the plain merge is made, with a verdict that says what to expect.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MalGraphError, MatchError, RunError, ShapeError, UsageError
-from mal_graph.evaluation import MIN_SAMPLES, Scores, evaluate, read_labels, split_holdout
+from mal_graph.evaluation import MIN_SAMPLES, Scores, read_labels, score, split_holdout
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import assign_in_order
 from mal_graph.merging import Plan, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
 from mal_graph.workflows.guarding import Choice, Guard
+from mal_graph.workflows.joint import Joint, Thinned, open_joint
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.pareto import ParetoEntry, pareto_table
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known, with_repair
-from mal_graph.workflows.unions import Joint, Thinned, Union, open_joint, union_of
+from mal_graph.workflows.unions import Union, union_of
 from mal_graph.workflows.verdict import REFITTED, beats
 from mal_graph.workflows.writing import Written
 
@@ -40,6 +41,7 @@ EQUAL = 0.02  # errors no further apart are equal: the cheaper candidate is take
 GIVEN_UP = 0.1  # of what the best candidate gains over the base: a cheaper one may gain so much less
 
 Data = Mapping[str, Any]
+W = TypeVar("W", bound=Written)
 
 
 @dataclass(frozen=True)
@@ -96,17 +98,18 @@ class Trial(Brief):
 
     def scored(self, name: str, graph: LayerGraph, data: Data | None) -> Scores | None:
         """How well a network does on a part of the data."""
-        if data is None:
-            return None
-        kind, output = self.config.output_kind, self.config.score_output
-        return evaluate(graph, data, arm=name, score_output=output, output_kind=kind, runner=self.runner)
+        return None if data is None else self.joint.scored(graph, self.ready(data), self.config, name)
+
+    def ready(self, data: Data) -> Data:
+        """A part of the data, made ready for what has all classes. Raises DataError."""
+        return prepare(self.joint.ensemble, data, self.config)[0]
 
     def assembly(self, assembly: Assembly, choice: Choice) -> Assembly:
         """A merge of weights as the result."""
         told = replace(assembly, choice=choice)
         return told if self.reporting is None else with_scores(told, self.reporting, self.progress, self.runner)
 
-    def union(self, made: Thinned, choice: Choice) -> Written:
+    def union(self, made: Thinned, choice: Choice | None) -> Union:
         """A union as the result."""
         return union_of(self.joint, made, self.graphs, self.config, self.reporting, choice)
 
@@ -120,14 +123,29 @@ class Trial(Brief):
         joint, whole = self.joint, [side.whole / self.joint.sides[0].whole for side in self.joint.sides]
         if len(whole) == 1:
             return (self.entry("base", self.graphs[0], 1.0, 0.0),)
-        entries = [self.entry("base", self.graphs[0], 1.0, 1.0)]
-        for number in range(1, len(whole)):
-            arm, alone = "donor" if len(whole) == 2 else f"donor {number}", joint.alone(number)
-            entries.append(self.entry(arm, alone, whole[number], joint.error(alone)))
+        base = self.entry("base", self.graphs[0], 1.0, 1.0)
+        entries = [base, *(self.donor(number, whole[number], base) for number in range(1, len(whole)))]
         control = None if self.reporting is None else joint.refitted_base()
         if control is not None:
             entries.append(self.entry(REFITTED, control, 1.0, joint.error(control)))
         return (*entries, self.entry("ensemble of outputs", joint.ensemble, sum(whole), 0.0))
+
+    def donor(self, number: int, cost: float, base: ParetoEntry) -> ParetoEntry:
+        """The line of a donor alone."""
+        reported = self.scored_donor(number, self.reporting, base.score)
+        decided = self.scored_donor(number, self.deciding, base.deciding)
+        return ParetoEntry(self.joint.arm(number), cost, self.joint.error_alone(number), reported, decided)
+
+    def scored_donor(self, number: int, data: Data | None, base: Scores | None) -> Scores | None:
+        """How well a donor alone does on a part of the data, as the base was scored; None where nothing that it gives
+        fits the labels."""
+        if data is None or base is None:
+            return None
+        arrays = self.ready(data)
+        theirs = self.joint.predicted_by_donor(number, arrays, self.config, base.output)
+        if theirs is None:
+            return None
+        return score(self.joint.of_all_classes(theirs, number), read_labels(arrays), self.joint.arm(number))
 
     def average(self) -> Candidate:
         """The average of weights in stored order."""
@@ -149,16 +167,24 @@ class Trial(Brief):
         cost = side.multiplications(graph) / side.whole
         return self.entry(f"mal at lambda {plain.merged[0].plan.mean_lam:g}", graph, cost, self.joint.error(graph))
 
-    def name_of(self, cost: float, *, keeps_base: bool = False) -> str:
-        """What thinned models are called, by their cost as a multiple of the base's."""
-        what = "thinned" if len(self.graphs) == 1 else "union"
-        return f"{what}{' with the base whole' if keeps_base else ''} at {cost:.2f}x"
+    def forms_at(self, budget: float) -> tuple[bool, ...]:
+        """Whether the base stays whole, for each form that a union may have at a budget: there is one of one model, and
+        where all stay whole."""
+        joint = self.joint
+        return (False,) if len(joint.sides) == 1 or budget * joint.sides[0].whole >= joint.whole else (False, True)
 
-    def unions(self, budgets: Collection[float]) -> Iterator[Candidate]:
+    def form(self, made: Thinned, *, keeps_base: bool) -> Candidate:
+        """Thinned models as a candidate."""
+        times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
+        what = "thinned" if len(self.graphs) == 1 else "union"
+        name = f"{what}{' with the base whole' if keeps_base else ''} at {times:.2f}x"
+        return self.judged(name, made.graph, times, partial(self.union, made))
+
+    def unions(self, budgets: Collection[float], forms: Sequence[bool] = (False, True)) -> Iterator[Candidate]:
         """Unions with all models thinned and, of several, with the base whole, from the largest budget down; without
         labels only as long as they are as good as the largest is."""
-        falling = sorted(budgets, reverse=True)
-        for keeps_base in (False, True)[: len(self.graphs)]:
+        for keeps_base in forms:
+            falling = [one for one in sorted(budgets, reverse=True) if keeps_base in self.forms_at(one)]
             best = np.inf
             for done, budget in enumerate(falling):
                 self.progress("trying unions", done, len(falling))
@@ -166,27 +192,26 @@ class Trial(Brief):
                     made = self.joint.at(budget, keeps_base=keeps_base)
                 except (UsageError, ShapeError, RunError):  # it cannot be that small
                     break
-                times = self.joint.sides[0].multiplications(made.graph) / self.joint.sides[0].whole
-                name = self.name_of(times, keeps_base=keeps_base)
-                candidate = self.judged(name, made.graph, times, partial(self.union, made))
+                candidate = self.form(made, keeps_base=keeps_base)
                 best = min(best, candidate.guard.error)
                 if self.reporting is None and candidate.guard.error > best + EQUAL:
                     break
                 yield candidate
             self.progress("trying unions", len(falling), len(falling))
 
-    def beside(self, union: Union) -> tuple[ParetoEntry, ...]:
-        """The table of a result whose budget was given: with data beside other budgets and a merge of weights."""
-        cost = union.cost / union.base_cost
-        own, found = self.entry(self.name_of(cost), union.graph, cost, union.guard.error), list[Candidate]()
+    def beside(self, forms: Sequence[Candidate]) -> list[ParetoEntry]:
+        """What a union whose budget was given is compared with, its forms among it: with data also other budgets and a
+        merge of weights."""
+        found, config = list(forms), self.config
         if self.reporting is not None:
-            budgets = BUDGETS if union.donors else BUDGETS_ALONE
-            found += self.unions({self.config.budget, *budgets})
-        if self.reporting is not None and union.donors:
-            plain = plain_merge(self.graphs, self.config, self.progress, self.runner, self.known)
+            budgets = BUDGETS if len(self.graphs) > 1 else BUDGETS_ALONE
+            found += self.unions(set(budgets) - {config.budget})
+            found += [] if config.keep is None else self.unions({config.budget}, [config.keep != "base"])
+        if self.reporting is not None and len(self.graphs) > 1 and not self.joint.outputs.are_wider:
+            plain = plain_merge(self.graphs, config, self.progress, self.runner, self.known)
             found += self.small_merge(plain) if isinstance(plain, Assembly) else ()
-        others = [one.entry for one in found if one.entry.name != own.name]
-        return pareto_table((*self.given(), own, *others), own)
+        named = {one.entry.name: one.entry for one in reversed(found)}  # two budgets may come to the same
+        return [*self.given(), *reversed(named.values())]
 
 
 def choose(
@@ -201,17 +226,21 @@ def choose(
     plain = plain_merge(graphs, config, progress, runner, known)
     try:
         joint = open_joint(graphs, config, runner, progress, known)
-        trial = Trial(graphs, joint, config, *halves_of(graphs[0], data, config, runner), progress, runner, known)
+        trial = Trial(graphs, joint, config, *halves_of(joint.ensemble, data, config, runner), progress, runner, known)
         given = trial.given()
     except MalGraphError as error:  # the models cannot stand side by side: the report says why
+        if config.labels == "union":  # which nothing else gives
+            raise
         told = replace(merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", False))
         return told if data is None else with_scores(told, data, progress, runner)
+    budgets = {trial.budget, *(one for one in BUDGETS if one < trial.budget)}
+    if joint.outputs.are_wider:
+        return union_of_classes(trial, given, list(trial.unions(budgets)))
     found = [trial.average()] if isinstance(plain, Assembly) and are_relatives(plain) else []
     if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", True)
         return compared(found[0].made(choice), [*given, found[0].entry], found[0].entry)
-    smaller = (one for one in BUDGETS if one < trial.budget)
-    found += trial.unions({trial.budget, *smaller})
+    found += trial.unions(budgets)
     found += trial.small_merge(plain) if isinstance(plain, Assembly) else ()
     entries = [*given, *(one.entry for one in found)]
     best = best_of(found, given[0])
@@ -223,7 +252,60 @@ def choose(
     return compared(best.made(Choice(best.entry.name, reason_for(best.entry), True)), entries, best.entry)
 
 
-def compared(result: Written, entries: Sequence[ParetoEntry], own: ParetoEntry) -> Written:
+def union_of_classes(trial: Trial, given: Sequence[ParetoEntry], found: Sequence[Candidate]) -> Written:
+    """The best of the unions that were found: nothing else has the classes of all models, however near it is. Raises
+    MatchError where none could be made."""
+    best, why = best_of(found, given[0]), no_good(found, trial.budget)
+    if not found:
+        raise MatchError(f"the classes of all models cannot be joined: {why}; give a larger `budget`")
+    if best is not None:
+        choice = Choice(best.entry.name, reason_for(best.entry), True)
+    else:
+        best = min(found, key=off_by)
+        choice = Choice(best.entry.name, f"only a union has the classes of all models; {why}", False)
+    return compared(best.made(choice), [*given, *(one.entry for one in found)], best.entry)
+
+
+def union_at_budget(trial: Trial) -> Union:
+    """The union at the budget that the options name, in the form that they name or else in the one that comes nearer to
+    the ensemble.
+
+    Raises:
+        UsageError: what cannot be taken away costs more than the budget.
+        ShapeError, RunError: units cannot be taken away.
+    """
+    budget, keep = trial.config.budget, trial.config.keep
+    wanted = trial.forms_at(budget) if keep is None else (keep == "base",)
+    forms: list[tuple[Candidate, Thinned]] = []
+    failures: list[MalGraphError] = []
+    for done, keeps_base in enumerate(wanted):
+        trial.progress("thinning the models", done, len(wanted))
+        try:
+            made = trial.joint.at(budget, keeps_base=keeps_base)
+        except (UsageError, ShapeError, RunError) as error:
+            failures.append(error)
+            continue
+        forms.append((trial.form(made, keeps_base=keeps_base), made))
+    trial.progress("thinning the models", len(wanted), len(wanted))
+    if not forms:
+        raise failures[0]
+    best, made = min(forms, key=lambda form: off_by(form[0]))
+    why = ""
+    if failures:
+        why = f"the other form cannot be made: {failures[0]}"
+    elif len(forms) > 1:
+        why = "it is the form whose outputs are nearer to the ensemble's: "
+        why += f"{best.entry.error:.2f} of the base's own distance"
+    result = trial.union(made, Choice(best.entry.name, why, best.guard.accepts) if why else None)
+    return compared(result, trial.beside([form for form, _ in forms]), best.entry)
+
+
+def off_by(candidate: Candidate) -> float:
+    """How far a candidate is from the ensemble; infinitely where something is not finite."""
+    return float(np.nan_to_num(candidate.guard.error, nan=np.inf))
+
+
+def compared(result: W, entries: Sequence[ParetoEntry], own: ParetoEntry) -> W:
     """A result with the table of what it was chosen from; `own` is its line."""
     return replace(result, pareto=pareto_table(entries, own))
 
@@ -320,7 +402,7 @@ def no_good(found: Sequence[Candidate], budget: float) -> str:
     within = f"within {budget:g} times the base's multiplications"
     if not found:
         return f"nothing could be tried {within}"
-    best = min(found, key=lambda one: one.guard.error)
+    best = min(found, key=off_by)
     if best.entry.deciding is not None:
         return f"nothing {within} is better than the base on the half of the data that decides"
     return (

@@ -1,7 +1,6 @@
 """The ways to a result: one table, by the name of `method`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +13,12 @@ from mal_graph.matching import assign_in_order
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
-from mal_graph.workflows.choosing import MEAN, Trial, choose
+from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
+from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.timing import with_speeds
-from mal_graph.workflows.unions import Union, open_joint, union_of
+from mal_graph.workflows.unions import Union
 from mal_graph.workflows.writing import Written
 
 
@@ -49,6 +49,14 @@ def average_graphs(
     return assemble_graphs(graphs, config, data, progress, runner, assign_in_order)
 
 
+WITHOUT_FOLD = {
+    "budget": "`fold` says what is merged, and `budget` what is taken away",
+    "keep": "with `fold` every model stays whole, and `keep` is for thinned ones",
+    "labels": "with `fold` the last layers are merged, and with `labels` their classes stay apart",
+    "labels_of": "with `fold` the last layers are merged as they are, and `labels_of` is for outputs",
+}
+
+
 def unite(
     graphs: Sequence[LayerGraph],
     config: MergeConfig,
@@ -59,8 +67,9 @@ def unite(
     """Thinned models side by side; with `fold` whole ones, of which units that are alike are merged."""
     if config.fold is None:
         return unite_graphs(graphs, config, data, progress, runner)
-    if config.is_changed("budget"):
-        raise UsageError("`fold` says what is merged, and `budget` what is taken away: give one of them")
+    for name, why in WITHOUT_FOLD.items():
+        if config.is_changed(name):
+            raise UsageError(f"{why}: give one of them")
     return assemble_graphs(graphs, config.replaced(lam=MEAN, width="grow"), data, progress, runner)
 
 
@@ -80,12 +89,7 @@ def unite_graphs(
     """
     known: Known = []
     joint = open_joint(graphs, config, runner, progress, known)
-    progress("thinning the models", 0, 1)
-    made = joint.at(config.budget)
-    progress("thinning the models", 1, 1)
-    result = union_of(joint, made, graphs, config, data)
-    trial = Trial(graphs, joint, config, None, data, progress, runner, known)
-    return replace(result, pareto=trial.beside(result))
+    return union_at_budget(Trial(graphs, joint, config, None, data, progress, runner, known))
 
 
 WAYS: Mapping[str, Way] = {
@@ -183,8 +187,13 @@ def compress(
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
-    """Raise UsageError where there is no donor, or a pair list for several."""
+    """Raise UsageError where there is no donor, or options do not go with so many models."""
     if not donors:
         raise UsageError("no donor given: name at least one model to merge into the base")
     if config.matches is not None and len(donors) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
+    if config.labels_of and len(config.labels_of) != 1 + len(donors):
+        raise UsageError(
+            f"`labels_of` is given {len(config.labels_of)} times for {1 + len(donors)} models: give it once for each, "
+            "the base first, and - for a model that says itself what its classes are called"
+        )

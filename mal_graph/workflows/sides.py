@@ -1,7 +1,7 @@
 """Models that are to be one network: opened and paired, with their groups and the inputs that show what units give."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -11,9 +11,11 @@ from mal_graph.brief import Brief
 from mal_graph.compression import (
     SLOPES,
     Candidate,
+    ClassNames,
     Compressible,
     Cost,
     Member,
+    class_names_of,
     draw_samples,
     driven_statistics,
     find_norms,
@@ -70,11 +72,13 @@ class Side(Brief):
         paired: which of its inputs and outputs is which of the base's.
         model: the network that may lose units.
         runner: runs it.
+        names: what it calls its classes.
     """
 
     paired: Signatures
     model: Compressible
     runner: Runner
+    names: ClassNames = field(default_factory=ClassNames)
 
     @property
     def network(self) -> Network:
@@ -98,7 +102,7 @@ class Side(Brief):
         """The model as a member of a mean."""
         tensors = [out for node in self.graph.nodes for out in node.outputs if out]
         types = self.runner.open(self.graph, read=tensors).types
-        return Member(self.graph, self.paired.inputs, self.paired.outputs, types, self.network.probe.shapes)
+        return Member(self.graph, self.paired.inputs, self.paired.outputs, types, self.network.probe.shapes, self.names)
 
     def thinned(self, counts: Mapping[int, int]) -> LayerGraph:
         """The model with so many units in each set, by number. Raises ShapeError, DataError or RunError."""
@@ -144,7 +148,9 @@ def open_sides(
         usable = [one for one in known if sizes_of(one[1]) == sizes]
         groups = verified_groups(donor, options, runner, progress, usable, paired)
         sides.append(opened(Network(donor, groups), paired, samples, runner, config.seed))
-    return sides, samples
+    given = config.labels_of or (None,) * len(sides)
+    named = zip(sides, given, strict=True)
+    return [replace(side, names=class_names_of(side.graph, names)) for side, names in named], samples
 
 
 def sizes_of(groups: AxisGroups) -> dict[str, tuple[int, ...]]:

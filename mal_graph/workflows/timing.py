@@ -20,10 +20,10 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import pair_signatures
 from mal_graph.network import count_multiplications, probe
 from mal_graph.protocols import Runner, Session
+from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.models import Progress
 from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import verified_groups
-from mal_graph.workflows.unions import open_joint
 from mal_graph.workflows.writing import Written
 
 WARM_UPS = 3  # runs of each model that are not timed

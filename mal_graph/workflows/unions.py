@@ -5,39 +5,25 @@ from those that go, and what decides the outputs is averaged in the end. The tar
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
 import numpy as np
 
-from mal_graph.brief import Brief
-from mal_graph.compression import (
-    Candidate,
-    Headed,
-    Outputs,
-    allocate,
-    find_averaged,
-    find_head,
-    refit_heads,
-    unite,
-)
+from mal_graph.compression import Classes
 from mal_graph.config import MergeConfig
-from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation import Prediction, Scores, ensemble, predict, read_labels, score
+from mal_graph.evaluation import Scores, ensemble, read_labels, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import run_outputs
 from mal_graph.protocols import Check, Runner
-from mal_graph.workflows.guarding import Choice, Guard, distance, shares_of_classes, values_of
-from mal_graph.workflows.models import Progress, prepared
-from mal_graph.workflows.sides import FEW, Samples, Side, open_sides
-from mal_graph.workflows.steps import Known
+from mal_graph.workflows.guarding import Choice, Guard
+from mal_graph.workflows.joint import Joint, Thinned
+from mal_graph.workflows.models import prepared
+from mal_graph.workflows.sides import FEW, Samples, Side
 from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
-
-Counts = Mapping[int, int]  # units kept by number of their set
 
 
 @dataclass(frozen=True)
@@ -80,6 +66,7 @@ class Union(Written):
         branches: what became of each model, the base first.
         cost: multiplications of the result, for one run of the probe's inputs.
         guard: whether the result does what it should.
+        classes: what the outputs score, where all models name it, by the base's name of the averaged tensor.
         config: every option.
         scores: the result and its baselines, where data was given.
         notes: what was not taken literally.
@@ -90,6 +77,7 @@ class Union(Written):
     branches: tuple[Branch, ...]
     cost: int
     guard: Guard
+    classes: Mapping[str, Classes]
     config: MergeConfig
     scores: tuple[Scores, ...] = ()
     notes: tuple[str, ...] = ()
@@ -115,174 +103,6 @@ class Union(Written):
         return sum(branch.before for branch in self.branches)
 
 
-@dataclass(frozen=True, repr=False)
-class Thinned(Brief):
-    """The models at one budget: how many units each keeps, what is left of each, and the network they make."""
-
-    counts: tuple[Counts, ...]
-    parts: tuple[LayerGraph, ...]
-    graph: LayerGraph
-
-
-@dataclass(frozen=True, repr=False)
-class Joint(Brief):
-    """Models that are to be one network.
-
-    Attributes:
-        sides: the models, the base first.
-        samples: what they are fitted and judged on.
-        runner: runs them.
-    """
-
-    sides: tuple[Side, ...]
-    samples: Samples
-    runner: Runner
-
-    @property
-    def shares(self) -> list[float]:
-        """How much each model counts in the mean."""
-        return [1 / len(self.sides)] * len(self.sides)
-
-    @cached_property
-    def outputs(self) -> Outputs:
-        """What is averaged. Raises MatchError."""
-        return find_averaged([side.member for side in self.sides])
-
-    @cached_property
-    def ensemble(self) -> LayerGraph:
-        """All models whole, as one network."""
-        return self.joined([side.graph for side in self.sides])
-
-    def alone(self, number: int) -> LayerGraph:
-        """One of several models whole, in the base's terms: an ensemble to which the others give nothing."""
-        shares = [float(place == number) for place in range(len(self.sides))]
-        alone = unite([side.member for side in self.sides], self.outputs, shares)
-        return alone.named(self.sides[number].graph.name)
-
-    def joined(self, parts: Sequence[LayerGraph]) -> LayerGraph:
-        """What is left of the models, as one network; of a single one, itself."""
-        if len(parts) == 1:
-            return parts[0]
-        members = [replace(side.member, graph=part) for side, part in zip(self.sides, parts, strict=True)]
-        return unite(members, self.outputs, self.shares).named(self.sides[0].graph.name)
-
-    def candidates(self, *, keeps_base: bool = False) -> list[Candidate]:
-        """The models as a budget sees them; the base loses nothing where it is kept."""
-        return [
-            replace(side.candidate(share), is_whole=keeps_base and number == 0)
-            for number, (side, share) in enumerate(zip(self.sides, self.shares, strict=True))
-        ]
-
-    def at(self, budget: float, *, keeps_base: bool = False) -> Thinned:
-        """The models at a budget, in multiples of the base's multiplications.
-
-        Raises:
-            UsageError: what cannot be taken away costs more.
-        """
-        candidates = self.candidates(keeps_base=keeps_base)
-        whole = candidates[0].cost.total(candidates[0].all_units)
-        least = sum(one.cost.total(one.fewest_units) for one in candidates)
-        if budget * whole < least:
-            raise UsageError(
-                f"`budget` is {budget:g}, but what cannot be taken away costs {least / whole:.3g} times the "
-                f"multiplications of {self.sides[0].graph.name}: give at least that"
-            )
-        counts = allocate(candidates, budget * whole)
-        parts = [side.thinned(kept) for side, kept in zip(self.sides, counts, strict=True)]
-        if counts != [candidate.all_units for candidate in candidates]:
-            parts = self.with_heads(parts)
-        return Thinned(tuple(counts), tuple(parts), self.joined(parts))
-
-    def with_heads(self, parts: list[LayerGraph]) -> list[LayerGraph]:
-        """What is left of the models with their last layers fitted together, where the samples are real ones and every
-        output is given by a layer that allows it."""
-        if not self.samples.are_real:
-            return parts
-        for one in self.outputs.averaged:
-            heads = [
-                find_head(part, tensor, side.member.shapes)
-                for part, tensor, side in zip(parts, one.tensors, self.sides, strict=True)
-            ]
-            members = [
-                Headed(side.graph, part, head, tensor, side.paired.for_donor(self.samples.fitting), share)
-                for side, part, head, tensor, share in zip(
-                    self.sides, parts, heads, one.tensors, self.shares, strict=True
-                )
-                if head is not None
-            ]
-            if len(members) == len(parts) and one.is_plain:
-                parts = refit_heads(members, self.runner)
-        return parts
-
-    def refitted_base(self) -> LayerGraph | None:
-        """The base alone with its last layer fitted to the ensemble: the control of every union. None where it has no
-        layer that allows it, or there is one model."""
-        side, averaged = self.sides[0], self.outputs.averaged
-        head = find_head(side.graph, averaged[0].tensors[0], side.member.shapes)
-        if head is None or len(averaged) > 1 or len(self.sides) == 1:
-            return None
-        control = Headed(self.ensemble, side.graph, head, averaged[0].tensors[0], self.samples.fitting, 1.0)
-        return refit_heads([control], self.runner)[0]
-
-    def guard(self, graph: LayerGraph) -> Guard:
-        """Whether a network does what the models do together."""
-        return Guard(self.error(graph), self.samples.told, self.samples.are_fresh_real)
-
-    def error(self, graph: LayerGraph) -> float:
-        """How far a network is from the ensemble, as a share of how far the base is; the worst kind of input counts."""
-        errors = []
-        for inputs, (before, target) in zip(self.samples.fresh, self.ends, strict=True):
-            own = values_of(graph, self.names, inputs, self.runner)
-            for view in (dict, self.in_shares):
-                far, near = distance(view(own), view(target)), distance(view(before), view(target))
-                errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
-        return float(np.max(errors))
-
-    @property
-    def names(self) -> list[str]:
-        """What is averaged, by the base's names."""
-        return [one.tensors[0] for one in self.outputs.averaged]
-
-    @cached_property
-    def ends(self) -> list[tuple[dict[str, Array], dict[str, Array]]]:
-        """For each kind of fresh samples what the base gives, and what the ensemble does."""
-        graphs = self.sides[0].graph, self.ensemble
-        kinds = self.samples.fresh
-        base, whole = ([values_of(graph, self.names, inputs, self.runner) for inputs in kinds] for graph in graphs)
-        return list(zip(base, whole, strict=True))
-
-    def in_shares(self, values: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs with logits of samples x classes as shares of the classes."""
-        logits = {one.tensors[0] for one in self.outputs.averaged if one.kind == "logits"}
-        return {
-            name: shares_of_classes(each) if name in logits and each.ndim == 2 else each
-            for name, each in values.items()
-        }
-
-    def part_error(self, number: int, part: LayerGraph) -> float:
-        """How far what is left of a model is from the model."""
-        side, names = self.sides[number], [one.tensors[number] for one in self.outputs.averaged]
-        fed = [side.paired.for_donor(inputs) for inputs in self.samples.fresh]
-        values = [[values_of(graph, names, inputs, self.runner) for graph in (part, side.graph)] for inputs in fed]
-        return max(distance(now, before) for now, before in values)
-
-
-def open_joint(
-    graphs: Sequence[LayerGraph],
-    config: MergeConfig,
-    runner: Runner,
-    progress: Progress,
-    known: Known | None = None,
-) -> Joint:
-    """Models that are to be one network, the base first; `known` are groups that were verified before.
-
-    Raises:
-        MatchError, DataError, UnsupportedModel: as `open_sides`.
-    """
-    sides, samples = open_sides(graphs, config, runner, progress, known)
-    return Joint(tuple(sides), samples, runner)
-
-
 def union_of(
     joint: Joint,
     made: Thinned,
@@ -292,11 +112,11 @@ def union_of(
     choice: Choice | None = None,
 ) -> Union:
     """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
-    arrays, notes = prepared(graphs[0], data, config)
+    arrays, notes = prepared(joint.ensemble, data, config)
     first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
-    budget = config.budget if choice is None else inf
+    budget = inf if config.method == "auto" else config.budget  # several budgets were tried then
     return Union(
         graph=made.graph,
         base=graphs[0],
@@ -305,11 +125,12 @@ def union_of(
         branches=branches,
         cost=cost,
         guard=joint.guard(made.graph),
+        classes={one.tensors[0]: one.classes for one in joint.outputs.averaged if one.classes is not None},
         checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
         choice=choice,
         config=config,
         scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=(*notes, *notes_on_samples(joint.samples)),
+        notes=(*notes, *notes_on_samples(joint.samples), *notes_on_classes(joint)),
     )
 
 
@@ -318,6 +139,16 @@ def notes_on_samples(samples: Samples) -> Iterator[str]:
     if samples.are_few:
         count = min(map(len, samples.fitting.values()))
         yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
+
+
+def notes_on_classes(joint: Joint) -> Iterator[str]:
+    """How models that do not know all classes are compared with what does."""
+    for classes in joint.outputs.classes:
+        if min(classes.counts()) < len(classes.names):
+            yield (
+                "labels are places in the list of all classes; a model alone gives a class that it does not know its "
+                "mean score, wherever it is compared or scored"
+            )
 
 
 def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:
@@ -346,26 +177,18 @@ def budget_check(cost: int, base: int, budget: float) -> Check:
 def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[str, Array]) -> tuple[Scores, ...]:
     """The result beside the base, the donors, and the ensembles of outputs and of probabilities."""
     labels = read_labels(data)
-
-    def predicted(graph: LayerGraph, inputs: Mapping[str, Array], output: str | None) -> Prediction:
-        kind = config.output_kind
-        return predict(graph, inputs, score_output=output, output_kind=kind, runner=joint.runner)
-
-    base = predicted(joint.sides[0].graph, data, config.score_output)
-    scores, members = [score(base, labels, "base")], [base]
-    for number, side in enumerate(joint.sides[1:], 1):
-        arm = "donor" if len(joint.sides) == 2 else f"donor {number}"
-        try:
-            theirs = predicted(side.graph, side.paired.for_donor(data), side.paired.outputs.get(base.output))
-        except DataError:
-            continue
-        members.append(theirs)
-        scores.append(score(theirs, labels, arm))
-    scores.append(score(predicted(result, data, config.score_output), labels, "merged"))
+    base = joint.predicted(joint.sides[0].graph, data, config)
+    scores, members = [score(joint.of_all_classes(base), labels, "base")], [joint.of_all_classes(base, is_sure=True)]
+    for number in range(1, len(joint.sides)):
+        theirs = joint.predicted_by_donor(number, data, config, base.output)
+        if theirs is not None:
+            members.append(joint.of_all_classes(theirs, number, is_sure=True))
+            scores.append(score(joint.of_all_classes(theirs, number), labels, joint.arm(number)))
+    scores.append(joint.scored(result, data, config, "merged"))
     control = joint.refitted_base()
     if control is not None:
-        scores.append(score(predicted(control, data, config.score_output), labels, REFITTED))
+        scores.append(joint.scored(control, data, config, REFITTED))
     if len(members) > 1:
-        scores.append(score(predicted(joint.ensemble, data, config.score_output), labels, "ensemble of outputs"))
+        scores.append(joint.scored(joint.ensemble, data, config, "ensemble of outputs"))
         scores.append(score(ensemble(members), labels, "ensemble"))
     return tuple(scores)

@@ -1340,7 +1340,7 @@ def test_the_report_may_not_go_where_the_model_goes(refused):
 @pytest.mark.parametrize(
     ("arrays", "told"),
     [
-        ({"x": np.ones((4, 8), np.float32)}, "the data hold no labels, only 'x' .*: add an array `labels`"),
+        ({"x": np.ones((4, 8), np.float32)}, "the data hold no labels, only 'x' .*: add an array 'labels'"),
         (
             {"labels": np.zeros(4, int)},
             "the data do not fit the inputs of base.onnx: it takes 'x' float32 .*; found 'lab",

@@ -111,11 +111,57 @@ def test_what_no_single_tensor_decides_is_refused(name):
         mal_graph.assemble(made(0), made(1), method="union", budget="full")
 
 
-def test_an_operator_whose_outputs_are_averaged_and_decided_in_part_is_refused():
-    def pooled(seed):
-        net = Net(seed)
-        y = net.conv(net.input("x", ("N", 3, 8, 8)), 3, 4)
-        return net.graph(*net.op("MaxPool", y, outputs=2, kernel_shape=[2, 2], strides=[2, 2]))
+def pooled(seed, made):
+    """A network whose convolution is pooled; `made` says what it gives of maps, largest values and places."""
+    net = Net(seed)
+    y = net.conv(net.input("x", ("N", 3, 8, 8)), 3, 4)
+    return net.graph(*made(net, y, *net.op("MaxPool", y, outputs=2, kernel_shape=[2, 2], strides=[2, 2])))
 
-    with pytest.raises(MatchError, match=r"MaxPool.* gives it together with what has to be computed of the mean"):
-        mal_graph.assemble(pooled(0), pooled(1), method="union", budget="full")
+
+def gated(seed, made):
+    """A network that tells which hidden units are positive, and goes on with these."""
+    net = Net(seed)
+    y = net.linear(net.input("x", ("N", 8)), 8, 12)
+    told = net.op("Greater", y, net.constant(np.float32(0), "zero"))
+    return net.graph(*made(net, y, net.op("Mul", y, net.op("Cast", told, to=1)), told))
+
+
+def test_an_operator_whose_outputs_are_decided_in_part_computes_them_all_of_the_mean():
+    graphs = [pooled(seed, lambda net, y, largest, places: (largest, places)) for seed in (0, 1)]
+    inputs = inputs_of(graphs[0], seed=5)
+    united = mal_graph.assemble(*graphs, method="union", budget="full")
+    maps = [run(pooled(seed, lambda net, y, largest, places: (y,)), inputs)[0] for seed in (0, 1)]
+    net = Net()
+    y = net.input("x", ("N", *maps[0].shape[1:]))
+    alone = net.graph(*net.op("MaxPool", y, outputs=2, kernel_shape=[2, 2], strides=[2, 2]))
+    expected = run(alone, {"x": np.mean(maps, axis=0, dtype=np.float32)})
+    assert deviation(run(united.graph, inputs), expected) < 1e-5
+    assert [name for node in united.graph.nodes for name in node.outputs].count(graphs[0].outputs[0].name) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "last"),
+    [(pooled, lambda net, values: net.conv(values, 4, 6)), (gated, lambda net, values: net.linear(values, 12, 5))],
+)
+def test_what_is_decided_inside_a_network_is_decided_there_and_of_the_mean(made, last):
+    """It is an output, and a layer that is averaged goes on with it."""
+    graphs, apart = (
+        [made(seed, given) for seed in (0, 1)]
+        for given in (
+            lambda net, y, values, told: (last(net, values), told),
+            lambda net, y, values, told: (last(net, values), y),
+        )
+    )
+    inputs = inputs_of(graphs[0], seed=5)
+    united = mal_graph.assemble(*graphs, method="union", budget="full")
+    outputs, hidden = (np.mean([run(graph, inputs)[place] for graph in apart], axis=0) for place in (0, 1))
+    net = Net()
+    y = net.input("x", ("N", *hidden.shape[1:]))
+    if made is gated:
+        told = net.op("Greater", y, net.constant(np.float32(0), "zero"))
+    else:
+        _, told = net.op("MaxPool", y, outputs=2, kernel_shape=[2, 2], strides=[2, 2])
+    expected = run(net.graph(told), {"x": hidden.astype(np.float32)})
+    given = run(united.graph, inputs)
+    assert deviation(given[:1], [outputs]) < 1e-5
+    assert np.mean(given[1] == expected[0]) > 0.999

@@ -1,6 +1,7 @@
 """Models of scikit-learn as its exporter writes them: pairs trained on two halves of the same data merge in full."""
 
 import importlib
+import json
 
 import numpy as np
 import pytest
@@ -113,3 +114,42 @@ def test_other_numbers_of_a_scaler_are_said_and_the_bases_kept(tmp_path):
     ]
     with pytest.raises(AssertionError):
         assert_same(outputs(tmp_path / "merged.onnx", inputs), outputs(donor, inputs))
+
+
+DIGITS = datasets.load_digits(return_X_y=True)
+WORDS = np.array(["zero", "one", "two", "three", "four", "five"])
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+@pytest.mark.parametrize("kind", ["logistic regression", "perceptron"])
+@pytest.mark.parametrize("names", [WORDS, np.arange(6) + 10], ids=["texts", "numbers"])
+def test_classifiers_of_other_classes_are_joined_with_their_labels(names, kind, zipmap, tmp_path):
+    x, y = DIGITS[0].astype(np.float32) / 16, DIGITS[1]
+    for seed, known in enumerate(([0, 1, 2, 3], [5, 4, 3, 2])):
+        rows = np.isin(y, known)
+        model = KINDS[kind][1](seed).fit(x[rows], names[y[rows]])
+        proto = skl2onnx.to_onnx(model, x[:1], options={id(model): {"zipmap": zipmap}})
+        (tmp_path / f"{seed}.onnx").write_bytes(proto.SerializeToString())
+    paths = [tmp_path / f"{seed}.onnx" for seed in (0, 1)]
+    mal_graph.assemble(*paths, method="union", labels="union", budget="full").save(tmp_path / "u.onnx")
+    x, y = x[y < 6], y[y < 6]
+    label, scores = open_session(str(tmp_path / "u.onnx")).run(None, {"X": x})
+    noted = json.loads(mal_graph.load(tmp_path / "u.onnx").metadata["names"])
+    order = np.array([noted[str(place)] for place in range(6)])
+    assert sorted(order) == sorted(map(str, names))
+    assert np.array_equal(order[scores.argmax(axis=1)], label.astype(str))
+    assert np.mean(label == names[y]) > 0.6
+
+
+@pytest.mark.parametrize("zipmap", [True, False])
+def test_two_classes_are_joined_with_three(zipmap, tmp_path):
+    for seed, known in enumerate(([0, 1], [0, 1, 2])):
+        rows = np.isin(WINE[1], known)
+        model = linear.LogisticRegression(max_iter=50).fit(WINE[0][rows], NAMES[WINE[1][rows]])
+        proto = skl2onnx.to_onnx(model, WINE[0][:1].astype(np.float32), options={id(model): {"zipmap": zipmap}})
+        (tmp_path / f"{seed}.onnx").write_bytes(proto.SerializeToString())
+    paths = [tmp_path / f"{seed}.onnx" for seed in (0, 1)]
+    mal_graph.assemble(*paths, method="union", labels="union", budget="full").save(tmp_path / "u.onnx")
+    label, scores = open_session(str(tmp_path / "u.onnx")).run(None, {"X": WINE[0].astype(np.float32)})
+    assert scores.shape == (len(WINE[0]), 3)
+    assert np.mean(label == NAMES[WINE[1]]) > 0.8

@@ -377,7 +377,7 @@ def test_arrays_of_different_length_are_refused(build, images, labels):
 
 
 def test_labels_are_asked_for(build, images):
-    with pytest.raises(DataError, match=r"hold no labels, only 'x' float32 \(300, 5\): add an array `labels`"):
+    with pytest.raises(DataError, match=r"hold no labels, only 'x' float32 \(300, 5\): add an array 'labels'"):
         evaluate(build([linear()]), {"x": images})
 
 

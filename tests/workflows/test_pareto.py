@@ -149,7 +149,9 @@ def test_without_data_the_distance_to_the_ensemble_takes_the_place_of_the_score(
     assert entries["ensemble of outputs"].is_on_front
     assert "cost in multiplications against how far the outputs are off:" in result.summary()
     given_budget = mal_graph.assemble(*pair, method="union", budget=1.4)
-    assert len(given_budget.pareto) == 4  # nothing else is made where nothing can be scored
+    assert len(given_budget.pareto) == 5  # nothing but the two forms is made where nothing can be scored
+    assert len(mal_graph.assemble(*pair, method="union", budget=1.4, keep="none").pareto) == 4
+    assert len(mal_graph.assemble(*pair, method="union", budget="full").pareto) == 4
 
 
 def test_a_merge_that_nothing_is_better_than_is_in_the_table(pair):

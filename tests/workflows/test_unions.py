@@ -319,6 +319,79 @@ def test_folding_has_no_budget():
         mal_graph.assemble(*FOLDED["mlps of one width"](), method="union", fold=0.5, budget=1.5)
 
 
+# --- forms --------------------------------------------------------------------------------------------------------
+
+
+def held(result):
+    """How many of its units each branch keeps, and how many it had."""
+    return [
+        tuple(sum(getattr(one, name) for one in each.sets) for name in ("kept", "units")) for each in result.branches
+    ]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "residual cnn"])
+def test_with_the_base_kept_it_loses_no_unit_and_the_donor_does(name):
+    base, donor = PAIRS[name]()
+    united = mal_graph.assemble(base, donor, method="union", budget=1.3, keep="base")
+    (kept, units), (left, had) = held(united)
+    assert kept == units
+    assert left < had
+    assert united.branches[0].error < 1e-6
+    assert united.cost <= 1.3 * united.base_cost
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("budget", [1.2, 1.3])
+def test_the_form_that_is_not_named_is_the_one_with_the_smaller_error(name, budget):
+    graphs = PAIRS[name]()
+    free, none, base = (
+        mal_graph.assemble(*graphs, method="union", budget=budget, keep=keep) for keep in (None, "none", "base")
+    )
+    assert free.guard.error == min(none.guard.error, base.guard.error)
+    forms = [one for one in free.pareto if one.name.startswith("union")]
+    assert sorted(one.error for one in forms) == sorted([none.guard.error, base.guard.error])
+    assert [one.name for one in forms if one.is_result] == [free.choice.taken]
+    assert [sum(one.name.startswith("union") for one in each.pareto) for each in (none, base)] == [1, 1]
+    assert free.choice.taken.startswith(
+        "union with the base whole" if base.guard.error < none.guard.error else "union at"
+    )
+    assert f"method: {free.choice.taken}, for it is the form whose outputs are nearer" in free.summary()
+    assert free.check("budget").passed
+    assert none.choice is None
+    assert base.choice is None
+
+
+def test_where_the_whole_base_costs_too_much_the_other_form_is_taken_and_that_is_said():
+    united = mal_graph.assemble(*PAIRS["mlp"](), method="union", budget=0.8)
+    assert united.choice.taken.startswith("union at 0.")
+    assert "the whole base and what cannot be taken away cost 1." in united.choice.why
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_a_budget_too_small_for_the_whole_base_is_refused_with_one_that_is_enough(name):
+    graphs = PAIRS[name]()
+    with pytest.raises(UsageError, match=r"`budget` is 1, but the whole base and .* give at least that") as refused:
+        mal_graph.assemble(*graphs, method="union", budget=1.0, keep="base")
+    least = float(str(refused.value).split(" cost ")[1].split(" times")[0])
+    assert mal_graph.assemble(*graphs, method="union", budget=least, keep="base").passed
+
+
+@pytest.mark.parametrize("method", ["auto", "mal", "average"])
+def test_what_is_kept_is_an_option_of_a_union_only(method):
+    with pytest.raises(UsageError, match=f"`keep` is an option of `method` union, not of {method}"):
+        mal_graph.assemble(*PAIRS["mlp"](), method=method, keep="base")
+    with pytest.raises(UsageError, match="`keep` is 'donor': choose one of base, none"):
+        mal_graph.assemble(*PAIRS["mlp"](), method="union", keep="donor")
+
+
+def test_with_folding_nothing_is_kept_by_name():
+    with pytest.raises(UsageError, match="with `fold` every model stays whole, and `keep` is for thinned ones"):
+        mal_graph.assemble(*FOLDED["mlps of one width"](), method="union", fold=0.5, keep="base")
+
+
+# --- inputs -------------------------------------------------------------------------------------------------------
+
+
 def test_few_calibration_inputs_are_helped_by_noise_and_that_is_said():
     base, donor = mlp((8, 32, 32, 5)), mlp((8, 32, 32, 5), seed=1)
     x = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
