@@ -9,7 +9,7 @@ storage - the analyses that visit every node once are several times faster over 
 safely between steps.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property
@@ -93,6 +93,11 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
     scope: str = ""  # the module that it was exported from, where the exporter tells
+
+    @property
+    def reads(self) -> list[str]:
+        """The tensors that it reads."""
+        return [name for name in (*self.inputs, *self.captures) if name]
 
     @property
     def title(self) -> str:
@@ -227,6 +232,17 @@ class LayerGraph(Brief):
             weights={**self.weights, weight.name: weight},
             inserted={**self.inserted, weight.name: (reader, slot)},
         )
+
+
+def needed_nodes(graph: LayerGraph, tensors: Collection[str], known: Collection[str] = ()) -> list[Node]:
+    """The nodes that some tensors are computed by, in order, where others are known."""
+    wanted = set(tensors) - set(known)
+    used: list[Node] = []
+    for node in reversed(graph.nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(name for name in node.reads if name not in known)
+            used.append(node)
+    return used[::-1]
 
 
 def unused_stem(graph: LayerGraph, stem: str) -> str:

@@ -15,7 +15,8 @@ merged, and where that is not the base, the case is assembled there too.
 
 With `--models` the cases are the ONNX files of a folder (tools/make_suite_models.py makes one), each beside a copy with
 the units of its verified groups permuted and its document written otherwise. Anything may be kept there; the rows say
-how much was merged.
+how much was merged. The smallest files come first, every row is written when it is there, and what OUTPUT holds is not
+done again: a run that was stopped goes on.
 
 Verdicts: right; kept too much (the base came back, but more was kept than the table allows); refused (though it should
 have been merged); wrong (another function, and nothing was said); breaks (an unexpected exception). The column "alone"
@@ -126,6 +127,30 @@ def studied_all(
             yield row
 
 
+def studied_models(folder: Path, seed: int, processes: int, output: Path | None, how: Mapping[str, Any]) -> list[Row]:
+    """Every file of a folder, the smallest first; rows are written as they come."""
+    before = json.loads(output.read_text(encoding="utf-8")) if output is not None and output.exists() else {}
+    rows: list[Row] = [row for row in before.get("models", ()) if row["seed"] == seed]
+    begun = time.monotonic() - before.get("seconds", 0)
+    known = {row["family"] for row in rows}
+    paths = sorted(folder.glob("*.onnx"), key=lambda path: path.stat().st_size)
+    missing = [path for path in paths if path.stem not in known]
+    for row in studied_all(partial(studied_model, seed=seed), missing, processes, chunk=1):
+        rows.append(row)
+        print(model_line(row), flush=True)
+        if output is not None:
+            files = {"files": len(paths), "models": rows}
+            write_document({**document(rows, seed, how, time.monotonic() - begun), **files}, output)
+    return rows
+
+
+def write_document(made: Mapping[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    written = output.with_suffix(".part")
+    written.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    written.replace(output)
+
+
 def counted(rows: Iterable[Row], key: str) -> dict[str, dict[str, int]]:
     """How often each verdict was given, by the value of a key."""
     counts: dict[str, Counter[str]] = {}
@@ -230,17 +255,13 @@ def main() -> int:
     begun = time.monotonic()
     seeds = range(options.seed, options.seed + options.cases)
     if options.models:
-        one = partial(studied_model, seed=options.seed)
-        rows = list(studied_all(one, sorted(options.models.glob("*.onnx")), options.processes, chunk=1))
-        made = {**document(rows, options.seed, how, time.monotonic() - begun), "models": rows}
-        print("\n".join(model_line(row) for row in rows))
-    else:
-        rows = list(studied_all(partial(studied, **how), seeds, options.processes))
-        made = document(rows, options.seed, how, time.monotonic() - begun)
-        print(text(made))
+        rows = studied_models(options.models, options.seed, options.processes, options.output, how)
+        return int(any(row["verdict"] != RIGHT for row in rows))
+    rows = list(studied_all(partial(studied, **how), seeds, options.processes))
+    made = document(rows, options.seed, how, time.monotonic() - begun)
+    print(text(made))
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        write_document(made, options.output)
     return int(bool(made["failures"]))
 
 

@@ -5,7 +5,7 @@ computes, of the same tensors, is not written twice: preparation of the inputs i
 mean and needs before it as well stands on both sides, under a name of its own before.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from mal_graph.compression.averaging import Member, Outputs
 from mal_graph.compression.mean import with_mean
 from mal_graph.compression.relabelling import relabelled
 from mal_graph.errors import UnsupportedModel
-from mal_graph.graph import LayerGraph, Node, Weight, unused_name, unused_stem
+from mal_graph.graph import LayerGraph, Node, Weight, needed_nodes, unused_name, unused_stem
 from mal_graph.operators import LayerRole, row_of
 
 BEFORE = "before the mean"
@@ -51,7 +51,7 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
     _, *others = members
     base = with_all_classes(members[0].graph, outputs)
     averaged = [one.tensors[0] for one in outputs.averaged]
-    used = list(needed(base, averaged))
+    used = needed_nodes(base, averaged)
     twice = [name for node in used if node.name in outputs.behind for name in node.outputs if name]
     kept = {name: unused_name(base, f"{name}/{BEFORE}") for name in dict.fromkeys((*averaged, *twice))}
     front = [
@@ -114,7 +114,7 @@ def with_branch(
     names = {theirs: own for own, theirs in member.inputs.items()}
     known = Known(united)
     nodes: list[Node] = []
-    for node in needed(graph, tensors):
+    for node in needed_nodes(graph, tensors):
         same = known.same(node, names, graph)
         if same is not None:
             names.update(zip(node.outputs, same.outputs, strict=True))
@@ -132,17 +132,6 @@ def with_branch(
 def has_bodies(node: Node) -> bool:
     """Whether an attribute of a node holds a graph."""
     return any(hasattr(value, "initializers") for value in node.attributes.values())
-
-
-def needed(graph: LayerGraph, tensors: Sequence[str]) -> Iterator[Node]:
-    """The nodes that some tensors are computed by, in order."""
-    wanted = set(tensors)
-    used: list[Node] = []
-    for node in reversed(graph.nodes):
-        if not wanted.isdisjoint(node.outputs):
-            wanted.update((*node.inputs, *node.captures))
-            used.append(node)
-    yield from reversed(used)
 
 
 class Known:

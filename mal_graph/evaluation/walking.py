@@ -4,11 +4,11 @@ What stands between two stages is kept for all samples, so that no operator is r
 else the next stage begins with the inputs again.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from mal_graph.evaluation.activation_statistics import Stream, batches_of, calibration_inputs, whole_batches
-from mal_graph.graph import Array, LayerGraph, Node, Value
+from mal_graph.graph import Array, LayerGraph, Node, Value, needed_nodes
 from mal_graph.network import fed_weights
 from mal_graph.protocols import Runner
 
@@ -67,10 +67,10 @@ class Walk:
         wanted, later = self.stages[self.done], {name for stage in self.stages[self.done + 1 :] for name in stage}
         begun = self.kept or [{name: array[batch] for name, array in self.inputs.items()} for batch in batches]
         known = begun[0].keys()
-        nodes = needed(self.graph, wanted, known)
+        nodes = needed_nodes(self.graph, wanted, known)
         given = known | {out for node in nodes for out in node.outputs if out}
-        ahead = needed(self.graph, later, given)
-        between = given & ({name for node in ahead for name in reads(node)} | later)
+        ahead = needed_nodes(self.graph, later, given)
+        between = given & ({name for node in ahead for name in node.reads} | later)
         read = list(dict.fromkeys(name for name in (*wanted, *between) if name not in known))
         session = None
         kept: list[dict[str, Array]] | None = []
@@ -88,26 +88,10 @@ class Walk:
         self.kept, self.done = kept, self.done + 1
 
 
-def needed(graph: LayerGraph, tensors: Collection[str], known: Collection[str]) -> list[Node]:
-    """The operators that some tensors are computed by, in order, where others are known."""
-    wanted = set(tensors) - set(known)
-    used: list[Node] = []
-    for node in reversed(graph.nodes):
-        if not wanted.isdisjoint(node.outputs):
-            wanted.update(name for name in reads(node) if name not in known)
-            used.append(node)
-    return used[::-1]
-
-
-def reads(node: Node) -> list[str]:
-    """The tensors that an operator reads."""
-    return [name for name in (*node.inputs, *node.captures) if name]
-
-
 def part_of(graph: LayerGraph, nodes: Sequence[Node], given: Mapping[str, Array]) -> LayerGraph:
     """Some operators of a model as one of their own, which is given what the others compute."""
     declared = {value.name: value for value in graph.inputs}
-    used = {name for node in nodes for name in reads(node)}
+    used = {name for node in nodes for name in node.reads}
     inputs = [
         declared.get(name, Value(name, array.dtype.name, (None,) * array.ndim))
         for name, array in given.items()
