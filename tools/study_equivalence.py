@@ -10,7 +10,7 @@ A case is drawn by its seed: a family of networks, a rewrite, for half of the ca
 case is drawn again only with the same of these. The table of rewrites and what a merge may keep for each stands in
 tests/equivalent_nets/rewrites.py.
 
-Of the lambdas 0.3, 0.5 and 1, each drawn case is assembled, checked and saved at one; at the others the same plan is
+Of the lambdas 0.3, 0.5 and 1, each case is assembled, checked and saved at one; at the others the same plan is
 merged, and where that is not the base, the case is assembled there too.
 
 With `--models` the cases are the ONNX files of a folder (tools/make_suite_models.py makes one), each beside a copy with
@@ -82,7 +82,7 @@ def studied_model(path: Path, seed: int) -> Row:
         return undrawn(seed, path.stem, "", NOT_DRAWN, error)
     except Exception as error:
         return undrawn(seed, path.stem, "", BREAKS, error)
-    return row_of(pair, judge_pair(pair, inputs=inputs, assembled=LAMBDAS))
+    return row_of(pair, judge_pair(pair, inputs=inputs))
 
 
 def undrawn(seed: int, family: str, rewrite: str, verdict: str, error: Exception) -> Row:

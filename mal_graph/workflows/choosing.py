@@ -29,7 +29,7 @@ from mal_graph.workflows.pareto import ParetoEntry, pareto_table
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known, with_repair
 from mal_graph.workflows.unions import Union, union_of
-from mal_graph.workflows.verdict import REFITTED, beats
+from mal_graph.workflows.verdict import OUTPUTS, REFITTED, beats
 from mal_graph.workflows.writing import Written
 
 BUDGET = 1.5  # of the base's multiplications, where none is given
@@ -128,7 +128,7 @@ class Trial(Brief):
         control = None if self.reporting is None else joint.refitted_base()
         if control is not None:
             entries.append(self.entry(REFITTED, control, 1.0, joint.error(control)))
-        return (*entries, self.entry("ensemble of outputs", joint.ensemble, sum(whole), 0.0))
+        return (*entries, self.entry(OUTPUTS, joint.ensemble, sum(whole), 0.0))
 
     def donor(self, number: int, cost: float, base: ParetoEntry) -> ParetoEntry:
         """The line of a donor alone."""

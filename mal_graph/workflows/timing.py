@@ -24,6 +24,7 @@ from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.models import Progress
 from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import verified_groups
+from mal_graph.workflows.verdict import OUTPUTS
 from mal_graph.workflows.writing import Written
 
 WARM_UPS = 3  # runs of each model that are not timed
@@ -68,7 +69,7 @@ def measure_speeds(
     if donors:
         try:
             whole = open_joint(graphs, options, runner, progress).ensemble
-            timed.append(Timed("ensemble of outputs", whole, inputs))
+            timed.append(Timed(OUTPUTS, whole, inputs))
         except MalGraphError as error:  # the models cannot stand side by side
             left_out = str(error)
     timed.append(Timed("result", result, inputs))

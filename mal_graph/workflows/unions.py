@@ -22,7 +22,7 @@ from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.joint import Joint, Thinned
 from mal_graph.workflows.models import prepared
 from mal_graph.workflows.sides import FEW, Samples, Side
-from mal_graph.workflows.verdict import REFITTED, Verdict, judge_union
+from mal_graph.workflows.verdict import OUTPUTS, REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
 
 
@@ -189,6 +189,6 @@ def scored(joint: Joint, result: LayerGraph, config: MergeConfig, data: Mapping[
     if control is not None:
         scores.append(joint.scored(control, data, config, REFITTED))
     if len(members) > 1:
-        scores.append(joint.scored(joint.ensemble, data, config, "ensemble of outputs"))
+        scores.append(joint.scored(joint.ensemble, data, config, OUTPUTS))
         scores.append(score(ensemble(members), labels, "ensemble"))
     return tuple(scores)

@@ -16,6 +16,7 @@ from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
 MERGED, BASE, ENSEMBLE = "merged", "base", "ensemble"
+OUTPUTS = "ensemble of outputs"  # the mean of what is scored, as one network: what a union comes near to
 REPAIRED, REFITTED = "base, repaired", "base, last layer refitted"  # the controls that have the same data
 BLIND = ("plain average", "random permutation", "random donor")  # what uses no alignment, or no donor
 SIGMAS = 2.0
@@ -85,8 +86,8 @@ def judge_union(scores: Sequence[Scores], guard: Guard, *, is_alone: bool) -> Ve
     merged, base = by_name[MERGED], by_name[BASE]
     is_worse = beats(base, merged)
     parts = [compared(merged, base, is_worse), *better_baselines(by_name)]
-    if ENSEMBLE in by_name:
-        parts.append(beside_ensemble(merged, base, by_name[ENSEMBLE]))
+    if OUTPUTS in by_name:
+        parts.append(beside_ensemble(merged, base, by_name[OUTPUTS]))
     return Verdict(is_worse, "; ".join(filter(None, [*parts, expected])), help_of(guard) if is_worse else "")
 
 
