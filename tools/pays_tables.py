@@ -20,6 +20,7 @@ LEAST_GAIN = 0.01  # of an ensemble, for its pair to count
 UNSKEWED = ("disjoint", "augmentation", "architecture")
 FAMILIES = ("MLP", "CNN", "ResNet", "ViT")
 CONTROLS = ("base, class biases", "base, head refitted")
+OTHER = "union, other images"
 MERGED = ("union", "union, joint head", "whole base + pruned donor", "whole base + pruned donor, joint head", "mal")
 CANDIDATES = (*MERGED, "average")
 LIMITS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 1.0)
@@ -27,6 +28,8 @@ GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_shares": "probabil
 BOTH, LARGER = "both", "larger"
 JUDGES = {**GUARDS, LARGER: "logits and probabilities", BOTH: "logits and divergence"}
 JUDGED = {"noise": (0,), "8 of 32 inputs": (32,), "a quarter of 200 or 1,000 inputs": (200, 1000)}
+ACCEPTED = 0.25  # the product's limit on given inputs
+BUDGETS = (1.0, 1.25, 1.5)
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
 
@@ -41,6 +44,11 @@ GUARD_NOTE = (
     "distance of probabilities; inputs that get another class than from the ensemble; each as a share of the base's. "
     "The product takes the larger of logits and probabilities. "
     "Heads that were fitted on noise are left out on noise."
+)
+OTHER_NOTE = (
+    "Unions made on 200 images of another data set (digits for clothes, clothes for digits and for photographs), "
+    "beside those on 200 of the base's own: median closures, how many arms the guard accepts at its limit, and how "
+    "many of these are below their base by more than a standard error. The guard sees other images too."
 )
 CHOICE_NOTE = (
     "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; above .5 "
@@ -134,6 +142,30 @@ def middle(values: Sequence[float], whole: int) -> str:
     if not values:
         return "-"
     return f"{median(values):.2f}" + (f" ({len(values)})" if len(values) != whole else "")
+
+
+def other_images(results: Sequence[Result]) -> str:
+    """Unions that were made on images of another data set, beside those on the base's own: what they reach, and how
+    often the guard, which sees other images too then, accepts what is below its base by more than a standard error."""
+    body = []
+    own = [one for one in counted(results) if any(row["arm"] == OTHER for row in one["arms"])]
+    for title, here in groups_of(own).items():
+        for budget in BUDGETS:
+            arms = [(one, row) for one in here for row in one["arms"] if (row["arm"], row["budget"]) == (OTHER, budget)]
+            passed = [(one, row) for one, row in arms if larger_guard(row) <= ACCEPTED]
+            below = sum(row["accuracy"] < accuracy(one, "base") - row["accuracy_se"] for one, row in passed)
+            names = len(names_of(here))
+            closures = [
+                middle(values_by_pair(here, (arm, budget, 0.0), 200, closure), names) for arm in ("union", OTHER)
+            ]
+            body.append([title, f"{budget:g}x", *closures, f"{len(passed)} of {len(arms)}", str(below)])
+    head = ["pairs", "budget", "own images", "other images", "accepted", "of these below the base"]
+    return table(head, body)
+
+
+def larger_guard(row: Row) -> float:
+    """The guard of the product: of logits and probabilities the larger."""
+    return float(max(row["guard"], row["guard_shares"]))
 
 
 def closures_by_pair(results: Sequence[Result]) -> str:
@@ -418,6 +450,8 @@ def report(results: Sequence[Result], planned: Sequence[tuple[str, str, str]], r
         pooled(results),
         "\n## Unions, pair by pair\n\nMedians over the seeds whose ensemble gains a point.\n",
         closures_by_pair(results),
+        f"\n## Images of another data set\n\n{OTHER_NOTE}\n",
+        other_images(results),
         rivals,
         "\n## The pairs\n\nAccuracies are means over the seeds, gains in points, seed by seed.\n",
         pair_table(results),

@@ -8,8 +8,9 @@ of pictures for each class; the word `digits` means scikit-learn's digits and ti
 trained (see `pays_pairs.py`), kept in MODELS, made one in every way of `pays_arms.py`, and scored on test images. Seed
 by seed, every pair is added to `tools/results/study_pays.json` when it is done, and a pair that is there is not run
 again, so that a run that was stopped goes on where it was. `--only` runs the pairs whose name or family contains a
-text; `--rivals` runs the arms of published methods alone (see `pays_rivals.py`), for the pairs that are there without
-them; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and runs nothing.
+text; `--complete` runs the arms alone that pairs which are there lack: published methods (see `pays_rivals.py`), and
+unions on images of another data set; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and
+runs nothing.
 
 The part of the training images that a network gets, its weights, the noise and the inputs all follow from the seed. One
 thread for each process is fastest for networks of this size.
@@ -21,7 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import numpy as np
 from pays_arms import (
     AVERAGE,
     BASE,
+    BUDGETS,
     COUNTS,
     DONOR,
     LOGITS,
@@ -42,7 +44,7 @@ from pays_arms import (
 from pays_pairs import PAIRS, Pair
 from pays_rival_tables import rivals_text
 from pays_rivals import REBASIN
-from pays_tables import GUARDS, report
+from pays_tables import GUARDS, OTHER, report
 from train_paper_models import DIGITS
 from train_pays_models import Pool, pool, trained
 
@@ -57,6 +59,7 @@ from mal_graph.workflows.sides import Side, open_sides, opened, samples_for
 
 RESULTS = Path(__file__).parent / "results" / "study_pays.json"
 INPUT = "image"
+OTHER_DATA = {"mnist": "fashion-mnist", "fashion-mnist": "mnist", "cifar10": "fashion-mnist"}
 MOST_TESTED = {"cifar10": 4000}  # images; all of the others
 DECIMALS = 5
 
@@ -109,12 +112,14 @@ class Trial:
         pair: what the two are.
         graphs: both networks.
         images: the data set of the base.
+        others: unlabelled images of another one.
         seed: of all that is drawn.
     """
 
     pair: Pair
     graphs: tuple[LayerGraph, LayerGraph]
     images: Pool
+    others: Array
     seed: int
 
     @cached_property
@@ -130,11 +135,12 @@ class Trial:
 
     def bench(self, count: int) -> Bench:
         """The pair with so many unlabelled inputs; with noise for 0."""
-        if not count:
-            return Bench(self.joint, 0, {}, self.seed)
+        return self.shown(self.images.unlabelled, count) if count else Bench(self.joint, 0, {}, self.seed)
+
+    def shown(self, images: Array, count: int) -> Bench:
+        """The pair with so many of some images."""
         rng = np.random.default_rng([self.seed, 3])
-        chosen = rng.permutation(len(self.images.unlabelled))[:count]
-        given = {INPUT: self.images.unlabelled[chosen]}
+        given = {INPUT: images[rng.permutation(len(images))[:count]]}
         base = self.joint.sides[0].network
         samples = samples_for(base, self.config.replaced(calibrate=given))
         runner, seed = self.joint.runner, self.seed
@@ -188,16 +194,30 @@ class Trial:
             bench = self.bench(count)
             made, lacking = self.made(bench, bench.makers())
             rows, missing = rows + made, missing + lacking
+        made, lacking = self.on_others()
+        rows, missing = rows + made, missing + lacking
         seconds = round(time.perf_counter() - start)
         about = {"pair": self.pair.name, "family": self.pair.family, "kind": self.pair.kind, "seed": self.seed}
         tested = len(self.tested.labels)
         return {**about, "tested": tested, "seconds": seconds, "arms": rows, "missing": missing}
 
-    def with_rivals(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """A result of the pair with the arms of published methods."""
+    def on_others(self) -> tuple[list[Row], list[Row]]:
+        """The unions that are made on images of another data set, and why some could not be made."""
+        bench = self.shown(self.others, MEASURED)
+        return self.made(bench, {Arm(OTHER, MEASURED, budget): partial(bench.union, budget) for budget in BUDGETS})
+
+    def completed(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A result of the pair with the arms that it lacks."""
+        for arm, make in {REBASIN: self.published, OTHER: self.on_others}.items():
+            if lacks(result, arm):
+                made, missing = make()
+                result = {**result, "arms": [*result["arms"], *made], "missing": [*result["missing"], *missing]}
+        return dict(result)
+
+    def published(self) -> tuple[list[Row], list[Row]]:
+        """The arms of published methods, and why some could not be made."""
         bench = self.bench(MEASURED)
-        made, lacking = self.made(bench, bench.rivals())
-        return {**result, "arms": [*result["arms"], *made], "missing": [*result["missing"], *lacking]}
+        return self.made(bench, bench.rivals())
 
     def made(self, bench: Bench, makers: Makers) -> tuple[list[Row], list[Row]]:
         """The rows of some arms, and why others could not be made."""
@@ -231,7 +251,16 @@ def is_alike(sides: Sequence[Side]) -> bool:
 def trial(pair: Pair, seed: int, folder: str, models: Path) -> Trial:
     own = (pair.tiny() if folder == DIGITS else pair).seeded(seed)
     graphs = (trained(own.base, folder, models).named("base"), trained(own.donor, folder, models).named("donor"))
-    return Trial(own, graphs, pool(folder, own.base.data, own.base.size), seed)
+    return Trial(own, graphs, pool(folder, own.base.data, own.base.size), other_images(own, folder), seed)
+
+
+def other_images(pair: Pair, folder: str) -> Array:
+    """Unlabelled images of another data set in the form of the base's; of the only one upside down."""
+    data, size = pair.base.data, pair.base.size
+    if folder == DIGITS:
+        return pool(folder, data, size).unlabelled[:, :, ::-1]
+    channels = pool(folder, data, size).unlabelled.shape[1]
+    return np.repeat(pool(folder, OTHER_DATA[data], size).unlabelled, channels, axis=1)
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -251,17 +280,21 @@ def write_results(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
     written.replace(path)
 
 
-def has_rivals(result: Mapping[str, Any]) -> bool:
-    return any(row["arm"] == REBASIN for row in result["arms"])
+def lacks(result: Mapping[str, Any], arm: str) -> bool:
+    return all(row["arm"] != arm for row in [*result["arms"], *result["missing"]])
+
+
+def is_complete(result: Mapping[str, Any]) -> bool:
+    return not any(lacks(result, arm) for arm in (REBASIN, OTHER))
 
 
 def waiting(options: argparse.Namespace) -> Iterator[tuple[Pair, int]]:
-    """The pairs and seeds that are to be run: what is not there, or what is there without rivals."""
+    """The pairs and seeds that are to be run: what is not there, or what is there and lacks arms."""
     chosen = [pair for pair in PAIRS if options.only in pair.name or options.only == pair.family]
     for seed in options.seeds:
         for pair in chosen:
             own = [one for one in read_results(options.results) if (one["pair"], one["seed"]) == (pair.name, seed)]
-            if bool(own) == options.rivals and not any(map(has_rivals, own)):
+            if bool(own) == options.complete and not any(map(is_complete, own)):
                 yield pair, seed
 
 
@@ -270,9 +303,9 @@ def run_pair(pair: Pair, seed: int, options: argparse.Namespace) -> None:
     start = time.perf_counter()
     tried = trial(pair, seed, options.data, options.models)
     key = (pair.name, seed)
-    if options.rivals:
+    if options.complete:
         own = next(one for one in read_results(options.results) if (one["pair"], one["seed"]) == key)
-        made = tried.with_rivals(own)
+        made = tried.completed(own)
     else:
         made = tried.run()
     results = read_results(options.results)
@@ -289,7 +322,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="which seeds")
     parser.add_argument("--only", default="", help="pairs whose name or family contains this")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file; the table stands beside it")
-    parser.add_argument("--rivals", action="store_true", help="add published methods to the pairs that are there")
+    parser.add_argument("--complete", action="store_true", help="add the arms that pairs which are there lack")
     parser.add_argument("--tables", action="store_true", help="write the table again, run nothing")
     options = parser.parse_args()
     if not options.tables:

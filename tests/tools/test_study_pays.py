@@ -181,7 +181,7 @@ def test_rivals_are_added_to_a_pair_that_is_there(module, tmp_path, monkeypatch)
     pair = study.PAIRS[0]
     monkeypatch.setattr(study, "PAIRS", [pair])
     study.write_results(path, [{**with_rivals(), "pair": pair.name, "arms": with_rivals()["arms"][:4]}])
-    given = ["--data", "digits", "--models", str(tmp_path), "--seeds", "0", "--results", str(path), "--rivals"]
+    given = ["--data", "digits", "--models", str(tmp_path), "--seeds", "0", "--results", str(path), "--complete"]
     monkeypatch.setattr(sys, "argv", ["study_pays.py", *given])
     assert study.main() == 0
     (one,) = json.loads(path.read_text(encoding="utf-8"))
@@ -192,6 +192,8 @@ def test_rivals_are_added_to_a_pair_that_is_there(module, tmp_path, monkeypatch)
         "ensemble",
         "Git Re-Basin",
     ]
+    others = [row["budget"] for row in one["arms"] if row["arm"] == study.OTHER]
+    assert others == list(study.BUDGETS)
     monkeypatch.setattr(study, "trial", None)
     assert study.main() == 0
 
