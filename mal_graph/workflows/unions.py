@@ -130,8 +130,15 @@ def union_of(
         choice=choice,
         config=config,
         scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=(*notes, *notes_on_samples(joint.samples), *notes_on_classes(joint)),
+        notes=(*notes, *notes_on_budget(joint, config), *notes_on_samples(joint.samples), *notes_on_classes(joint)),
     )
+
+
+def notes_on_budget(joint: Joint, config: MergeConfig) -> Iterator[str]:
+    """That a budget is more than there is to spend it on."""
+    most = joint.whole / joint.sides[0].whole
+    if most < config.budget < inf and config.is_changed("budget"):
+        yield f"`budget` is {config.budget:g}, and all units together take {most:.2f}: nothing has to be taken away"
 
 
 def notes_on_samples(samples: Samples) -> Iterator[str]:

@@ -222,6 +222,16 @@ def test_a_budget_below_what_has_to_stay_is_refused_with_the_least():
         mal_graph.compress(mlp(), budget=0.001)
 
 
+@pytest.mark.parametrize("donors", [[], [1]])
+def test_a_budget_above_all_units_is_said_and_takes_nothing_away(donors):
+    base, others = mlp((8, 16, 5)), [mlp((8, 16, 5), seed=seed) for seed in donors]
+    made = mal_graph.assemble(base, others, method="union", budget=5) if others else mal_graph.compress(base, budget=5)
+    assert made.cost == made.full_cost
+    assert (
+        f"`budget` is 5, and all units together take {1 + len(donors)}.00: nothing has to be taken away" in made.notes
+    )
+
+
 @pytest.mark.parametrize("budget", [0, -1, "much", "nan"])
 def test_a_budget_that_is_none_is_refused(budget):
     with pytest.raises(UsageError, match=r"give a positive number, such as 1\.5, or full"):
