@@ -89,7 +89,7 @@ def runs(
 
 def arms(base: object, donor: object, lam: float, seed: int, data: Arrays, unlabelled: Arrays) -> dict[str, Scores]:
     """The scores of every arm of one merge."""
-    plain = mal_graph.assemble(base, donor, lam=lam, seed=seed, data=data)
+    plain = mal_graph.assemble(base, donor, lam=lam, seed=seed, repair=False, data=data)
     scores = {NAMES.get(score.arm, score.arm): score for score in plain.scores}
     again = partial(mal_graph.assemble, base, donor, lam=lam, seed=seed, calibrate=unlabelled, verify=False)
     repaired = {NAMES.get(score.arm, score.arm): score for score in again(data=data).scores}
