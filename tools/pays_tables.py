@@ -28,7 +28,7 @@ GUARDS = {"guard": "logits", "guard_kl": "divergence", "guard_shares": "probabil
 BOTH, LARGER = "both", "larger"
 JUDGES = {**GUARDS, LARGER: "logits and probabilities", BOTH: "logits and divergence"}
 JUDGED = {"noise": (0,), "8 of 32 inputs": (32,), "a quarter of 200 or 1,000 inputs": (200, 1000)}
-ACCEPTED = 0.25  # the product's limit on given inputs
+ACCEPTED, ACCEPTED_ON_NOISE = 0.25, 0.2  # the product's limits
 BUDGETS = (1.0, 1.25, 1.5)
 NEAR = 0.1  # closure that a choice may be below the best one
 COUNTS = (0, 32, 200, 1000)
@@ -51,9 +51,9 @@ OTHER_NOTE = (
     "many of these are below their base by more than a standard error. The guard sees other images too."
 )
 CHOICE_NOTE = (
-    "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; above .5 "
-    "the base is kept, with a closure of 0. The best is the best of them, or the base where all are below it. Pairs "
-    "whose ensemble gains a point."
+    "The smallest guard error among unions, whole bases beside pruned donors, mal and average, up to a cost; above the "
+    "product's limit (.2 on noise, .25 on given inputs) the base is kept, with a closure of 0. The best is the best of "
+    "them, or the base where all are below it. Pairs whose ensemble gains a point."
 )
 
 
@@ -373,11 +373,11 @@ def choice_table(results: Sequence[Result]) -> str:
         "of the best",
         "lowest",
     ]
-    head += ["below base by > 1 se", "declined at .5"]
+    head += ["below base by > 1 se", "declined"]
     body = []
     whole = counted(results)
     for title, own in {"all": whole, **groups_of(whole)}.items():
-        for count, most, guard in product((0, 200), (1.0, 1.5), ("guard", BOTH)):
+        for count, most, guard in product((0, 200), (1.0, 1.5), ("guard", LARGER)):
             cells = choice_cells(own, count, most, guard)
             if cells:
                 body.append([JUDGES[guard], title, str(count), f"{most:g}x", *cells])
@@ -391,9 +391,10 @@ def choice_cells(results: Sequence[Result], count: int, most: float, guard: str 
         if not open_to:
             continue
         row = min(open_to, key=lambda row: error(row, guard))
-        declined += error(row, guard) > 0.5
-        failed += error(row, guard) <= 0.5 and falls(one, row) > 1
-        chosen.append(closure(one, row) if error(row, guard) <= 0.5 else 0.0)
+        is_taken = error(row, guard) <= (ACCEPTED if count else ACCEPTED_ON_NOISE)
+        declined += not is_taken
+        failed += is_taken and falls(one, row) > 1
+        chosen.append(closure(one, row) if is_taken else 0.0)
         best.append(max(0.0, *(closure(one, other) for other in open_to)))
     if not chosen:
         return []

@@ -86,14 +86,14 @@ def test_the_guard_of_both_is_the_larger_one(tables):
 
 
 def test_the_choice_is_the_smallest_error_within_a_cost(tables):
-    one = result(union(0.86, 0.3), row("whole base + pruned donor", 0.89, budget=1.5, guard=0.2, cost=1.5))
+    one = result(union(0.86, 0.2), row("whole base + pruned donor", 0.89, budget=1.5, guard=0.1, cost=1.5))
     assert tables.choice_cells([one], 0, 1.5)[:3] == ["1", "1", "0.90"]
     assert tables.choice_cells([one], 0, 1.0)[:3] == ["1", "1", "0.60"]
     assert tables.choice_cells([one], 200, 1.5) == []
 
 
 def test_where_all_are_declined_the_base_is_chosen(tables):
-    assert tables.choice_cells([result(union(0.7, 0.6))], 0, 1.0)[:4] == ["1", "1", "0.00", "0.00"]
+    assert tables.choice_cells([result(union(0.7, 0.21))], 0, 1.0)[:4] == ["1", "1", "0.00", "0.00"]
 
 
 def with_rivals(**accuracies):
