@@ -201,6 +201,29 @@ def cnn(
     return net.graph(net.linear(x, width, classes))
 
 
+def vit(seed: int = 0, width: int = 8, blocks: int = 2, activation: str = "Gelu") -> LayerGraph:
+    """Blocks of attention and an MLP of three times the width on four patches, with LayerNorm; input "x" of shape
+    (N, 3, 8, 8), one output of shape (N, 5)."""
+    net = Net(seed, name="vit")
+    x = net.input("x", ("N", 3, 8, 8))
+    x = net.op("Conv", x, net.weight(width, 3, 4, 4), net.weight(width), kernel_shape=[4, 4], strides=[4, 4])
+    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, width, 4])), perm=[0, 2, 1])
+
+    def norm(x: str) -> str:
+        return net.op("LayerNormalization", x, net.constant(np.ones(width, np.float32)), net.weight(width), axis=-1)
+
+    def linear(x: str, units_in: int, units: int) -> str:
+        return net.op("Add", net.op("MatMul", x, net.weight(units_in, units)), net.weight(units))
+
+    for _ in range(blocks):
+        y = norm(x)
+        query, key, value = (linear(y, width, width) for _ in range(3))
+        shares = net.op("Softmax", net.op("MatMul", query, net.op("Transpose", key, perm=[0, 2, 1])), axis=-1)
+        x = net.op("Add", x, linear(net.op("MatMul", shares, value), width, width))
+        x = net.op("Add", x, linear(net.op(activation, linear(norm(x), width, 3 * width)), 3 * width, width))
+    return net.graph(net.linear(net.op("ReduceMean", norm(x), net.constant([1]), keepdims=0), width, 5))
+
+
 def load(proto: onnx.ModelProto, name: str = "net") -> LayerGraph:
     """The layer graph of a model in memory, checked as a file would be where its output shapes are known."""
     if all(value.type.tensor_type.HasField("shape") for value in proto.graph.output):

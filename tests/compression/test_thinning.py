@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, load, mlp, permuted_copy, run
+from builders import cnn, deviation, load, mlp, permuted_copy, run, vit
 from equivalent_nets.families import FAMILIES
 from equivalent_nets.pairs import draw_pair
 from planted_copies import with_copies_of_units
@@ -110,29 +110,8 @@ INVARIANT = {
     "mlp": lambda: mlp((8, 40, 24, 5)),
     "cnn": lambda: cnn((12, 16), residual=False, bn=False),
     "residual cnn": lambda: cnn((12, 16)),
-    "vit": lambda: vit(),
+    "vit": lambda: vit(blocks=1, activation="Relu"),
 }
-
-
-def vit(width=8, hidden=24):
-    """A block of attention and one of an MLP on patches, with LayerNorm."""
-    net = Net(0, name="vit")
-    x = net.input("x", ("N", 3, 8, 8))
-    x = net.op("Conv", x, net.weight(width, 3, 4, 4), net.weight(width), kernel_shape=[4, 4], strides=[4, 4])
-    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, width, 4])), perm=[0, 2, 1])
-
-    def norm(x):
-        return net.op("LayerNormalization", x, net.constant(np.ones(width, np.float32)), net.weight(width), axis=-1)
-
-    def linear(x, units_in, units):
-        return net.op("Add", net.op("MatMul", x, net.weight(units_in, units)), net.weight(units))
-
-    y = norm(x)
-    query, key, value = (linear(y, width, width) for _ in range(3))
-    shares = net.op("Softmax", net.op("MatMul", query, net.op("Transpose", key, perm=[0, 2, 1])), axis=-1)
-    x = net.op("Add", x, linear(net.op("MatMul", shares, value), width, width))
-    x = net.op("Add", x, linear(net.op("Relu", linear(norm(x), width, hidden)), hidden, width))
-    return net.graph(net.linear(net.op("ReduceMean", norm(x), net.constant([1]), keepdims=0), width, 5))
 
 
 @pytest.mark.parametrize("name", INVARIANT)

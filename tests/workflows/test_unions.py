@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from builders import Net, cnn, deviation, inputs_of, load, mlp, run, save
+from builders import Net, cnn, deviation, inputs_of, load, mlp, run, save, vit
 from equivalent_nets.families import FAMILIES
 from equivalent_nets.pairs import draw_pair
 
@@ -23,29 +23,6 @@ def mean_of(graphs, inputs):
 
 def family(name, seed):
     return load(draw_pair(seed, name, "units_permuted", combined=False).base, f"{name}{seed}")
-
-
-def vit(seed=0, width=8):
-    """Two blocks of attention and an MLP on patches, with LayerNorm."""
-    net = Net(seed, name="vit")
-    x = net.input("x", ("N", 3, 8, 8))
-    x = net.op("Conv", x, net.weight(width, 3, 4, 4), net.weight(width), kernel_shape=[4, 4], strides=[4, 4])
-    x = net.op("Transpose", net.op("Reshape", x, net.constant([0, width, 4])), perm=[0, 2, 1])
-
-    def norm(x):
-        return net.op("LayerNormalization", x, net.constant(np.ones(width, np.float32)), net.weight(width), axis=-1)
-
-    def linear(x, units_in, units):
-        return net.op("Add", net.op("MatMul", x, net.weight(units_in, units)), net.weight(units))
-
-    for _ in range(2):
-        y = norm(x)
-        q, k, v = (linear(y, width, width) for _ in range(3))
-        scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 1])), axis=-1)
-        x = net.op("Add", x, linear(net.op("MatMul", scores, v), width, width))
-        x = net.op("Add", x, linear(net.op("Gelu", linear(norm(x), width, 3 * width)), 3 * width, width))
-    x = net.op("ReduceMean", norm(x), net.constant([1]), keepdims=0)
-    return net.graph(net.linear(x, width, 5))
 
 
 PAIRS = {
