@@ -16,6 +16,7 @@ from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
 
 MERGED, BASE, ENSEMBLE = "merged", "base", "ensemble"
+UNSCORED = "nothing was scored, and labels alone tell whether the ensemble is better than the base"
 OUTPUTS = "ensemble of outputs"  # the mean of what is scored, as one network: what a union comes near to
 REPAIRED, REFITTED = "base, repaired", "base, last layer refitted"  # the controls that have the same data
 BLIND = ("plain average", "random permutation", "random donor")  # what uses no alignment, or no donor
@@ -61,7 +62,7 @@ def judge(scores: Sequence[Scores], steps: Sequence[Merged], config: MergeConfig
 def judge_choice(choice: Choice, *, has_inputs: bool) -> Verdict:
     """The verdict on a result of which nothing but its outputs is known, beside those of the ensemble."""
     if choice.is_good:
-        return Verdict(False, f"{choice.taken}: {choice.why}; nothing was scored")
+        return Verdict(False, f"{choice.taken}: {choice.why}; {UNSCORED}")
     advice = "a larger `budget`, or `method`=union with `budget`=full for all models whole in one file"
     inputs = "" if has_inputs else "`calibrate` with unlabelled inputs, "
     return Verdict(True, f"expected to be worse than the base: {choice.why}", f"{inputs}{advice}")
@@ -78,7 +79,8 @@ def judge_union(scores: Sequence[Scores], guard: Guard, *, is_alone: bool) -> Ve
     expected = "" if guard.accepts else "its outputs are too far from what they should be"
     if not scores:
         what = "a part of what its outputs say is lost" if is_alone else "expected to be worse than the ensemble by far"
-        text = f"{what}: {expected}" if expected else "its outputs are near to what they should be; nothing was scored"
+        unscored = "nothing was scored" if is_alone else UNSCORED
+        text = f"{what}: {expected}" if expected else f"its outputs are near to what they should be; {unscored}"
         return Verdict(
             not guard.accepts, f"{text} ({guard.error:.2f}, up to {guard.limit:g} is accepted)", help_of(guard)
         )

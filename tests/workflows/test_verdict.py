@@ -101,3 +101,14 @@ def test_the_base_itself_is_no_worse_than_the_base():
     result = mal_graph.assemble(base, mlp((6, 9, 5), 1), data=data_for(base), lam=0.0, verify=False)
     assert not result.verdict.is_worse
     assert result.verdict.advice == ""
+
+
+def test_without_labels_it_is_said_that_the_ensemble_was_not_measured():
+    base, donor = mlp((6, 24, 5), 0), mlp((6, 24, 5), 1)
+    for method in ("auto", "union"):
+        made = mal_graph.assemble(base, donor, method=method, budget="full")
+        assert not made.verdict.is_worse
+        assert "labels alone tell whether the ensemble is better than the base" in made.verdict.text
+    alone = mal_graph.compress(base, budget=1.0)
+    assert "nothing was scored" in alone.verdict.text
+    assert "ensemble" not in alone.verdict.text
