@@ -233,7 +233,8 @@ class CheckOptions(Options):
     """What is checked and measured."""
 
     verify: Annotated[
-        bool, Option("Verify the axis groups by running the model, or leave them unverified.", CHECKS, jobs=RUNS)
+        bool,
+        Option("Verify the axis groups by running the model, or leave them unverified.", CHECKS, jobs=(*RUNS, "match")),
     ] = True
     compare: Annotated[
         bool,
@@ -251,13 +252,18 @@ class CheckOptions(Options):
             CHECKS,
             metavar="SECONDS",
             advice="give a time of 0 seconds or more",
-            jobs=RUNS,
+            jobs=(*RUNS, "match"),
         ),
     ] = 600.0
     max_memory: Annotated[
         int | None,
         BeforeValidator(texts.bytes_of),
-        Option("What a verification may take, as in 8GiB; else what is free.", CHECKS, metavar="SIZE", jobs=RUNS),
+        Option(
+            "What a verification may take, as in 8GiB; else what is free.",
+            CHECKS,
+            metavar="SIZE",
+            jobs=(*RUNS, "match"),
+        ),
     ] = None
     seed: Annotated[
         int,

@@ -41,6 +41,7 @@ PACKAGES = [
     "merging",
     "compression",
     "workflows",
+    "ladder",
     "reporting",
     "cli",
 ]

@@ -1,4 +1,4 @@
-"""The command line: `mal-graph inspect | match | assemble | evaluate | sweep | zoo`.
+"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
@@ -34,12 +34,14 @@ from mal_graph.cli.options import (
     with_options,
 )
 from mal_graph.cli.output import emit, log, progress_bars
+from mal_graph.cli.pictures import diagram, match
 from mal_graph.cli.results import emit_document, emit_merge
 from mal_graph.cli.targets import (
     IMAGES,
     checked_result,
     checked_target,
     given,
+    input_files,
     merged_target,
     refuse_one_file,
     report_targets,
@@ -106,52 +108,8 @@ def inspect(
     emit_document(inspect_document(graph, groups, checks), shown.format_, shown.verbose)
 
 
-@app.command()
-@with_options("match", formats=("text", "json", "mermaid", "dot"))
-def match(
-    base: Base,
-    donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model whose layers are looked up.")],
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Write the result here.", rich_help_panel=OUTPUT),
-    ] = None,
-    explain: Annotated[
-        str | None, typer.Option("--explain", metavar="LAYER", help="Show a layer's candidates.")
-    ] = None,
-    force: Force = False,
-    weights: Weights = None,
-    *,
-    options: dict[str, Any],
-    shown: Shown,
-) -> None:
-    """Show which layer of BASE corresponds to which layer of DONOR, and why."""
-    from mal_graph.matching import listed_alike, match_layers
-    from mal_graph.network import dequantised
-    from mal_graph.reporting import dot, match_document, mermaid
-    from mal_graph.workflows import with_arrays
-
-    if explain is not None and (output is not None or shown.format_ in ("mermaid", "dot")):
-        raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
-    files = given(base, donor, *(weights or ()), *input_files("match", options))
-    target = None if output is None else checked_target(output, files, force)
-    config = with_arrays(configured("match", None, options))
-    with progress_bars(shown.quiet) as progress:
-        a, b = open_named_models([base, donor], weights, config, None, shown.verbose, progress)
-    b = dequantised(b, registry.runner())
-    if explain is not None:
-        emit_candidates(a, b, explain, shown.format_)
-        return
-    pairs = match_layers(a, listed_alike(a, b, config.pair), config.matches)
-    document = match_document(a, b, pairs, config.pair)
-    drawings = {"mermaid": mermaid, "dot": dot}
-    drawn = drawings[shown.format_](a, b, pairs) if shown.format_ in drawings else document.json_text()
-    if target is not None:
-        write_text(target, drawn + "\n")
-        log(f"wrote {target}", shown.quiet)
-    if shown.format_ == "text":
-        emit_document(document, "text", shown.verbose)
-    elif target is None:
-        emit(drawn)
+app.command()(with_options("match", formats=("text", "json", "mermaid", "dot"))(match))
+app.command()(with_options("inspect")(diagram))
 
 
 @app.command()
@@ -377,16 +335,6 @@ def zoo(
 # --- in common ----------------------------------------------------------------------------------------------------
 
 
-def input_files(job: str, options: dict[str, Any]) -> list[str]:
-    """The files that options name and that are read."""
-    from mal_graph.config import options_of
-    from mal_graph.option import option_of
-
-    fields = options_of(job)
-    values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
-    return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
-
-
 def fail_where_worse(result: "Written", wanted: bool) -> None:
     """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
     reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
@@ -408,28 +356,6 @@ def fail_if_refused(result: "Written") -> None:
         failed = "; ".join(f"{check.name} {check}" for check in result.failures)
         log(f"error: no merged model was written: {failed}; try other options")
         raise typer.Exit(GATE_FAILED)
-
-
-def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
-    """The donor layers that one base layer could correspond to, best first."""
-    import json
-
-    from mal_graph.matching import explain_layer
-    from mal_graph.reporting import new_table, table_text
-
-    candidates = explain_layer(base, donor, layer)
-    if format_ == "json":
-        listed = [{"donor": name, "score": score, "parts": parts} for name, score, parts in candidates]
-        emit(json.dumps({"schema": "mal-graph/explain/1", "layer": layer, "candidates": listed}, indent=2))
-        return
-    if not candidates:
-        emit(f"{donor.name} has no layer of the kind of {layer!r}")
-        return
-    emit(f"what layer {layer} could correspond to, best first; the parts of the score are between 0 and 1")
-    rows = new_table("candidate", "score", *candidates[0][2])
-    for name, score, parts in candidates:
-        rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))
-    emit(table_text(rows))
 
 
 def image_kinds(targets: Sequence[Path]) -> set[str]:

@@ -1,9 +1,10 @@
 """Documents on stdout: as text in the words of the command line, or as JSON; and in files."""
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -43,6 +44,26 @@ def emit_merge(document: "ResultDocument", report_to: Path | None, plot_to: Path
     elif plot_to is not None:
         log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
     emit_document(document, shown.format_, shown.verbose)
+
+
+def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
+    """The donor layers that one base layer could correspond to, best first."""
+    from mal_graph.matching import explain_layer
+    from mal_graph.reporting import new_table, table_text
+
+    candidates = explain_layer(base, donor, layer)
+    if format_ == "json":
+        listed = [{"donor": name, "score": score, "parts": parts} for name, score, parts in candidates]
+        emit(json.dumps({"schema": "mal-graph/explain/1", "layer": layer, "candidates": listed}, indent=2))
+        return
+    if not candidates:
+        emit(f"{donor.name} has no layer of the kind of {layer!r}")
+        return
+    emit(f"what layer {layer} could correspond to, best first; the parts of the score are between 0 and 1")
+    rows = new_table("candidate", "score", *candidates[0][2])
+    for name, score, parts in candidates:
+        rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))
+    emit(table_text(rows))
 
 
 def terminal_width() -> int | None:

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
@@ -14,6 +15,16 @@ IMAGES = ("svg", "png")
 def given(*paths: str | None) -> list[str]:
     """The files a command reads, none of which it may write."""
     return [path for path in paths if path is not None]
+
+
+def input_files(job: str, options: dict[str, Any]) -> list[str]:
+    """The files that options name and that are read."""
+    from mal_graph.config import options_of
+    from mal_graph.option import option_of
+
+    fields = options_of(job)
+    values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
+    return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
 
 
 def default_output(base: str, suffix: str) -> str:

@@ -15,8 +15,9 @@ from mal_graph.matching.class_names import listed as listed_names
 from mal_graph.matching.class_names import names_in, noted_names
 from mal_graph.matching.correspondence import Correspondence, correspond, tie_conflict
 from mal_graph.matching.differences import Difference
-from mal_graph.matching.layer_links import find_layer_edges
-from mal_graph.matching.layer_matching import LayerPair, Match, explain_layer, match_itself, match_layers
+from mal_graph.matching.layer_links import find_layer_edges, link_layers
+from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explain_layer, match_itself, match_layers
+from mal_graph.matching.layer_profile import describe_window
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.objective import Evidence, take_positions
 from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
@@ -42,6 +43,7 @@ __all__ = [
     "correspond",
     "Correspondence",
     "count_dead_channels",
+    "describe_window",
     "Difference",
     "Evidence",
     "explain_layer",
@@ -49,6 +51,7 @@ __all__ = [
     "find_layer_edges",
     "is_whole",
     "LayerPair",
+    "link_layers",
     "listed_alike",
     "listed_names",
     "Match",
@@ -61,6 +64,7 @@ __all__ = [
     "Orders",
     "pair_signatures",
     "Read",
+    "Relation",
     "rescale",
     "row_vector",
     "SAME_PLACE",

@@ -23,8 +23,24 @@ class Reading(NamedTuple):
     place: int
 
 
-def link_layers(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
-    """The network of origins, layers and joins alike: their starts in topological order, and what each reads."""
+class Links(NamedTuple):
+    """The network of origins, layers and joins alike.
+
+    Attributes:
+        starts: their starts in topological order.
+        reads: what each one reads.
+        outputs: the place of each output of the model; None for one that is constant.
+        ordered: whether the order matters in which each one reads.
+    """
+
+    starts: list[int]
+    reads: list[list[Reading]]
+    outputs: list[int | None]
+    ordered: list[bool]
+
+
+def link_layers(graph: LayerGraph) -> Links:
+    """The network that the layers of a graph lie in."""
     by_node: dict[int, list[Parameter]] = {}
     for parameter in find_parameters(graph):
         by_node.setdefault(parameter.node, []).append(parameter)
@@ -32,24 +48,27 @@ def link_layers(graph: LayerGraph) -> tuple[list[int], list[list[Reading]]]:
     places = sorted({*members, *origin.values()}, key=lambda start: (start >= 0, start))
     place_of = {start: place for place, start in enumerate(places)}
     named: list[list[tuple[int, str]]] = []
+    ordered: list[bool] = []
     for start in places:
         node = graph.nodes[start] if start >= 0 else None
         row = row_of(node) if node else None
         names = data_inputs(node, row) if node else []
-        ordered = row is None or not row.commutes
-        named.append([(slot if ordered else 0, name) for slot, name in enumerate(names) if name in origin])
+        ordered.append(row is None or not row.commutes)
+        named.append([(slot if ordered[-1] else 0, name) for slot, name in enumerate(names) if name in origin])
     ports: dict[int, list[str]] = {}
     for name in sorted({name for near in named for _, name in near}, key=lambda name: graph.producer.get(name, -1)):
         ports.setdefault(origin[name], []).append(name)
-    return places, [
+    reads = [
         [Reading(slot, ports[origin[name]].index(name), place_of[origin[name]]) for slot, name in near]
         for near in named
     ]
+    outputs = [place_of[origin[value.name]] if value.name in origin else None for value in graph.outputs]
+    return Links(places, reads, outputs, ordered)
 
 
 def find_layer_edges(graph: LayerGraph, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     """Which layer's output the next layer reads, joins seen through, as pairs of names of layers."""
-    places, reads = link_layers(graph)
+    places, reads, *_ = link_layers(graph)
     index = {layer.start: i for i, layer in enumerate(layers)}
     behind: list[set[int]] = []  # the layers that each place's output comes from
     edges: list[tuple[str, str]] = []

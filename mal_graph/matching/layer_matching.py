@@ -8,7 +8,7 @@ without a partner. What is known of each layer stands in `layer_profile`, the sc
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import numpy as np
@@ -35,6 +35,21 @@ class Relation(StrEnum):
     INCOMPATIBLE = "size-incompatible"
 
 
+@dataclass(frozen=True)
+class RunnerUp:
+    """The donor layer that a base layer is most like beside its partner.
+
+    Attributes:
+        donor: its name.
+        score: 0 to 1.
+        reason: why it is not the partner.
+    """
+
+    donor: str
+    score: float
+    reason: str
+
+
 @dataclass(frozen=True, repr=False)
 class LayerPair(Brief):
     """A base layer and the donor layer that corresponds to it.
@@ -45,6 +60,8 @@ class LayerPair(Brief):
         reason: what the two have in common.
         relation: how their sizes relate, as they were matched.
         differences: in what they are not the same function, however their weights are merged.
+        parts: what the score is made of, each from 0 to 1, by name.
+        runner_up: the next best donor layer; None where no other has this kind.
     """
 
     base: Layer
@@ -53,6 +70,8 @@ class LayerPair(Brief):
     reason: str
     relation: Relation
     differences: tuple[Difference, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)
+    runner_up: RunnerUp | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -115,6 +134,7 @@ def match_layers(
             "inspect both models, or give pairs by hand with `matches`"
         )
     parts, same = score_parts(a, b), find_same_places(a, b)
+    taken = {j: i for i, j in chosen.items()}
     paired = tuple(
         LayerPair(
             a.layers[i],
@@ -123,10 +143,11 @@ def match_layers(
             explain_pair(parts, bool(same[i, j]), i, j),
             relate_widths(a.layers[i], b.layers[j]),
             compare_operations(a.operations[i], b.operations[j]),
+            {name: round(float(part[i, j]), 4) for name, part in parts.items()},
+            find_runner_up(i, j, scores, taken, a, b),
         )
         for i, j in sorted(chosen.items())
     )
-    taken = {j: i for i, j in chosen.items()}
     return Match(
         a.layers,
         b.layers,
@@ -163,6 +184,24 @@ def relate_widths(a: Layer, b: Layer) -> Relation:
     if wider_in == wider_out == 0:
         return Relation.EQUAL
     return Relation.COMPATIBLE if wider_in * wider_out >= 0 else Relation.INCOMPATIBLE
+
+
+def find_runner_up(
+    i: int, j: int, scores: NDArray[np.float64], taken: Mapping[int, int], a: Profile, b: Profile
+) -> RunnerUp | None:
+    """The donor layer that base layer i is most like beside its partner j; `taken` has the base's partner of each."""
+    others = scores[i].copy()
+    others[j] = -np.inf
+    best = int(np.argmax(others))
+    if not np.isfinite(others[best]):
+        return None
+    if best in taken:
+        reason = f"it corresponds to {a.layers[taken[best]].name}"
+    elif others[best] < scores[i, j]:
+        reason = "it is less alike"
+    else:
+        reason = "the pair would reverse the order of layers, or keep better ones apart"
+    return RunnerUp(b.layers[best].name, round(max(0.0, float(others[best])), 4), reason)
 
 
 def explain_unmatched(

@@ -94,7 +94,7 @@ def profile_layers(graph: LayerGraph) -> Profile:
     number = {layer.name: i for i, layer in enumerate(layers)}
     windows = tuple(describe_window(graph, layer) for layer in layers)
     activated = tuple(find_activations(graph, layer) for layer in layers)
-    starts, reads = link_layers(graph)
+    starts, reads, *_ = link_layers(graph)
     feeds = turn_around(reads)
     place_of = {start: place for place, start in enumerate(starts)}
     own = [place_of[layer.start] for layer in layers]

@@ -1,7 +1,7 @@
 """Merging two networks whose units are assigned: the plan, what is added for it, and the merge itself."""
 
 from mal_graph.merging.accounts import Account, Accounts, Fate, account_for, combine_accounts
-from mal_graph.merging.blending import merge
+from mal_graph.merging.blending import in_base_order, merge
 from mal_graph.merging.deepening import Deepened, deepen
 from mal_graph.merging.folding import fold
 from mal_graph.merging.lambdas import LayerLambdas
@@ -25,6 +25,7 @@ __all__ = [
     "ExpectedVariances",
     "Fate",
     "fold",
+    "in_base_order",
     "LayerLambdas",
     "merge",
     "Plan",

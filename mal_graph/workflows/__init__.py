@@ -2,6 +2,7 @@
 
 from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
 from mal_graph.workflows.checkpoint import Outcome
+from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
@@ -27,7 +28,9 @@ __all__ = [
     "Branch",
     "check_donors",
     "Choice",
+    "compare_models",
     "compares",
+    "Comparison",
     "compress",
     "files_in",
     "Grid",

@@ -1,0 +1,24 @@
+"""Two models drawn side by side: which layer corresponds to which, as SVG, PNG or one HTML file."""
+
+from mal_graph.ladder.blocks import Collapse
+from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
+from mal_graph.ladder.drawing import draw_ladder
+from mal_graph.ladder.entries import LadderEntry, ModelEntry
+from mal_graph.ladder.focus import take_around
+from mal_graph.ladder.page import page_text
+from mal_graph.ladder.raster import png_bytes
+from mal_graph.ladder.svg import svg_text
+
+__all__ = [
+    "Collapse",
+    "draw_ladder",
+    "ladder_of",
+    "ladder_of_comparison",
+    "LadderEntry",
+    "model_entry",
+    "ModelEntry",
+    "page_text",
+    "png_bytes",
+    "svg_text",
+    "take_around",
+]
