@@ -1,6 +1,6 @@
 """Whether a merged model is better than its base, and than what can be had without the donor's weights.
 
-    OMP_NUM_THREADS=1 python tools/study_pays.py --data DATA --models MODELS --seeds 3
+    OMP_NUM_THREADS=1 python tools/study_pays.py --data DATA --models MODELS --seeds 0 1 2
     python tools/study_pays.py --tables
 
 DATA is laid out as for `train_paper_models.py`: `mnist/`, `fashion-mnist/` with IDX files and `cifar10/` with a folder

@@ -6,6 +6,7 @@ Base and donor are drawn and checked by `equivalent_nets`, whose table says of e
 
 from pathlib import Path
 
+import builders
 import numpy as np
 import pytest
 from equivalent_nets import (
@@ -17,6 +18,7 @@ from equivalent_nets import (
     RIGHT,
     WRONG,
     GeneratorError,
+    documents,
     draw_pair,
     judge,
     judge_pair,
@@ -165,6 +167,16 @@ def test_a_given_model_beside_its_copy_gives_itself_back(seed):
     pair, inputs = pair_of_model(EXAMPLES / "cnn_a.onnx", seed)
     assert "units_permuted" in pair.rewrites
     assert len(pair.rewrites) > 1
+    assert judge_pair(pair, inputs=inputs).is_right
+
+
+def test_a_model_that_rounding_alone_changes_is_given_other_weights(tmp_path):
+    calm = builders.mlp((16,) * 30 + (5,), seed=3, activation="Sin")
+    wild = calm.with_weights({name: 40 * values for name, values in builders.stored(calm).items()})
+    pair, inputs = pair_of_model(builders.save(wild, tmp_path / "wild.onnx"), 0)
+    first = pair.base.graph.initializer[0]
+    assert pair.apart <= documents.FEW
+    assert np.abs(numpy_helper.to_array(first)).max() < np.abs(wild.weights[first.name].read()).max()
     assert judge_pair(pair, inputs=inputs).is_right
 
 
