@@ -61,19 +61,11 @@ class Pair:
         return set(self.rewrites) <= {self.rewrite, "units_permuted"} | implied
 
 
-def draw_pair(
-    seed: int,
-    family: str = "",
-    rewrite: str = "",
-    *,
-    combined: bool | None = None,
-    among: Collection[str] = tuple(REWRITES),
-) -> Pair:
+def draw_pair(seed: int, family: str = "", rewrite: str = "", *, combined: bool | None = None) -> Pair:
     """A pair; what is not given is drawn.
 
     Args:
         combined: whether other rewrites stand beside the one it is drawn for.
-        among: which may.
 
     Raises:
         GeneratorError: the two do not agree, which is a fault of the generator.
@@ -86,7 +78,7 @@ def draw_pair(
     drawn = families[int(rng.integers(len(families)))]
     family = family or drawn
     is_combined = bool(rng.random() < 0.5) if combined is None else combined
-    sides = chosen_rewrites(rng, family, rewrite, among if is_combined else ())
+    sides = chosen_rewrites(rng, family, rewrite, REWRITES if is_combined else ())
     for attempt in range(ATTEMPTS):
         if attempt == ATTEMPTS // 2:  # some other rewrite may leave no place for it
             sides = {name: side for name, side in sides.items() if name in (rewrite, "units_permuted")}

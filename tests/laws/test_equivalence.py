@@ -33,49 +33,6 @@ from onnx import numpy_helper
 import mal_graph
 from mal_graph.errors import MatchError
 
-# What holds today. The others of the table come as they are mended: take this away when it is the whole table.
-HOLDS = (
-    "units_permuted",
-    "output_reordered",
-    "signature_renamed",
-    "constant_nodes",
-    "weights_among_inputs",
-    "weights_transposed",
-    "weights_concatenated",
-    "weights_joined",
-    "batchnorm_folded",
-    "linear_forms",
-    "bias_absent",
-    "activation_forms",
-    "pool_forms",
-    "reshape_forms",
-    "operators_without_effect",
-    "opset",
-    "nodes_reordered",
-    "names_changed",
-    "argmax_beside",
-    "topk_beside",
-    "equal_vectors_shared",
-)
-ALONE = (  # beside others, more is kept than the table allows
-    "outputs_listed",  # with other names too, only their place says which is which
-    "boolean_mask",
-    "concat_order",
-    "feature_gather",
-    "feature_selection",
-    "channel_swap",
-    "input_transposed",
-    "flatten_transposed",
-    "patch_order",
-    "tokens_remapped",
-    "tokens_shifted",
-    "inputs_listed",
-    "other_epsilon",
-    "local_function",
-    "units_rescaled",
-    "unit_split",
-    "units_rotated",
-)
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 UNSHRUNK = [Phase.explicit, Phase.generate]  # seeds have no order in which one would be simpler
 SEEDS = st.integers(0, 2**31)
@@ -102,28 +59,28 @@ def described(pair, outcome):
 # --- the law -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rewrite", [*HOLDS, *ALONE])
+@pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
-@settings(max_examples=3, phases=UNSHRUNK)
+@settings(max_examples=2, phases=UNSHRUNK)
 def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
     pair = draw_pair(seed, family_of(rewrite, seed), rewrite, combined=False)
     check_is_right(pair)
 
 
-@pytest.mark.parametrize("rewrite", HOLDS)
+@pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
 @settings(max_examples=2, phases=UNSHRUNK)
 def test_rewrites_hold_together(rewrite, seed):
-    pair = draw_pair(seed, family_of(rewrite, seed), rewrite, combined=True, among=HOLDS)
+    pair = draw_pair(seed, family_of(rewrite, seed), rewrite, combined=True)
     check_is_right(pair)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rewrite", HOLDS)
+@pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
-@settings(max_examples=25, phases=UNSHRUNK)
+@settings(max_examples=10, phases=UNSHRUNK)
 def test_rewrites_hold_in_every_family(rewrite, seed):
-    pair = draw_pair(seed, family_of(rewrite, seed), rewrite, among=HOLDS)
+    pair = draw_pair(seed, family_of(rewrite, seed), rewrite)
     check_is_right(pair)
 
 
