@@ -43,7 +43,8 @@ HEIGHTS: Mapping[Role, float] = {Role.LAYER: 36.0, Role.JOIN: 20.0, Role.INPUT: 
 FOLD_HEIGHT = 32.0
 TOP = 64.0  # above the first row: the names of the models
 BOTTOM = 16.0
-LONGEST_NAME, NARROWEST_NAME, LONGEST_DETAIL = 34, 15, 24
+LONGEST_NAME, NARROWEST_NAME = 34, 15
+DETAIL_LETTER = 5.4  # how wide one is
 RELATIONS: Mapping[str, Style] = {
     Relation.EQUAL: Style.EQUAL,
     Relation.COMPATIBLE: Style.COMPATIBLE,
@@ -263,10 +264,11 @@ def draw_place(model: ModelEntry, place: PlaceEntry, side: int, rung: RungEntry 
     name = printable(place.name)
     if place.role is Role.LAYER:
         facts = facts_of(model, place)
+        room = int((LANE - 18 - GUTTER - length_of(place)) / DETAIL_LETTER)
         own = (
             Dot(0, 0, 4, Style.DOT),
             Text(x, -4, cut(name, LONGEST_NAME), Style.NAME, anchor, name),
-            Group((Text(x, 11, cut(facts, LONGEST_DETAIL), Style.DETAIL, anchor, facts),), classes="facts"),
+            Group((Text(x, 11, cut(facts, room), Style.DETAIL, anchor, facts),), classes="facts"),
         )
         style = RELATIONS[rung.relation] if rung else Style.ALONE if has_donor else Style.EQUAL
         units = Group((bar(place, side, style),), classes=f"bar {SIDES[side]}")
@@ -290,15 +292,19 @@ def facts_of(model: ModelEntry, place: PlaceEntry) -> str:
 
 def bar(place: PlaceEntry, side: int, style: Style) -> Outline:
     """The units of a layer: longer for more (log), shaped by its kind."""
-    units = max(1, place.units[1] if place.units else 1)
-    length = max(BAR_HEIGHT, BAR * min(1.0, log2(units + 1) / 12.0))
-    near, far = GUTTER, GUTTER + length
+    near, far = GUTTER, GUTTER + length_of(place)
     top, bottom, middle = BAR_AT - BAR_HEIGHT / 2, BAR_AT + BAR_HEIGHT / 2, BAR_AT
     dent = BAR_HEIGHT / 2 * DENTS.get(place.kind, 1.0)
     points = ((near, top), (far, top), (far - dent, middle), (far, bottom), (near, bottom))
     if dent < 0:
         points = ((near, top), (far + dent, top), (far, middle), (far + dent, bottom), (near, bottom))
     return polygon(tuple((x_of(side, x), y) for x, y in points), style)
+
+
+def length_of(place: PlaceEntry) -> float:
+    """Of the bar of a layer's units."""
+    units = max(1, place.units[1] if place.units else 1)
+    return max(BAR_HEIGHT, BAR * min(1.0, log2(units + 1) / 12.0))
 
 
 def box(x: float, y: float, style: Style) -> Outline:

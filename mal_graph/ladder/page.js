@@ -360,15 +360,26 @@
     else pin(one.row === pinned ? null : one.row);
   }
 
-  for (const one of lines) {
-    one.element.addEventListener("click", () => {
-      focus(one);
-      act(one);
-    });
-    const glance = () => one.row !== null && pinned === null && show(one.row);
-    one.element.addEventListener("mouseenter", glance);
-    one.element.addEventListener("focus", glance);
-  }
+  // A row is wider than what is drawn in it: what lies at the height of the pointer is meant.
+  const byElement = new Map(lines.map((one) => [one.element, one]));
+  const lineAt = (event) => {
+    const own = event.target.closest("g.row, g.fold");
+    if (own) return byElement.get(own);
+    const crossing = event.target.closest("g.crossing");
+    if (crossing) return lineOf(0, rungs[Number(crossing.dataset.pair)].base);
+    const y = event.clientY - svg.getBoundingClientRect().top;
+    return lines.find((one) => one.y !== null && Math.abs(one.y - y) <= heightOf(one) / 2);
+  };
+  const glance = (one) => one && one.row !== null && pinned === null && show(one.row);
+
+  svg.addEventListener("click", (event) => {
+    const one = lineAt(event);
+    if (!one) return;
+    focus(one);
+    act(one);
+  });
+  svg.addEventListener("mouseover", (event) => glance(lineAt(event)));
+  svg.addEventListener("focusin", (event) => glance(byElement.get(event.target)));
 
   svg.addEventListener("keydown", (event) => {
     const visible = lines.filter((one) => one.y !== null);
@@ -415,5 +426,8 @@
   document.documentElement.classList.add("live");
   const first = lines.find((one) => one.y !== null || !one.element.hasAttribute("display"));
   if (first) first.element.setAttribute("tabindex", "0");
-  for (const one of lines) one.y = one.element.hasAttribute("display") ? null : 0;
+  for (const one of lines) {
+    const moved = /,(.*)\)/.exec(one.element.getAttribute("transform"));
+    one.y = one.element.hasAttribute("display") ? null : Number(moved[1]);
+  }
 })();

@@ -2,8 +2,8 @@
 
 Each model is put in an order of its own first, branch by branch: a place comes behind what it reads, and what an
 operator reads in a certain order comes in that order, so that branches that are exchanged between the models cross.
-Where the order of the operands does not matter, the donor follows the base. The most pairs that can share a row without
-crossing do (a longest increasing subsequence); the others are drawn as crossing lines.
+Other operands of the donor come as they are stored, or in the base's order, whichever lets more pairs share a row. The
+most pairs that can share one without crossing do (a longest increasing subsequence); the others are crossing lines.
 """
 
 from bisect import bisect_left
@@ -27,25 +27,42 @@ class Row(NamedTuple):
         return self[side]
 
 
+class Pair(NamedTuple):
+    """Two layers that correspond to each other."""
+
+    base: int
+    donor: int
+
+
 def find_rows(ladder: LadderEntry) -> list[Row]:
     """The rows, from input to output."""
-    mine = order_places(ladder.base, range(len(ladder.base.places)))
+    mine = order_places(ladder.base, as_stored(ladder.base))
     if ladder.donor is None:
         return [Row(place, None) for place in mine]
     rank = {place: position for position, place in enumerate(mine)}
-    theirs = order_places(ladder.donor, follow(ladder, rank))
-    partner = {rung.base: rung.donor for rung in ladder.rungs}
+    orders = [order_places(ladder.donor, keys) for keys in (as_stored(ladder.donor), follow(ladder, rank))]
+    theirs, shared = max(((order, share_rows(ladder, rank, order)) for order in orders), key=lambda both: len(both[1]))
     position = {place: at for at, place in enumerate(theirs)}
-    paired = [place for place in mine if place in partner]
-    kept = increasing([position[partner[place]] for place in paired])
     rows: list[Row] = []
     here = there = 0
-    for place in (paired[index] for index in kept):
-        stop, end = rank[place], position[partner[place]]
+    for row in shared:
+        stop, end = rank[row.base], position[row.donor]
         rows += between(ladder, mine[here:stop], theirs[there:end])
-        rows.append(Row(place, partner[place]))
+        rows.append(Row(*row))
         here, there = stop + 1, end + 1
     return [*rows, *between(ladder, mine[here:], theirs[there:])]
+
+
+def share_rows(ladder: LadderEntry, rank: Mapping[int, int], theirs: Sequence[int]) -> list[Pair]:
+    """The most pairs that do not cross, from top to bottom."""
+    position = {place: at for at, place in enumerate(theirs)}
+    pairs = sorted((Pair(rung.base, rung.donor) for rung in ladder.rungs), key=lambda pair: rank[pair.base])
+    return [pairs[index] for index in increasing([position[pair.donor] for pair in pairs])]
+
+
+def as_stored(model: ModelEntry) -> list[int]:
+    """No operand before another."""
+    return [0] * len(model.places)
 
 
 def follow(ladder: LadderEntry, rank: Mapping[int, int]) -> list[int]:
@@ -63,8 +80,8 @@ def order_places(model: ModelEntry, keys: Sequence[int]) -> list[int]:
     """The places, each behind what it reads, branch by branch; of operands in any order the smallest key first."""
     order: list[int] = []
     seen: set[int] = set()
-    ends = [index for index, place in enumerate(model.places) if place.role is Role.OUTPUT]
-    for end in (*ends, *range(len(model.places))):
+    read = {source for place in model.places for source in place.reads}
+    for end in (index for index in range(len(model.places)) if index not in read):
         waiting = [(end, False)]
         while waiting:
             index, is_read = waiting.pop()
