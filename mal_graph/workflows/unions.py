@@ -7,7 +7,6 @@ from those that go, and what decides the outputs is averaged in the end. The tar
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from mal_graph.merging import run_outputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.joint import Joint, Thinned
-from mal_graph.workflows.models import prepared
 from mal_graph.workflows.sides import FEW, Samples, Side
 from mal_graph.workflows.verdict import OUTPUTS, REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
@@ -108,11 +106,19 @@ def union_of(
     made: Thinned,
     graphs: Sequence[LayerGraph],
     config: MergeConfig,
-    data: Mapping[str, Any] | None,
+    data: Mapping[str, Array] | None = None,
+    data_notes: Sequence[str] = (),
     choice: Choice | None = None,
 ) -> Union:
-    """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
-    arrays, notes = prepared(joint.ensemble, data, config)
+    """The models at a budget as a result: checked, judged, and scored where there are data.
+
+    Args:
+        data: made ready for the ensemble.
+        data_notes: what of the data was not taken literally.
+
+    Raises:
+        DataError: no output fits the labels.
+    """
     first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
@@ -129,8 +135,13 @@ def union_of(
         checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
         choice=choice,
         config=config,
-        scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=(*notes, *notes_on_budget(joint, config), *notes_on_samples(joint.samples), *notes_on_classes(joint)),
+        scores=() if data is None else scored(joint, made.graph, config, data),
+        notes=(
+            *data_notes,
+            *notes_on_budget(joint, config),
+            *notes_on_samples(joint.samples),
+            *notes_on_classes(joint),
+        ),
     )
 
 
