@@ -140,7 +140,7 @@ def union_of(
             *data_notes,
             *notes_on_budget(joint, config),
             *notes_on_samples(joint.samples),
-            *notes_on_classes(joint),
+            *notes_on_classes(joint, data),
         ),
     )
 
@@ -159,7 +159,7 @@ def notes_on_samples(samples: Samples) -> Iterator[str]:
         yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
 
 
-def notes_on_classes(joint: Joint) -> Iterator[str]:
+def notes_on_classes(joint: Joint, data: Mapping[str, Array] | None) -> Iterator[str]:
     """How models that do not know all classes are compared with what does."""
     for classes in joint.outputs.classes:
         if min(classes.counts()) < len(classes.names):
@@ -167,6 +167,11 @@ def notes_on_classes(joint: Joint) -> Iterator[str]:
                 "labels are places in the list of all classes; a model alone gives a class that it does not know its "
                 "mean score, wherever it is compared or scored"
             )
+    if data is None and joint.outputs.are_wider:
+        yield (
+            "the guard compares the scores of all classes: on inputs of the classes that a model knows it alone may be "
+            "better than the result, which only labels tell"
+        )
 
 
 def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:
