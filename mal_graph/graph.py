@@ -93,6 +93,7 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
     scope: str = ""  # the module that it was exported from, where the exporter tells
+    bodies: "tuple[LayerGraph, ...]" = field(default=(), compare=False)  # the graphs that it runs, to be looked into
 
     @property
     def reads(self) -> list[str]:

@@ -93,7 +93,23 @@ def view_of(node: ir.Node, taken: set[str]) -> Node:
         attributes={key: attribute.value for key, attribute in node.attributes.items()},
         captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))),
         scope=scope_of(node),
+        bodies=tuple(body_view(name, body) for name, body in subgraphs(node)),
     )
+
+
+def body_view(name: str, body: ir.Graph) -> LayerGraph:
+    """The view of a graph that a node runs: it has the names that it has inside, and no document of its own."""
+    weights = dict(initializers(body, ""))
+    nodes: list[Node] = []
+    taken: set[str] = set()
+    for node in body:
+        constant = constant_weight(node, weights)
+        if constant is None:
+            nodes.append(view_of(node, taken))
+        else:
+            weights[constant.name] = constant
+    inputs, outputs = (tuple(map(value_of, values)) for values in (body.inputs, body.outputs))
+    return LayerGraph(name, tuple(nodes), inputs, outputs, weights, dict(body.opset_imports))
 
 
 def scope_of(node: ir.Node) -> str:

@@ -12,13 +12,12 @@ from functools import cached_property
 import numpy as np
 
 from mal_graph.compression.classes import Classes, ClassNames, Scoring, joined, scoring_of
-from mal_graph.compression.decisions import decided
+from mal_graph.compression.decisions import Followed, follow
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import OutputKind, read_output_kind
 from mal_graph.graph import LayerGraph, Node, is_mergeable
 from mal_graph.label_lists import Names
 from mal_graph.matching import listed_names
-from mal_graph.network import find_applied
 from mal_graph.operators import row_of
 
 
@@ -41,14 +40,18 @@ class Member:
     names: ClassNames = field(default_factory=ClassNames)
 
     @cached_property
+    def followed(self) -> Followed:
+        """What becomes of its parameters."""
+        return follow(self.graph, is_float=self.is_float)
+
+    @property
     def learned(self) -> frozenset[int]:
         """The indices of the nodes with parameters."""
-        return frozenset(parameter.node for parameter in find_applied(self.graph) if parameter.shape)
+        return self.followed.learned
 
-    @cached_property
-    def decided(self) -> frozenset[str]:
-        """The tensors that hold what it decided."""
-        return decided(self.graph, self.learned, self.is_float)
+    def can_be_averaged(self, tensor: str) -> bool:
+        """Whether a tensor holds numbers, and nothing that was decided."""
+        return self.is_float(tensor) and tensor not in self.followed.decided
 
     def is_float(self, tensor: str) -> bool:
         """Whether a tensor holds numbers that can be averaged."""
@@ -262,16 +265,15 @@ def final_of(graph: LayerGraph, tensor: str) -> Node | None:
 def deciding(member: Member, output: str) -> str | None:
     """The tensor of floats that decides an output alone: itself, or the last one before what was decided; None where
     there are several, or a layer stands between."""
-    graph = member.graph
-    while not member.is_float(output) or output in member.decided:
-        if output not in graph.producer or graph.producer[output] in member.learned:
+    graph, waiting = member.graph, {output}
+    while len(waiting) > 1 or not all(map(member.can_be_averaged, waiting)):
+        last = max(waiting, key=lambda name: graph.producer.get(name, -1))
+        index = graph.producer.get(last)
+        if index is None or index in member.learned:
             return None
-        read = graph.nodes[graph.producer[output]].inputs
-        computed = [name for name in read if name and name not in graph.weights]
-        if len(computed) != 1:
-            return None
-        output = computed[0]
-    return output
+        waiting.remove(last)
+        waiting.update(name for name in graph.nodes[index].reads if name not in graph.weights)
+    return next(iter(waiting), None)
 
 
 def between(graph: LayerGraph, tensor: str, starts: Collection[str], learned: Collection[int]) -> set[int] | None:

@@ -45,7 +45,8 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
         shares: the weight of each member; they sum to one.
 
     Raises:
-        UnsupportedModel: a member other than the base has operators with graphs of their own.
+        UnsupportedModel: a member other than the base has operators with graphs of their own, or one of the base reads
+            in its graph what is averaged behind it.
         MatchError: what the base makes of its scores cannot be made of more classes.
     """
     _, *others = members
@@ -54,6 +55,13 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
     used = needed_nodes(base, averaged)
     twice = [name for node in used if node.name in outputs.behind for name in node.outputs if name]
     kept = {name: unused_name(base, f"{name}/{BEFORE}") for name in dict.fromkeys((*averaged, *twice))}
+    for node in used:
+        for name in node.captures:
+            if name in kept:  # a name that its graph has for the mean as well
+                raise UnsupportedModel(
+                    f"{base.name} cannot stand beside another network: the graph inside {node.title} reads {name!r}, "
+                    "which is averaged; export the model without this output"
+                )
     front = [
         renamed(replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node, kept)
         for node in used
@@ -105,7 +113,8 @@ def with_branch(
 ) -> tuple[LayerGraph, dict[str, str]]:
     """The united network with the nodes of one more member, and what each of its tensors is called there."""
     graph = member.graph
-    nested = next((node for node in graph.nodes if node.captures or has_bodies(node)), None)
+    needed = needed_nodes(graph, tensors)
+    nested = next((node for node in needed if node.bodies), None)
     if nested is not None:
         raise UnsupportedModel(
             f"{graph.name} cannot stand beside another network: {nested.title} has a graph of its own; give this model "
@@ -114,7 +123,7 @@ def with_branch(
     names = {theirs: own for own, theirs in member.inputs.items()}
     known = Known(united)
     nodes: list[Node] = []
-    for node in needed_nodes(graph, tensors):
+    for node in needed:
         same = known.same(node, names, graph)
         if same is not None:
             names.update(zip(node.outputs, same.outputs, strict=True))
@@ -127,11 +136,6 @@ def with_branch(
     weights = {names[name]: replace(graph.weights[name], name=names[name]) for name in read}
     moved = [renamed(node, names) for node in nodes]
     return replace(united, nodes=(*united.nodes, *moved), weights={**united.weights, **weights}), names
-
-
-def has_bodies(node: Node) -> bool:
-    """Whether an attribute of a node holds a graph."""
-    return any(hasattr(value, "initializers") for value in node.attributes.values())
 
 
 class Known:

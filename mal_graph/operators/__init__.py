@@ -2,6 +2,7 @@
 
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
+from mal_graph.operators.control_flow import Control, control_of
 from mal_graph.operators.elementwise import cast_to_float32, cast_type
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import are_codes, table_axis
@@ -35,6 +36,8 @@ __all__ = [
     "cast_to_float32",
     "cast_type",
     "Compensation",
+    "Control",
+    "control_of",
     "differing_settings",
     "dilations_of",
     "enlarged",

@@ -132,13 +132,12 @@ ROWS: Mapping[str, Row] = {
             "Floor",
             "Ceil",
             "Round",
-            "IsNaN",
-            "IsInf",
             "com.microsoft.Gelu",
             "com.microsoft.QuickGelu",
         ],
         activation_row(),
     ),
+    **dict.fromkeys(["IsNaN", "IsInf"], replace(activation_row(), compares=True)),
     **dict.fromkeys(
         ["HardSigmoid", "Exp", "Cosh", "Acos", "Softplus", "Not", "BitwiseNot"], activation_row(AtZero.FINITE)
     ),

@@ -24,7 +24,7 @@ from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
 from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.joint import Joint, Thinned, open_joint
-from mal_graph.workflows.models import Progress, prepare
+from mal_graph.workflows.models import Progress, prepared
 from mal_graph.workflows.pareto import ParetoEntry, pareto_table
 from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known, with_repair
@@ -66,7 +66,9 @@ class Trial(Brief):
         graphs: the models as they were given, the base first.
         joint: the models as one network.
         config: every option.
-        deciding, reporting: labelled data that decide, and those that are reported; None without data.
+        deciding, reporting: labelled data that decide, and those that are reported, made ready for the ensemble; None
+            without data.
+        data_notes: what of the data was not taken literally.
         progress, runner: as for `assemble`.
         known: groups that were verified before.
     """
@@ -76,6 +78,7 @@ class Trial(Brief):
     config: MergeConfig
     deciding: Data | None
     reporting: Data | None
+    data_notes: tuple[str, ...]
     progress: Progress
     runner: Runner
     known: Known
@@ -98,20 +101,19 @@ class Trial(Brief):
 
     def scored(self, name: str, graph: LayerGraph, data: Data | None) -> Scores | None:
         """How well a network does on a part of the data."""
-        return None if data is None else self.joint.scored(graph, self.ready(data), self.config, name)
-
-    def ready(self, data: Data) -> Data:
-        """A part of the data, made ready for what has all classes. Raises DataError."""
-        return prepare(self.joint.ensemble, data, self.config)[0]
+        return None if data is None else self.joint.scored(graph, data, self.config, name)
 
     def assembly(self, assembly: Assembly, choice: Choice) -> Assembly:
         """A merge of weights as the result."""
         told = replace(assembly, choice=choice)
-        return told if self.reporting is None else with_scores(told, self.reporting, self.progress, self.runner)
+        if self.reporting is None:
+            return told
+        scored = with_scores(told, self.reporting, self.progress, self.runner)
+        return replace(scored, data_notes=(*self.data_notes, *scored.data_notes))
 
     def union(self, made: Thinned, choice: Choice | None) -> Union:
         """A union as the result."""
-        return union_of(self.joint, made, self.graphs, self.config, self.reporting, choice)
+        return union_of(self.joint, made, self.graphs, self.config, self.reporting, self.data_notes, choice)
 
     def merged(self, config: MergeConfig, **options: Any) -> Assembly:
         """A merge of weights, not scored."""
@@ -141,11 +143,10 @@ class Trial(Brief):
         fits the labels."""
         if data is None or base is None:
             return None
-        arrays = self.ready(data)
-        theirs = self.joint.predicted_by_donor(number, arrays, self.config, base.output)
+        theirs = self.joint.predicted_by_donor(number, data, self.config, base.output)
         if theirs is None:
             return None
-        return score(self.joint.of_all_classes(theirs, number), read_labels(arrays), self.joint.arm(number))
+        return score(self.joint.of_all_classes(theirs, number), read_labels(data), self.joint.arm(number))
 
     def average(self) -> Candidate:
         """The average of weights in stored order."""
@@ -330,20 +331,19 @@ def merged_or_refused(plain: Assembly | MatchError, tried: str = "") -> Assembly
 
 def halves_of(
     base: LayerGraph, data: Data | None, config: MergeConfig, runner: Runner
-) -> tuple[Data | None, Data | None]:
-    """The data that decide and those that are reported; all are reported, and none decides, where they are too few.
+) -> tuple[Data | None, Data | None, tuple[str, ...]]:
+    """The data that decide and those that are reported, with notes on what was not taken literally; all are reported,
+    and none decides, where they are too few.
 
     Raises:
         DataError: they do not fit the base.
     """
-    if data is None:
-        return None, None
-    arrays, _ = prepare(base, data, config)
-    if len(read_labels(arrays)) < 2 * MIN_SAMPLES:
-        return None, data
+    arrays, notes = prepared(base, data, config)
+    if arrays is None or len(read_labels(arrays)) < 2 * MIN_SAMPLES:
+        return None, arrays, notes
     kind, output = config.output_kind, config.score_output
     held = split_holdout(base, arrays, seed=config.seed, score_output=output, output_kind=kind, runner=runner)
-    return held.deciding, held.reporting
+    return held.deciding, held.reporting, notes
 
 
 def are_relatives(plain: Assembly) -> bool:

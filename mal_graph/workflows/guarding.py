@@ -7,7 +7,9 @@ Logits alone are judged too kindly where one model gives larger ones than the ot
 near a border between classes.
 
 The limits are those below which, in `tools/study_pays.py`, no result was worse than its base by more than a standard
-error (on given inputs), or hardly one (on noise), where the ensemble is better than the base at all.
+error (on given inputs), or hardly one (on noise), where the ensemble is better than the base at all. Nor was any where
+classes are joined (`tools/study_joined_classes.py`); but on the classes that the base knows it was better than nearly
+all of them, as it was than the ensemble, and no nearness to that says so.
 """
 
 from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
 from mal_graph.workflows.joint import open_joint
-from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, silent, with_arrays
+from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, prepared, silent, with_arrays
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.timing import with_speeds
 from mal_graph.workflows.unions import Union
@@ -89,7 +89,8 @@ def unite_graphs(
     """
     known: Known = []
     joint = open_joint(graphs, config, runner, progress, known)
-    return union_at_budget(Trial(graphs, joint, config, None, data, progress, runner, known))
+    arrays, notes = prepared(joint.ensemble, data, config)
+    return union_at_budget(Trial(graphs, joint, config, None, arrays, notes, progress, runner, known))
 
 
 WAYS: Mapping[str, Way] = {

@@ -7,7 +7,6 @@ from those that go, and what decides the outputs is averaged in the end. The tar
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from mal_graph.merging import run_outputs
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.joint import Joint, Thinned
-from mal_graph.workflows.models import prepared
 from mal_graph.workflows.sides import FEW, Samples, Side
 from mal_graph.workflows.verdict import OUTPUTS, REFITTED, Verdict, judge_union
 from mal_graph.workflows.writing import Written
@@ -108,11 +106,19 @@ def union_of(
     made: Thinned,
     graphs: Sequence[LayerGraph],
     config: MergeConfig,
-    data: Mapping[str, Any] | None,
+    data: Mapping[str, Array] | None = None,
+    data_notes: Sequence[str] = (),
     choice: Choice | None = None,
 ) -> Union:
-    """The models at a budget as a result: checked, judged, and scored where there are data. Raises DataError."""
-    arrays, notes = prepared(joint.ensemble, data, config)
+    """The models at a budget as a result: checked, judged, and scored where there are data.
+
+    Args:
+        data: made ready for the ensemble.
+        data_notes: what of the data was not taken literally.
+
+    Raises:
+        DataError: no output fits the labels.
+    """
     first = joint.sides[0]
     branches = tuple(branch_of(joint, number, made) for number in range(len(joint.sides)))
     cost = first.multiplications(made.graph)
@@ -129,8 +135,13 @@ def union_of(
         checks=(finite_check(made.graph, first, joint.runner), budget_check(cost, branches[0].before, budget)),
         choice=choice,
         config=config,
-        scores=() if arrays is None else scored(joint, made.graph, config, arrays),
-        notes=(*notes, *notes_on_budget(joint, config), *notes_on_samples(joint.samples), *notes_on_classes(joint)),
+        scores=() if data is None else scored(joint, made.graph, config, data),
+        notes=(
+            *data_notes,
+            *notes_on_budget(joint, config),
+            *notes_on_samples(joint.samples),
+            *notes_on_classes(joint, data),
+        ),
     )
 
 
@@ -148,7 +159,7 @@ def notes_on_samples(samples: Samples) -> Iterator[str]:
         yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
 
 
-def notes_on_classes(joint: Joint) -> Iterator[str]:
+def notes_on_classes(joint: Joint, data: Mapping[str, Array] | None) -> Iterator[str]:
     """How models that do not know all classes are compared with what does."""
     for classes in joint.outputs.classes:
         if min(classes.counts()) < len(classes.names):
@@ -156,6 +167,11 @@ def notes_on_classes(joint: Joint) -> Iterator[str]:
                 "labels are places in the list of all classes; a model alone gives a class that it does not know its "
                 "mean score, wherever it is compared or scored"
             )
+    if data is None and joint.outputs.are_wider:
+        yield (
+            "the guard compares the scores of all classes: on inputs of the classes that a model knows it alone may be "
+            "better than the result, which only labels tell"
+        )
 
 
 def branch_of(joint: Joint, number: int, made: Thinned) -> Branch:

@@ -144,7 +144,7 @@ def zoo(
     (graph,) = open_models([base], settings, settings.calibrate if given is None else given)
     check_calibration(graph, [], settings)
     arrays, notes = prepared(graph, given, settings)
-    reported, _ = prepared(graph, settings.report_data, settings)
+    reported, more = prepared(graph, settings.report_data, settings)
     settings = settings.replaced(report_data=reported)
     terms, best = terms_of_search(graph, arrays, settings, lambdas, progress or silent, runner or registry.runner())
     entries = tuple(entries_of(graph, donors, settings, arrays))
@@ -154,7 +154,7 @@ def zoo(
     result, checkpoint = search(SoFar(graph, (), best), entries, checkpoint, settings.checkpoint, terms)
     if all(outcome.verdict == SKIPPED for outcome in checkpoint.outcomes):
         raise MatchError(none_of(graph, checkpoint.outcomes))
-    assembly = replace(assemble_result(graph, result, terms), data_notes=notes)
+    assembly = replace(assemble_result(graph, result, terms), data_notes=tuple(dict.fromkeys((*notes, *more))))
     return Zoo(assembly, checkpoint.outcomes, terms, result.best)
 
 

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from builders import Net, deviation, inputs_of, run
+from builders import Net, deviation, inputs_of, load, run
+from onnx import TensorProto, helper, numpy_helper
 
 import mal_graph
-from mal_graph.errors import MatchError
+from mal_graph.errors import MatchError, UnsupportedModel
 
 
 def first_of(net, x, count):
@@ -22,6 +23,108 @@ def boxes(net, x):
     return net.op("GatherND", found, net.op("Gather", kept, net.constant([0, 2]), axis=1))
 
 
+KINDS = {"go": (TensorProto.BOOL, ()), "run": (TensorProto.INT64, ()), "told": (TensorProto.BOOL, None)}
+FLOATS = TensorProto.FLOAT, None
+
+
+def body(inputs, steps, outputs, **stored):
+    """A graph that an operator runs, of steps written "output output = Operator(input, input)", and with attributes."""
+    nodes = []
+    for step, attributes in steps.items():
+        made, call = step.split(" = ")
+        op, read = call.removesuffix(")").split("(")
+        nodes.append(helper.make_node(op, read.split(", ") if read else [], made.split(), **attributes))
+    values = [
+        [helper.make_tensor_value_info(name, *KINDS.get(name.rstrip("0123456789"), FLOATS)) for name in names.split()]
+        for names in (inputs, outputs)
+    ]
+    return helper.make_graph(
+        nodes, "body", *values, [numpy_helper.from_array(np.asarray(each), name) for name, each in stored.items()]
+    )
+
+
+def loop(net, carried, steps, returned, own="v0", outputs=1, goes="Identity(go)", **stored):
+    """What three runs give, or fewer; `own` are the names that a run has for what it is given."""
+    steps = {**steps, f"go1 = {goes}": {}}
+    runs = net.constant(3), net.constant(np.array(True))
+    inner = body(f"run go {own}", steps, f"go1 {returned}", **stored)
+    return net.op("Loop", *runs, *carried, outputs=outputs, body=inner)
+
+
+def branch(net, condition, then, other):
+    """What one of two steps gives."""
+    bodies = {
+        f"{name}_branch": body("", {f"{name}_out = {step}": attributes}, f"{name}_out")
+        for name, (step, attributes) in (("then", then), ("else", other))
+    }
+    return net.op("If", condition, **bodies)
+
+
+def over(net, values, limit=0.0):
+    """Whether the mean of values is over a limit."""
+    return net.op("Greater", net.op("ReduceMean", values, keepdims=0), net.constant(np.float32(limit), "mean limit"))
+
+
+def true(net):
+    return net.constant(np.array(True))
+
+
+def telling(name):
+    """The branch of a body that tells which of its values are over a limit."""
+    return body("", {f"t{name} = Greater(v0, limit)": {}, f"f{name} = Cast(t{name})": {"to": 1}}, f"f{name}")
+
+
+NESTED = {"u = If(go)": {"then_branch": telling("then"), "else_branch": telling("else")}}
+INSIDE = {
+    "a class in a branch": lambda net, y: [
+        branch(net, true(net), (f"Hardmax({y})", {"axis": 1}), (f"Identity({y})", {}))
+    ],
+    "truths in a branch in a loop": lambda net, y: [loop(net, [y], NESTED, "u", limit=np.float32(0.1))],
+    "a class that the next run gives": lambda net, y: loop(
+        net, [y, y], {"u0 = Hardmax(v0)": {"axis": 1}, "u1 = Identity(v0)": {}}, "u0 u1", "v0 v1", 2
+    )[1:],
+    "a truth that the next run makes a float": lambda net, y: [
+        loop(
+            net,
+            [y, net.op("Greater", y, net.constant(np.float32(9), "nine"))],
+            {"u0 = Cast(told0)": {"to": 1}, "told1 = Greater(v0, limit)": {}},
+            "u0 told1",
+            "v0 told0",
+            2,
+            limit=np.float32(0.1),
+        )[0]
+    ],
+    "scores that a loop counts in whole numbers": lambda net, y: [
+        loop(net, [y], {"k = Cast(v0)": {"to": 7}, "u = Cast(k)": {"to": 1}}, "u")
+    ],
+    "places of a pool in a loop": lambda net, y: [
+        loop(
+            net,
+            [net.op("Unsqueeze", y, net.constant([0]))],
+            {"p q = MaxPool(v0)": {"kernel_shape": [1]}, "u0 = Cast(q)": {"to": 1}},
+            "u0",
+        )
+    ],
+    "classes row by row": lambda net, y: [
+        net.op(
+            "Scan",
+            y,
+            num_scan_inputs=1,
+            body=body("row", {"k = ArgMax(row)": {"axis": 0}, "f = Cast(k)": {"to": 1}}, "f"),
+        )
+    ],
+    "a way that scores choose": lambda net, y: [branch(net, over(net, y), (f"Add({y}, {y})", {}), (f"Neg({y})", {}))],
+    "how often scores are halved": lambda net, y: [
+        loop(
+            net,
+            [y],
+            {"u = Mul(v0, half)": {}, "m = ReduceMax(u)": {"keepdims": 0}},
+            "u",
+            goes="Greater(m, half)",
+            half=np.float32(0.5),
+        )
+    ],
+}
 DECISIONS = {
     "highest scores": lambda net, y: net.op("TopK", y, net.constant([3]), outputs=2),
     "highest scores alone": lambda net, y: net.op("TopK", y, net.constant([3]), outputs=2)[:1],
@@ -29,6 +132,9 @@ DECISIONS = {
     "class as a float": lambda net, y: [net.op("Cast", net.op("ArgMax", y, axis=1, keepdims=0), to=1)],
     "scaled class": lambda net, y: [
         net.op("Mul", net.op("Cast", net.op("ArgMax", y, axis=1), to=1), net.constant(np.float32(2), "two"))
+    ],
+    "one of two by a threshold": lambda net, y: [
+        net.op("Where", net.op("Greater", y, net.constant(np.float32(0.1), "limit")), y, net.op("Neg", y))
     ],
     "over a threshold": lambda net, y: [
         net.op("Cast", net.op("Greater", y, net.constant(np.float32(0.1), "limit")), to=1)
@@ -50,7 +156,69 @@ AVERAGED = {
         z,
     ),
 }
+AVERAGED_INSIDE = {
+    "a loop of arithmetic": lambda net, y: loop(
+        net, [y], {"u = Mul(v0, half)": {}, "p = Add(u, half)": {}}, "p", half=np.float32(0.5)
+    ),
+    "all that a loop went through": lambda net, y: net.op(
+        "ReduceMean",
+        loop(net, [y], {"u = Mul(v0, half)": {}, "p = Identity(u)": {}}, "u p", outputs=2, half=np.float32(0.5))[1],
+        net.constant([0]),
+        keepdims=0,
+    ),
+    "a branch by the shape": lambda net, y: branch(
+        net,
+        net.op("Equal", net.op("Size", y), net.constant(np.array(0))),
+        (f"Neg({y})", {}),
+        (f"Identity({y})", {}),
+    ),
+    "a branch by the inputs": lambda net, y: branch(
+        net, over(net, net.inputs[0].name), (f"Neg({y})", {}), (f"Identity({y})", {})
+    ),
+    "as many as there are": lambda net, y: net.op("Div", y, net.op("Cast", net.op("Size", y), to=1)),
+    "a layer of truths in a loop": lambda net, y: loop(
+        net,
+        [y],
+        {"told = Greater(v0, zero)": {}, "f = Cast(told)": {"to": 1}, "g = Mul(f, v0)": {}, "u = MatMul(g, w)": {}},
+        "u",
+        zero=np.float32(0),
+        w=np.random.default_rng(5).standard_normal((5, 5)).astype(np.float32),
+    ),
+    "a layer of truths in a branch": lambda net, y: net.linear(
+        branch(net, over(net, y), (f"Neg({y})", {}), (f"Identity({y})", {})), 5, 5
+    ),
+}
 REFUSED = {
+    "rows that a loop collects until scores are small": lambda net, y, x: net.linear(
+        loop(
+            net,
+            [y],
+            {"u = Mul(v0, half)": {}, "m = ReduceMax(u)": {"keepdims": 0}, "p = Identity(u)": {}},
+            "u p",
+            outputs=2,
+            goes="Greater(m, half)",
+            half=np.float32(0.5),
+        )[1],
+        5,
+        4,
+        "matmul",
+    ),
+    "a way that another layer's scores choose": lambda net, y, x: branch(
+        net, over(net, net.linear(x, 8, 5)), (f"Neg({y})", {}), (f"Identity({y})", {})
+    ),
+    "scores of what a body learned": lambda net, y, x: branch(
+        net,
+        true(net),
+        (f"Hardmax({net.linear(x, 8, 5)})", {"axis": 1}),
+        (f"Hardmax({y})", {"axis": 1}),
+    ),
+    "a layer in a loop that reads a choice": lambda net, y, x: loop(
+        net,
+        [y],
+        {"k = Hardmax(v0)": {"axis": 1}, "u = MatMul(k, w)": {}},
+        "u",
+        w=np.eye(5, dtype=np.float32),
+    ),
     "what is chosen by another output": lambda net, y, x: net.op(
         "GatherElements", net.linear(x, 8, 5), net.op("ArgMax", y, axis=1), axis=1
     ),
@@ -74,18 +242,25 @@ def classifier(seed):
     return net.graph(y)
 
 
-@pytest.mark.parametrize("name", DECISIONS)
-def test_what_is_decided_is_decided_of_the_mean(name):
+@pytest.mark.parametrize(
+    ("make", "runner"),
+    [
+        *(pytest.param(make, "reference", id=name) for name, make in DECISIONS.items()),
+        *(pytest.param(make, "onnxruntime", id=name) for name, make in INSIDE.items()),  # bodies state their types
+    ],
+)
+def test_what_is_decided_is_decided_of_the_mean(make, runner):
     def decided(seed):
         net, _, y = scored(seed)
-        return net.graph(*DECISIONS[name](net, y))
+        return net.graph(*make(net, y))
 
     inputs = inputs_of(classifier(0), seed=5)
     united = mal_graph.assemble(decided(0), decided(1), method="union", budget="full")
     mean = np.mean([run(classifier(seed), inputs)[0] for seed in (0, 1)], axis=0)
     net = Net()
-    expected = run(net.graph(*DECISIONS[name](net, net.input("x", ("N", 5)))), {"x": mean.astype(np.float32)})
-    assert deviation(run(united.graph, inputs), expected) < 1e-5
+    alone = net.graph(*make(net, net.input("x", ("N", 5))))
+    expected = run(alone, {"x": mean.astype(np.float32)}, runner)
+    assert deviation(run(united.graph, inputs, runner), expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", AVERAGED)
@@ -101,6 +276,16 @@ def test_outputs_whose_places_mean_the_same_are_averaged(name):
     assert deviation(run(united.graph, inputs), [mean]) < 1e-5
 
 
+@pytest.mark.parametrize("name", AVERAGED_INSIDE)
+def test_what_no_body_decides_is_averaged(name):
+    net, _, y = scored(0)
+    base, donor = net.graph(AVERAGED_INSIDE[name](net, y)), classifier(1)
+    inputs = inputs_of(donor, seed=5)
+    united = mal_graph.assemble(base, donor, method="union", budget="full")
+    mean = np.mean([run(graph, inputs, "onnxruntime")[0] for graph in (base, donor)], axis=0)
+    assert deviation(run(united.graph, inputs, "onnxruntime"), [mean]) < 1e-5
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_single_tensor_decides_is_refused(name):
     def made(seed):
@@ -108,6 +293,17 @@ def test_what_no_single_tensor_decides_is_refused(name):
         return net.graph(REFUSED[name](net, y, x))
 
     with pytest.raises(MatchError, match=r"cannot be averaged: it holds what was decided, and no tensor of floats"):
+        mal_graph.assemble(made(0), made(1), method="union", budget="full")
+
+
+def test_a_body_that_reads_what_is_averaged_is_refused():
+    """It would read the mean, and the base alone is needed there."""
+
+    def made(seed):
+        net, _, y = scored(seed)
+        return net.graph(y, net.linear(branch(net, true(net), (f"Neg({y})", {}), (f"Identity({y})", {})), 5, 4))
+
+    with pytest.raises(UnsupportedModel, match=r"the graph inside If .* reads 'gemm2', which is averaged"):
         mal_graph.assemble(made(0), made(1), method="union", budget="full")
 
 
@@ -124,6 +320,32 @@ def gated(seed, made):
     y = net.linear(net.input("x", ("N", 8)), 8, 12)
     told = net.op("Greater", y, net.constant(np.float32(0), "zero"))
     return net.graph(*made(net, y, net.op("Mul", y, net.op("Cast", told, to=1)), told))
+
+
+def calling(seed, *, inside):
+    """A network that gives the class of its highest score by a function, called in the branches of a condition too."""
+    net, _, y = scored(seed)
+    given = branch(net, true(net), (f"tell({y})", {}), (f"tell({y})", {})) if inside else net.op("tell", y)
+    calls = [net.nodes[-1]]
+    if inside:
+        calls = [attribute.g.node[0] for attribute in net.nodes[-1].attribute]
+    for call in calls:
+        call.domain = "own"
+    net.domains.add("own")
+    proto = net.proto(given)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info(given, TensorProto.FLOAT, ("N", 5)))
+    steps = [helper.make_node("Hardmax", ["v"], ["r"], axis=1)]
+    proto.functions.append(helper.make_function("own", "tell", ["v"], ["r"], steps, [helper.make_opsetid("", 20)]))
+    return load(proto)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_function_is_looked_into(inside):
+    graphs = [calling(seed, inside=inside) for seed in (0, 1)]
+    inputs = inputs_of(graphs[0], seed=5)
+    united = mal_graph.assemble(*graphs, method="union", budget="full")
+    mean = np.mean([run(classifier(seed), inputs)[0] for seed in (0, 1)], axis=0)
+    assert np.array_equal(run(united.graph, inputs)[0], mean == mean.max(axis=1, keepdims=True))
 
 
 def test_an_operator_whose_outputs_are_decided_in_part_computes_them_all_of_the_mean():

@@ -86,6 +86,37 @@ def test_labels_decide_where_there_are_any_and_the_other_half_is_reported():
     assert not result.verdict.is_worse
 
 
+WAYS = {
+    "average": (lambda: [tuned(mlp((8, 24, 16, 5)), seed) for seed in (1, 2)], {}),
+    "union": (lambda: [redundant((8, 32, 5), seed) for seed in (0, 1)], {}),
+    "union alone": (lambda: [redundant((8, 32, 5), seed) for seed in (0, 1)], {"method": "union"}),
+    "mal": (lambda: [mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)], {"budget": 0.05}),
+    "mal alone": (lambda: [mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)], {"method": "mal"}),
+    "mal, where nothing else can be tried": (lambda: [with_a_branch(0), with_a_branch(1)], {}),
+}
+
+
+@pytest.mark.parametrize("samples", [30, 200])
+@pytest.mark.parametrize("way", WAYS)
+def test_what_of_the_data_is_not_taken_literally_is_said_once(way, samples):
+    make, options = WAYS[way]
+    base, donor = make()
+    (value,) = base.inputs
+    x = np.random.default_rng(0).integers(0, 256, (samples, value.shape[1])).astype(np.uint8)
+    classes = sum(run_once(graph, x.astype(np.float32)) for graph in (base, donor)).argmax(1)
+    one_hot = np.eye(base.outputs[0].shape[1], dtype=int)[classes]
+    notes = [
+        "the labels are one-hot and are taken as class numbers",
+        "the array for input 'x' is uint8 and taken as float32 from 0 to 255: scale it as in the model's training if "
+        "that was done on other values",
+    ]
+    result = mal_graph.assemble(base, donor, data={"x": x, "labels": one_hot}, **options)
+    assert [result.to_dict()["notes"].count(note) for note in notes] == [1, 1]
+    note = "the array 'classes' is taken as the labels"
+    result = mal_graph.assemble(base, donor, data={"x": x, "classes": classes}, **options)
+    assert result.to_dict()["notes"].count(note) == 1
+
+
 def run_once(graph, x):
     from builders import run
 

@@ -328,6 +328,18 @@ def test_auto_takes_a_union_where_only_that_has_all_classes():
         mal_graph.assemble(base, donor, labels="union", budget=0.001)
 
 
+@pytest.mark.parametrize("method", ["auto", "union"])
+@pytest.mark.parametrize(
+    ("names", "is_labelled", "is_said"), [(FARM, False, 1), (FARM, True, 0), (("emu", "dog"), False, 0)]
+)
+def test_without_labels_the_report_says_that_the_guard_compares_all_classes(method, names, is_labelled, is_said):
+    base, donor = classifier(0, PETS), classifier(1, names)
+    data = labelled(mal_graph.assemble(base, donor, **FULL).graph) if is_labelled else None
+    result = mal_graph.assemble(base, donor, method=method, labels="union", budget=2, data=data)
+    told = [note for note in result.to_dict()["notes"] if "compares the scores of all classes" in note]
+    assert len(told) == is_said
+
+
 def seen(classes, names, scores, kind):
     """What a model alone says of all classes: one that it does not know has its mean score."""
     known = [classes.index(one) for one in names]

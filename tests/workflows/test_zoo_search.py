@@ -378,6 +378,18 @@ def test_data_to_report_on_may_be_a_file_of_their_own():
     assert [arm.loss for arm in found.assembly.scores if arm.arm == "base"] == [mal_graph.evaluate(base, other).loss]
 
 
+@pytest.mark.parametrize("both", [False, True])
+def test_what_of_the_data_to_report_on_is_not_taken_literally_is_said_once(both):
+    base, donors, data = family(donors=1)
+    other = one_hot(data_of(mlp((6, 9, 8, 5), 0), 30, seed=7))
+    found = zoo(base, donors, one_hot(data) if both else data, report_data=other, **FAST)
+    assert found.assembly.data_notes == ("the labels are one-hot and are taken as class numbers",)
+
+
+def one_hot(data):
+    return {**data, "labels": np.eye(5, dtype=int)[data["labels"]]}
+
+
 def changed(data, **arrays):
     return {**data, **arrays}
 
