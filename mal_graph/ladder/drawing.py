@@ -226,9 +226,7 @@ def draw_fold(layout: Layout, one: Line) -> Group:
     if inside:
         score = sum(rung.score for rung in inside) / len(inside)
         items.append(Text(0, 4, f"{len(inside)} pairs, {score:.2f}", Style.SCORE, "middle"))
-    label = printable(" and ".join(title for title in fold.titles if title))
-    data = {"data-fold": str(one.fold), "role": "button", "tabindex": "-1", "aria-expanded": "false"}
-    return Group(tuple(items), y=one.y, classes="fold", label=label, data=data)
+    return Group(tuple(items), y=one.y, classes="fold")
 
 
 def draw_row(layout: Layout, one: Line) -> Group:
@@ -236,7 +234,6 @@ def draw_row(layout: Layout, one: Line) -> Group:
     assert one.row is not None
     row = layout.rows[one.row]
     items: list[Shape] = []
-    labels = []
     pair = None
     for side, (_, model) in enumerate(layout.ladder.sides()):
         place = row[side]
@@ -244,39 +241,35 @@ def draw_row(layout: Layout, one: Line) -> Group:
             own = layout.rung_at[side].get(place)
             pair = own if pair is None else pair
             rung = None if own is None else layout.ladder.rungs[own]
-            items.append(draw_place(model, model.places[place], side, rung, has_donor=layout.ladder.donor is not None))
-            labels.append(f"{SIDES[side]} {printable(model.places[place].name)}")
-    data = {"data-row": str(one.row), "role": "button", "tabindex": "-1"}
-    if pair is not None:
-        data["data-pair"] = str(pair)
+            items += draw_place(model, model.places[place], side, rung, has_donor=layout.ladder.donor is not None)
+    if pair is not None and layout.ladder.rungs[pair].ends == row:
         rung = layout.ladder.rungs[pair]
-        if (rung.base, rung.donor) == row:
-            items.append(line(-GUTTER, BAR_AT, GUTTER, BAR_AT, RELATIONS[rung.relation], thickness(rung)))
-            items.append(Text(0, 1, f"{rung.score:.2f}", Style.SCORE, "middle"))
-        labels.append(f"score {rung.score:.2f}")
-    is_hidden = one.y is None
-    return Group(tuple(items), y=one.y or 0, classes="row", label=", ".join(labels), data=data, is_hidden=is_hidden)
+        items.append(line(-GUTTER, BAR_AT, GUTTER, BAR_AT, RELATIONS[rung.relation], thickness(rung)))
+        items.append(Text(0, 1, f"{rung.score:.2f}", Style.SCORE, "middle"))
+    return Group(tuple(items), y=one.y or 0, classes="row", is_hidden=one.y is None)
 
 
-def draw_place(model: ModelEntry, place: PlaceEntry, side: int, rung: RungEntry | None, *, has_donor: bool) -> Group:
+def draw_place(
+    model: ModelEntry, place: PlaceEntry, side: int, rung: RungEntry | None, *, has_donor: bool
+) -> list[Shape]:
     """One place on its side: a dot on the lane with its name, and for a layer the bar of its units."""
     anchor, x = anchor_of(side), x_of(side, -12)
     name = printable(place.name)
-    if place.role is Role.LAYER:
-        facts = facts_of(model, place)
-        room = int((LANE - 18 - GUTTER - length_of(place)) / DETAIL_LETTER)
-        own = (
-            Dot(0, 0, 4, Style.DOT),
-            Text(x, -4, cut(name, LONGEST_NAME), Style.NAME, anchor, name),
-            Group((Text(x, 11, cut(facts, room), Style.DETAIL, anchor, facts),), classes="facts"),
-        )
-        style = RELATIONS[rung.relation] if rung else Style.ALONE if has_donor else Style.EQUAL
-        units = Group((bar(place, side, style),), classes=f"bar {SIDES[side]}")
-        return Group((Group(own, x=x_of(side, LANE), classes=f"outer {SIDES[side]}"), units))
-    text = place.kind if place.role is Role.JOIN else f"{place.role}: {cut(name, LONGEST_NAME - 8)}"
-    dot = Dot(0, 0, 4, Style.JOIN) if place.role is Role.JOIN else box(4, 4, Style.DOT)
-    detail = Text(x, 4, text, Style.DETAIL, anchor, name)
-    return Group((dot, detail), x=x_of(side, LANE), classes=f"outer {SIDES[side]}")
+    outer = f"outer {SIDES[side]}"
+    if place.role is not Role.LAYER:
+        text = place.kind if place.role is Role.JOIN else f"{place.role}: {cut(name, LONGEST_NAME - 8)}"
+        dot = Dot(0, 0, 4, Style.JOIN) if place.role is Role.JOIN else box(4, 4, Style.DOT)
+        return [Group((dot, Text(x, 4, text, Style.DETAIL, anchor, name)), x=x_of(side, LANE), classes=outer)]
+    facts = facts_of(model, place)
+    room = int((LANE - 18 - GUTTER - length_of(place)) / DETAIL_LETTER)
+    own = (
+        Dot(0, 0, 4, Style.DOT),
+        Text(x, -4, cut(name, LONGEST_NAME), Style.NAME, anchor, name),
+        Text(x, 11, cut(facts, room), Style.FACTS, anchor, facts),
+    )
+    style = RELATIONS[rung.relation] if rung else Style.ALONE if has_donor else Style.EQUAL
+    units = Group((bar(place, side, style),), classes=f"bar {SIDES[side]}")
+    return [Group(own, x=x_of(side, LANE), classes=outer), units]
 
 
 def facts_of(model: ModelEntry, place: PlaceEntry) -> str:

@@ -117,6 +117,11 @@ class RungEntry(BaseModel):
     differences: list[str] = []
     units: UnitsEntry | None = None
 
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Its places in the base and in the donor."""
+        return self.base, self.donor
+
 
 class LadderEntry(BaseModel):
     """One model, or two with the pairs of their layers."""

@@ -14,16 +14,32 @@
   let pinned = null;
   let shown = () => true;
 
-  const lines = [...svg.querySelectorAll("g.row, g.fold")].map((element) => ({
-    element,
-    row: "row" in element.dataset ? Number(element.dataset.row) : null,
-    fold: "fold" in element.dataset ? Number(element.dataset.fold) : null,
-    y: null,
-  }));
+  const counts = { row: 0, fold: 0 };
+  const lines = [...svg.querySelectorAll("g.row, g.fold")].map((element) => {
+    const kind = element.classList.contains("row") ? "row" : "fold";
+    const one = { element, row: null, fold: null, y: null };
+    one[kind] = element.dataset[kind] = counts[kind]++;
+    return one;
+  });
   const lineOfRow = new Map(lines.filter((one) => one.row !== null).map((one) => [one.row, one]));
   const lineOfFold = new Map(lines.filter((one) => one.fold !== null).map((one) => [one.fold, one]));
   const place = (side, row) => (rows[row][side] === null ? null : models[side].places[rows[row][side]]);
+  const pairOf = (row) =>
+    models.reduce((found, _, side) => found ?? (rows[row][side] === null ? null : rungAt[side].get(rows[row][side])), null) ?? null;
   const places = (row) => models.map((_, side) => place(side, row)).filter(Boolean);
+
+  for (const one of lines) {
+    const told =
+      one.fold !== null
+        ? folds[one.fold].slice(2)
+        : models.flatMap((_, side) => (place(side, one.row) ? [`${sides[side]} ${place(side, one.row).name}`] : []));
+    const pair = one.row === null ? null : pairOf(one.row);
+    if (pair !== null) one.element.dataset.pair = pair;
+    one.element.setAttribute("role", "button");
+    one.element.setAttribute("tabindex", "-1");
+    one.element.setAttribute("aria-label", [...told, ...(pair !== null ? [`score ${rungs[pair].score.toFixed(2)}`] : [])].join(", "));
+    if (one.fold !== null) one.element.setAttribute("aria-expanded", "false");
+  }
 
   // --- where everything lies: the same as in drawing.py ---------------------------------------------------------
 
@@ -234,11 +250,7 @@
 
   function show(row) {
     const parts = [];
-    let pair = null;
-    models.forEach((_, side) => {
-      const index = rows[row][side];
-      if (index !== null && pair === null && rungAt[side].has(index)) pair = rungAt[side].get(index);
-    });
+    const pair = pairOf(row);
     if (pair !== null && models.length > 1) {
       parts.push(describePair(pair));
       parts.push(describePlace(0, models[0].places[rungs[pair].base]));
@@ -312,12 +324,11 @@
   }
 
   function refilter() {
-    const pairOf = (row) => rungs[rungAt[0].get(rows[row][0]) ?? rungAt[1].get(rows[row][1])];
     const isLayer = (row) => places(row).some((own) => own.role === "layer");
     const tests = {
       all: () => true,
-      alone: (row) => isLayer(row) && !pairOf(row),
-      low: (row) => pairOf(row) && pairOf(row).score < 0.6,
+      alone: (row) => isLayer(row) && pairOf(row) === null,
+      low: (row) => pairOf(row) !== null && rungs[pairOf(row)].score < 0.6,
       kept: (row) => isLayer(row) && places(row).some((own) => own.note),
     };
     shown = tests[filter.value];

@@ -50,7 +50,7 @@ def page_text(
     data: dict[str, Any] = {
         "ladder": ladder.model_dump(mode="json", exclude_defaults=True),
         "rows": rows,
-        "folds": [(fold.start, fold.stop) for fold in folds],
+        "folds": [(fold.start, fold.stop, *fold.titles) for fold in folds],
         "sizes": {
             **{str(role): height for role, height in HEIGHTS.items()},
             "fold": FOLD_HEIGHT,

@@ -13,6 +13,7 @@ class Style(StrEnum):
 
     NAME = "name"
     DETAIL = "detail"
+    FACTS = "facts"
     SCORE = "score"
     TITLE = "title"
     EDGE = "edge"
@@ -51,6 +52,7 @@ PALETTE: Mapping[str, tuple[str, str]] = {  # by day, by night; texts have a con
 LOOKS: Mapping[Style, Look] = {
     Style.NAME: Look("ink", size=11),
     Style.DETAIL: Look("quiet", size=10),
+    Style.FACTS: Look("quiet", size=10),
     Style.SCORE: Look("quiet", size=10),
     Style.TITLE: Look("ink", size=12, is_bold=True),
     Style.EDGE: Look("", "line", 1.2),
@@ -105,7 +107,6 @@ class Group:
     x: float = 0.0
     y: float = 0.0
     classes: str = ""
-    label: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     is_hidden: bool = False
 

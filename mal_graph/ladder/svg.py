@@ -58,13 +58,17 @@ def shape_parts(shape: Shape) -> Iterator[str]:
             classes = f"{shape.style} line" if shape.is_line else shape.style
             yield f'<path class="{classes}"{width} d="{path_text(shape)}"/>'
         case Dot():
-            place = f'cx="{number(shape.x)}" cy="{number(shape.y)}" r="{number(shape.radius)}"'
-            yield f'<circle class="{shape.style}" {place}/>'
+            yield f'<circle class="{shape.style}"{place_text(shape, "c")} r="{number(shape.radius)}"/>'
         case Text():
             anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
             whole = f"<title>{escape(shape.whole)}</title>" if shape.whole and shape.whole != shape.text else ""
-            place = f'x="{number(shape.x)}" y="{number(shape.y)}"'
-            yield f'<text class="{shape.style}" {place}{anchor}>{whole}{escape(shape.text)}</text>'
+            yield f'<text class="{shape.style}"{place_text(shape)}{anchor}>{whole}{escape(shape.text)}</text>'
+
+
+def place_text(shape: Dot | Text, prefix: str = "") -> str:
+    """Where a shape lies; 0 goes without saying."""
+    places = {f"{prefix}x": shape.x, f"{prefix}y": shape.y}
+    return "".join(f' {name}="{number(value)}"' for name, value in places.items() if value)
 
 
 def group_attributes(group: Group) -> str:
@@ -73,8 +77,6 @@ def group_attributes(group: Group) -> str:
         parts.append(f'transform="translate({number(group.x)},{number(group.y)})"')
     if group.classes:
         parts.append(f'class="{escape(group.classes)}"')
-    if group.label:
-        parts.append(f'aria-label="{escape(group.label)}"')
     if group.is_hidden:
         parts.append('display="none"')
     parts += (f'{name}="{escape(value)}"' for name, value in group.data.items())
