@@ -108,7 +108,7 @@ def inspect(
     emit_document(inspect_document(graph, groups, checks), shown.format_, shown.verbose)
 
 
-app.command()(with_options("match", formats=("text", "json", "mermaid", "dot"))(match))
+app.command()(with_options("match", formats=("text", "json", "mermaid", "dot", "model-explorer"))(match))
 app.command()(with_options("inspect")(diagram))
 
 

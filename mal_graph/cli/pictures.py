@@ -2,6 +2,7 @@
 
 import tempfile
 import webbrowser
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from mal_graph import registry
 from mal_graph.cli.factories import open_named_models
-from mal_graph.cli.options import OUTPUT, Base, Force, Model, Shown, Weights
+from mal_graph.cli.options import FORMATS, OUTPUT, Base, Force, Model, Shown, Weights
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.results import emit_candidates, emit_document
 from mal_graph.cli.targets import IMAGES, checked_target, given, input_files, refuse_without_figures
@@ -88,11 +89,12 @@ def match(
     shown: Shown,
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
+    from mal_graph.ladder import ladder_of_comparison
     from mal_graph.network import dequantised
-    from mal_graph.reporting import dot, match_document, mermaid
+    from mal_graph.reporting import dot, match_document, mermaid, model_explorer
     from mal_graph.workflows import compare_models, with_arrays
 
-    if explain is not None and (output is not None or opens or shown.format_ in ("mermaid", "dot")):
+    if explain is not None and (output is not None or opens or shown.format_ not in FORMATS):
         raise UsageError("--explain lists the candidates of one layer, as text or json on stdout: give it alone")
     files = given(base, donor, *(weights or ()), *input_files("match", options))
     target = picture_target(output, files, force, opens)
@@ -109,12 +111,15 @@ def match(
     for warning in compared.warnings:
         log(f"warning: {warning}", shown.quiet)
     document = match_document(a, b, compared.match, config.pair)
-    drawings = {"mermaid": mermaid, "dot": dot}
-    drawn = drawings[shown.format_](a, b, compared.match) if shown.format_ in drawings else document.json_text()
+    ladder = ladder_of_comparison(compared)
+    forms: dict[str, Callable[[], str]] = {
+        "mermaid": lambda: mermaid(ladder),
+        "dot": lambda: dot(ladder),
+        "model-explorer": lambda: model_explorer(a, b, compared.match),
+    }
+    drawn = forms.get(shown.format_, document.json_text)()
     if target is not None and is_picture:
-        from mal_graph.ladder import ladder_of_comparison
-
-        write_picture(target, ladder_of_comparison(compared), collapse, focus, radius)
+        write_picture(target, ladder, collapse, focus, radius)
     elif target is not None:
         from mal_graph.atomic_write import write_text
 

@@ -2,8 +2,8 @@
 
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
-from mal_graph.ladder.drawing import draw_ladder
-from mal_graph.ladder.entries import LadderEntry, ModelEntry
+from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry
 from mal_graph.ladder.focus import take_around
 from mal_graph.ladder.page import page_text
 from mal_graph.ladder.raster import png_bytes
@@ -12,13 +12,19 @@ from mal_graph.ladder.svg import svg_text
 __all__ = [
     "Collapse",
     "draw_ladder",
+    "facts_of",
     "ladder_of",
     "ladder_of_comparison",
     "LadderEntry",
+    "lay_out_ladder",
+    "Layout",
+    "Line",
     "model_entry",
     "ModelEntry",
     "page_text",
     "png_bytes",
+    "Role",
+    "RungEntry",
     "svg_text",
     "take_around",
 ]

@@ -95,8 +95,13 @@ class Layout:
 
 def draw_ladder(ladder: LadderEntry, collapse: Collapse | None = None) -> Picture:
     """The picture of one model or of two."""
+    return draw_layout(lay_out_ladder(ladder, collapse))
+
+
+def lay_out_ladder(ladder: LadderEntry, collapse: Collapse | None = None) -> Layout:
+    """Where everything lies, with what is folded at first."""
     rows = find_rows(ladder)
-    return draw_layout(lay_out(ladder, rows, find_folds(ladder, rows, collapse)))
+    return lay_out(ladder, rows, find_folds(ladder, rows, collapse))
 
 
 def lay_out(ladder: LadderEntry, rows: Sequence[Row], folds: Sequence[Fold]) -> Layout:

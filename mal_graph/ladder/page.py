@@ -12,7 +12,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from mal_graph.ladder.blocks import Collapse, find_folds
+from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.drawing import (
     BAR_AT,
     BOTTOM,
@@ -26,10 +26,9 @@ from mal_graph.ladder.drawing import (
     WIDEST_BOW,
     describe,
     draw_layout,
-    lay_out,
+    lay_out_ladder,
 )
 from mal_graph.ladder.entries import LadderEntry
-from mal_graph.ladder.rows import find_rows
 from mal_graph.ladder.shapes import PALETTE
 from mal_graph.ladder.svg import css_text, svg_text
 
@@ -44,13 +43,12 @@ def page_text(
     ladder: LadderEntry, collapse: Collapse | None = None, *, before: Sequence[str] = (), after: Sequence[str] = ()
 ) -> str:
     """The page; `before` and `after` are pieces of HTML around the ladder."""
-    rows = find_rows(ladder)
-    folds = find_folds(ladder, rows, collapse)
-    picture = draw_layout(lay_out(ladder, rows, folds))
+    layout = lay_out_ladder(ladder, collapse)
+    picture = draw_layout(layout)
     data: dict[str, Any] = {
         "ladder": ladder.model_dump(mode="json", exclude_defaults=True),
-        "rows": rows,
-        "folds": [(fold.start, fold.stop, *fold.titles) for fold in folds],
+        "rows": layout.rows,
+        "folds": [(fold.start, fold.stop, *fold.titles) for fold in layout.folds],
         "sizes": {
             **{str(role): height for role, height in HEIGHTS.items()},
             "fold": FOLD_HEIGHT,

@@ -1,6 +1,6 @@
 """Results as JSON, text, diagrams and plots."""
 
-from mal_graph.reporting.diagrams import dot, mermaid
+from mal_graph.reporting.diagrams import dot, mermaid, model_explorer
 from mal_graph.reporting.document import Document, hashes_of
 from mal_graph.reporting.documents import (
     EvaluateDocument,
@@ -36,6 +36,7 @@ __all__ = [
     "match_document",
     "MergeDocument",
     "mermaid",
+    "model_explorer",
     "new_figure",
     "new_table",
     "result_document",

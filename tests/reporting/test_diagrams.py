@@ -1,13 +1,20 @@
-"""Diagrams of a match: well formed, whatever the layers are called."""
+"""A match in the forms of other tools: well formed, whatever the layers are called."""
 
+import json
 import re
 from dataclasses import replace
 
 import pytest
-from builders import cnn, mlp, places
+from builders import cnn, mlp
+from hypothesis import given
+from hypothesis import strategies as st
+from ladder.ladders import HOSTILE, random_ladder
+from ladder.test_blocks import stages
 
+from mal_graph.ladder import LadderEntry, ladder_of
+from mal_graph.ladder.rows import find_rows
 from mal_graph.matching import match_layers
-from mal_graph.reporting.diagrams import dot, mermaid
+from mal_graph.reporting.diagrams import FOLDED, dot, mermaid, model_explorer
 
 ODD = [
     'he said "hi"',
@@ -19,21 +26,13 @@ ODD = [
     "new\nline",
     "end",
 ]
+SEEDS = st.integers(0, 2**31)
 
 
 def named(graph, names):
     """The graph with the first nodes called by these names."""
     nodes = [replace(node, name=name) for node, name in zip(graph.nodes, names, strict=False)]
     return replace(graph, nodes=(*nodes, *graph.nodes[len(nodes) :]), name='odd "file".onnx')
-
-
-@pytest.fixture
-def drawn():
-    def go(draw, base, donor):
-        match = match_layers(base, donor)
-        return draw(base, donor, match), match
-
-    return go
 
 
 @pytest.fixture(params=["plain", "odd names", "branches"])
@@ -46,64 +45,104 @@ def models(request):
     return base, donor
 
 
+def drawn(base, donor):
+    return ladder_of(base, donor, match_layers(base, donor))
+
+
 # What the two parsers take between quotes; everything else on a line is fixed.
 MERMAID_TEXT = r'"(?:[^"<>&`%#]|#(?:quot|lt|gt|amp|35|37|96);)*"'
 DOT_TEXT = r'"(?:[^"\\]|\\["\\])*"'
+RUNG = r'"[01]\.\d\d [a-z-]+"'
 MERMAID_LINES = (
-    rf'  subgraph [bd]\["(base|donor): {MERMAID_TEXT[1:-1]}"\]',
-    rf"    ([bd]\d+)\[{MERMAID_TEXT}\]",
-    r"    ([bd])(\d+) --> \1(\d+)",
-    r"  end",
-    r'  b(\d+) -\. "[01]\.\d\d [a-z-]+" \.- d(\d+)',
+    rf"  r\d+\[{MERMAID_TEXT}\]",
+    r"  r\d+ -\.?-?> r\d+",
+    rf"  r\d+ -\. {RUNG} \.- r\d+",
+    rf"  %% {FOLDED}",
 )
 DOT_LINES = (
-    r"  rankdir=TB;",
     r'  node \[shape=box, fontname="sans-serif"\];',
-    r"  subgraph cluster_[bd] {",
-    rf"    label={DOT_TEXT};",
-    rf"    ([bd]\d+) \[label={DOT_TEXT}\];",
-    r"    ([bd])(\d+) -> \1(\d+);",
-    r"  }",
-    r'  b(\d+) -> d(\d+) \[dir=none, style=dashed, constraint=false, label="[01]\.\d\d"\];',
+    r"  edge \[arrowsize=0.6\];",
+    rf"  // {FOLDED}",
+    rf"  ([bd])\d+ \[label={DOT_TEXT}(, style=invis)?, group=\1\];",
+    rf"  {{ rank=same; b(\d+) -> d\1 \[(style=invis|dir=none, style=dashed, label={RUNG})\]; }}",
+    r"  ([bd])\d+ -> \1\d+( \[style=invis, weight=9\])?;",
+    rf"  b\d+ -> d\d+ \[dir=none, style=dashed, constraint=false, label={RUNG}\];",
 )
 
 
-def test_mermaid_is_well_formed(drawn, models):
-    first, *lines = drawn(mermaid, *models)[0].splitlines()
+def check_mermaid(text):
+    first, *lines = text.splitlines()
     assert first == "flowchart TB"
     assert [line for line in lines if not any(re.fullmatch(form, line) for form in MERMAID_LINES)] == []
-    assert sum(line.startswith("  subgraph") for line in lines) == lines.count("  end") == 2
 
 
-def test_dot_is_well_formed(drawn, models):
-    first, *lines, last = drawn(dot, *models)[0].splitlines()
+def check_dot(text):
+    first, *lines, last = text.splitlines()
     assert (first, last) == ("digraph match {", "}")
     assert [line for line in lines if not any(re.fullmatch(form, line) for form in DOT_LINES)] == []
-    assert sum(line.endswith("{") for line in lines) == lines.count("  }") == 2
 
 
-@pytest.mark.parametrize(("draw", "node"), [(mermaid, r"^    ([bd]\d+)\["), (dot, r"^    ([bd]\d+) \[")])
-def test_every_layer_is_one_node_and_every_edge_joins_nodes_that_exist(drawn, models, draw, node):
-    text, match = drawn(draw, *models)
-    nodes = re.findall(node, text, re.M)
-    assert len(set(nodes)) == len(nodes) == len(match.base) + len(match.donor)
-    ends = re.findall(r"^ +([bd]\d+) -.*[-> ]([bd]\d+)", text, re.M)
-    assert ends
-    assert {end for edge in ends for end in edge} <= set(nodes)
+def test_diagrams_of_models_are_well_formed(models):
+    ladder = drawn(*models)
+    check_mermaid(mermaid(ladder))
+    check_dot(dot(ladder))
 
 
-@pytest.mark.parametrize("draw", [mermaid, dot])
-def test_every_pair_is_joined(drawn, models, draw):
-    text, match = drawn(draw, *models)
-    joined = re.findall(r"^  b(\d+) -.*?d(\d+)(?: \[|$)", text, re.M)
-    assert [(int(b), int(d)) for b, d in joined] == places(match)
+@given(SEEDS)
+def test_diagrams_are_well_formed_whatever_the_names(seed):
+    ladder = random_ladder(seed, names=HOSTILE)
+    check_mermaid(mermaid(ladder))
+    check_dot(dot(ladder))
 
 
-def test_names_are_read_back_as_they_were(drawn):
+@given(SEEDS)
+def test_every_row_is_one_node_and_every_edge_joins_nodes_that_exist(seed):
+    ladder = random_ladder(seed, most=8)
+    rows = find_rows(ladder)
+    for text, node, columns in ((mermaid(ladder), r"^  (r\d+)\[", 1), (dot(ladder), r"^  ([bd]\d+) \[", 2)):
+        nodes = re.findall(node, text, re.M)
+        assert len(set(nodes)) == len(nodes) == columns * len(rows)
+        ends = re.findall(r"^ +(?:{ rank=same; )?([rbd]\d+) -.*?[-> ]([rbd]\d+)", text, re.M)
+        assert {end for edge in ends for end in edge} <= set(nodes)
+
+
+@given(SEEDS)
+def test_every_pair_is_shown_once(seed):
+    ladder = random_ladder(seed, most=8)
+    for text in (mermaid(ladder), dot(ladder)):
+        shown = [f"{float(score):.2f}" for score in re.findall(r"(\d\.\d\d) (?:equal|size-)", text)]
+        assert sorted(shown) == sorted(f"{rung.score:.2f}" for rung in ladder.rungs)
+
+
+def test_a_deep_model_is_folded_with_a_word_about_it():
+    deep = LadderEntry(base=stages([6, 7]), donor=stages([6, 8]))
+    for draw in (mermaid, dot):
+        text = draw(deep)
+        assert FOLDED in text
+        assert len(text.splitlines()) < 60
+        assert "layer1: 6 x 3 conv" in text
+
+
+def test_names_are_read_back_as_they_were():
     base, donor = named(mlp((8, 7, 6, 5, 4, 3)), ODD), mlp((8, 6, 3), seed=1)
-    layers = [layer.name.replace("\n", " ") for layer in drawn(dot, base, donor)[1].base]
+    ladder = drawn(base, donor)
+    layers = {layer.name.replace("\n", " ") for layer in match_layers(base, donor).base}
     entities = {"#quot;": '"', "#lt;": "<", "#gt;": ">", "#amp;": "&", "#96;": "`", "#37;": "%", "#35;": "#"}
-    shown = re.findall(r'^    b\d+\["(.*) \| ', drawn(mermaid, base, donor)[0], re.M)
-    assert [re.sub(r"#\w+;", lambda found: entities[found[0]], text) for text in shown] == layers
-    shown = re.findall(r'^    b\d+ \[label="(.*) \| ', drawn(dot, base, donor)[0], re.M)
-    assert [re.sub(r"\\(.)", r"\1", text).replace("&amp;", "&") for text in shown] == layers
+    shown = re.findall(r'^  r\d+\["(.*): linear', mermaid(ladder), re.M)
+    assert layers <= {re.sub(r"#\w+;", lambda found: entities[found[0]], text.split(": linear")[0]) for text in shown}
+    shown = re.findall(r'^  b\d+ \[label="(.*): linear', dot(ladder), re.M)
+    assert {re.sub(r"\\(.)", r"\1", text).replace("&amp;", "&") for text in shown} == layers
+
+
+def test_model_explorer_is_told_which_nodes_belong_together(models):
+    base, donor = models
+    match = match_layers(base, donor)
+    told = json.loads(model_explorer(base, donor, match))
+    assert told["type"] == "sync_navigation"
+    assert len(told["mappingEntries"]) == len(match.pairs)
+    names = [{node.name for node in graph.nodes} for graph in (base, donor)]
+    for entry, pair in zip(told["mappingEntries"], match.pairs, strict=True):
+        assert set(entry["leftNodeIds"]) <= names[0]
+        assert set(entry["rightNodeIds"]) <= names[1]
+        assert base.nodes[pair.base.start].name in entry["leftNodeIds"]
+        assert donor.nodes[pair.donor.start].name in entry["rightNodeIds"]
