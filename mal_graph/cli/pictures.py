@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 PICTURES = ("html", *IMAGES)
 PICTURE = "Picture"
+COLLAPSES = ("none", "blocks", "modules")  # as in ladder.Collapse, which must not be loaded for --help
 RADIUS = 3
 
 PictureFile = Annotated[
@@ -49,9 +50,9 @@ Collapsed = Annotated[
     str | None,
     typer.Option(
         "--collapse",
-        metavar="none|blocks|modules",
+        metavar="|".join(COLLAPSES),
         help="What the picture folds at first. [default: repeated blocks, where there are over 40 rows]",
-        autocompletion=lambda: ["none", "blocks", "modules"],
+        autocompletion=lambda: list(COLLAPSES),
         rich_help_panel=PICTURE,
     ),
 ]
@@ -100,6 +101,7 @@ def match(
     target = picture_target(output, files, force, opens)
     is_picture = target is not None and kind_of(target) in PICTURES
     refuse_without_picture(is_picture, align=align, collapse=collapse, focus=focus)
+    check_collapse(collapse)
     config = with_arrays(configured("match", None, options))
     with progress_bars(shown.quiet) as progress:
         a, b = open_named_models([base, donor], weights, config, None, shown.verbose, progress)
@@ -154,6 +156,7 @@ def diagram(
     target = picture_target(path, files, force, opens)
     if target is None or kind_of(target) not in PICTURES:
         raise UsageError(f"cannot draw {path}: its name must end in .html, .svg or .png")
+    check_collapse(collapse)
     config = with_arrays(configured("inspect", None, options))
     with progress_bars(shown.quiet) as progress:
         (graph,) = open_named_models([model], weights, config, None, shown.verbose, progress)
@@ -190,13 +193,17 @@ def refuse_without_picture(is_picture: bool, **options: object) -> None:
             )
 
 
+def check_collapse(collapse: str | None) -> None:
+    """Raise UsageError where that is none of the ways."""
+    if collapse is not None and collapse not in COLLAPSES:
+        raise UsageError(f"--collapse is {collapse!r}: choose one of {', '.join(COLLAPSES)}")
+
+
 def write_picture(target: Path, ladder: "LadderEntry", collapse: str | None, focus: str | None, radius: int) -> None:
     """Write a picture in the form that the file's name ends in. Raises UsageError."""
     from mal_graph.atomic_write import write_bytes, write_text
     from mal_graph.ladder import Collapse, draw_ladder, page_text, png_bytes, svg_text, take_around
 
-    if collapse is not None and collapse not in list(Collapse):
-        raise UsageError(f"--collapse is {collapse!r}: choose one of {', '.join(Collapse)}")
     folded = None if collapse is None else Collapse(collapse)
     if focus is not None:
         ladder = take_around(ladder, focus, radius)
