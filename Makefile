@@ -38,7 +38,7 @@ test-all: test test-slow test-torch
 
 # The pages, with the reference made from the code, and the notebook as a reader runs it.
 docs: $(DOCS)/ready
-	$(DOCS)/bin/jupyter-execute examples/04_notebook/first_merge.ipynb
+	$(DOCS)/bin/jupyter-execute examples/05_notebook/first_merge.ipynb
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet -f docs/mkdocs.yml
 
 # Wheel and source distribution, outside the checkout.

@@ -152,10 +152,12 @@ def layer_entry(graph: LayerGraph, layer: Layer, groups: AxisGroups | None, note
 def axis_marks(layer: Layer, groups: AxisGroups) -> Iterator[AxisMark]:
     """The axes of a layer's tensors that lie in a group."""
     for parameter in layer.applied:
-        for axis in parameter.axes:
+        ways = ("out", "in") if parameter.is_weight else ("out",)
+        for place, axis in enumerate(parameter.axes):
             on = [] if axis is None else [index for index, _ in groups.on_axis.get((parameter.tensor, axis), ())]
             if axis is not None and on:
-                yield AxisMark(tensor=parameter.tensor, axis=axis, groups=list(dict.fromkeys(on)))
+                way = ways[place] if place < len(ways) else ""
+                yield AxisMark(tensor=parameter.tensor, axis=axis, groups=list(dict.fromkeys(on)), units=way)
 
 
 def path_of(node: Node | None, name: str) -> list[str]:

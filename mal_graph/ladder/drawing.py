@@ -134,7 +134,7 @@ def draw_layout(layout: Layout) -> Picture:
         items.append(Group(tuple(edges(layout, side)), x=x_of(side, LANE), classes=f"outer edges {SIDES[side]}"))
     items.append(Group(tuple(crossings(layout)), classes="crossings"))
     items += (draw_fold(layout, one) if one.row is None else draw_row(layout, one) for one in layout.lines)
-    return Picture(2 * HALF, layout.height, " and ".join(names), describe(ladder), tuple(items))
+    return Picture(-HALF, HALF * len(names), layout.height, " and ".join(names), describe(ladder), tuple(items))
 
 
 def describe(ladder: LadderEntry) -> str:
@@ -223,7 +223,9 @@ def draw_fold(layout: Layout, one: Line) -> Group:
         for row in layout.rows[fold.start : fold.stop]
         if row.base in layout.rung_at[0]
     ]
-    items: list[Shape] = [box(LANE - 10, 13, Style.BAND)]
+    right = LANE - 10 if layout.ladder.donor else -10
+    corners = ((10 - LANE, -13), (right, -13), (right, 13), (10 - LANE, 13))
+    items: list[Shape] = [polygon(corners, Style.BAND)]
     for side, title in enumerate(fold.titles):
         if title:
             name = Text(x_of(side, -14), 4, cut(title, LONGEST_NAME - 8), Style.NAME, anchor_of(side), title)
@@ -278,12 +280,13 @@ def draw_place(
 
 
 def facts_of(model: ModelEntry, place: PlaceEntry) -> str:
-    """A layer's kind, window and units, and in a word what of its axes may not be permuted."""
-    states = dict.fromkeys(model.groups[index].state for axis in place.axes for index in axis.groups)
+    """A layer's kind, window and units, and in a word what of these may not be permuted."""
+    states = [(axis.units, model.groups[index].state) for axis in place.axes if axis.units for index in axis.groups]
+    marks = dict.fromkeys(f"{way} {state}" for way, state in sorted(states) if state in MARKED)
     parts = (
         " ".join(filter(None, (place.kind, place.window))),
         "" if place.units is None else f"{place.units[0]} → {place.units[1]}",
-        ", ".join(state for state in states if state in MARKED),
+        ", ".join(marks),
     )
     return " · ".join(filter(None, parts))
 

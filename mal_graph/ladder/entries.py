@@ -30,11 +30,13 @@ class GroupMark(BaseModel):
 
 
 class AxisMark(BaseModel):
-    """An axis of a tensor of a layer, and the groups on it, as indices into those of the model."""
+    """An axis of a tensor of a layer, and the groups on it, as indices into those of the model; `units` says whether it
+    runs over the units that go "in" or "out" of the layer, "" for neither."""
 
     tensor: str
     axis: int
     groups: list[int]
+    units: str = ""
 
 
 class PlaceEntry(BaseModel):

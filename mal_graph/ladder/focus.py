@@ -7,7 +7,8 @@ from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role
 
 
 def take_around(ladder: LadderEntry, name: str, radius: int) -> LadderEntry:
-    """What lies at most `radius` steps from a place called `name`, along either graph and across pairs.
+    """What lies at most `radius` steps from a place called `name`, along either graph and across pairs, with its
+    partners.
 
     Raises:
         UsageError: neither model has such a place; the nearest names are told.
@@ -23,13 +24,15 @@ def take_around(ladder: LadderEntry, name: str, radius: int) -> LadderEntry:
     for _ in range(radius):
         near = {other for one in near for other in links[one]} - reached
         reached |= near
+    ends = [((0, rung.base), (1, rung.donor)) for rung in ladder.rungs]
+    reached |= {end for both in ends if not reached.isdisjoint(both) for end in both}
     kept = [[i for i in range(len(model.places)) if (side, i) in reached] for side, model in enumerate(models)]
     index = [{old: new for new, old in enumerate(own)} for own in kept]
     cut = [take_places(model, own, places) for model, own, places in zip(models, kept, index, strict=True)]
     rungs = [
         rung.model_copy(update={"base": index[0][rung.base], "donor": index[1][rung.donor]})
         for rung in ladder.rungs
-        if (0, rung.base) in reached and (1, rung.donor) in reached
+        if (0, rung.base) in reached
     ]
     return LadderEntry(base=cut[0], donor=cut[1] if len(cut) > 1 else None, rungs=rungs)
 

@@ -71,7 +71,7 @@
       if (one.fold !== null) one.element.setAttribute("aria-expanded", open.has(one.fold));
     }
     svg.setAttribute("height", number(y + sizes.bottom));
-    svg.setAttribute("viewBox", `${-sizes.half} 0 ${2 * sizes.half} ${number(y + sizes.bottom)}`);
+    svg.setAttribute("viewBox", `${sizes.left} 0 ${sizes.width} ${number(y + sizes.bottom)}`);
     models.forEach((_, side) => drawEdges(side));
     drawCrossings();
   }
@@ -154,7 +154,8 @@
   function axes(side, own) {
     const list = element("ul", "", "axes");
     for (const axis of own.axes || []) {
-      const item = element("li", `${axis.tensor}, axis ${axis.axis}: `);
+      const way = axis.units ? ` (${axis.units})` : "";
+      const item = element("li", `${axis.tensor}, axis ${axis.axis}${way}: `);
       axis.groups.forEach((index) => {
         const group = models[side].groups[index];
         const button = element("button", `${group.name} (${group.units} units, ${group.state})`);
@@ -344,7 +345,7 @@
     for (const [node, whole] of names) {
       const kept = sizes.narrowest - 1;
       const tail = kept - Math.floor(kept / 3);
-      const isLong = narrow.matches && whole.length > sizes.narrowest;
+      const isLong = narrow.matches && models.length > 1 && whole.length > sizes.narrowest;
       node.data = isLong ? `${whole.slice(0, Math.floor(kept / 3))}…${whole.slice(whole.length - tail)}` : whole;
     }
   }

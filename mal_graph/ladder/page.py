@@ -18,7 +18,6 @@ from mal_graph.ladder.drawing import (
     BOTTOM,
     FOLD_HEIGHT,
     GUTTER,
-    HALF,
     HEIGHTS,
     NARROWEST_NAME,
     RELATIONS,
@@ -54,7 +53,8 @@ def page_text(
             "fold": FOLD_HEIGHT,
             "top": TOP,
             "bottom": BOTTOM,
-            "half": HALF,
+            "left": picture.left,
+            "width": picture.width,
             "gutter": GUTTER,
             "bar": BAR_AT,
             "widest": WIDEST_BOW,
@@ -63,7 +63,7 @@ def page_text(
         "styles": RELATIONS,
     }
     script = resource("page.js")
-    title = escape(picture.title)
+    title, two = escape(picture.title), "" if ladder.donor is None else " two"
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -73,7 +73,7 @@ def page_text(
         f"<style>{css_text()}{themes()}{resource('page.css')}</style></head>",
         f'<body class="mg"><header><h1>{title}</h1><p class="quiet">{escape(describe(ladder))}</p></header>',
         *(f'<div class="report">{piece}</div>' for piece in before),
-        f'<main>{tools(has_donor=ladder.donor is not None)}<div class="split"><div class="picture">',
+        f'<main>{tools(has_donor=ladder.donor is not None)}<div class="split"><div class="picture{two}">',
         svg_text(picture, is_page=True),
         '</div><aside id="panel" aria-label="what is picked" tabindex="0">',
         '<button id="unpin" type="button" hidden>Close</button>',

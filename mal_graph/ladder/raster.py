@@ -28,7 +28,7 @@ def png_bytes(picture: Picture) -> bytes:
     figure = Figure(figsize=(picture.width / DOTS_PER_INCH, picture.height / DOTS_PER_INCH), facecolor=colour("paper"))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
-    axes.set_xlim(-picture.width / 2, picture.width / 2)
+    axes.set_xlim(picture.left, picture.left + picture.width)
     axes.set_ylim(picture.height, 0)
     for shape, x, y in walk(picture.items):
         draw(axes, shape, x, y)

@@ -116,8 +116,9 @@ Shape = Outline | Dot | Text | Group
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing whose x runs from -width / 2 to width / 2, and y downwards from 0."""
+    """A drawing whose x runs to the right from `left`, and y downwards from 0."""
 
+    left: float
     width: float
     height: float
     title: str

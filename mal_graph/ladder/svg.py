@@ -11,7 +11,8 @@ FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 def svg_text(picture: Picture, *, is_page: bool = False) -> str:
     """The drawing; in a page, which has the styles, it is a group that a script may change."""
     width, height = number(picture.width), number(picture.height)
-    box = f'viewBox="{number(-picture.width / 2)} 0 {width} {height}"'
+    left = number(picture.left)
+    box = f'viewBox="{left} 0 {width} {height}"'
     own = f'width="{width}" height="{height}" class="mg" '
     role = 'id="ladder" role="group" preserveAspectRatio="xMidYMin slice"' if is_page else 'role="img"'
     label = f'aria-label="{escape(picture.title)}"'
@@ -19,8 +20,7 @@ def svg_text(picture: Picture, *, is_page: bool = False) -> str:
     if not is_page:
         parts.append(f"<title>{escape(picture.title)}</title><desc>{escape(picture.description)}</desc>")
         parts.append(f"<style>{css_text()}</style>")
-        left, top = number(-picture.width / 2), "0"
-        parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="var(--paper)"/>')
+        parts.append(f'<rect x="{left}" width="{width}" height="{height}" fill="var(--paper)"/>')
     parts += (part for item in picture.items for part in shape_parts(item))
     return "".join([*parts, "</svg>"])
 

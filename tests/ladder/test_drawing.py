@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ladder.ladders import HOSTILE, random_ladder
 
 from mal_graph.errors import UsageError
-from mal_graph.ladder import Collapse, draw_ladder, png_bytes, svg_text, take_around
+from mal_graph.ladder import Collapse, LadderEntry, draw_ladder, png_bytes, svg_text, take_around
 from mal_graph.ladder.drawing import bow_of
 from mal_graph.ladder.entries import Role
 from mal_graph.ladder.shapes import Dot, Outline, Text, cut, printable, walk
@@ -28,16 +28,19 @@ def test_every_layer_is_drawn_with_its_name(seed):
             assert place.role is Role.JOIN or any(place.name in text for text in drawn)
 
 
-@given(SEEDS, st.sampled_from(Collapse))
-def test_nothing_lies_outside(seed, collapse):
-    picture = draw_ladder(random_ladder(seed), collapse)
+@given(SEEDS, st.sampled_from(Collapse), st.booleans())
+def test_nothing_lies_outside(seed, collapse, is_alone):
+    ladder = random_ladder(seed, most=40)
+    picture = draw_ladder(LadderEntry(base=ladder.base) if is_alone else ladder, collapse)
     for shape, x, y in walk(picture.items):
         points = [(shape.x, shape.y)] if not isinstance(shape, Outline) else []
         if isinstance(shape, Outline):
             flat = [number for _, numbers in shape.commands for number in numbers]
             points = list(zip(flat[::2], flat[1::2], strict=True))
         assert isinstance(shape, Dot | Text | Outline)
-        assert all(abs(x + a) <= picture.width / 2 + 20 and 0 <= y + b <= picture.height for a, b in points)
+        assert all(
+            -20 <= x + a - picture.left <= picture.width + 20 and 0 <= y + b <= picture.height for a, b in points
+        )
 
 
 @given(SEEDS)
@@ -105,8 +108,12 @@ def test_what_is_around_a_layer_is_within_reach(seed, radius):
     assert all(0 <= source < len(model.places) for _, model in near.sides() for p in model.places for source in p.reads)
     assert name in [place.name for place in near.base.places]
     assert len(near.base.places) <= len(wider.base.places) <= len(ladder.base.places)
-    if radius == 0:
-        assert [place.name for place in near.base.places] == [name]
+    if radius == 0:  # the layer of this name in either model, and their partners
+        assert len(near.base.places) <= 2
+    names = [[place.name for place in model.places] for _, model in near.sides()]
+    for rung in ladder.rungs:
+        ends = ladder.base.places[rung.base].name, ladder.donor.places[rung.donor].name
+        assert (ends[0] in names[0]) == (ends[1] in names[1])
 
 
 def test_an_unknown_layer_is_told_with_the_nearest_names():
