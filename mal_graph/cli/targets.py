@@ -10,6 +10,7 @@ from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
 
 IMAGES = ("svg", "png")
+REPORTS = ("json", "html", "md")
 
 
 def given(*paths: str | None) -> list[str]:
@@ -93,8 +94,8 @@ def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
     """A path that a sweep may be written to. Raises FileError or UsageError before any work is done."""
     target = checked_target(path, sources, force)
     kind = target.suffix.removeprefix(".")
-    if kind not in ("json", "csv", *IMAGES):
-        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
+    if kind not in (*REPORTS, "csv", *IMAGES):
+        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .html, .md, .csv, .svg or .png")
     if kind in IMAGES:
         refuse_without_figures()
     return target
@@ -116,7 +117,15 @@ def report_targets(
     report_to = None if report is None else checked_target(report, sources, force)
     plot_to = None if plot is None else checked_plot(plot, sources, force)
     refuse_one_file([model, report_to, plot_to], "the model, the report and the plot")
+    refuse_other_kinds(report_to)
     return report_to, plot_to
+
+
+def refuse_other_kinds(report: Path | None, kinds: Sequence[str] = REPORTS) -> None:
+    """Raise UsageError for a report of a form that there is not."""
+    if report is not None and report.suffix.removeprefix(".") not in kinds:
+        *first, last = (f".{kind}" for kind in kinds)
+        raise UsageError(f"cannot write a report to {report}: its name must end in {', '.join(first)} or {last}")
 
 
 def refuse_without_figures() -> None:

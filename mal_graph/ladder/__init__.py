@@ -3,22 +3,34 @@
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
 from mal_graph.ladder.drawing import draw_ladder
-from mal_graph.ladder.entries import LadderEntry, ModelEntry
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, UnitsEntry
 from mal_graph.ladder.focus import take_around
-from mal_graph.ladder.page import page_text
+from mal_graph.ladder.page import page_text, plain_page
 from mal_graph.ladder.raster import png_bytes
+from mal_graph.ladder.shapes import Dot, Outline, Picture, Shape, Style, Text, line, printable
 from mal_graph.ladder.svg import svg_text
 
 __all__ = [
     "Collapse",
+    "Dot",
     "draw_ladder",
     "ladder_of",
     "ladder_of_comparison",
     "LadderEntry",
+    "line",
     "model_entry",
     "ModelEntry",
+    "Outline",
     "page_text",
+    "Picture",
+    "plain_page",
     "png_bytes",
+    "printable",
+    "Role",
+    "Shape",
+    "Style",
     "svg_text",
     "take_around",
+    "Text",
+    "UnitsEntry",
 ]

@@ -21,7 +21,7 @@ def svg_text(picture: Picture, *, is_page: bool = False) -> str:
         parts.append(f"<style>{css_text()}</style>")
         left, top = number(-picture.width / 2), "0"
         parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="var(--paper)"/>')
-    parts += (part for item in picture.items for part in shape_parts(item))
+    parts += (part for item in picture.items for part in shape_parts(item, is_live=is_page))
     return "".join([*parts, "</svg>"])
 
 
@@ -46,12 +46,13 @@ def look_text(style: Style, look: Look) -> str:
     return ";".join(parts)
 
 
-def shape_parts(shape: Shape) -> Iterator[str]:
+def shape_parts(shape: Shape, *, is_live: bool) -> Iterator[str]:
+    """The elements of a shape; what a script needs to know of it only where there is one."""
     match shape:
         case Group():
-            yield f"<g{group_attributes(shape)}>"
+            yield f"<g{group_attributes(shape, is_live=is_live)}>"
             for item in shape.items:
-                yield from shape_parts(item)
+                yield from shape_parts(item, is_live=is_live)
             yield "</g>"
         case Outline():
             width = "" if shape.width is None else f' style="stroke-width:{number(shape.width)}"'
@@ -67,17 +68,18 @@ def shape_parts(shape: Shape) -> Iterator[str]:
             yield f'<text class="{shape.style}" {place}{anchor}>{whole}{escape(shape.text)}</text>'
 
 
-def group_attributes(group: Group) -> str:
+def group_attributes(group: Group, *, is_live: bool) -> str:
     parts = []
     if group.x or group.y:
         parts.append(f'transform="translate({number(group.x)},{number(group.y)})"')
     if group.classes:
         parts.append(f'class="{escape(group.classes)}"')
-    if group.label:
-        parts.append(f'aria-label="{escape(group.label)}"')
     if group.is_hidden:
         parts.append('display="none"')
-    parts += (f'{name}="{escape(value)}"' for name, value in group.data.items())
+    if is_live and group.label:
+        parts.append(f'aria-label="{escape(group.label)}"')
+    if is_live:
+        parts += (f'{name}="{escape(value)}"' for name, value in group.data.items())
     return "".join(f" {part}" for part in parts)
 
 
