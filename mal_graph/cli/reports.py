@@ -33,6 +33,8 @@ def report(
     shown: Shown,
 ) -> None:
     """Show a report again: as text, or as a page of HTML or Markdown, the same that --report writes."""
+    from rich.errors import ConsoleError
+
     from mal_graph.reporting import read_report, rendered, schema_of
 
     if schema is not None:
@@ -45,12 +47,16 @@ def report(
     target = None if output is None else checked_target(output, [source], force)
     refuse_other_kinds(target, PAGES)
     text = read_text(source)
-    if target is None:
-        emit_document(read_report(text, source), shown.format_, shown.verbose)
-        return
+    try:
+        if target is None:
+            emit_document(read_report(text, source), shown.format_, shown.verbose)
+            return
+        page = rendered(text, target.suffix.removeprefix("."), source)
+    except (ArithmeticError, AttributeError, ConsoleError, LookupError, TypeError, ValueError) as error:
+        raise FileError(f"{source} is damaged: what it holds does not fit together ({error!r})") from None
     from mal_graph.atomic_write import write_text
 
-    write_text(target, rendered(text, target.suffix.removeprefix("."), source))
+    write_text(target, page)
     log(f"wrote {target}", shown.quiet)
 
 

@@ -10,7 +10,7 @@ from mal_graph.ladder import LadderEntry, UnitsEntry
 from mal_graph.reporting.accounting import AccountsEntry, LeftEntry, accounts_lines
 from mal_graph.reporting.document import ReportDocument
 from mal_graph.reporting.documents import MergedEntry, ReasonEntry
-from mal_graph.reporting.pieces import Piece, folded, rows
+from mal_graph.reporting.pieces import MANY_ROWS, Piece, folded, rows
 from mal_graph.reporting.tables import new_table
 
 MOST_GROUPS = 300  # that a page lists; the JSON report has all
@@ -40,7 +40,7 @@ def layer_pieces(merged: Sequence[MergedEntry], ladders: Sequence[LadderEntry]) 
             "cosine and norm ratio (the donor's over the base's) are medians over paired units, random is the median "
             "cosine of pairs drawn at random"
         )
-    yield from rows(table)
+    yield from rows(table, "Merged layers", MANY_ROWS)
 
 
 def unit_cells(units: UnitsEntry | None) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from mal_graph.ladder import LadderEntry, Picture
 
 FEW_ROWS = 12  # a longer list is folded
+MANY_ROWS = 40  # and of what matters most, a longer one than this
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ def folded(title: str, pieces: Iterable[Piece]) -> Iterator[Piece]:
         yield Folded(title, listed)
 
 
-def rows(table: Table, title: str = "") -> Iterator[Piece]:
-    """A table, folded under a title with the number of its rows if it is long; none of no rows."""
-    if title and table.row_count > FEW_ROWS:
+def rows(table: Table, title: str = "", most: int = FEW_ROWS) -> Iterator[Piece]:
+    """A table, folded under a title with the number of its rows if these are more than `most`; none of no rows."""
+    if title and table.row_count > most:
         yield Folded(f"{title} ({table.row_count})", (table,))
     elif table.row_count:
         yield from (title, table) if title else (table,)

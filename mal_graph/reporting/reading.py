@@ -36,7 +36,7 @@ def read_report(text: str, source: str) -> Report:
     """A report from its JSON; `source` is what errors call it. Raises FileError."""
     try:
         held = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{source} is no report: it is not JSON ({error}); {AGAIN}") from None
     form = held.get("schema") if isinstance(held, dict) else None
     if not isinstance(form, str) or not form.startswith("mal-graph/"):

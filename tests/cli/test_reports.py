@@ -74,6 +74,32 @@ def test_the_form_of_a_document_is_printed(run):
     assert (code, json.loads(out)["title"]) == (0, "ZooDocument")
 
 
+def test_a_report_that_was_changed_by_hand_is_shown_or_refused_in_a_sentence(run, folder):
+    run(*COMMANDS["assemble"], "r.json")
+    whole = json.loads((folder / "r.json").read_text("utf-8"))
+    rng = np.random.default_rng(0)
+    places = [place for place in places_in(whole) if place]
+    codes = set()
+    for place in (places[index] for index in rng.integers(len(places), size=60)):
+        changed = json.loads(json.dumps(whole))
+        held = changed
+        for key in place[:-1]:
+            held = held[key]
+        held[place[-1]] = [None, 10**6, "x", [], {}, 1e308][rng.integers(6)]
+        (folder / "r.json").write_text(json.dumps(changed))
+        code, _, err = run("report", "r.json", "-o", "r.html", "--force")
+        codes.add(code)
+        assert code == 0 or re.match("error: r.json is (a damaged|damaged|no report)", err), (place, err)
+    assert codes == {0, 2}
+
+
+def places_in(held, place=()):
+    """Every place of a JSON document, as the keys that lead to it."""
+    yield place
+    for key, inner in held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ():
+        yield from places_in(inner, (*place, key))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
