@@ -39,13 +39,12 @@ from mal_graph.cli.reports import report
 from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
 from mal_graph.cli.targets import (
     IMAGES,
+    checked_report,
     checked_result,
     checked_target,
     given,
     input_files,
     merged_target,
-    refuse_one_file,
-    refuse_other_kinds,
     report_targets,
 )
 from mal_graph.config import configured
@@ -111,7 +110,6 @@ def inspect(
 
 app.command()(with_options("match", formats=("text", "json", "mermaid", "dot"))(match))
 app.command()(with_options("inspect")(diagram))
-app.command()(with_options()(report))
 
 
 @app.command()
@@ -253,6 +251,7 @@ def sweep(
         bool, typer.Option("--grid", help="Merge one base layer with one donor layer at a time, at --lambda.")
     ] = False,
     weights: Weights = None,
+    report: ReportFile = None,
     force: Force = False,
     *,
     options: dict[str, Any],
@@ -267,6 +266,7 @@ def sweep(
     job = "grid" if grid else "sweep"
     files = given(base, donor, data, *(weights or ()), *input_files(job, options))
     targets = [checked_result(path, files, force) for path in output or []]
+    report_to = checked_report(report, targets, "the sweep and the report", files, force)
     config, arrays = with_arrays(configured(job, None, options)), arrays_of(data)
     with progress_bars(shown.quiet) as progress:
         a, b = open_named_models([base, donor], weights, config, arrays, shown.verbose, progress)
@@ -281,7 +281,7 @@ def sweep(
     for target in targets:
         write_result_file(target, document, images)
         log(f"wrote {target}", shown.quiet)
-    emit_document(document, shown.format_, shown.verbose)
+    emit_report(document, report_to, shown)
 
 
 @app.command()
@@ -312,9 +312,7 @@ def zoo(
     files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
     target = merged_target(output, base, files, force)
     checkpoint = checked_target(options.get("checkpoint", f"{target}.zoo.json"), files, force=True)
-    report_to = None if report is None else checked_target(report, files, force)
-    refuse_one_file([target, checkpoint, report_to], "the model, its checkpoint and the report")
-    refuse_other_kinds(report_to)
+    report_to = checked_report(report, [target, checkpoint], "the model, its checkpoint and the report", files, force)
     config = with_arrays(configured("zoo", None, {**options, "checkpoint": str(checkpoint)}))
     arrays = arrays_of(data)
     examples = config.calibrate if arrays is None else arrays
@@ -339,6 +337,9 @@ def zoo(
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")
         raise typer.Exit(GATE_FAILED)
     fail_where_worse(result, fail_if_worse)
+
+
+app.command()(with_options()(report))
 
 
 # --- in common ----------------------------------------------------------------------------------------------------

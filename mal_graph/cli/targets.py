@@ -114,11 +114,19 @@ def report_targets(
     report: str | None, plot: str | None, model: Path, sources: Sequence[str], force: bool
 ) -> tuple[Path | None, Path | None]:
     """Where the report of a model and its plot go. Raises FileError or UsageError before any work is done."""
-    report_to = None if report is None else checked_target(report, sources, force)
     plot_to = None if plot is None else checked_plot(plot, sources, force)
-    refuse_one_file([model, report_to, plot_to], "the model, the report and the plot")
-    refuse_other_kinds(report_to)
-    return report_to, plot_to
+    return checked_report(report, [model, plot_to], "the model, the report and the plot", sources, force), plot_to
+
+
+def checked_report(
+    path: str | None, others: Sequence[Path | None], what: str, sources: Sequence[str], force: bool
+) -> Path | None:
+    """Where a report goes, which is none of the `others` that are written; `what` they all are. Raises FileError or
+    UsageError before any work is done."""
+    target = None if path is None else checked_target(path, sources, force)
+    refuse_one_file([*others, target], what)
+    refuse_other_kinds(target)
+    return target
 
 
 def refuse_other_kinds(report: Path | None, kinds: Sequence[str] = REPORTS) -> None:

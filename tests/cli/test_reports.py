@@ -33,7 +33,7 @@ def run(capfd, folder):
 COMMANDS = {
     "assemble": ["assemble", "base.onnx", "donor.onnx", "--data", "data.npz", "--method", "mal", "--force", "--report"],
     "compress": ["compress", "base.onnx", "--budget", "0.6", "--force", "--report"],
-    "sweep": ["sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--force", "-o"],
+    "sweep": ["sweep", "base.onnx", "donor.onnx", "--data", "data.npz", "--lambdas", "0.5", "--force", "--report"],
     "grid": ["sweep", "--grid", "base.onnx", "donor.onnx", "--data", "data.npz", "--force", "-o"],
 }
 
@@ -116,6 +116,8 @@ def places_in(held, place=()):
         (["assemble", "base.onnx", "donor.onnx", "--report", "r.pdf"], r"must end in \.json, \.html or \.md"),
         (["compress", "base.onnx", "--report", "r"], r"must end in \.json, \.html or \.md"),
         (["zoo", "base.onnx", ".", "--report", "r.txt"], r"must end in \.json, \.html or \.md"),
+        ([*COMMANDS["sweep"], "r.csv"], r"must end in \.json, \.html or \.md"),
+        ([*COMMANDS["sweep"], "r.md", "-o", "r.md"], "cannot write the sweep and the report to one file"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(run, folder, words, told):
