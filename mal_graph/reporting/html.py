@@ -7,17 +7,16 @@ from math import isfinite
 
 from rich.table import Table
 
-from mal_graph.ladder import draw_ladder, page_text, plain_page, printable, svg_text
+from mal_graph.ladder import LadderEntry, draw_ladder, page_text, plain_page, printable, svg_text
 from mal_graph.reporting.pieces import Bullets, Charts, Folded, Headline, Page, Piece, Section, Sheet
 from mal_graph.reporting.tables import RESULT
 
-LONGEST_BAR = 110  # pixels
 LONGEST_WORD = 40  # a longer one is broken
 STRONGEST = 45  # percent of a colour, so that the text on it stays legible
 OPTION = re.compile(r"`(\w+)`")
 FRAGMENT_STYLE = (
     ".mg-report{max-width:820px}.mg-report svg{max-width:100%;height:auto}"
-    ".mg-report .bar{display:inline-block;height:9px;background:#5b8fd0}"
+    ".mg-report .bar{display:inline-block;height:9px;width:calc(var(--share)*110px);background:#5b8fd0}"
     ".mg-report .result td{font-weight:600}.mg-report td.number,.mg-report th.number{text-align:right}"
     ".mg-report .verdict{border-left:4px solid #8b949e;padding:4px 12px;margin:8px 0}"
     ".mg-report .verdict.better{border-color:#2f7d4f}.mg-report .verdict.worse{border-color:#b45309}"
@@ -32,8 +31,7 @@ def html_page(page: Page) -> str:
         return plain_page(page.title, page.about, [*before, *after])
     first, *others = page.ladders
     if others:
-        pictures = Section("Other donors", tuple(Charts((draw_ladder(ladder),)) for ladder in others))
-        after.insert(0, section_html(pictures))
+        after.insert(0, f"<h2>Other donors</h2>{''.join(map(still_html, others))}")
     head = "<h2>Layer by layer</h2>"
     return page_text(first, before=[*before, head], after=after, title=page.title, about=page.about)
 
@@ -43,6 +41,17 @@ def html_fragment(page: Page) -> str:
     pieces = [headline_html(page.headline), *map(section_html, page.before)]
     pieces += (svg_text(draw_ladder(ladder)) for ladder in page.ladders)
     return f'<div class="mg-report"><style>{FRAGMENT_STYLE}</style>{"".join(pieces)}</div>'
+
+
+def still_html(ladder: LadderEntry) -> str:
+    """A picture of layers as it stands, which scrolls where the window is narrow."""
+    picture = draw_ladder(ladder)
+    return scrolling(svg_text(picture), picture.title)
+
+
+def scrolling(inside: str, label: str) -> str:
+    """What may be wider than the window; it takes the focus, so that keys can scroll it."""
+    return f'<div class="scroll" role="group" aria-label="{escape(printable(label))}" tabindex="0">{inside}</div>'
 
 
 def headline_html(headline: Headline) -> str:
@@ -97,9 +106,8 @@ def table_html(sheet: Sheet) -> str:
         f"{''.join(cells_html(sheet, number, list(map(str, cells)), kinds))}</tr>"
         for number, (row, cells) in enumerate(zip(sheet.table.rows, lines, strict=True))
     )
-    label = text_html(str(columns[0].header))
     table = f"<table><thead><tr>{''.join(heads)}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll" role="group" aria-label="table by {label}" tabindex="0">{table}</div>'
+    return scrolling(table, f"table by {columns[0].header}")
 
 
 def cells_html(sheet: Sheet, row: int, cells: list[str], kinds: list[str]) -> Iterator[str]:
@@ -109,8 +117,7 @@ def cells_html(sheet: Sheet, row: int, cells: list[str], kinds: list[str]) -> It
         is_long = max(map(len, cell.split()), default=0) > LONGEST_WORD
         yield f"<td{' class=long' if is_long else kind}{tint}>{cell_text(cell)}</td>"
         if column in sheet.bars:
-            length = round(LONGEST_BAR * sheet.bars[column][row])
-            yield f'<td><span class="bar" style="width:{length}px"></span></td>'
+            yield f'<td><span class="bar" style="--share:{sheet.bars[column][row]:.3f}"></span></td>'
 
 
 def tint_html(share: float) -> str:
