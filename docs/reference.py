@@ -12,8 +12,7 @@ from mkdocs.structure.files import File, Files
 
 import mal_graph
 from mal_graph.cli.app import app
-from mal_graph.reporting import documents, inspection, union_documents
-from mal_graph.reporting.document import Document
+from mal_graph.reporting import SCHEMAS
 
 RESULTS = Path(__file__).parents[1] / "tools" / "results"
 
@@ -91,12 +90,7 @@ def api_page() -> Iterator[str]:
 def schema_page() -> Iterator[str]:
     yield "# JSON reports\n"
     yield "The forms of `--format json`, `--report` and `to_dict()`. The field `schema` names form and version."
-    for document in (inspection.InspectDocument, *reports()):
+    yield "`mal-graph report --schema NAME` prints one of them."
+    for document in SCHEMAS.values():
         schema = json.dumps(document.model_json_schema(by_alias=True), indent=1)
         yield f"\n## {document.__name__}\n\n{document.__doc__ or ''}\n\n```json\n{schema}\n```"
-
-
-def reports() -> list[type[Document]]:
-    listed = {**vars(documents), **vars(union_documents)}.values()
-    kinds = (kind for kind in listed if isinstance(kind, type) and issubclass(kind, Document))
-    return [kind for kind in kinds if kind is not Document]

@@ -140,3 +140,11 @@ class Reporter(Protocol):
     def to_dict(self, result: Any) -> dict[str, Any]:
         """For programs: plain data, as in the JSON report."""
         ...
+
+    def html(self, result: Any) -> str:
+        """For notebooks: a piece of HTML without scripts."""
+        ...
+
+    def report(self, result: Any, kind: str) -> str:
+        """What a file of the report holds: "json", "html" or "md". Raises UsageError for another kind."""
+        ...

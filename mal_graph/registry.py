@@ -1,8 +1,10 @@
 """Finds adapters and runners through entry points, so that `import mal_graph` loads no framework."""
 
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from mal_graph.errors import FileError, UsageError
@@ -22,6 +24,15 @@ def version() -> str:
         return installed_version("mal-graph")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "0"
+
+
+def versions() -> dict[str, str]:
+    """The versions of what results are made with, by name: this package, Python, and what is installed of the rest."""
+    found = {"mal-graph": version(), "python": python_version()}
+    for name in ("numpy", "scipy", "onnx", "onnxruntime", "torch"):
+        with suppress(PackageNotFoundError):
+            found[name] = installed_version(name)
+    return found
 
 
 @cache

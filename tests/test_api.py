@@ -127,7 +127,7 @@ def test_a_result_is_a_summary_a_dictionary_and_a_file(folder):
     result = mal_graph.assemble("base.onnx", "donor.onnx", data="data.npz", width="grow")
     lines = result.summary().splitlines()
     assert lines[-1].startswith("verdict: ")
-    assert result.to_dict()["schema"] == "mal-graph/assemble/4"
+    assert result.to_dict()["schema"] == "mal-graph/assemble/5"
     written = result.save("merged.onnx")
     assert [check.name for check in written.checks][-2:] == ["onnx_checker", "onnxruntime"]
     assert written.passed

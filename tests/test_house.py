@@ -31,6 +31,7 @@ FOR_ALL = [
     "option",
     "option_texts",
     "brief",
+    "figure",
 ]
 PACKAGES = [
     "operators",

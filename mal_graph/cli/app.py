@@ -1,4 +1,4 @@
-"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo`.
+"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
@@ -35,15 +35,16 @@ from mal_graph.cli.options import (
 )
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.pictures import diagram, match
-from mal_graph.cli.results import emit_document, emit_merge
+from mal_graph.cli.reports import report
+from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
 from mal_graph.cli.targets import (
     IMAGES,
+    checked_report,
     checked_result,
     checked_target,
     given,
     input_files,
     merged_target,
-    refuse_one_file,
     report_targets,
 )
 from mal_graph.config import configured
@@ -52,7 +53,6 @@ from mal_graph.option import COMMON
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.reporting import GridDocument, SweepDocument
     from mal_graph.workflows import Written
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
@@ -138,7 +138,7 @@ def assemble(
     sources = [base, *donors]
     files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
     target = merged_target(output, base, files, force, write=not dry_run)
-    beside = report_targets(report, plot, target, files, force)
+    report_to, plot_to = report_targets(report, plot, target, files, force)
     if target.suffix == ".safetensors":  # it holds weights of the base's own class
         options.setdefault("method", "mal")
     config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
@@ -157,8 +157,10 @@ def assemble(
         result = write_result(result, target)
     is_written = result.passed and is_wanted and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
-    document = result_document(result, target if is_written else None, hashes)
-    emit_merge(document, *beside, shown)
+    output = str(target) if is_written else None
+    document = result_document(result, command=shown.command, hashes=hashes, output=output)
+    write_plot(plot_to, result.pareto, shown)
+    emit_report(document, report_to, shown)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -184,7 +186,7 @@ def compress(
 
     files = given(model, data, *(weights or ()), *input_files("compress", options))
     target = merged_target(output, model, files, force, suffix="compressed")
-    beside = report_targets(report, plot, target, files, force)
+    report_to, plot_to = report_targets(report, plot, target, files, force)
     config, arrays = with_arrays(configured("compress", None, options)), arrays_of(data)
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
@@ -192,7 +194,10 @@ def compress(
         result = make_model(graphs, config, arrays, progress, registry.runner())
     result = write_result(result, target)
     hashes = hashes_of(path for path in (model, *(weights or ())) if not is_factory(path))
-    emit_merge(result_document(result, target if result.passed else None, hashes), *beside, shown)
+    output = str(target) if result.passed else None
+    document = result_document(result, command=shown.command, hashes=hashes, output=output)
+    write_plot(plot_to, result.pareto, shown)
+    emit_report(document, report_to, shown)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -238,7 +243,7 @@ def sweep(
             "-o",
             "--output",
             metavar="FILE",
-            help="Write a .json, .csv, .svg or .png; several may be given.",
+            help="Write a .json, .html, .md, .csv, .svg or .png; several may be given.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -246,13 +251,14 @@ def sweep(
         bool, typer.Option("--grid", help="Merge one base layer with one donor layer at a time, at --lambda.")
     ] = False,
     weights: Weights = None,
+    report: ReportFile = None,
     force: Force = False,
     *,
     options: dict[str, Any],
     shown: Shown,
 ) -> None:
     """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
-    from mal_graph.reporting import draw_curves, draw_heat_map, grid_document, sweep_document
+    from mal_graph.reporting import draw_curves, draw_heat_map, hashes_of, result_document
     from mal_graph.workflows import arrays_of, with_arrays
     from mal_graph.workflows import grid as map_layers
     from mal_graph.workflows import sweep as sweep_lambda
@@ -260,21 +266,22 @@ def sweep(
     job = "grid" if grid else "sweep"
     files = given(base, donor, data, *(weights or ()), *input_files(job, options))
     targets = [checked_result(path, files, force) for path in output or []]
+    report_to = checked_report(report, targets, "the sweep and the report", files, force)
     config, arrays = with_arrays(configured(job, None, options)), arrays_of(data)
     with progress_bars(shown.quiet) as progress:
         a, b = open_named_models([base, donor], weights, config, arrays, shown.verbose, progress)
         if grid:
             cells = map_layers(a, b, arrays or {}, config=config, progress=progress)
-            document: SweepDocument | GridDocument = grid_document(cells)
             images = {kind: draw_heat_map(cells, kind) for kind in image_kinds(targets)}
         else:
             curves = sweep_lambda(a, b, arrays or {}, config=config, progress=progress)
-            document = sweep_document(curves)
             images = {kind: draw_curves(curves, kind) for kind in image_kinds(targets)}
+    hashes = hashes_of(path for path in (base, donor, *(weights or ())) if not is_factory(path))
+    document = result_document(cells if grid else curves, command=shown.command, hashes=hashes)
     for target in targets:
-        write_result(target, document, images)
+        write_result_file(target, document, images)
         log(f"wrote {target}", shown.quiet)
-    emit_document(document, shown.format_, shown.verbose)
+    emit_report(document, report_to, shown)
 
 
 @app.command()
@@ -297,7 +304,7 @@ def zoo(
     Half of --data decides, half is reported. Every decision is kept in a checkpoint: the same command, given again
     after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
-    from mal_graph.reporting import hashes_of, zoo_document
+    from mal_graph.reporting import hashes_of, result_document
     from mal_graph.workflows import arrays_of, files_in, with_arrays, write_result
     from mal_graph.workflows import zoo as search_zoo
 
@@ -305,8 +312,7 @@ def zoo(
     files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
     target = merged_target(output, base, files, force)
     checkpoint = checked_target(options.get("checkpoint", f"{target}.zoo.json"), files, force=True)
-    report_to = None if report is None else checked_target(report, files, force)
-    refuse_one_file([target, checkpoint, report_to], "the model, its checkpoint and the report")
+    report_to = checked_report(report, [target, checkpoint], "the model, its checkpoint and the report", files, force)
     config = with_arrays(configured("zoo", None, {**options, "checkpoint": str(checkpoint)}))
     arrays = arrays_of(data)
     examples = config.calibrate if arrays is None else arrays
@@ -323,13 +329,17 @@ def zoo(
         result = write_result(result, target)
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
-    document = zoo_document(replace(search, assembly=result), target if is_written else None, checkpoint, hashes)
-    emit_merge(document, report_to, None, shown)
+    written = {"output": str(target) if is_written else None, "checkpoint": str(checkpoint)}
+    search = replace(search, assembly=result)
+    emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown)
     fail_if_refused(result)
     if not is_written:
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")
         raise typer.Exit(GATE_FAILED)
     fail_where_worse(result, fail_if_worse)
+
+
+app.command()(with_options()(report))
 
 
 # --- in common ----------------------------------------------------------------------------------------------------
@@ -362,23 +372,6 @@ def image_kinds(targets: Sequence[Path]) -> set[str]:
     return {target.suffix[1:] for target in targets} & set(IMAGES)
 
 
-def write_text(path: Path, text: str) -> None:
-    from mal_graph.atomic_write import write_text as write
-
-    write(path, text)
-
-
-def write_result(path: Path, document: "SweepDocument | GridDocument", images: dict[str, bytes]) -> None:
-    """Write a sweep in the form that the file's name ends in."""
-    from mal_graph.atomic_write import write_bytes
-
-    kind = path.suffix.removeprefix(".")
-    if kind in images:
-        write_bytes(path, images[kind])
-    else:
-        write_text(path, document.csv_text() if kind == "csv" else document.json_text() + "\n")
-
-
 # --- running ------------------------------------------------------------------------------------------------------
 
 
@@ -391,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         refuse_old_flags(words)
-        code = app(words, prog_name="mal-graph", standalone_mode=False)
+        code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:
         if error.format_message():  # without words the help was printed, and there is nothing to add

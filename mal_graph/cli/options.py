@@ -50,7 +50,9 @@ MergedFile = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.", rich_help_panel=OUTPUT)]
 ReportFile = Annotated[
     str | None,
-    typer.Option("--report", metavar="FILE.json", help="Write the report here.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--report", metavar="FILE", help="Write the report here: .json, .html or .md.", rich_help_panel=OUTPUT
+    ),
 ]
 PlotFile = Annotated[
     str | None,
@@ -81,11 +83,13 @@ class Shown:
     Attributes:
         format_: of the result on stdout.
         verbose, quiet: whether to say more, or nothing but the result and errors.
+        command: the words that were given.
     """
 
     format_: str
     verbose: bool
     quiet: bool
+    command: tuple[str, ...] = ()
 
 
 def shown_flags(formats: tuple[str, ...]) -> list[Parameter]:
@@ -129,7 +133,8 @@ def with_options(
         def run(**values: Any) -> None:
             options = {name: values.pop(name) for name in fields}
             given = {name: value for name, value in options.items() if value is not None}
-            shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing})
+            words = tuple(values.pop("context").obj or ())
+            shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing}, command=words)
             if shown.format_ not in formats:
                 raise UsageError(f"--format is {shown.format_!r}: choose one of {', '.join(formats)}")
             try:
@@ -138,7 +143,8 @@ def with_options(
                 log("interrupted: no file is left half written")
                 raise typer.Exit(INTERRUPTED) from None
 
-        parameters = [*own, *showing, *flags]
+        context = Parameter("context", Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        parameters = [*own, context, *showing, *flags]
         set_signature(run, signature(command).replace(parameters=parameters))
         run.__annotations__ = {p.name: p.annotation for p in parameters}  # both are read by typer
         return run

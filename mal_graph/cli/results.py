@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from mal_graph.cli.options import Shown
 from mal_graph.cli.output import emit, log, printable
 
 if TYPE_CHECKING:
-    from mal_graph.reporting import Document, ResultDocument
+    from mal_graph.reporting import Document, Report
+    from mal_graph.workflows import ParetoEntry
 
 
 def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
@@ -32,18 +34,36 @@ def emit_document(document: "Document", format_: str, verbose: bool = False) -> 
         emit("\n".join(lines))
 
 
-def emit_merge(document: "ResultDocument", report_to: Path | None, plot_to: Path | None, shown: Shown) -> None:
-    """A report of a model that was made, on stdout and in the files that were asked for."""
-    from mal_graph.atomic_write import write_bytes, write_text
+def emit_report(document: "Report", report_to: Path | None, shown: Shown) -> None:
+    """A report of a model that was made, on stdout and in the file that was asked for."""
+    if report_to is not None:
+        write_result_file(report_to, document, {})
+    emit_document(document, shown.format_, shown.verbose)
+
+
+def write_plot(plot_to: Path | None, pareto: "Sequence[ParetoEntry]", shown: Shown) -> None:
+    """Draw what was compared, where that is asked for."""
+    from mal_graph.atomic_write import write_bytes
     from mal_graph.reporting import draw_pareto
 
-    if report_to is not None:
-        write_text(report_to, document.json_text() + "\n")
-    if plot_to is not None and document.pareto:
-        write_bytes(plot_to, draw_pareto(document.pareto, plot_to.suffix[1:]))
+    if plot_to is not None and pareto:
+        write_bytes(plot_to, draw_pareto(pareto, plot_to.suffix[1:]))
     elif plot_to is not None:
         log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
-    emit_document(document, shown.format_, shown.verbose)
+
+
+def write_result_file(path: Path, document: "Report", images: Mapping[str, bytes]) -> None:
+    """Write a report in the form that the file's name ends in; `images` are those that were drawn, by kind."""
+    from mal_graph.atomic_write import write_bytes, write_text
+    from mal_graph.reporting import GridDocument, SweepDocument, report_text
+
+    kind = path.suffix.removeprefix(".")
+    if kind in images:
+        write_bytes(path, images[kind])
+    elif isinstance(document, SweepDocument | GridDocument) and kind == "csv":
+        write_text(path, document.csv_text())
+    else:
+        write_text(path, report_text(document, kind))
 
 
 def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:

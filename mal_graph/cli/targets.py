@@ -10,6 +10,7 @@ from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
 
 IMAGES = ("svg", "png")
+REPORTS = ("json", "html", "md")
 
 
 def given(*paths: str | None) -> list[str]:
@@ -93,8 +94,8 @@ def checked_result(path: str, sources: Sequence[str], force: bool) -> Path:
     """A path that a sweep may be written to. Raises FileError or UsageError before any work is done."""
     target = checked_target(path, sources, force)
     kind = target.suffix.removeprefix(".")
-    if kind not in ("json", "csv", *IMAGES):
-        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .csv, .svg or .png")
+    if kind not in (*REPORTS, "csv", *IMAGES):
+        raise UsageError(f"cannot write a sweep to {path}: its name must end in .json, .html, .md, .csv, .svg or .png")
     if kind in IMAGES:
         refuse_without_figures()
     return target
@@ -113,10 +114,26 @@ def report_targets(
     report: str | None, plot: str | None, model: Path, sources: Sequence[str], force: bool
 ) -> tuple[Path | None, Path | None]:
     """Where the report of a model and its plot go. Raises FileError or UsageError before any work is done."""
-    report_to = None if report is None else checked_target(report, sources, force)
     plot_to = None if plot is None else checked_plot(plot, sources, force)
-    refuse_one_file([model, report_to, plot_to], "the model, the report and the plot")
-    return report_to, plot_to
+    return checked_report(report, [model, plot_to], "the model, the report and the plot", sources, force), plot_to
+
+
+def checked_report(
+    path: str | None, others: Sequence[Path | None], what: str, sources: Sequence[str], force: bool
+) -> Path | None:
+    """Where a report goes, which is none of the `others` that are written; `what` they all are. Raises FileError or
+    UsageError before any work is done."""
+    target = None if path is None else checked_target(path, sources, force)
+    refuse_one_file([*others, target], what)
+    refuse_other_kinds(target)
+    return target
+
+
+def refuse_other_kinds(report: Path | None, kinds: Sequence[str] = REPORTS) -> None:
+    """Raise UsageError for a report of a form that there is not."""
+    if report is not None and report.suffix.removeprefix(".") not in kinds:
+        *first, last = (f".{kind}" for kind in kinds)
+        raise UsageError(f"cannot write a report to {report}: its name must end in {', '.join(first)} or {last}")
 
 
 def refuse_without_figures() -> None:

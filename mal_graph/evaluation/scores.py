@@ -27,6 +27,7 @@ from mal_graph.evaluation.reading import (
     log_probabilities,
     read_output_kind,
 )
+from mal_graph.figure import Figure
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
 from mal_graph.registry import Model
@@ -53,8 +54,8 @@ class Scores:
     """One row of a comparison: how well the model called `arm` does; `loss` may be nan."""
 
     arm: str
-    loss: float
-    metric: float
+    loss: Figure
+    metric: Figure
     metric_name: Literal["accuracy", "R2", "agreement"]
     loss_name: Literal["cross-entropy", "mean squared error", "mean entropy"]
     samples: int

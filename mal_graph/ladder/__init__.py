@@ -3,14 +3,16 @@
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
 from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder
-from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry, UnitsEntry
 from mal_graph.ladder.focus import take_around
-from mal_graph.ladder.page import page_text
+from mal_graph.ladder.page import page_text, plain_page
 from mal_graph.ladder.raster import png_bytes
+from mal_graph.ladder.shapes import Dot, Outline, Picture, Shape, Style, Text, line, printable
 from mal_graph.ladder.svg import svg_text
 
 __all__ = [
     "Collapse",
+    "Dot",
     "draw_ladder",
     "facts_of",
     "ladder_of",
@@ -19,12 +21,21 @@ __all__ = [
     "lay_out_ladder",
     "Layout",
     "Line",
+    "line",
     "model_entry",
     "ModelEntry",
+    "Outline",
     "page_text",
+    "Picture",
+    "plain_page",
     "png_bytes",
     "Role",
     "RungEntry",
+    "printable",
+    "Shape",
+    "Style",
     "svg_text",
     "take_around",
+    "Text",
+    "UnitsEntry",
 ]

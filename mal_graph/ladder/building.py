@@ -111,6 +111,8 @@ def group_mark(group: AxisGroup) -> GroupMark:
         units=group.units,
         state=GroupState.UNVERIFIED if is_candidate else group.state,
         reason=group.reason or ("not verified" if is_candidate else ""),
+        deviation=group.deviation,
+        control=group.control,
     )
 
 

@@ -20,13 +20,16 @@ class Role(StrEnum):
 
 class GroupMark(BaseModel):
     """A group of axes that move together; `reason` says why its units may not be permuted, `partners` which groups of
-    the other model belong to it."""
+    the other model belong to it. `deviation` is how much the outputs moved with all its units permuted, `control` with
+    one member left out."""
 
     name: str
     units: int
     state: str
     reason: str = ""
     partners: list[int] = []
+    deviation: float | None = None
+    control: float | None = None
 
 
 class AxisMark(BaseModel):

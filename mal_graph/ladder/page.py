@@ -7,7 +7,7 @@ told by its hash; every name is text.
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -28,7 +28,7 @@ from mal_graph.ladder.drawing import (
     lay_out_ladder,
 )
 from mal_graph.ladder.entries import LadderEntry
-from mal_graph.ladder.shapes import PALETTE
+from mal_graph.ladder.shapes import PALETTE, printable
 from mal_graph.ladder.svg import css_text, svg_text
 
 LEGEND = (
@@ -39,9 +39,16 @@ LEGEND = (
 
 
 def page_text(
-    ladder: LadderEntry, collapse: Collapse | None = None, *, before: Sequence[str] = (), after: Sequence[str] = ()
+    ladder: LadderEntry,
+    collapse: Collapse | None = None,
+    *,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    title: str = "",
+    about: str = "",
 ) -> str:
-    """The page; `before` and `after` are pieces of HTML around the ladder."""
+    """The page; `before` and `after` are pieces of HTML around the ladder, `title` and `about` are texts to begin with
+    instead of the names of the models and their numbers of layers."""
     layout = lay_out_ladder(ladder, collapse)
     picture = draw_layout(layout)
     data: dict[str, Any] = {
@@ -63,25 +70,38 @@ def page_text(
         "styles": RELATIONS,
     }
     script = resource("page.js")
-    title, two = escape(picture.title), "" if ladder.donor is None else " two"
+    two = "" if ladder.donor is None else " two"
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy(script)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title}</title>",
-        f"<style>{css_text()}{themes()}{resource('page.css')}</style></head>",
-        f'<body class="mg"><header><h1>{title}</h1><p class="quiet">{escape(describe(ladder))}</p></header>',
+        *head_parts(title or picture.title, about or describe(ladder), script),
         *(f'<div class="report">{piece}</div>' for piece in before),
-        f'<main>{tools(has_donor=ladder.donor is not None)}<div class="split"><div class="picture{two}">',
+        f'{tools(has_donor=ladder.donor is not None)}<div class="split"><div class="picture{two}">',
         svg_text(picture, is_page=True),
         '</div><aside id="panel" aria-label="what is picked" tabindex="0">',
         '<button id="unpin" type="button" hidden>Close</button>',
-        '<div id="detail"><p class="quiet">Pick a row to see what is known of it.</p></div></aside></div></main>',
+        '<div id="detail"><p class="quiet">Pick a row to see what is known of it.</p></div></aside></div>',
         *(f'<div class="report">{piece}</div>' for piece in after),
-        f'<script type="application/json" id="data">{json_text(data)}</script><script>{script}</script></body></html>',
+        f'</main><script type="application/json" id="data">{json_text(data)}</script>',
+        f"<script>{script}</script></body></html>",
     ]
     return "\n".join(parts)
+
+
+def plain_page(title: str, about: str, pieces: Sequence[str]) -> str:
+    """A page like that of a ladder, of pieces of HTML alone."""
+    body = (f'<div class="report">{piece}</div>' for piece in pieces)
+    return "\n".join([*head_parts(title, about, ""), *body, "</main></body></html>"])
+
+
+def head_parts(title: str, about: str, script: str) -> Iterator[str]:
+    """How every page begins, up to its main part; `script` is the one that may run."""
+    yield "<!DOCTYPE html>"
+    yield '<html lang="en"><head><meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{policy(script)}">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    title, about = escape(printable(title)), escape(printable(about))
+    yield f"<title>{title}</title>"
+    yield f"<style>{css_text()}{themes()}{resource('page.css')}</style></head>"
+    yield f'<body class="mg"><header><h1>{title}</h1><p class="quiet">{about}</p></header><main>'
 
 
 def tools(*, has_donor: bool) -> str:

@@ -13,7 +13,8 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
 from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
-from mal_graph.reporting.reporter import DefaultReporter, result_document
+from mal_graph.reporting.reading import SCHEMAS, Report, read_report, schema_of
+from mal_graph.reporting.reporter import KINDS, DefaultReporter, rendered, report_text, result_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
 from mal_graph.reporting.text import text_of
@@ -33,14 +34,21 @@ __all__ = [
     "GridDocument",
     "hashes_of",
     "inspect_document",
+    "KINDS",
     "match_document",
     "MergeDocument",
     "mermaid",
     "model_explorer",
     "new_figure",
     "new_table",
+    "read_report",
+    "rendered",
+    "Report",
+    "report_text",
     "result_document",
     "ResultDocument",
+    "schema_of",
+    "SCHEMAS",
     "sweep_document",
     "SweepDocument",
     "table_text",

@@ -24,6 +24,14 @@ class Document(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
+class ReportDocument(Document):
+    """The report of a result, of which pages are made; `command` are the words that were given on a command line."""
+
+    command: list[str] = []
+    versions: dict[str, str] = {}
+    sha256: dict[str, str] = {}
+
+
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -7,7 +7,6 @@ are declared here where a reader needs another view than the code does.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ from pydantic import BaseModel, Field
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
+from mal_graph.ladder import LadderEntry
 from mal_graph.matching import LayerPair, Match, Signatures, pair_signatures, tell_pairs
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
-from mal_graph.reporting.document import Document
+from mal_graph.reporting.document import Document, ReportDocument
 from mal_graph.workflows import Assembly, Choice, Merged, Outcome, ParetoEntry, Speeds, Verdict, Zoo, notes_on
 
 
@@ -152,7 +152,7 @@ class RepairEntry(BaseModel):
     left: list[ReasonEntry] = []
 
 
-class ResultDocument(Document):
+class ResultDocument(ReportDocument):
     """What every report of a model that was made holds; `config` is the run's, of arrays the types and shapes."""
 
     base: str
@@ -165,7 +165,6 @@ class ResultDocument(Document):
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
-    sha256: dict[str, str] = {}
 
 
 class MergeDocument(ResultDocument):
@@ -181,7 +180,7 @@ class MergeDocument(ResultDocument):
 class AssembleDocument(MergeDocument):
     """JSON of `mal-graph assemble`."""
 
-    schema_: str = Field("mal-graph/assemble/4", alias="schema")
+    schema_: str = Field("mal-graph/assemble/5", alias="schema")
     donors: list[str]
     lam: float
     skipped: list[ReasonEntry]
@@ -195,6 +194,7 @@ class AssembleDocument(MergeDocument):
     objective: list[float]
     starts: list[StartEntry] = []
     peak_bytes: int
+    ladders: list[LadderEntry] = []
 
 
 class EvaluateDocument(Document):
@@ -217,12 +217,13 @@ class GateEntry(BaseModel):
 class ZooDocument(MergeDocument):
     """JSON of `mal-graph zoo`; `scores` are of the reporting part of the data."""
 
-    schema_: str = Field("mal-graph/zoo/3", alias="schema")
+    schema_: str = Field("mal-graph/zoo/4", alias="schema")
     decided_by: str
     gate: GateEntry | None
     lambdas: list[float]
     donors: list[dict[str, Any]]
     checkpoint: str | None = None
+    ladders: list[LadderEntry] = []
 
 
 # --- match --------------------------------------------------------------------------------------------------------
@@ -281,13 +282,11 @@ def difference_entries(pair: LayerPair) -> Iterator[DifferenceEntry]:
 # --- assemble -----------------------------------------------------------------------------------------------------
 
 
-def assemble_document(
-    assembly: Assembly, output: Path | None = None, hashes: Mapping[str, str] | None = None
-) -> AssembleDocument:
-    """The report of a merge; `output` is where the model was written, `hashes` are of the files that were read."""
+def assemble_document(assembly: Assembly) -> AssembleDocument:
+    """The report of a merge."""
     steps = assembly.merged
     return AssembleDocument(
-        **shared_entries(assembly, output, hashes),
+        **shared_entries(assembly),
         donors=[step.donor.name for step in steps],
         lam=steps[0].plan.mean_lam,
         skipped=list(skipped_layers(assembly)),
@@ -304,7 +303,7 @@ def assemble_document(
     )
 
 
-def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str, str] | None) -> dict[str, Any]:
+def shared_entries(assembly: Assembly) -> dict[str, Any]:
     """What the reports of `assemble` and `zoo` have in common."""
     unscored = [f"{name} has no score and no part in the ensemble: {why}" for name, why in assembly.unscored.items()]
     return {
@@ -322,8 +321,6 @@ def shared_entries(assembly: Assembly, output: Path | None, hashes: Mapping[str,
         "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,
-        "output": None if output is None else str(output),
-        "sha256": dict(hashes or {}),
     }
 
 
@@ -350,13 +347,17 @@ def skipped_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
     """Layers of the base that keep its weights, for every donor, with what else in them differs from the donor's; with
     several donors the reason names it."""
     for step in assembly.merged:
-        # Of a layer that was not refused as a whole, the reason is what it has no counterpart for.
-        refused = {*step.plan.alignment.correspondence.refused, *step.promises.kept}
-        reasons = {
-            name: "; ".join((why, *(step.plan.missing.get(name, ()) if name in refused else ())))
-            for name, why in step.plan.skipped.items()
-        }
-        yield from reason_entries(assembly, step, step.match.base, reasons)
+        yield from reason_entries(assembly, step, step.match.base, kept_reasons(step))
+
+
+def kept_reasons(step: Merged) -> dict[str, str]:
+    """Why layers of the base keep its weights, by name."""
+    # Of a layer that was not refused as a whole, the reason is what it has no counterpart for.
+    refused = {*step.plan.alignment.correspondence.refused, *step.promises.kept}
+    return {
+        name: "; ".join((why, *(step.plan.missing.get(name, ()) if name in refused else ())))
+        for name, why in step.plan.skipped.items()
+    }
 
 
 def unused_donor_layers(assembly: Assembly) -> Iterator[ReasonEntry]:
@@ -445,25 +446,19 @@ def aligned_entries(step: Merged) -> Iterator[AlignedEntry]:
 # --- zoo ----------------------------------------------------------------------------------------------------------
 
 
-def zoo_document(
-    zoo: Zoo,
-    output: Path | None = None,
-    checkpoint: Path | None = None,
-    hashes: Mapping[str, str] | None = None,
-) -> ZooDocument:
-    """The report of a search, as `assemble_document`; `checkpoint` is where its decisions are kept."""
+def zoo_document(zoo: Zoo) -> ZooDocument:
+    """The report of a search."""
     terms = zoo.terms
     gate = None
     if terms.gate is not None and zoo.best is not None:
         base = terms.gate.base
         gate = GateEntry(samples=base.samples, eps=terms.gate.eps, base=base, result=zoo.best)
     return ZooDocument(
-        **shared_entries(zoo.assembly, output, hashes),
+        **shared_entries(zoo.assembly),
         decided_by=terms.basis,
         gate=gate,
         lambdas=list(terms.lambdas),
         donors=[outcome_entry(outcome) for outcome in zoo.outcomes],
-        checkpoint=None if checkpoint is None else str(checkpoint),
     )
 
 

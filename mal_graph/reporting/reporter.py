@@ -1,22 +1,28 @@
-"""Which document and which text belong to which result."""
+"""Which document, text and page belong to which result."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mal_graph import registry
 from mal_graph.errors import UsageError
 from mal_graph.reporting import documents, sweep_documents, text, union_documents
-from mal_graph.reporting.document import Document
-from mal_graph.reporting.documents import ResultDocument
-from mal_graph.workflows import Assembly, Grid, Sweep, Union, Written, Zoo
+from mal_graph.reporting.html import html_fragment, html_page
+from mal_graph.reporting.ladders import ladders_of
+from mal_graph.reporting.markdown import markdown_page
+from mal_graph.reporting.pages import page_of
+from mal_graph.reporting.pieces import Page
+from mal_graph.reporting.reading import Report, read_report
+from mal_graph.workflows import Assembly, Grid, Sweep, Union, Zoo
 
-DOCUMENTS: dict[type, Any] = {
+DOCUMENTS: dict[type, Callable[[Any], Report]] = {
     Assembly: documents.assemble_document,
     Sweep: sweep_documents.sweep_document,
     Grid: sweep_documents.grid_document,
     Zoo: documents.zoo_document,
     Union: union_documents.union_document,
 }
+FORMS: dict[str, Callable[[Page], str]] = {"html": html_page, "md": markdown_page}
+KINDS = ("json", *FORMS)  # of a report, as its file's name ends
 
 
 class DefaultReporter:
@@ -26,20 +32,50 @@ class DefaultReporter:
         return text.text_of(document_of(result), verbose=verbose)
 
     def to_dict(self, result: Any) -> dict[str, Any]:
-        return document_of(result).to_dict()
+        return result_document(result).to_dict()
+
+    def html(self, result: Any) -> str:
+        return html_fragment(page_of(result_document(result)))
+
+    def report(self, result: Any, kind: str) -> str:
+        return report_text(result_document(result), kind)
 
 
-def document_of(result: Any) -> Document:
-    """The document of a result. Raises UsageError for what is none."""
+def document_of(result: Any) -> Report:
+    """The document of a result, without pictures. Raises UsageError for what is none."""
     if type(result) not in DOCUMENTS:
         raise UsageError(
             f"a {type(result).__name__} cannot be reported: give the result of assemble, compress, sweep, grid or zoo"
         )
-    document: Document = DOCUMENTS[type(result)](result)
-    return document
+    return DOCUMENTS[type(result)](result)
 
 
-def result_document(result: Written, output: Path | None, hashes: Mapping[str, str]) -> ResultDocument:
-    """The report of a model that was made; `output` is where it was written, `hashes` are of the files read."""
-    document: ResultDocument = DOCUMENTS[type(result)](result, output, hashes)
-    return document
+def result_document(
+    result: Any, *, command: Sequence[str] = (), hashes: Mapping[str, str] | None = None, **written: str | None
+) -> Report:
+    """The whole report of a result.
+
+    Args:
+        command: the words that were given on a command line.
+        hashes: of the files that were read, by path.
+        written: where the model (`output`) and the decisions of a search (`checkpoint`) are, as far as they are kept.
+    """
+    added: dict[str, Any] = {
+        "command": list(command),
+        "versions": registry.versions(),
+        "sha256": dict(hashes or {}),
+        "ladders": ladders_of(result),
+    }
+    return document_of(result).model_copy(update={**added, **written})
+
+
+def report_text(document: Report, kind: str) -> str:
+    """What a file of a report holds. Raises UsageError for a kind that there is not."""
+    if kind not in KINDS:
+        raise UsageError(f"a report is not written as {kind!r}: choose one of {', '.join(KINDS)}")
+    return document.json_text() + "\n" if kind == "json" else rendered(document.json_text(), kind)
+
+
+def rendered(json_text: str, kind: str, source: str = "the report") -> str:
+    """A report in another form, made from its JSON alone. Raises FileError where it is none."""
+    return FORMS[kind](page_of(read_report(json_text, source)))

@@ -5,8 +5,10 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from mal_graph.evaluation import Scores
+from mal_graph.figure import Figure
+from mal_graph.ladder import LadderEntry
 from mal_graph.protocols import Check
-from mal_graph.reporting.document import Document, csv_text
+from mal_graph.reporting.document import ReportDocument, csv_text
 from mal_graph.reporting.documents import RepairEntry, repair_entries
 from mal_graph.workflows import Grid, Sweep, notes_on
 
@@ -16,16 +18,16 @@ class CurveEntry(BaseModel):
 
     name: str
     lambda_star: float
-    rise: float
+    rise: Figure
     barrier: float | None
-    loss: list[float]
-    metric: list[float]
+    loss: list[Figure]
+    metric: list[Figure]
 
 
-class SweepDocument(Document):
+class SweepDocument(ReportDocument):
     """JSON of `mal-graph sweep`."""
 
-    schema_: str = Field("mal-graph/sweep/2", alias="schema")
+    schema_: str = Field("mal-graph/sweep/3", alias="schema")
     base: str
     donor: str
     config: dict[str, Any]
@@ -40,6 +42,7 @@ class SweepDocument(Document):
     findings: list[str]
     repair: list[RepairEntry] = []
     notes: list[str] = []
+    ladders: list[LadderEntry] = []
 
     def csv_text(self) -> str:
         rows = [
@@ -58,18 +61,19 @@ class BlankEntry(BaseModel):
     reason: str
 
 
-class GridDocument(Document):
+class GridDocument(ReportDocument):
     """JSON of `mal-graph sweep --grid`."""
 
-    schema_: str = Field("mal-graph/grid/2", alias="schema")
+    schema_: str = Field("mal-graph/grid/3", alias="schema")
     base: str
     donor: str
     lam: float
-    base_loss: float
+    base_loss: Figure
     base_layers: list[str]
     donor_layers: list[str]
-    change: list[list[float]]
+    change: list[list[Figure]]
     blank: list[BlankEntry]
+    ladders: list[LadderEntry] = []
 
     def csv_text(self) -> str:
         why = {(pair.base, pair.donor): pair.reason for pair in self.blank}

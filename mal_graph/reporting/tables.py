@@ -1,14 +1,27 @@
 """Tables as text: as wide as their cells, or folded to a terminal's width."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+Lines = Iterator[str | Table]
 NUMBERS = {"lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random"}
-NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric", "shuffled"}
+NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric", "shuffled", "#"}
+NUMBERS |= {
+    "lambda*",
+    "largest rise",
+    "barrier",
+    "cosine",
+    "norm ratio",
+    "groups",
+    "deviation",
+    "control",
+    "parameters",
+}
+RESULT = "bold"  # the style of the row of what was made, beside what it is compared with
 
 
 def new_table(*columns: str) -> Table:
@@ -26,6 +39,17 @@ def numbers_table(first: str, columns: Sequence[str]) -> Table:
     for column in columns:
         table.add_column(column, justify="right", overflow="fold")
     return table
+
+
+def numbered(table: Table) -> Table:
+    """A table with the number of each row before it."""
+    result = numbers_table("#", ())
+    for column in table.columns:
+        result.add_column(column.header, justify=column.justify)
+    lines = zip(*(column.cells for column in table.columns), strict=True)
+    for number, (row, cells) in enumerate(zip(table.rows, lines, strict=True), 1):
+        result.add_row(str(number), *cells, style=row.style)
+    return result
 
 
 def table_text(table: Table, width: int | None = None) -> str:

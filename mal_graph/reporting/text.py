@@ -26,14 +26,14 @@ from mal_graph.reporting.documents import (
     SignaturesEntry,
     ZooDocument,
 )
-from mal_graph.reporting.inspection import GroupEntry, InspectDocument
+from mal_graph.reporting.inspection import InspectDocument
+from mal_graph.reporting.inspection_text import inspection_lines, shape_text
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
-from mal_graph.reporting.tables import new_table, numbers_table, table_text
+from mal_graph.reporting.tables import RESULT, Lines, new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
-from mal_graph.workflows import ParetoEntry, Speeds
+from mal_graph.workflows import MERGED, ParetoEntry, Speeds
 
-Lines = Iterator[str | Table]
-FEW = 3  # reasons that are listed whatever the verbosity
+ALIGNED = "the summed inner products of paired units, and of units paired at random"
 
 
 def text_of(document: Document, *, verbose: bool = False, width: int | None = None) -> str:
@@ -46,94 +46,6 @@ def text_of(document: Document, *, verbose: bool = False, width: int | None = No
     """
     lines = LINES[type(document)](document, verbose)
     return "\n".join(line if isinstance(line, str) else table_text(line, width) for line in lines)
-
-
-# --- inspect ------------------------------------------------------------------------------------------------------
-
-
-def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
-    for side, values in (("input", document.inputs), ("output", document.outputs)):
-        for value in values:
-            yield f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}"
-    yield "opset   " + ", ".join(f"{domain} {version}" for domain, version in document.opsets.items())
-    yield (
-        f"{document.parameters:,} float parameters, {document.settings:,} of them settings; {document.coverage:.1%} of "
-        "the others are verified or fixed by contract on every axis"
-    )
-    for left in document.missing if verbose else document.missing[:FEW]:
-        yield f"missing {left.parameters:,}: {left.reason}"
-    if len(document.missing) > FEW and not verbose:
-        rest = sum(left.parameters for left in document.missing[FEW:])
-        yield f"missing {rest:,} for {len(document.missing) - FEW} more reasons (-v lists them)"
-    yield "\nlayers"
-    layers = new_table("layer", "kind", "depth", "in group", "out group")
-    for layer in document.layers:
-        layers.add_row(layer.name, layer.kind, str(layer.depth), joined(layer.in_group), joined(layer.out_group))
-    yield layers
-    yield "\naxis groups"
-    yield group_table(document.groups, verbose)
-    if any(group.resizing for group in document.groups):
-        yield "\nunits added to a group"
-        yield resizing_table(document.groups, verbose)
-    pinned = sum(group.state == "pinned" for group in document.groups)
-    if pinned and not verbose:
-        yield f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them"
-    for tie in document.ties:
-        yield f"{tie.group} is tied on purpose: {tie.parts} groups share {', '.join(tie.tensors)}"
-    for op, cost in document.unknown_ops.items():
-        nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
-        yield f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})"
-
-
-def group_table(groups: Sequence[GroupEntry], verbose: bool) -> Table:
-    table = new_table("group", "units", "state", "members", "deviation", "control", "reason")
-    for alike in families(groups, apart=verbose):
-        if verbose or alike[0].state != "pinned":
-            table.add_row(*group_row(alike, verbose))
-    return table
-
-
-def group_row(alike: Sequence[GroupEntry], verbose: bool) -> list[str]:
-    """The cells of one group, or of several that the units of another hold alike."""
-    group = alike[0]
-    notes = [group.reason] if group.reason else []
-    if group.inside:
-        notes.append(f"inside {group.inside[0]}" + (f", unit {group.inside[1]}" if verbose else ""))
-    if group.inert:
-        notes.append(f"inert: {', '.join(group.inert)}")
-    figures = [f"{figure:.1e}" if figure is not None else "" for figure in (group.deviation, group.control)]
-    members = ", ".join(f"{m.tensor}[{m.axis}]" for m in group.members) if verbose else str(len(group.members))
-    units = f"{len(alike)} x {group.units}" if len(alike) > 1 else str(group.units)
-    return [group.name, units, group.state, members, *figures, "; ".join(notes)]
-
-
-def resizing_table(groups: Sequence[GroupEntry], verbose: bool) -> Table:
-    table = new_table("group", "what they do", "sizes that must follow")
-    for alike in families(groups, apart=verbose):
-        if alike[0].resizing is not None:
-            table.add_row(alike[0].name, alike[0].resizing, ", ".join(alike[0].widths))
-    return table
-
-
-def families(groups: Sequence[GroupEntry], apart: bool) -> list[list[GroupEntry]]:
-    """The groups, those that the units of one group hold alike together; each by itself if `apart`."""
-    families: dict[tuple[object, ...], list[GroupEntry]] = {}
-    for group in groups:
-        axes = tuple((member.tensor, member.axis) for member in group.members)
-        alike = group.inside is not None and not apart
-        key = (group.inside[0], group.units, group.state, axes) if alike and group.inside else (group.name,)
-        families.setdefault(key, []).append(group)
-    return list(families.values())
-
-
-def shape_text(shape: Sequence[int | str | None] | None) -> str:
-    return "of any shape" if shape is None else f"({', '.join(str(dim or '?') for dim in shape)})"
-
-
-def joined(group: str | list[str] | None) -> str:
-    if group is None:
-        return "-"
-    return group if isinstance(group, str) else f"{group[0]} and {len(group) - 1} more"
 
 
 # --- match --------------------------------------------------------------------------------------------------------
@@ -197,14 +109,19 @@ def assembly_lines(document: AssembleDocument, verbose: bool) -> Lines:
     yield from repair_lines(document.repair)
     if verbose:
         yield from alignment_lines(document)
-    contributions = zip([document.base, *document.donors], document.shares, strict=True)
-    yield (
-        f"{document.merged_parameters:,} parameters merged at {'a mean ' if several else ''}lambda {document.lam:g}; "
-        "shares: " + ", ".join(f"{name} {share:.1%}" for name, share in contributions)
-    )
+    yield merged_line(document)
     told = [*(layer.base for layer in document.merged), *(left.layer for left in document.skipped)]
     yield from accounts_lines(document.accounts, told, verbose)
     yield from end_lines(document)
+
+
+def merged_line(document: AssembleDocument) -> str:
+    """How much was merged, and what each model contributes."""
+    mean = "a mean " if len({layer.lam for layer in document.merged}) > 1 else ""
+    contributions = zip([document.base, *document.donors], document.shares, strict=True)
+    return f"{document.merged_parameters:,} parameters merged at {mean}lambda {document.lam:g}; shares: " + ", ".join(
+        f"{name} {share:.1%}" for name, share in contributions
+    )
 
 
 def merged_table(document: MergeDocument, several: bool) -> Table:
@@ -245,17 +162,26 @@ def widened_lines(document: AssembleDocument) -> Iterator[str]:
 
 
 def alignment_lines(document: AssembleDocument) -> Lines:
-    yield "\nalignment (the summed inner products of paired units, and of units paired at random)"
+    yield f"\nalignment ({ALIGNED})"
+    yield aligned_table(document)
+    yield from start_lines(document)
+    yield ""
+
+
+def aligned_table(document: AssembleDocument) -> Table:
+    """The units of every pair of groups, and how well they fit."""
     aligned = new_table("base group", "donor group", "units", "assigned", "value", "random")
     for pair in document.alignment:
         figures = (f"{pair.value:.4g}", f"{pair.random:.4g}")
         units = f"{pair.units[0]}{f' + {pair.added}' if pair.added else ''} : {pair.units[1]}"
         aligned.add_row(pair.base_group, pair.donor_group, units, str(pair.assigned), *figures)
-    yield aligned
+    return aligned
+
+
+def start_lines(document: AssembleDocument) -> Iterator[str]:
     for start in document.starts:
         passes = " -> ".join(f"{objective:.6g}" for objective in start.objective)
         yield f"start {start.start}: objective {passes}"
-    yield ""
 
 
 def repair_lines(repairs: Iterable[RepairEntry]) -> Iterator[str]:
@@ -313,7 +239,8 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     for one in entries:
         score = ["-"] * len(figures) if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
         name = f"{one.name} (the result)" if one.is_result else one.name
-        table.add_row(name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
+        cells = (name, f"{one.cost:.2f}x", f"{one.error:.2f}", *score, "*" if one.is_on_front else "")
+        table.add_row(*cells, style=RESULT if one.is_result else None)
     yield table
 
 
@@ -341,10 +268,15 @@ def check_lines(checks: Iterable[Check]) -> Iterator[str]:
 
 def score_lines(scores: Sequence[Scores], what: str) -> Lines:
     yield f"{scores[0].samples} samples; loss is {scores[0].loss_name}"
+    yield score_table(scores, what)
+
+
+def score_table(scores: Sequence[Scores], what: str) -> Table:
     table = new_table(what, "loss", scores[0].metric_name)
     for score in scores:
-        table.add_row(score.arm, f"{score.loss:.4f}", f"{score.metric:.4f}")
-    yield table
+        style = RESULT if score.arm == MERGED else None
+        table.add_row(score.arm, f"{score.loss:.4f}", f"{score.metric:.4f}", style=style)
+    return table
 
 
 # --- evaluate, sweep, grid, zoo -----------------------------------------------------------------------------------
@@ -365,22 +297,11 @@ def sweep_lines(document: SweepDocument, verbose: bool) -> Lines:
         f"with {document.metric_name}"
     )
     yield from repair_lines(document.repair)
-    points = numbers_table("lambda", [curve.name for curve in document.curves])
-    for i, lam in enumerate(document.lambdas):
-        points.add_row(f"{lam:g}", *(f"{curve.loss[i]:.4f}  {curve.metric[i]:.4f}" for curve in document.curves))
-    yield points
-    if document.donor_scores is not None:
-        own = document.donor_scores
-        yield f"the donor alone: loss {own.loss:.4f}, {document.metric_name} {own.metric:.4f}"
-    else:
-        yield f"the donor alone has no score: {document.unscored}"
+    yield point_table(document)
+    yield donor_line(document)
     yield ""
     yield f"lambda*: up to where the loss is never more than {document.config['eps']:g} above the base's"
-    summary = new_table("curve", "lambda*", "largest rise", "barrier")
-    for curve in document.curves:
-        barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
-        summary.add_row(curve.name, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier)
-    yield summary
+    yield curve_table(document)
     yield from check_lines(document.checks)
     for finding in document.findings:
         yield f"finding: {finding}"
@@ -388,33 +309,60 @@ def sweep_lines(document: SweepDocument, verbose: bool) -> Lines:
         yield f"note: {note}"
 
 
+def point_table(document: SweepDocument) -> Table:
+    """Loss and metric of every arm at every lambda."""
+    points = numbers_table("lambda", [curve.name for curve in document.curves])
+    for i, lam in enumerate(document.lambdas):
+        points.add_row(f"{lam:g}", *(f"{curve.loss[i]:.4f}  {curve.metric[i]:.4f}" for curve in document.curves))
+    return points
+
+
+def donor_line(document: SweepDocument) -> str:
+    own = document.donor_scores
+    if own is None:
+        return f"the donor alone has no score: {document.unscored}"
+    return f"the donor alone: loss {own.loss:.4f}, {document.metric_name} {own.metric:.4f}"
+
+
+def curve_table(document: SweepDocument) -> Table:
+    """What each arm amounts to; the aligned one comes first."""
+    summary = new_table("curve", "lambda*", "largest rise", "barrier")
+    for curve in document.curves:
+        barrier = "-" if curve.barrier is None else f"{curve.barrier:.4f}"
+        style = RESULT if curve is document.curves[0] else None
+        summary.add_row(curve.name, f"{curve.lambda_star:g}", f"{curve.rise:.4f}", barrier, style=style)
+    return summary
+
+
 def grid_lines(document: GridDocument, verbose: bool) -> Lines:
-    yield (
-        f"change of the loss, {document.base_loss:.4f} in the base, by merging one layer with one at {document.lam:g}"
-    )
-    cells = numbers_table("base layer", document.donor_layers)
-    blank = {(pair.base, pair.donor) for pair in document.blank}
-    for name, line in zip(document.base_layers, document.change, strict=True):
-        changes = zip(document.donor_layers, line, strict=True)
-        cells.add_row(name, *("-" if (name, other) in blank else f"{change:+.4f}" for other, change in changes))
-    yield cells
+    yield grid_title(document)
+    yield cell_table(document)
     for pair in document.blank if verbose else ():
         yield f"{pair.base} with {pair.donor}: {pair.reason}"
     if document.blank and not verbose:
         yield f"{len(document.blank)} pairs cannot be merged; -v says why"
 
 
-def zoo_lines(document: ZooDocument, verbose: bool) -> Lines:
-    loss, metric = (
-        (document.gate.base.loss_name, document.gate.base.metric_name) if document.gate else ("loss", "metric")
+def grid_title(document: GridDocument) -> str:
+    return (
+        f"change of the loss, {document.base_loss:.4f} in the base, by merging one layer with one at {document.lam:g}"
     )
+
+
+def cell_table(document: GridDocument) -> Table:
+    """The change for every pair of layers."""
+    cells = numbers_table("base layer", document.donor_layers)
+    blank = {(pair.base, pair.donor) for pair in document.blank}
+    for name, line in zip(document.base_layers, document.change, strict=True):
+        changes = zip(document.donor_layers, line, strict=True)
+        cells.add_row(name, *("-" if (name, other) in blank else f"{change:+.4f}" for other, change in changes))
+    return cells
+
+
+def zoo_lines(document: ZooDocument, verbose: bool) -> Lines:
+    loss, metric = figures_of(document)
     yield outcome_table(document.donors, loss, metric)
-    for outcome in document.donors:
-        if outcome["kept"] is None:
-            yield f"{outcome['donor']} is {outcome['verdict']}: {outcome['reason']}"
-    if any(outcome["kept"] and outcome["kept"]["control"] is not None for outcome in document.donors):
-        copies = document.config["controls"]
-        yield f'"shuffled" is the lowest {loss} of {copies} copies of the donor with shuffled weights'
+    yield from outcome_lines(document, loss)
     if verbose:
         yield ""
         yield tried_table(document.donors, loss, metric)
@@ -425,6 +373,21 @@ def zoo_lines(document: ZooDocument, verbose: bool) -> Lines:
     yield f"decided by {document.decided_by}"
     yield gate_line(document, loss, metric)
     yield from end_lines(document)
+
+
+def figures_of(document: ZooDocument) -> tuple[str, str]:
+    """What loss and metric are."""
+    return (document.gate.base.loss_name, document.gate.base.metric_name) if document.gate else ("loss", "metric")
+
+
+def outcome_lines(document: ZooDocument, loss: str) -> Iterator[str]:
+    """What became of donors that were not merged, and what the controls are."""
+    for outcome in document.donors:
+        if outcome["kept"] is None:
+            yield f"{outcome['donor']} is {outcome['verdict']}: {outcome['reason']}"
+    if any(outcome["kept"] and outcome["kept"]["control"] is not None for outcome in document.donors):
+        copies = document.config["controls"]
+        yield f'"shuffled" is the lowest {loss} of {copies} copies of the donor with shuffled weights'
 
 
 def outcome_table(outcomes: Sequence[dict[str, Any]], loss: str, metric: str) -> Table:

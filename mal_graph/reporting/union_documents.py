@@ -1,12 +1,13 @@
 """The JSON report of models that were thinned, one alone or several as one, and its text."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 
 from pydantic import BaseModel, Field
 from rich.table import Table
 
 from mal_graph.compression import Scoring
+from mal_graph.figure import Figure
+from mal_graph.ladder import LadderEntry
 from mal_graph.reporting.documents import ResultDocument, SignaturesEntry, signatures_entry
 from mal_graph.reporting.tables import new_table
 from mal_graph.workflows import Branch, KeptUnits, Union
@@ -20,14 +21,14 @@ class BranchEntry(BaseModel):
     model: str
     share: float
     multiplications: tuple[int, int]
-    error: float
+    error: Figure
     units: list[KeptUnits]
 
 
 class GuardEntry(BaseModel):
     """How far the result is from the ensemble, as a share of how far the base is, on inputs nothing was fitted on."""
 
-    error: float
+    error: Figure
     limit: float
     accepted: bool
     inputs: str
@@ -49,7 +50,7 @@ class ClassesEntry(BaseModel):
 class UnionDocument(ResultDocument):
     """JSON of `mal-graph assemble --method union` and of `mal-graph compress`; costs are multiplications of one run."""
 
-    schema_: str = Field("mal-graph/union/2", alias="schema")
+    schema_: str = Field("mal-graph/union/3", alias="schema")
     donors: list[str]
     signatures: list[SignaturesEntry]
     branches: list[BranchEntry]
@@ -58,10 +59,11 @@ class UnionDocument(ResultDocument):
     full_cost: int
     guard: GuardEntry
     classes: list[ClassesEntry] = []
+    ladders: list[LadderEntry] = []
 
 
-def union_document(union: Union, output: Path | None = None, hashes: Mapping[str, str] | None = None) -> UnionDocument:
-    """The report; `output` is where the model was written, `hashes` are of the files that were read."""
+def union_document(union: Union) -> UnionDocument:
+    """The report of thinned models."""
     return UnionDocument(
         base=union.base.name,
         config=union.config.to_dict(),
@@ -72,8 +74,6 @@ def union_document(union: Union, output: Path | None = None, hashes: Mapping[str
         speeds=union.speeds,
         scores=list(union.scores),
         verdict=union.verdict,
-        output=None if output is None else str(output),
-        sha256=dict(hashes or {}),
         donors=[donor.name for donor in union.donors],
         signatures=[
             signatures_entry(union.base, donor, paired)

@@ -14,7 +14,7 @@ from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
 from mal_graph.workflows.unions import Branch, KeptUnits, Union
-from mal_graph.workflows.verdict import Verdict
+from mal_graph.workflows.verdict import MERGED, Verdict
 from mal_graph.workflows.writing import Written, write_result
 from mal_graph.workflows.zoo_donors import files_in
 from mal_graph.workflows.zoo_search import Zoo, zoo
@@ -39,6 +39,7 @@ __all__ = [
     "KeptUnits",
     "load",
     "make_model",
+    "MERGED",
     "Merged",
     "notes_on",
     "open_models",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import isnan
 
 from mal_graph.evaluation import Scores
+from mal_graph.figure import Figure
 from mal_graph.workflows.verdict import beats
 
 DIGITS = 3
@@ -30,7 +31,7 @@ class ParetoEntry:
 
     name: str
     cost: float
-    error: float
+    error: Figure
     score: Scores | None = None
     deciding: Scores | None = None
     is_result: bool = False

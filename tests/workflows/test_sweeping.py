@@ -442,7 +442,7 @@ def results():
 def test_json_and_csv_hold_every_point(results):
     form = sweep_document(results[0])
     document = json.loads(form.json_text())
-    assert document["schema"] == "mal-graph/sweep/2"
+    assert document["schema"] == "mal-graph/sweep/3"
     assert document["lambdas"] == list(POINTS)
     header, *rows = form.csv_text().splitlines()
     assert header == "curve,lambda,loss,accuracy"
@@ -453,7 +453,7 @@ def test_json_and_csv_hold_every_point(results):
 def test_json_and_csv_leave_blank_cells_empty(results):
     form = grid_document(results[1])
     document = json.loads(form.json_text())
-    assert document["schema"] == "mal-graph/grid/2"
+    assert document["schema"] == "mal-graph/grid/3"
     blank = document["blank"][0]
     i, j = form.base_layers.index(blank["base"]), form.donor_layers.index(blank["donor"])
     assert document["change"][i][j] is None

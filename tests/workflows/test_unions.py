@@ -258,7 +258,7 @@ def test_a_model_written_by_the_command_line_is_the_same(tmp_path):
     ]
     assert main([*arguments, "-o", str(out), "--report", str(report)]) == 0
     told = json.loads(report.read_text(encoding="utf-8"))
-    assert told["schema"] == "mal-graph/union/2"
+    assert told["schema"] == "mal-graph/union/3"
     assert told["cost"] <= 1.2 * told["base_cost"]
 
 

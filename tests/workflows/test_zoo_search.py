@@ -685,7 +685,7 @@ def test_the_report_holds_every_donor_and_every_point():
     base, donors, data = family(donors=2)
     found = zoo(base, [*donors, mlp((7, 5), 0).named("odd")], data, **FAST)
     document = json.loads(zoo_document(found).json_text())
-    assert document["schema"] == "mal-graph/zoo/3"
+    assert document["schema"] == "mal-graph/zoo/4"
     assert [one["donor"] for one in document["donors"]] == ["donor 0", "donor 1", "odd"]
     assert [one["donor"] for one in document["donors"] if one["verdict"] == "skipped"] == ["odd"]
     tried = document["donors"][0]["tried"]
