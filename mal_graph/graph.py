@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -159,6 +159,13 @@ class LayerGraph(Brief):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+
+    draw: ClassVar[Callable[["LayerGraph"], str] | None] = None  # set where models are loaded, which knows who can
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook shows: the layers of the network."""
+        draw = type(self).draw
+        return None if draw is None else draw(self)
 
     @cached_property
     def producer(self) -> Mapping[str, int]:

@@ -145,6 +145,10 @@ class Reporter(Protocol):
         """For notebooks: a piece of HTML without scripts."""
         ...
 
+    def svg(self, shown: Any) -> str:
+        """For notebooks: a picture of a `LayerGraph`, or of a `Match`."""
+        ...
+
     def report(self, result: Any, kind: str) -> str:
         """What a file of the report holds: "json", "html" or "md". Raises UsageError for another kind."""
         ...

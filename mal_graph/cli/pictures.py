@@ -90,7 +90,6 @@ def match(
     shown: Shown,
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
-    from mal_graph.ladder import ladder_of_comparison
     from mal_graph.network import dequantised
     from mal_graph.reporting import dot, match_document, mermaid, model_explorer
     from mal_graph.workflows import compare_models, with_arrays
@@ -112,8 +111,8 @@ def match(
         compared = compare_models(a, b, config, registry.runner(), progress, has_groups=is_picture, is_aligned=align)
     for warning in compared.warnings:
         log(f"warning: {warning}", shown.quiet)
-    document = match_document(a, b, compared.match, config.pair)
-    ladder = ladder_of_comparison(compared)
+    document = match_document(compared, config.pair)
+    ladder = document.ladder
     forms: dict[str, Callable[[], str]] = {
         "mermaid": lambda: mermaid(ladder),
         "dot": lambda: dot(ladder),

@@ -3,7 +3,7 @@
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
 from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder
-from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry, UnitsEntry
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role, RungEntry, UnitsEntry
 from mal_graph.ladder.focus import take_around
 from mal_graph.ladder.page import page_text, plain_page
 from mal_graph.ladder.raster import png_bytes
@@ -20,13 +20,14 @@ __all__ = [
     "LadderEntry",
     "lay_out_ladder",
     "Layout",
-    "line",
     "Line",
+    "line",
     "model_entry",
     "ModelEntry",
     "Outline",
     "page_text",
     "Picture",
+    "PlaceEntry",
     "plain_page",
     "png_bytes",
     "printable",

@@ -82,6 +82,7 @@ class Match(Brief):
         base, donor: the layers of both models.
         pairs: in the order of the base.
         unmatched_base, unmatched_donor: why a layer has no partner, by its name.
+        graphs: the two models; None where the base was rewritten since.
     """
 
     base: tuple[Layer, ...]
@@ -89,12 +90,17 @@ class Match(Brief):
     pairs: tuple[LayerPair, ...]
     unmatched_base: Mapping[str, str]
     unmatched_donor: Mapping[str, str]
+    graphs: tuple[LayerGraph, LayerGraph] | None = field(default=None, compare=False)
+
+    def _repr_svg_(self) -> str | None:
+        """What a notebook shows: both models side by side."""
+        return None if self.graphs is None else registry.reporter().svg(self)
 
     def with_base(self, layers: Iterable[Layer]) -> "Match":
         """The same match, with the base's layers as they are after a rewrite, which keeps their names."""
         named = {layer.name: layer for layer in layers}
         pairs = tuple(replace(pair, base=named[pair.base.name]) for pair in self.pairs)
-        return replace(self, base=tuple(named.values()), pairs=pairs)
+        return replace(self, base=tuple(named.values()), pairs=pairs, graphs=None)
 
 
 def match_layers(
@@ -158,6 +164,7 @@ def match_layers(
             for j, layer in enumerate(b.layers)
             if j not in taken
         },
+        (base, donor),
     )
 
 

@@ -15,13 +15,24 @@ from pydantic import BaseModel, Field
 from mal_graph.errors import MatchError
 from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
-from mal_graph.ladder import LadderEntry
-from mal_graph.matching import LayerPair, Match, Signatures, pair_signatures, tell_pairs
+from mal_graph.ladder import LadderEntry, ladder_of_comparison
+from mal_graph.matching import LayerPair, Signatures, pair_signatures, tell_pairs
 from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document, ReportDocument
-from mal_graph.workflows import Assembly, Choice, Merged, Outcome, ParetoEntry, Speeds, Verdict, Zoo, notes_on
+from mal_graph.workflows import (
+    Assembly,
+    Choice,
+    Comparison,
+    Merged,
+    Outcome,
+    ParetoEntry,
+    Speeds,
+    Verdict,
+    Zoo,
+    notes_on,
+)
 
 
 class ReasonEntry(BaseModel):
@@ -70,7 +81,7 @@ class SignaturesEntry(BaseModel):
 class MatchDocument(Document):
     """JSON of `mal-graph match`; `assemble --matches` reads its pairs."""
 
-    schema_: str = Field("mal-graph/match/1", alias="schema")
+    schema_: str = Field("mal-graph/match/2", alias="schema")
     base: str
     donor: str
     pairs: list[PairEntry]
@@ -79,6 +90,7 @@ class MatchDocument(Document):
     matched_parameters: int
     parameters: int
     signatures: SignaturesEntry
+    ladder: LadderEntry
 
 
 class MergedEntry(BaseModel):
@@ -229,8 +241,9 @@ class ZooDocument(MergeDocument):
 # --- match --------------------------------------------------------------------------------------------------------
 
 
-def match_document(base: LayerGraph, donor: LayerGraph, match: Match, pair: Iterable[tuple[str, str]]) -> MatchDocument:
+def match_document(compared: Comparison, pair: Iterable[tuple[str, str]] = ()) -> MatchDocument:
     """What `match` shows of two models; `pair` are inputs and outputs that are paired by hand. Raises UsageError."""
+    base, donor, match = compared.base, compared.donor, compared.match
     return MatchDocument(
         base=base.name,
         donor=donor.name,
@@ -240,6 +253,7 @@ def match_document(base: LayerGraph, donor: LayerGraph, match: Match, pair: Iter
         matched_parameters=sum(int(np.prod(p.shape)) for pair in match.pairs for p in pair.base.parameters),
         parameters=sum(weight.size for weight in base.weights.values() if weight.is_float),
         signatures=found_signatures(base, donor, pair),
+        ladder=ladder_of_comparison(compared),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mal_graph.graph import LayerGraph, Value
+from mal_graph.ladder import LadderEntry, model_entry
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import GroupState
 from mal_graph.reporting.document import Document
@@ -69,7 +70,7 @@ class TieEntry(BaseModel):
 class InspectDocument(Document):
     """JSON of `mal-graph inspect`."""
 
-    schema_: str = Field("mal-graph/inspect/3", alias="schema")
+    schema_: str = Field("mal-graph/inspect/4", alias="schema")
     model: str
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
@@ -82,6 +83,7 @@ class InspectDocument(Document):
     groups: list[GroupEntry]
     ties: list[TieEntry] = []
     unknown_ops: dict[str, dict[str, Any]]
+    ladder: LadderEntry
 
 
 def inspect_document(
@@ -103,6 +105,7 @@ def inspect_document(
         groups=[group_entry(group, (resizings or {}).get(group.name)) for group in groups.groups],
         ties=[TieEntry(group=t.group, tensors=list(t.tensors), parts=t.parts) for t in find_ties(graph, groups)],
         unknown_ops={op: {"nodes": list(names), **cost_of(op, graph, groups)} for op, names in groups.unknown.items()},
+        ladder=LadderEntry(base=model_entry(graph, groups, layers)),
     )
 
 

@@ -1,9 +1,10 @@
 """What `inspect` shows, as text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
+from mal_graph.reporting.folding import layer_table
 from mal_graph.reporting.inspection import GroupEntry, InspectDocument
 from mal_graph.reporting.tables import Lines, new_table
 
@@ -15,20 +16,14 @@ def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
         for value in values:
             yield f"{side:7} {value['name']} {value['dtype']} {shape_text(value['shape'])}"
     yield "opset   " + ", ".join(f"{domain} {version}" for domain, version in document.opsets.items())
-    yield (
-        f"{document.parameters:,} float parameters, {document.settings:,} of them settings; {document.coverage:.1%} of "
-        "the others are verified or fixed by contract on every axis"
-    )
+    yield coverage_line(document)
     for left in document.missing if verbose else document.missing[:FEW]:
         yield f"missing {left.parameters:,}: {left.reason}"
     if len(document.missing) > FEW and not verbose:
         rest = sum(left.parameters for left in document.missing[FEW:])
         yield f"missing {rest:,} for {len(document.missing) - FEW} more reasons (-v lists them)"
     yield "\nlayers"
-    layers = new_table("layer", "kind", "depth", "in group", "out group")
-    for layer in document.layers:
-        layers.add_row(layer.name, layer.kind, str(layer.depth), joined(layer.in_group), joined(layer.out_group))
-    yield layers
+    yield from layer_lines(document, verbose)
     yield "\naxis groups"
     yield group_table(document.groups, verbose)
     if any(group.resizing for group in document.groups):
@@ -39,9 +34,34 @@ def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
         yield f"and {pinned} pinned groups (inputs, outputs, kernel taps); -v lists them"
     for tie in document.ties:
         yield f"{tie.group} is tied on purpose: {tie.parts} groups share {', '.join(tie.tensors)}"
+    yield from unknown_lines(document)
+
+
+def coverage_line(document: InspectDocument) -> str:
+    return (
+        f"{document.parameters:,} float parameters, {document.settings:,} of them settings; {document.coverage:.1%} of "
+        "the others are verified or fixed by contract on every axis"
+    )
+
+
+def unknown_lines(document: InspectDocument) -> Iterator[str]:
+    """Operators without a rule, and what they cost."""
     for op, cost in document.unknown_ops.items():
         nodes = ", ".join(cost["nodes"][:3]) + (", ..." if len(cost["nodes"]) > 3 else "")
         yield f"operator {op} has no axis rule: it freezes {cost['frozen_parameters']:,} parameters (nodes {nodes})"
+
+
+def layer_lines(document: InspectDocument, verbose: bool) -> Lines:
+    """The layers, blocks that repeat in one row."""
+    cells = {
+        layer.name: (layer.kind, str(layer.depth), joined(layer.in_group), joined(layer.out_group))
+        for layer in document.layers
+    }
+    headers = ("layer", "kind", "depth", "in group", "out group")
+    table, hidden = layer_table(document.ladder, cells, headers, is_open=verbose)
+    yield table
+    if hidden:
+        yield f"{hidden} layers are folded into blocks that repeat (-v lists them)"
 
 
 def group_table(groups: Sequence[GroupEntry], verbose: bool) -> Table:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mal_graph.evaluation import Scores
 from mal_graph.reporting.charts import draw_pareto
-from mal_graph.reporting.documents import AssembleDocument, ResultDocument, ZooDocument
+from mal_graph.reporting.documents import AssembleDocument, MatchDocument, ResultDocument, ZooDocument
 from mal_graph.reporting.evidence import (
     account_pieces,
     evidence_pieces,
@@ -22,6 +22,8 @@ from mal_graph.reporting.evidence import (
     partly_pieces,
     reason_pieces,
 )
+from mal_graph.reporting.inspection import InspectDocument
+from mal_graph.reporting.model_pages import inspect_page, match_page
 from mal_graph.reporting.pieces import Charts, Headline, Page, Piece, Sheet, bullets, folded, rows, sections
 from mal_graph.reporting.reading import Report
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
@@ -203,4 +205,6 @@ PAGES: dict[type, Callable[[Any], Page]] = {
     UnionDocument: union_page,
     SweepDocument: sweep_page,
     GridDocument: grid_page,
+    MatchDocument: match_page,
+    InspectDocument: inspect_page,
 }

@@ -1,7 +1,7 @@
 """Reports read back from their JSON, and the published form of every JSON document."""
 
 import json
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 from pydantic import ValidationError
 
@@ -12,9 +12,11 @@ from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.union_documents import UnionDocument
 
-Report: TypeAlias = AssembleDocument | UnionDocument | ZooDocument | SweepDocument | GridDocument
-REPORTS: tuple[type[Report], ...] = (AssembleDocument, UnionDocument, ZooDocument, SweepDocument, GridDocument)
-OTHERS: tuple[type[Document], ...] = (InspectDocument, MatchDocument, EvaluateDocument)
+Report: TypeAlias = (
+    AssembleDocument | UnionDocument | ZooDocument | SweepDocument | GridDocument | MatchDocument | InspectDocument
+)
+REPORTS: tuple[type[Report], ...] = get_args(Report)
+OTHERS: tuple[type[Document], ...] = (EvaluateDocument,)
 AGAIN = "make the report again with this version"
 
 

@@ -5,6 +5,9 @@ from typing import Any
 
 from mal_graph import registry
 from mal_graph.errors import UsageError
+from mal_graph.graph import LayerGraph
+from mal_graph.ladder import LadderEntry, draw_ladder, ladder_of, model_entry, svg_text
+from mal_graph.matching import Match
 from mal_graph.reporting import documents, sweep_documents, text, union_documents
 from mal_graph.reporting.html import html_fragment, html_page
 from mal_graph.reporting.ladders import ladders_of
@@ -37,8 +40,20 @@ class DefaultReporter:
     def html(self, result: Any) -> str:
         return html_fragment(page_of(result_document(result)))
 
+    def svg(self, shown: LayerGraph | Match) -> str:
+        return svg_text(draw_ladder(picture_of(shown)))
+
     def report(self, result: Any, kind: str) -> str:
         return report_text(result_document(result), kind)
+
+
+def picture_of(shown: LayerGraph | Match) -> LadderEntry:
+    """The ladder of one network, or of two whose layers are matched. Raises UsageError."""
+    if isinstance(shown, LayerGraph):
+        return LadderEntry(base=model_entry(shown))
+    if shown.graphs is None:
+        raise UsageError("the base of this match was rewritten since: match the layers of the two models again")
+    return ladder_of(*shown.graphs, shown)
 
 
 def document_of(result: Any) -> Report:

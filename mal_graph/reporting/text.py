@@ -26,6 +26,7 @@ from mal_graph.reporting.documents import (
     SignaturesEntry,
     ZooDocument,
 )
+from mal_graph.reporting.folding import match_table
 from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.inspection_text import inspection_lines, shape_text
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
@@ -52,25 +53,25 @@ def text_of(document: Document, *, verbose: bool = False, width: int | None = No
 
 
 def match_lines(document: MatchDocument, verbose: bool) -> Lines:
-    pairs = new_table("base layer", "donor layer", "score", "in", "out", "relation", *(["reason"] if verbose else []))
-    for pair in document.pairs:
-        widths = [f"{a} : {b}" for a, b in (pair.widths["in"], pair.widths["out"])]
-        row = [pair.base, pair.donor, f"{pair.score:.2f}", *widths, pair.relation]
-        pairs.add_row(*row, *([pair.reason] if verbose else []))
-    yield pairs
+    table, hidden = match_table(document.ladder, verbose=verbose)
+    yield table
+    if hidden:
+        yield f"{hidden} rows are folded into blocks that repeat (-v lists them)"
     yield from signature_lines([document.signatures])
     for pair in document.pairs:
         yield from difference_lines(pair.base, pair.differences)
     for side, layers in (("base", document.unmatched_base), ("donor", document.unmatched_donor)):
         yield from unmatched_lines(side, layers, verbose)
+    yield f"{pairs_line(document)}{'' if verbose else '; -v says why'}"
+
+
+def pairs_line(document: MatchDocument) -> str:
+    """How many pairs there are, of which relation, and how much of the base they hold."""
     counts = Counter(pair.relation for pair in document.pairs)
     relations = ", ".join(f"{count} {relation}" for relation, count in counts.items())
     share = document.matched_parameters / max(1, document.parameters)
-    yield (
-        f"{len(document.pairs)} pairs ({relations}), {document.matched_parameters:,} parameters of the base"
-        f"{'' if share == 1 else f' ({share:.1%})'}"
-        f"{'' if verbose else '; -v says why'}"
-    )
+    held = f"{document.matched_parameters:,} parameters of the base{'' if share == 1 else f' ({share:.1%})'}"
+    return f"{len(document.pairs)} pairs ({relations}), {held}"
 
 
 def signature_lines(entries: Iterable[SignaturesEntry]) -> Iterator[str]:

@@ -200,3 +200,6 @@ def traced(module: Any, example: Arrays, name: str = "") -> LayerGraph:
     known = signature(module.forward).parameters
     graph = trace(module, dict(example) if set(example) <= set(known) else tuple(example.values()))
     return graph.named(name) if name else graph
+
+
+LayerGraph.draw = staticmethod(lambda graph: registry.reporter().svg(graph))

@@ -18,6 +18,7 @@ from mal_graph.operators.functions import is_same
 from mal_graph.operators.shaping import SHAPING
 from mal_graph.reporting.documents import assemble_document, match_document
 from mal_graph.reporting.text import text_of
+from mal_graph.workflows import Comparison
 
 SLIGHT = 1e-5
 
@@ -153,7 +154,7 @@ def test_a_score_is_lowered_but_layers_at_the_same_place_stay_matched():
 def test_reports_say_what_differs():
     base, donor = between(0, "LeakyRelu"), between(1, "LeakyRelu", alpha=0.2)
     said = "layer Gemm_0: LeakyRelu alpha 0.01 against 0.2: at lambda 1 this layer is not the donor's"
-    matched = match_document(base, donor, match_layers(base, donor), ())
+    matched = match_document(Comparison(base, donor, match_layers(base, donor)))
     merged = assemble_document(mal_graph.assemble(base, donor, verify=False, method="mal"))
     assert said in text_of(matched).splitlines()
     assert said in text_of(merged).splitlines()

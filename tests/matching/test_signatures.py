@@ -12,6 +12,7 @@ from mal_graph.matching import pair_signatures, tell_pairs
 from mal_graph.matching.signatures import batched_inputs
 from mal_graph.reporting.documents import assemble_document, match_document
 from mal_graph.reporting.text import text_of
+from mal_graph.workflows import Comparison
 
 
 def signed(inputs, outputs="y", name="net", shape=("N", 4)):
@@ -165,10 +166,10 @@ def test_two_models_whose_inputs_cannot_be_paired_are_refused_in_a_sentence(tmp_
 
 def test_match_shows_layers_of_models_that_cannot_be_paired():
     base, donor = two_inputs(), two_inputs("uw")
-    document = match_document(base, donor, mal_graph.match_layers(base, donor), ())
+    document = match_document(Comparison(base, donor, mal_graph.match_layers(base, donor)))
     assert document.pairs
     assert "cannot tell which of the inputs" in text_of(document)
-    assert match_document(base, donor, mal_graph.match_layers(base, donor), [("v", "w")]).signatures.by == [
+    assert match_document(Comparison(base, donor, mal_graph.match_layers(base, donor)), [("v", "w")]).signatures.by == [
         "name",
         "name",
     ]

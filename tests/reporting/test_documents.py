@@ -14,7 +14,7 @@ from mal_graph.reporting.document import sha256_of
 from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
-from mal_graph.workflows import assemble
+from mal_graph.workflows import Comparison, assemble
 
 
 def verified(graph):
@@ -83,14 +83,14 @@ def test_json_starts_with_its_schema_and_keeps_empty_keys():
     graph = mlp((8, 16, 5))
     found = json.loads(inspect_document(graph, verified(graph)).json_text())
     assert next(iter(found)) == "schema"
-    assert found["schema"] == "mal-graph/inspect/3"
+    assert found["schema"] == "mal-graph/inspect/4"
     assert all(group["inside"] is None for group in found["groups"])
     assert all("positions" not in member for group in found["groups"] for member in group["members"])
 
 
 def test_widths_of_a_pair_are_base_then_donor():
     base, donor = mlp((8, 16, 5)), mlp((8, 12, 5), seed=1)
-    pair = match_document(base, donor, match_layers(base, donor), ()).pairs[0]
+    pair = match_document(Comparison(base, donor, match_layers(base, donor))).pairs[0]
     assert pair.widths == {"in": (8, 8), "out": (16, 12)}
 
 
