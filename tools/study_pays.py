@@ -8,9 +8,9 @@ of pictures for each class; the word `digits` means scikit-learn's digits and ti
 trained (see `pays_pairs.py`), kept in MODELS, made one in every way of `pays_arms.py`, and scored on test images. Seed
 by seed, every pair is added to `tools/results/study_pays.json` when it is done, and a pair that is there is not run
 again, so that a run that was stopped goes on where it was. `--only` runs the pairs whose name or family contains a
-text; `--complete` runs the arms alone that pairs which are there lack: published methods (see `pays_rivals.py`), and
-unions on images of another data set; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and
-runs nothing.
+text; `--counts` makes the arms of some numbers of given inputs alone, for further seeds; `--complete` runs the arms
+alone that pairs which are there lack: published methods (see `pays_rivals.py`), and unions on images of another data
+set; `--tables` writes the Markdown beside the JSON again (see `pays_tables.py`) and runs nothing.
 
 The part of the training images that a network gets, its weights, the noise and the inputs all follow from the seed. One
 thread for each process is fastest for networks of this size.
@@ -186,16 +186,17 @@ class Trial:
         shares = [np.exp(each - np.logaddexp.reduce(each, 1)[:, None]) for each in (self.tested.base, donor)]
         yield self.row(Arm(PROBABILITIES), np.log(np.mean(shares, axis=0) + 1e-30), sum(costs), {})
 
-    def run(self) -> dict[str, Any]:
-        """Every arm of the pair."""
+    def run(self, counts: Sequence[int]) -> dict[str, Any]:
+        """Every arm of the pair with so many inputs; of a part of the counts without images of another data set."""
         start = time.perf_counter()
         rows, missing = list(self.parents()), []
-        for count in COUNTS:
+        for count in counts:
             bench = self.bench(count)
             made, lacking = self.made(bench, bench.makers())
             rows, missing = rows + made, missing + lacking
-        made, lacking = self.on_others()
-        rows, missing = rows + made, missing + lacking
+        if set(counts) == set(COUNTS):
+            made, lacking = self.on_others()
+            rows, missing = rows + made, missing + lacking
         seconds = round(time.perf_counter() - start)
         about = {"pair": self.pair.name, "family": self.pair.family, "kind": self.pair.kind, "seed": self.seed}
         tested = len(self.tested.labels)
@@ -307,7 +308,7 @@ def run_pair(pair: Pair, seed: int, options: argparse.Namespace) -> None:
         own = next(one for one in read_results(options.results) if (one["pair"], one["seed"]) == key)
         made = tried.completed(own)
     else:
-        made = tried.run()
+        made = tried.run(options.counts)
     results = read_results(options.results)
     places = [place for place, one in enumerate(results) if (one["pair"], one["seed"]) == key]
     results[slice(places[0], places[0] + 1) if places else slice(len(results), None)] = [made]
@@ -320,6 +321,7 @@ def main() -> int:
     parser.add_argument("--data", help="folder of the data sets, or `digits`")
     parser.add_argument("--models", type=Path, help="where the trained networks are kept")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="which seeds")
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), choices=COUNTS, help="of given inputs")
     parser.add_argument("--only", default="", help="pairs whose name or family contains this")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file; the table stands beside it")
     parser.add_argument("--complete", action="store_true", help="add the arms that pairs which are there lack")
