@@ -1,5 +1,6 @@
 """What holds for every test: hypothesis draws the same examples each time and sets no time limit per example."""
 
+from browsing import chromium, opened  # noqa: F401 - fixtures
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

@@ -1,14 +1,8 @@
-"""The page in a real browser, from the disk, with the network off.
-
-Where no Chromium is found these tests skip, except in CI, where they fail.
-"""
-
-import os
-import shutil
-from pathlib import Path
+"""The page in a real browser, from the disk, with the network off."""
 
 import builders
 import pytest
+from browsing import serious_findings, shot
 from ladder.ladders import HOSTILE, random_ladder
 from ladder.test_blocks import stages
 from ladder.test_page import aligned  # noqa: F401 - a fixture
@@ -18,63 +12,6 @@ from mal_graph.ladder.entries import Role, RungEntry
 from mal_graph.ladder.rows import find_rows
 
 pytestmark = pytest.mark.slow
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-SHOTS = os.environ.get("MAL_GRAPH_SCREENSHOTS")  # a folder for pictures that people look at
-
-
-def missing(what):
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is not installed, which CI must do")
-    pytest.skip(f"{what} is not installed")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing("playwright")
-    if path is None:
-        missing("Chromium")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=list(FLAGS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def opened(chromium, tmp_path):
-    """Opens a page from the disk; no error may be written, nothing asked for, and no script of a name run."""
-    pages = []
-
-    def open_page(text, width=1280, height=900, scheme="light"):
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, offline=True, reduced_motion="reduce"
-        )
-        page = context.new_page()
-        page.told = []
-        page.on("console", lambda message: page.told.append(message.text))
-        page.on("pageerror", lambda error: page.told.append(str(error)))
-        page.on("request", lambda request: request.url.startswith("file:") or page.told.append(request.url))
-        path = tmp_path / f"page{len(pages)}.html"
-        path.write_text(text, encoding="utf-8")
-        page.goto(path.as_uri())
-        pages.append((context, page))
-        return page
-
-    yield open_page
-    for context, page in pages:
-        assert page.told == []
-        assert page.evaluate("window.hit") is None
-        context.close()
-
-
-def shot(page, name):
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=f"{SHOTS}/{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +145,12 @@ def test_filters_leave_what_they_say(opened, residual):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 800)])
 def test_a_page_fits_and_has_no_serious_finding_of_axe(opened, residual, aligned, scheme, width, height):  # noqa: F811
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for name, ladder in (("blocks", residual), ("aligned", aligned)):
         page = opened(page_text(ladder), width, height, scheme)
         page.locator("g.row[data-pair] text").first.click()
         shot(page, f"{name}-{width}-{scheme}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        found = axe.run(page).response["violations"]
-        assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+        assert serious_findings(page) == []
 
 
 def test_both_themes_can_be_chosen(opened, residual):
