@@ -2,7 +2,7 @@
 
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
-from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder
+from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder, name_of
 from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry, UnitsEntry
 from mal_graph.ladder.focus import take_around
 from mal_graph.ladder.page import page_text, plain_page
@@ -24,6 +24,7 @@ __all__ = [
     "Line",
     "model_entry",
     "ModelEntry",
+    "name_of",
     "Outline",
     "page_text",
     "Picture",

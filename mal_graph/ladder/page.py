@@ -19,7 +19,7 @@ from mal_graph.ladder.drawing import (
     FOLD_HEIGHT,
     GUTTER,
     HEIGHTS,
-    NARROWEST_NAME,
+    NARROW,
     RELATIONS,
     TOP,
     WIDEST_BOW,
@@ -65,7 +65,7 @@ def page_text(
             "gutter": GUTTER,
             "bar": BAR_AT,
             "widest": WIDEST_BOW,
-            "narrowest": NARROWEST_NAME,
+            "narrow": NARROW,
         },
         "styles": RELATIONS,
     }
@@ -139,8 +139,17 @@ def policy(script: str) -> str:
 
 def json_text(data: Any) -> str:
     """JSON that stands in a script element: no text in it can end that."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(shown(data), ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def shown(data: Any) -> Any:
+    """The same data with texts that can be shown."""
+    if isinstance(data, str):
+        return printable(data) if data else data
+    if isinstance(data, dict):
+        return {key: shown(value) for key, value in data.items()}
+    return [shown(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def resource(name: str) -> str:

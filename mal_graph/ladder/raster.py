@@ -1,10 +1,11 @@
 """A picture as PNG, drawn by matplotlib (the extra `plot`), which is loaded only then."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mal_graph.errors import UsageError
-from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Look, Outline, Picture, Text, walk
+from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Look, Outline, Picture, Text, printable, walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,9 @@ def png_bytes(picture: Picture) -> bytes:
     for shape, x, y in walk(picture.items):
         draw(axes, shape, x, y)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH * scale, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # it draws a box, which is seen
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH * scale, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -48,7 +51,7 @@ def draw(axes: "Axes", shape: Outline | Dot | Text, x: float, y: float) -> None:
             axes.text(
                 x + shape.x,
                 y + shape.y,
-                shape.text,
+                printable(shape.text),
                 fontsize=look.size,
                 color=colour(look.fill),
                 ha={"start": "left", "middle": "center", "end": "right"}[shape.anchor],

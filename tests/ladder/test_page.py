@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ladder.ladders import HOSTILE, random_ladder
 
-from mal_graph.ladder import Collapse, ladder_of, page_text
-from mal_graph.ladder.entries import LadderEntry
+from mal_graph.ladder import Collapse, ladder_of, page_text, printable
+from mal_graph.ladder.entries import LadderEntry, Role
 from mal_graph.ladder.rows import find_rows
 from mal_graph.matching import assign_units, correspond, match_layers
 from mal_graph.symmetry import axis_groups, verify
@@ -64,6 +64,9 @@ def test_a_page_runs_one_script_and_loads_nothing_whatever_the_names(seed, colla
     assert "default-src 'none'" in policy
     assert f"script-src 'sha256-{told}'" in policy
     shown = json.loads(held)
+    for _, model in ladder.sides():
+        for place in model.places:
+            place.name = place.name and printable(place.name)
     assert LadderEntry.model_validate(shown["ladder"]) == ladder
     assert [tuple(row) for row in shown["rows"]] == find_rows(ladder)
 
@@ -121,3 +124,28 @@ def test_parts_of_the_score_and_the_runner_up_are_told(aligned):
     assert all(
         other.donor != aligned.donor.places[rung.donor].name for other, rung in zip(told, aligned.rungs, strict=True)
     )
+
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+
+
+def texts_in(data):
+    """Every text of some data."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, list | dict):
+        for one in data.values() if isinstance(data, dict) else data:
+            yield from texts_in(one)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_what_a_page_shows_can_be_printed(seed):
+    """Also in the panel, which the script fills from the data."""
+    ladder = random_ladder(seed, names=HOSTILE)
+    for place in ladder.base.places:
+        place.note = place.kind = HOSTILE[6] if place.role is not Role.LAYER else place.kind
+    page = page_text(ladder)
+    assert not UNPRINTABLE.search(page)
+    data = json.loads(Reader(page).scripts[0][1])
+    assert not [text for text in texts_in(data) if UNPRINTABLE.search(text)]
