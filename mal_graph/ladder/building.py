@@ -105,11 +105,12 @@ def model_entry(
 
 
 def group_mark(group: AxisGroup) -> GroupMark:
+    is_candidate = group.state is GroupState.CANDIDATE
     return GroupMark(
         name=group.name,
         units=group.units,
-        state=group.state,
-        reason=group.reason or ("not verified" if group.state is GroupState.CANDIDATE else ""),
+        state=GroupState.UNVERIFIED if is_candidate else group.state,
+        reason=group.reason or ("not verified" if is_candidate else ""),
         deviation=group.deviation,
         control=group.control,
     )

@@ -53,7 +53,7 @@ RELATIONS: Mapping[str, Style] = {
     Relation.INCOMPATIBLE: Style.INCOMPATIBLE,
 }
 SIDES = ("base", "donor")
-MARKED = (GroupState.PINNED, GroupState.FROZEN, GroupState.UNVERIFIED)
+MARKED = (GroupState.PINNED, GroupState.FROZEN)
 DENTS: Mapping[str, float] = {"conv": 0.0, "conv_transpose": 0.0, "linear": -1.0}  # of a bar's end, by kind
 
 
@@ -289,7 +289,8 @@ def name_of(place: PlaceEntry) -> str:
 def facts_of(model: ModelEntry, place: PlaceEntry) -> str:
     """A layer's kind, window and units, and in a word what of these may not be permuted."""
     states = [(axis.units, model.groups[index].state) for axis in place.axes if axis.units for index in axis.groups]
-    marks = dict.fromkeys(f"{way} {state}" for way, state in sorted(states) if state in MARKED)
+    marked = (*MARKED, GroupState.UNVERIFIED) if model.is_verified else MARKED
+    marks = dict.fromkeys(f"{way} {state}" for way, state in sorted(states) if state in marked)
     parts = (
         " ".join(filter(None, (place.kind, place.window))),
         "" if place.units is None else f"{place.units[0]} → {place.units[1]}",

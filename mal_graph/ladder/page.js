@@ -292,7 +292,7 @@
       if (isLit && foldOf[one.row] >= 0) lineOfFold.get(foldOf[one.row]).element.classList.add("moves");
       count += isLit;
     }
-    say(`${count} rows move with group ${group.name}; Escape ends this`);
+    say(`${count} rows move with group ${cut(group.name, sizes.name)}; Escape ends this`);
   }
 
   function unlight() {

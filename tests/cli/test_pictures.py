@@ -34,7 +34,7 @@ def test_a_match_is_drawn_in_the_form_that_the_name_ends_in(run, folder):
 def test_a_picture_knows_the_groups_and_with_align_the_units(run, folder):
     run("match", "base.onnx", "donor.onnx", "-o", "plain.html")
     plain = shown("plain.html")
-    assert {group.state for group in plain.base.groups} == {"candidate", "pinned"}
+    assert {group.state for group in plain.base.groups} == {"unverified", "pinned"}
     assert all(rung.units is None for rung in plain.rungs)
     run("match", "base.onnx", "donor.onnx", "--align", "-o", "aligned.html")
     aligned = shown("aligned.html")

@@ -103,12 +103,15 @@ def test_units_stay_where_a_layers_facts_are_cut():
     assert facts.whole.startswith(facts.text.removesuffix("…"))
 
 
-def test_groups_that_nobody_verified_are_not_marked_on_every_layer():
+def test_groups_are_marked_as_unverified_where_others_are_verified():
     base = builders.cnn(seed=1)
     model = model_entry(base, axis_groups(base))
     marked = [facts_of(model, place) for place in model.places if place.role is Role.LAYER]
     assert any("pinned" in facts for facts in marked)
-    assert not any("verified" in facts or "candidate" in facts for facts in marked)
+    assert not any("unverified" in facts for facts in marked)
+    groups = [group.model_copy(update={"state": "verified"}) for group in model.groups[:1]]
+    some = ModelEntry(name="net", places=model.places, groups=[*groups, *model.groups[1:]])
+    assert any("unverified" in facts_of(some, place) for place in some.places)
 
 
 def test_a_picture_is_the_same_every_time():

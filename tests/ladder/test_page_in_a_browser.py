@@ -151,6 +151,20 @@ def test_a_group_that_is_picked_lights_what_moves_with_it_in_both_models(opened,
     shot(page, "group")
 
 
+def test_a_long_name_widens_nothing(opened, aligned):  # noqa: F811
+    ladder = aligned.model_copy(deep=True)
+    for model in (ladder.base, ladder.donor):
+        for one in (*model.places, *model.groups):
+            one.name = f"{one.name}{'x' * 500}"
+    for width in (1280, 390):
+        page = opened(page_text(ladder), width)
+        page.locator("g.row[data-pair] text").first.click()
+        page.locator("#panel .axes button").first.click()
+        assert "rows move with group" in page.inner_text("#status")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".tools").bounding_box()["height"] < 200
+
+
 def drawn(page):
     """What the script moves."""
     edges = [page.inner_html(f"#ladder .edges.{side}") for side in ("base", "donor")]
