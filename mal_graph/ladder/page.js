@@ -1,6 +1,14 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const [held, keys] = JSON.parse(document.getElementById("data").textContent);
+  const unpack = (value) => {
+    if (!Array.isArray(value)) return value;
+    if (value[0] < 0) return value.slice(1).map(unpack);
+    const record = {};
+    keys[value[0]].forEach((key, index) => (record[key] = unpack(value[index + 1])));
+    return record;
+  };
+  const data = unpack(held);
   const { ladder, rows, folds, sizes } = data;
   const models = [ladder.base, ladder.donor].filter(Boolean);
   const sides = ["base", "donor"];

@@ -30,7 +30,8 @@ def css_text() -> str:
     day, night = ("".join(f"--{name}:{both[i]};" for name, both in PALETTE.items()) for i in (0, 1))
     rules = "".join(f".mg .{style}{{{look_text(style, look)}}}" for style, look in LOOKS.items())
     base = f".mg{{{day}font-family:{FONT}}}@media(prefers-color-scheme:dark){{.mg{{{night}}}}}"
-    return f"{base}{rules}.mg .line{{fill:none}}"
+    anchors = "".join(f".mg .{anchor}{{text-anchor:{anchor}}}" for anchor in ("middle", "end"))
+    return f"{base}{rules}{anchors}.mg .line{{fill:none}}"
 
 
 def look_text(style: Style, look: Look) -> str:
@@ -60,9 +61,9 @@ def shape_parts(shape: Shape) -> Iterator[str]:
         case Dot():
             yield f'<circle class="{shape.style}"{place_text(shape, "c")} r="{number(shape.radius)}"/>'
         case Text():
-            anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
+            classes = shape.style if shape.anchor == "start" else f"{shape.style} {shape.anchor}"
             whole = f"<title>{safe(shape.whole)}</title>" if shape.whole and shape.whole != shape.text else ""
-            yield f'<text class="{shape.style}"{place_text(shape)}{anchor}>{whole}{safe(shape.text)}</text>'
+            yield f'<text class="{classes}"{place_text(shape)}>{whole}{safe(shape.text)}</text>'
 
 
 def safe(text: str) -> str:

@@ -1,6 +1,5 @@
 """Pictures on the command line: `match -o`, `diagram`, and what they refuse."""
 
-import json
 import re
 import webbrowser
 import xml.etree.ElementTree as ET
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from builders import Net, cnn, save
+from ladder.ladders import data_of
 
 from mal_graph.cli.pictures import COLLAPSES
 from mal_graph.ladder import Collapse, LadderEntry
@@ -15,9 +15,7 @@ from mal_graph.ladder import Collapse, LadderEntry
 
 def shown(path):
     """The data of a page."""
-    text = Path(path).read_text(encoding="utf-8")
-    start = text.index('id="data">') + len('id="data">')
-    return LadderEntry.model_validate(json.loads(text[start : text.index("</script>", start)])["ladder"])
+    return LadderEntry.model_validate(data_of(Path(path).read_text(encoding="utf-8"))["ladder"])
 
 
 def test_a_match_is_drawn_in_the_form_that_the_name_ends_in(run, folder):
