@@ -6,7 +6,7 @@ from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_ou
 from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role, RungEntry, UnitsEntry
 from mal_graph.ladder.focus import take_around
 from mal_graph.ladder.page import page_text, plain_page
-from mal_graph.ladder.raster import png_bytes
+from mal_graph.ladder.raster import load_figure, png_bytes
 from mal_graph.ladder.shapes import Dot, Outline, Picture, Shape, Style, Text, line, printable
 from mal_graph.ladder.svg import svg_text
 
@@ -22,6 +22,7 @@ __all__ = [
     "Layout",
     "line",
     "Line",
+    "load_figure",
     "model_entry",
     "ModelEntry",
     "name_of",

@@ -9,6 +9,7 @@ from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Look, Outline, Picture,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path as Curve
 
 SCALE = 2.0  # pixels of the file to one of the drawing
@@ -16,8 +17,8 @@ MOST_PIXELS = 30_000  # of an edge
 DOTS_PER_INCH = 72.0
 
 
-def png_bytes(picture: Picture) -> bytes:
-    """The drawing by day; the same picture always gives the same bytes. Raises UsageError without matplotlib."""
+def load_figure() -> "type[Figure]":
+    """What a picture is drawn on. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -25,8 +26,15 @@ def png_bytes(picture: Picture) -> bytes:
             "a .png is drawn by matplotlib, which is not installed: pip install 'mal-graph[plot]', or name an .svg or "
             ".html file"
         ) from None
+    return Figure
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The drawing by day; the same picture always gives the same bytes. Raises UsageError without matplotlib."""
     scale = min(SCALE, MOST_PIXELS / max(picture.width, picture.height))
-    figure = Figure(figsize=(picture.width / DOTS_PER_INCH, picture.height / DOTS_PER_INCH), facecolor=colour("paper"))
+    figure = load_figure()(
+        figsize=(picture.width / DOTS_PER_INCH, picture.height / DOTS_PER_INCH), facecolor=colour("paper")
+    )
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_xlim(picture.left, picture.left + picture.width)
