@@ -110,6 +110,20 @@ def test_a_layer_is_found_by_searching_and_its_fold_is_opened(opened, residual):
     shot(page, "found")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 700), (390, 844)])
+def test_a_layer_that_is_found_is_seen(opened, residual, width, height):
+    """Neither the tools above nor the panel below cover it in a narrow window."""
+    page = opened(page_text(residual, Collapse.NONE), width, height)
+    for word in ("n13", "stem"):
+        page.fill("#search", word)
+        page.press("#search", "Enter")
+        row = page.locator("g.row.pinned").bounding_box()
+        tools = page.locator(".tools").bounding_box()
+        panel = page.locator("#panel").bounding_box()
+        assert tools["y"] + tools["height"] <= row["y"] or row["y"] + row["height"] <= tools["y"]
+        assert row["y"] + row["height"] <= (panel["y"] if width < 800 else height)
+
+
 def test_a_pair_is_opened_by_keyboard_and_its_panel_read(opened, aligned):  # noqa: F811
     page = opened(page_text(aligned))
     page.focus("g.row[tabindex='0']")
