@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from mal_graph import registry
 from mal_graph.cli.factories import is_factory, open_named_models
-from mal_graph.cli.flags import in_flags, refuse_old_flags
+from mal_graph.cli.flags import in_flags, refuse_broken_words, refuse_old_flags
 from mal_graph.cli.options import (
     INTERRUPTED,
     OUTPUT,
@@ -384,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         refuse_old_flags(words)
+        refuse_broken_words(words)
         code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:

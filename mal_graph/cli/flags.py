@@ -29,3 +29,10 @@ def refuse_old_flags(words: Sequence[str]) -> None:
             raise UsageError(f"there is no {flag}: it is {OLD_FLAGS[flag]} now")
     if "evaluate" in words[:1] and "--output" in [word.partition("=")[0] for word in words]:
         raise UsageError("there is no --output: it is --score-output now")
+
+
+def refuse_broken_words(words: Sequence[str]) -> None:
+    """Raise UsageError for a word that no report could hold: a file's name in another encoding."""
+    for word in words:
+        if word.encode(errors="ignore").decode() != word:
+            raise UsageError(f"{word!a} is not UTF-8: rename the file")

@@ -13,7 +13,7 @@ from mal_graph.cli.factories import open_named_models
 from mal_graph.cli.options import FORMATS, OUTPUT, Base, Force, Model, Shown, Weights
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.results import emit_candidates, emit_document
-from mal_graph.cli.targets import IMAGES, checked_target, given, input_files, refuse_without_figures
+from mal_graph.cli.targets import IMAGES, checked_target, given, input_files
 from mal_graph.config import configured
 from mal_graph.errors import UsageError
 
@@ -100,6 +100,10 @@ def match(
     target = picture_target(output, files, force, opens)
     is_picture = target is not None and kind_of(target) in PICTURES
     refuse_without_picture(is_picture, align=align, collapse=collapse, focus=focus)
+    if target is not None and shown.format_ == "text" and kind_of(target) not in (*PICTURES, "json"):
+        raise UsageError(
+            f"cannot tell what to write to {output}: its name must end in .html, .svg, .png or .json, or --format tell"
+        )
     check_collapse(collapse)
     config = with_arrays(configured("match", None, options))
     with progress_bars(shown.quiet) as progress:
@@ -177,7 +181,9 @@ def picture_target(path: str | None, files: list[str], force: bool, opens: bool)
         return Path(tempfile.mkdtemp(prefix="mal-graph-")) / "picture.html" if opens else None
     target = checked_target(path, files, force)
     if kind_of(target) == "png":
-        refuse_without_figures()
+        from mal_graph.ladder import load_figure
+
+        load_figure()
     if opens and kind_of(target) not in PICTURES:
         raise UsageError(f"cannot open {path} as a picture: its name must end in .html, .svg or .png")
     return target

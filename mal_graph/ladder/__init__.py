@@ -2,11 +2,11 @@
 
 from mal_graph.ladder.blocks import Collapse
 from mal_graph.ladder.building import ladder_of, ladder_of_comparison, model_entry
-from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder
+from mal_graph.ladder.drawing import Layout, Line, draw_ladder, facts_of, lay_out_ladder, name_of
 from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role, RungEntry, UnitsEntry
 from mal_graph.ladder.focus import take_around
 from mal_graph.ladder.page import page_text, plain_page
-from mal_graph.ladder.raster import png_bytes
+from mal_graph.ladder.raster import load_figure, png_bytes
 from mal_graph.ladder.shapes import Dot, Outline, Picture, Shape, Style, Text, line, printable
 from mal_graph.ladder.svg import svg_text
 
@@ -22,8 +22,10 @@ __all__ = [
     "Layout",
     "Line",
     "line",
+    "load_figure",
     "model_entry",
     "ModelEntry",
+    "name_of",
     "Outline",
     "page_text",
     "Picture",

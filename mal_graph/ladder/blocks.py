@@ -11,7 +11,7 @@ from enum import StrEnum
 from statistics import mode
 from typing import NamedTuple
 
-from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, Role
 from mal_graph.ladder.rows import Row
 
 LONGEST_PERIOD = 40  # places of a block without a name
@@ -36,33 +36,69 @@ class Fold(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A run of places that repeats; `name` is that of the module, "" where none is known."""
+    """One of several that repeat, which a place lies in: `family` tells these from others; `name` is what they have in
+    common, and `own` what this one is called, both "" where no names of modules are known."""
 
-    name: str
-    title: str
+    family: str
+    number: str
+    name: str = ""
+    own: str = ""
 
 
 def find_folds(ladder: LadderEntry, rows: Sequence[Row], collapse: Collapse | None) -> list[Fold]:
     """What can be folded, from top to bottom; of a small picture nothing unless it is asked for."""
     if collapse is Collapse.NONE or (collapse is None and len(rows) <= FEWEST_ROWS):
         return []
-    name = module_blocks if collapse is Collapse.MODULES else repeated_blocks
+    name, fewest = (module_blocks, 1) if collapse is Collapse.MODULES else (repeated_blocks, 2)
+    models = [model for _, model in ladder.sides()]
     blocks = [
-        name(model, [place for row in rows if (place := row[side]) is not None])
-        for side, (_, model) in enumerate(ladder.sides())
+        name(model, [place for row in rows if (place := row[side]) is not None]) for side, model in enumerate(models)
     ]
-    labels = spread_labels(rows, blocks)
+    labels = spread_labels(rows, [{place: block.family for place, block in own.items()} for own in blocks])
     folds = []
     for start, stop in runs(labels):
-        own = [counted(rows[start:stop], side, blocks[side]) for side in range(len(blocks))]
-        if labels[start] is not None and stop - start > 1:
+        inside = [
+            [place for row in rows[start:stop] if (place := row[side]) is not None] for side in range(len(models))
+        ]
+        families = [main_family(places, own) for places, own in zip(inside, blocks, strict=True)]
+        if stop - start > 1 and max(map(len, families)) >= fewest:
+            own = [fold_title(*side) for side in zip(models, inside, families, blocks, strict=True)]
             folds.append(Fold(start, stop, (own[0], own[1] if len(own) > 1 else "")))
     return folds
 
 
-def spread_labels(rows: Sequence[Row], blocks: Sequence[Mapping[int, Block]]) -> list[Block | None]:
-    """The block of every row: that of its base's place. A row of the donor alone lies in the base's block around it, or
-    where its own block lies above or below it, or else in that."""
+def main_family(places: Sequence[int], blocks: Mapping[int, Block]) -> dict[str, list[int]]:
+    """Of the family that most of these places lie in, the blocks that are there, and the places in each."""
+    families = Counter(blocks[place].family for place in places if place in blocks)
+    main = families.most_common(1)[0][0] if families else None
+    found: dict[str, list[int]] = {}
+    for place in places:
+        if place in blocks and blocks[place].family == main:
+            found.setdefault(blocks[place].number, []).append(place)
+    return found
+
+
+def fold_title(
+    model: ModelEntry, places: Sequence[int], family: Mapping[str, Sequence[int]], blocks: Mapping[int, Block]
+) -> str:
+    """What one side of a fold is called: a family's name with how many of its blocks are there and what most of these
+    hold, and how many layers lie beside them; "" where nothing is there."""
+    if not family:
+        return count_kinds(model, places) if places else ""
+    kinds = [count_kinds(model, own) for own in family.values()]
+    first = blocks[next(iter(family.values()))[0]]
+    name, title = first.own, kinds[0]
+    if len(family) > 1:  # the first block of a stage often has a layer more
+        name, title = first.name, f"{len(family)} x {mode(reversed(kinds))}"
+    within = {place for own in family.values() for place in own}
+    others = [place for place in places if place not in within and model.places[place].role is Role.LAYER]
+    beside = f" + {count_kinds(model, others)}" if others else ""
+    return f"{name}: {title}{beside}" if name else f"{title}{beside}"
+
+
+def spread_labels(rows: Sequence[Row], blocks: Sequence[Mapping[int, str]]) -> list[str | None]:
+    """The family of every row: that of its base's place. A row of the donor alone lies in the base's around it, or
+    where its own lies above or below it, or else in that."""
     labels = [blocks[0].get(place) for place in column(rows, 0)]
     theirs = [blocks[1].get(place) for place in column(rows, 1)] if len(blocks) > 1 else []
     below = carried(labels, rows, reversed(range(len(rows))))
@@ -84,9 +120,9 @@ def column(rows: Sequence[Row], side: int) -> list[int]:
     return [-1 if (place := row[side]) is None else place for row in rows]
 
 
-def carried(labels: Sequence[Block | None], rows: Sequence[Row], order: Iterable[int]) -> dict[int, Block | None]:
+def carried(labels: Sequence[str | None], rows: Sequence[Row], order: Iterable[int]) -> dict[int, str | None]:
     """For every row, in this order, the label of the last one before it that has a place of the base."""
-    last: Block | None = None
+    last: str | None = None
     found = {}
     for index in order:
         found[index] = last
@@ -95,22 +131,14 @@ def carried(labels: Sequence[Block | None], rows: Sequence[Row], order: Iterable
     return found
 
 
-def runs(labels: Sequence[object]) -> Iterator[tuple[int, int]]:
+def runs(labels: Sequence[str | None]) -> Iterator[tuple[int, int]]:
     """Where equal labels stand side by side."""
     start = 0
     for index in range(1, len(labels) + 1):
         if index == len(labels) or labels[index] != labels[start]:
-            yield start, index
+            if labels[start] is not None:
+                yield start, index
             start = index
-
-
-def counted(rows: Sequence[Row], side: int, blocks: dict[int, Block]) -> str:
-    """What one side of a fold is called: the block that most of its places belong to."""
-    places = [place for row in rows if (place := row[side]) is not None]
-    titles = Counter(blocks[place].title for place in places if place in blocks)
-    if titles:
-        return titles.most_common(1)[0][0]
-    return f"{len(places)} places" if places else ""
 
 
 def module_blocks(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
@@ -125,10 +153,7 @@ def module_blocks(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
         if len(path) > depth:
             inside.setdefault(".".join(path[: depth + 1]), []).append(index)
     return {
-        index: Block(name, f"{name}: {count_kinds([model.places[i] for i in places])}")
-        for name, places in inside.items()
-        if len(places) > 1
-        for index in places
+        index: Block(name, name, own=name) for name, places in inside.items() if len(places) > 1 for index in places
     }
 
 
@@ -140,7 +165,7 @@ def repeated_blocks(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]
 def named_blocks(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
     """Blocks that are numbered modules beside each other, the innermost of several layers each."""
     families: dict[tuple[str, ...], dict[str, list[int]]] = {}
-    chains: dict[int, list[tuple[str, ...]]] = {}  # the families around each place, innermost first
+    chains: dict[int, list[Block]] = {}  # the blocks around each place, innermost first
     for index in order:
         path = model.places[index].path
         for depth in range(len(path), 0, -1):
@@ -148,15 +173,15 @@ def named_blocks(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
             if numbered:
                 family = (*path[: depth - 1], numbered[1])
                 families.setdefault(family, {}).setdefault(numbered[2], []).append(index)
-                chains.setdefault(index, []).append(family)
-    good = {family for family, children in families.items() if is_family(model, children)}
-    titles = {family: family_title(model, family, families[family]) for family in good}
-    found = {}
-    for index, chain in chains.items():
-        own = next((family for family in chain if family in good), None)
-        if own is not None:
-            found[index] = Block("/".join(own), titles[own])
-    return found
+                block = Block("/".join(family), numbered[2], dotted(family), dotted(path[:depth]))
+                chains.setdefault(index, []).append(block)
+    good = {"/".join(family) for family, children in families.items() if is_family(model, children)}
+    found = {index: next((block for block in chain if block.family in good), None) for index, chain in chains.items()}
+    return {index: block for index, block in found.items() if block is not None}
+
+
+def dotted(path: Sequence[str]) -> str:
+    return ".".join(filter(None, path))
 
 
 def is_family(model: ModelEntry, children: dict[str, list[int]]) -> bool:
@@ -165,17 +190,14 @@ def is_family(model: ModelEntry, children: dict[str, list[int]]) -> bool:
     return len(layers) > 1 and min(layers) > 1
 
 
-def family_title(model: ModelEntry, family: Sequence[str], children: dict[str, list[int]]) -> str:
-    name = ".".join(part for part in family if part)
-    kinds = [count_kinds([model.places[index] for index in places]) for places in children.values()]
-    inside = mode(reversed(kinds))  # the first block of a stage often has a layer more
-    return f"{name}: {len(children)} x {inside}" if name else f"{len(children)} x {inside}"
-
-
-def count_kinds(places: Sequence[PlaceEntry]) -> str:
+def count_kinds(model: ModelEntry, places: Sequence[int]) -> str:
     """How many layers of each kind there are, as "3 conv, 1 linear"."""
-    kinds = Counter(place.kind for place in places if place.role is Role.LAYER)
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or f"{len(places)} joins"
+    kinds = Counter(model.places[index].kind for index in places if model.places[index].role is Role.LAYER)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or counted(len(places), "join")
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def repeated_runs(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
@@ -188,10 +210,9 @@ def repeated_runs(model: ModelEntry, order: Sequence[int]) -> dict[int, Block]:
         if times < 2:
             start += 1
             continue
-        inside = count_kinds([model.places[index] for index in order[start : start + period]])
-        block = Block(f"run at {start}", f"{times} x {inside}")
-        found |= dict.fromkeys(order[start : start + period * times], block)
-        start += period * times
+        end = start + period * times
+        found |= {order[at]: Block(f"run at {start}", str((at - start) // period)) for at in range(start, end)}
+        start = end
     return found
 
 

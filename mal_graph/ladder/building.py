@@ -134,14 +134,14 @@ def place_entry(
 
 
 def layer_entry(graph: LayerGraph, layer: Layer, groups: AxisGroups | None, note: str) -> PlaceEntry:
-    node = graph.nodes[layer.start] if layer.start >= 0 else None
-    taps = describe_window(graph, layer)
     leading = layer.leading
+    at = layer.start if leading is None else leading.node  # it may start at a join before its module
+    taps = describe_window(graph, layer)
     return PlaceEntry(
         name=layer.name,
         role=Role.LAYER,
         kind=layer.kind,
-        path=path_of(node, layer.name),
+        path=path_of(graph.nodes[at] if at >= 0 else None, layer.name),
         units=layer.in_out,
         window="x".join(map(str, taps[0])) if taps and isinstance(taps[0], tuple) else "",
         shape=[] if leading is None else list(leading.shape),
@@ -169,11 +169,10 @@ def path_of(node: Node | None, name: str) -> list[str]:
     if "/" not in name:
         return name.split(".")[:-1]
     path: list[str] = []
-    full = ""
+    before = ""
     for part in name.strip("/").split("/")[:-1]:
-        own = part.removeprefix(f"{full}.") if full else part
-        path += own.split(".")
-        full = part if own != part or not full else f"{full}.{part}"
+        path += part.removeprefix(f"{before}.").split(".")
+        before = part
     return path
 
 

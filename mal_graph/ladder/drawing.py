@@ -12,10 +12,11 @@ from math import log2
 from pathlib import Path
 from typing import NamedTuple
 
-from mal_graph.ladder.blocks import Collapse, Fold, find_folds
+from mal_graph.ladder.blocks import Collapse, Fold, counted, find_folds
 from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role, RungEntry
 from mal_graph.ladder.rows import Row, find_rows
 from mal_graph.ladder.shapes import (
+    NO_NAME,
     Dot,
     Group,
     Outline,
@@ -25,9 +26,10 @@ from mal_graph.ladder.shapes import (
     Text,
     curve,
     cut,
+    cut_end,
+    cut_title,
     line,
     polygon,
-    printable,
 )
 from mal_graph.matching import Relation
 from mal_graph.operators import GroupState
@@ -43,7 +45,7 @@ HEIGHTS: Mapping[Role, float] = {Role.LAYER: 36.0, Role.JOIN: 20.0, Role.INPUT: 
 FOLD_HEIGHT = 32.0
 TOP = 64.0  # above the first row: the names of the models
 BOTTOM = 16.0
-LONGEST_NAME, NARROWEST_NAME = 34, 15
+LONGEST_NAME, LONGEST_TITLE, NARROW = 34, 35, 19  # letters; in a narrow window so many of either
 DETAIL_LETTER = 5.4  # how wide one is
 RELATIONS: Mapping[str, Style] = {
     Relation.EQUAL: Style.EQUAL,
@@ -51,7 +53,7 @@ RELATIONS: Mapping[str, Style] = {
     Relation.INCOMPATIBLE: Style.INCOMPATIBLE,
 }
 SIDES = ("base", "donor")
-MARKED = (GroupState.PINNED, GroupState.FROZEN, GroupState.UNVERIFIED)
+MARKED = (GroupState.PINNED, GroupState.FROZEN)
 DENTS: Mapping[str, float] = {"conv": 0.0, "conv_transpose": 0.0, "linear": -1.0}  # of a bar's end, by kind
 
 
@@ -128,7 +130,7 @@ def places_of(ladder: LadderEntry, row: Row) -> tuple[PlaceEntry | None, ...]:
 
 def draw_layout(layout: Layout) -> Picture:
     ladder = layout.ladder
-    names = [printable(Path(model.name).name) for _, model in ladder.sides()]
+    names = [Path(model.name).name for _, model in ladder.sides()]
     items: list[Shape] = list(heads(names))
     for side in range(len(names)):
         items.append(Group(tuple(edges(layout, side)), x=x_of(side, LANE), classes=f"outer edges {SIDES[side]}"))
@@ -228,11 +230,11 @@ def draw_fold(layout: Layout, one: Line) -> Group:
     items: list[Shape] = [polygon(corners, Style.BAND)]
     for side, title in enumerate(fold.titles):
         if title:
-            name = Text(x_of(side, -14), 4, cut(title, LONGEST_NAME - 8), Style.NAME, anchor_of(side), title)
+            name = Text(x_of(side, -14), 4, cut_title(title, LONGEST_TITLE), Style.NAME, anchor_of(side), title)
             items.append(Group((name, box(5, 5, Style.DOT)), x=x_of(side, LANE), classes=f"outer {SIDES[side]}"))
     if inside:
         score = sum(rung.score for rung in inside) / len(inside)
-        items.append(Text(0, 4, f"{len(inside)} pairs, {score:.2f}", Style.SCORE, "middle"))
+        items.append(Text(0, 4, f"{counted(len(inside), 'pair')}, {score:.2f}", Style.SCORE, "middle"))
     return Group(tuple(items), y=one.y, classes="fold")
 
 
@@ -261,28 +263,34 @@ def draw_place(
 ) -> list[Shape]:
     """One place on its side: a dot on the lane with its name, and for a layer the bar of its units."""
     anchor, x = anchor_of(side), x_of(side, -12)
-    name = printable(place.name)
+    name, short = place.name or NO_NAME, name_of(place)
     outer = f"outer {SIDES[side]}"
     if place.role is not Role.LAYER:
-        text = place.kind if place.role is Role.JOIN else f"{place.role}: {cut(name, LONGEST_NAME - 8)}"
+        text = place.kind if place.role is Role.JOIN else f"{place.role}: {short}"
         dot = Dot(0, 0, 4, Style.JOIN) if place.role is Role.JOIN else box(4, 4, Style.DOT)
         return [Group((dot, Text(x, 4, text, Style.DETAIL, anchor, name)), x=x_of(side, LANE), classes=outer)]
     facts = facts_of(model, place)
     room = int((LANE - 18 - GUTTER - length_of(place)) / DETAIL_LETTER)
     own = (
         Dot(0, 0, 4, Style.DOT),
-        Text(x, -4, cut(name, LONGEST_NAME), Style.NAME, anchor, name),
-        Text(x, 11, cut(facts, room), Style.FACTS, anchor, facts),
+        Text(x, -4, short, Style.NAME, anchor, name),
+        Text(x, 11, cut_end(facts, room), Style.FACTS, anchor, facts),
     )
     style = RELATIONS[rung.relation] if rung else Style.ALONE if has_donor else Style.EQUAL
     units = Group((bar(place, side, style),), classes=f"bar {SIDES[side]}")
     return [Group(own, x=x_of(side, LANE), classes=outer), units]
 
 
+def name_of(place: PlaceEntry) -> str:
+    """A place's name, cut to the room that there is."""
+    return cut(place.name, LONGEST_NAME) or NO_NAME
+
+
 def facts_of(model: ModelEntry, place: PlaceEntry) -> str:
     """A layer's kind, window and units, and in a word what of these may not be permuted."""
     states = [(axis.units, model.groups[index].state) for axis in place.axes if axis.units for index in axis.groups]
-    marks = dict.fromkeys(f"{way} {state}" for way, state in sorted(states) if state in MARKED)
+    marked = (*MARKED, GroupState.UNVERIFIED) if model.is_verified else MARKED
+    marks = dict.fromkeys(f"{way} {state}" for way, state in sorted(states) if state in marked)
     parts = (
         " ".join(filter(None, (place.kind, place.window))),
         "" if place.units is None else f"{place.units[0]} → {place.units[1]}",

@@ -5,8 +5,11 @@ for it; where two layers correspond to each other they share one.
 """
 
 from enum import StrEnum
+from functools import cached_property
 
 from pydantic import BaseModel
+
+from mal_graph.operators import GroupState
 
 
 class Role(StrEnum):
@@ -70,6 +73,11 @@ class ModelEntry(BaseModel):
     name: str
     places: list[PlaceEntry]
     groups: list[GroupMark] = []
+
+    @cached_property
+    def is_verified(self) -> bool:
+        """Whether any group is: only then it tells something of another that it is not."""
+        return any(group.state == GroupState.VERIFIED for group in self.groups)
 
 
 class RunnerUpEntry(BaseModel):

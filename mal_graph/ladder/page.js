@@ -1,6 +1,14 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const [held, keys] = JSON.parse(document.getElementById("data").textContent);
+  const unpack = (value) => {
+    if (!Array.isArray(value)) return value;
+    if (value[0] < 0) return value.slice(1).map(unpack);
+    const record = {};
+    keys[value[0]].forEach((key, index) => (record[key] = unpack(value[index + 1])));
+    return record;
+  };
+  const data = unpack(held);
   const { ladder, rows, folds, sizes } = data;
   const models = [ladder.base, ladder.donor].filter(Boolean);
   const sides = ["base", "donor"];
@@ -10,6 +18,7 @@
   const rungAt = sides.map((side) => new Map(rungs.map((rung, index) => [rung[side], index])));
   const rowOf = models.map((_, side) => new Map(rows.flatMap((row, index) => (row[side] === null ? [] : [[row[side], index]]))));
   const foldOf = rows.map((_, index) => folds.findIndex(([start, stop]) => start <= index && index < stop));
+  const called = (own) => own.name || "(no name)";
   const open = new Set();
   let pinned = null;
   let shown = () => true;
@@ -32,7 +41,7 @@
     const told =
       one.fold !== null
         ? folds[one.fold].slice(2)
-        : models.flatMap((_, side) => (place(side, one.row) ? [`${sides[side]} ${place(side, one.row).name}`] : []));
+        : models.flatMap((_, side) => (place(side, one.row) ? [`${sides[side]} ${called(place(side, one.row))}`] : []));
     const pair = one.row === null ? null : pairOf(one.row);
     if (pair !== null) one.element.dataset.pair = pair;
     one.element.setAttribute("role", "button");
@@ -210,7 +219,7 @@
 
   function describePlace(side, own) {
     const part = element("section");
-    part.append(element("h2", models.length > 1 ? `${sides[side]}: ${own.name}` : own.name));
+    part.append(element("h2", models.length > 1 ? `${sides[side]}: ${called(own)}` : called(own)));
     part.append(
       listed([
         ["kind", [own.kind, own.window].filter(Boolean).join(" ")],
@@ -291,7 +300,7 @@
       if (isLit && foldOf[one.row] >= 0) lineOfFold.get(foldOf[one.row]).element.classList.add("moves");
       count += isLit;
     }
-    say(`${count} rows move with group ${group.name}; Escape ends this`);
+    say(`${count} rows move with group ${cut(group.name, sizes.name)}; Escape ends this`);
   }
 
   function unlight() {
@@ -310,7 +319,7 @@
 
   function find() {
     const words = search.value.trim().toLowerCase();
-    hits = words === "" ? [] : rows.map((_, row) => row).filter((row) => places(row).some((own) => own.name.toLowerCase().includes(words)));
+    hits = words === "" ? [] : rows.map((_, row) => row).filter((row) => places(row).some((own) => called(own).toLowerCase().includes(words)));
     at = -1;
     for (const one of lines) one.element.classList.toggle("hit", one.row !== null && hits.includes(one.row));
     say(words === "" ? "" : `${hits.length} found; Enter shows the next`);
@@ -336,18 +345,31 @@
     lay();
   }
 
-  // --- narrow windows: the middle of a name goes, as in shapes.py ------------------------------------------------
+  // --- narrow windows: names and titles are cut as in shapes.py ----------------------------------------------------
+
+  const cut = (text, longest) => {
+    if (text.length <= longest) return text;
+    const head = Math.floor((longest - 1) / 3);
+    return `${text.slice(0, head)}…${text.slice(text.length - (longest - 1 - head))}`;
+  };
+  const cutEnd = (text, longest) => (text.length <= longest ? text : `${text.slice(0, longest - 1)}…`);
+  const cutTitle = (title, longest) => {
+    const end = title.lastIndexOf(": ");
+    const [name, said] = end < 0 ? ["", title] : [title.slice(0, end), title.slice(end)];
+    return cutEnd(cut(name, Math.max(Math.floor((3 * longest) / 5), longest - said.length)) + said, longest);
+  };
 
   const narrow = matchMedia("(max-width: 640px)");
-  const names = [...svg.querySelectorAll(".row .name, .fold .name, .title")].map((text) => [text.lastChild, text.lastChild.data]);
+  const names = [...svg.querySelectorAll(".row .name, .fold .name, .title")].map((text) => {
+    const wide = text.lastChild.data;
+    const title = text.querySelector("title");
+    const isTitle = text.closest(".fold") !== null;
+    return [text.lastChild, wide, (isTitle ? cutTitle : cut)(title && isTitle ? title.textContent : wide, sizes.narrow)];
+  });
 
   function fit() {
-    for (const [node, whole] of names) {
-      const kept = sizes.narrowest - 1;
-      const tail = kept - Math.floor(kept / 3);
-      const isLong = narrow.matches && models.length > 1 && whole.length > sizes.narrowest;
-      node.data = isLong ? `${whole.slice(0, Math.floor(kept / 3))}…${whole.slice(whole.length - tail)}` : whole;
-    }
+    const isNarrow = narrow.matches && models.length > 1;
+    for (const [node, wide, small] of names) node.data = isNarrow ? small : wide;
   }
 
   narrow.addEventListener("change", fit);

@@ -19,7 +19,8 @@ from mal_graph.ladder.drawing import (
     FOLD_HEIGHT,
     GUTTER,
     HEIGHTS,
-    NARROWEST_NAME,
+    LONGEST_NAME,
+    NARROW,
     RELATIONS,
     TOP,
     WIDEST_BOW,
@@ -65,7 +66,8 @@ def page_text(
             "gutter": GUTTER,
             "bar": BAR_AT,
             "widest": WIDEST_BOW,
-            "narrowest": NARROWEST_NAME,
+            "name": LONGEST_NAME,
+            "narrow": NARROW,
         },
         "styles": RELATIONS,
     }
@@ -139,8 +141,20 @@ def policy(script: str) -> str:
 
 def json_text(data: Any) -> str:
     """JSON that stands in a script element: no text in it can end that."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
+    keys: dict[tuple[str, ...], int] = {}
+    both = [packed(data, keys), list(keys)]
+    text = json.dumps(both, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def packed(data: Any, keys: dict[tuple[str, ...], int]) -> Any:
+    """The same data, with texts that can be shown, and smaller: a record is a list of which keys it has, as an index,
+    and its values; a list begins with -1."""
+    if isinstance(data, dict):
+        return [keys.setdefault(tuple(data), len(keys)), *(packed(value, keys) for value in data.values())]
+    if isinstance(data, list | tuple):
+        return [-1, *(packed(value, keys) for value in data)]
+    return printable(data) if isinstance(data, str) and data else data
 
 
 def resource(name: str) -> str:

@@ -1,13 +1,15 @@
 """A picture as PNG, drawn by matplotlib (the extra `plot`), which is loaded only then."""
 
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from mal_graph.errors import UsageError
-from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Look, Outline, Picture, Text, walk
+from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Look, Outline, Picture, Text, printable, walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.path import Path as Curve
 
 SCALE = 2.0  # pixels of the file to one of the drawing
@@ -15,8 +17,8 @@ MOST_PIXELS = 30_000  # of an edge
 DOTS_PER_INCH = 72.0
 
 
-def png_bytes(picture: Picture) -> bytes:
-    """The drawing by day; the same picture always gives the same bytes. Raises UsageError without matplotlib."""
+def load_figure() -> "type[Figure]":
+    """What a picture is drawn on. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -24,8 +26,15 @@ def png_bytes(picture: Picture) -> bytes:
             "a .png is drawn by matplotlib, which is not installed: pip install 'mal-graph[plot]', or name an .svg or "
             ".html file"
         ) from None
+    return Figure
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """The drawing by day; the same picture always gives the same bytes. Raises UsageError without matplotlib."""
     scale = min(SCALE, MOST_PIXELS / max(picture.width, picture.height))
-    figure = Figure(figsize=(picture.width / DOTS_PER_INCH, picture.height / DOTS_PER_INCH), facecolor=colour("paper"))
+    figure = load_figure()(
+        figsize=(picture.width / DOTS_PER_INCH, picture.height / DOTS_PER_INCH), facecolor=colour("paper")
+    )
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.set_xlim(picture.left, picture.left + picture.width)
@@ -33,7 +42,9 @@ def png_bytes(picture: Picture) -> bytes:
     for shape, x, y in walk(picture.items):
         draw(axes, shape, x, y)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH * scale, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # it draws a box, which is seen
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH * scale, metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -48,7 +59,7 @@ def draw(axes: "Axes", shape: Outline | Dot | Text, x: float, y: float) -> None:
             axes.text(
                 x + shape.x,
                 y + shape.y,
-                shape.text,
+                printable(shape.text),
                 fontsize=look.size,
                 color=colour(look.fill),
                 ha={"start": "left", "middle": "center", "end": "right"}[shape.anchor],

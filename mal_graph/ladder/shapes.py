@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+NO_NAME = "(no name)"
 Command = tuple[str, tuple[float, ...]]  # a letter of an SVG path (M, L, C or Z), and its absolute coordinates
 
 
@@ -159,6 +160,19 @@ def cut(text: str, longest: int) -> str:
     return f"{text[: kept // 3]}…{text[len(text) - (kept - kept // 3) :]}"
 
 
+def cut_end(text: str, longest: int) -> str:
+    """A text that is not longer, where what comes first matters most."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def cut_title(title: str, longest: int) -> str:
+    """A title that is not longer, as "layer1: 4 x 3 conv": the middle of its name goes, and the end of what is said."""
+    name, colon, said = title.rpartition(": ")
+    return cut_end(f"{cut(name, max(3 * longest // 5, longest - len(colon + said)))}{colon}{said}", longest)
+
+
 def printable(text: str) -> str:
     """Without control characters and marks that turn the direction of a text."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text) or "(no name)"
+    if text.isprintable():
+        return text or NO_NAME
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

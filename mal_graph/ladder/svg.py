@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from html import escape
 
-from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Group, Look, Outline, Picture, Shape, Style, Text
+from mal_graph.ladder.shapes import LOOKS, PALETTE, Dot, Group, Look, Outline, Picture, Shape, Style, Text, printable
 
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Noto Sans',sans-serif"
 
@@ -15,10 +15,10 @@ def svg_text(picture: Picture, *, is_page: bool = False) -> str:
     box = f'viewBox="{left} 0 {width} {height}"'
     own = f'width="{width}" height="{height}" class="mg" '
     role = 'id="ladder" role="group" preserveAspectRatio="xMidYMin slice"' if is_page else 'role="img"'
-    label = f'aria-label="{escape(picture.title)}"'
+    label = f'aria-label="{safe(picture.title)}"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {box} {own}{role} {label}>']
     if not is_page:
-        parts.append(f"<title>{escape(picture.title)}</title><desc>{escape(picture.description)}</desc>")
+        parts.append(f"<title>{safe(picture.title)}</title><desc>{safe(picture.description)}</desc>")
         parts.append(f"<style>{css_text()}</style>")
         parts.append(f'<rect x="{left}" width="{width}" height="{height}" fill="var(--paper)"/>')
     parts += (part for item in picture.items for part in shape_parts(item))
@@ -30,7 +30,8 @@ def css_text() -> str:
     day, night = ("".join(f"--{name}:{both[i]};" for name, both in PALETTE.items()) for i in (0, 1))
     rules = "".join(f".mg .{style}{{{look_text(style, look)}}}" for style, look in LOOKS.items())
     base = f".mg{{{day}font-family:{FONT}}}@media(prefers-color-scheme:dark){{.mg{{{night}}}}}"
-    return f"{base}{rules}.mg .line{{fill:none}}"
+    anchors = "".join(f".mg .{anchor}{{text-anchor:{anchor}}}" for anchor in ("middle", "end"))
+    return f"{base}{rules}{anchors}.mg .line{{fill:none}}"
 
 
 def look_text(style: Style, look: Look) -> str:
@@ -60,9 +61,14 @@ def shape_parts(shape: Shape) -> Iterator[str]:
         case Dot():
             yield f'<circle class="{shape.style}"{place_text(shape, "c")} r="{number(shape.radius)}"/>'
         case Text():
-            anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
-            whole = f"<title>{escape(shape.whole)}</title>" if shape.whole and shape.whole != shape.text else ""
-            yield f'<text class="{shape.style}"{place_text(shape)}{anchor}>{whole}{escape(shape.text)}</text>'
+            classes = shape.style if shape.anchor == "start" else f"{shape.style} {shape.anchor}"
+            whole = f"<title>{safe(shape.whole)}</title>" if shape.whole and shape.whole != shape.text else ""
+            yield f'<text class="{classes}"{place_text(shape)}>{whole}{safe(shape.text)}</text>'
+
+
+def safe(text: str) -> str:
+    """A text of a model, which is text and nothing else."""
+    return escape(printable(text))
 
 
 def place_text(shape: Dot | Text, prefix: str = "") -> str:

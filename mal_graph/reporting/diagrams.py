@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from mal_graph.graph import LayerGraph
-from mal_graph.ladder import LadderEntry, Layout, Line, Role, RungEntry, facts_of, lay_out_ladder
+from mal_graph.ladder import LadderEntry, Layout, Line, Role, RungEntry, facts_of, lay_out_ladder, name_of
 from mal_graph.matching import Match
 from mal_graph.network import Layer
 
@@ -132,9 +132,9 @@ def side_texts(layout: Layout, one: Line) -> tuple[str, str]:
         if own is None:
             texts.append("")
         elif own.role is Role.LAYER:
-            texts.append(f"{own.name}: {facts_of(model, own)}")
+            texts.append(f"{name_of(own)}: {facts_of(model, own)}")
         else:
-            texts.append(own.kind if own.role is Role.JOIN else f"{own.role} {own.name}")
+            texts.append(own.kind if own.role is Role.JOIN else f"{own.role} {name_of(own)}")
     return texts[0], texts[1]
 
 

@@ -28,3 +28,8 @@ def test_every_old_name_leads_to_an_option_that_there_is():
 def test_messages_of_the_library_speak_of_flags():
     assert in_flags("give some with `calibrate`, or `width`=grow") == "give some with --calibrate, or --width=grow"
     assert in_flags("a name of their own: `conv1`") == "a name of their own: `conv1`"
+
+
+def test_a_name_in_another_encoding_is_refused_before_any_work(capfd):
+    assert app.main(["match", "a.onnx", "b\udcff.onnx"]) == app.BAD_INPUT
+    assert capfd.readouterr() == ("", "error: 'b\\udcff.onnx' is not UTF-8: rename the file\n")

@@ -1,6 +1,5 @@
 """Pictures on the command line: `match -o`, `diagram`, and what they refuse."""
 
-import json
 import re
 import webbrowser
 import xml.etree.ElementTree as ET
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from builders import Net, cnn, save
+from ladder.ladders import data_of
 
 from mal_graph.cli.pictures import COLLAPSES
 from mal_graph.ladder import Collapse, LadderEntry
@@ -15,9 +15,7 @@ from mal_graph.ladder import Collapse, LadderEntry
 
 def shown(path):
     """The data of a page."""
-    text = Path(path).read_text(encoding="utf-8")
-    start = text.index('id="data">') + len('id="data">')
-    return LadderEntry.model_validate(json.loads(text[start : text.index("</script>", start)])["ladder"])
+    return LadderEntry.model_validate(data_of(Path(path).read_text(encoding="utf-8"))["ladder"])
 
 
 def test_a_match_is_drawn_in_the_form_that_the_name_ends_in(run, folder):
@@ -118,6 +116,8 @@ def test_the_ways_to_fold_are_those_of_the_ladder():
         (("match", "base.onnx", "donor.onnx", "-o", "a.html", "--collapse", "all"), "choose one of none, blocks, mod"),
         (("match", "base.onnx", "donor.onnx", "-o", "a.html", "--explain", "Gemm_0"), "give it alone"),
         (("match", "base.onnx", "donor.onnx", "-o", "a.json", "--open"), "cannot open a.json as a picture"),
+        (("match", "base.onnx", "donor.onnx", "-o", "a.pdf"), r"cannot tell what to write to a\.pdf"),
+        (("match", "base.onnx", "donor.onnx", "-o", "pairs"), "or --format tell"),
         (("match", "base.onnx", "donor.onnx", "-o", "missing/a.html"), "there is no folder missing"),
         (("match", "base.onnx", "donor.onnx", "-o", "base.onnx"), "it is one of the inputs"),
         (("match", "base.onnx", "donor.onnx", "-o", "data.npz"), "it exists; use --force"),
@@ -132,4 +132,6 @@ def test_bad_input_is_one_sentence(refused, words, match):
 
 def test_a_png_without_its_extra_is_refused_before_any_work(refused, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    refused("match", "base.onnx", "donor.onnx", "-o", "a.png", match=r"pip install 'mal-graph\[plot\]'")
+    refused(
+        "match", "base.onnx", "donor.onnx", "-o", "a.png", match=r"pip install 'mal-graph\[plot\]', or name an \.svg"
+    )

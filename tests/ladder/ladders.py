@@ -1,5 +1,7 @@
 """Ladders that are drawn at random, without a model behind them."""
 
+import json
+
 import numpy as np
 
 from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role, RungEntry
@@ -61,3 +63,18 @@ def twice(model):
     layers = [i for i, place in enumerate(model.places) if place.role is Role.LAYER]
     rungs = [RungEntry(base=i, donor=i, score=1.0, relation="equal", reason="the same") for i in layers]
     return LadderEntry(base=model, donor=model, rungs=rungs)
+
+
+def data_of(page):
+    """The data that a page holds, as its script reads it."""
+    start = page.index('id="data">') + len('id="data">')
+    held, keys = json.loads(page[start : page.index("</script>", start)])
+
+    def unpack(value):
+        if not isinstance(value, list):
+            return value
+        first, *others = value
+        inside = list(map(unpack, others))
+        return inside if first < 0 else dict(zip(keys[first], inside, strict=True))
+
+    return unpack(held)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from ladder.ladders import random_ladder, twice
 
 from mal_graph.ladder.blocks import FEWEST_ROWS, Collapse, best_repeat, find_folds
-from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role
+from mal_graph.ladder.entries import LadderEntry, ModelEntry, PlaceEntry, Role, RungEntry
 from mal_graph.ladder.rows import find_rows
 
 
@@ -52,10 +52,51 @@ def test_modules_are_folded_whole():
     assert [fold.titles[0] for fold in folds] == ["layer1: 6 conv", "layer2: 12 conv"]
 
 
+def paired(base, donor, pairs):
+    rungs = [RungEntry(base=a, donor=b, score=0.5, relation="equal", reason="alike") for a, b in pairs]
+    return LadderEntry(base=base, donor=donor, rungs=rungs)
+
+
 def test_both_sides_are_folded_together_and_each_has_its_title():
-    pair = LadderEntry(base=stages([2]), donor=stages([3], layers=2))
-    _, folds = folds_of(pair)
-    assert {fold.titles for fold in folds} >= {("layer1: 2 x 3 conv", "layer1: 3 x 2 conv")} or len(folds) == 2
+    base, donor = stages([2]), stages([3], layers=2)
+    ends = [(0, 0), (len(base.places) - 1, len(donor.places) - 1)]
+    _, folds = folds_of(paired(base, donor, ends))
+    assert [fold.titles for fold in folds] == [("layer1: 2 x 3 conv", "layer1: 3 x 2 conv")]
+
+
+def layer(*path, kind="conv"):
+    return PlaceEntry(name="/".join(path), role=Role.LAYER, kind=kind, path=list(path))
+
+
+def test_a_title_tells_what_lies_in_its_own_fold():
+    """A family that something else interrupts is folded in pieces, and each says what is in it alone."""
+    blocks = [[layer("layer", str(i), f"conv{j}") for j in range(2)] for i in range(5)]
+    places = [*blocks[0], *blocks[1], layer("between"), *blocks[2], *blocks[3], layer("end"), *blocks[4]]
+    for index, place in enumerate(places[1:]):
+        place.reads = [index]
+    _, folds = folds_of(LadderEntry(base=ModelEntry(name="net", places=places)))
+    assert [(fold.start, fold.stop, fold.titles[0]) for fold in folds] == [
+        *((0, 4, "layer: 2 x 2 conv"), (5, 9, "layer: 2 x 2 conv"))
+    ]  # the last block does not repeat where it stands: its rows tell more
+
+
+def test_a_side_of_a_fold_without_blocks_of_its_own_tells_its_layers():
+    base = stages([2])
+    kinds = ("conv", "linear", "table")
+    alone = [layer(f"other{kind}", kind=kind) for kind in kinds]
+    for index, place in enumerate(alone[1:]):
+        place.reads = [index]
+    _, folds = folds_of(paired(base, ModelEntry(name="net", places=alone), [(1 + i, i) for i in range(3)]))
+    assert [fold.titles for fold in folds] == [("layer1: 2 x 3 conv", "1 conv, 1 linear, 1 table")]
+
+
+def test_what_lies_beside_a_family_is_counted_too():
+    base, donor = stages([2]), stages([2])
+    donor.places[4:4] = [layer("beside")]  # a join reads it no more, which does not matter here
+    donor.places[5].reads = [3]
+    pairs = [(1, 1), (2, 2), (3, 3), (len(base.places) - 2 - 1, len(donor.places) - 2 - 1)]
+    _, folds = folds_of(paired(base, donor, pairs))
+    assert folds[0].titles[1].endswith(" + 1 conv")
 
 
 def test_a_small_picture_is_not_folded_unless_it_is_asked_for():

@@ -3,16 +3,28 @@
 import re
 import xml.etree.ElementTree as ET
 
+import builders
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ladder.ladders import HOSTILE, random_ladder
+from ladder.ladders import HOSTILE, random_ladder, twice
+from ladder.test_blocks import stages
 
 from mal_graph.errors import UsageError
-from mal_graph.ladder import Collapse, LadderEntry, draw_ladder, png_bytes, svg_text, take_around
+from mal_graph.ladder import (
+    Collapse,
+    LadderEntry,
+    draw_ladder,
+    facts_of,
+    model_entry,
+    png_bytes,
+    svg_text,
+    take_around,
+)
 from mal_graph.ladder.drawing import bow_of
-from mal_graph.ladder.entries import Role
-from mal_graph.ladder.shapes import Dot, Outline, Text, cut, printable, walk
+from mal_graph.ladder.entries import AxisMark, GroupMark, ModelEntry, PlaceEntry, Role
+from mal_graph.ladder.shapes import Dot, Outline, Style, Text, cut, cut_title, printable, walk
+from mal_graph.symmetry import axis_groups
 
 SEEDS = st.integers(0, 2**31)
 SVG = "{http://www.w3.org/2000/svg}"
@@ -63,6 +75,45 @@ def test_hostile_names_stay_text(seed, collapse):
     assert not re.search("[\x00-\x08\x1b\u202e\u2066]", text)
 
 
+@pytest.mark.parametrize("collapse", Collapse)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_modules_stay_text(collapse, name):
+    model = stages([2, 3], names=f"{name}{{}}".replace("|", ""))
+    model.name = name
+    for place in model.places:
+        place.kind = name if place.role is Role.JOIN else place.kind
+    text = svg_text(draw_ladder(twice(model), collapse))
+    ET.fromstring(text)
+    assert not re.search("[\x00-\x08\x1b\u202e\u2066]", text)
+
+
+def test_a_letter_that_no_font_has_is_drawn_without_a_word(recwarn):
+    pytest.importorskip("matplotlib")
+    assert png_bytes(draw_ladder(random_ladder(1, names=("\N{CJK UNIFIED IDEOGRAPH-4E2D}",)))).startswith(b"\x89PNG")
+    assert [str(one.message) for one in recwarn] == []
+
+
+def test_units_stay_where_a_layers_facts_are_cut():
+    axes = [AxisMark(tensor="w", axis=i, groups=[i], units=way) for i, way in enumerate(("out", "in"))]
+    place = PlaceEntry(name="a", role=Role.LAYER, kind="conv_transpose", window="11x11", units=(1024, 2048), axes=axes)
+    groups = [GroupMark(name=f"g{i}", units=8, state="pinned") for i in range(2)]
+    picture = draw_ladder(LadderEntry(base=ModelEntry(name="net", places=[place], groups=groups)))
+    (facts,) = (shape for shape, _, _ in walk(picture.items) if isinstance(shape, Text) and shape.style is Style.FACTS)
+    assert facts.whole == "conv_transpose 11x11 · 1024 → 2048 · in pinned, out pinned"
+    assert facts.whole.startswith(facts.text.removesuffix("…"))
+
+
+def test_groups_are_marked_as_unverified_where_others_are_verified():
+    base = builders.cnn(seed=1)
+    model = model_entry(base, axis_groups(base))
+    marked = [facts_of(model, place) for place in model.places if place.role is Role.LAYER]
+    assert any("pinned" in facts for facts in marked)
+    assert not any("unverified" in facts for facts in marked)
+    groups = [group.model_copy(update={"state": "verified"}) for group in model.groups[:1]]
+    some = ModelEntry(name="net", places=model.places, groups=[*groups, *model.groups[1:]])
+    assert any("unverified" in facts_of(some, place) for place in some.places)
+
+
 def test_a_picture_is_the_same_every_time():
     ladder = random_ladder(3)
     assert svg_text(draw_ladder(ladder)) == svg_text(draw_ladder(ladder))
@@ -88,6 +139,21 @@ def test_a_name_is_cut_in_the_middle(text, longest):
     short = cut(text, longest)
     assert len(short) <= longest
     assert short == text or ((short[0] == text[0] or longest < 4) and short[-1] == text[-1])
+
+
+@pytest.mark.parametrize(
+    ("title", "longest", "expected"),
+    [
+        ("layer1: 2 x 3 conv", 19, "layer1: 2 x 3 conv"),
+        ("features.denseblock1.denselayer: 6 x 1 affine, 2 conv", 35, "featur…ck1.denselayer: 6 x 1 affin…"),
+        ("stages.0.blocks: 3 x 2 affine, 5 conv", 19, "sta….blocks: 3 x 2…"),
+        ("2 x 4 linear, 2 affine", 19, "2 x 4 linear, 2 af…"),
+    ],
+)
+def test_a_title_keeps_its_name_and_its_number(title, longest, expected):
+    short = cut_title(title, longest)
+    assert len(short) <= longest
+    assert short == expected
 
 
 @given(st.text(max_size=30))

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import re
 from html.parser import HTMLParser
 
@@ -11,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ladder.ladders import HOSTILE, random_ladder
+from ladder.ladders import HOSTILE, data_of, random_ladder, twice
+from ladder.test_blocks import stages
 
-from mal_graph.ladder import Collapse, ladder_of, page_text
-from mal_graph.ladder.entries import LadderEntry
+from mal_graph.ladder import Collapse, ladder_of, page_text, printable
+from mal_graph.ladder.entries import AxisMark, GroupMark, LadderEntry, Role, RunnerUpEntry
 from mal_graph.ladder.rows import find_rows
 from mal_graph.matching import assign_units, correspond, match_layers
 from mal_graph.symmetry import axis_groups, verify
@@ -56,14 +56,17 @@ def test_a_page_runs_one_script_and_loads_nothing_whatever_the_names(seed, colla
     page = Reader(text)
     assert page.loads == []
     assert page.handlers == []
-    (data, held), (own, script) = page.scripts
+    (data, _), (own, script) = page.scripts
     assert data["type"] == "application/json"
     assert own == {}
     told = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
     assert "default-src 'none'" in policy
     assert f"script-src 'sha256-{told}'" in policy
-    shown = json.loads(held)
+    shown = data_of(text)
+    for _, model in ladder.sides():
+        for place in model.places:
+            place.name = place.name and printable(place.name)
     assert LadderEntry.model_validate(shown["ladder"]) == ladder
     assert [tuple(row) for row in shown["rows"]] == find_rows(ladder)
 
@@ -121,3 +124,41 @@ def test_parts_of_the_score_and_the_runner_up_are_told(aligned):
     assert all(
         other.donor != aligned.donor.places[rung.donor].name for other, rung in zip(told, aligned.rungs, strict=True)
     )
+
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+
+
+def texts_in(data):
+    """Every text of some data."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, list | dict):
+        for one in data.values() if isinstance(data, dict) else data:
+            yield from texts_in(one)
+
+
+@given(SEEDS)
+@settings(max_examples=20)
+def test_what_a_page_shows_can_be_printed(seed):
+    """Also in the panel, which the script fills from the data."""
+    ladder = random_ladder(seed, names=HOSTILE)
+    for place in ladder.base.places:
+        place.note = place.kind = HOSTILE[6] if place.role is not Role.LAYER else place.kind
+    page = page_text(ladder)
+    assert not UNPRINTABLE.search(page)
+    assert not [text for text in texts_in(data_of(page)) if UNPRINTABLE.search(text)]
+
+
+def test_a_page_of_many_layers_is_small():
+    """2,000 layers on either side fit into 3 MB: what is said of one may take 750 bytes."""
+    base = stages([250], layers=7, own_names=False)
+    for place in base.places:
+        place.units, place.shape = (64, 128), [128, 64]
+        place.axes = [AxisMark(tensor=f"w{i}", axis=i % 2, groups=[1], units="out") for i in range(3)]
+    base.groups = [GroupMark(name=f"group{i}", units=8, state="verified", partners=[i]) for i in range(800)]
+    ladder = twice(base)
+    for rung in ladder.rungs:
+        rung.parts = dict.fromkeys(("context", "position", "widths", "window", "activation", "statistics"), 0.9824)
+        rung.runner_up = RunnerUpEntry(donor="Gemm_1000", score=0.8293, reason="it corresponds to Gemm_1000")
+    assert len(page_text(ladder)) < 750 * (len(base.places) + len(ladder.donor.places))

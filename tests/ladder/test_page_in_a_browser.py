@@ -47,6 +47,20 @@ def test_a_layer_is_found_by_searching_and_its_fold_is_opened(opened, residual):
     shot(page, "found")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 700), (390, 844)])
+def test_a_layer_that_is_found_is_seen(opened, residual, width, height):
+    """Neither the tools above nor the panel below cover it in a narrow window."""
+    page = opened(page_text(residual, Collapse.NONE), width, height)
+    for word in ("n13", "stem"):
+        page.fill("#search", word)
+        page.press("#search", "Enter")
+        row = page.locator("g.row.pinned").bounding_box()
+        tools = page.locator(".tools").bounding_box()
+        panel = page.locator("#panel").bounding_box()
+        assert tools["y"] + tools["height"] <= row["y"] or row["y"] + row["height"] <= tools["y"]
+        assert row["y"] + row["height"] <= (panel["y"] if width < 800 else height)
+
+
 def test_a_pair_is_opened_by_keyboard_and_its_panel_read(opened, aligned):  # noqa: F811
     page = opened(page_text(aligned))
     page.focus("g.row[tabindex='0']")
@@ -86,6 +100,20 @@ def test_a_group_that_is_picked_lights_what_moves_with_it_in_both_models(opened,
     assert lit == expected
     assert len(lit) > 1
     shot(page, "group")
+
+
+def test_a_long_name_widens_nothing(opened, aligned):  # noqa: F811
+    ladder = aligned.model_copy(deep=True)
+    for model in (ladder.base, ladder.donor):
+        for one in (*model.places, *model.groups):
+            one.name = f"{one.name}{'x' * 500}"
+    for width in (1280, 390):
+        page = opened(page_text(ladder), width)
+        page.locator("g.row[data-pair] text").first.click()
+        page.locator("#panel .axes button").first.click()
+        assert "rows move with group" in page.inner_text("#status")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator(".tools").bounding_box()["height"] < 200
 
 
 def drawn(page):

@@ -146,3 +146,11 @@ def test_model_explorer_is_told_which_nodes_belong_together(models):
         assert set(entry["rightNodeIds"]) <= names[1]
         assert base.nodes[pair.base.start].name in entry["leftNodeIds"]
         assert donor.nodes[pair.donor.start].name in entry["rightNodeIds"]
+
+
+def test_a_long_name_is_cut_and_a_missing_one_told():
+    ladder = random_ladder(2, names=("x" * 500, ""))
+    for text in (mermaid(ladder), dot(ladder)):
+        assert "x" * 100 not in text
+        assert "x…x" in text
+        assert "(no name): " in text
