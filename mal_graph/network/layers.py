@@ -55,11 +55,13 @@ class Layer(Brief):
 
     @property
     def in_out(self) -> tuple[int, int]:
-        """Units (in, out); an affine layer has the same number on both sides."""
+        """Units (in, out): the rows and the width of a table; an affine layer has the same number on both sides."""
         leading = self.leading
         if leading is None:
             return (1, 1)
-        return (leading.shape[1], leading.units) if leading is self.weight else (leading.shape[0],) * 2
+        if leading is self.weight:
+            return (leading.shape[1], leading.units)
+        return (leading.shape[0], leading.shape[-1]) if len(leading.shape) == 2 else (leading.shape[0],) * 2
 
 
 def find_layers(

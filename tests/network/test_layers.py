@@ -133,6 +133,11 @@ def test_an_embedding_is_a_table(net):
     ]
 
 
+def test_a_table_has_rows_and_a_width(net):
+    x = net.op("Gather", net.weight(7, 5, name="table"), net.input("tokens", ("N", 4), "int64"))
+    assert [layer.in_out for layer in find_layers(net.graph(net.linear(x, 5, 3)))] == [(7, 5), (5, 3)]
+
+
 @pytest.mark.parametrize(("op", "role"), [("Add", "bias"), ("Sum", "bias"), ("Max", "shift"), ("Sub", "term")])
 def test_only_a_vector_that_is_added_is_a_bias(net, op, role):
     x = net.op("MatMul", net.input("x", ("N", 3)), net.weight(3, 4, name="w"))
