@@ -146,7 +146,7 @@ class Reporter(Protocol):
         ...
 
     def svg(self, shown: Any) -> str:
-        """For notebooks: a picture of a `LayerGraph`, or of a `Match`."""
+        """For notebooks: a picture of a `LayerGraph`, a `Match` or a `Curve`."""
         ...
 
     def report(self, result: Any, kind: str) -> str:

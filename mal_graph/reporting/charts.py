@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import ceil, floor, hypot, isfinite, log10, nan
 
 from mal_graph.ladder import Dot, Outline, Picture, Shape, Style, Text, line, printable
-from mal_graph.reporting.sweep_documents import CurveEntry, SweepDocument
-from mal_graph.workflows import ParetoEntry
+from mal_graph.reporting.sweep_documents import CurveEntry, SweepDocument, curve_entry
+from mal_graph.workflows import Curve, ParetoEntry
 
 Point = tuple[float, float]
 
@@ -91,33 +91,40 @@ def span(values: Sequence[float], margin: float = 0.06) -> Point:
 
 def draw_sweep(document: SweepDocument) -> tuple[Picture, ...]:
     """Loss and metric of every arm along lambda."""
+    arms = document.lambdas, document.curves
     return (
-        along_lambda(document, document.loss_name, lambda curve: curve.loss, has_barrier=True),
-        along_lambda(document, document.metric_name, lambda curve: curve.metric),
+        along_lambda(*arms, document.loss_name, lambda curve: curve.loss, has_barrier=True),
+        along_lambda(*arms, document.metric_name, lambda curve: curve.metric),
     )
 
 
+def draw_curve(curve: Curve) -> Picture:
+    """The loss of one arm along lambda."""
+    name = curve.points[0].loss_name
+    return along_lambda(curve.lambdas, [curve_entry(curve)], name, lambda one: one.loss, has_barrier=True)
+
+
 def along_lambda(
-    document: SweepDocument,
+    lambdas: Sequence[float],
+    curves: Sequence[CurveEntry],
     name: str,
     values_of: Callable[[CurveEntry], Sequence[float]],
     *,
     has_barrier: bool = False,
 ) -> Picture:
-    """One figure of every arm, with lambda* of the aligned one; and its barrier, where that is asked for."""
-    heights = [value for curve in document.curves for value in values_of(curve)]
-    axes = Axes((document.lambdas[0], document.lambdas[-1]), span(heights))
+    """One figure of every arm, with lambda* of the first; and its barrier, where that is asked for."""
+    heights = [value for curve in curves for value in values_of(curve)]
+    axes = Axes((lambdas[0], lambdas[-1]), span(heights))
     items: list[Shape] = list(axes.shapes("lambda", name))
-    styles = [LINES[index % len(LINES)] for index in range(len(document.curves))]
-    for curve, (style, width) in reversed(list(zip(document.curves, styles, strict=True))):  # the aligned one on top
-        items += polyline(axes, document.lambdas, values_of(curve), style, width)
-    aligned = document.curves[0]
-    items += star(axes, aligned.lambda_star)
-    if has_barrier and aligned.barrier is not None and aligned.barrier > 0:
-        items += barrier(axes, document.lambdas, aligned)
-    items += legend([curve.name for curve in document.curves], styles)
-    height = HEIGHT + LEGEND_ROW * ceil(len(document.curves) / 2) + 6
-    told = f"{name} of {len(document.curves)} ways to merge, along lambda from 0 to {document.lambdas[-1]:g}"
+    styles = [LINES[index % len(LINES)] for index in range(len(curves))]
+    for curve, (style, width) in reversed(list(zip(curves, styles, strict=True))):  # the first one on top
+        items += polyline(axes, lambdas, values_of(curve), style, width)
+    items += star(axes, curves[0].lambda_star)
+    if has_barrier and curves[0].barrier is not None and curves[0].barrier > 0:
+        items += barrier(axes, lambdas, curves[0])
+    items += legend([curve.name for curve in curves], styles)
+    height = HEIGHT + LEGEND_ROW * ceil(len(curves) / 2) + 6
+    told = f"{name} of {len(curves)} ways to merge, along lambda from 0 to {lambdas[-1]:g}"
     return Picture(-WIDTH / 2, WIDTH, height, f"{name} along lambda", told, tuple(items))
 
 

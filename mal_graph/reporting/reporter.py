@@ -9,13 +9,14 @@ from mal_graph.graph import LayerGraph
 from mal_graph.ladder import LadderEntry, draw_ladder, ladder_of, model_entry, svg_text
 from mal_graph.matching import Match
 from mal_graph.reporting import documents, sweep_documents, text, union_documents
+from mal_graph.reporting.charts import draw_curve
 from mal_graph.reporting.html import html_fragment, html_page
 from mal_graph.reporting.ladders import ladders_of
 from mal_graph.reporting.markdown import markdown_page
 from mal_graph.reporting.pages import page_of
 from mal_graph.reporting.pieces import Page
 from mal_graph.reporting.reading import Report, read_report
-from mal_graph.workflows import Assembly, Grid, Sweep, Union, Zoo
+from mal_graph.workflows import Assembly, Curve, Grid, Sweep, Union, Zoo
 
 DOCUMENTS: dict[type, Callable[[Any], Report]] = {
     Assembly: documents.assemble_document,
@@ -40,14 +41,14 @@ class DefaultReporter:
     def html(self, result: Any) -> str:
         return html_fragment(page_of(result_document(result)))
 
-    def svg(self, shown: LayerGraph | Match) -> str:
-        return svg_text(draw_ladder(picture_of(shown)))
+    def svg(self, shown: LayerGraph | Match | Curve) -> str:
+        return svg_text(draw_curve(shown) if isinstance(shown, Curve) else draw_ladder(ladder_shown(shown)))
 
     def report(self, result: Any, kind: str) -> str:
         return report_text(result_document(result), kind)
 
 
-def picture_of(shown: LayerGraph | Match) -> LadderEntry:
+def ladder_shown(shown: LayerGraph | Match) -> LadderEntry:
     """The ladder of one network, or of two whose layers are matched. Raises UsageError."""
     if isinstance(shown, LayerGraph):
         return LadderEntry(base=model_entry(shown))

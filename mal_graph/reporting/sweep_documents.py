@@ -10,7 +10,7 @@ from mal_graph.ladder import LadderEntry
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import ReportDocument, csv_text
 from mal_graph.reporting.documents import RepairEntry, repair_entries
-from mal_graph.workflows import Grid, Sweep, notes_on
+from mal_graph.workflows import Curve, Grid, Sweep, notes_on
 
 
 class CurveEntry(BaseModel):
@@ -96,23 +96,24 @@ def sweep_document(sweep: Sweep) -> SweepDocument:
         loss_name=first.loss_name,
         metric_name=first.metric_name,
         samples=first.samples,
-        curves=[
-            CurveEntry(
-                name=curve.arm,
-                lambda_star=curve.lam_star,
-                rise=curve.rise,
-                barrier=curve.barrier,
-                loss=[point.loss for point in curve.points],
-                metric=[point.metric for point in curve.points],
-            )
-            for curve in sweep.curves
-        ],
+        curves=[curve_entry(curve) for curve in sweep.curves],
         donor_scores=sweep.donor_scores,
         unscored=sweep.unscored,
         checks=list(sweep.checks),
         findings=list(sweep.findings),
         repair=list(repair_entries(sweep.step)),
         notes=[*sweep.data_notes, *notes_on([sweep.step], sweep.config)],
+    )
+
+
+def curve_entry(curve: Curve) -> CurveEntry:
+    return CurveEntry(
+        name=curve.arm,
+        lambda_star=curve.lam_star,
+        rise=curve.rise,
+        barrier=curve.barrier,
+        loss=[point.loss for point in curve.points],
+        metric=[point.metric for point in curve.points],
     )
 
 

@@ -3,6 +3,7 @@
 from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
 from mal_graph.workflows.checkpoint import Outcome
 from mal_graph.workflows.comparing import Comparison, compare_models
+from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
@@ -32,6 +33,7 @@ __all__ = [
     "compares",
     "Comparison",
     "compress",
+    "Curve",
     "files_in",
     "Grid",
     "grid",

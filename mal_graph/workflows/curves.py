@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.evaluation import Scores
 
@@ -23,6 +24,7 @@ class Curve(Brief):
         rise: the largest loss above the base's.
         barrier: the largest loss above the mean of both ends, where lambda 1 is the donor (repaired, if that is done);
             else None.
+        lambdas: of the points.
     """
 
     arm: str
@@ -30,6 +32,11 @@ class Curve(Brief):
     lam_star: float
     rise: float
     barrier: float | None
+    lambdas: tuple[float, ...] = ()
+
+    def _repr_svg_(self) -> str:
+        """What a notebook shows: the loss along lambda."""
+        return registry.reporter().svg(self)
 
 
 def curve(arm: str, lambdas: Sequence[float], points: tuple[Scores, ...], eps: float, ends_at_donor: bool) -> Curve:
@@ -41,4 +48,4 @@ def curve(arm: str, lambdas: Sequence[float], points: tuple[Scores, ...], eps: f
     too_much = np.flatnonzero(losses - losses[0] > eps)
     last = int(too_much[0]) - 1 if too_much.size else len(losses) - 1
     barrier = float(losses.max() - (losses[0] + losses[-1]) / 2) if ends_at_donor and lambdas[-1] == 1.0 else None
-    return Curve(arm, points, lambdas[last], float(losses.max() - losses[0]), barrier)
+    return Curve(arm, points, lambdas[last], float(losses.max() - losses[0]), barrier, tuple(lambdas))

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from builders import cnn, mlp
+from report_results import result
 
 import mal_graph
 from mal_graph import registry
@@ -25,6 +26,12 @@ def test_a_match_shows_both_models():
     match = mal_graph.match_layers(base, donor)
     assert {layer.name for layer in match.base} <= texts(match._repr_svg_())
     assert f"{match.pairs[0].score:.2f}" in texts(match._repr_svg_())
+
+
+def test_a_curve_shows_its_arm_and_lambda_star():
+    curve = result("sweep").curves[0]
+    shown = texts(curve._repr_svg_())
+    assert {curve.arm, f"λ* {curve.lam_star:g}"} <= shown
 
 
 def test_a_match_of_a_base_that_was_rewritten_shows_no_picture():

@@ -1,6 +1,7 @@
 """Classifiers of other classes as one: the result has the classes of all, by their names."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,11 +63,7 @@ def reordered(graph, order):
     last = {key: weight.read()[list(order)] for key, weight in graph.weights.items() if weight.shape[0] == len(names)}
     text = LabelList((), Form.PYTHON_NAMES).text([names[i] for i in order])
     moved = graph.with_weights(last)
-    return type(moved)(**{**vars_of(moved), "metadata": {"names": text}})
-
-
-def vars_of(graph):
-    return {key: getattr(graph, key) for key in type(graph).__dataclass_fields__}
+    return replace(moved, metadata={"names": text})
 
 
 def joined_logits(mine, theirs, names=(PETS, FARM)):
