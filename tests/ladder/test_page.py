@@ -5,7 +5,6 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-import builders
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,11 +12,9 @@ from hypothesis import strategies as st
 from ladder.ladders import HOSTILE, data_of, random_ladder, twice
 from ladder.test_blocks import stages
 
-from mal_graph.ladder import Collapse, ladder_of, page_text, printable
+from mal_graph.ladder import Collapse, page_text, printable
 from mal_graph.ladder.entries import AxisMark, GroupMark, LadderEntry, Role, RunnerUpEntry
 from mal_graph.ladder.rows import find_rows
-from mal_graph.matching import assign_units, correspond, match_layers
-from mal_graph.symmetry import axis_groups, verify
 
 SEEDS = st.integers(0, 2**31)
 
@@ -72,19 +69,6 @@ def test_a_page_runs_one_script_and_loads_nothing_whatever_the_names(seed, colla
 
 
 # --- what the panel tells -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def aligned():
-    """A model and a permuted copy of it, aligned."""
-    base = builders.mlp((8, 24, 24, 10), seed=1)
-    groups = verify(base, axis_groups(base))
-    donor, _ = builders.permuted_copy(base, groups, seed=4)
-    theirs = verify(donor, axis_groups(donor))
-    match = match_layers(base, donor)
-    networks = [builders.Network(graph, own) for graph, own in ((base, groups), (donor, theirs))]
-    alignment = assign_units(correspond(*networks, match))
-    return ladder_of(base, donor, match, groups, theirs, alignment)
 
 
 def values_of(text, size):

@@ -5,7 +5,6 @@ import pytest
 from browsing import serious_findings, shot
 from ladder.ladders import HOSTILE, random_ladder
 from ladder.test_blocks import stages
-from ladder.test_page import aligned  # noqa: F401 - a fixture
 
 from mal_graph.ladder import Collapse, LadderEntry, page_text
 from mal_graph.ladder.entries import Role, RungEntry
@@ -61,7 +60,7 @@ def test_a_layer_that_is_found_is_seen(opened, residual, width, height):
         assert row["y"] + row["height"] <= (panel["y"] if width < 800 else height)
 
 
-def test_a_pair_is_opened_by_keyboard_and_its_panel_read(opened, aligned):  # noqa: F811
+def test_a_pair_is_opened_by_keyboard_and_its_panel_read(opened, aligned):
     page = opened(page_text(aligned))
     page.focus("g.row[tabindex='0']")
     page.keyboard.press("ArrowDown")
@@ -83,7 +82,7 @@ def test_a_pair_is_opened_by_keyboard_and_its_panel_read(opened, aligned):  # no
     assert page.locator("g.row.pinned").count() == 0
 
 
-def test_a_group_that_is_picked_lights_what_moves_with_it_in_both_models(opened, aligned):  # noqa: F811
+def test_a_group_that_is_picked_lights_what_moves_with_it_in_both_models(opened, aligned):
     page = opened(page_text(aligned))
     page.focus("g.row[tabindex='0']")
     page.keyboard.press("ArrowDown")
@@ -102,7 +101,7 @@ def test_a_group_that_is_picked_lights_what_moves_with_it_in_both_models(opened,
     shot(page, "group")
 
 
-def test_a_long_name_widens_nothing(opened, aligned):  # noqa: F811
+def test_a_long_name_widens_nothing(opened, aligned):
     ladder = aligned.model_copy(deep=True)
     for model in (ladder.base, ladder.donor):
         for one in (*model.places, *model.groups):
@@ -142,12 +141,11 @@ def test_folding_and_opening_gives_the_drawing_that_python_made(opened, residual
     assert again == first
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 3, 5, 7, 8])
 def test_opening_all_gives_what_python_draws_open(opened, seed):
     ladder = random_ladder(seed, most=40)
     page = opened(page_text(ladder, Collapse.BLOCKS))
-    if page.locator("g.fold").count() == 0:
-        return
+    assert page.locator("g.fold").count() > 0
     page.click("#unfold")
     plain = opened(page_text(ladder, Collapse.NONE))
     for side in ("base", "donor"):
@@ -172,7 +170,7 @@ def test_filters_leave_what_they_say(opened, residual):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 800)])
-def test_a_page_fits_and_has_no_serious_finding_of_axe(opened, residual, aligned, scheme, width, height):  # noqa: F811
+def test_a_page_fits_and_has_no_serious_finding_of_axe(opened, residual, aligned, scheme, width, height):
     for name, ladder in (("blocks", residual), ("aligned", aligned)):
         page = opened(page_text(ladder), width, height, scheme)
         page.locator("g.row[data-pair] text").first.click()
