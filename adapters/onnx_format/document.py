@@ -13,6 +13,7 @@ from mal_graph.graph import Node
 from . import guard
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
+REGION = "mal_graph.region"  # notes on what is written out which node of the file it stands for
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Region:
         parts: what stands for it in the view.
         attributes: the attribute that each weight of the view is stored in, by the weight's name.
         units: how many rows each of these weights has, by name: another attribute may say it too.
+        halves: the tensors of the file that are stored in parts in the view, by name: the axis along which, and the
+            parts.
     """
 
     node: Node
     parts: tuple[Node, ...]
     attributes: Mapping[str, str]
     units: Mapping[str, int]
+    halves: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

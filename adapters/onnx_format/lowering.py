@@ -2,6 +2,7 @@
 
 * A call of a function that the file defines becomes the operators of the function. What the function stores is one
   weight, however often it is called.
+* A recurrent node of two directions becomes two of one, and loses initial states of zeros (see `recurrent`).
 * A linear model that holds its weights in attributes (`HELD`) becomes a Gemm with stored weights and, behind it, the
   same operator with the identity for weights: what it makes of the scores - labels, ties, a post transform - stays as
   the runtime has it.
@@ -25,9 +26,10 @@ from onnx_ir.passes.common import InlinePass
 
 from mal_graph.graph import Array, LayerGraph, Node
 
-from .document import OnnxDocument, Region
+from .document import REGION, OnnxDocument, Region
+from .recurrent import is_shown_otherwise, show, with_halves_joined
 
-REGION, SHARED, STORED_IN = "mal_graph.region", "mal_graph.shared", "mal_graph.stored_in"
+SHARED, STORED_IN = "mal_graph.shared", "mal_graph.stored_in"
 OWN = ("", "ai.onnx")
 FIRST_GEMM = 7  # the opset from which on Gemm broadcasts its third input by itself; 11 where there may be none
 LATEST_GEMM = 13
@@ -64,11 +66,13 @@ def lowered_model(model: ir.Model) -> ir.Model:
         held = HELD.get((node.domain, node.op_type))
         if held is not None:
             write_out(lowered, node, held)
+        elif is_shown_otherwise(node):
+            show(lowered, node)
     return lowered
 
 
 def is_lowered(node: ir.Node, model: ir.Model) -> bool:
-    return node.op_identifier() in model.functions or (node.domain, node.op_type) in HELD
+    return node.op_identifier() in model.functions or (node.domain, node.op_type) in HELD or is_shown_otherwise(node)
 
 
 def with_functions_inlined(model: ir.Model) -> ir.Model:
@@ -196,6 +200,7 @@ def given_back(graph: LayerGraph) -> LayerGraph | None:
     own = {value.name for value in document.model.graph.initializers.values()}
     own |= {out.name for node in document.model.graph for out in node.outputs}
     held = {name for region in document.regions for name in region.attributes}
+    held |= {name for region in document.regions for _, names in region.halves.values() for name in names}
     if graph.edited - own - held - document.shared.keys():
         return None
     current = {out: node for node in graph.nodes for out in node.outputs if out}
@@ -208,7 +213,8 @@ def given_back(graph: LayerGraph) -> LayerGraph | None:
             nodes[nodes.index(current[first_output(region.parts[0])])] = node
         gone = {first_output(part) for part in region.parts[1:]}
         nodes = [each for each in nodes if each is node or first_output(each) not in gone]
-    made = {out for node in nodes for out in node.outputs} | {value.name for value in graph.inputs}
+    graph = with_halves_joined(graph, document.regions)
+    made = {out for node in nodes for out in node.outputs} | {value.name for value in graph.inputs} | own
     if any(name and name not in made and name not in graph.weights for node in nodes for name in node.inputs):
         return None
     return replace(graph, nodes=tuple(nodes))

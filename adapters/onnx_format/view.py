@@ -12,9 +12,10 @@ from mal_graph.errors import FileError
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
 
 from .constants import with_own_constants
-from .document import LOADED, MAP, OnnxDocument, Region
+from .document import LOADED, MAP, REGION, OnnxDocument, Region
 from .joined import with_parts_joined
-from .lowering import REGION, SHARED, STORED_IN, lowered_model, region_places
+from .lowering import SHARED, STORED_IN, lowered_model, region_places
+from .recurrent import parts_by_region
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -71,11 +72,11 @@ def written_out(
     for name, node in constants.items():
         if STORED_IN in node.meta:
             stored.setdefault(node.meta[REGION], {})[name] = node.meta[STORED_IN]
-    regions = []
+    regions, halves = [], parts_by_region(lowered)
     for place, node in region_places(model).items():
         held = stored.get(place, {})
         units = {name: weights[name].shape[0] for name in held}
-        regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units))
+        regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
     return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
 
 

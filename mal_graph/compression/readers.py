@@ -13,7 +13,7 @@ from mal_graph.brief import Brief
 from mal_graph.graph import Array, Node
 from mal_graph.network import Parameter
 from mal_graph.operators import row_of, summed_axis
-from mal_graph.symmetry import AxisGroup, Network
+from mal_graph.symmetry import AxisGroup, Member, Network
 
 Ints = NDArray[np.int64]
 
@@ -155,11 +155,23 @@ def reason_to_stay(network: Network, groups: Sequence[AxisGroup], enclosing: set
     shared = next((member.tensor for member in members if member.consumes and times[member.tensor] > 1), "")
     if shared:
         return f"{shared} is read in several places"
+    for node in reading_as_state(network, members):
+        return f"{node.title} reads them again, step by step"
     for node in summing(network, groups):
         return f"{node.title} {SUMS}"
     if groups[0].units < 2:
         return "it has one unit"
     return ""
+
+
+def reading_as_state(network: Network, members: Sequence[Member]) -> Iterator[Node]:
+    """The operators that read some units as a state which they carry from step to step."""
+    consumed = {member.tensor for member in members if member.consumes}
+    for parameter in network.parameters:
+        node = network.graph.nodes[parameter.node]
+        row = row_of(node)
+        if parameter.tensor in consumed and row is not None and row.slot(parameter.slot).reads_state:
+            yield node
 
 
 def summing(network: Network, groups: Sequence[AxisGroup]) -> Iterator[Node]:

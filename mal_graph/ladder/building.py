@@ -71,7 +71,8 @@ def pair_groups(ladder: LadderEntry, pairs: Iterable[tuple[int, int]]) -> None:
 
 def add_units(ladder: LadderEntry, alignment: Alignment) -> None:
     """Add to every pair of layers whose weights were compared what the assignment found."""
-    weights = {tensor.layer: (tensor, axes) for tensor, axes in alignment.correspondence.tensors if tensor.is_weight}
+    tensors = reversed(alignment.correspondence.tensors)  # of several weights of a layer the first tells
+    weights = {tensor.layer: (tensor, axes) for tensor, axes in tensors if tensor.is_weight}
     size = COARSE if len(ladder.rungs) > MANY_PAIRS else FINE
     for rung in ladder.rungs:
         name = ladder.base.places[rung.base].name

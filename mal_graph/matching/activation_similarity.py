@@ -105,7 +105,8 @@ def correlate(
 def find_activation(graph: LayerGraph, layer: Layer, weight: Parameter) -> Place:
     """What a layer gives behind its activation: the last of its tensors that has the axes of its contraction's."""
     node = graph.nodes[weight.node]
-    carried, last = {node.outputs[0]}, node.outputs[0]
+    last = next(filter(None, node.outputs))
+    carried = {last}
     for index in layer.nodes:
         row = row_of(graph.nodes[index])
         if row is not None and row.keeps_axes and carried & set(graph.nodes[index].inputs):

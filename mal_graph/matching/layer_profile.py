@@ -185,7 +185,8 @@ def find_meanings(graph: LayerGraph, layer: Layer, window: tuple[object, ...]) -
         return frozenset({(layer.kind,)})
     node = graph.nodes[layer.weight.node]
     row, taps, dense = row_of(node), layer.weight.shape[2:], window[-1]
-    meant: set[tuple[object, ...]] = {(layer.kind, len(taps), dense)}
+    apart = () if row is None else tuple(node.attribute(name, usual) for name, usual in row.apart.items())
+    meant: set[tuple[object, ...]] = {(layer.kind, len(taps), dense, *apart)}
     if row is not None and row.pointwise and dense == "dense" and is_pointwise(node, taps):
         meant.add((row.pointwise,))
     return frozenset(meant)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mal_graph.graph import Array
+from mal_graph.graph import Array, Node
 from mal_graph.matching.axis_pairs import AxisPair, Block, Index
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.tensor_pairs import Read, TensorPair
@@ -142,6 +142,7 @@ def find_open_groups(network: Network) -> frozenset[int]:
     groups = network.groups.groups
     live, carried, summed = data_dependent(network.graph), groups_carried(network), groups_summed(network)
     closed = {i for i, group in enumerate(groups) if group.statistic or not group.is_usable}
+    closed |= set().union(*(summed[i] for i in summed if has_state(network.graph.nodes[i])))
     for index, node in enumerate(network.graph.nodes):
         row = row_of(node)
         operands = [
@@ -152,6 +153,12 @@ def find_open_groups(network: Network) -> frozenset[int]:
         met = {group for operand in operands if operand.is_live for group in operand.groups}
         closed |= {group for group in met if not stays_open(group, row, operands, group in summed.get(index, ()))}
     return frozenset(range(len(groups))) - closed
+
+
+def has_state(node: Node) -> bool:
+    """Whether an operator bounds what it gives, and reads that again."""
+    row = row_of(node)
+    return row is not None and row.has_state
 
 
 class Operand(NamedTuple):

@@ -24,5 +24,5 @@ def multiplications_of(graph: LayerGraph, shapes: Shapes) -> dict[int, int]:
         row = row_of(node)
         if row is not None and row.multiplications is not None:
             inputs = [shapes[name] for name in node.inputs if name]
-            counts[index] = row.multiplications(node, inputs, shapes[node.outputs[0]])
+            counts[index] = row.multiplications(node, inputs, shapes[next(filter(None, node.outputs))])
     return counts

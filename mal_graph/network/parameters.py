@@ -20,7 +20,7 @@ class Parameter:
     Attributes:
         tensor: name of the stored weight.
         node, slot: where it is applied.
-        role: what it is there: "weight", "bias", "shift", "scale", "mean", "variance", "slope"...
+        role: what it is there: "weight", "recurrence", "bias", "shift", "scale", "mean", "variance", "slope"...
         kind: what it is to the operator that applies it.
         axes: for each canonical axis the stored tensor's axis; None for an axis that exists only in the canonical form.
         shape: the canonical shape.
@@ -28,6 +28,7 @@ class Parameter:
         factor: what the operator multiplies the tensor by.
         blocks: how many units each row of a contraction's weight produces: one in every block of a transposed
             convolution.
+        rows: how many rows of a contraction's weight each unit takes: one for each gate of a recurrent layer.
     """
 
     tensor: str
@@ -40,11 +41,12 @@ class Parameter:
     absent_value: float = 0.0
     factor: float = 1.0
     blocks: int = 1
+    rows: int = 1
 
     @property
     def is_weight(self) -> bool:
         """Whether a contraction sums over units with it."""
-        return self.role == "weight"
+        return self.role in ("weight", "recurrence")
 
     @property
     def is_bias(self) -> bool:
@@ -59,7 +61,7 @@ class Parameter:
     @property
     def units(self) -> int:
         """How many units a contraction's weight produces."""
-        return self.shape[0] * self.blocks
+        return self.shape[0] * self.blocks // self.rows
 
     @property
     def neutral(self) -> float:
@@ -126,7 +128,13 @@ def apply_weight(
         absent_value=described.absent_value,
         factor=described.factor_of(node),
         blocks=groups_of(node) if contracted is not None and contracted[0] != 0 else 1,
+        rows=rows_of(node, described, 1 if contracted is None else weight.shape[axes[0] or 0]),
     )
+
+
+def rows_of(node: Node, slot: Slot, length: int) -> int:
+    """How many of the rows of a weight each unit has."""
+    return length // int(node.attribute(slot.counted_by, length)) if slot.counted_by and length else 1
 
 
 def canonical_axes(root: Root, contracted: Sequence[int] | None, order: Sequence[int] | None) -> tuple[int | None, ...]:

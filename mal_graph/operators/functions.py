@@ -47,6 +47,8 @@ def plain(value: Any) -> Setting:
         return value
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, list | tuple) and value and all(isinstance(one, str | bytes) for one in value):
+        return " ".join(one.decode() if isinstance(one, bytes) else one for one in value)
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "biuf":
         return None

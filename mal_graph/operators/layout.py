@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mal_graph.graph import Node
-from mal_graph.operators.axis_labels import AxisLabel, Label
+from mal_graph.operators.axis_labels import AxisLabel, Label, spans
 from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import Homogeneity, Row, X, setting
@@ -26,15 +26,40 @@ def transpose(call: Call) -> list[Label]:
 
 
 def concat(call: Call) -> list[Label]:
-    """The inputs lie end to end along one axis; the other axes move together."""
+    """The inputs lie end to end along one axis; the other axes move together, unless the inputs are only stacked."""
     wiring, shape = call.wiring, call.outputs[0]
     axis = call.node.attribute("axis", 1) % len(shape)
     labels = [label for label in call.inputs if label is not None and label.shape[axis] > 0]
+    stacked = stack(labels, axis, shape)
+    if stacked is not None:
+        return [stacked]
     ends = [wiring.axis_label(label, axis) for label in labels]
     sizes = [label.shape[axis] for label in labels]
     across = [wiring.without(label, axis) for label in labels]
     others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]))
     return [wiring.with_axis_label(others, axis, end_to_end(call, ends, sizes), shape[axis])]
+
+
+def stack(labels: Sequence[Label], axis: int, shape: tuple[int, ...]) -> Label | None:
+    """The label of tensors laid end to end along an axis that only counts them, whose units on another one have nothing
+    to do with each other: a product of both axes. None if that is not what they are: then they move together."""
+    first = labels[0]
+    across = [[tuple(other for other in spans(part) if other != axis) for part in label.parts] for label in labels]
+    is_alike = all(one == across[0] for one in across) and all(label.pins == first.pins for label in labels)
+    if not is_alike or axis in first.pins or not all(across[0]):
+        return None
+    columns = list(zip(*(label.parts for label in labels), strict=True))
+    is_apart = [any(not np.array_equal(column[0], part) for part in column[1:]) for column in columns]
+    if sum(is_apart) != 1:
+        return None
+    units = columns[is_apart.index(True)]
+    others = [column[0] for column, apart in zip(columns, is_apart, strict=True) if not apart]
+    if any(part.shape[axis] > 1 for part in others):
+        return None
+    if any(part.shape[axis] != label.shape[axis] for part, label in zip(units, labels, strict=True)):
+        return None
+    joined = np.concatenate(units, axis)
+    return Label(shape, (*others, joined), dict(first.pins)) if len(np.unique(joined)) == joined.size else None
 
 
 def end_to_end(call: Call, axis_labels: Sequence[AxisLabel], sizes: Sequence[int]) -> AxisLabel:

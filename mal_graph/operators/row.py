@@ -63,6 +63,8 @@ class Slot:
         factor: the attribute that multiplies it, if any.
         produces: of a weight, the axis of the output that holds the units it produces, from (node, rank of the weight);
             the operator's `channel` if None.
+        counted_by: of a weight that has several rows for each unit, the attribute that tells how many units there are.
+        reads_state: a weight is multiplied with a state that the operator itself made a step before, not with an input.
     """
 
     name: str
@@ -71,6 +73,8 @@ class Slot:
     axes: WeightAxes | None = None
     factor: str = ""
     produces: UnitAxis | None = None
+    counted_by: str = ""
+    reads_state: bool = False
 
     def factor_of(self, node: Node) -> float:
         """What the operator multiplies this input by."""
@@ -145,6 +149,8 @@ class Row:
         quantises: it makes integers of floats by a scale, or floats of such integers.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
         shaping: the settings that decide which function it is, with the values that they have where nothing says.
+        apart: the attributes that make another operator of it, with what they are where nothing says: layers that
+            differ in one never correspond.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
         multiplications: of a contraction, how many it takes, from the node, the shapes of its inputs and its output's.
     """
@@ -188,6 +194,7 @@ class Row:
     quantises: bool = False
     table_axis: Callable[[Node], int] | None = None
     shaping: Mapping[str, object] = field(default_factory=dict)
+    apart: Mapping[str, str] = field(default_factory=dict)
     since: int | None = None
     multiplications: Multiplications | None = None
 
@@ -210,6 +217,11 @@ class Row:
     def is_linear(self) -> bool:
         """Whether its output is linear in its weight, with no activation built in."""
         return self.is_contraction and self.at_zero is AtZero.ZERO
+
+    @property
+    def has_state(self) -> bool:
+        """Whether it carries a state from step to step, so that its output does not grow with its weights."""
+        return any(slot.reads_state for slot in self.slots)
 
     @property
     def is_sum(self) -> bool:

@@ -16,6 +16,7 @@ NORM = {"epsilon": 1e-5}
 LAST_NORM = {**AXIS, **NORM}
 RUNNING = {"axis": None, "exclusive": 0, "reverse": 0}
 SCALED = {"alpha": 1.0}
+GATED = {"clip": None, "activation_alpha": None, "activation_beta": None}
 SAMPLING = {
     "coordinate_transformation_mode": "half_pixel",
     "nearest_mode": "round_prefer_floor",
@@ -53,6 +54,9 @@ SHAPING: Mapping[str, Mapping[str, object]] = {
     "ConvTranspose": {**WINDOW, "output_padding": 0, "output_shape": None},
     "com.microsoft.FusedConv": {**WINDOW, "activation": "", "activation_params": None},
     "com.microsoft.FusedGemm": {"activation": "", "activation_alpha": None, "activation_beta": None},
+    "LSTM": {**GATED, "activations": "Sigmoid Tanh Tanh", "input_forget": 0},
+    "GRU": {**GATED, "activations": "Sigmoid Tanh", "linear_before_reset": 0},
+    "RNN": {**GATED, "activations": "Tanh"},
     **dict.fromkeys(
         ["ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceMean", "ReduceProd"], AXES
     ),

@@ -20,6 +20,7 @@ from mal_graph.operators import (
     ordering,
     pooling,
     quantised,
+    recurrent,
     reductions,
 )
 from mal_graph.operators.row import Row
@@ -36,6 +37,7 @@ FAMILIES = (
     ordering,
     generators,
     quantised,
+    recurrent,
     classic,
 )
 

@@ -184,11 +184,13 @@ class GaugedGraph:
     def place(self, node: Node, own: Mapping[str, Parameter]) -> None:
         """Add one operator, with the gauge that it needs; `own` are its parameters by role."""
         row = row_of(node)
-        if row is not None and row.is_contraction and "weight" not in own and self.has_computed_weight(node):
+        has_state = row is not None and row.has_state  # it bounds what it gives: no factor on its weights scales that
+        is_made = row is not None and row.is_contraction and "weight" not in own and self.has_computed_weight(node)
+        if is_made and not has_state:
             self.gauge_factor(node)
             return
         self.plain.append(node)
-        if "weight" in own:
+        if "weight" in own and not has_state:
             self.gauge_contraction(node, own)
         elif row is not None and row.has_stored_statistics(node) and {"mean", "variance"} <= own.keys():
             self.gauge_norm(node, own["mean"], own["variance"])

@@ -316,6 +316,59 @@ case(
 )
 
 
+# --- recurrent --------------------------------------------------------------------------------------------------
+
+
+def steps(op: str, gates: int, *, direction: str = "forward", ways: int = 1, **options: object) -> Step:
+    """A recurrent layer of 4 units over features (N, 4, units) taken as (steps, samples, units)."""
+
+    def step(net, x):
+        stored = [("w", (ways, 4 * gates, 6)), ("r", (ways, 4 * gates, 4)), ("b", (ways, 8 * gates))]
+        stored = [net.weight(*shape, name=name, scale=0.4) for name, shape in stored]
+        made = net.op(op, x, *stored, outputs=2, hidden_size=4, direction=direction, **options)
+        return net.op("Squeeze", made[0], net.constant([1]))
+
+    return step
+
+
+def both_ways(op: str, gates: int) -> Step:
+    def step(net, x):
+        stored = [("w", (2, 4 * gates, 6)), ("r", (2, 4 * gates, 4))]
+        stored = [net.weight(*shape, name=name, scale=0.4) for name, shape in stored]
+        made = net.op(op, x, *stored, outputs=2, hidden_size=4, direction="bidirectional")
+        return net.op("Reshape", net.op("Transpose", made[0], perm=[0, 2, 1, 3]), net.constant([0, 0, 8]))
+
+    return step
+
+
+def shared_by_two(net: Net, x: str) -> str:
+    """Two recurrent layers of two directions that share what they store."""
+    stored = [net.weight(2, 4, 6, name="w"), net.weight(2, 4, 4, name="r", scale=0.4)]
+    made = [net.op("RNN", x, *stored, outputs=2, hidden_size=4, direction="bidirectional")[0] for _ in range(2)]
+    return net.op("Reshape", net.op("Transpose", net.op("Add", *made), perm=[0, 2, 1, 3]), net.constant([0, 0, 8]))
+
+
+for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+    read, units = "6: up[0] w[2]", "4: b[1] down[1] r[1] r[2] w[1]"
+    case(op, tokens(steps(op, gates), 4), read, units)
+    case(op, tokens(steps(op, gates, direction="reverse", clip=2.0), 4), read, units, name="backwards")
+    case(
+        op,
+        tokens(both_ways(op, gates), 8),
+        "6: up[0] w/forward[2] w/reverse[2]",
+        "4: down[1] r/forward[1] r/forward[2] w/forward[1]",
+        "4: down[1] r/reverse[1] r/reverse[2] w/reverse[1]",
+        name="both ways",
+    )
+case("GRU", tokens(steps("GRU", 3, linear_before_reset=1), 4), read, units, name="reset behind")
+case(
+    "RNN",
+    tokens(shared_by_two, 8),
+    "frozen: down[1] r[0] r[1] r[2] up[0] w[0] w[1] w[2]",
+    name="two that share their tensors",
+)
+
+
 # --- quantised --------------------------------------------------------------------------------------------------
 
 

@@ -47,5 +47,5 @@ def test_no_reason_names_an_operator_that_does_not_exist():
 
 
 def test_a_frozen_axis_says_why_its_operator_has_no_rule():
-    assert explain_missing("LSTM") == "operator LSTM has no axis rule: gates share one axis: not followed yet"
+    assert explain_missing("GRUUnit") == "operator GRUUnit has no axis rule: gates share one axis: not followed yet"
     assert explain_missing("local.Half") == "operator local.Half has no axis rule"

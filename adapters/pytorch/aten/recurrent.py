@@ -1,4 +1,7 @@
-"""Recurrent layers: torch keeps four tensors for each layer and direction, ONNX three for both directions of a layer.
+"""Recurrent layers: torch keeps four tensors for each layer and direction, ONNX three for an operator.
+
+Each direction of a layer becomes an operator of its own, as in the view of a file, so that its units have axes of
+their own.
 
 The gates stand in another order too: of an LSTM torch has input, forget, cell, output and ONNX input, output, forget,
 cell; of a GRU torch has reset, update, new and ONNX update, reset, new. Both ways are exact.
@@ -35,7 +38,7 @@ def recurrent(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[str, ...]:
-    """All layers of a recurrent module, one operator each."""
+    """All layers of a recurrent module, one operator for each direction."""
     packet = str(at.node.target).removeprefix("aten.").partition(".")[0]
     op, directions = KINDS[packet], 2 if bidirectional else 1
     each = 4 if has_biases else 2
@@ -43,39 +46,43 @@ def recurrent(
     if len(params) != layers * directions * each:
         raise UnsupportedModel(f"{at.path}: a projected {op} (proj_size) has no counterpart in ONNX")
     given = at.transpose(x, (1, 0, 2)) if batch_first else x.name
-    given_states = [initial(at, state, layers, directions) for state in states(at, start)]
-    starts = list(zip(*given_states, strict=True))
+    given_states = [initial(at, state, layers * directions) for state in states(at, start)]
+    starts = list(zip(*given_states, strict=True)) or [()] * layers * directions
     last: list[tuple[str, ...]] = []
     for layer in range(layers):
-        own = params[layer * directions * each : (layer + 1) * directions * each]
-        given, *ends = recurrent_layer(at, packet, given, own, each, layer, starts[layer] if starts else ())
-        last.append(tuple(ends))
+        made = []
+        for way in range(directions):
+            number = layer * directions + way
+            own = params[number * each : (number + 1) * each]
+            made.append(one_direction(at, packet, given, own, layer, starts[number], is_reverse=way > 0))
+        last += [tuple(ends) for _, *ends in made]
+        over_time = joined(at, [y for y, *_ in made], axis=1)
+        by_sample = at.transpose(over_time, (0, 2, 1, 3))  # (time, batch, directions, units)
+        given = at.op("Reshape", by_sample, at.constant([0, 0, -1]))
     out = at.transpose(given, (1, 0, 2)) if batch_first else given
-    return (out, *(joined(at, [made[i] for made in last]) for i in range(len(last[0]))))
+    return (out, *(joined(at, [ends[i] for ends in last], axis=0) for i in range(len(last[0]))))
 
 
-def recurrent_layer(
-    at: Site, packet: str, given: str, own: Sequence[Wire], each: int, layer: int, starts: Sequence[str]
+def one_direction(
+    at: Site, packet: str, given: str, own: Sequence[Wire], layer: int, start: Sequence[str], *, is_reverse: bool
 ) -> tuple[str, ...]:
-    """One layer in all its directions: what it gives over time, and its last states."""
-    op, directions, units = KINDS[packet], len(own) // each, own[1].side(1)
-    has_biases = each == 4
-    stored = [packed(at, op, kind, own, each, layer) for kind in ("W", "R", "B")[: 3 if has_biases else 2]]
-    made = at.ops(
+    """One layer in one direction: what it gives over time, and its last states."""
+    op, units, has_biases = KINDS[packet], own[1].side(1), len(own) == 4
+    suffix = f"{layer}_reverse" if is_reverse else f"{layer}"
+    stored = [packed(at, op, kind, own, suffix) for kind in ("W", "R", "B")[: 3 if has_biases else 2]]
+    return at.ops(
         op,
         3 if op == "LSTM" else 2,
         given,
         *stored,
         *([None] if not has_biases else []),
         None,
-        *starts,
+        *start,
         hidden_size=units,
-        direction="bidirectional" if directions == 2 else "forward",
+        direction="reverse" if is_reverse else "forward",
         linear_before_reset=1 if op == "GRU" else None,
-        activations=["Relu"] * directions if packet == "rnn_relu" else None,
+        activations=["Relu"] if packet == "rnn_relu" else None,
     )
-    by_sample = at.transpose(made[0], (0, 2, 1, 3))  # (time, batch, directions, units)
-    return (at.op("Reshape", by_sample, at.constant([0, 0, directions * units])), *made[1:])
 
 
 def states(at: Site, start: Any) -> list[Wire]:
@@ -86,34 +93,32 @@ def states(at: Site, start: Any) -> list[Wire]:
     return list(start) if isinstance(start, list | tuple) else [start]
 
 
-def initial(at: Site, state: Wire, layers: int, directions: int) -> tuple[str, ...]:
-    """One initial state per layer, shape (directions, batch, units)."""
-    if layers == 1:
+def initial(at: Site, state: Wire, count: int) -> tuple[str, ...]:
+    """One initial state for each layer and direction, shape (1, batch, units)."""
+    if count == 1:
         return (state.name,)
-    return at.ops("Split", layers, state, at.constant([directions] * layers), axis=0)
+    return at.ops("Split", count, state, at.constant([1] * count), axis=0)
 
 
-def joined(at: Site, parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else at.op("Concat", *parts, axis=0)
+def joined(at: Site, parts: Sequence[str], axis: int) -> str:
+    return parts[0] if len(parts) == 1 else at.op("Concat", *parts, axis=axis)
 
 
-def packed(at: Site, op: str, kind: str, own: Sequence[Wire], each: int, layer: int) -> str:
+def packed(at: Site, op: str, kind: str, own: Sequence[Wire], suffix: str) -> str:
     """One of ONNX's three tensors of a layer, made when it is read; gives its name."""
-    places = {"W": (0,), "R": (1,), "B": (2, 3)}[kind]
-    parts = [own[i + place].name for i in range(0, len(own), each) for place in places]
+    parts = [own[place].name for place in {"W": (0,), "R": (1,), "B": (2, 3)}[kind]]
     stored = at.into.weights
     if any(part not in stored for part in parts):
         raise UnsupportedModel(f"{at.path}: the weights of a {op} are computed, not stored")
-    directions, units = len(own) // each, own[1].side(1)
     order = ORDERS[op]
     shape = stored[parts[0]].shape
-    whole = (directions, len(places) * shape[0], *shape[1:])
+    whole = (1, len(parts) * shape[0], *shape[1:])
     tensor = Packed(tuple(parts), partial(gates_in, order, whole), partial(gates_out, order, len(parts), shape))
-    name = at.into.unused(f"{at.path}.{kind}_l{layer}" if at.path else f"{kind}_l{layer}")
+    name = at.into.unused(f"{at.path}.{kind}_l{suffix}" if at.path else f"{kind}_l{suffix}")
     handles = [stored[part] for part in parts]
     at.into.packed[name] = tensor
     at.into.weights[name] = Weight(name, whole, handles[0].dtype, partial(read_packed, tensor, handles))
-    assert units * len(order) == shape[0]  # torch lays the gates out so
+    assert own[1].side(1) * len(order) == shape[0]  # torch lays the gates out so
     return name
 
 

@@ -248,7 +248,7 @@ def test_packed_gates_are_made_when_read_and_come_apart_again(kind, options):
         module.head = nn.Linear(6, 2)
     graph = mal_graph.trace(module, torch.randn(5, 2, 6))
     packed = [name for name in graph.weights if name.startswith("inner.W") or name.startswith("inner.R")]
-    assert len(packed) == 2 * options.get("num_layers", 1)
+    assert len(packed) == 2 * options.get("num_layers", 1) * (1 + options.get("bidirectional", 0))
     back = mal_graph.state_dict(graph.with_weights([graph.weights[name] for name in packed]))
     assert all(torch.equal(back[key], value) for key, value in module.state_dict().items())
     shared = [n for n, w in graph.weights.items() if n not in packed and w.is_float and not n.startswith("inner.B")]
