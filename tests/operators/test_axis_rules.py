@@ -710,6 +710,23 @@ case("Transpose", image(last(lambda net, x: net.op("Relu", x))))
 case("Concat", vector(lambda net, x: net.op("Concat", x, net.op("Tanh", x), axis=1), 12))
 
 
+def stacked(net: Net, x: str) -> str:
+    """Two layers of 6 units over the same vector, on an axis of their own."""
+    made = [x, net.op("Gemm", net.inputs[0].name, net.weight(6, 8, name="other"), transB=1)]
+    return net.op("Concat", *(net.op("Unsqueeze", each, net.constant([1])) for each in made), axis=1)
+
+
+APART = ("6: down[1] up[0]", "6: down[1] other[0]", "pinned: other[1]")
+case("Concat", vector(lambda net, x: net.op("Flatten", stacked(net, x)), 12), *APART, name="of layers, laid out")
+case(
+    "Concat",
+    vector(lambda net, x: net.op("ReduceSum", stacked(net, x), net.constant([1]), keepdims=0)),
+    "6: down[1] other[0] up[0]",
+    "pinned: other[1]",
+    name="of layers, added",
+)
+
+
 def spread(net: Net, x: str) -> str:
     """Six units, of which three repeat one and three another."""
     a, b = net.op("Split", x, outputs=2, axis=1, num_outputs=2)
