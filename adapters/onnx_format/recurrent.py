@@ -116,7 +116,7 @@ def write_apart(model: ir.Model, node: ir.Node) -> None:
             halves = parts[-1].outputs
         for own, half in zip(inputs, halves, strict=True):
             own[slot] = half
-    ways = [one_way(node, f"{name}/{way}", own, told) for way, own, told in zip(WAYS, inputs, held, strict=True)]
+    ways = [one_way(model, node, way, own, told) for way, own, told in zip(WAYS, inputs, held, strict=True)]
     joins = [join_node(node, name, number, ways) for number, out in enumerate(node.outputs) if out.name]
     parts += [*ways, *joins]
     for part in parts:
@@ -128,12 +128,24 @@ def write_apart(model: ir.Model, node: ir.Node) -> None:
         drop(model, value)
 
 
-def one_way(node: ir.Node, name: str, inputs: Sequence[ir.Value | None], held: dict[str, Any] | None) -> ir.Node:
+def one_way(
+    model: ir.Model, node: ir.Node, way: str, inputs: Sequence[ir.Value | None], held: dict[str, Any] | None
+) -> ir.Node:
     """The node of one direction."""
-    way = ir.node(node.op_type, inputs, held or {}, num_outputs=len(node.outputs), name=name)
-    for own, out in zip(way.outputs, node.outputs, strict=True):
-        own.name = f"{out.name}/{name.rpartition('/')[2]}" if out.name else ""
-    return way
+    name = node.name or next(out.name for out in node.outputs if out.name)
+    made = ir.node(node.op_type, inputs, held or {}, num_outputs=len(node.outputs), name=f"{name}/{way}")
+    for own, out in zip(made.outputs, node.outputs, strict=True):
+        own.name = unused(model, f"{out.name}/{way}") if out.name else ""
+    return made
+
+
+def unused(model: ir.Model, name: str) -> str:
+    """The name, changed if the graph has it."""
+    taken = {value.name for node in model.graph for value in node.outputs}
+    taken |= {value.name for value in (*model.graph.inputs, *model.graph.initializers.values())}
+    while name in taken:
+        name += "_"
+    return name
 
 
 def join_node(node: ir.Node, name: str, number: int, ways: Sequence[ir.Node]) -> ir.Node:
@@ -184,7 +196,7 @@ def cut_stored(model: ir.Model, node: ir.Node, value: ir.Value, axis: int) -> li
     halves = []
     for place, way in enumerate(WAYS):
         read = partial(read_half, tensor, axis, place, ir.Shape(sizes))
-        name = f"{value.name}/{way}"
+        name = unused(model, f"{value.name}/{way}")
         half = ir.Value(name=name, shape=ir.Shape(sizes), type=ir.TensorType(tensor.dtype))
         half.const_value = ir.LazyTensor(read, tensor.dtype, ir.Shape(sizes), name=name)
         half.meta[PART_OF], half.meta[REGION] = (value.name, axis), node.meta[REGION]
@@ -203,7 +215,7 @@ def split_node(model: ir.Model, name: str, value: ir.Value, axis: int) -> ir.Nod
     counted = {"num_outputs": 2} if model.opset_imports.get("", 1) >= 18 else {}
     node = ir.node("Split", [value], {"axis": axis, **counted}, num_outputs=2, name=name)
     for out, way in zip(node.outputs, WAYS, strict=True):
-        out.name = f"{name}/{way}"
+        out.name = unused(model, f"{name}/{way}")
     return node
 
 

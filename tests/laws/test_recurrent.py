@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from builders import deviation, inputs_of, load, run
+from builders import Net, deviation, inputs_of, load, run
 from onnx import numpy_helper
 from recurrent_nets import WAYS, Kind, permuted_by_hand, positions, recurrent_net
 
@@ -130,6 +130,44 @@ def test_a_permutation_that_leaves_out_an_axis_changes_the_function(left_out):
     kind = Kind("LSTM", 2, (6, 7), peepholes=True)
     proto = recurrent_net(kind)
     assert far(load(permuted_by_hand(kind, proto, 1, left_out)), load(proto)) > 1e-3
+
+
+def test_a_file_may_have_the_names_that_the_view_would_give():
+    kind = Kind("LSTM", 2, (6,))
+    proto = recurrent_net(kind)
+    for tensor in proto.graph.initializer:
+        tensor.name = {"U": "W0/forward", "L": "R0/reverse"}.get(tensor.name, tensor.name)
+    for node in proto.graph.node:
+        node.input[:] = [{"U": "W0/forward", "L": "R0/reverse"}.get(name, name) for name in node.input]
+    graph = load(proto)
+    changed = graph.with_weights({"W0/forward": 2 * graph.weights["W0/forward"].read()})
+    assert far(load(ir.to_proto(edited_model(changed))), changed) < 1e-6
+    assert far(graph, load(recurrent_net(kind))) < 1e-6
+
+
+def test_a_node_that_gives_its_last_state_alone_is_followed():
+    net = Net(0)
+    stored = [net.weight(2, 12, 4, name="w"), net.weight(2, 12, 3, name="r")]
+    _, last, _ = net.op("LSTM", net.input("x", (2, 5, 4)), *stored, outputs=3, hidden_size=3, direction="bidirectional")
+    net.nodes[-1].output[0] = ""
+    flat = net.op("Reshape", net.op("Transpose", last, perm=[1, 0, 2]), net.constant([0, 6]))
+    graph = net.graph(net.op("MatMul", flat, net.weight(6, 2)))
+    groups = verify(graph, axis_groups(graph)).groups
+    assert [group.units for group in groups if group.state is GroupState.VERIFIED] == [3, 3]
+    result = mal_graph.assemble(graph, graph, lam=0.5, method="mal")
+    assert far(load(ir.to_proto(edited_model(result.graph))), graph) == 0.0
+
+
+def test_an_order_that_the_caller_knows_stays():
+    """A state that comes in and goes out is handed on by whoever runs the model."""
+    net = Net(0)
+    x, h = net.input("x", (3, 2, 4)), net.input("h", (1, 2, 5))
+    y, last = net.op(
+        "GRU", x, net.weight(1, 15, 4), net.weight(1, 15, 5, name="r"), "", "", h, outputs=2, hidden_size=5
+    )
+    graph = net.graph(net.op("MatMul", y, net.weight(5, 2)), last)
+    states = {group.state for group in axis_groups(graph).groups for m in group.members if m.tensor == "r"}
+    assert states == {GroupState.PINNED}
 
 
 # --- other widths -----------------------------------------------------------------------------------------------
