@@ -339,6 +339,7 @@ TORCH_OPTIONS = [
 by_options = pytest.mark.parametrize("options", TORCH_OPTIONS, ids=lambda one: " ".join(map(str, one.values())))
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.skipif(torch is None, reason="needs torch")
 @by_options
@@ -361,6 +362,7 @@ def test_every_front_end_gives_one_group_for_each_layer_and_direction_and_a_perm
     assert len(sizes) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.skipif(torch is None, reason="needs torch")
 @pytest.mark.parametrize("front_end", FRONT_ENDS)
