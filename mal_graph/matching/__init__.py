@@ -19,15 +19,15 @@ from mal_graph.matching.layer_links import find_layer_edges, link_layers
 from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explain_layer, match_itself, match_layers
 from mal_graph.matching.layer_profile import describe_window
 from mal_graph.matching.layer_scores import SAME_PLACE
+from mal_graph.matching.nested_orders import extend_orders
 from mal_graph.matching.objective import Evidence, take_positions
-from mal_graph.matching.orders import Order, Orders, as_permutation, is_whole, match_positions
+from mal_graph.matching.orders import Order, Orders, inside_lone_units, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
 
 __all__ = [
     "Alignment",
-    "as_permutation",
     "assign_as_given",
     "assign_at_random",
     "assign_in_order",
@@ -47,8 +47,10 @@ __all__ = [
     "Difference",
     "Evidence",
     "explain_layer",
+    "extend_orders",
     "find_foldable_norm",
     "find_layer_edges",
+    "inside_lone_units",
     "is_whole",
     "LayerPair",
     "link_layers",

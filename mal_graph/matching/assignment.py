@@ -22,15 +22,7 @@ from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
 from mal_graph.matching.objective import Evidence, Objective
-from mal_graph.matching.orders import (
-    Order,
-    Orders,
-    cropped_identity,
-    is_assignment,
-    match_units,
-    random_order,
-    score_order,
-)
+from mal_graph.matching.orders import Order, Orders, is_assignment
 from mal_graph.matching.starts import (
     TOLERANCE,
     assign_by_distance,
@@ -38,7 +30,13 @@ from mal_graph.matching.starts import (
     assign_nearest,
     count_spare_starts,
     is_copy,
+    largest,
+    put,
+    score_all,
 )
+from mal_graph.symmetry import AxisGroup
+
+Moves = list[tuple[AxisGroup, Order]]  # groups, each with the unit that takes the place of each of its units
 
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
@@ -67,6 +65,17 @@ class Alignment(Brief):
     start: str
     history: tuple[float, ...]
     starts: tuple[tuple[str, tuple[float, ...]], ...] = ()
+
+    def donor_moves(self) -> dict[int, list[Moves]]:
+        """What puts the donor's units in the orders used, each completed to a permutation, with what is inside them: by
+        group of the donor, once for every pair that it is in."""
+        moves: dict[int, list[Moves]] = {}
+        correspondence = self.correspondence
+        whole = correspondence.nests.completed(self.orders)
+        for root, bundle in correspondence.nests.bundles.items():
+            own = [(correspondence.assigned[pair][1].group, whole[pair]) for pair in bundle]
+            moves.setdefault(correspondence.pairs[root].donor, []).append(own)
+        return moves
 
 
 def assign_units(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
@@ -99,7 +108,7 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     Tiny problems are started several times, with equal scores decided at random (seeded).
     """
     objective = Objective(correspondence, evidence)
-    identity = tuple(cropped_identity(a, b) for a, b in correspondence.units)
+    identity = correspondence.nests.identity()
     floor, spare = objective.value(identity), count_spare_starts(objective)
     starts: list[tuple[str, Orders]] = []
     known: set[tuple[bytes, ...]] = set()
@@ -149,7 +158,7 @@ def describe(objective: Objective, orders: Orders, start: str, history: tuple[fl
 def assign_in_order(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
     """Every unit on the unit with its own number: the control "plain average"."""
     objective = Objective(correspondence, evidence)
-    orders = tuple(cropped_identity(a, b) for a, b in correspondence.units)
+    orders = correspondence.nests.identity()
     return describe(objective, orders, "in order", (objective.value(orders),))
 
 
@@ -172,7 +181,7 @@ def assign_at_random(correspondence: Correspondence, seed: int, evidence: Eviden
     """Every order drawn at random: the control "random permutation"."""
     rng = np.random.default_rng(seed)
     objective = Objective(correspondence, evidence)
-    orders = tuple(random_order(a, b, rng) for a, b in correspondence.units)
+    orders = correspondence.nests.drawn(rng)
     return describe(objective, orders, "random", (objective.value(orders),))
 
 
@@ -180,30 +189,32 @@ def ascend(objective: Objective, start: Orders) -> tuple[Orders, tuple[float, ..
     """Solve pair after pair, each again when a neighbour changed, until none gains."""
     orders = list(start)
     history = [objective.value(start)]
-    waiting = deque(range(objective.count))
+    waiting = deque(objective.nests.bundles)
     while waiting:
         gained = 0.0
         for _ in range(len(waiting)):  # one pass
-            pair = waiting.popleft()
-            gain = improve(objective, pair, orders)
+            root = waiting.popleft()
+            gain = improve(objective, root, orders)
             gained += gain
             if gain:
-                waiting.extend(sorted(objective.neighbours[pair] - set(waiting)))
+                waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
         history.append(history[-1] + gained)
     return tuple(orders), tuple(history)
 
 
-def improve(objective: Objective, pair: int, orders: list[Order]) -> float:
-    """Put the best order of one pair in place, if it gains more than rounding; what it gains, else 0."""
-    table = objective.scores(pair, orders)
-    new = match_units(table)
-    gain = score_order(table, new) - score_order(table, orders[pair])
-    if gain <= TOLERANCE * float(np.abs(table).max(initial=0.0)) * len(new):
+def improve(objective: Objective, root: int, orders: list[Order]) -> float:
+    """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding; what they
+    gain, else 0."""
+    tables = objective.tables(root, orders)
+    new = objective.nests.solve(root, tables, orders)
+    gain = score_all(tables, new) - score_all(tables, orders)
+    if gain <= TOLERANCE * largest(tables) * sum(map(len, new.values())):
         return 0.0
-    if objective.is_coupled(pair):  # it stands on two axes of one tensor, where the score is only a linearisation
-        before = objective.value(orders)
-        gain = objective.value([*orders[:pair], new, *orders[pair + 1 :]]) - before
+    if objective.is_coupled(root):  # it stands on two axes of one tensor, where the score is only a linearisation
+        before, trial = objective.value(orders), list(orders)
+        put(new, trial)
+        gain = objective.value(trial) - before
         if gain <= TOLERANCE * abs(before):
             return 0.0
-    orders[pair] = new
+    put(new, orders)
     return gain

@@ -13,10 +13,25 @@ NOWHERE: Index = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class GroupPair:
-    """An ordered pair (base group, donor group) whose units are assigned to each other, by index."""
+    """An ordered pair (base group, donor group) whose units are assigned to each other, by index.
+
+    Attributes:
+        base, donor: the groups; of groups inside the units of others the ones inside the first units.
+        within: the pair whose units hold these, by index; -1 if none does. The units of all of them are counted
+            through: those inside the first unit, those inside the second...
+        grid: two pairs whose units lie across each other, by index: the units are the places where these meet, and the
+            two orders tell theirs. None if it has an order of its own.
+    """
 
     base: int
     donor: int
+    within: int = -1
+    grid: tuple[int, int] | None = None
+
+    @property
+    def is_outermost(self) -> bool:
+        """Whether its units are units of the network, neither inside others nor places where two meet."""
+        return self.within < 0 and self.grid is None
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,11 +41,13 @@ class Block(Brief):
     Attributes:
         pair: index of the pair of groups; -1 where the positions correspond one to one.
         base, donor: positions, shape (units, k).
+        within: index of the pair inside whose units these are counted through; -1 for none.
     """
 
     pair: int
     base: Index
     donor: Index
+    within: int = -1
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +58,7 @@ class AxisPair(Brief):
         size: length of the base's axis.
         blocks: what corresponds; base positions in no block have no counterpart.
         statistic: base positions where a live unit without a partner is not allowed, for its group feeds a statistic.
+        statistic_inside: the same of units inside others: where one of these has no partner, what is inside may stay.
         added: base positions of units that were added for the donor's.
         donor_size: length of the donor's axis where that may be longer, though all of the base's corresponds.
     """
@@ -48,5 +66,6 @@ class AxisPair(Brief):
     size: int
     blocks: tuple[Block, ...]
     statistic: Index = field(default_factory=lambda: NOWHERE)
+    statistic_inside: Index = field(default_factory=lambda: NOWHERE)
     added: Index = field(default_factory=lambda: NOWHERE)
     donor_size: int = 0

@@ -41,7 +41,7 @@ def find_other_inner_orders(correspondence: Correspondence, orders: Orders) -> d
     if correspondence.is_ordered:
         return {}
     sides = correspondence.base.groups, correspondence.donor.groups
-    moving = [moving_groups(groups) for groups in sides]
+    moving = [moving_groups(groups) | assigned_groups(correspondence, side) for side, groups in enumerate(sides)]
     tables: dict[Inner, ScoreTable] = {}
     layers: dict[Inner, list[str]] = {}
     for tensor, axes in correspondence.tensors:
@@ -66,6 +66,11 @@ def find_other_inner_orders(correspondence: Correspondence, orders: Orders) -> d
             why = f"the units {where} are interchangeable but not assigned, and fit better in another order: {HINT}"
             found |= {layer: why for layer in layers[key] if layer not in found}
     return found
+
+
+def assigned_groups(correspondence: Correspondence, side: int) -> frozenset[int]:
+    """The groups of the base (side 0) or the donor (1) whose units have an order."""
+    return frozenset[int]().union(*(both[side].groups for both in correspondence.assigned))
 
 
 def inner_members(

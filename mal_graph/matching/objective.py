@@ -20,7 +20,15 @@ from mal_graph.brief import Brief
 from mal_graph.graph import Array
 from mal_graph.matching.axis_pairs import Index
 from mal_graph.matching.correspondence import Correspondence
-from mal_graph.matching.orders import Order, Orders, ScoreTable, is_whole, match_positions, score_at_random, score_order
+from mal_graph.matching.orders import (
+    Order,
+    Orders,
+    ScoreTable,
+    is_whole,
+    match_positions,
+    score_at_random,
+    score_order,
+)
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
@@ -58,6 +66,7 @@ class Objective:
     def __init__(self, correspondence: Correspondence, evidence: Evidence | None = None) -> None:
         self.correspondence = correspondence
         self.evidence = evidence
+        self.nests = correspondence.nests
         self.units = correspondence.units
         self.count = len(self.units)
         self.axes = [axes for _, axes in correspondence.tensors]
@@ -68,7 +77,7 @@ class Objective:
                 for b, block in enumerate(axis.blocks):
                     if block.pair >= 0:
                         self.touching[block.pair].append((t, place, b))
-        self.tables: dict[int, Table] = {}
+        self.known: dict[int, Table] = {}
 
     @cached_property
     def values(self) -> list[tuple[Array, Array]]:
@@ -87,13 +96,15 @@ class Objective:
         return tuple(factor * table for table in known.tables)
 
     @cached_property
-    def neighbours(self) -> list[set[int]]:
-        """Pairs that share a tensor; one that stands on two axes of a tensor is its own neighbour too."""
-        neighbours = [{pair} if self.is_coupled(pair) else set() for pair in range(self.count)]
+    def neighbours(self) -> dict[int, set[int]]:
+        """By outermost pair those that share a tensor with it or with what is inside it; one that stands on two axes of
+        a tensor is its own neighbour too."""
+        roots = self.nests.roots
+        neighbours = {root: {root} if self.is_coupled(root) else set() for root in self.nests.bundles}
         for axes in self.axes:
-            here = {block.pair for axis in axes for block in axis.blocks if block.pair >= 0}
-            for pair in here:
-                neighbours[pair] |= here - {pair}
+            here = {roots[block.pair] for axis in axes for block in axis.blocks if block.pair >= 0}
+            for root in here:
+                neighbours[root] |= here - {root}
         return neighbours
 
     def scores(self, pair: int, orders: Sequence[Order | None]) -> ScoreTable:
@@ -108,9 +119,9 @@ class Objective:
         """
         touches = [touch for touch in self.touching[pair] if self.is_compared[touch[0]]]
         under = {touch: other for touch in touches if (other := self.others(touch, orders)) is not None}
-        table = self.tables.get(pair)
+        table = self.known.get(pair)
         if table is None or self.is_stale(table, under):
-            table = self.tables[pair] = Table(np.zeros(self.units[pair]), {})
+            table = self.known[pair] = Table(np.zeros(self.units[pair]), {})
         new = {touch: others for touch, others in under.items() if touch not in table.under}
         if new:
             table.scores += self.products(new)
@@ -186,11 +197,15 @@ class Objective:
     def figures(self, pair: int, orders: Orders) -> tuple[float, float]:
         """What a pair contributes, given the others, and the mean of that over all its random assignments."""
         table = self.scores(pair, orders)
-        return score_order(table, orders[pair]), score_at_random(table)
+        return score_order(table, orders[pair]), score_at_random(table, self.nests.spread(pair))
 
-    def is_coupled(self, pair: int) -> bool:
-        """Whether one tensor has the pair on two axes."""
-        places = {(t, place) for t, place, _ in self.touching[pair]}
+    def tables(self, root: int, orders: Sequence[Order | None]) -> dict[int, ScoreTable]:
+        """The scores of a pair and of those inside it."""
+        return {pair: self.scores(pair, orders) for pair in self.nests.bundles[root]}
+
+    def is_coupled(self, root: int) -> bool:
+        """Whether one tensor has a pair, or what is inside it, on two axes."""
+        places = {(t, place) for pair in self.nests.bundles[root] for t, place, _ in self.touching[pair]}
         return len({t for t, _ in places}) < len(places)
 
     def value(self, orders: Sequence[Order]) -> float:

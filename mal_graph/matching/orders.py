@@ -3,7 +3,7 @@
 `order[i]` is the donor unit on base unit i, -1 where there is none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from mal_graph.errors import ShapeError
-from mal_graph.matching.axis_pairs import AxisPair, Index
+from mal_graph.matching.axis_pairs import NOWHERE, AxisPair, Index
 
 Order = NDArray[np.int64]
 Orders = tuple[Order, ...]
@@ -45,8 +45,7 @@ def match_units(score: ScoreTable) -> Order:
         ShapeError: a score is not finite.
     """
     units, others = score.shape
-    if not np.isfinite(score).all():
-        raise ShapeError("cannot assign units: their scores are not finite, so a weight holds NaN or infinity")
+    check_finite([score])
     order = np.full(units, -1, np.int64)
     best = score.argmax(axis=int(units <= others))
     if len(np.unique(best)) == len(best):  # where no two units of the shorter side want the same, that is the optimum
@@ -58,6 +57,17 @@ def match_units(score: ScoreTable) -> Order:
         rows, columns = linear_sum_assignment(score, maximize=True)
     order[rows] = columns
     return order
+
+
+def check_finite(scores: Iterable[ScoreTable]) -> None:
+    """Raise ShapeError where a score is not finite."""
+    if not all(np.isfinite(score).all() for score in scores):
+        raise ShapeError("cannot assign units: their scores are not finite, so a weight holds NaN or infinity")
+
+
+def best_value(score: ScoreTable) -> float:
+    """What the best assignment is worth, of finite scores."""
+    return float(score[linear_sum_assignment(score, maximize=True)].sum())
 
 
 def is_assignment(order: Order, units: tuple[int, int]) -> bool:
@@ -85,9 +95,13 @@ def score_order(score: ScoreTable, order: Order) -> float:
     return float(score[rows, order[rows]].sum())
 
 
-def score_at_random(score: ScoreTable) -> float:
-    """The mean value of a random assignment: each entry is used with probability 1 / (longer side)."""
-    return float(score.sum() / max(score.shape))
+def score_at_random(score: ScoreTable, spread: int = 0) -> float:
+    """The mean value of a random assignment: each entry is used with probability 1 / (longer side).
+
+    Args:
+        spread: what to take for the longer side, of units inside others.
+    """
+    return float(score.sum() / (spread or max(score.shape)))
 
 
 def match_positions(axis: AxisPair, orders: Sequence[Order | None]) -> tuple[Index, Index] | None:
@@ -109,6 +123,16 @@ def match_positions(axis: AxisPair, orders: Sequence[Order | None]) -> tuple[Ind
         base.append(block.base[rows].ravel())
         donor.append(block.donor[order[rows]].ravel())
     return np.concatenate(base), np.concatenate(donor)
+
+
+def inside_lone_units(axis: AxisPair, orders: Orders) -> Index:
+    """Base positions of an axis that lie inside units which have no partner themselves."""
+    inside = [NOWHERE]
+    for block in axis.blocks:
+        if block.within >= 0:
+            outer = orders[block.within]
+            inside.append(block.base[np.repeat(outer < 0, len(block.base) // len(outer))].ravel())
+    return np.concatenate(inside)
 
 
 def as_permutation(order: Order, others: int) -> Order:

@@ -34,7 +34,12 @@ Of = Callable[[Block], Index]  # the positions of one side
 def rescale(correspondence: Correspondence) -> Correspondence:
     """Compare at the scales at which all tensors are smallest, where both networks leave these open."""
     base, donor = find_open_groups(correspondence.base), find_open_groups(correspondence.donor)
-    free = [i for i, pair in enumerate(correspondence.pairs) if pair.base in base and pair.donor in donor]
+    crossing = {pair for one in correspondence.pairs if one.grid is not None for pair in one.grid}
+    free = [
+        i
+        for i, (mine, theirs) in enumerate(correspondence.assigned)
+        if mine.groups <= base and theirs.groups <= donor and i not in crossing and correspondence.pairs[i].grid is None
+    ]
     bearing = {t: tensor for t, (tensor, _) in enumerate(correspondence.tensors) if bears_scale(tensor)}
     sides = (
         (of_base, {t: tensor.base_values for t, tensor in bearing.items()}),

@@ -8,13 +8,14 @@ What is equal even so is decided at random, where there is a seed.
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from mal_graph.graph import Array
 from mal_graph.matching.axis_pairs import Index
-from mal_graph.matching.objective import Objective, Touch, cuts, squared, take_positions, unit_rows
-from mal_graph.matching.orders import Order, Orders, ScoreTable, match_units, score_order
+from mal_graph.matching.objective import Objective, Touch, cuts, squared, take_positions
+from mal_graph.matching.orders import Order, Orders, ScoreTable, score_order
 
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
 HINT = 1e-3  # the weight of what only tells equal units apart
@@ -37,8 +38,10 @@ def assign_forward(objective: Objective, seed: int) -> Orders:
     equal even so is decided at random."""
     rng = np.random.default_rng(seed)
     orders: list[Order | None] = [None] * objective.count
-    for pair in next_pairs(objective, orders, compared=True):
-        orders[pair] = match_units(with_ties_broken(objective.scores(pair, orders), rng if seed else None))
+    for root in next_pairs(objective, orders, compared=True):
+        tables = objective.tables(root, orders)
+        broken = {pair: with_ties_broken(table, rng if seed else None) for pair, table in tables.items()}
+        put(objective.nests.solve(root, broken), orders)
     return tuple(order for order in orders if order is not None)
 
 
@@ -51,30 +54,40 @@ def assign_by_distance(objective: Objective, seed: int) -> Orders | None:
     rng = np.random.default_rng(seed)
     orders: list[Order | None] = [None] * objective.count
     distance = norm = 0.0
-    for pair in next_pairs(objective, orders, compared=False):
-        table, paid, length = compare_distances(objective, pair, orders)
-        hinted = table + HINT * compare_sorted(objective, pair, orders) if has_ties(table) else table
-        order = match_units(with_ties_broken(hinted, rng if seed else None))
-        distance += paid - score_order(table, order)
-        norm += length
+    for root in next_pairs(objective, orders, compared=False):
+        tables: dict[int, ScoreTable] = {}
+        hinted: dict[int, ScoreTable] = {}
+        for pair in objective.nests.bundles[root]:
+            tables[pair], paid, length = compare_distances(objective, pair, orders)
+            is_open = has_ties(tables[pair])
+            told = tables[pair] + HINT * compare_sorted(objective, pair, orders) if is_open else tables[pair]
+            hinted[pair] = with_ties_broken(told, rng if seed else None)
+            distance += paid
+            norm += length
+        chosen = objective.nests.solve(root, hinted)
+        distance -= score_all(tables, chosen)
         if not count_spare_starts(objective) and distance > NEAR * norm:
             return None
-        orders[pair] = order
+        put(chosen, orders)
     return tuple(order for order in orders if order is not None)
 
 
 def next_pairs(objective: Objective, orders: Sequence[Order | None], compared: bool) -> Iterator[int]:
-    """Every pair, the first next that a tensor tells something about while `orders` is being filled."""
-    waiting = list(range(objective.count))
+    """Every outermost pair, the first next that a tensor tells something about while `orders` is being filled."""
+    waiting = list(objective.nests.bundles)
     while waiting:
-        pair = next((p for p in waiting if is_ready(objective, p, orders, compared)), waiting[0])
-        waiting.remove(pair)
-        yield pair
+        root = next((root for root in waiting if is_ready(objective, root, orders, compared)), waiting[0])
+        waiting.remove(root)
+        yield root
 
 
-def is_ready(objective: Objective, pair: int, orders: Sequence[Order | None], compared: bool) -> bool:
-    """Whether a tensor tells the units of a pair apart: one whose other axes are assigned; or evidence does."""
-    return bool(compared and objective.extra and objective.extra[pair].any()) or any(
+def is_ready(objective: Objective, root: int, orders: Sequence[Order | None], compared: bool) -> bool:
+    """Whether a tensor tells the units of a pair, or of one inside it, apart: one whose other axes are assigned; or
+    evidence does."""
+    bundle = objective.nests.bundles[root]
+    if compared and objective.extra and any(objective.extra[pair].any() for pair in bundle):
+        return True
+    return any(
         (objective.is_compared[t] or not compared)
         and all(
             block.pair < 0 or orders[block.pair] is not None
@@ -82,25 +95,36 @@ def is_ready(objective: Objective, pair: int, orders: Sequence[Order | None], co
             if other != place
             for block in axis.blocks
         )
+        for pair in bundle
         for t, place, _ in objective.touching[pair]
     )
+
+
+def put(chosen: Mapping[int, Order], orders: list[Any]) -> None:
+    """Put orders in their places in the list."""
+    for pair, order in chosen.items():
+        orders[pair] = order
+
+
+def score_all(tables: Mapping[int, ScoreTable], orders: Mapping[int, Order] | Sequence[Order]) -> float:
+    """What the orders of several pairs gain together."""
+    return sum(score_order(table, orders[pair]) for pair, table in tables.items())
 
 
 def assign_nearest(objective: Objective, start: Orders) -> Orders:
     """Solve pair after pair for the least distance, each again when a neighbour changed. Units that the tensors
     before them do not tell apart (dead ones, twins) are told apart by those behind."""
     orders = list(start)
-    waiting = deque(range(objective.count))
+    waiting = deque(objective.nests.bundles)
     budget = MAX_VISITS * objective.count
     while waiting and budget:
         budget -= 1
-        pair = waiting.popleft()
-        table, _, _ = compare_distances(objective, pair, orders)
-        new = match_units(table)
-        gained = score_order(table, new) - score_order(table, orders[pair])
-        if gained > TOLERANCE * float(np.abs(table).max(initial=0.0)):
-            orders[pair] = new
-            waiting.extend(sorted(objective.neighbours[pair] - set(waiting)))
+        root = waiting.popleft()
+        tables = {pair: compare_distances(objective, pair, orders)[0] for pair in objective.nests.bundles[root]}
+        new = objective.nests.solve(root, tables, orders)
+        if score_all(tables, new) - score_all(tables, orders) > TOLERANCE * largest(tables):
+            put(new, orders)
+            waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
     return tuple(orders)
 
 
@@ -134,6 +158,11 @@ def compare_distances(
     return table, paid, float(d.sum())
 
 
+def largest(tables: Mapping[int, ScoreTable]) -> float:
+    """The largest score of several pairs."""
+    return max(float(np.abs(table).max(initial=0.0)) for table in tables.values())
+
+
 def sum_squares(objective: Objective, pair: int, side: int, under: Mapping[Touch, Mapping[int, Order]]) -> ScoreTable:
     """The squared lengths of the units' rows in some tensors."""
     total = np.zeros(objective.units[pair][side])
@@ -150,11 +179,9 @@ def compare_sorted(objective: Objective, pair: int, orders: Sequence[Order | Non
     """Minus the squared distances of the units' sorted entries, in the tensors whose other axes are not assigned
     yet and are equally long."""
     total = np.zeros(objective.units[pair])
-    for t, place, b in objective.touching[pair]:
-        block = objective.axes[t][place].blocks[b]
-        a, d = objective.values[t]
-        if objective.others((t, place, b), orders) is None:
-            mine, theirs = np.sort(unit_rows(a, place, block.base)), np.sort(unit_rows(d, place, block.donor))
+    for touch in objective.touching[pair]:
+        if objective.others(touch, orders) is None:
+            mine, theirs = (np.sort(objective.rows(side, touch, {})) for side in (0, 1))
             if mine.shape[1] == theirs.shape[1]:
                 total += minus_distances(mine, theirs)
     return total

@@ -83,7 +83,7 @@ def blend(
         both = outer(masks, mine.shape)
         merged = np.where(both, merged, mine)
         merged = np.where(both & given_entries(rule, pair, axes, mine.shape), theirs, merged)
-        fading = fading_entries(rule, pair, axes, masks, mine.shape)
+        fading = fading_entries(rule, pair, axes, orders, masks, mine.shape)
         if fading.any():
             merged = np.where(fading, interpolate(mine, absent_values(pair, mine), lam), merged)
     # What did not change keeps its bits, in the stored type too.

@@ -24,9 +24,14 @@ def fold(plan: Plan, threshold: float, runner: Runner) -> Plan:
     the base that cannot grow keep all their pairs."""
     end = merge(plan.at(1.0)).weights
     start = plan.base.weights
-    groups = plan.alignment.correspondence.base.groups.groups
-    parted = []
-    for pair, order in zip(plan.alignment.correspondence.pairs, plan.alignment.orders, strict=True):
+    correspondence = plan.alignment.correspondence
+    groups = correspondence.base.groups.groups
+    parted: list[Array] = []
+    for pair, order in zip(correspondence.pairs, plan.alignment.orders, strict=True):
+        if pair.within >= 0:  # they stay with the units that they are inside of, or go
+            whole = np.repeat(parted[pair.within] >= 0, len(order) // len(parted[pair.within]))
+            parted.append(np.where(whole, order, -1))
+            continue
         cosines = unit_cosines(
             groups[pair.base], {name: (start[name].read(), end[name].read()) for name in tensors_of(groups[pair.base])}
         )
@@ -34,8 +39,8 @@ def fold(plan: Plan, threshold: float, runner: Runner) -> Plan:
     trial = replanned(plan, parted)
     kept = widen(trial, runner).growth.kept
     orders = [
-        whole if pair.base in kept else part
-        for pair, whole, part in zip(plan.alignment.correspondence.pairs, plan.alignment.orders, parted, strict=True)
+        whole if correspondence.pairs[root].base in kept else part
+        for root, whole, part in zip(correspondence.nests.roots, plan.alignment.orders, parted, strict=True)
     ]
     return replanned(plan, orders) if kept else trial
 

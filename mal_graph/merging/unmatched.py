@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.errors import UsageError
-from mal_graph.matching import AxisPair, TensorPair
+from mal_graph.matching import AxisPair, Orders, TensorPair, inside_lone_units
 
 Mask = NDArray[np.bool_]
+Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,25 @@ def find_rule(unmatched: str) -> UnmatchedRule:
 
 
 def fading_entries(
-    rule: UnmatchedRule, pair: TensorPair, axes: Sequence[AxisPair], masks: Sequence[Mask], shape: tuple[int, ...]
+    rule: UnmatchedRule,
+    pair: TensorPair,
+    axes: Sequence[AxisPair],
+    orders: Orders,
+    masks: Sequence[Mask],
+    shape: tuple[int, ...],
 ) -> Mask:
     """The entries without a partner that move towards the value of a unit that is not there.
 
     Args:
+        axes, orders: what corresponds to them, and how.
         masks: of every axis the positions with a partner.
         shape: of the base's canonical tensor.
     """
     if not shape:
         return np.zeros(shape, bool)
     in_statistic = [
-        np.isin(np.arange(n), axis.statistic) & ~mask for n, axis, mask in zip(shape, axes, masks, strict=True)
+        np.isin(np.arange(n), must_have_partners(axis, orders)) & ~mask
+        for n, axis, mask in zip(shape, axes, masks, strict=True)
     ]
     must_fade = any_of(rows_of(pair, in_statistic, is_marked=False), shape)
     lone_row = ~outer(rows_of(pair, masks, is_marked=True), shape)
@@ -79,12 +87,18 @@ def fading_entries(
     return must_fade | rule.fades(lone_row, lone_column)
 
 
+def must_have_partners(axis: AxisPair, orders: Orders) -> Index:
+    """Base positions where a live unit without a partner is not allowed."""
+    return np.union1d(axis.statistic, np.setdiff1d(axis.statistic_inside, inside_lone_units(axis, orders)))
+
+
 def given_entries(rule: UnmatchedRule, pair: TensorPair, axes: Sequence[AxisPair], shape: tuple[int, ...]) -> Mask:
     """The entries that are the donor's whatever lambda: the rows of added units, unless these move like all others."""
     if not rule.gives_added:
         return np.zeros(shape, bool)
     added = [
-        np.isin(np.arange(n), np.setdiff1d(axis.added, axis.statistic)) for n, axis in zip(shape, axes, strict=True)
+        np.isin(np.arange(n), np.setdiff1d(axis.added, np.union1d(axis.statistic, axis.statistic_inside)))
+        for n, axis in zip(shape, axes, strict=True)
     ]
     return any_of(rows_of(pair, added, is_marked=False), shape)
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import Correspondence, Order, correspond
+from mal_graph.matching import Correspondence, correspond, extend_orders
 from mal_graph.merging.blending import merge
 from mal_graph.merging.compensation import centre_base, centre_donor, compensate
 from mal_graph.merging.outputs import run_outputs
@@ -82,14 +82,15 @@ def find_wanted(plan: Plan) -> tuple[dict[str, int], dict[int, str]]:
     groups, others = correspondence.base.groups.groups, correspondence.donor.groups.groups
     uses = find_uses(plan)
     partners: dict[int, set[int]] = {}
+    outer = [number for number, pair in enumerate(correspondence.pairs) if pair.is_outermost and number in uses]
     for number, pair in enumerate(correspondence.pairs):
-        if number in uses:
+        if number in outer:
             partners.setdefault(pair.base, set()).add(pair.donor)
     wanted: dict[str, int] = {}
     kept: dict[int, str] = {}
     for number, (pair, order) in enumerate(zip(correspondence.pairs, plan.alignment.orders, strict=True)):
         lacking = others[pair.donor].units - int(np.count_nonzero(order >= 0))
-        if not lacking or number not in uses:
+        if not lacking or number not in outer:
             continue
         group = groups[pair.base]
         if why := why_kept(group, uses[number], len(partners[pair.base])):
@@ -115,13 +116,15 @@ class Use(Enum):
 
 
 def find_uses(plan: Plan) -> dict[int, set[Use]]:
-    """What merged layers do with the units of each pair of groups, by its index; -1 is what corresponds as stored."""
+    """What merged layers do with the units of each outermost pair of groups, by its index."""
     uses: dict[int, set[Use]] = {}
+    nests = plan.alignment.correspondence.nests
     for step in plan.steps:
         for place, axis in enumerate(step.axes):
             use = Use.CONSUMES if step.pair.is_weight and place == 1 else Use.PRODUCES
             for block in axis.blocks:
-                uses.setdefault(block.pair, set()).add(use)
+                for pair in nests.outermost_of(block.pair) if block.pair >= 0 else ():
+                    uses.setdefault(pair, set()).add(use)
     return uses
 
 
@@ -414,10 +417,7 @@ def carry_over(plan: Plan, base: Network) -> Plan:
     correspondence = replace(correspondence, signatures=paired)
     if correspondence.pairs != before.pairs:
         raise ShapeError("with more units other groups correspond to each other")
-    orders = tuple(
-        extend_order(order, before.donor.groups.groups[pair.donor].units, base.groups.groups[pair.base].added)
-        for order, pair in zip(plan.alignment.orders, correspondence.pairs, strict=True)
-    )
+    orders = extend_orders(before.nests, plan.alignment.orders, correspondence.nests)
     alignment = replace(plan.alignment, correspondence=correspondence, orders=orders)
     merged = {(step.pair.layer, step.tensor): step for step in plan.steps}
     steps = {
@@ -428,9 +428,3 @@ def carry_over(plan: Plan, base: Network) -> Plan:
     # Heads as long as the donor's do not show any more that their scale goes along.
     scales = [step for key, step in merged.items() if key not in steps and not step.axes]
     return replace(plan, base=base.graph, match=match, alignment=alignment, steps=(*steps.values(), *scales))
-
-
-def extend_order(order: Order, others: int, added: int) -> Order:
-    """An order with the donor's units that found no place behind it."""
-    left = np.setdiff1d(np.arange(others), order)
-    return np.concatenate([order, left[:added], np.full(max(0, added - len(left)), -1)])

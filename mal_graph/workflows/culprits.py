@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
-from mal_graph.matching import as_permutation
 from mal_graph.merging import Plan, merge
 from mal_graph.network import Layer, data_inputs
 from mal_graph.operators import row_of
@@ -93,13 +92,10 @@ def count_told(places: Iterable[Place], base: Mapping[str, Array], donor: Mappin
 
 def donor_in_base_order(plan: Plan) -> LayerGraph | None:
     """The donor with its units in the orders used; None where a group has several."""
-    moves = {}
-    groups = plan.donor.groups.groups
-    for pair, order in zip(plan.alignment.correspondence.pairs, plan.alignment.orders, strict=True):
-        if pair.donor in moves:
-            return None
-        moves[pair.donor] = as_permutation(order, groups[pair.donor].units)
-    return shuffled_graph(plan.donor, [(groups[g], order) for g, order in moves.items()])
+    moves = plan.alignment.donor_moves().values()
+    if any(len(turns) > 1 for turns in moves):
+        return None
+    return shuffled_graph(plan.donor, [move for turns in moves for move in turns[0]])
 
 
 def find_places(plan: Plan) -> Iterator[Place]:

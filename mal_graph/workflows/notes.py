@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import LABELS
 from mal_graph.matching import count_dead_channels, find_foldable_norm
@@ -63,10 +65,14 @@ def dead_in(step: Merged) -> int:
 
 def lone_in_statistics(step: Merged) -> list[tuple[AxisGroup, int]]:
     """Groups under a sum, norm, mean or maximum of which units have no partner, with their number."""
-    lone: dict[int, int] = {}
+    counts: dict[int, int] = {}
     aligned = step.plan.alignment
     for pair, order in zip(aligned.correspondence.pairs, aligned.orders, strict=True):
-        count = int((order < 0).sum())
+        lone = order < 0
+        if pair.within >= 0:  # units inside one that has no partner itself are not missed
+            outer = aligned.orders[pair.within]
+            lone = lone & np.repeat(outer >= 0, len(order) // len(outer))
+        count = int(lone.sum())
         if count and step.groups.groups[pair.base].statistic:
-            lone[pair.base] = count
-    return [(step.groups.groups[index], count) for index, count in lone.items()]
+            counts[pair.base] = count
+    return [(step.groups.groups[index], count) for index, count in counts.items()]

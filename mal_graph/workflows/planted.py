@@ -21,28 +21,27 @@ PUT_BACK = 1e-4  # of the largest output: what a donor that was put back may be 
 def planted_check(donor: Network, sessions: Sessions, seed: int) -> Check:
     """Shuffle the units of a donor, put them back by the known orders, and compare."""
     itself = correspond(donor, donor, match_itself(donor.layers))
-    groups, rng = donor.groups.groups, np.random.default_rng(seed)
-    moves = {pair.donor: rng.permutation(groups[pair.donor].units) for pair in itself.pairs if pair.base == pair.donor}
-    if not moves:
+    if not itself.pairs:
         return Check(PLANTED, None, "no group of the donor is assigned")
-    planted = Network(shuffled_graph(donor, [(groups[g], order) for g, order in moves.items()]), donor.groups)
+    moved = [theirs.group for _, theirs in itself.assigned]
+    orders = itself.nests.drawn(np.random.default_rng(seed))
+    planted = Network(shuffled_graph(donor, list(zip(moved, orders, strict=True))), donor.groups)
     found = correspond(donor, planted, itself.match)
-    orders = [np.argsort(moves[pair.donor]) if pair.base == pair.donor else None for pair in found.pairs]
-    if any(order is None for order in orders):
+    if found.pairs != itself.pairs or any(pair.base != pair.donor for pair in found.pairs):
         return Check(PLANTED, None, "groups of the donor correspond to others of its own")
-    planned = plan_merge(known_alignment(found, [order for order in orders if order is not None]), LayerLambdas.of(1.0))
-    shuffled = {member.tensor for g in moves for member in groups[g].members}
+    planned = plan_merge(known_alignment(found, list(map(np.argsort, orders))), LayerLambdas.of(1.0))
+    shuffled = {member.tensor for group in moved for member in group.members}
     back = sum(step.tensor in shuffled for step in planned.steps)
     if not back:
         return Check(PLANTED, None, "no tensor of the donor that was shuffled can be merged")
     inputs = {v.name: donor.probe.inputs[v.name].astype(as_float32(v.dtype)) for v in donor.graph.inputs}
     graphs = graph_in_float32(merge(planned)), graph_in_float32(donor.graph)
     try:
-        moved = deviation(*(sessions.open(graph).outputs(inputs) for graph in graphs))
+        off = deviation(*(sessions.open(graph).outputs(inputs) for graph in graphs))
     except RunError as error:
         return Check(PLANTED, None, str(error))
-    told = f"{back} of {len(shuffled)} shuffled tensors were put back, {moved:.1e} from the donor"
-    return Check(PLANTED, moved <= PUT_BACK, told)
+    told = f"{back} of {len(shuffled)} shuffled tensors were put back, {off:.1e} from the donor"
+    return Check(PLANTED, off <= PUT_BACK, told)
 
 
 def shuffled_graph(donor: Network, moves: list[tuple[AxisGroup, Order]]) -> LayerGraph:

@@ -19,7 +19,6 @@ from mal_graph.matching import (
     Evidence,
     Match,
     Signatures,
-    as_permutation,
     assign_as_given,
     assign_units,
     compare_activations,
@@ -375,16 +374,13 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
 
     Each order is completed to a permutation of its group; a group with several orders takes one per run.
     """
-    waiting: dict[int, list[Array]] = {}
-    for pair, order in zip(alignment.correspondence.pairs, alignment.orders, strict=True):
-        full = as_permutation(order, groups.groups[pair.donor].units)
-        waiting.setdefault(pair.donor, []).append(full)
+    waiting = alignment.donor_moves()
     if not waiting:
         return 0.0
     trial: Trial = open_trial(donor, groups, runner, seed=seed)
     worst = 0.0
-    for turn in range(max(len(orders) for orders in waiting.values())):
-        moves = [(groups.groups[g], orders[min(turn, len(orders) - 1)]) for g, orders in waiting.items()]
+    for turn in range(max(map(len, waiting.values()))):
+        moves = [move for turns in waiting.values() for move in turns[min(turn, len(turns) - 1)]]
         worst = max(worst, trial.deviation(permute_weights(trial.weights, moves)))
     return worst
 

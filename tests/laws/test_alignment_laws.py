@@ -9,9 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from mal_graph.matching import as_permutation, assign_at_random, assign_units
+from mal_graph.matching import assign_at_random, assign_units
 from mal_graph.matching.objective import Objective
-from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_at_random, score_order
+from mal_graph.matching.orders import (
+    as_permutation,
+    cropped_identity,
+    match_units,
+    random_order,
+    score_at_random,
+    score_order,
+)
 from mal_graph.symmetry import axis_groups
 
 DRAWS = {

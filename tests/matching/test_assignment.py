@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from mal_graph.errors import ShapeError
 from mal_graph.matching import (
     AxisPair,
-    as_permutation,
     assign_as_given,
     assign_at_random,
     assign_in_order,
@@ -19,9 +18,9 @@ from mal_graph.matching import (
     starts,
 )
 from mal_graph.matching import orders as orders_module
-from mal_graph.matching.correspondence import Block
+from mal_graph.matching.axis_pairs import Block
 from mal_graph.matching.objective import Objective
-from mal_graph.matching.orders import cropped_identity, match_units, random_order, score_order
+from mal_graph.matching.orders import as_permutation, cropped_identity, match_units, random_order, score_order
 from mal_graph.symmetry import axis_groups
 
 tables = st.builds(
