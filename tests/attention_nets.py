@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from builders import Net
+from onnx import numpy_helper
+
+from mal_graph.symmetry.verification import derangement
 
 MICROSOFT = "com.microsoft"
 BATCH, STEPS, FEATURES = 2, 5, 8
@@ -263,3 +267,54 @@ def shares_of(net, kind, scores, extra):
     sink = net.op("Expand", sink, net.constant([kind.batch, 1, STEPS, 1]))
     shares = net.op("Softmax", net.op("Concat", scores, sink, axis=3), axis=-1)
     return net.op("Slice", shares, net.constant([0]), net.constant([length]), net.constant([3]))
+
+
+# --- by hand --------------------------------------------------------------------------------------------------------
+
+Places = dict[tuple[str, int], np.ndarray]  # by tensor and axis, (shared heads, heads that share one, units)
+
+
+def places_of(kind: Kind) -> tuple[Places, Places, Places]:
+    """Where the units of queries and keys, those of values, and the heads themselves lie; keys and values are there
+    once for all heads that share them, and tensors that hold one number for each head have one unit in each."""
+    times = kind.heads // kind.shared
+    q = np.arange(kind.heads * kind.size).reshape(kind.shared, times, kind.size)
+    k = np.arange(kind.shared * kind.size).reshape(kind.shared, 1, kind.size)
+    v = np.arange(kind.shared * kind.width).reshape(kind.shared, 1, kind.width)
+    o = np.arange(kind.heads * kind.width).reshape(kind.shared, times, kind.width)
+    heads = np.arange(kind.heads).reshape(kind.shared, times, 1)
+    met: Places = {("q", 1): q, ("k", 1): k}
+    weighted: Places = {("v", 1): v, ("o", 0): o}
+    if kind.bias:
+        met |= {("b", 0): np.concatenate([q, k + q.size], axis=1)}
+        weighted |= {("b", 0): v + q.size + k.size}
+    beside: Places = {("mask", 1): heads} if kind.mask == "learned" else {}
+    return met, weighted, beside | ({("sink", 0): heads} if kind.sinks else {})
+
+
+def permuted_by_hand(kind: Kind, proto, seed: int, *, inside: bool = True):
+    """A copy of a network with its heads in another order; those that share one, and the units in each, too, if
+    `inside`."""
+    rng = np.random.default_rng(seed)
+    times = kind.heads // kind.shared
+    outer = derangement(rng.permutation(kind.shared))
+    order = rng.permutation if inside else np.arange
+    inner = [order(times) for _ in outer]
+    kept = np.arange(kind.turned)
+    orders = [
+        [np.concatenate([kept, kind.turned + order(kind.size - kind.turned)]) for _ in outer],
+        [order(kind.width) for _ in outer],
+        [np.zeros(1, int) for _ in outer],
+    ]
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    stored = {tensor.name: tensor for tensor in made.graph.initializer}
+    for units, held in zip(orders, places_of(kind), strict=True):
+        for (name, axis), places in held.items():
+            values = numpy_helper.to_array(stored[name])
+            index = np.arange(values.shape[axis])
+            for new, old in enumerate(outer):
+                rows = places[old] if places.shape[1] != times else places[old][inner[new]]
+                index[places[new]] = rows[:, units[new]]
+            stored[name].CopyFrom(numpy_helper.from_array(values.take(index, axis), name))
+    return made

@@ -1,0 +1,286 @@
+"""Laws of attention held whole by one operator: its groups are those of the same attention written out, and no fewer
+than theory says.
+
+Networks are permuted by hand, by code that knows nothing of axis rules.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from attention_nets import MICROSOFT, Kind, attention_net, permuted_by_hand, places_of
+from builders import deviation, inputs_of, load, permuted_copy, run
+
+import mal_graph
+from mal_graph.errors import ShapeError
+from mal_graph.operators import ROWS, GroupState, attention
+from mal_graph.operators.sizes import Layout
+from mal_graph.symmetry import axis_groups, verify
+
+SMALL = 1e-5
+MULTI, GROUPED = "MultiHeadAttention", "GroupQueryAttention"
+SMALLEST = {"size": 8, "width": 8}  # of a head that onnxruntime's GroupQueryAttention takes
+TURNED = {"size": 16, "width": 16, "turned": 16, "rotary": "inside"}
+EQUAL = [  # every head of queries has one of keys and values
+    Kind(),
+    Kind(opset=24, width=5),
+    Kind(is_split=True),
+    Kind(mask="learned"),
+    Kind(mask="stored", softcap=2.0, scale=0.3),
+    Kind(mask="boolean", is_causal=True),
+    Kind(turned=4),
+    Kind(turned=4, interleaved=True),
+    Kind(turned=4, rotary=MICROSOFT),
+    Kind(turned=4, rotary=MICROSOFT, interleaved=True),
+    Kind(MULTI),
+    Kind(MULTI, bias=True),
+    Kind(MULTI, is_split=True),
+    Kind(MULTI, width=5, mask="learned", is_causal=True, scale=0.7),
+    Kind(GROUPED, 3, 3, **SMALLEST),
+]
+SHARED = [
+    Kind(heads=6, shared=3),
+    Kind(heads=6, shared=2, opset=24, width=3, is_split=True),
+    Kind(heads=6, shared=3, mask="learned", is_causal=True, softcap=1.5),
+    Kind(heads=6, shared=2, turned=4),
+    Kind(heads=3, shared=1),
+    Kind(GROUPED, 6, 3, **SMALLEST),
+    Kind(GROUPED, 6, 2, is_packed=True, **SMALLEST),
+    Kind(GROUPED, 6, 3, mask="learned", sinks=True, softcap=2.0, scale=0.3, **SMALLEST),
+    Kind(GROUPED, 4, 2, is_packed=True, **TURNED),
+    Kind(GROUPED, 4, 2, interleaved=True, **TURNED),
+]
+PARTLY = [Kind(turned=2), Kind(heads=6, shared=3, turned=2, interleaved=True)]
+PAST = [
+    *(Kind(op, past=True, told=True) for op in ("Attention", MULTI)),
+    Kind(heads=6, shared=2, past=True, told=True),
+    Kind(GROUPED, 6, 2, past=True, told=True, **SMALLEST),
+]
+FREE = [*EQUAL, *SHARED, *PARTLY]
+
+
+def each(kinds):
+    return pytest.mark.parametrize("kind", kinds, ids=lambda kind: kind.name)
+
+
+def far(graph, expected):
+    inputs = inputs_of(expected, 1)
+    return deviation(run(graph, inputs, "onnxruntime"), run(expected, inputs, "onnxruntime"))
+
+
+def described(groups):
+    """The groups that may move: the places of each unit on every axis, and in which units of which group they lie."""
+    usable = [group for group in groups.groups if group.is_usable]
+    laid = {group.name: units_of(group) for group in usable}
+    return sorted(
+        (laid[group.name], None if group.inside is None else (laid[group.inside[0]][group.inside[1]]))
+        for group in usable
+    )
+
+
+def units_of(group):
+    return sorted(
+        sorted((m.tensor, m.axis, *sorted(m.positions[unit].tolist())) for m in group.members)
+        for unit in range(group.units)
+    )
+
+
+def held(places, shared=slice(None), heads=slice(None), units=slice(None)):
+    """Some places on every axis that have them, as they stand in one unit."""
+    return {key: array[shared, heads if array.shape[1] > 1 else slice(None), units] for key, array in places.items()}
+
+
+def one_unit(*chosen):
+    """What lies in one unit, by tensor and axis."""
+    joined = {}
+    for places in chosen:
+        for key, array in places.items():
+            joined.setdefault(key, []).extend(np.ravel(array).tolist())
+    return sorted((*key, *sorted(places)) for key, places in joined.items())
+
+
+def theory(kind):
+    """The groups that the symmetries of attention make, with what they lie in."""
+    met, weighted, beside = places_of(kind)
+    every, times = (met, weighted, beside), kind.heads // kind.shared
+    at = [slice(number, number + 1) for number in range(max(kind.heads, kind.size, kind.width))]
+    blocks = [one_unit(*(held(one, at[g]) for one in every)) for g in range(kind.shared)]
+    groups = [(sorted(blocks), None)] if kind.shared > 1 else []
+    for g in range(kind.shared):
+        around = blocks[g] if kind.shared > 1 else None
+        queries = [{key: a for key, a in one.items() if a.shape[1] == times and key[0] != "k"} for one in every]
+        inner = [
+            [one_unit(*(held(one, at[g], at[r]) for one in queries)) for r in range(times if times > 1 else 0)],
+            [one_unit(held(met, at[g], units=at[i])) for i in range(kind.turned, kind.size)],
+            [one_unit(held(weighted, at[g], units=at[j])) for j in range(kind.width)],
+        ]
+        groups += [(sorted(units), around) for units in inner if len(units) > 1]
+    return sorted(groups)
+
+
+@each([*FREE, *PAST])
+def test_one_operator_computes_what_is_written_out(kind):
+    """Else the other laws here would compare two networks that have nothing to do with each other."""
+    graph = load(attention_net(kind))
+    assert far(load(attention_net(kind, "written out")), graph) < SMALL
+    assert far(load(attention_net(kind, "in groups")), graph) < SMALL
+
+
+@each(FREE)
+def test_the_groups_of_one_operator_are_those_of_theory(kind):
+    assert described(axis_groups(load(attention_net(kind)))) == theory(kind)
+
+
+@each([*EQUAL, Kind(heads=3, shared=1)])
+def test_the_groups_of_one_operator_are_those_of_the_same_written_out(kind):
+    whole = described(axis_groups(load(attention_net(kind))))
+    assert whole == described(axis_groups(load(attention_net(kind, "written out"))))
+    assert whole == described(axis_groups(load(attention_net(kind, "in groups"))))
+
+
+@each([kind for kind in SHARED if kind.shared > 1 and not kind.turned])
+def test_written_out_with_shared_heads_lacks_only_what_holds_all_of_one(kind):
+    """A known limit of what is written out: that a shared head and what reads it move as one is not found."""
+    outer, *inner = sorted(theory(kind), key=lambda group: group[1] is not None)
+    written = described(axis_groups(load(attention_net(kind, "in groups"))))
+    assert [units for units, _ in written] == sorted(units for units, _ in inner)
+    assert outer[1] is None
+
+
+@each(PAST)
+def test_a_past_that_comes_from_outside_keeps_heads_and_units_where_they_are(kind):
+    """What reads the same head may still trade places."""
+    groups = described(axis_groups(load(attention_net(kind))))
+    assert groups == described(axis_groups(load(attention_net(kind, "in groups"))))
+    assert len(groups) == (kind.shared if kind.heads > kind.shared else 0)
+
+
+@each(FREE)
+def test_every_group_is_verified(kind):
+    graph = load(attention_net(kind))
+    groups = verify(graph, axis_groups(graph), full=True)
+    free = [group for group in groups.groups if group.state not in (GroupState.PINNED, GroupState.RIGID)]
+    assert all(group.state is GroupState.VERIFIED for group in free), [(g.name, g.reason) for g in free]
+
+
+@each([*FREE, *PAST])
+@pytest.mark.parametrize("seed", range(3))
+def test_permuting_all_groups_keeps_the_outputs(kind, seed):
+    graph = load(attention_net(kind))
+    groups = axis_groups(graph)
+    assert far(permuted_copy(graph, groups, seed)[0], graph) < SMALL
+
+
+@each(FREE)
+def test_permuting_by_hand_keeps_the_outputs(kind):
+    """What theory says is so, whatever the rules make of it."""
+    proto = attention_net(kind)
+    donor = load(permuted_by_hand(kind, proto, 1), "donor")
+    assert any((donor.weights[name].read() != weight.read()).any() for name, weight in load(proto).weights.items())
+    assert far(donor, load(proto)) < SMALL
+
+
+@each([kind for kind in FREE if kind.shared > 1])
+@pytest.mark.parametrize("lam", [0.4, 1.0])
+def test_a_merge_with_a_copy_whose_heads_are_permuted_gives_the_base_back(kind, lam):
+    proto = attention_net(kind)
+    base, donor = load(proto, "base"), load(permuted_by_hand(kind, proto, 1, inside=False), "donor")
+    result = mal_graph.assemble(base, donor, lam=lam, method="mal")
+    assert not result.merged[0].plan.skipped
+    assert far(result.graph, base) < 1e-4
+
+
+# --- wrong rules ------------------------------------------------------------------------------------------------------
+
+
+def wrongly(what, rule):
+    """The rule with one thing left out."""
+
+    def wrong(call):
+        with pytest.MonkeyPatch.context() as patched:
+            WRONG[what](patched)
+            return rule(call)
+
+    return wrong
+
+
+def forget_values(patched):
+    """Heads of values have nothing to do with those of keys."""
+    right = attention.attended
+
+    def attended(call, q, k, v, beside):
+        return right(call, q, k, call.wiring.fresh_label(v.shape), beside)
+
+    patched.setattr(attention, "attended", attended)
+
+
+def forget_queries(patched):
+    """Units of queries are free of those of keys."""
+    right = attention.attended
+
+    def attended(call, q, k, v, beside):
+        return right(call, call.wiring.fresh_label(q.shape), k, v, beside)
+
+    patched.setattr(attention, "attended", attended)
+
+
+def forget_masks(patched):
+    """A mask of each head has nothing to do with it, nor have places with their order."""
+    right = attention.attended
+    patched.setattr(attention, "attended", lambda call, q, k, v, beside: right(call, q, k, v, []))
+
+
+def forget_tables(patched):
+    """Turned units are free."""
+    patched.setattr(attention, "pin_turned", lambda *_: None)
+
+
+def other_groups(patched):
+    """Heads that share one lie apart, as far as there are shared ones."""
+    right = attention.attended
+
+    def attended(call, q, k, v, beside):
+        batch, heads, steps, size = q.shape
+        shared = k.shape[1]
+        wiring = call.wiring
+        apart = wiring.reshape(q, (batch, shared, heads // shared, steps, size), "reshape")
+        laid = wiring.reshape(wiring.transpose(apart, (0, 2, 1, 3, 4)), q.shape, "reshape")
+        return right(call, laid, k, v, beside)
+
+    patched.setattr(attention, "attended", attended)
+
+
+WRONG = {one.__name__: one for one in (forget_values, forget_queries, forget_masks, forget_tables, other_groups)}
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("forget_values", Kind()),
+        ("forget_queries", Kind()),
+        ("forget_queries", Kind(heads=6, shared=3)),
+        ("forget_masks", Kind(mask="learned")),
+        ("forget_masks", Kind(GROUPED, 6, 3, mask="learned", sinks=True, **SMALLEST)),
+        ("forget_tables", Kind(turned=4)),
+        ("forget_tables", Kind(turned=4, interleaved=True, rotary=MICROSOFT)),
+        ("forget_tables", Kind(GROUPED, 4, 2, is_packed=True, **TURNED)),
+        ("other_groups", Kind(heads=6, shared=3)),
+    ],
+)
+def test_a_wrong_rule_is_found_out(what, kind):
+    """Its groups move the outputs, and the verification says so."""
+    graph = load(attention_net(kind))
+    table = {op: replace(row, rule=wrongly(what, row.rule)) for op, row in ROWS.items()}
+    groups = axis_groups(graph, table=table)
+    assert far(permuted_copy(graph, groups)[0], graph) > 1e-3
+    verdicts = verify(graph, groups, table=table).groups
+    assert any("rejected by the verification" in group.reason for group in verdicts)
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+def test_heads_of_a_kind_that_are_not_whole_have_no_number():
+    layout = Layout(8, np.array([0, 1, 2, 3, 4, 5, 6]), np.zeros(7, int))
+    with pytest.raises(ShapeError, match="several sizes"):
+        attention.whole_heads(layout, 2)
