@@ -201,34 +201,41 @@ def pin_axis(call: Call, label: Label, axis: int, pin: Pin) -> None:
 def query_heads(call: Resized, held: list[int]) -> list[int]:
     """The heads on the last axis of the output, or on one of their own."""
     out = call.outputs[0]
-    return [len(out[1])] if len(out) == 4 else whole_heads(out[-1], held[0])
+    return [len(out[1])] if len(out) == 4 else count_heads(out[-1], held[0])
 
 
 def key_heads(call: Resized, held: list[int]) -> list[int]:
     """The heads of keys, on the last axis of the keys or on one of their own."""
     keys = call.inputs[1]
-    return [len(keys[1])] if len(keys) == 4 else whole_heads(keys[-1], held[0])
+    return [len(keys[1])] if len(keys) == 4 else count_heads(keys[-1], held[0])
+
+
+def grouped_query_heads(call: Resized, held: list[int]) -> list[int]:
+    """The heads on the last axis of the output, each as long as it was: those of keys and of values are alike."""
+    return whole_heads(call.outputs[0][-1], held[0])
 
 
 def grouped_key_heads(call: Resized, held: list[int]) -> list[int]:
-    """As the heads of keys, which may lie behind those of queries on one axis, and in front of those of values."""
+    """The heads of keys, which may lie behind those of queries on one axis, and in front of those of values."""
     if call.inputs[1]:
-        return key_heads(call, held)
+        return whole_heads(call.inputs[1][-1], held[0])
     packed, size = call.inputs[0][-1], call.outputs[0][-1].size
     width = (packed.size - size) // 2
     is_key = (packed.old >= size) & (packed.old < size + width)
     return whole_heads(Layout(width, packed.old[is_key] - size, packed.added[is_key]), held[0])
 
 
+def count_heads(units: Layout, held: int) -> list[int]:
+    """How many heads lie on an axis that had `held`: as many if all are alike, else whole ones came or went."""
+    inside = np.bincount(units.old // (units.size // held), minlength=held)
+    return [held] if (inside == inside[0]).all() else whole_heads(units, held)
+
+
 def whole_heads(units: Layout, held: int) -> list[int]:
-    """How many heads lie on an axis that had `held`. Raises ShapeError where one has lost or got units and others have
-    not, or all have."""
+    """How many heads lie on an axis that had `held`. Raises ShapeError where one is not as long as it was."""
     size = units.size // held
-    inside = np.bincount(units.old // size, minlength=held)
-    if (inside == inside[0]).all() and inside[0]:
-        return [held]
-    if (inside % size).any():
-        raise ShapeError("its heads are of several sizes")
+    if (np.bincount(units.old // size) % size).any():
+        raise ShapeError("its heads have one size")
     return [len(units) // size]
 
 
@@ -283,7 +290,7 @@ ROWS: Mapping[str, Row] = {
         Slot("query scale", ParameterKind.SCALE),
         Slot("key scale", ParameterKind.SCALE),
         setting("query_seqlens"),
-        sizes={"num_heads": query_heads, "kv_num_heads": grouped_key_heads},
+        sizes={"num_heads": grouped_query_heads, "kv_num_heads": grouped_key_heads},
     ),
     "RotaryEmbedding": Row(
         rotary(1),

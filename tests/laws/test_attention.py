@@ -280,7 +280,45 @@ def test_a_wrong_rule_is_found_out(what, kind):
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
-def test_heads_of_a_kind_that_are_not_whole_have_no_number():
+def test_heads_that_are_not_whole_have_no_number():
     layout = Layout(8, np.array([0, 1, 2, 3, 4, 5, 6]), np.zeros(7, int))
-    with pytest.raises(ShapeError, match="several sizes"):
+    with pytest.raises(ShapeError, match="its heads have one size"):
         attention.whole_heads(layout, 2)
+
+
+GROWN = [
+    (Kind(), {"heads": 5, "shared": 5}),
+    (Kind(), {"width": 6}),
+    (Kind(is_split=True), {"heads": 5, "shared": 5}),
+    (Kind(turned=4), {"heads": 5, "shared": 5}),
+    (Kind(heads=6, shared=3), {"heads": 10, "shared": 5}),
+    (Kind(heads=6, shared=3), {"heads": 9, "shared": 3}),
+    (Kind(MULTI, bias=True), {"heads": 5, "shared": 5}),
+    (Kind(GROUPED, 6, 3, **SMALLEST), {"heads": 8, "shared": 4}),
+    (Kind(GROUPED, 6, 3, is_packed=True, **SMALLEST), {"heads": 12, "shared": 3}),
+]
+
+
+@pytest.mark.parametrize(("kind", "changed"), GROWN, ids=lambda one: getattr(one, "name", str(one)))
+@pytest.mark.parametrize("way", ["wider", "narrower"])
+def test_a_donor_with_other_heads_is_reached_exactly_and_the_base_is_where_it_starts(kind, changed, way):
+    own, other = (kind, replace(kind, **changed)) if way == "wider" else (replace(kind, **changed), kind)
+    base, donor = load(attention_net(own, seed=0), "base"), load(attention_net(other, seed=1), "donor")
+    for lam, goal in ((0.0, base), (1.0, donor)):
+        result = mal_graph.assemble(base, donor, lam=lam, width="grow", method="mal", assume_ordered=True)
+        assert not result.merged[0].plan.skipped
+        assert not result.merged[0].plan.growth.kept
+        assert far(result.graph, goal) < SMALL
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [(Kind(), {"size": 6}), (Kind(GROUPED, 6, 3, **SMALLEST), {"size": 16, "width": 16})],
+    ids=lambda one: getattr(one, "name", str(one)),
+)
+def test_queries_and_keys_keep_the_size_of_their_heads(kind, changed):
+    """It decides how scores are scaled."""
+    base, donor = load(attention_net(kind, seed=0)), load(attention_net(replace(kind, **changed), seed=1))
+    result = mal_graph.assemble(base, donor, lam=0.0, width="grow", method="mal", assume_ordered=True)
+    assert any("is taken over its units" in why for why in result.merged[0].plan.growth.kept.values())
+    assert far(result.graph, base) < SMALL
