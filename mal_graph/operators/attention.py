@@ -314,7 +314,6 @@ WITHOUT_ROW: Mapping[str, tuple[str, ...]] = {
     "heads in one operator: not followed yet": (
         "DisentangledAttention_TRT",
         "LinearAttention",
-        "com.microsoft.Attention",
         "com.microsoft.DecoderAttention",
         "com.microsoft.DecoderMaskedMultiHeadAttention",
         "com.microsoft.DecoderMaskedSelfAttention",
@@ -329,6 +328,9 @@ WITHOUT_ROW: Mapping[str, tuple[str, ...]] = {
         "com.microsoft.QOrderedLongformerAttention",
         "com.microsoft.SparseAttention",
         "com.microsoft.SparsePagedAttention",
+    ),
+    "with a past, a rotation, or a mask of lengths or of unknown shape it is not followed yet": (
+        "com.microsoft.Attention",
     ),
     "it picks the keys that are read by their values": (
         "com.microsoft.PackedSparseAttentionIndexer",
