@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from attention_nets import MICROSOFT, Kind, attention_net, permuted_by_hand, places_of
 from builders import deviation, inputs_of, load, permuted_copy, run
+from onnx import numpy_helper
 
 import mal_graph
 from mal_graph.errors import ShapeError
+from mal_graph.matching import match_layers
+from mal_graph.matching.setting_differences import compare_settings
 from mal_graph.operators import ROWS, GroupState, attention
 from mal_graph.operators.sizes import Layout
 from mal_graph.symmetry import axis_groups, verify
@@ -275,6 +278,59 @@ def test_a_wrong_rule_is_found_out(what, kind):
     assert far(permuted_copy(graph, groups)[0], graph) > 1e-3
     verdicts = verify(graph, groups, table=table).groups
     assert any("rejected by the verification" in group.reason for group in verdicts)
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "said"),
+    [
+        (Kind(), {"scale": 0.3}, "Attention scale by the size of a head against 0.3"),
+        (Kind(scale=0.5), {"scale": 0.3}, "Attention scale 0.5 against 0.3"),
+        (Kind(), {"is_causal": True}, "Attention is_causal 0 against 1"),
+        (Kind(), {"softcap": 2.0}, "Attention softcap 0 against 2"),
+        (Kind(mask="learned"), {"softcap": 2.0}, "Attention softcap 0 against 2"),
+        (Kind(MULTI), {"is_causal": True}, "com.microsoft.MultiHeadAttention unidirectional 0 against 1"),
+        (Kind(turned=4), {"interleaved": True}, "RotaryEmbedding interleaved 0 against 1"),
+        (
+            Kind(GROUPED, 4, 2, **TURNED),
+            {"interleaved": True},
+            "com.microsoft.GroupQueryAttention rotary_interleaved 0 against 1",
+        ),
+    ],
+    ids=lambda one: getattr(one, "name", str(one)),
+)
+def test_settings_that_make_another_function_are_told(kind, changed, said):
+    base, donor = (load(attention_net(one)) for one in (kind, replace(kind, **changed)))
+    pairs = match_layers(base, donor).pairs
+    assert said in {difference.what for pair in pairs for difference in pair.differences}
+    alike = match_layers(base, load(attention_net(kind, seed=1))).pairs
+    assert not [difference.what for pair in alike for difference in pair.differences]
+
+
+@pytest.mark.parametrize("kind", [Kind(turned=4), Kind(turned=4, rotary=MICROSOFT), Kind(GROUPED, 4, 2, **TURNED)])
+def test_tables_of_a_rotation_are_settings(kind):
+    """They are kept, never averaged, and what differs is said."""
+    base, donor = load(attention_net(kind), "base"), attention_net(kind, seed=1)
+    for tensor in donor.graph.initializer:
+        if tensor.name in ("cos", "sin"):
+            turned = getattr(np, tensor.name)(np.outer(np.arange(5), 0.2 ** np.arange(kind.turned // 2)))
+            tensor.CopyFrom(numpy_helper.from_array(turned.astype(np.float32), tensor.name))
+    donor = load(donor, "donor")
+    result = mal_graph.assemble(base, donor, lam=0.5, method="mal", assume_ordered=True)
+    for name in ("cos", "sin"):
+        assert np.array_equal(result.graph.weights[name].read(), base.weights[name].read())
+    lines, _ = compare_settings(base, donor, match_layers(base, donor))
+    assert any("cos differs from the donor's" in line for own in lines.values() for line in own)
+
+
+@each([Kind(mask="stored"), Kind(mask="boolean")])
+def test_a_stored_mask_is_a_setting(kind):
+    graph = load(attention_net(kind))
+    assert "mask" not in {parameter.tensor for parameter in axis_groups(graph).parameters}
+    result = mal_graph.assemble(graph, load(attention_net(kind, seed=1)), lam=0.5, method="mal", assume_ordered=True)
+    assert np.array_equal(result.graph.weights["mask"].read(), graph.weights["mask"].read())
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
