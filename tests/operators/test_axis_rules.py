@@ -544,6 +544,18 @@ case(
     tokens(lambda net, x: net.op("SkipLayerNormalization", x, net.op("Tanh", x), p(net), q(net), domain=MICROSOFT)),
     "6: down[1] p[0] q[0] up[0]",
 )
+
+
+def with_sum(net: Net, x: str) -> str:
+    """What is normalised, and the sum that it is made of."""
+    y = net.op("SkipLayerNormalization", x, x, p(net), "", q(net), outputs=4, domain=MICROSOFT)
+    net.nodes[-1].output[1] = net.nodes[-1].output[2] = ""
+    return net.op("Add", y[0], y[3])
+
+
+case(
+    "com.microsoft.SkipLayerNormalization", tokens(with_sum), "6: down[1] p[0] q[0] up[0]", name="its sum, with a bias"
+)
 case(
     "com.microsoft.SkipSimplifiedLayerNormalization",
     tokens(lambda net, x: net.op("SkipSimplifiedLayerNormalization", x, net.op("Tanh", x), p(net), domain=MICROSOFT)),
