@@ -280,6 +280,22 @@ def test_a_wrong_rule_is_found_out(what, kind):
     assert any("rejected by the verification" in group.reason for group in verdicts)
 
 
+def test_groups_that_may_only_move_together_are_rejected():
+    """Of two units each there is only one other order, so that both move alike whenever both move."""
+    graph = load(attention_net(Kind(heads=2, shared=2)))
+    groups = axis_groups(graph)
+    (place,) = [i for i in groups.usable() if groups.groups[i].inside is None]
+    heads = groups.groups[place]
+
+    def part(name, columns):
+        members = tuple(replace(member, positions=member.positions[:, columns]) for member in heads.members)
+        return replace(heads, name=name, members=members)
+
+    halves = [part("first units", slice(0, 2)), part("last units", slice(2, 4))]
+    verdicts = verify(graph, replace(groups, groups=tuple(halves))).groups
+    assert [group.state for group in verdicts] == [GroupState.FROZEN] * 2
+
+
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
