@@ -27,6 +27,7 @@ class Kind:
         mask: "stored" for all heads, "learned" by head, "boolean", or "" for none.
         turned: how many units of each head are turned by tables, 0 for none.
         rotary: the operator that turns them: "" for ai.onnx, the domain of onnxruntime, or "inside".
+        lengths: whether samples differ in how many keys count.
         settings: attributes of the operator.
     """
 
@@ -48,6 +49,7 @@ class Kind:
     scale: float | None = None
     is_causal: bool = False
     softcap: float = 0.0
+    lengths: bool = False
     opset: int = 23
 
     @property
@@ -103,6 +105,8 @@ def extras(net: Net, kind: Kind) -> dict[str, str]:
         angles = np.outer(np.arange(STEPS), 0.7 ** np.arange(kind.turned // 2)).astype(np.float32)
         made["cos"], made["sin"] = net.constant(np.cos(angles), "cos"), net.constant(np.sin(angles), "sin")
         made["places"] = net.constant(np.tile(np.arange(STEPS), (BATCH, 1)), "places")
+    if kind.lengths:
+        made["lengths"] = net.constant(np.array([3, 5]))
     if kind.sinks:
         made["sink"] = net.weight(kind.heads, name="sink", scale=1.0)
     return made
@@ -137,7 +141,7 @@ def turned_by(net, kind, x, heads, extra):
 
 def standard(net, kind, inputs, bias, extra, outputs):
     counts = {} if kind.is_split else {"q_num_heads": kind.heads, "kv_num_heads": kind.shared}
-    beside = [extra.get(name, "") for name in ("mask", "past_key", "past_value")]
+    beside = [extra.get(name, "") for name in ("mask", "past_key", "past_value", "lengths")]
     while beside and not beside[-1]:
         beside.pop()
     attributes = {"scale": kind.scale, "is_causal": int(kind.is_causal), "softcap": kind.softcap, **counts}
@@ -257,6 +261,9 @@ def shares_of(net, kind, scores, extra):
     if kind.is_causal or kind.op == "GroupQueryAttention":
         ahead = np.where(np.tri(STEPS, length, length - STEPS) > 0, np.float32(0), LOW)
         scores = net.op("Add", scores, net.constant(ahead))
+    if kind.lengths:
+        counted = np.arange(STEPS)[None, :] < np.array([[3], [5]])
+        scores = net.op("Where", net.constant(counted.reshape(2, 1, 1, STEPS)), scores, net.constant(LOW))
     if kind.mask == "boolean":
         scores = net.op("Where", extra["mask"], scores, net.constant(LOW))
     elif kind.mask:

@@ -75,6 +75,7 @@ def group_query(call: Call) -> list[Label]:
         [call.label(slot) for slot in range(3)] if call.given(1) else cut(call, packed, 2, [n * size for n in counts])
     )
     q, k, v = (by_head(call, label, count) for label, count in zip(three, counts, strict=True))
+    mark_statistic(call, v, [3])  # heads of all three have one size, which those of queries and keys keep
     if node.attribute("do_rotary", 0):
         for label in (q, k):
             pin_turned(call, label, 2 * call.label(7).shape[-1], node.attribute("rotary_interleaved", 0))

@@ -9,16 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from attention_nets import MICROSOFT, Kind, attention_net, permuted_by_hand, places_of
-from builders import deviation, inputs_of, load, permuted_copy, run
+from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from onnx import numpy_helper
 
 import mal_graph
+from mal_graph.compression.readers import find_sets
 from mal_graph.errors import ShapeError
 from mal_graph.matching import match_layers
 from mal_graph.matching.setting_differences import compare_settings
 from mal_graph.operators import ROWS, GroupState, attention
 from mal_graph.operators.sizes import Layout
-from mal_graph.symmetry import axis_groups, verify
+from mal_graph.symmetry import axis_groups, build_network, verify
 
 SMALL = 1e-5
 MULTI, GROUPED = "MultiHeadAttention", "GroupQueryAttention"
@@ -31,6 +32,7 @@ EQUAL = [  # every head of queries has one of keys and values
     Kind(mask="learned"),
     Kind(mask="stored", softcap=2.0, scale=0.3),
     Kind(mask="boolean", is_causal=True),
+    Kind(lengths=True, opset=24),
     Kind(turned=4),
     Kind(turned=4, interleaved=True),
     Kind(turned=4, rotary=MICROSOFT),
@@ -156,6 +158,38 @@ def test_a_past_that_comes_from_outside_keeps_heads_and_units_where_they_are(kin
     groups = described(axis_groups(load(attention_net(kind))))
     assert groups == described(axis_groups(load(attention_net(kind, "in groups"))))
     assert len(groups) == (kind.shared if kind.heads > kind.shared else 0)
+
+
+def test_scores_that_the_model_tells_keep_the_heads_where_they_are():
+    net = Net(0, opset=23)
+    x = net.input("x", (2, 5, 8))
+    q, k, v = (net.op("MatMul", x, net.weight(8, 12, name=name)) for name in "qkv")
+    y = net.op("Attention", q, k, v, outputs=4, q_num_heads=3, kv_num_heads=3, qk_matmul_output_mode=1)
+    net.nodes[-1].output[1] = net.nodes[-1].output[2] = ""
+    graph = net.graph(net.op("MatMul", y[0], net.weight(12, 3, name="o")), y[3])
+    groups = axis_groups(graph)
+    assert [(group.units, group.inside) for group in groups.groups if group.is_usable] == [(4, None)] * 6
+    assert far(permuted_copy(graph, groups)[0], graph) < SMALL
+
+
+def attended_memory(**attributes):
+    """Queries that attend to seven stored tokens, in two heads."""
+    net = Net(0, opset=23)
+    x, memory = net.input("x", (2, 5, 8)), net.weight(1, 7, 8, name="m", scale=1.0)
+    memory = net.op("Expand", memory, net.constant([2, 1, 1]))
+    q, k, v = (net.op("MatMul", one, net.weight(8, 6)) for one in (x, memory, memory))
+    y = net.op("Attention", q, k, v, q_num_heads=2, kv_num_heads=2, **attributes)
+    return net.graph(net.op("MatMul", y, net.weight(6, 3)))
+
+
+def test_stored_tokens_trade_places_unless_places_count():
+    graph = attended_memory()
+    groups = verify(graph, axis_groups(graph)).groups
+    tokens = [group for group in groups if any((m.tensor, m.axis) == ("m", 1) for m in group.members)]
+    assert [(group.units, group.state) for group in tokens] == [(7, GroupState.VERIFIED)]
+    causal = axis_groups(attended_memory(is_causal=1)).groups
+    states = {group.state for group in causal if any((m.tensor, m.axis) == ("m", 1) for m in group.members)}
+    assert states == {GroupState.PINNED}
 
 
 @each(FREE)
@@ -350,6 +384,14 @@ def test_a_stored_mask_is_a_setting(kind):
 
 
 # --- sizes ------------------------------------------------------------------------------------------------------------
+
+
+@each([Kind(), Kind(heads=6, shared=3), Kind(GROUPED, 6, 3, **SMALLEST)])
+def test_a_union_takes_units_of_values_alone(kind):
+    """Of what has heads of one size, none."""
+    sets = find_sets(build_network(load(attention_net(kind))))
+    free = [{m.tensor for group in one.groups for m in group.members} for one in sets if not one.reason]
+    assert free == ([] if kind.op == GROUPED else [{"v", "o"}])
 
 
 def test_heads_that_are_not_whole_have_no_number():
