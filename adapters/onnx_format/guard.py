@@ -15,7 +15,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -37,6 +37,8 @@ INTEGER_ARITHMETIC = re.compile(
     r"QLinear.+|QOrdered.+|QAttention|QGemm|QMoE|QEmbedLayerNormalization|DynamicQuantize.+|\w*Integer(16|ToFloat)?"
     r"|MatMul(NBits|Bnb4|FpQ4|BlockQuantized)\w*|GatherBlockQuantized"
 )
+# What onnxruntime's optimiser writes into the standard's domain though the standard has it later, or not at all.
+OF_ONNXRUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
 OTHER_FORMATS = (  # how a file starts, what it is then, what to do
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself", "fetch it with `git lfs pull`"),
     (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint", "export the model to ONNX"),
@@ -312,13 +314,19 @@ def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
         context.ir_version = proto.ir_version
         context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
         for place, node in walk(inside, nodes):
-            if node.domain or (node.domain, node.op_type) in own or not is_plain(node):
+            is_own = (node.domain, node.op_type) in own or is_of_onnxruntime(node, context.opset_imports)
+            if node.domain or is_own or not is_plain(node):
                 continue
             try:
                 onnx.checker.check_node(node, context)
             except onnx.checker.ValidationError as error:
                 rule = " ".join(str(error).split())[:200].rstrip(".")
                 raise broken(path, f"{place} breaks the standard ({rule})", "export the model again") from None
+
+
+def is_of_onnxruntime(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    """Whether a node is onnxruntime's own, in an opset that does not have it."""
+    return node.op_type in OF_ONNXRUNTIME and not onnx.defs.has(node.op_type, opsets.get("", 1), "")
 
 
 def is_plain(node: onnx.NodeProto) -> bool:

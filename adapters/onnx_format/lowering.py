@@ -3,6 +3,7 @@
 * A call of a function that the file defines becomes the operators of the function. What the function stores is one
   weight, however often it is called.
 * A recurrent node of two directions becomes two of one, and loses initial states of zeros (see `recurrent`).
+* An operator of onnxruntime that holds the weights of several layers becomes one for each (see `fused`).
 * A linear model that holds its weights in attributes (`HELD`) becomes a Gemm with stored weights and, behind it, the
   same operator with the identity for weights: what it makes of the scores - labels, ties, a post transform - stays as
   the runtime has it.
@@ -26,8 +27,9 @@ from onnx_ir.passes.common import InlinePass
 
 from mal_graph.graph import Array, LayerGraph, Node
 
+from . import fused, recurrent
 from .document import REGION, OnnxDocument, Region
-from .recurrent import is_shown_otherwise, show, with_halves_joined
+from .recurrent import with_halves_joined
 
 SHARED, STORED_IN = "mal_graph.shared", "mal_graph.stored_in"
 OWN = ("", "ai.onnx")
@@ -66,13 +68,17 @@ def lowered_model(model: ir.Model) -> ir.Model:
         held = HELD.get((node.domain, node.op_type))
         if held is not None:
             write_out(lowered, node, held)
-        elif is_shown_otherwise(node):
-            show(lowered, node)
+        elif recurrent.is_shown_otherwise(node):
+            recurrent.show(lowered, node)
+        elif fused.is_fused(node):
+            fused.show(lowered, node)
     return lowered
 
 
 def is_lowered(node: ir.Node, model: ir.Model) -> bool:
-    return node.op_identifier() in model.functions or (node.domain, node.op_type) in HELD or is_shown_otherwise(node)
+    """Whether the view may show a node as others."""
+    is_held = node.op_identifier() in model.functions or (node.domain, node.op_type) in HELD
+    return is_held or recurrent.is_shown_otherwise(node) or fused.is_fused(node)
 
 
 def with_functions_inlined(model: ir.Model) -> ir.Model:

@@ -5,15 +5,15 @@ means is no difference: the epsilon of a BatchNorm, which the donor's variance t
 any other norm whose scale is merged, which is interpolated like it (see `merging.planning`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 import numpy as np
 
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network import Layer, Parameter, find_root
-from mal_graph.operators import ParameterKind, Setting, differing_settings, function_of, row_of, said
+from mal_graph.network import Layer, Parameter, find_root, layers_behind
+from mal_graph.operators import LayerRole, ParameterKind, Setting, differing_settings, function_of, row_of, said
 
 EPSILON = "epsilon"
 
@@ -69,8 +69,21 @@ class Operation:
 Operations = tuple[Operation, ...]
 
 
-def find_operations(graph: LayerGraph, layer: Layer) -> Operations:
-    """The operators inside a layer that say which function it is, in order."""
+def find_in_front(graph: LayerGraph, layers: Sequence[Layer]) -> Mapping[str, list[int]]:
+    """The operators that belong to no layer and have settings, such as an attention, by name of the layers that are the
+    first to read what they make."""
+    layer_of = {index: layer.name for layer in layers for index in layer.nodes}
+    in_front: dict[str, list[int]] = {}
+    for index, node in enumerate(graph.nodes):
+        row = row_of(node)
+        if index not in layer_of and row is not None and row.layer_role is LayerRole.ALONE and row.shaping:
+            for name in dict.fromkeys(layers_behind(graph, node.outputs[0], layer_of)):
+                in_front.setdefault(name, []).append(index)
+    return in_front
+
+
+def find_operations(graph: LayerGraph, layer: Layer, in_front: Sequence[int] = ()) -> Operations:
+    """The operators inside a layer that say which function it is, in order, behind those in front of it."""
 
     def constant(name: str) -> Array | None:
         root = find_root(graph, name)
@@ -80,13 +93,13 @@ def find_operations(graph: LayerGraph, layer: Layer) -> Operations:
     for parameter in layer.applied:
         own.setdefault(parameter.node, []).append(parameter)
     operations = []
-    for index in layer.nodes:
+    for index in (*in_front, *layer.nodes):
         node, row = graph.nodes[index], row_of(graph.nodes[index])
         settings = function_of(node, constant)
         if row is not None and row.has_window and layer.weight is not None and node.name == layer_node(graph, layer):
             settings["taps"] = tuple(map(float, layer.weight.shape[2:]))
         is_telling = row is None or not (row.moves or row.is_contraction or row.adds or row.is_batch_norm)
-        is_telling = is_telling and (index not in own or bool(settings))
+        is_telling = is_telling and (index not in own or bool(settings)) and index not in in_front
         if settings or is_telling:
             variances = [p for p in own.get(index, ()) if p.kind is ParameterKind.VARIANCE]
             least = smallest(graph, variances[0]) if row is not None and row.is_batch_norm and variances else None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
-from mal_graph.matching.differences import Operations, find_operations
+from mal_graph.matching.differences import Operations, find_in_front, find_operations
 from mal_graph.matching.layer_links import Reading, find_descendants, find_layer_edges, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
@@ -94,6 +94,7 @@ def profile_layers(graph: LayerGraph) -> Profile:
     number = {layer.name: i for i, layer in enumerate(layers)}
     windows = tuple(describe_window(graph, layer) for layer in layers)
     activated = tuple(find_activations(graph, layer) for layer in layers)
+    in_front = find_in_front(graph, layers)
     starts, reads, *_ = link_layers(graph)
     feeds = turn_around(reads)
     place_of = {start: place for place, start in enumerate(starts)}
@@ -117,7 +118,7 @@ def profile_layers(graph: LayerGraph) -> Profile:
         activated,
         windows,
         tuple(find_meanings(graph, layer, taps) for layer, taps in zip(layers, windows, strict=True)),
-        tuple(find_operations(graph, layer) for layer in layers),
+        tuple(find_operations(graph, layer, in_front.get(layer.name, ())) for layer in layers),
         np.array([measure_weight(graph, layer) for layer in layers]).reshape(len(layers), 2),
     )
 

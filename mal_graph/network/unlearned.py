@@ -67,6 +67,14 @@ class Meeting(NamedTuple):
     def adds(self) -> bool:
         return self.row is not None and self.row.adds and self.is_by_element
 
+    @property
+    def rotates(self) -> bool:
+        return self.row is not None and self.slot != CAPTURE and self.row.slot(self.slot).rotates
+
+    @property
+    def adds_to_scores(self) -> bool:
+        return self.row is not None and self.slot != CAPTURE and self.row.slot(self.slot).adds_to_scores
+
 
 class UnlearnedUse(NamedTuple):
     """An operator that applies a setting to what depends on the inputs.
@@ -310,7 +318,9 @@ def turns_with_positions(uses: Uses, weight: Weight, meetings: Meetings) -> bool
 
 def rotates(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
     """Activations are multiplied by it, and with a second one like it, or with its own other half, it gives cosines
-    and sines."""
+    and sines; or an operator turns pairs of units by it."""
+    if all(meeting.rotates for meeting in meetings):
+        return True
     alike = uses.factors.get(weight.shape, ())
     if not any(one.name == weight.name for one in alike):
         return False
@@ -320,6 +330,8 @@ def rotates(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
 
 def masks_scores(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
     """It takes scores out in front of a softmax."""
+    if all(meeting.adds_to_scores for meeting in meetings):
+        return is_additive_mask(weight.read())
     if not all(meeting.is_by_element and meeting.out in uses.scores for meeting in meetings):
         return False
     values = weight.read()

@@ -65,6 +65,8 @@ class Slot:
             the operator's `channel` if None.
         counted_by: of a weight that has several rows for each unit, the attribute that tells how many units there are.
         reads_state: a weight is multiplied with a state that the operator itself made a step before, not with an input.
+        rotates: it holds the cosines or the sines of the angles by which pairs of units are turned.
+        adds_to_scores: it is added to the scores of an attention.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Slot:
     produces: UnitAxis | None = None
     counted_by: str = ""
     reads_state: bool = False
+    rotates: bool = False
+    adds_to_scores: bool = False
 
     def factor_of(self, node: Node) -> float:
         """What the operator multiplies this input by."""

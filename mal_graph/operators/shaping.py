@@ -17,6 +17,8 @@ LAST_NORM = {**AXIS, **NORM}
 RUNNING = {"axis": None, "exclusive": 0, "reverse": 0}
 SCALED = {"alpha": 1.0}
 GATED = {"clip": None, "activation_alpha": None, "activation_beta": None}
+BY_SIZE = {"scale": "by the size of a head"}
+TURNS = {"interleaved": 0, "rotary_embedding_dim": None}
 SAMPLING = {
     "coordinate_transformation_mode": "half_pixel",
     "nearest_mode": "round_prefer_floor",
@@ -54,6 +56,19 @@ SHAPING: Mapping[str, Mapping[str, object]] = {
     "ConvTranspose": {**WINDOW, "output_padding": 0, "output_shape": None},
     "com.microsoft.FusedConv": {**WINDOW, "activation": "", "activation_params": None},
     "com.microsoft.FusedGemm": {"activation": "", "activation_alpha": None, "activation_beta": None},
+    "Attention": {**BY_SIZE, "is_causal": 0, "softcap": 0.0, "left_window_size": -1, "right_window_size": -1},
+    "com.microsoft.MultiHeadAttention": {**BY_SIZE, "unidirectional": 0, "mask_filter_value": -1e4},
+    "com.microsoft.GroupQueryAttention": {
+        **BY_SIZE,
+        "softcap": 0.0,
+        "causal": 1,
+        "local_window_size": -1,
+        "do_rotary": 0,
+        "rotary_interleaved": 0,
+        "smooth_softmax": 0,
+    },
+    "RotaryEmbedding": TURNS,
+    "com.microsoft.RotaryEmbedding": {**TURNS, "scale": 1.0},
     "LSTM": {**GATED, "activations": "Sigmoid Tanh Tanh", "input_forget": 0},
     "GRU": {**GATED, "activations": "Sigmoid Tanh", "linear_before_reset": 0},
     "RNN": {**GATED, "activations": "Tanh"},

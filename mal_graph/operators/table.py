@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from mal_graph.graph import Node
 from mal_graph.operators import (
+    attention,
     classic,
     contractions,
     elementwise,
@@ -38,6 +39,7 @@ FAMILIES = (
     generators,
     quantised,
     recurrent,
+    attention,
     classic,
 )
 

@@ -17,7 +17,7 @@ from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
 from mal_graph.operators.reshaping import Run, find_runs, is_row, lay_rows, moved_axes, repeats_across, reshape_part
 
 PLACES = Pin(GroupState.PINNED, "places within a unit")
-LARGEST_PRODUCT = 1 << 21  # atoms that a reshape of two hidden axes into one may make
+LARGEST_PRODUCT = 1 << 21  # atoms that two hidden axes may make together
 
 
 class Pinned(NamedTuple):
@@ -199,13 +199,16 @@ class Wiring:
             kept[axes] = part
 
     def untangle(self, kept: dict[tuple[int, ...], Atoms], few: tuple[int, ...], many: tuple[int, ...]) -> None:
-        """Make of two parts that overlap some that do not: the finer belongs to the coarser, or one falls into axes."""
+        """Make of two parts that overlap some that do not: the finer belongs to the coarser, or both to their product;
+        one falls into axes where that would be too large."""
         part = kept.pop(few)
         if set(few) <= set(many):
             self.belong(kept[many], part)
-            return
-        for axis in few:
-            self.keep(kept, self.block_atoms(part, (axis,)))
+        elif np.prod(np.broadcast_shapes(part.shape, kept[many].shape)) <= LARGEST_PRODUCT:
+            self.keep(kept, self.product_of([part, kept.pop(many)]))
+        else:
+            for axis in few:
+                self.keep(kept, self.block_atoms(part, (axis,)))
 
     def label_of(self, shape: tuple[int, ...], axis_labels: Sequence[AxisLabel]) -> Label:
         """A label from those of its axes; the caller has checked axes of size 1."""
@@ -339,11 +342,16 @@ class Wiring:
                 for part in mixed:
                     self.pin(part, pin)
                 continue
-            joined = self.fresh(int(np.prod(shape))).reshape(shape)
-            for part in mixed:
-                self.belong(joined, part)
-            parts.append(joined)
+            parts.append(self.product_of(mixed))
         return Label(label.shape, tuple(parts), pins)
+
+    def product_of(self, parts: Sequence[Atoms]) -> Atoms:
+        """An atom for every combination of some parts, which belongs to each of its factors."""
+        shape = np.broadcast_shapes(*(part.shape for part in parts))
+        joined = self.fresh(int(np.prod(shape))).reshape(shape)
+        for part in parts:
+            self.belong(joined, part)
+        return joined
 
 
 def overlapping(kept: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

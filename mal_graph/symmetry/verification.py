@@ -4,8 +4,9 @@ The trial is run on a *calibrated* copy: random weights, every weighted contract
 statistics set from what arrives. Without that, untrained statistics and saturated or vanishing signals hide wrong
 groups. All groups are permuted at once and failures bisected: once by a cycle through all units, once by an exchange of
 two neighbours in that cycle, which together generate every permutation (a cycle alone may commute with a flip or a
-shuffle that was overlooked). Then, group by group, one member of every role is left out, and the outputs must react -
-a test that cannot fail verifies nothing.
+shuffle that was overlooked). Groups of few units often happen to move alike, which would hide that one of them may
+only move with another: so of any two, each is exchanged once while the other stays. Then, group by group, one member of
+every role is left out, and the outputs must react - a test that cannot fail verifies nothing.
 """
 
 import os
@@ -26,7 +27,7 @@ from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Rol
 from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT, SHOWN
 from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
 
-MAX_CONTROLS = 8  # per group; with the two joint runs at most 10 runs a group
+MAX_CONTROLS = 8  # per group; the joint runs are fewer
 TRIES = 3  # members of a role that are left out until one shows
 WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
 CENTRED = (MEAN_TAKEN_OFF, 0.05, 0.4)  # a group without a verdict is tried on copies that keep more or less of a mean
@@ -143,14 +144,14 @@ def judge_groups(
     progress: Progress | None,
 ) -> Iterator[tuple[int, AxisGroup]]:
     """Verdicts on groups from one trial, by index."""
-    cycled, exchanged = (bisect_groups(trial, groups, orders, indices) for orders in moves)
+    deviations = measure_groups(trial, groups, moves, indices)
     known: dict[Family, Controls] = {}  # of the first of each family of nested groups
     for done, i in enumerate(indices):
         group, kind = groups.groups[i], family(groups.groups[i])
         controls = known[kind] if kind in known else run_controls(trial, group, moves[0][i], full)
         if kind is not None:
             known[kind] = controls
-        yield i, judge_group(trial, group, moves[0][i], max(cycled[i], exchanged[i]), controls)
+        yield i, judge_group(trial, group, moves[0][i], deviations[i], controls)
         if progress:
             progress(done + 1, len(indices))
 
@@ -176,6 +177,26 @@ def judge_exactly(
             )
             verdicts[i] = replace(judged[i], state=GroupState.FROZEN, reason=reason)
     return verdicts
+
+
+def measure_groups(
+    trial: Trial, groups: AxisGroups, moves: Sequence[Moves], indices: Sequence[int], accept: float = ACCEPT
+) -> dict[int, float]:
+    """The largest deviation of each group: in a cycle, in an exchange, and in exchanges of it without each other."""
+    *_, exchanges = moves
+    runs = [*((orders, indices) for orders in moves), *((exchanges, some) for some in apart(indices))]
+    deviations = dict.fromkeys(indices, 0.0)
+    for orders, some in runs:
+        for i, moved in bisect_groups(trial, groups, orders, some, accept).items():
+            deviations[i] = max(deviations[i], moved)
+    return deviations
+
+
+def apart(indices: Sequence[int]) -> Iterator[list[int]]:
+    """Sets of groups such that, of any two groups, one set has the first alone and one the second."""
+    for bit in range((len(indices) - 1).bit_length()):
+        for side in (0, 1):
+            yield [index for place, index in enumerate(indices) if place >> bit & 1 == side]
 
 
 def bisect_groups(
@@ -306,7 +327,6 @@ def deviations_in_float64(
         session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         exact_trial = replace(trial, session=session, outputs=outputs)
-        exact = [bisect_groups(exact_trial, groups, orders, doubtful, ACCEPT_FLOAT64) for orders in moves]
+        return measure_groups(exact_trial, groups, moves, doubtful, ACCEPT_FLOAT64)
     except RunError:
         return {}
-    return {i: max(deviations[i] for deviations in exact) for i in doubtful}

@@ -161,7 +161,18 @@ def test_a_split_axis_combined_with_one_of_its_factors_belongs_to_it(wiring):
     ]
 
 
-def test_two_split_axes_that_share_one_factor_keep_one_of_them_whole(wiring):
+def test_two_split_axes_that_share_one_factor_make_a_product_that_belongs_to_both(wiring):
+    left = wiring.reshape(labelled(wiring, (6,), 0), (2, 3, 1), "Reshape")
+    right = wiring.reshape(labelled(wiring, (12,), 0), (1, 3, 4), "Reshape")
+    (product,) = wiring.combine([left, right], (2, 3, 4)).parts
+    assert len(np.unique(product)) == 24
+    belonging = {tuple(np.unique(found.blocks)): found.blocks.reshape(2, 3, 4) for found in wiring.blocks}
+    assert np.array_equal(belonging[tuple(range(6))][:, :, 0], np.arange(6).reshape(2, 3))
+    assert np.array_equal(belonging[tuple(range(6, 18))][0], np.arange(6, 18).reshape(3, 4))
+
+
+def test_a_product_that_would_be_too_large_falls_into_axes(wiring, monkeypatch):
+    monkeypatch.setattr("mal_graph.operators.wiring.LARGEST_PRODUCT", 23)
     left = wiring.reshape(labelled(wiring, (6,), 0), (2, 3, 1), "Reshape")
     right = wiring.reshape(labelled(wiring, (12,), 0), (1, 3, 4), "Reshape")
     together = wiring.combine([left, right], (2, 3, 4))

@@ -544,6 +544,18 @@ case(
     tokens(lambda net, x: net.op("SkipLayerNormalization", x, net.op("Tanh", x), p(net), q(net), domain=MICROSOFT)),
     "6: down[1] p[0] q[0] up[0]",
 )
+
+
+def with_sum(net: Net, x: str) -> str:
+    """What is normalised, and the sum that it is made of."""
+    y = net.op("SkipLayerNormalization", x, x, p(net), "", q(net), outputs=4, domain=MICROSOFT)
+    net.nodes[-1].output[1] = net.nodes[-1].output[2] = ""
+    return net.op("Add", y[0], y[3])
+
+
+case(
+    "com.microsoft.SkipLayerNormalization", tokens(with_sum), "6: down[1] p[0] q[0] up[0]", name="its sum, with a bias"
+)
 case(
     "com.microsoft.SkipSimplifiedLayerNormalization",
     tokens(lambda net, x: net.op("SkipSimplifiedLayerNormalization", x, net.op("Tanh", x), p(net), domain=MICROSOFT)),
@@ -1026,6 +1038,86 @@ case(
     "Multinomial",
     vector(lambda net, x: cast(net, net.op("Multinomial", x, sample_size=4, seed=1.0)), 4),
     FROZEN,
+)
+
+
+# --- attention --------------------------------------------------------------------------------------------------
+
+
+def attention(net: Net, x: str, **attributes) -> str:
+    """Two heads that attend to themselves."""
+    return net.op("Attention", x, x, x, q_num_heads=2, kv_num_heads=2, **attributes)
+
+
+def one_head(net: Net, x: str, **attributes) -> str:
+    y = net.op("Unsqueeze", x, net.constant([1]))
+    return net.op("Squeeze", net.op("Attention", y, y, y, **attributes), net.constant([1]))
+
+
+def tables(net: Net, units: int) -> tuple[str, str]:
+    angles = np.outer(np.arange(4), 0.7 ** np.arange(units)).astype(np.float32)
+    return net.constant(np.cos(angles), "cos"), net.constant(np.sin(angles), "sin")
+
+
+def places(net: Net, x: str) -> str:
+    """The places of four tokens, for every sample."""
+    return net.op("Expand", net.constant([[0, 1, 2, 3]]), net.op("Shape", x, end=2))
+
+
+def rotated(net: Net, x: str, turned: int = 2, **attributes) -> str:
+    return net.op("RotaryEmbedding", x, *tables(net, turned), places(net, x), num_heads=3, **attributes)
+
+
+def rotated_by_onnxruntime(net: Net, x: str, **attributes) -> str:
+    return net.op("RotaryEmbedding", x, places(net, x), *tables(net, 2), domain=MICROSOFT, **attributes)
+
+
+def multi_head(net: Net, x: str, **attributes) -> str:
+    bias = net.weight(18, name="p", scale=1.0)
+    return net.op("MultiHeadAttention", x, x, x, bias, num_heads=2, domain=MICROSOFT, **attributes)
+
+
+def group_query(net: Net, x: str) -> str:
+    """Four heads of queries, two of keys and two of values, end to end."""
+    seqlens, total = net.constant(np.full(3, 3, np.int32)), net.constant(np.array(4, np.int32))
+    heads = {"num_heads": 4, "kv_num_heads": 2}
+    return net.op("GroupQueryAttention", x, "", "", "", "", seqlens, total, outputs=3, domain=MICROSOFT, **heads)[0]
+
+
+IN_HEADS = ("2: down[1] up[0]", *["3: down[1] up[0]"] * 2)
+case("Attention", tokens(attention), *IN_HEADS, opset=23)
+case("Attention", tokens(lambda net, x: attention(net, x, is_causal=1)), *IN_HEADS, name="causal", opset=24)
+case("Attention", tokens(one_head), FREE, name="one head on an axis of its own", opset=23)
+PAIRS = ["3: down[1] up[0]"] * 2  # each of three heads has two pairs of units, which no operator holds together
+case("RotaryEmbedding", tokens(rotated, 12, 12), *PAIRS, opset=23)
+case(
+    "RotaryEmbedding",
+    tokens(lambda net, x: rotated(net, x, interleaved=1), 12, 12),
+    *PAIRS,
+    name="neighbours",
+    opset=23,
+)
+case(
+    "RotaryEmbedding",
+    tokens(lambda net, x: rotated(net, x, 1, rotary_embedding_dim=2), 12, 12),
+    "3: down[1] up[0]",
+    FREE,
+    name="of a part",
+    opset=23,
+)
+case("com.microsoft.RotaryEmbedding", tokens(rotated_by_onnxruntime, 12, 12), *PAIRS)
+case(
+    "com.microsoft.MultiHeadAttention",
+    tokens(multi_head),
+    "2: down[1] p[0] up[0]",
+    *["3: down[1] p[0] up[0]"] * 2,
+)
+case(
+    "com.microsoft.GroupQueryAttention",
+    tokens(group_query, 32, 64),
+    *["2: down[1] up[0]"] * 3,
+    *["8: down[1] up[0]"] * 2,
+    *["8: up[0]"] * 2,
 )
 
 
