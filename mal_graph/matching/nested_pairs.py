@@ -226,7 +226,8 @@ class NestedPairs:
         """Whether on an axis units lie across those of a pair which in the donor lie across others."""
         pair = self.pairs[number]
         return any(
-            (axes[0] in one.places or axes[1] in other.places) and (one.first, other.first) != (pair.base, pair.donor)
+            (axes[0] in one.places and one.first == pair.base)
+            != (axes[1] in other.places and other.first == pair.donor)
             for one, other in self.crossing
         )
 

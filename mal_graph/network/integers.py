@@ -63,7 +63,28 @@ def uses_of(graph: LayerGraph, name: str, *, is_told: bool) -> Iterator[IntegerU
 
 def gate_of(graph: LayerGraph, index: int) -> IntegerUse:
     """What booleans are to a node."""
+    if not reaches_values(graph, index):
+        return IntegerUse.STEERS
     return IntegerUse.MASK if meets_weight(graph, graph.nodes[index]) else IntegerUse.GATE
+
+
+def reaches_values(graph: LayerGraph, index: int) -> bool:
+    """Whether what a node gives, and what is computed of it, is ever more than a setting, such as the shape of
+    something."""
+    waiting, seen = list(graph.nodes[index].outputs), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in graph.output_names:
+            return True
+        for reader, slot in graph.consumers.get(name, ()):
+            row = row_of(graph.nodes[reader])
+            if slot < 0 or row is None:
+                return True
+            if not row.slot(slot).setting and not row.reads_shape_only:
+                new = [out for out in graph.nodes[reader].outputs if out and out not in seen]
+                waiting += new
+                seen.update(new)
+    return False
 
 
 def meets_weight(graph: LayerGraph, node: Node) -> bool:

@@ -54,6 +54,20 @@ def is_factor_mask(stored: Array) -> bool:
     return stored.size > 1 and set(np.unique(as_floats(stored)).tolist()) == {0.0, 1.0}
 
 
+def is_falling(stored: Array) -> bool:
+    """Whether the values are powers of one number, as the slopes of ALiBi are (arXiv:2108.12409), whose heads beyond a
+    power of two have a second such row; two values are if they are whole powers of two."""
+    values = np.abs(as_floats(stored)).ravel()
+    if values.size < 2 or not (np.isfinite(values).all() and (values > 0).all()):
+        return False
+    powers = np.log2(values)
+    if values.size == 2:
+        return bool(powers[0] != powers[1] and (powers == np.round(powers)).all())
+    steps = np.diff(powers)
+    is_other = np.abs(steps - np.median(steps)) > spacing(stored) * np.abs(powers).max()
+    return bool(np.median(steps) != 0 and np.count_nonzero(is_other) <= (values.size > FEWEST_STEPS))
+
+
 def is_grid(stored: Array) -> bool:
     """Whether the values are places on a grid: evenly spaced, or whole and half numbers."""
     if not FEWEST_STEPS <= stored.size <= MOST_ENTRIES:

@@ -21,6 +21,7 @@ from mal_graph.network.telling_values import (
     are_rotation,
     is_additive_mask,
     is_factor_mask,
+    is_falling,
     is_grid,
     is_root_of_length,
     is_rotation,
@@ -37,6 +38,7 @@ class SettingKind(StrEnum):
     FREQUENCIES = "frequencies of a rotation"
     ROTATION = "table of a rotation"
     MASK = "mask"
+    SLOPES = "slopes of distances"
     GRID = "grid of positions"
     PREPARATION = "normalisation of an input"
     NUMBER = "number written into an operator"
@@ -329,7 +331,9 @@ def rotates(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
 
 
 def masks_scores(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
-    """It takes scores out in front of a softmax."""
+    """It takes scores out in front of a softmax, or says as a truth which numbers are chosen."""
+    if all(meeting.row is not None and meeting.row.selects and meeting.slot == 0 for meeting in meetings):
+        return True
     if all(meeting.adds_to_scores for meeting in meetings):
         return is_additive_mask(weight.read())
     if not all(meeting.is_by_element and meeting.out in uses.scores for meeting in meetings):
@@ -339,6 +343,12 @@ def masks_scores(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
         return True
     is_shown = all(meeting.adds or (meeting.row is not None and meeting.row.selects) for meeting in meetings)
     return (is_shown or values.size == 1) and is_additive_mask(values)
+
+
+def falls_with_distance(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
+    """What is made of it is added to scores, and head by head it falls by a factor."""
+    is_there = all(meeting.adds and meeting.out in uses.scores for meeting in meetings)
+    return is_there and is_falling(weight.read())
 
 
 def counts_positions(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
@@ -361,6 +371,7 @@ SIGNS: Mapping[SettingKind, Sign] = {
     SettingKind.FREQUENCIES: turns_with_positions,
     SettingKind.ROTATION: rotates,
     SettingKind.MASK: masks_scores,
+    SettingKind.SLOPES: falls_with_distance,
     SettingKind.GRID: counts_positions,
     SettingKind.PREPARATION: prepares_input,
     SettingKind.NUMBER: is_written,

@@ -197,6 +197,23 @@ def test_indices_and_sizes_are_no_data(name):
     assert integer_use(graph, graph.weights[name]) is STEERS
 
 
+def expanded(net):
+    """A target of a shape as TorchScript writes it: ones where it says -1."""
+    x = net.op("Unsqueeze", net.linear(net.input("x", ("N", 8)), 8, 4), net.constant([1]))
+    target, ones = net.constant([-1, 3, -1], "target"), net.constant([1, 1, 1], "ones")
+    is_told = net.op("Equal", target, net.op("Mul", ones, net.constant([-1, -1, -1], "minus")))
+    x = net.op("Expand", x, net.op("Where", is_told, ones, target))
+    return net.graph(net.linear(net.op("Flatten", x), 12, 3))
+
+
+@pytest.mark.parametrize("name", ["target", "ones", "minus"])
+def test_integers_that_only_make_a_shape_are_no_gates(name):
+    graph = expanded(Net(0))
+    assert integer_use(graph, graph.weights[name]) is STEERS
+    groups = verify(graph, axis_groups(graph))
+    assert {group.state for group in groups.groups if group.units == 4} == {GroupState.VERIFIED}
+
+
 def test_indices_and_sizes_freeze_nothing():
     groups = axis_groups(selected(Net(0)))
     assert GroupState.FROZEN not in {group.state for group in groups.groups}

@@ -23,10 +23,24 @@ from setting_nets import (
 
 from mal_graph.graph import Declared
 from mal_graph.network import SettingKind, find_parameters, find_settings, find_unlearned
-from mal_graph.network.telling_values import is_grid, is_root_of_length, is_rotation
+from mal_graph.network.telling_values import is_falling, is_grid, is_root_of_length, is_rotation
 
 RNG = np.random.default_rng(0)
 DRAWN = RNG.normal(size=(TOKENS, TOKENS))
+
+
+def sloped(net, x):
+    """Distances, head by head times a slope, are added to scores."""
+    places = np.arange(TOKENS, dtype=np.float32)
+    distances = net.constant(places[None] - places[:, None], "distances")
+    slopes = net.constant((0.25 ** np.arange(1, HEADS + 1, dtype=np.float32))[:, None, None], "slopes")
+    return net.op("Add", x, net.op("Mul", slopes, distances))
+
+
+def chosen_by_a_triangle(net, x):
+    """A triangle of ones, made a truth, says which scores count."""
+    triangle = net.op("Trilu", net.constant(np.ones((TOKENS, TOKENS), np.float32), "ones"), upper=0)
+    return net.op("Where", net.op("Cast", triangle, to=9), x, net.constant(np.float32(-1e9), "low"))
 
 
 def kinds(graph):
@@ -49,6 +63,8 @@ def kinds(graph):
             attention(on_both=turned_by_frequencies()),
             {"frequencies": SettingKind.FREQUENCIES, "positions": SettingKind.FREQUENCIES},
         ),
+        (attention(on_scores=sloped), {"slopes": SettingKind.SLOPES, "distances": SettingKind.GRID}),
+        (attention(on_scores=chosen_by_a_triangle), {"ones": SettingKind.MASK, "low": SettingKind.MASK}),
         (with_grid(), {"anchors": SettingKind.GRID}),
         (convolved(), {"mean": SettingKind.PREPARATION, "deviation": SettingKind.PREPARATION}),
     ],
@@ -156,6 +172,21 @@ def test_new_values_do_not_change_what_the_framework_said():
 @given(st.integers(2, 4096), st.sampled_from([0.5, -0.5, 1, -1, 0.25, -0.25]))
 def test_every_scale_of_a_head_is_told(length, power):
     assert is_root_of_length(np.float32(float(length) ** power))
+
+
+@pytest.mark.parametrize("heads", [2, *range(4, 41)])
+def test_the_slopes_of_any_number_of_heads_are_told(heads):
+    """By the formula of ALiBi (arXiv:2108.12409, section 3)."""
+    power = 2 ** int(np.log2(heads))
+    slopes = [2 ** (-8 * (head + 1) / power) for head in range(power)]
+    slopes += [2 ** (-4 * (2 * head + 1) / power) for head in range(heads - power)]
+    assert is_falling(np.float32(slopes))
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40))
+def test_learned_values_are_no_slopes(seed, size):
+    assert not is_falling(np.random.default_rng(seed).normal(size=size).astype(np.float32))
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
