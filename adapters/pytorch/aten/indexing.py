@@ -67,6 +67,13 @@ def gather(at: Site, x: Wire, axis: int, index: Wire, *, sparse_grad: bool = Fal
     return at.op("GatherElements", x, index, axis=axis)
 
 
+@lowers("scatter.src")
+def scatter(at: Site, x: Wire, axis: int, index: Wire, source: Wire) -> str:
+    if not same_shape(source.shape, index.shape):
+        raise UnsupportedModel("scattering a part of a tensor")
+    return at.op("ScatterElements", x, index, source, axis=axis)
+
+
 @lowers("embedding")
 def embedding(at: Site, table: Wire, index: Wire, *unused: Any) -> str:
     return at.op("Gather", table, index)

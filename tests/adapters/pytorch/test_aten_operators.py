@@ -273,6 +273,7 @@ ONE = {
     "index": lambda x: x[:, torch.tensor([1, 3, 3])],
     "index_pairs": lambda x: x[torch.tensor([[0], [1]]), torch.tensor([1, 3, 3])],
     "gather": lambda x: x.gather(1, x.argsort(1)[:, :2]),
+    "scatter": lambda x: torch.zeros_like(x).scatter(1, x.argsort(1)[:, :2], x[:, :2]),
     "roll": lambda x: x.roll((1, -2), (1, 3)),
     "roll_none": lambda x: x.roll(4, 1) + 0,
     "flip": lambda x: x.flip((1, 3)),
