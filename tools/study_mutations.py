@@ -116,7 +116,7 @@ def mutations() -> dict[str, Mutation]:
         ),
         "position_names": Mutation(
             "pinned positions pair by their numbers",
-            {"mal_graph.matching.correspondence:pair_by_names": gives(None)},
+            {"mal_graph.matching.group_pairing:pair_by_names": gives(None)},
             (f"{matching}test_named_positions.py", f"{rewritten}[concat_order]"),
         ),
         "signatures": Mutation(

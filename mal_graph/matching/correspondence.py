@@ -120,7 +120,7 @@ def correspond(
         refused,
         dropped,
         unpaired,
-        {**pairing.inside, **{pair.base: pair.donor for pair in pairing.nested.pairs if not pair.is_outermost}},
+        {**pairing.inside, **pairing.nested.held()},
         tuple((mask, axes) for mask, axes in masks if mask.layer not in refused),
         assume_ordered,
         signatures,

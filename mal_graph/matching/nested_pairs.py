@@ -182,6 +182,11 @@ class NestedPairs:
             *(own[side] for pair, own in zip(self.pairs, self.groups, strict=True) if pair.within >= 0)
         )
 
+    def held(self) -> dict[int, int]:
+        """The donor's group of each of the base's that lies inside the units of others, or across them."""
+        inside = {pair.base: pair.donor for pair in self.pairs if pair.within >= 0 and pair.grid is None}
+        return {**inside, **{one.second: other.second for one, other in self.crossing}}
+
     def groups_across(self, side: int) -> frozenset[int]:
         """The groups of one model that are assigned across others."""
         return frozenset(both[side].second for both in self.crossing)

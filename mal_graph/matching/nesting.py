@@ -5,7 +5,7 @@ places, these groups are alike, a family. Units that all heads have in common, s
 scales, lie across the heads: each is one place in all of them, and the places where they meet are a grid.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,12 +123,12 @@ def inside_units(groups: AxisGroups, outer: Positions, listed: Flags, placed: Ma
             chosen.grids += grids
     rest = {i: own for i, own in placed.items() if not any(i in members for members in chosen.groups.values())}
     families = []
-    for i, taken in chosen.columns.items():
+    for i, taken in sorted(chosen.columns.items()):  # in an order that does not depend on how many units they have
         within: Positions = {axis: rows_inside(outer[axis], own) for axis, own in taken.items()}
         both = (listed[:, None] & is_listed(groups.groups[i])).ravel()
         inside = inside_units(groups, within, both, rest) if rest else Inside()
         families.append(Family(i, chosen.groups[i], taken, inside))
-    return Inside(tuple(families), tuple(chosen.grids))
+    return Inside(tuple(families), in_order(chosen.grids))
 
 
 def weakness(here: Mapping[int, Positions], i: int) -> tuple[bool, int, int]:
@@ -228,7 +228,12 @@ def find_crossing(groups: AxisGroups, moving: Collection[int]) -> tuple[Grid, ..
         if found:
             grids += found
             chosen[i] = own
-    return tuple(grids)
+    return in_order(grids)
+
+
+def in_order(grids: Iterable[Grid]) -> tuple[Grid, ...]:
+    """Grids in the order of their groups."""
+    return tuple(sorted(grids, key=lambda grid: (grid.first, grid.second)))
 
 
 def full_table(outer: Index, rows: Index) -> Index | None:
