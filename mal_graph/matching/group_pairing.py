@@ -170,7 +170,7 @@ class GroupPairing:
         """The pair of axes, with what its base positions are but counterparts."""
         size = parameter.shape[place]
         lone = np.setdiff1d(np.arange(size), np.concatenate([NOWHERE, *(block.base.ravel() for block in blocks)]))
-        statistic, statistic_inside, added = [NOWHERE], [NOWHERE], [NOWHERE]
+        statistic, statistic_inside, added, around = [NOWHERE], [NOWHERE], [NOWHERE], [NOWHERE]
         inside = self.nested.groups_inside(0)
         for g, member in members_on(self.base, parameter, place):
             group = self.base.groups[g]
@@ -179,12 +179,13 @@ class GroupPairing:
                 counted = statistic_inside if g in inside else statistic
                 counted += [member.positions.ravel()] if group.statistic else []
                 added.append(new)
+                around += [new] if g not in inside else []
             elif group.is_usable:  # inside a unit, which may be without it
                 statistic += [new, np.intersect1d(member.positions, lone)] if group.statistic else []
                 added.append(new)
-        return AxisPair(
-            size, blocks, np.concatenate(statistic), np.concatenate(statistic_inside), np.concatenate(added)
-        )
+        # What lies in a unit that is new as a whole was never alive.
+        old = np.setdiff1d(np.concatenate(statistic_inside), np.concatenate(around))
+        return AxisPair(size, blocks, np.concatenate(statistic), old, np.concatenate(added))
 
     def in_stored_order(self, mine: Sequence[tuple[int, Member]], theirs: Sequence[tuple[int, Member]]) -> Block | None:
         """What two groups inside units have in common, such as the inputs of a filter in all blocks of two grouped
