@@ -123,6 +123,21 @@ class Joined:
     parts: tuple[Weight, ...]
 
 
+@dataclass(frozen=True)
+class Stack:
+    """How the source stores a weight that holds a matrix for each of several blocks.
+
+    Attributes:
+        tensor: what operators make of the weight: the axes that the source has.
+        weight: the handle of the source.
+        order: the axes of the source in the order of the view, where several of them are one.
+    """
+
+    tensor: str
+    weight: Weight
+    order: tuple[int, ...]
+
+
 @dataclass(frozen=True, repr=False)
 class LayerGraph(Brief):
     """A network as operators and weight handles; steps return new graphs and never change one.
@@ -140,6 +155,7 @@ class LayerGraph(Brief):
             operators make that arrange such a weight, where the source has one operator for several.
         tied: the axes along which the copies of a weight belong together, by name of the one that the source stores.
         joined: weights that the source stores in parts, which are no weights of the view.
+        stacks: weights that are a matrix in the view, and one for each of several blocks in the source.
         metadata: what the source notes of the model as a whole, as texts by key.
     """
 
@@ -155,6 +171,7 @@ class LayerGraph(Brief):
     copies: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     joined: Mapping[str, Joined] = field(default_factory=dict)
+    stacks: Mapping[str, Stack] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -11,12 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from mal_graph.graph import LayerGraph, Node, Value, Weight
+from mal_graph.network import as_stored
 
 IR_VERSION = 10  # old enough for every onnxruntime in use, new enough for every element type
 
 
 def built_model(graph: LayerGraph) -> ir.Model:
     """The graph as a model of its own, under the names it has."""
+    graph = as_stored(graph)
     inputs = [declared(value) for value in graph.inputs]
     values = named(inputs)
     used = {name for node in graph.nodes for name in node.inputs} | graph.output_names

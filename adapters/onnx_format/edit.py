@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.network import as_stored
 
 from .build import built_node, lazy_tensor, stored_value
 from .constants import with_constants_shared
@@ -17,7 +18,7 @@ from .view import handle
 def edited_model(graph: LayerGraph) -> ir.Model:
     """A clone of the source with all that differs in the graph: weights, attributes, inputs and nodes."""
     document: OnnxDocument = graph.source
-    graph, source = with_parts(with_constants_shared(graph)), document.model
+    graph, source = with_parts(with_constants_shared(as_stored(graph))), document.model
     if document.lowered is not source:
         raised = given_back(graph)
         graph, source = (graph, document.lowered) if raised is None else (raised, source)

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 from mal_graph.errors import ShapeError, UnsupportedModel
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.network import as_stored
 
 from .graph_difference import difference
 from .rewrite_code import cannot_give_back, put_widths
@@ -22,7 +23,7 @@ from .tracing import Arguments, Traced, evaluating, lower_module, quiet
 
 def merged_module(graph: LayerGraph) -> fx.GraphModule:
     """A copy of what was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
-    source = source_of(graph)
+    graph, source = as_stored(graph), source_of(graph)
     module = copy.deepcopy(source.module)
     rewritten = needs_rewriting(graph, source)
     new = {**changed_state(graph, source), **(changed_in_code(graph, source) if rewritten else {})}
@@ -38,7 +39,7 @@ def merged_module(graph: LayerGraph) -> fx.GraphModule:
 
 def merged_state(graph: LayerGraph) -> dict[str, Tensor]:
     """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
-    source = source_of(graph)
+    graph, source = as_stored(graph), source_of(graph)
     new = changed_state(graph, source)
     for key, values in new.items():
         if values.shape != tuple(source.state[key].shape):

@@ -115,7 +115,7 @@ def apply_weight(
     """
     weight = root.weight
     described = Slot(f"input {slot}", ParameterKind.SCALE) if row is None else row.slot(slot)
-    contracted = None if row is None or root.is_mixed else row.weight_axes(slot, node, len(root.axes))
+    contracted = None if row is None or root.is_mixed else contracted_axes(node, slot, row, root)
     axes = canonical_axes(root, contracted, order)
     return Parameter(
         tensor=weight.name,
@@ -137,17 +137,27 @@ def rows_of(node: Node, slot: Slot, length: int) -> int:
     return length // int(node.attribute(slot.counted_by, length)) if slot.counted_by and length else 1
 
 
+def contracted_axes(node: Node, slot: int, row: Row, root: Root) -> tuple[int, int] | None:
+    """The axes of what a node reads along which it produces and consumes units; None where they are no matrix."""
+    axes = row.weight_axes(slot, node, len(root.axes))
+    is_one = axes is not None and root.axes[axes[0]] == root.axes[axes[1]] is not None
+    return None if is_one or (root.is_cut and row.has_window) else axes
+
+
 def canonical_axes(root: Root, contracted: Sequence[int] | None, order: Sequence[int] | None) -> tuple[int | None, ...]:
     """The stored axes in canonical order: those that are contracted first, or those longer than 1 of anything else, as
     they stand in the weight that is computed of it."""
     if contracted is not None:
+        first = [root.axes[place] for place in contracted]
         rest = [axis for place, axis in enumerate(root.axes) if place not in contracted]
-        return (*[root.axes[place] for place in contracted], *rest)
+        if root.is_cut:  # each stored axis once
+            rest = [axis for axis in dict.fromkeys(rest) if axis not in first]
+        return (*first, *rest)
     if root.is_mixed:
         axes: Sequence[int | None] = range(len(root.weight.shape))  # kept whole, in stored order
     else:
         axes = root.axes if order is None else [root.axes[place] for place in order]
-    return tuple(axis for axis in axes if axis is not None and root.weight.shape[axis] > 1)
+    return tuple(dict.fromkeys(axis for axis in axes if axis is not None and root.weight.shape[axis] > 1))
 
 
 def role_of(slot: Slot, is_contracted: bool) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mal_graph.graph import LayerGraph, Node, Weight
-from mal_graph.operators import Row, row_of, source_axes
+from mal_graph.operators import Row, arranged_axes, row_of
 
 MIXED = -1  # stands for the axes of a tensor that a reshape mixes
 
@@ -13,12 +13,14 @@ class Root(NamedTuple):
     """The stored tensor behind a tensor that is computed by moving its values only.
 
     Attributes:
-        axes: for each axis the stored axis it is; None for an inserted axis of length 1; only MIXED if a reshape made
-            one axis of several, so that the tensor has no simple form.
+        axes: for each axis the stored axis that it is, or is cut out of; None for an inserted axis of length 1; only
+            MIXED if a reshape made one axis of several, so that the tensor has no simple form.
+        shape: the lengths of the axes; only where they are not mixed.
     """
 
     weight: Weight
     axes: list[int | None]
+    shape: tuple[int, ...]
 
     @property
     def is_mixed(self) -> bool:
@@ -26,15 +28,17 @@ class Root(NamedTuple):
         return MIXED in self.axes
 
     @property
-    def shape(self) -> list[int]:
-        """The lengths of the axes; only where they are not mixed."""
-        return [1 if axis is None else self.weight.shape[axis] for axis in self.axes]
+    def is_cut(self) -> bool:
+        """Whether a reshape made several axes of one."""
+        stored = [axis for axis in self.axes if axis is not None]
+        return len(set(stored)) < len(stored)
 
 
 def find_root(graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None) -> Root | None:
     """The stored tensor behind `name`, through operators that only move values; None if `name` is computed."""
     if name in graph.weights:
-        return Root(graph.weights[name], list(range(len(graph.weights[name].shape))))
+        weight = graph.weights[name]
+        return Root(weight, list(range(len(weight.shape))), weight.shape)
     if name not in graph.producer:
         return None
     node = graph.nodes[graph.producer[name]]
@@ -48,14 +52,15 @@ def find_root(graph: LayerGraph, name: str, table: Mapping[str, Row] | None = No
 def arranged(graph: LayerGraph, node: Node, root: Root) -> Root:
     """A stored tensor as a node arranges its axes."""
     argument = node.inputs[1] if len(node.inputs) > 1 else ""
-    sources = None
+    made = None
     if not argument:
-        sources = source_axes(node, root.shape, None)
+        made = arranged_axes(node, root.shape, None)
     elif argument in graph.weights:
-        sources = source_axes(node, root.shape, graph.weights[argument].read().ravel().tolist())
-    if sources is None:
-        return Root(root.weight, [MIXED])
-    return Root(root.weight, [None if source is None else root.axes[source] for source in sources])
+        made = arranged_axes(node, root.shape, graph.weights[argument].read().ravel().tolist())
+    if made is None:
+        return Root(root.weight, [MIXED], ())
+    axes = [None if source is None else root.axes[source] for source in made.sources]
+    return Root(root.weight, axes, made.shape)
 
 
 def data_dependent(graph: LayerGraph) -> set[str]:

@@ -26,7 +26,7 @@ from mal_graph.network.telling_values import (
     is_root_of_length,
     is_rotation,
 )
-from mal_graph.operators import ParameterKind, Row, row_of, source_axes
+from mal_graph.operators import ParameterKind, Row, arranged_axes, row_of
 
 CAPTURE = -1  # the input slot that a body reads by
 
@@ -285,10 +285,10 @@ def moved_shape(node: Node, row: Row, shape: Shape) -> dict[str, Shape]:
     """The shape of what an operator moves, where it keeps each axis; nothing where it does not."""
     if row.keeps_axes:
         return {node.outputs[0]: shape}
-    sources = source_axes(node, [size if isinstance(size, int) else 0 for size in shape], None)
-    if sources is None:
+    arranged = arranged_axes(node, [size if isinstance(size, int) else 0 for size in shape], None)
+    if arranged is None:
         return {}
-    return {node.outputs[0]: tuple(1 if source is None else shape[source] for source in sources)}
+    return {node.outputs[0]: tuple(1 if source is None else shape[source] for source in arranged.sources)}
 
 
 def is_by_channel(stored: tuple[int, ...], shape: Shape) -> bool:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 
 from mal_graph.graph import LayerGraph, Node
-from mal_graph.operators import Row, row_of, source_axes
+from mal_graph.operators import Arranged, Row, arranged_axes, row_of
 
 Reading = tuple[int, int]  # index of a node, and an input slot of it
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,9 +43,9 @@ def order_of(
     if row.by_element or row.keeps_axes:
         before = len(shapes[out]) - len(shape)  # axes are aligned from the last one on
         return tuple(axis - before for axis in made[out] if axis >= before)
-    sources = sources_of(graph, node, shape)
-    assert sources is not None  # else the shape of what it makes were not known
-    return tuple(source for axis in made[out] if (source := sources[axis]) is not None)
+    arranged = arrangement_of(graph, node, shape)
+    assert arranged is not None  # else the shape of what it makes were not known
+    return tuple(dict.fromkeys(source for axis in made[out] if (source := arranged.sources[axis]) is not None))
 
 
 def constant_shapes(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> dict[str, tuple[int, ...]]:
@@ -66,16 +66,16 @@ def made_shape(graph: LayerGraph, node: Node, row: Row, given: Sequence[tuple[in
     if row.moves and row.keeps_axes:
         return given[0]
     if row.moves:
-        sources = sources_of(graph, node, given[0])
-        return None if sources is None else tuple(1 if source is None else given[0][source] for source in sources)
+        arranged = arrangement_of(graph, node, given[0])
+        return None if arranged is None else arranged.shape
     with suppress(ValueError):  # they do not fit together, which running the model will say
         return np.broadcast_shapes(*given) if row.by_element else None
     return None
 
 
-def sources_of(graph: LayerGraph, node: Node, shape: Sequence[int]) -> list[int | None] | None:
-    """For each axis of what a node makes by moving axes that of its input."""
+def arrangement_of(graph: LayerGraph, node: Node, shape: Sequence[int]) -> Arranged | None:
+    """Where the axes of what a node makes by moving axes come from."""
     argument = node.inputs[1] if len(node.inputs) > 1 else ""
     if argument and argument not in graph.weights:
         return None
-    return source_axes(node, shape, graph.weights[argument].read().ravel().tolist() if argument else None)
+    return arranged_axes(node, shape, graph.weights[argument].read().ravel().tolist() if argument else None)

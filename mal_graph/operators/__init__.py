@@ -6,9 +6,9 @@ from mal_graph.operators.control_flow import Control, control_of
 from mal_graph.operators.elementwise import cast_to_float32, cast_type
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import are_codes, table_axis
-from mal_graph.operators.layout import part_lengths, source_axes, uneven_parts
+from mal_graph.operators.layout import Arranged, arranged_axes, part_lengths, uneven_parts
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
-from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot
+from mal_graph.operators.row import AtZero, Compensation, Homogeneity, LayerRole, ParameterKind, Row, Slot, Spread
 from mal_graph.operators.sizes import Layout, Resized, SizeRule, kept, ratio
 from mal_graph.operators.table import ROWS, bias_slot, norm_epsilon, row_of, slot_named, summed_axis, unit_axis
 from mal_graph.operators.unsupported import explain_missing
@@ -27,6 +27,8 @@ from mal_graph.operators.wiring import Belonging, Wiring
 
 __all__ = [
     "are_codes",
+    "Arranged",
+    "arranged_axes",
     "Atoms",
     "AtZero",
     "BATCH",
@@ -69,10 +71,10 @@ __all__ = [
     "SizeRule",
     "Slot",
     "slot_named",
-    "source_axes",
     "Span",
     "spans",
     "spans_of",
+    "Spread",
     "Statistic",
     "strides_of",
     "summed_axis",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mal_graph.graph import Array, Node
-from mal_graph.operators.axis_labels import AxisLabel, Label, pinned_label
+from mal_graph.operators.axis_labels import Atoms, AxisLabel, Label, pinned_label
 from mal_graph.operators.marks import GroupState, Pin, Statistic
 from mal_graph.operators.wiring import Wiring
 
@@ -53,6 +53,10 @@ class Call:
     def is_stored(self, slot: int) -> bool:
         """Whether an input is a stored tensor."""
         return slot < len(self.stored) and self.stored[slot]
+
+    def places(self, slot: int) -> Atoms | None:
+        """The atoms of the axis on which the values of an input are places; None if they are no places of units."""
+        return self.wiring.places.get(self.node.inputs[slot]) if self.given(slot) else None
 
     def tells(self, output: int) -> bool:
         """Whether an output is one of the model's."""
@@ -129,7 +133,5 @@ def mark_statistic(call: Call, label: Label, axes: Collection[int]) -> None:
 
 def drop_axes(call: Call, axes: Collection[int]) -> Label:
     """The first input's axes without some, which are dropped or stay with length 1."""
-    label = call.label(0)
-    for axis in axes:
-        label = call.wiring.without(label, axis)
+    label = call.wiring.without(call.label(0), *axes)
     return call.wiring.reshape(label, call.outputs[0], call.name)

@@ -20,6 +20,7 @@ from mal_graph.operators.row import (
     Row,
     Shape,
     Slot,
+    Spread,
     UnitAxis,
     WeightAxes,
     X,
@@ -82,8 +83,7 @@ def einsum(call: Call) -> list[Label]:
     letters = list(dict.fromkeys([*out, *(letter for term in terms for letter in term)]))
     lifted = [lift(call, label, term, letters) for label, term in zip(labels, terms, strict=True)]
     joined = wiring.combine(lifted, np.broadcast_shapes(*(label.shape for label in lifted)))
-    for axis in range(len(out), len(letters)):
-        joined = wiring.sum_away(joined, axis)
+    joined = wiring.sum_away(joined, *range(len(out), len(letters)))
     return [wiring.reshape(joined, call.outputs[0], call.name)]
 
 
@@ -283,6 +283,31 @@ def einsum_products(node: Node, inputs: Sequence[Shape], output: Shape) -> int:
     return prod(sizes.values())
 
 
+def matrix_spread(node: Node, slot: int, rank: int) -> Spread:
+    """A MatMul takes a matrix for each place on the axes before the last two."""
+    produced, consumed = (rank - 2, rank - 1) if slot == 0 else (rank - 1, rank - 2)
+    blocks = list(range(rank - 2))
+    made = {**{axis: axis - rank for axis in blocks}, produced: -2 if slot == 0 else -1}
+    return Spread(blocks, [produced], [consumed], made)
+
+
+def einsum_spread(node: Node, slot: int, rank: int) -> Spread | None:
+    """Of an Einsum's weight, letters of the output alone are units produced, those of the other operand alone units
+    consumed, and those of both may be blocks."""
+    terms = einsum_terms(node)
+    if len(terms) != 2 or "..." in terms[slot] or len(set(terms[slot])) < len(terms[slot]):
+        return None
+    out = str(node.attribute("equation", "")).replace(" ", "").partition("->")[2]
+    roles: dict[tuple[bool, bool], list[int]] = {}
+    for axis, letter in enumerate(terms[slot]):
+        roles.setdefault((letter in out, letter in terms[1 - slot]), []).append(axis)
+    if (False, False) in roles or not {(True, False), (False, True)} <= roles.keys():
+        return None
+    behind = out.rpartition("...")[2]
+    made = {axis: behind.index(letter) - len(behind) for axis, letter in enumerate(terms[slot]) if letter in behind}
+    return Spread(roles.get((True, True), []), roles[True, False], roles[False, True], made)
+
+
 def weight_slot(axes: WeightAxes, produces: UnitAxis | None = None) -> Slot:
     """The input for a weight that is contracted."""
     return Slot("weight", ParameterKind.WEIGHT, axes=axes, produces=produces)
@@ -302,6 +327,7 @@ ROWS: Mapping[str, Row] = {
         matmul,
         LayerRole.CONTRACTION,
         multiplications=linear_products,
+        spread=matrix_spread,
         compensation=SUMMED,
         kind="linear",
         slots=(
@@ -313,6 +339,7 @@ ROWS: Mapping[str, Row] = {
         einsum,
         LayerRole.CONTRACTION,
         multiplications=einsum_products,
+        spread=einsum_spread,
         compensation=SUMMED,
         kind="linear",
         slots=(weight_slot(einsum_axes(0), einsum_unit_axis(0)), weight_slot(einsum_axes(1), einsum_unit_axis(1))),

@@ -1,13 +1,14 @@
 """Indexing: entries that are selected, looked up or written by their place or value."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
-from mal_graph.operators.axis_labels import Label
+from mal_graph.operators.axis_labels import AxisLabel, Label
 from mal_graph.operators.call import Call, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, AtZero, Homogeneity, LayerRole, ParameterKind, Row, Slot, X, setting
@@ -54,9 +55,23 @@ def gather(call: Call) -> list[Label]:
         flat = chosen.ravel().astype(np.int64) % data.shape[axis]
         return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
     axis_labels = wiring.axis_labels(data)
-    pin_each(call, axis_labels[axis : axis + 1], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
+    if not looks_up_units(call, axis_labels[axis]):
+        pin = Pin(GroupState.PINNED, f"entries that {call.name} looks up by index")
+        pin_each(call, axis_labels[axis : axis + 1], pin)
     looked_up = wiring.axis_labels(indices)
     return [wiring.label_of(out, [*axis_labels[:axis], *looked_up, *axis_labels[axis + 1 :]])]
+
+
+def looks_up_units(call: Call, axis_label: AxisLabel) -> bool:
+    """Whether indices say units by their places, which move with the units; ties the axis that they are places on."""
+    places = call.places(1)
+    if places is None:
+        return False
+    if not isinstance(axis_label, np.ndarray) or len(axis_label) != len(places):
+        call.wiring.pin(places, Pin(GroupState.FROZEN, f"{call.name} looks up entries in their order"))
+        return False
+    call.wiring.tie(axis_label, places)
+    return True
 
 
 def is_palette(call: Call) -> bool:
@@ -85,12 +100,16 @@ def table_axis(node: Node) -> int:
 
 
 def one_hot(call: Call) -> list[Label]:
-    """The axes of the indices pass; the new one is pinned."""
+    """The axes of the indices pass; the new one is pinned, or has the units that the indices are places of."""
     pin, shape = Pin(GroupState.PINNED, f"classes that {call.name} counts off"), call.outputs[0]
     call.wiring.pin_label(call.label(2), pin)
-    axis_labels = call.axis_labels(0)
+    axis_labels, places = call.axis_labels(0), call.places(0)
     axis = call.node.attribute("axis", -1) % len(shape)
-    return [call.wiring.label_of(shape, [*axis_labels[:axis], pin, *axis_labels[axis:]])]
+    if places is not None and len(places) != shape[axis]:
+        call.wiring.pin(places, pin)
+        places = None
+    units = pin if places is None else places
+    return [call.wiring.label_of(shape, [*axis_labels[:axis], units, *axis_labels[axis:]])]
 
 
 def tensor_scatter(call: Call) -> list[Label]:
@@ -104,8 +123,46 @@ def tensor_scatter(call: Call) -> list[Label]:
 
 
 def addressed(call: Call) -> list[Label]:
-    """Indices name single elements: everything freezes."""
-    return call.freeze(f"{call.name} finds elements by their place")
+    """Indices name single elements: everything freezes, the units whose places they are too."""
+    reason = f"{call.name} finds elements by their place"
+    for slot in range(len(call.inputs)):
+        if (places := call.places(slot)) is not None:
+            call.wiring.pin(places, Pin(GroupState.FROZEN, reason))
+    return call.freeze(reason)
+
+
+def gather_elements(call: Call) -> list[Label]:
+    """Where indices are places of units, they name these and not elements; the other axes pass."""
+    data, indices = call.label(0), call.label(1)
+    axis = call.node.attribute("axis", 0) % len(data.shape)
+    if not is_alike_but(data.shape, indices.shape, axis) or not looks_up_units(call, call.axis_labels(0)[axis]):
+        return addressed(call)
+    wiring = call.wiring
+    others = wiring.combine([wiring.without(data, axis), wiring.without(indices, axis)], cut(indices.shape, axis))
+    return [wiring.with_axis_label(others, axis, wiring.axis_label(indices, axis), indices.shape[axis])]
+
+
+def scatter_elements(call: Call) -> list[Label]:
+    """Where indices are places of units, what is written goes to these; the other axes pass."""
+    data, indices, updates = (call.label(slot) for slot in range(3))
+    axis = call.node.attribute("axis", 0) % len(data.shape)
+    places, wiring = call.places(1), call.wiring
+    if places is None or not is_alike_but(data.shape, indices.shape, axis) or len(places) != data.shape[axis]:
+        return addressed(call)
+    units = wiring.tie(wiring.axis_label(data, axis), places)
+    wiring.tie(wiring.axis_label(indices, axis), wiring.axis_label(updates, axis))
+    others = wiring.combine([wiring.without(one, axis) for one in (data, indices, updates)], cut(data.shape, axis))
+    return [wiring.with_axis_label(others, axis, units, data.shape[axis])]
+
+
+def is_alike_but(shape: Sequence[int], other: Sequence[int], axis: int) -> bool:
+    """Whether two shapes differ on one axis at most."""
+    return cut(shape, axis) == cut(other, axis)
+
+
+def cut(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """A shape with one axis of length 1."""
+    return (*shape[:axis], 1, *shape[axis + 1 :])
 
 
 def chosen_by_value(call: Call) -> list[Label]:
@@ -171,6 +228,8 @@ def gathered_along(call: Resized, held: list[int], axis: int) -> list[int]:
     return source.find([(held[old] % source.size, added) for old, added in out.pairs])
 
 
+INDICES = replace(setting("indices"), reads_places=True)
+
 ROWS: Mapping[str, Row] = {
     "Slice": Row(
         slice_,
@@ -183,20 +242,21 @@ ROWS: Mapping[str, Row] = {
         gather,
         LayerRole.ALONE,
         kind="table",
-        slots=(Slot("table", ParameterKind.WEIGHT), setting("indices")),
+        slots=(Slot("table", ParameterKind.WEIGHT), INDICES),
         size_constants={"indices": gathered},
         table_axis=table_axis,
     ),
-    "GatherElements": Row(addressed, LayerRole.ALONE, slots=(X, setting("indices"))),
+    "GatherElements": Row(gather_elements, LayerRole.ALONE, slots=(X, INDICES)),
     "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, setting("indices"))),
-    **dict.fromkeys(["ScatterElements", "ScatterND"], Row(addressed, slots=(X, setting("indices"), X))),
+    "ScatterElements": Row(scatter_elements, slots=(X, INDICES, X)),
+    "ScatterND": Row(addressed, slots=(X, setting("indices"), X)),
     "TensorScatter": Row(tensor_scatter, LayerRole.ALONE, slots=(X, X, setting("places"))),
     "Col2Im": Row(addressed, slots=(X, setting("shape"))),
     "MaxUnpool": Row(addressed, slots=(X, setting("indices"), setting("shape"))),
     "OneHot": Row(
         one_hot,
         LayerRole.ALONE,
-        slots=(X, setting("depth"), setting("values")),
+        slots=(replace(X, reads_places=True), setting("depth"), setting("values")),
         at_zero=AtZero.FINITE,
     ),
     **dict.fromkeys(

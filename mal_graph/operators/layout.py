@@ -10,6 +10,7 @@ from mal_graph.graph import Node
 from mal_graph.operators.axis_labels import AxisLabel, Label, spans
 from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
+from mal_graph.operators.reshaping import find_runs
 from mal_graph.operators.row import Homogeneity, Row, X, setting
 from mal_graph.operators.sizes import Resized, output_sizes
 
@@ -210,7 +211,20 @@ def space_to_depth(call: Call) -> list[Label]:
     return [wiring.label_of(call.outputs[0], [batch, WINDOW if channels is None else channels, WINDOW, WINDOW])]
 
 
-def source_axes(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> list[int | None] | None:
+class Arranged(NamedTuple):
+    """Where the axes of what an arranging operator gives come from.
+
+    Attributes:
+        sources: for each axis of the output that of the input, which several share if it is cut into them; None for a
+            new axis of length 1.
+        shape: the lengths of the axes of the output.
+    """
+
+    sources: list[int | None]
+    shape: tuple[int, ...]
+
+
+def arranged_axes(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> Arranged | None:
     """Where the axes of what an arranging operator gives come from.
 
     Args:
@@ -219,16 +233,33 @@ def source_axes(node: Node, shape: Sequence[int], given: Sequence[int] | None) -
         given: its constant second input, None if it has none.
 
     Returns:
-        for each axis of the output that of the input, None for a new axis of length 1; None if it mixes axes.
+        None if it makes one axis of several.
     """
     if node.op == "Transpose":
-        return list(node.attribute("perm") or range(len(shape))[::-1])
+        order = list(node.attribute("perm") or range(len(shape))[::-1])
+        return Arranged([*order], tuple(shape[axis] for axis in order))
     target = reshape_target(node, shape, node.attribute("axes") if given is None else given)
-    long = [axis for axis, size in enumerate(shape) if size > 1]
-    if target is None or [size for size in target if size > 1] != [shape[axis] for axis in long]:
+    sources = None if target is None else sources_of(shape, target)
+    return None if target is None or sources is None else Arranged(sources, target)
+
+
+def sources_of(shape: Sequence[int], target: Sequence[int]) -> list[int | None] | None:
+    """For each axis of a reshaped tensor that of the tensor before; None if one is made of several."""
+    long, made = ([axis for axis, size in enumerate(sizes) if size > 1] for sizes in (shape, target))
+    sources: list[int | None] = [None] * len(target)
+    if [shape[axis] for axis in long] == [target[axis] for axis in made]:
+        runs = [([old], [new]) for old, new in zip(long, made, strict=True)]
+    elif 0 in target:
         return None
-    remaining = iter(long)
-    return [next(remaining) if size > 1 else None for size in target]
+    else:
+        runs = find_runs(shape, target)
+    for old, new in runs:
+        cut = [axis for axis in old if shape[axis] > 1]
+        if len(cut) > 1:
+            return None
+        for axis in new:
+            sources[axis] = cut[0] if target[axis] > 1 else None
+    return sources
 
 
 def reshape_target(node: Node, shape: Sequence[int], given: Sequence[int] | None) -> tuple[int, ...] | None:

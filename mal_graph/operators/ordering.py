@@ -1,15 +1,20 @@
 """Operators to which the order along an axis matters: extremes, running sums, triangles, transforms.
 
 What gives the number of a place as an output of the model makes the order along the axis part of the contract. Anywhere
-else such an axis is frozen, for what reads the number may be in the order of the units too.
+else the numbers are followed to what looks up units by them, such as experts by the choice of a router: that moves with
+the units. What reads them as numbers freezes the axis.
 """
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from mal_graph.operators.axis_labels import Label
-from mal_graph.operators.call import WINDOW, Call, drop_axes, pass_all_but, pin_axes, pin_each
+from mal_graph.operators.call import WINDOW, Call, drop_axes, pass_all_but, pin_axes, pin_each, with_pins
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import AtZero, ParameterKind, Row, Slot, X, setting
+
+RANKS = Pin(GroupState.PINNED, "ranks")
 
 
 def first_of_equals(call: Call) -> list[Label]:
@@ -25,15 +30,28 @@ def counting_pin(call: Call, output: int) -> Pin:
 
 
 def top_k(call: Call) -> list[Label]:
-    """Values and indices of the largest along one axis; the other axes pass."""
-    return pass_all_but(call, [call.node.attribute("axis", -1)], counting_pin(call, 1))
+    """Values and indices of the largest along one axis, in the order of their size; the other axes pass."""
+    axis = call.node.attribute("axis", -1)
+    tell_places(call, axis, 1)
+    return [with_pins(call, call.label(0), [axis % len(shape)], RANKS, shape) for shape in call.outputs]
 
 
 def arg_extreme(call: Call) -> list[Label]:
     """The index of the largest along one axis, which vanishes or stays with length 1."""
     axis = call.node.attribute("axis", 0) % len(call.label(0).shape)
-    pin_each(call, [call.wiring.axis_label(call.label(0), axis)], counting_pin(call, 0))
+    tell_places(call, axis, 0)
     return [drop_axes(call, [axis])]
+
+
+def tell_places(call: Call, axis: int, output: int) -> None:
+    """Note that an output tells places on an axis of the first input; one of the model's makes their order a part of
+    its contract."""
+    units = call.wiring.axis_label(call.label(0), axis % len(call.label(0).shape))
+    if isinstance(units, np.ndarray) and not call.tells(output) and output < len(call.node.outputs):
+        call.wiring.read(units)
+        call.wiring.places[call.node.outputs[output]] = units
+    else:
+        pin_each(call, [units], counting_pin(call, output))
 
 
 def cumulative(call: Call) -> list[Label]:

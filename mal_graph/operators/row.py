@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from mal_graph.graph import Node
 from mal_graph.operators.call import Rule
@@ -13,6 +14,24 @@ WeightAxes = Callable[[Node, int], tuple[int, int] | None]
 UnitAxis = Callable[[Node, int], int]
 Shape = tuple[int, ...]
 Multiplications = Callable[[Node, Sequence[Shape], Shape], int]
+
+
+class Spread(NamedTuple):
+    """Where the units of a stored weight lie that holds a matrix for each of several blocks.
+
+    Attributes:
+        blocks: the axes of the weight that the other operand and the output may have as well.
+        produced, consumed: those that hold the units it produces, and those it consumes.
+        made: for each axis of the weight that the output has, where it is there, counted from the end.
+    """
+
+    blocks: list[int]
+    produced: list[int]
+    consumed: list[int]
+    made: Mapping[int, int]
+
+
+Spreading = Callable[[Node, int, int], Spread | None]
 
 
 class LayerRole(StrEnum):
@@ -67,6 +86,7 @@ class Slot:
         reads_state: a weight is multiplied with a state that the operator itself made a step before, not with an input.
         rotates: it holds the cosines or the sines of the angles by which pairs of units are turned.
         adds_to_scores: it is added to the scores of an attention.
+        reads_places: its values may be places of units, as TopK tells them: the operator follows these.
     """
 
     name: str
@@ -79,6 +99,7 @@ class Slot:
     reads_state: bool = False
     rotates: bool = False
     adds_to_scores: bool = False
+    reads_places: bool = False
 
     def factor_of(self, node: Node) -> float:
         """What the operator multiplies this input by."""
@@ -157,6 +178,8 @@ class Row:
             differ in one never correspond.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
         multiplications: of a contraction, how many it takes, from the node, the shapes of its inputs and its output's.
+        spread: of a contraction that takes several matrices at once, where the units of a stored one lie, from the
+            node, the slot, and its rank; None where that is unknown.
     """
 
     rule: Rule
@@ -201,6 +224,7 @@ class Row:
     apart: Mapping[str, str] = field(default_factory=dict)
     since: int | None = None
     multiplications: Multiplications | None = None
+    spread: Spreading | None = None
 
     @property
     def is_contraction(self) -> bool:
@@ -236,6 +260,11 @@ class Row:
     def arranges(self) -> bool:
         """Whether it gives entries of its first input out as they are."""
         return self.moves or (self.adds and not self.by_element) or self.table_axis is not None
+
+    @property
+    def passes_places(self) -> bool:
+        """Whether its outputs hold values of its first input and nothing else."""
+        return self.arranges and not self.joins
 
     @property
     def is_batch_norm(self) -> bool:

@@ -58,6 +58,7 @@ class Wiring:
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
+        self.places: dict[str, Atoms] = {}  # by integer tensor the axis that its values are places on
         self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 
@@ -141,22 +142,22 @@ class Wiring:
         part = label.part_on(axis)
         return None if part is None else self.block_atoms(part, (axis,)).ravel()
 
-    def without(self, label: Label, axis: int) -> Label:
-        """The label with one axis cut to length 1: summed over, looked up in, or to be replaced."""
+    def without(self, label: Label, *axes: int) -> Label:
+        """The label with some axes cut to length 1: summed over, looked up in, or to be replaced."""
         parts = []
         for part in label.parts:
-            kept = tuple(a for a in spans(part) if a != axis)
+            kept = tuple(axis for axis in spans(part) if axis not in axes)
             if kept:
                 parts.append(self.block_atoms(part, kept))
-        shape = (*label.shape[:axis], 1, *label.shape[axis + 1 :])
-        return Label(shape, tuple(parts), {a: pin for a, pin in label.pins.items() if a != axis})
+        shape = tuple(1 if axis in axes else size for axis, size in enumerate(label.shape))
+        return Label(shape, tuple(parts), {axis: pin for axis, pin in label.pins.items() if axis not in axes})
 
-    def sum_away(self, label: Label, axis: int) -> Label:
-        """The label after a sum over one axis, which stays with length 1."""
-        part = label.part_on(axis)
-        if part is not None:
-            self.read(part)
-        return self.without(label, axis)
+    def sum_away(self, label: Label, *axes: int) -> Label:
+        """The label after a sum over some axes, which stay with length 1."""
+        for part in label.parts:
+            if set(axes) & set(spans(part)):
+                self.read(part)
+        return self.without(label, *axes)
 
     def with_axis_label(self, label: Label, axis: int, axis_label: AxisLabel, size: int) -> Label:
         """The label with another label on one axis."""

@@ -80,6 +80,8 @@ def trace_labels(
     for value in graph.outputs:
         pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}", is_contract=True)
         tracing.wiring.pin_label(tracing.labels[value.name], pin)
+        if value.name in tracing.wiring.places:
+            tracing.wiring.pin(tracing.wiring.places[value.name], pin)
         if tracing.wiring.alone:
             arranged = traced_back(graph, probed, value.name, table, {parameter.node for parameter in parameters})
             for atoms in () if arranged is None else told_atoms(tracing, arranged):
@@ -174,12 +176,25 @@ def trace_node(
     if row is None:
         tracing.unknown[node.op] = (*tracing.unknown.get(node.op, ()), node.name)
     outputs = outputs_of(tracing, graph, probed, node, row)
+    follow_places(tracing.wiring, node, row)
     for name, label in zip(node.outputs, outputs, strict=False):
         tracing.labels[name] = label
         if row is not None and row.is_linear and not is_weighted:
             mark_product(node, row, tracing.wiring, tracing.labels)
         for constant in row.size_constants_of(node) if row is not None else ():
             tracing.wiring.mark_size(label, constant)
+
+
+def follow_places(wiring: Wiring, node: Node, row: Row | None) -> None:
+    """Hand on what tensors tell of places of units; what reads such a place as a number freezes the units."""
+    for slot, name in enumerate((*node.inputs, *node.captures)):
+        places = wiring.places.get(name)
+        if places is None or (row is not None and (row.reads_shape_only or row.slot(slot).reads_places)):
+            continue
+        if row is not None and row.passes_places and slot == 0:
+            wiring.places.update(dict.fromkeys(node.outputs, places))
+        else:
+            wiring.pin(places, Pin(GroupState.FROZEN, f"{node.title} reads their places as numbers"))
 
 
 def mark_product(node: Node, row: Row, wiring: Wiring, labels: Mapping[str, Label]) -> None:

@@ -17,10 +17,8 @@ except ImportError:
     torch, KINDS = None, []
 
 pytestmark = pytest.mark.torch
-# Units of one expert lie on two axes of one tensor: no axis has them alone. A choice of experts freezes them. Keys that
-# are repeated for several heads of queries are not followed as copies yet.
+# Keys that are repeated for several heads of queries are not followed as copies yet.
 KEPT = {
-    **dict.fromkeys(["dense experts", "chosen experts"], "mlp"),
     **dict.fromkeys(["llama", "qwen3"], "attention"),
     **{f"grouped queries by {form}": "attention" for form in ("expand", "interleave", "axis", "tile")},
 }
@@ -83,3 +81,20 @@ def test_slopes_pin_the_heads_of_a_network_of_its_own_too():
     result = mal_graph.assemble(base, donor, lam=1.0, method="mal")
     assert far(result.graph, donor) <= 1e-4
     assert not any("constant" in step.tensor for step in result.merged[0].plan.steps)  # the slopes are no weights
+
+
+def test_the_merge_of_traced_experts_is_a_module_with_the_tensors_that_its_class_has():
+    kind = next(kind for kind in KINDS if kind.mlp == "chosen")
+    model = build(kind)
+    base, donor = exported(model, "trace"), exported(permuted(model, kind, 1), "trace")
+    result = mal_graph.assemble(base, donor, lam=0.3, method="mal")
+    merged = mal_graph.to_module(result.graph)
+    state = mal_graph.state_dict(result.graph)
+    assert {key: tuple(one.shape) for key, one in state.items()} == {
+        key: tuple(one.shape) for key, one in model.state_dict().items()
+    }
+    with torch.no_grad():
+        assert torch.allclose(merged(example()), model(example()), atol=1e-4)
+        copy = build(kind, 7)
+        copy.load_state_dict(state)
+        assert torch.allclose(copy(example()), model(example()), atol=1e-4)

@@ -183,9 +183,18 @@ def test_widths_are_units_in_and_out():
     assert [layer.in_out for layer in find_layers(mlp((3, 4, 5)))] == [(3, 4), (4, 5)]
 
 
+def test_a_weight_that_a_reshape_cuts_into_blocks_makes_units(net):
+    """Every block of it reads units of its own: they are all of its stored axis."""
+    w = net.op("Reshape", net.weight(18, 4, name="w"), net.constant([3, 6, 4]))
+    x = net.op("MatMul", net.input("x", (3, 4, 5)), net.weight(5, 6))
+    graph = net.graph(net.op("Einsum", x, w, equation="abc,acz->abz"))
+    (found,) = [parameter for parameter in find_parameters(graph) if parameter.tensor == "w"]
+    assert (found.role, found.axes, found.shape) == ("weight", (1, 0), (4, 18))
+
+
 def test_a_weight_whose_axes_a_reshape_mixed_makes_no_units(net):
     """Neither stored axis is the one that the operator makes units of."""
-    w = net.op("Reshape", net.weight(18, 4, name="w"), net.constant([3, 6, 4]))
+    w = net.op("Reshape", net.weight(9, 8, name="w"), net.constant([3, 6, 4]))
     x = net.op("MatMul", net.input("x", (3, 4, 5)), net.weight(5, 6))
     graph = net.graph(net.op("Einsum", x, w, equation="abc,acz->abz"))
     (found,) = [parameter for parameter in find_parameters(graph) if parameter.tensor == "w"]

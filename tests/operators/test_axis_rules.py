@@ -609,7 +609,7 @@ def top(net: Net, x: str, axis: int, take: int = 0) -> str:
     return cast(net, y) if take else y
 
 
-case("TopK", vector(lambda net, x: top(net, x, 1), 3), FROZEN)
+case("TopK", vector(lambda net, x: top(net, x, 1), 3), "6: up[0]", "pinned: down[1]")
 case("TopK", image(lambda net, x: top(net, x, 2)), name="of positions")
 case("TopK", image(lambda net, x: top(net, x, 3, 1)), name="indices")
 for extreme in ("ArgMax", "ArgMin"):
@@ -859,7 +859,7 @@ case(
 
 
 BOTH, THREE = "2: down[1] up[0]", "3: down[1] up[0]"
-case("TopK", image(split(lambda net, x: top(net, x, 2))), BOTH, name="in blocks")
+case("TopK", image(split(lambda net, x: top(net, x, 2))), BOTH, "3: up[0]", name="in blocks")
 case("CumSum", image(split(lambda net, x: net.op("CumSum", x, net.constant(1)))), THREE, name="over blocks")
 case("ArgMax", image(split(lambda net, x: cast(net, net.op("ArgMax", x, axis=2))), 2), BOTH, name="in blocks")
 case(
@@ -896,9 +896,8 @@ case(
 case(
     "Einsum",
     image(split(lambda net, x: net.op("Einsum", x, w(net, 2, 3, 5), equation="nabhw,abo->nohw")), 5),
-    "2: up[0] w[0]",
-    "3: up[0] w[1]",
-    "5: down[1] w[2]",
+    "5: down[1] w[1]",
+    "6: up[0] w[0]",
     name="over both factors",
 )
 

@@ -9,7 +9,7 @@ from onnx.reference import ReferenceEvaluator
 
 from mal_graph.graph import Node
 from mal_graph.operators import ROWS, AtZero, elementwise, row_of
-from mal_graph.operators.layout import reshape_target, source_axes
+from mal_graph.operators.layout import arranged_axes, reshape_target
 
 ONE_OPERAND = sorted(
     op for op, row in ROWS.items() if row.rule is elementwise.unary and not row.moves and "." not in op
@@ -232,8 +232,12 @@ def test_sizes_that_an_input_holds_must_follow_where_it_is_given():
         ("Reshape", {}, [3, 1, 4], (3, 4), [0, None, 1]),
         ("Reshape", {}, [12], (3, 4), None),
         ("Reshape", {}, None, (3, 4), None),
+        ("Reshape", {}, [3, 2, 1, 2], (3, 4), [0, 1, None, 1]),
+        ("Reshape", {}, [2, 6], (3, 4), None),
         ("Flatten", {}, None, (3, 1, 4), [0, 2]),
     ],
 )
 def test_where_the_axes_of_an_arranged_tensor_come_from(op, attributes, given, shape, sources):
-    assert source_axes(Node("n", op, ("x",), ("y",), attributes), shape, given) == sources
+    arranged = arranged_axes(Node("n", op, ("x",), ("y",), attributes), shape, given)
+    assert (arranged and arranged.sources) == sources
+    assert arranged is None or np.prod(arranged.shape) == np.prod(shape)

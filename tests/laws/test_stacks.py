@@ -1,0 +1,121 @@
+"""Laws of stacks: a matrix in the view, what they were in the file, and experts whose units are their own."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from builders import deviation, inputs_of, load, run
+from expert_nets import MIXTURES, NETS, experts, heads, reordered
+from onnx import numpy_helper
+
+import mal_graph
+from mal_graph.network import as_stored
+from mal_graph.symmetry.networks import build_network
+from mal_graph_adapters.onnx_format.edit import edited_model
+
+by_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
+by_form = pytest.mark.parametrize("form", MIXTURES)
+
+
+def stored(graph):
+    """The tensors of the file that a graph came from, and would be written as."""
+    return {name: weight.read() for name, weight in as_stored(graph).weights.items()}
+
+
+def with_stored(graph, values):
+    """The network of a graph with other values in its file."""
+    proto = onnx.load_from_string(document(graph))
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values[tensor.name]), tensor.name))
+    return load(proto)
+
+
+def document(graph):
+    """The file that a graph is written as."""
+    return ir.to_proto(edited_model(graph)).SerializeToString()
+
+
+def far(graph, other):
+    inputs = inputs_of(other, 1)
+    return deviation(run(graph, inputs), run(other, inputs))
+
+
+def kept(step):
+    return {**step.plan.skipped, **step.plan.dropped, **step.promises.kept}
+
+
+@by_net
+def test_the_view_is_a_matrix_and_the_file_stays_what_it_was(net):
+    graph = net()
+    assert graph.stacks
+    source = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(document(graph)).graph.initializer
+    }
+    back = as_stored(graph)
+    assert not back.stacks
+    assert all(np.array_equal(weight.read(), source[name]) for name, weight in back.weights.items())
+    assert back.weights.keys() == source.keys()
+    assert all(len(graph.weights[name].shape) < len(back.weights[name].shape) for name in graph.stacks)
+
+
+@by_net
+def test_new_values_are_written_where_the_file_has_them(net):
+    graph = net()
+    changed = graph.with_weights({name: -graph.weights[name].read() for name in graph.stacks})
+    again = load(onnx.load_from_string(document(changed)))
+    for name in graph.stacks:
+        assert np.array_equal(stored(again)[name], -stored(graph)[name])
+
+
+@by_form
+@pytest.mark.parametrize("lam", [0.3, 0.5])
+def test_experts_and_their_units_in_another_order_give_the_base_back(form, lam):
+    base = experts(form)
+    donor = with_stored(base, reordered(stored(base), 3, form))
+    assert far(donor, base) <= 1e-5  # by hand, without any rule
+    result = mal_graph.assemble(base, donor, lam=lam, method="mal")
+    assert far(result.graph, base) <= 1e-5
+    assert not kept(result.merged[0])
+
+
+@by_net
+def test_every_group_is_verified(net):
+    groups = build_network(net()).groups.groups
+    assert all(group.state.value in ("verified", "pinned") for group in groups)
+
+
+def test_each_expert_has_units_of_its_own():
+    groups = build_network(experts("matmul")).groups.groups
+    inside = [group for group in groups if group.inside is not None]
+    assert [group.units for group in inside] == [7, 7, 7]
+    assert {m.tensor for m in inside[0].members} == {"up", "up bias", "down"}
+
+
+def test_heads_stored_on_an_axis_of_their_own_are_found_with_their_units():
+    groups = build_network(heads()).groups.groups
+    assert sorted(group.units for group in groups if group.inside is not None) == [4] * 6
+    assert any(group.units == 3 and "out" in {m.tensor for m in group.members} for group in groups)
+
+
+@by_net
+def test_at_lambda_one_the_merge_is_the_donor(net):
+    base, donor = net(0), net(1)
+    result = mal_graph.assemble(base, donor, lam=1.0, method="mal")
+    assert not kept(result.merged[0])
+    assert far(result.graph, donor) <= 1e-4
+
+
+@pytest.mark.parametrize("form", ["matmul", "einsum", "gated"])
+def test_wider_experts_are_reached_by_growth(form):
+    base, donor = experts(form), experts(form, 1, hidden=9)
+    result = mal_graph.assemble(base, donor, lam=1.0, method="mal", width="grow")
+    assert not kept(result.merged[0])
+    assert far(result.graph, donor) <= 1e-4
+    assert stored(result.graph)["up"].shape == stored(donor)["up"].shape
+    assert far(load(onnx.load_from_string(document(result.graph))), donor) <= 1e-4
+
+
+def test_more_experts_are_kept_out_where_a_softmax_weighs_them():
+    result = mal_graph.assemble(experts("matmul"), experts("matmul", 1, number=4), lam=1.0, method="mal", width="grow")
+    assert any("Softmax" in reason for reason in result.merged[0].plan.growth.kept.values())
