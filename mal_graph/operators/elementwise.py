@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from mal_graph.graph import Node
 from mal_graph.operators.axis_labels import Label
 from mal_graph.operators.call import Call
 from mal_graph.operators.generators import random
+from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, SHIFT, AtZero, Homogeneity, ParameterKind, Row, Slot, X, setting
 
 
@@ -14,6 +17,26 @@ def elementwise(call: Call) -> list[Label]:
     """Broadcast; equal axes move together."""
     labels = [label for label in call.inputs if label is not None]
     return [call.wiring.combine(labels, shape) for shape in call.outputs]
+
+
+def equal(call: Call) -> list[Label]:
+    """Elementwise; what compares places of units with the number of each has these units on an axis of its own."""
+    slot = next((slot for slot in (0, 1) if call.places(slot) is not None), None)
+    if slot is None:
+        return elementwise(call)
+    places, numbers, shape = call.places(slot), call.values[1 - slot], call.outputs[0]
+    assert places is not None  # it was asked for
+    if numbers is None:
+        call.wiring.pin(places, Pin(GroupState.FROZEN, f"{call.name} compares their places with what is computed"))
+        return elementwise(call)
+    label = call.wiring.combine([call.label(slot)], shape)
+    long = [axis for axis, size in enumerate(numbers.shape) if size > 1]
+    is_alone = len(long) == 1 and np.array_equal(numbers.ravel(), np.arange(len(places)))
+    axis = len(shape) - numbers.ndim + long[0] if is_alone else 0
+    if is_alone and label.part_on(axis) is None and axis not in label.pins:
+        return [call.wiring.with_axis_label(label, axis, places, shape[axis])]
+    call.wiring.pin(places, Pin(GroupState.PINNED, f"{call.name} compares their places with numbers"))
+    return elementwise(call)
 
 
 def unary(call: Call) -> list[Label]:
@@ -104,8 +127,9 @@ ROWS: Mapping[str, Row] = {
         ["Where", "And", "Or", "Xor"],
         replace(pointwise_row(X, at_zero=AtZero.FINITE), selects=True),
     ),
+    "Equal": replace(pointwise_row(replace(X, reads_places=True), at_zero=AtZero.FINITE), rule=equal, compares=True),
     **dict.fromkeys(
-        ["Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
+        ["Less", "LessOrEqual", "Greater", "GreaterOrEqual"],
         replace(pointwise_row(X, at_zero=AtZero.FINITE), compares=True),
     ),
     **dict.fromkeys(

@@ -50,6 +50,17 @@ def by_best(net, x, scores, values, places):
     return net.op("Gather", net.weight(UNITS, 3, name="out"), net.op("Cast", best, to=6))
 
 
+def by_number(net, x, scores, values, places):
+    numbers = net.constant(np.arange(UNITS))
+    kept = net.op("Cast", net.op("Equal", net.op("Unsqueeze", places, net.constant([2])), numbers), to=1)
+    kept = net.op("ReduceSum", net.op("Mul", kept, net.op("Unsqueeze", values, net.constant([2]))), net.constant([1]))
+    return net.op("MatMul", net.op("Reshape", kept, net.constant([0, UNITS])), net.weight(UNITS, 3, name="out"))
+
+
+def by_one_number(net, x, scores, values, places):
+    return net.op("Mul", net.op("Cast", net.op("Equal", places, net.constant(2)), to=1), values)
+
+
 def as_numbers(net, x, scores, values, places):
     return net.op("Mul", net.op("Cast", places, to=1), values)
 
@@ -66,10 +77,12 @@ FORMS = {
     "one hot": by_one_hot,
     "elements": by_elements,
     "best": by_best,
+    "number": by_number,
+    "one number": by_one_number,
     "numbers": as_numbers,
     "moved on": moved_on,
 }
-FOLLOWED = ["scatter", "lookup", "one hot", "elements", "best"]
+FOLLOWED = ["scatter", "lookup", "one hot", "elements", "best", "number"]
 
 
 def chosen_units(groups):
@@ -94,6 +107,12 @@ def test_what_is_looked_up_moves_with_the_units_that_are_chosen(form):
 def test_places_that_are_read_as_numbers_freeze_the_units(form):
     net = Net(0)
     assert chosen_units(axis_groups(net.graph(chosen(net, form)))).state is GroupState.FROZEN
+
+
+def test_places_that_are_compared_with_one_number_keep_the_units_in_their_order():
+    net = Net(0)
+    group = chosen_units(axis_groups(net.graph(chosen(net, "one number"))))
+    assert (group.state, "compares" in group.reason) == (GroupState.PINNED, True)
 
 
 def test_places_that_the_model_tells_are_a_part_of_its_contract():
