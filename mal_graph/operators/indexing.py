@@ -132,12 +132,17 @@ def addressed(call: Call) -> list[Label]:
 
 
 def gather_elements(call: Call) -> list[Label]:
-    """Where indices are places of units, they name these and not elements; the other axes pass."""
-    data, indices = call.label(0), call.label(1)
+    """Where indices are places of units, they name these and not elements, and constant ones name entries in their
+    order; the other axes pass."""
+    wiring, data, indices = call.wiring, call.label(0), call.label(1)
     axis = call.node.attribute("axis", 0) % len(data.shape)
-    if not is_alike_but(data.shape, indices.shape, axis) or not looks_up_units(call, call.axis_labels(0)[axis]):
+    units = wiring.axis_label(data, axis)
+    if not is_alike_but(data.shape, indices.shape, axis):
         return addressed(call)
-    wiring = call.wiring
+    if call.values[1] is not None:
+        pin_each(call, [units], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
+    elif not looks_up_units(call, units):
+        return addressed(call)
     others = wiring.combine([wiring.without(data, axis), wiring.without(indices, axis)], cut(indices.shape, axis))
     return [wiring.with_axis_label(others, axis, wiring.axis_label(indices, axis), indices.shape[axis])]
 

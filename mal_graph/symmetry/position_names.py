@@ -79,7 +79,7 @@ def name_positions(
     for value in graph.inputs:
         shape = groups.probed.shapes.get(value.name, ())
         tracing.labels[value.name] = namer.label_input(value.name, shape)
-    label_weights(tracing, graph, axes)
+    label_weights(tracing, graph, groups.probed, axes)
     table = ROWS if table is None else table
     parameters: dict[int, list[Parameter]] = {}
     for parameter in groups.parameters:

@@ -120,7 +120,8 @@ def read_float32(read: Callable[[], Array]) -> Array:
 def draw_weights(
     parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
 ) -> dict[str, Array]:
-    """Random values for every parameter with an axis; masks and single numbers (an epsilon, a root) keep theirs.
+    """Random values for every parameter with an axis, and for a gain that is zero, behind which nothing would show;
+    masks and other single numbers (an epsilon, a root) keep theirs.
 
     Raises RunError where they are not drawn by the `deadline`.
     """
@@ -130,7 +131,8 @@ def draw_weights(
         weight = graph.weights[parameter.tensor]
         if deadline is not None and monotonic() >= deadline:
             raise RunError(f"{graph.name} was not through when its time was up")
-        if weight.size > 1 and parameter.tensor not in drawn:
+        is_drawn = weight.size > 1 or (parameter.kind is ParameterKind.SCALE and not weight.read().any())
+        if is_drawn and parameter.tensor not in drawn:
             drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
     return {**drawn, **{mask.tensor: graph.weights[mask.tensor].read() for mask in find_masks(graph)}}
 

@@ -73,7 +73,7 @@ def trace_labels(
     table = ROWS if table is None else table
     weighted = {parameter.node for parameter in parameters if parameter.is_weight}
     label_inputs(tracing, graph, probed)
-    label_weights(tracing, graph, axes)
+    label_weights(tracing, graph, probed, axes)
     tie_copies(tracing, graph)
     for index, node in enumerate(graph.nodes):
         trace_node(tracing, graph, probed, node, row_of(node, table), index in weighted)
@@ -119,7 +119,7 @@ def label_inputs(tracing: Tracing, graph: LayerGraph, probed: Probe) -> None:
         tracing.labels[value.name] = pinned_label(probed.shapes.get(value.name, ()), pin)
 
 
-def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -> None:
+def label_weights(tracing: Tracing, graph: LayerGraph, probed: Probe, axes: Collection[Axis]) -> None:
     """Give every weight, and every mask, fresh atoms; those that are in use come first, producers before consumers.
     What a setting tells apart stays where it is."""
     unlearned = find_unlearned(graph)
@@ -127,7 +127,7 @@ def label_weights(tracing: Tracing, graph: LayerGraph, axes: Collection[Axis]) -
         weight = graph.weights[name]
         is_mask = (name, first_axis(weight)) in axes
         if weight.scope or not (weight.is_float or is_mask):
-            tracing.labels[name] = pinned_label(weight.shape, integer_pin(graph, weight))
+            tracing.labels[name] = stored_label(weight, integer_pin(graph, weight), name in probed.values)
             continue
         if name in unlearned:
             tracing.labels[name] = setting_label(weight, unlearned[name])
@@ -152,7 +152,17 @@ def tie_copies(tracing: Tracing, graph: LayerGraph) -> None:
 
 def setting_label(weight: Weight, setting: Unlearned) -> Label:
     """The label of a setting: what it tells apart on an axis has an order, what it treats alike has none."""
-    pin = Pin(GroupState.PINNED, f"the {setting.kind} {weight.name!r} lies along it")
+    return alike_label(weight, Pin(GroupState.PINNED, f"the {setting.kind} {weight.name!r} lies along it"))
+
+
+def stored_label(weight: Weight, pin: Pin, is_small: bool) -> Label:
+    """The label of a stored tensor that is no weight: what is frozen stays as a whole, small integers only where they
+    differ."""
+    return alike_label(weight, pin) if is_small and not pin.is_data else pinned_label(weight.shape, pin)
+
+
+def alike_label(weight: Weight, pin: Pin) -> Label:
+    """The label of a stored tensor that is pinned on the axes along which its values differ."""
     return Label(weight.shape, (), dict.fromkeys(axes_that_stay(weight.read()), pin))
 
 

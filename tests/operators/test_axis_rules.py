@@ -909,7 +909,7 @@ def index(net: Net) -> str:
     return net.constant(np.array([[0, 1, 2, 3, 4, 5], [1, 0, 2, 4, 3, 5], [5, 4, 3, 2, 1, 0]]))
 
 
-case("GatherElements", vector(lambda net, x: net.op("GatherElements", x, index(net), axis=1)), FROZEN)
+case("GatherElements", vector(lambda net, x: net.op("GatherElements", x, index(net), axis=1)), "pinned: down[1] up[0]")
 case("GatherND", vector(lambda net, x: net.op("GatherND", x, net.constant([[2], [0]]))), "6: down[1] up[0]")
 case(
     "GatherND",
