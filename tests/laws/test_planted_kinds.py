@@ -1,16 +1,12 @@
 """The planted law: a copy of a transformer with all that theory says is free in another order gives the base back."""
 
-import contextlib
-import io
-import warnings
-
-import onnx
 import pytest
-from builders import deviation, inputs_of, load, run
+from builders import deviation, inputs_of, run
 
 import mal_graph
 
 try:
+    import exporting
     import torch
     from planted_kinds import KINDS, build, example, permuted
 except ImportError:
@@ -32,18 +28,7 @@ by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
 def exported(model, front_end):
-    """A graph of a module."""
-    if front_end == "trace":
-        return mal_graph.trace(model, (example(),))
-    quiet = io.StringIO()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-        warnings.simplefilter("ignore")
-        if front_end == "torchscript":
-            written = io.BytesIO()
-            torch.onnx.export(model, (example(),), written, dynamo=False, opset_version=17)
-            return load(onnx.load_from_string(written.getvalue()))
-        opset = 23 if front_end == "opset 23" else None
-        return load(torch.onnx.export(model, (example(),), dynamo=True, opset_version=opset).model_proto)
+    return exporting.exported(model, example(), front_end)
 
 
 def far(graph, other):
