@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 FEATURES, STEPS, SAMPLES, CLASSES = 6, 5, 2, 3
+EXPERTS = ("experts", "chosen", "looked up", "switched")
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Kind:
         normed: whether queries and keys are under a norm of head size.
         biased: "" or what is added to scores: "table" (learned, by head), "slopes" (of distances, by head), "causal".
         norm: "LayerNorm" or "RMSNorm"; first: whether it stands in front of what it belongs to.
-        mlp: "plain", "gated", "experts" (all weighted), "chosen" (the best two of them).
+        mlp: "plain", "gated", or experts: "experts" (all weighted), "chosen" (the best two of them), "looked up" (these
+            alone are computed), "switched" (the best one, by a mask).
         bias: whether projections have biases.
     """
 
@@ -82,6 +84,8 @@ KINDS = [
     Kind("multi-query rotated", shared=1, turned="halves"),
     Kind("dense experts", mlp="experts"),
     Kind("chosen experts", mlp="chosen"),
+    Kind("experts that are looked up", mlp="looked up"),
+    Kind("switched experts", mlp="switched"),
 ]
 
 
@@ -201,7 +205,7 @@ class Mlp(nn.Module):
     def __init__(self, kind: Kind):
         super().__init__()
         self.kind = kind
-        if kind.mlp in ("experts", "chosen"):
+        if kind.mlp in EXPERTS:
             self.gate = nn.Linear(kind.width, kind.experts, bias=False)
             self.up = nn.Parameter(torch.randn(kind.experts, kind.width, kind.hidden) / math.sqrt(kind.width))
             self.down = nn.Parameter(torch.randn(kind.experts, kind.hidden, kind.width) / math.sqrt(kind.hidden))
@@ -218,6 +222,13 @@ class Mlp(nn.Module):
         if kind.mlp == "plain":
             return self.down(functional.gelu(self.up(x)))
         shares = self.gate(x).softmax(-1)
+        if kind.mlp == "looked up":
+            best = shares.topk(2, dim=-1)
+            made = torch.einsum("ntw,ntkwh->ntkh", x, self.up[best.indices])
+            made = torch.einsum("ntkh,ntkhw->ntkw", functional.gelu(made), self.down[best.indices])
+            return (made * best.values.unsqueeze(-1)).sum(2)
+        if kind.mlp == "switched":
+            shares = shares * functional.one_hot(shares.argmax(-1), kind.experts)
         if kind.mlp == "chosen":
             best = shares.topk(2, dim=-1)
             shares = torch.zeros_like(shares).scatter(-1, best.indices, best.values)
@@ -349,7 +360,7 @@ def permute_attention(part: Attention, kind: Kind, rng: np.random.Generator, str
 
 
 def permute_mlp(part: Mlp, kind: Kind, rng: np.random.Generator, stream: np.ndarray) -> None:
-    if kind.mlp in ("experts", "chosen"):
+    if kind.mlp in EXPERTS:
         experts = rng.permutation(kind.experts)
         moved(part.gate.weight, 0, experts)
         columns(part.gate, stream)

@@ -57,7 +57,7 @@ class StackSearch:
     def visit_contraction(self, node: Node, row: Row, live: set[str]) -> None:
         """Note what a contraction makes of the stored tensor that it reads beside one that depends on the inputs."""
         for slot, name in enumerate(node.inputs[:2]):
-            root = find_root(self.graph, name)
+            root = self.root_of(node, slot, name)
             if not is_plain(root) or node.inputs[1 - slot] not in live:
                 continue
             if row.spread is not None and sum(size > 1 for size in root.shape) > 2:
@@ -66,6 +66,16 @@ class StackSearch:
                     self.note_stack(node, root, spread, self.blocks.get(node.inputs[1 - slot], frozenset()))
             elif (axes := row.weight_axes(slot, node, len(root.axes))) is not None:
                 self.widths[node.outputs[0]] = root.shape[axes[0]]
+
+    def root_of(self, node: Node, slot: int, name: str) -> Root | None:
+        """The stored tensor that a contraction reads, or of which it reads the blocks that were looked up."""
+        found = looked_up(self.graph, name)
+        if found is None:
+            return find_root(self.graph, name)
+        root, _ = found
+        letters = node.attribute("equation", "").partition("->")[0].replace(" ", "").split(",")
+        more = len(letters[slot]) - len(root.axes) if slot < len(letters) and letters[slot] else 0
+        return Root(root.weight, [0, *[None] * more, *root.axes[1:]], (root.shape[0], *(1,) * more, *root.shape[1:]))
 
     def note_stack(self, node: Node, root: Root, spread: Spread, lengths: Lengths) -> None:
         """Note the axes of a stack; `lengths` are those of the blocks that the units lie in which come in."""
@@ -97,7 +107,7 @@ class StackSearch:
             for one in sets
         ]
         together = frozenset(axes for axes in stored if len(axes) > 1)
-        if self.together.setdefault(root.weight.name, together) != together:
+        if together and self.together.setdefault(root.weight.name, together) != together:
             self.together[root.weight.name] = frozenset()
 
     def note_beside(self, tensor: str, made: Sequence[int]) -> None:
@@ -116,15 +126,19 @@ class StackSearch:
                 if row.by_element:
                     self.note_operands(node, name, axes)
                     waiting.append((node.outputs[0], axes))
-                elif (turned := turned_axes(node, row, axes)) is not None:
-                    waiting.append((node.outputs[0], turned))
+                elif row.moves:
+                    waiting.append((node.outputs[0], moved_axes(node, axes)))
 
     def note_operands(self, node: Node, name: str, axes: Axes) -> None:
         """Note the axes of what is stored and stands beside a tensor in a node."""
-        for root in (find_root(self.graph, other) for other in node.inputs if other != name):
+        for other in node.inputs:
+            root = find_root(self.graph, other) if other != name else None
             if is_plain(root):
                 rank = len(root.axes)
                 self.note(root, [[rank + axis for axis in axes if -axis <= rank]])
+            elif (found := looked_up(self.graph, other)) is not None and other != name:
+                root, rank = found[0], len(found[0].axes)
+                self.note(root, [[0, *(rank + axis for axis in axes if -axis < rank)]])
 
     def readers(self, name: str) -> Iterator[tuple[Node, Row]]:
         """The operators that read a tensor, those with a row."""
@@ -139,11 +153,29 @@ def is_plain(root: Root | None) -> TypeGuard[Root]:
     return root is not None and root.weight.is_float and not (root.weight.scope or root.is_mixed or root.is_cut)
 
 
-def turned_axes(node: Node, row: Row, axes: Axes) -> Axes | None:
-    """Where axes lie behind a transposition, counted from the end; None for any other operator."""
-    order = list(node.attribute("perm") or ())
-    if not row.moves or not order:
+def looked_up(graph: LayerGraph, name: str) -> tuple[Root, str] | None:
+    """The stored tensor of which a node looks up blocks on the first axis, and what says which; None where that is not
+    what makes a tensor."""
+    node = graph.nodes[graph.producer[name]] if name in graph.producer else None
+    row = None if node is None else row_of(node)
+    if (
+        node is None
+        or row is None
+        or row.table_axis is None
+        or row.table_axis(node) != 0
+        or node.inputs[1] in graph.weights
+    ):
         return None
+    root = find_root(graph, node.inputs[0])
+    return (root, node.inputs[1]) if is_plain(root) else None
+
+
+def moved_axes(node: Node, axes: Axes) -> Axes:
+    """Where axes lie behind an operator that moves values, counted from the end; behind any but a transposition only
+    the last is where it was."""
+    order = list(node.attribute("perm") or ())
+    if not order:
+        return tuple(axis for axis in axes if axis == -1)
     return tuple(order.index(len(order) + axis) - len(order) for axis in axes)
 
 

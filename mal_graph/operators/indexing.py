@@ -13,6 +13,7 @@ from mal_graph.operators.call import Call, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, AtZero, Homogeneity, LayerRole, ParameterKind, Row, Slot, X, setting
 from mal_graph.operators.sizes import Layout, Resized
+from mal_graph.operators.wiring import Chosen
 
 
 def slice_(call: Call) -> list[Label]:
@@ -54,12 +55,34 @@ def gather(call: Call) -> list[Label]:
     if chosen is not None:
         flat = chosen.ravel().astype(np.int64) % data.shape[axis]
         return [wiring.reshape(wiring.take(data, axis, flat, call.name), out, call.name)]
+    if looks_up_units(call, wiring.axis_label(data, axis)):
+        return [choose(call, data, axis, indices)]
     axis_labels = wiring.axis_labels(data)
-    if not looks_up_units(call, axis_labels[axis]):
-        pin = Pin(GroupState.PINNED, f"entries that {call.name} looks up by index")
-        pin_each(call, axis_labels[axis : axis + 1], pin)
+    pin_each(call, axis_labels[axis : axis + 1], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     looked_up = wiring.axis_labels(indices)
     return [wiring.label_of(out, [*axis_labels[:axis], *looked_up, *axis_labels[axis + 1 :]])]
+
+
+def choose(call: Call, data: Label, axis: int, indices: Label) -> Label:
+    """The label of blocks that are looked up by their places, whose units are those of whichever block it is."""
+    wiring = call.wiring
+    before, behind = axis, len(data.shape) - axis - 1
+    parts = []
+    for part in data.parts:
+        if part.shape[axis] == 1:
+            parts.append(part)
+        elif part.size > part.shape[axis]:
+            each = np.moveaxis(part, axis, 0).reshape(part.shape[axis], -1)
+            wiring.chosen.append(Chosen(wiring.fresh(each.shape[1]), each, call.node.inputs[1]))
+            parts.append(wiring.chosen[-1].units.reshape(cut(part.shape, axis)))
+    ones = (1,) * len(indices.shape)
+    inner = [part.reshape(*part.shape[:axis], *ones, *part.shape[axis + 1 :]) for part in parts]
+    outer = [part.reshape(*(1,) * before, *part.shape, *(1,) * behind) for part in indices.parts]
+    shift = len(ones) - 1
+    pins = {place if place < axis else place + shift: pin for place, pin in data.pins.items() if place != axis}
+    return Label(
+        call.outputs[0], (*outer, *inner), {**pins, **{place + axis: pin for place, pin in indices.pins.items()}}
+    )
 
 
 def looks_up_units(call: Call, axis_label: AxisLabel) -> bool:
@@ -86,9 +109,14 @@ def are_codes(data: Sequence[int], indices: Sequence[int]) -> bool:
 
 def gather_nd(call: Call) -> list[Label]:
     """The axes that the indices look into are pinned; those before them go with the indices', those behind stay."""
-    wiring, data, indices = call.wiring, call.axis_labels(0), call.axis_labels(1)
-    batch = call.node.attribute("batch_dims", 0)
-    behind = batch + call.label(1).shape[-1]
+    wiring, batch, count = call.wiring, call.node.attribute("batch_dims", 0), call.label(1).shape[-1]
+    if batch == 0 and count == 1 and looks_up_units(call, wiring.axis_label(call.label(0), 0)):
+        rows = wiring.reshape(call.label(1), call.label(1).shape[:-1], call.name)
+        return [choose(call, call.label(0), 0, rows)]
+    if (places := call.places(1)) is not None:
+        wiring.pin(places, Pin(GroupState.FROZEN, f"{call.name} looks up entries in their order"))
+    data, indices = call.axis_labels(0), call.axis_labels(1)
+    behind = batch + count
     pin_each(call, data[batch:behind], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     before = [wiring.tie(a, b) for a, b in zip(data[:batch], indices[:batch], strict=True)]
     return [wiring.label_of(call.outputs[0], [*before, *indices[batch:-1], *data[behind:]])]
@@ -252,7 +280,7 @@ ROWS: Mapping[str, Row] = {
         table_axis=table_axis,
     ),
     "GatherElements": Row(gather_elements, LayerRole.ALONE, slots=(X, INDICES)),
-    "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, setting("indices"))),
+    "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, INDICES), table_axis=lambda node: 0),
     "ScatterElements": Row(scatter_elements, slots=(X, INDICES, X)),
     "ScatterND": Row(addressed, slots=(X, setting("indices"), X)),
     "TensorScatter": Row(tensor_scatter, LayerRole.ALONE, slots=(X, X, setting("places"))),

@@ -36,6 +36,20 @@ class Belonging(NamedTuple):
     places: Atoms
 
 
+class Chosen(NamedTuple):
+    """Units of the block that is chosen among several, each sample its own.
+
+    Attributes:
+        units: atoms that stand for the units of whichever block is chosen.
+        each: the atoms of the units of every block, shape (blocks, units).
+        by: the tensor that says which block.
+    """
+
+    units: Atoms
+    each: Atoms
+    by: str
+
+
 class TakenOver(NamedTuple):
     """Atoms over which a statistic is taken, for each of the `blocks` by itself."""
 
@@ -59,6 +73,7 @@ class Wiring:
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
         self.places: dict[str, Atoms] = {}  # by integer tensor the axis that its values are places on
+        self.chosen: list[Chosen] = []
         self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
         self.readings: list[Atoms] = []  # atoms that one operator reads together, each as often as it is read
 

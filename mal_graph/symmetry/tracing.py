@@ -31,6 +31,7 @@ from mal_graph.operators import (
     row_of,
 )
 from mal_graph.symmetry.arrangements import Arrangement, traced_back
+from mal_graph.symmetry.choices import settle_choices
 from mal_graph.symmetry.interchangeable import Ints, Owner
 
 UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
@@ -86,6 +87,7 @@ def trace_labels(
             arranged = traced_back(graph, probed, value.name, table, {parameter.node for parameter in parameters})
             for atoms in () if arranged is None else told_atoms(tracing, arranged):
                 tracing.wiring.pin(atoms, pin)
+    settle_choices(tracing.wiring)
     computed = [tracing.labels[name] for node in graph.nodes for name in node.outputs if name in tracing.labels]
     pin_unread(tracing.wiring, computed, tracing.owners)
     return tracing
