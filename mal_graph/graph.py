@@ -138,6 +138,14 @@ class Stack:
     order: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class StoredSplit:
+    """How the source stores weights as one: the tensor, and the operator that cuts it into them."""
+
+    node: Node
+    weight: Weight
+
+
 @dataclass(frozen=True, repr=False)
 class LayerGraph(Brief):
     """A network as operators and weight handles; steps return new graphs and never change one.
@@ -155,6 +163,7 @@ class LayerGraph(Brief):
             operators make that arrange such a weight, where the source has one operator for several.
         tied: the axes along which the copies of a weight belong together, by name of the one that the source stores.
         joined: weights that the source stores in parts, which are no weights of the view.
+        splits: tensors of the source of which every part is a weight of the view.
         stacks: weights that are a matrix in the view, and one for each of several blocks in the source.
         metadata: what the source notes of the model as a whole, as texts by key.
     """
@@ -171,6 +180,7 @@ class LayerGraph(Brief):
     copies: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     joined: Mapping[str, Joined] = field(default_factory=dict)
+    splits: Mapping[str, StoredSplit] = field(default_factory=dict)
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
 

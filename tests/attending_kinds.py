@@ -368,7 +368,7 @@ FREE = {
     Talking: {**ATTENTION, BLOCKS: 3},
     Separate: ATTENTION,
     Linformer: {**ATTENTION, (SIZE, False): 1},
-    Disentangled: {**ATTENTION, STREAM: 2},
+    Disentangled: ATTENTION,  # one projection reads the stream and the places: they have one order
     TransformerXl: {**ATTENTION, STREAM: 2},
     Differential: {**ATTENTION, INSIDE: 9},
     # Its keys are joined with a part that all heads share: their units move alike in all heads.
@@ -383,6 +383,13 @@ FREE = {
     ZeroGains: {STREAM: 1, (9, False): 2},
     Seq2Seq: {STREAM: 1, (8, False): 2, (7, False): 1},
     Windows: {**ATTENTION, (2 * WIDTH, False): 1},
+}
+
+
+# What exporters store otherwise: a projection twice, turned for one of its readers; what is computed of constants alone.
+OTHERWISE = {
+    (Disentangled, "torchscript"): {**ATTENTION, STREAM: 2},
+    **{(TransformerXl, front_end): ATTENTION for front_end in ("dynamo", "opset 23")},
 }
 
 

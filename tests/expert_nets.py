@@ -134,3 +134,17 @@ def reordered(values: Mapping[str, np.ndarray], seed: int, form: str) -> dict[st
         if form != "deep":
             new["down"][expert] = new["down"][expert].take(units, axis={"turned": 1}.get(form, 0))
     return new
+
+
+def cross_attention(seed: int = 0, width: int = 6, other: int = 6, sizes: tuple[int, ...] = (6, 12)) -> LayerGraph:
+    """Attention of one stream to another, with a packed projection that a Split cuts."""
+    net = Net(seed)
+    x = net.linear(net.input("x", ("N", STEPS, FEATURES)), FEATURES, width, "matmul")
+    y = net.op("Relu", net.linear(net.input("y", ("N", STEPS, FEATURES)), FEATURES, other, "matmul"))
+    parts = net.op("Split", net.weight(sum(sizes), width, name="packed"), net.constant(list(sizes)), outputs=2, axis=0)
+    queries, both = (net.op("Transpose", part, perm=[1, 0]) for part in parts)
+    keys, values = net.op("Split", net.op("MatMul", y, both), outputs=2, axis=-1, num_outputs=2)
+    scores = net.op("MatMul", net.op("MatMul", x, queries), net.op("Transpose", keys, perm=[0, 2, 1]))
+    read = net.op("MatMul", net.op("Softmax", scores, axis=-1), values)
+    x = net.op("Add", x, net.linear(read, sizes[1] // 2, width, "matmul"))
+    return net.graph(net.linear(x, width, CLASSES, "matmul"))

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
-from mal_graph.network import with_stacks_flat
+from mal_graph.network import as_viewed
 
 from .constants import with_own_constants
 from .document import LOADED, MAP, REGION, OnnxDocument, Region
@@ -56,7 +56,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         source=document,
         metadata=dict(model.metadata_props),
     )
-    return with_stacks_flat(with_own_constants(with_parts_joined(view)))
+    return as_viewed(with_own_constants(with_parts_joined(view)))
 
 
 def written_out(

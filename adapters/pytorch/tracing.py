@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from mal_graph.errors import DataError, TraceWarning, UnsupportedModel
 from mal_graph.graph import LayerGraph
-from mal_graph.network import with_stacks_flat
+from mal_graph.network import as_viewed
 
 from .factory import one_line
 from .lowering import Packed
@@ -290,7 +290,7 @@ def with_source(
         name: call.get(name, "") for name in (*(node.name for node in lowered.graph.nodes), *lowered.graph.weights)
     }
     source = Traced(module, state, keys, lowered.packed, lowered.graph, origins, lowered.program)
-    return with_stacks_flat(replace(lowered.graph, name=name, source=source))
+    return as_viewed(replace(lowered.graph, name=name, source=source))
 
 
 def call_of(node: fx.Node, code: fx.Graph) -> str:

@@ -10,12 +10,13 @@ from mal_graph.network.probe_inputs import draw_inputs
 from mal_graph.network.probing import Probe, fed_weights, probe, probe_without_running
 from mal_graph.network.roots import data_dependent, find_root
 from mal_graph.network.settings import find_inner, find_settings
-from mal_graph.network.stacks import as_stored, with_stacks_flat
+from mal_graph.network.stacks import as_stored, as_viewed
 from mal_graph.network.telling_values import NEGLIGIBLE, is_root_of_length
 from mal_graph.network.unlearned import SettingKind, Unlearned, UnlearnedUse, axes_that_stay, find_unlearned
 
 __all__ = [
     "as_stored",
+    "as_viewed",
     "axes_that_stay",
     "count_multiplications",
     "data_dependent",
@@ -50,5 +51,4 @@ __all__ = [
     "Unlearned",
     "UnlearnedUse",
     "with_copies",
-    "with_stacks_flat",
 ]

@@ -15,8 +15,19 @@ import numpy as np
 
 from mal_graph.graph import Array, LayerGraph, Node, Stack, Weight, unused_name, weight_of
 from mal_graph.network.stack_search import Axes, find_stacks
+from mal_graph.network.stored_splits import with_parts_apart, with_parts_together
 
 RESHAPES_BY_INPUT = 5  # the opset from which Reshape takes its shape as an input
+
+
+def as_viewed(graph: LayerGraph) -> LayerGraph:
+    """The view of a graph with its weights as its source stores them."""
+    return with_stacks_flat(with_parts_apart(graph))
+
+
+def as_stored(graph: LayerGraph) -> LayerGraph:
+    """A view with its weights as its source stores them."""
+    return with_parts_together(with_stacks_stored(graph))
 
 
 def with_stacks_flat(graph: LayerGraph) -> LayerGraph:
@@ -28,7 +39,7 @@ def with_stacks_flat(graph: LayerGraph) -> LayerGraph:
     return graph
 
 
-def as_stored(graph: LayerGraph) -> LayerGraph:
+def with_stacks_stored(graph: LayerGraph) -> LayerGraph:
     """The graph with its stacks as the source stores them."""
     for name, stack in graph.stacks.items():
         if name in graph.weights and stack.tensor in graph.producer:

@@ -11,7 +11,7 @@ from mal_graph.operators import GroupState
 from mal_graph.symmetry.networks import build_network
 
 try:
-    from attending_kinds import FREE, build, example
+    from attending_kinds import FREE, OTHERWISE, build, example
     from exporting import exported
 except ImportError:
     FREE = {}
@@ -32,7 +32,7 @@ def test_what_theory_says_is_free_is_found_and_gives_the_base_back(kind, front_e
     base = exported(build(kind), example(kind), front_end)
     groups = build_network(base).groups.groups
     free = Counter((group.units, group.inside is not None) for group in groups if group.state is GroupState.VERIFIED)
-    assert free == FREE[kind]
+    assert free == OTHERWISE.get((kind, front_end), FREE[kind])
     result = mal_graph.assemble(base, permuted(base, 3), lam=0.3, method="mal")
     step = result.merged[0]
     assert far(result.graph, base) <= 1e-4

@@ -1,11 +1,11 @@
-"""Laws of stacks: a matrix in the view, what they were in the file, and experts whose units are their own."""
+"""Laws of stacks and packed weights: plain in the view, what they were in the file; units of each expert its own."""
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from builders import deviation, inputs_of, load, run
-from expert_nets import MIXTURES, NETS, experts, heads, reordered
+from expert_nets import MIXTURES, NETS, cross_attention, experts, heads, reordered
 from onnx import numpy_helper
 
 import mal_graph
@@ -119,3 +119,48 @@ def test_wider_experts_are_reached_by_growth(form):
 def test_more_experts_are_kept_out_where_a_softmax_weighs_them():
     result = mal_graph.assemble(experts("matmul"), experts("matmul", 1, number=4), lam=1.0, method="mal", width="grow")
     assert any("Softmax" in reason for reason in result.merged[0].plan.growth.kept.values())
+
+
+# --- what a Split cuts ------------------------------------------------------------------------------------------
+
+
+def test_the_parts_of_a_packed_projection_tie_no_streams():
+    graph = cross_attention()
+    assert list(graph.splits) == ["packed"]
+    groups = [group for group in build_network(graph).groups.groups if group.state.value == "verified"]
+    assert sorted(group.units for group in groups) == [6, 6, 6, 6]  # two streams, what meets, what is given
+
+
+def test_a_packed_projection_is_written_whole():
+    graph = cross_attention()
+    assert [node.op for node in as_stored(graph).nodes].count("Split") == 2
+    assert np.array_equal(stored(graph)["packed"], numpy_of(document(graph), "packed"))
+    part = graph.splits["packed"].node.outputs[1]
+    changed = graph.with_weights({part: -graph.weights[part].read()})
+    again = numpy_of(document(changed), "packed")
+    assert np.array_equal(again[:6], stored(graph)["packed"][:6])
+    assert np.array_equal(again[6:], -stored(graph)["packed"][6:])
+    assert far(load(onnx.load_from_string(document(changed))), changed) <= 1e-6
+
+
+@pytest.mark.parametrize("lam", [0.3, 1.0])
+def test_packed_projections_are_merged_part_by_part(lam):
+    base, donor = cross_attention(), cross_attention(1)
+    result = mal_graph.assemble(base, donor, lam=lam, method="mal")
+    assert not kept(result.merged[0])
+    assert lam < 1 or far(result.graph, donor) <= 1e-4
+    assert far(load(onnx.load_from_string(document(result.graph))), result.graph) <= 1e-6
+
+
+def test_a_packed_projection_grows_with_the_lengths_that_it_is_cut_into():
+    base, donor = cross_attention(), cross_attention(1, sizes=(8, 16))
+    result = mal_graph.assemble(base, donor, lam=1.0, method="mal", width="grow")
+    again = load(onnx.load_from_string(document(result.graph)))
+    assert far(again, result.graph) <= 1e-6
+    assert len(numpy_of(document(result.graph), "packed")) > 18
+
+
+def numpy_of(document, name):
+    """A tensor that a file stores."""
+    stored = onnx.load_from_string(document).graph.initializer
+    return next(numpy_helper.to_array(tensor) for tensor in stored if tensor.name == name)
