@@ -1,5 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
+from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, only_passes_on, with_branches
 from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
@@ -15,6 +16,8 @@ from mal_graph.network.unlearned import SettingKind, Unlearned, UnlearnedUse, ax
 
 __all__ = [
     "axes_that_stay",
+    "Body",
+    "Choices",
     "count_multiplications",
     "data_dependent",
     "data_inputs",
@@ -22,6 +25,7 @@ __all__ = [
     "draw_inputs",
     "fed_weights",
     "find_applied",
+    "find_bodies",
     "find_inner",
     "find_layers",
     "find_masks",
@@ -40,12 +44,16 @@ __all__ = [
     "masks_of_layers",
     "multiplications_of",
     "NEGLIGIBLE",
+    "nested",
+    "only_passes_on",
     "Parameter",
-    "Probe",
     "probe",
+    "Probe",
     "probe_without_running",
+    "Run",
     "SettingKind",
     "Unlearned",
     "UnlearnedUse",
+    "with_branches",
     "with_copies",
 ]
