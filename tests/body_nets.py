@@ -431,3 +431,61 @@ REMEMBERING = Kind(
     STEPS,
 )
 KINDS = [BRANCHES, SHARING, NESTING, LOOPING, FROM_ZEROS, SCANNING, BRANCHING_LOOP, CALLING, REMEMBERING]
+
+
+def flattening(weights):
+    """A branch that runs where there are four steps, and another one for any number of them."""
+    then = body(
+        ["f = Flatten(h)", "a = MatMul(f, ta)", "a1 = Relu(a)", "out = MatMul(a1, tc)"],
+        ["out"],
+        initializers=stored(weights, "ta", "tc"),
+    )
+    other = body(
+        [
+            ("m = ReduceMean(h)", {"axes": [1], "keepdims": 0}),
+            "a = MatMul(m, ea)",
+            "a1 = Tanh(a)",
+            "out = MatMul(a1, ec)",
+        ],
+        ["out"],
+        initializers=stored(weights, "ea", "ec"),
+    )
+    lines = [
+        "s = Shape(x)",
+        constant("one", np.array([1])),
+        "n = Gather(s, one)",
+        constant("four", np.array([4])),
+        "c = Equal(n, four)",
+        "g = MatMul(x, w)",
+        "h = Relu(g)",
+        ("r = If(c)", {"then_branch": then, "else_branch": other}),
+        "p = Relu(r)",
+        "q = MatMul(p, v)",
+        "q1 = Relu(q)",
+        "y = MatMul(q1, z)",
+    ]
+    made = model(lines, stored(weights, "w", "v", "z"), STEPS)
+    made.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "T"
+    return made
+
+
+FLATTENING = Kind(
+    "a branch for one length",
+    flattening,
+    {
+        "w": (6, 8),
+        "ta": (32, 9),
+        "tc": (9, 5),
+        "ea": (8, 7),
+        "ec": (7, 5),
+        "v": (5, 10),
+        "z": (10, CLASSES),
+    },
+    {
+        "then": [("ta", 1), ("tc", 0)],
+        "else": [("ea", 1), ("ec", 0)],
+        "r": [("tc", 1), ("ec", 1), ("v", 0)],
+        "q": [("v", 1), ("z", 0)],
+    },
+    STEPS,
+)

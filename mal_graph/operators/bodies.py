@@ -16,6 +16,7 @@ from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import Row, X, setting
 
 STEPS = Pin(GroupState.PINNED, "steps of a loop")
+DIFFERS = Pin(GroupState.FROZEN, "its length differs between the branches that make it")
 GROWS = Pin(GroupState.PINNED, "its length changes from one run of a loop to the next")
 
 
@@ -24,12 +25,28 @@ def chosen(call: Call) -> list[Label]:
     labels = []
     for place, shape in enumerate(call.outputs):
         given = [label for label in call.inputs[1 + place :: len(call.outputs)] if label is not None]
-        if any(label.shape != shape for label in given):
-            return call.freeze(f"{call.name} gives another shape in each branch")
-        if not given:
-            return call.freeze(f"it is not known what {call.name} gives")
-        labels.append(call.wiring.combine(given, shape))
+        label = agreed(call, given, shape, DIFFERS)
+        if label is None:
+            return call.freeze(f"{call.name} gives another number of axes in each branch")
+        labels.append(label)
     return labels
+
+
+def agreed(call: Call, labels: Sequence[Label], shape: Sequence[int], pin: Pin) -> Label | None:
+    """The label of what is one tensor now and another one then; None where they have other numbers of axes. Axes of
+    other lengths are pinned."""
+    wiring = call.wiring
+    if not labels or any(len(label.shape) != len(shape) for label in labels):
+        return None
+    lengths = zip(shape, *(label.shape for label in labels), strict=True)
+    differing = [axis for axis, sizes in enumerate(lengths) if len(set(sizes)) > 1]
+    for axis in differing:
+        pin_each(call, [wiring.axis_label(label, axis) for label in labels], pin)
+        labels = [wiring.without(label, axis) for label in labels]
+    agreed = wiring.combine(labels, labels[0].shape)
+    for axis in differing:
+        agreed = wiring.with_axis_label(agreed, axis, pin, shape[axis])
+    return agreed
 
 
 def begun_loop(call: Call) -> list[Label]:
@@ -70,29 +87,14 @@ def ended(call: Call) -> list[Label]:
         given = call.label(conditions + place)
         is_read = bool(call.node.outputs[place])
         if place < states:
-            label = returned(call, call.label(width + place), given, shape if is_read else given.shape)
+            both = call.label(width + place), given
+            label = agreed(call, both, shape if is_read else given.shape, GROWS)
         else:
             label = collected(call, given, shape, int(axes[place - states])) if is_read else given
         if label is None:
             return call.freeze(f"{call.name} carries a tensor whose axes change from run to run")
         labels.append(label if is_read else Label(()))
     return labels
-
-
-def returned(call: Call, before: Label, after: Label, shape: Sequence[int]) -> Label | None:
-    """What is carried through a run; None where it comes out with other axes than it went in."""
-    wiring = call.wiring
-    if not len(before.shape) == len(after.shape) == len(shape):
-        return None
-    sizes = zip(before.shape, after.shape, shape, strict=True)
-    growing = [axis for axis, lengths in enumerate(sizes) if len(set(lengths)) > 1]
-    for axis in growing:
-        pin_each(call, [wiring.axis_label(label, axis) for label in (before, after)], GROWS)
-        before, after = wiring.without(before, axis), wiring.without(after, axis)
-    label = wiring.combine([before, after], after.shape)
-    for axis in growing:
-        label = wiring.with_axis_label(label, axis, GROWS, shape[axis])
-    return label
 
 
 def collected(call: Call, given: Label, shape: tuple[int, ...], axis: int) -> Label | None:

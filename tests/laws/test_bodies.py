@@ -3,14 +3,19 @@
 Donors are permuted by hand in the tensors of the file, by code that knows nothing of axis rules.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from body_nets import KINDS, Kind
+from body_nets import BRANCHES, FLATTENING, KINDS, LOOPING, SCANNING, Kind
 from builders import load
 
 import mal_graph
+from mal_graph.operators import ROWS, GroupState, pinned_label
+from mal_graph.operators.bodies import STEPS
+from mal_graph.symmetry import axis_groups, verify
 
 SMALL = 1e-4
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -62,3 +67,67 @@ def test_the_whole_way_gives_the_donor(kind: Kind, tmp_path):
     for sign in (1, -1):
         inputs = kind.arrays(sign)
         assert apart(outputs_of(merged, inputs), outputs_of(donor, inputs)) < SMALL
+
+
+UNREACHED = "branch then_branch of If 'r' was not run by the probe"
+
+
+def test_what_a_branch_touches_that_no_run_reached_is_kept_with_that_reason(tmp_path):
+    weights = FLATTENING.drawn(0)
+    base, donor = FLATTENING.make(weights), FLATTENING.make(FLATTENING.permuted(weights, 1))
+    result = mal_graph.assemble(load(base, "base"), load(donor, "donor"), lam=0.5, method="mal")
+    step = result.merged[0]
+    kept = {*step.plan.skipped, *step.plan.dropped, *step.promises.kept}
+    assert kept >= {"g", "r/then_branch/a", "r/then_branch/out", "r/else_branch/out", "q"}
+    assert all(UNREACHED in reason for reason in step.plan.skipped.values())
+    groups = verified(load(base))
+    held = [group for group in groups if any("then_branch" in member.tensor for member in group.members)]
+    assert {group.state for group in held} == {GroupState.UNVERIFIED}
+    assert {group.reason for group in held} == {UNREACHED}
+    merged = written(result.graph, tmp_path)
+    for steps in (4, 5):
+        inputs = {"x": FLATTENING.arrays(1)["x"][:, :steps]}
+        assert apart(outputs_of(merged, inputs), outputs_of(base, inputs)) < SMALL
+
+
+def verified(graph, table=None):
+    groups = axis_groups(graph, table=table)
+    return verify(graph, groups, table=table).groups
+
+
+def places(group):
+    return frozenset((member.tensor, member.axis) for member in group.members)
+
+
+def of_the_first_branch(call):
+    width = len(call.outputs)
+    return [call.label(1 + place) for place in range(width)]
+
+
+def as_it_came_out(call):
+    return [
+        label if shape == label.shape else pinned_label(shape, STEPS)
+        for label, shape in zip(call.inputs[1:], call.outputs, strict=False)
+    ]
+
+
+def without_a_start(call):
+    return [call.wiring.fresh_label(shape) for shape in call.outputs]
+
+
+WRONG = {
+    "an If that forgets a branch": (BRANCHES, "If", of_the_first_branch),
+    "a state that comes out as another": (LOOPING, "Loop", as_it_came_out),
+    "a state that starts as another": (LOOPING, "mal_graph.LoopRun", without_a_start),
+    "a scan that starts from another state": (SCANNING, "mal_graph.ScanRun", without_a_start),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_rule_is_not_verified(name):
+    kind, op, rule = WRONG[name]
+    graph = load(kind.make(kind.drawn(0)))
+    right = {places(group) for group in verified(graph) if group.state is GroupState.VERIFIED}
+    found = verified(graph, {**ROWS, op: replace(ROWS[op], rule=rule)})
+    assert {places(group) for group in found if group.state is GroupState.VERIFIED} < right
+    assert any(group.reason.startswith("rejected by the verification") for group in found)
