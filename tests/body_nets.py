@@ -92,12 +92,13 @@ def body(lines, outputs, inputs=(), initializers=()):
     return helper.make_graph(steps(*lines), "body", *values, initializers)
 
 
-def model(lines, initializers, inputs, functions=(), outputs=("y",)):
+def model(lines, initializers, inputs, functions=(), more=((), ())):
+    """A model of x, and y; `more` are further inputs and outputs."""
     graph = helper.make_graph(
         steps(*lines),
         "net",
-        [value(name, FLOAT, ["N", *shape[1:]]) for name, shape in inputs.items()],
-        [value(name, FLOAT, ["N", CLASSES]) for name in outputs],
+        [*(value(name, FLOAT, ["N", *shape[1:]]) for name, shape in inputs.items()), *more[0]],
+        [value("y", FLOAT, ["N", CLASSES]), *more[1]],
         list(initializers),
     )
     domains = [helper.make_opsetid("", 17)] + ([helper.make_opsetid("own", 1)] if functions else [])
@@ -487,5 +488,69 @@ FLATTENING = Kind(
         "r": [("tc", 1), ("ec", 1), ("v", 0)],
         "q": [("v", 1), ("z", 0)],
     },
+    STEPS,
+)
+
+
+def swapping(weights, *, swapped):
+    """Two branches, one for either sign of the mean; written the other way round with the condition turned round."""
+    first, second = (
+        body(
+            [f"a1 = MatMul(h, {one}a)", "a2 = Relu(a1)", f"out = MatMul(a2, {one}c)"],
+            ["out"],
+            initializers=stored(weights, f"{one}a", f"{one}c"),
+        )
+        for one in "te"
+    )
+    bodies = {"then_branch": second, "else_branch": first} if swapped else {"then_branch": first, "else_branch": second}
+    turned = "c1 = Not(c)" if swapped else "c1 = Identity(c)"
+    lines = [*CONDITION, turned, "g = Gemm(x, w, b0)", "h = Relu(g)", ("r = If(c1)", bodies), "y = MatMul(r, v)"]
+    return model(lines, stored(weights, "w", "b0", "v"), X)
+
+
+SWAPPING = Kind(
+    "two branches",
+    lambda weights: swapping(weights, swapped=False),
+    {"w": (6, 8), "b0": (8,), "ta": (8, 7), "tc": (7, 5), "ea": (8, 7), "ec": (7, 5), "v": (5, CLASSES)},
+    {},
+    X,
+)
+
+
+def listening(weights):
+    """A detector of speech for two sample rates: an LSTM for each in a branch, whose state comes in and goes out."""
+    bodies = {}
+    for key, one in (("then", "t"), ("else", "e")):
+        lines = [
+            constant("one", np.array([1])),
+            f"f = MatMul(x, {one}f)",
+            "f1 = Relu(f)",
+            ("f2 = Transpose(f1)", {"perm": [1, 0, 2]}),
+            (f"all h1 c1 = LSTM(f2, {one}i, {one}r, {one}b, , h, c)", {"hidden_size": 7}),
+            "last = Squeeze(h1, zero_at)",
+            "last1 = Relu(last)",
+            f"out = MatMul(last1, {one}v)",
+        ]
+        held = [f"{one}{name}" for name in "firbv"]
+        bodies[f"{key}_branch"] = body(
+            [constant("zero_at", np.array([0])), *lines], ["out", "h1", "c1"], initializers=stored(weights, *held)
+        )
+    lines = [constant("rate", np.int64(16000)), "is16 = Equal(sr, rate)", ("y hn cn = If(is16)", bodies)]
+    given = [value("sr", INT, []), value("h", FLOAT, [1, "N", 7]), value("c", FLOAT, [1, "N", 7])]
+    told = [value("hn", FLOAT, [1, "N", 7]), value("cn", FLOAT, [1, "N", 7])]
+    return model(lines, [], STEPS, more=(given, told))
+
+
+LISTENING = Kind(
+    "an LSTM for each sample rate",
+    listening,
+    {
+        **{f"{one}f": (6, 8) for one in "te"},
+        **{f"{one}i": (1, 28, 8) for one in "te"},
+        **{f"{one}r": (1, 28, 7) for one in "te"},
+        **{f"{one}b": (1, 56) for one in "te"},
+        **{f"{one}v": (7, CLASSES) for one in "te"},
+    },
+    {one: [(f"{one}f", 1), (f"{one}i", 2)] for one in "te"},  # the state is an input: its units have an order
     STEPS,
 )

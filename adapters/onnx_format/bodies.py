@@ -8,7 +8,7 @@ nothing of bodies. Refused: views within views - each of those steps would have 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count
+from itertools import count, zip_longest
 
 import onnx
 import onnx_ir as ir
@@ -19,6 +19,7 @@ from mal_graph.operators import CONTROLS, control_of
 
 from .document import BODY, REGION, RUNS, captured
 
+COUNTS = (ir.DataType.INT64, ir.DataType.BOOL)  # the number of a run of a loop, and whether there is one
 FIRST_SCAN = 9  # the opset from which on a Scan goes through tensors without an axis of samples
 
 
@@ -198,10 +199,8 @@ def item_protos(
 def begun(run: Run, body: Body) -> list[onnx.ValueInfoProto]:
     """The inputs of a body; onnxruntime finds the types of what is carried by itself."""
     names = () if body.begin is None else body.begin.outputs
-    types = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL)[
-        : control_of(run.end).steering
-    ]  # its number, and whether it goes on
-    steering = [onnx.helper.make_tensor_value_info(name, kind, ()) for name, kind in zip(names, types, strict=False)]
+    kinds = COUNTS[: control_of(run.end).steering]
+    steering = [onnx.helper.make_tensor_value_info(name, kind, ()) for name, kind in zip(names, kinds, strict=False)]
     return [*steering, *map(onnx.helper.make_empty_tensor_value_info, names[len(steering) :])]
 
 
@@ -240,8 +239,9 @@ def put_run(run: Run, main: ir.Graph, own: Mapping[str, ir.Node]) -> ir.Node:
         begun = [] if body.begin is None else [ir.Value(name=name) for name in body.begin.outputs]
         if body.begin is not None:
             begin = node_of(body.begin, own)
-            for old, new in zip(begin.outputs, begun, strict=True):
-                new.type, new.shape = old.type, old.shape
+            steering = COUNTS[: control_of(run.end).steering]
+            for old, new, kind in zip_longest(begin.outputs, begun, steering):
+                new.type, new.shape = (old.type, old.shape) if kind is None else (ir.TensorType(kind), ir.Shape(()))
                 known[new.name] = new
                 old.replace_all_uses_with(new)
             main.remove(begin)

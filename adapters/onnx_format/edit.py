@@ -120,7 +120,8 @@ def forget_shapes(model: ir.Model) -> None:
             if graph is not model.graph or not value.is_graph_output():
                 value.shape = None
         for value in graph.inputs if graph is not model.graph else ():
-            value.shape = None
+            if value.shape is not None and len(value.shape):  # a single number stays one
+                value.shape = None
 
 
 def detach(model: ir.Model) -> None:

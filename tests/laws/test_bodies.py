@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from body_nets import BRANCHES, FLATTENING, KINDS, LOOPING, SCANNING, Kind
+from body_nets import BRANCHES, FLATTENING, KINDS, LISTENING, LOOPING, SCANNING, SWAPPING, Kind, swapping
 from builders import load
 
 import mal_graph
@@ -36,6 +36,13 @@ def apart(one, other):
     return float(np.abs(one - other).max() / np.abs(other).max())
 
 
+def assert_nothing_is_kept(result):
+    step = result.merged[0]
+    assert not step.plan.skipped
+    assert not step.plan.dropped
+    assert not step.promises.kept
+
+
 @by_kind
 @pytest.mark.parametrize("lam", [0.3, 0.5])
 def test_a_permuted_copy_gives_back_the_base(kind: Kind, lam, tmp_path):
@@ -45,10 +52,7 @@ def test_a_permuted_copy_gives_back_the_base(kind: Kind, lam, tmp_path):
         inputs = kind.arrays(sign)
         assert apart(outputs_of(donor, inputs), outputs_of(base, inputs)) < 1e-5
     result = mal_graph.assemble(load(base, "base"), load(donor, "donor"), lam=lam, method="mal")
-    plan = result.merged[0].plan
-    assert not plan.skipped
-    assert not plan.dropped
-    assert not result.merged[0].promises.kept
+    assert_nothing_is_kept(result)
     merged = written(result.graph, tmp_path)
     for sign in (1, -1):
         inputs = kind.arrays(sign)
@@ -59,10 +63,7 @@ def test_a_permuted_copy_gives_back_the_base(kind: Kind, lam, tmp_path):
 def test_the_whole_way_gives_the_donor(kind: Kind, tmp_path):
     base, donor = kind.make(kind.drawn(0)), kind.make(kind.drawn(1))
     result = mal_graph.assemble(load(base, "base"), load(donor, "donor"), lam=1.0, method="mal")
-    plan = result.merged[0].plan
-    assert not plan.skipped
-    assert not plan.dropped
-    assert not result.merged[0].promises.kept
+    assert_nothing_is_kept(result)
     merged = written(result.graph, tmp_path)
     for sign in (1, -1):
         inputs = kind.arrays(sign)
@@ -131,3 +132,29 @@ def test_a_wrong_rule_is_not_verified(name):
     found = verified(graph, {**ROWS, op: replace(ROWS[op], rule=rule)})
     assert {places(group) for group in found if group.state is GroupState.VERIFIED} < right
     assert any(group.reason.startswith("rejected by the verification") for group in found)
+
+
+@pytest.mark.parametrize("lam", [0.3, 0.5])
+def test_a_branch_for_each_sample_rate(lam, tmp_path):
+    weights = LISTENING.drawn(0)
+    base, donor = LISTENING.make(weights), LISTENING.make(LISTENING.permuted(weights, 1))
+    result = mal_graph.assemble(load(base, "base"), load(donor, "donor"), lam=lam, method="mal")
+    assert_nothing_is_kept(result)
+    merged = written(result.graph, tmp_path)
+    rng = np.random.default_rng(2)
+    state = {name: rng.normal(size=(1, 3, 7)).astype(np.float32) for name in "hc"}
+    for rate in (16000, 8000):
+        inputs = {**LISTENING.arrays(1), "sr": np.array(rate), **state}
+        assert apart(outputs_of(merged, inputs), outputs_of(base, inputs)) < SMALL
+
+
+def test_branches_the_other_way_round_are_kept(tmp_path):
+    """A run takes one of two branches: what the other one does shows on inputs that take it."""
+    weights = SWAPPING.drawn(0)
+    base, donor = SWAPPING.make(weights), swapping(weights, swapped=True)
+    result = mal_graph.assemble(load(base, "base"), load(donor, "donor"), lam=0.5, method="mal")
+    assert result.merged[0].promises.kept
+    merged = written(result.graph, tmp_path)
+    for sign in (1, -1):
+        inputs = SWAPPING.arrays(sign)
+        assert apart(outputs_of(merged, inputs), outputs_of(base, inputs)) < SMALL
