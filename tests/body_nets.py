@@ -431,7 +431,40 @@ REMEMBERING = Kind(
     },
     STEPS,
 )
-KINDS = [BRANCHES, SHARING, NESTING, LOOPING, FROM_ZEROS, SCANNING, BRANCHING_LOOP, CALLING, REMEMBERING]
+
+
+def skipping(weights):
+    """A layer that is left out for some inputs, and one that is left out for none, whose If takes an axis away."""
+    then = body(["a = MatMul(h, ta)", "out = Tanh(a)"], ["out"], initializers=stored(weights, "ta"))
+    other = body(["out = Identity(h)"], ["out"])
+    bodies = {
+        "then_branch": body([constant("first", np.array([0])), "out = Squeeze(r, first)"], ["out"]),
+        "else_branch": body(["out = Identity(r)"], ["out"]),
+    }
+    lines = [
+        *CONDITION,
+        "g = Gemm(x, w, b0)",
+        "h = Relu(g)",
+        ("r = If(c)", {"then_branch": then, "else_branch": other}),
+        "s = Shape(r)",
+        constant("one", np.array([1])),
+        constant("zero_at", np.array([0])),
+        "n = Gather(s, zero_at)",
+        "d = Equal(n, one)",
+        ("q = If(d)", bodies),
+        "y = MatMul(q, v)",
+    ]
+    return model(lines, stored(weights, "w", "b0", "v"), X)
+
+
+SKIPPING = Kind(
+    "a layer that a branch skips",
+    skipping,
+    {"w": (6, 8), "b0": (8,), "ta": (8, 8), "v": (8, CLASSES)},
+    {"h": [("w", 1), ("b0", 0), ("ta", 0), ("ta", 1), ("v", 0)]},
+    X,
+)
+KINDS = [SKIPPING, BRANCHES, SHARING, NESTING, LOOPING, FROM_ZEROS, SCANNING, BRANCHING_LOOP, CALLING, REMEMBERING]
 
 
 def flattening(weights):

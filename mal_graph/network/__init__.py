@@ -1,6 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
-from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, only_passes_on, with_branches
+from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, passing_bodies, with_branches
 from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
@@ -45,8 +45,8 @@ __all__ = [
     "multiplications_of",
     "NEGLIGIBLE",
     "nested",
-    "only_passes_on",
     "Parameter",
+    "passing_bodies",
     "probe",
     "Probe",
     "probe_without_running",

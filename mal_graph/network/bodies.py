@@ -136,16 +136,32 @@ def choices_of(bodies: Mapping[str, Placed], name: str) -> dict[str, int]:
     return choices
 
 
-def only_passes_on(body: Body, graph: LayerGraph) -> bool:
-    """Whether a body gives nothing but what it takes from outside, axes of length one put in or taken out at most: such
-    a body is right for whatever arrives, in any order of units."""
-    known = {*graph.weights}
+def passing_bodies(graph: LayerGraph) -> frozenset[str]:
+    """The branches of Ifs all of whose branches give the same tensor, with axes of length one put in or taken out: they
+    are right for whatever arrives, in any order of units, whether a run takes them or not."""
+    passed: dict[str, list[tuple[str, ...] | None]] = {}
+    named: dict[str, tuple[str, ...]] = {}
+    for end, body in find_bodies(graph).values():
+        passed.setdefault(end.name, []).append(passed_by(body, graph))
+        named[end.name] = end.runs
+    return frozenset(
+        name for end, sources in passed.items() if len({*sources}) == 1 and None not in sources for name in named[end]
+    )
+
+
+def passed_by(body: Body, graph: LayerGraph) -> tuple[str, ...] | None:
+    """The tensors from outside that a body gives, with other axes of length one at most; None where it gives anything
+    else."""
+    known, sources = {*graph.weights}, dict[str, str]()
     for item in body.items:
         row = None if isinstance(item, Run) else row_of(item)
         if row is None or isinstance(item, Run):
-            return False
+            return None
         if row.reads_shape_only or all(name in known for name in item.inputs if name):
             known.update(item.outputs)
-        elif not (row.keeps_axes and row.moves) and not row.puts_ones:
-            return False
-    return body.begin is None and known.isdisjoint(body.outputs)
+        elif row.moves and (row.keeps_axes or row.puts_ones):
+            sources[item.outputs[0]] = sources.get(item.inputs[0], item.inputs[0])
+        else:
+            return None
+    given = tuple(sources.get(name, name) for name in body.outputs)
+    return given if body.begin is None and known.isdisjoint(given) else None

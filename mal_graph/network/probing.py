@@ -12,7 +12,7 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, only_passes_on, with_branches
+from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
 from mal_graph.network.roots import data_dependent
@@ -105,6 +105,11 @@ class Branches:
         """All bodies, by name."""
         return find_bodies(self.graph)
 
+    @cached_property
+    def passing(self) -> frozenset[str]:
+        """The branches that need no run."""
+        return passing_bodies(self.graph)
+
     def choices(self, name: str) -> Choices:
         """The branches to be taken so that a body is run."""
         return choices_of(self.bodies, name)
@@ -147,7 +152,7 @@ class Branches:
         is_taken = any(choices.items() <= taken.items() for taken in self.taken)
         if not made:
             return is_taken or not choices
-        return not made.isdisjoint(self.shapes) or only_passes_on(body, self.graph)
+        return not made.isdisjoint(self.shapes) or name in self.passing
 
     @property
     def not_run(self) -> dict[str, str]:

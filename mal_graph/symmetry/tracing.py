@@ -14,10 +14,9 @@ from mal_graph.network import (
     Probe,
     Unlearned,
     axes_that_stay,
-    find_bodies,
     find_unlearned,
     integer_use,
-    only_passes_on,
+    passing_bodies,
 )
 from mal_graph.operators import (
     ROWS,
@@ -50,7 +49,7 @@ class Tracing:
         unknown: the names of the nodes without a row, by operator.
         told: the tensors that are outputs of the model, or become one by being moved or cast.
         bodies: the body that each node stands in.
-        passing: the bodies that only pass on what they take from outside.
+        passing: the branches that pass on what all branches of the same If do.
     """
 
     wiring: Wiring = field(default_factory=Wiring)
@@ -175,8 +174,7 @@ def integer_pin(graph: LayerGraph, weight: Weight) -> Pin:
 
 def new_tracing(graph: LayerGraph, wiring: Wiring) -> Tracing:
     """A tracing of a graph that has not begun."""
-    passing = frozenset(name for name, (_, body) in find_bodies(graph).items() if only_passes_on(body, graph))
-    return Tracing(wiring, bodies=bodies_of(graph.nodes), passing=passing)
+    return Tracing(wiring, bodies=bodies_of(graph.nodes), passing=passing_bodies(graph))
 
 
 def trace_node(

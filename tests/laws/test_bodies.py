@@ -9,13 +9,30 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from body_nets import BRANCHES, FLATTENING, KINDS, LISTENING, LOOPING, SCANNING, SWAPPING, Kind, swapping
+from body_nets import (
+    BRANCHES,
+    CLASSES,
+    FLATTENING,
+    KINDS,
+    LISTENING,
+    LOOPING,
+    NESTING,
+    SCANNING,
+    SWAPPING,
+    Kind,
+    X,
+    model,
+    stored,
+    swapping,
+)
 from builders import load
 
 import mal_graph
+from mal_graph.errors import UsageError
 from mal_graph.operators import ROWS, GroupState, pinned_label
 from mal_graph.operators.bodies import STEPS
 from mal_graph.symmetry import axis_groups, verify
+from mal_graph_adapters.onnx_format.onnxruntime_runner import OrtRunner
 
 SMALL = 1e-4
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -158,3 +175,36 @@ def test_branches_the_other_way_round_are_kept(tmp_path):
     for sign in (1, -1):
         inputs = SWAPPING.arrays(sign)
         assert apart(outputs_of(merged, inputs), outputs_of(base, inputs)) < SMALL
+
+
+def samples(kind, count=40):
+    rng = np.random.default_rng(6)
+    return {name: rng.normal(size=(count, *shape[1:])).astype(np.float32) for name, shape in kind.inputs.items()}
+
+
+@pytest.mark.parametrize("match_by", ["weights", "activations"])
+@pytest.mark.parametrize("kind", [NESTING, LOOPING], ids=lambda kind: kind.name)
+def test_what_bodies_make_is_not_repaired(kind: Kind, match_by):
+    base, donor = (load(kind.make(kind.drawn(seed)), str(seed)) for seed in (0, 1))
+    result = mal_graph.assemble(base, donor, lam=0.5, method="mal", calibrate=samples(kind), match_by=match_by)
+    assert_nothing_is_kept(result)
+    left = result.merged[0].repair.left
+    inside = {
+        pair.base.name for pair in result.merged[0].plan.match.pairs if "/" in pair.base.name and pair.base.weight
+    }
+    assert {name for name, reason in left.items() if "it stands in a body" in reason} == inside
+
+
+def test_units_that_a_body_reads_stay_in_a_union():
+    base = load(BRANCHES.make(BRANCHES.drawn(0)), "base")
+    weights = {"a": np.ones((6, 9), np.float32) * 0.1, "b": np.ones((9, CLASSES), np.float32)}
+    donor = load(
+        model(["a1 = MatMul(x, a)", "a2 = Relu(a1)", "y = MatMul(a2, b)"], stored(weights, "a", "b"), X), "donor"
+    )
+    whole = mal_graph.assemble(base, donor, method="union", budget="full").graph
+    for sign in (1, -1):
+        inputs = BRANCHES.arrays(sign)
+        both = [OrtRunner().open(graph).run(inputs)["y"] for graph in (base, donor)]
+        assert apart(OrtRunner().open(whole).run(inputs)["y"], np.mean(both, axis=0)) < SMALL
+    with pytest.raises(UsageError, match="what cannot be taken away"):
+        mal_graph.assemble(base, donor, method="union")
