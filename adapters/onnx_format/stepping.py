@@ -42,8 +42,10 @@ class SteppedSession:
             name for run in self.runs for name in read_by(run) if name in graph.producer and name not in graph.inner
         ]
         outer = [name for name in read if name not in self.inner]
-        self.outer = open_graph(graph, list(dict.fromkeys([*outer, *self.entering])))
-        known = {name: dtype for name, dtype in self.outer.types.items() if name in outer}
+        first = list(dict.fromkeys([*outer, *self.entering]))
+        self.outer = open_graph(graph, first) if first else None
+        types = {} if self.outer is None else self.outer.types
+        known = {name: dtype for name, dtype in types.items() if name in outer}
         self.types: Mapping[str, str] = {**known, **dict.fromkeys(self.inner, UNKNOWN)}
         self.parts: dict[tuple[str, tuple[str, ...]], Session] = {}
 
@@ -58,7 +60,7 @@ class SteppedSession:
         runs = [run for run in self.runs if not set(self.wanted[run.end.name]).isdisjoint(names)]
         entering = [name for run in runs for name in read_by(run) if name in self.entering]
         outer = list(dict.fromkeys([*(name for name in names if name not in self.inner), *entering]))
-        values = self.outer.run(inputs, weights, read=outer, deadline=deadline)
+        values = {} if self.outer is None or not outer else self.outer.run(inputs, weights, outer, deadline)
         fed = {**inputs, **(weights or {}), **values}
         for run in runs:
             wanted = [name for name in self.wanted[run.end.name] if name in names]

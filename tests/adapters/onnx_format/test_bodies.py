@@ -164,3 +164,20 @@ def test_a_loop_whose_numbers_have_axes_is_not_looked_into():
 def test_a_body_that_no_run_enters_says_so():
     probed = probe(load(counting([], count=0)))
     assert probed.not_run == {"last/body/": "the body of Loop 'last' was not run by the probe"}
+
+
+def test_tensors_of_a_branch_in_a_branch_can_be_read_alone():
+    """Nothing but the inputs of the model arrives there."""
+    inner = {
+        "then_branch": body(["a = MatMul(x, w)", "out = Relu(a)"], ["out"]),
+        "else_branch": body(["a = MatMul(x, w)", "out = Tanh(a)"], ["out"]),
+    }
+    then = body([("out = If(yes)", inner)], ["out"])
+    other = body(["out = MatMul(x, w)"], ["out"])
+    lines = [constant("yes", np.array(True)), ("y = If(yes)", {"then_branch": then, "else_branch": other})]
+    graph = load(model(lines, stored({"w": np.ones((6, 3), np.float32)}, "w"), X))
+    name = "y/then_branch/out/then_branch/a"
+    x = LOOPING.arrays(1)["x"]
+    values = OrtRunner().open(graph, read=[name]).run({"x": x})
+    assert np.allclose(values[name], x @ np.ones((6, 3), np.float32), atol=1e-5)
+    assert not probe(graph).not_run
