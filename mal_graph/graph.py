@@ -250,13 +250,16 @@ class LayerGraph(Brief):
         )
 
 
-def bodies_of(nodes: Iterable[Node]) -> list[str]:
-    """The body that each of some nodes stands in, in topological order: its own, or the innermost of what it reads."""
+def bodies_of(nodes: Sequence[Node]) -> list[str]:
+    """The body that each of some nodes stands in, in topological order: its own, or the innermost of what it reads. One
+    that none of them runs is none."""
+    run = {name for node in nodes for name in node.runs}
     made: dict[str, str] = {}
     placed: list[str] = []
     for node in nodes:
         around = [] if node.runs else [made.get(name, "") for name in node.inputs]
-        placed.append(max(node.body, *around, key=len) if around else node.body)
+        own = node.body if node.body in run else ""
+        placed.append(max([own, *around], key=len))
         made.update(dict.fromkeys(filter(None, node.outputs), placed[-1]))
     return placed
 

@@ -464,7 +464,48 @@ SKIPPING = Kind(
     {"h": [("w", 1), ("b0", 0), ("ta", 0), ("ta", 1), ("v", 0)]},
     X,
 )
-KINDS = [SKIPPING, BRANCHES, SHARING, NESTING, LOOPING, FROM_ZEROS, SCANNING, BRANCHING_LOOP, CALLING, REMEMBERING]
+
+
+def halving(weights):
+    """Each branch reads one half of the inputs, whose places have names."""
+    bodies = {
+        f"{key}_branch": body(
+            [
+                constant("first", np.array([start])),
+                constant("last", np.array([start + 3])),
+                constant("axis", np.array([1])),
+                "half = Slice(x, first, last, axis)",
+                f"a = MatMul(half, {weight})",
+                "out = Relu(a)",
+            ],
+            ["out"],
+            initializers=stored(weights, weight),
+        )
+        for key, weight, start in (("then", "ta", 0), ("else", "ea", 3))
+    }
+    return model([*CONDITION, ("r = If(c)", bodies), "y = MatMul(r, v)"], stored(weights, "v"), X)
+
+
+HALVING = Kind(
+    "half of the inputs in each branch",
+    halving,
+    {"ta": (3, 7), "ea": (3, 7), "v": (7, CLASSES)},
+    {"r": [("ta", 1), ("ea", 1), ("v", 0)]},
+    X,
+)
+KINDS = [
+    SKIPPING,
+    HALVING,
+    BRANCHES,
+    SHARING,
+    NESTING,
+    LOOPING,
+    FROM_ZEROS,
+    SCANNING,
+    BRANCHING_LOOP,
+    CALLING,
+    REMEMBERING,
+]
 
 
 def flattening(weights):

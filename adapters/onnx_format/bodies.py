@@ -102,7 +102,8 @@ def scanned(node: ir.Node) -> int:
 def rename(body: ir.Graph, scope: str, taken: set[str]) -> None:
     """Give what is in a body names of the main graph."""
     for inner in body:
-        inner.name = scope + (inner.name or next((out.name for out in inner.outputs if out.name), ""))
+        name = inner.name or next((out.name for out in inner.outputs if out.name), None) or ""
+        inner.name = scope + name.removeprefix("/")
     made = [value for inner in body for value in inner.outputs if value.name]
     for value in dict.fromkeys([*body.inputs, *body.initializers.values(), *made]):
         name = f"{scope}{value.name}"

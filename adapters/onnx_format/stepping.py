@@ -113,7 +113,7 @@ class SteppedSession:
         self, body: Body, fed: Mapping[str, Array], wanted: Sequence[str], deadline: float | None
     ) -> dict[str, Array]:
         """What the operators of a body make of what arrives."""
-        nodes = [replace(node, body="" if node.body == body.name else node.body) for node in body.nodes]
+        nodes = list(body.nodes)
         read = {name for node in nodes for name in node.reads}
         arriving = {name: array for name, array in fed.items() if name in read}
         made = {name for node in nodes for name in node.outputs}

@@ -56,15 +56,13 @@ class Run:
 
 
 def nested(nodes: Sequence[Node]) -> "list[Node | Run]":
-    """The operators outside of all bodies, in order, those that run bodies with them. Operators whose body does not end
-    stand outside."""
+    """The operators outside of all bodies, in order, those that run bodies with them."""
     inside: dict[str, list[Node | Run]] = {"": []}
-    ended = {name for node in nodes for name in node.runs}
     for node, body in zip(nodes, bodies_of(nodes), strict=True):
         item: Node | Run = node
         if node.runs:
             item = Run(node, tuple(body_of(node, place, inside.pop(name, [])) for place, name in enumerate(node.runs)))
-        inside.setdefault(body if body in ended else "", []).append(item)
+        inside.setdefault(body, []).append(item)
     return inside[""]
 
 
