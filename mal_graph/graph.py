@@ -254,6 +254,8 @@ def bodies_of(nodes: Sequence[Node]) -> list[str]:
     """The body that each of some nodes stands in, in topological order: its own, or the innermost of what it reads. One
     that none of them runs is none."""
     run = {name for node in nodes for name in node.runs}
+    if not run:  # most graphs have none
+        return [""] * len(nodes)
     made: dict[str, str] = {}
     placed: list[str] = []
     for node in nodes:

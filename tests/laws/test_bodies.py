@@ -58,6 +58,8 @@ def assert_nothing_is_kept(result):
     assert not step.plan.skipped
     assert not step.plan.dropped
     assert not step.promises.kept
+    assert not any(check.failed for check in result.checks)
+    assert next(check.passed for check in result.checks if check.name == "accounts")
 
 
 @by_kind
