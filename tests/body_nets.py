@@ -235,7 +235,7 @@ def looping(weights, start="h0 = MatMul(x, u)"):
         "y2 = MatMul(mean, v2)",
         "y = Add(y1, y2)",
     ]
-    names = ["c", "b", "f3", "v", "v2", *(["u"] if "u" in weights else [])]
+    names = ["c", "b", "f3", "v", "v2", *(name for name in ("u", "u0") if name in weights)]
     return model(lines if isinstance(start, str) else [*ZEROS, *lines], stored(weights, *names), X)
 
 
@@ -273,6 +273,14 @@ FROM_ZEROS = Kind(
     "a state that starts from zeros",
     lambda weights: looping(weights, ("h0 = ConstantOfShape(size)", {})),
     *without("u"),
+    X,
+)
+
+LEARNED = Kind(
+    "a state that starts from learned numbers",
+    lambda weights: looping(weights, ("h0 = Identity(u0)", {})),
+    {**FROM_ZEROS.shapes, "u0": (1, 8)},
+    {**FROM_ZEROS.units, "state": [("u0", 1), *FROM_ZEROS.units["state"]]},
     X,
 )
 
@@ -501,6 +509,7 @@ KINDS = [
     NESTING,
     LOOPING,
     FROM_ZEROS,
+    LEARNED,
     SCANNING,
     BRANCHING_LOOP,
     CALLING,
