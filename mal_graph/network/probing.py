@@ -11,7 +11,7 @@ from time import monotonic
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import Array, LayerGraph, needed_nodes
 from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
@@ -116,7 +116,8 @@ class Branches:
 
     def take_all(self) -> None:
         """Take as many branches at once as can be, and by itself what does not run with others."""
-        waiting = [name for name in self.bodies if self.choices(name) and not self.is_run(name)]
+        branches = [name for name in self.bodies if self.choices(name) and name not in self.passing]
+        waiting = [name for name in branches if not self.is_run(name) or self.is_chosen_by_weights(name)]
         alone: list[str] = []
         while waiting:
             choices: dict[str, int] = {}
@@ -128,6 +129,13 @@ class Branches:
             alone += [] if self.take(choices) else together
         for name in alone[:MOST_ALONE]:
             self.take(self.choices(name))
+
+    def is_chosen_by_weights(self, name: str) -> bool:
+        """Whether other weights may take another branch: then a run with drawn ones need not take those of this one."""
+        condition = self.bodies[name].end.inputs[0]
+        read = {name for node in needed_nodes(self.graph, [condition]) for name in node.reads}
+        stored = [self.graph.weights[name] for name in read if name in self.graph.weights]
+        return any(weight.is_float and weight.size > 1 for weight in stored)
 
     def take(self, choices: Choices) -> bool:
         """Whether the model runs with some branches taken."""
