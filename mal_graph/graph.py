@@ -93,7 +93,9 @@ class Node:
     attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
     captures: tuple[str, ...] = ()  # tensors of this graph that a subgraph of the node reads
     scope: str = ""  # the module that it was exported from, where the exporter tells
-    bodies: "tuple[LayerGraph, ...]" = field(default=(), compare=False)  # the graphs that it runs, to be looked into
+    has_graphs: bool = False  # it runs graphs that are not looked into
+    body: str = ""  # the body of another operator that it stands in, "" if it runs in any case
+    runs: tuple[str, ...] = ()  # the bodies that it runs, where their operators stand before it in the same graph
 
     @property
     def reads(self) -> list[str]:
@@ -225,6 +227,12 @@ class LayerGraph(Brief):
     def output_names(self) -> frozenset[str]:
         return frozenset(value.name for value in self.outputs)
 
+    @cached_property
+    def inner(self) -> frozenset[str]:
+        """The tensors that are computed in bodies of operators, as often as these run."""
+        placed = zip(self.nodes, bodies_of(self.nodes), strict=True)
+        return frozenset(name for node, body in placed if body for name in node.outputs if name)
+
     def named(self, name: str) -> "LayerGraph":
         """The same graph under another name."""
         return replace(self, name=name)
@@ -269,9 +277,30 @@ class LayerGraph(Brief):
         )
 
 
+def bodies_of(nodes: Sequence[Node]) -> list[str]:
+    """The body that each of some nodes stands in, in topological order: its own, or the innermost of what it reads. One
+    that none of them runs is none."""
+    run = {name for node in nodes for name in node.runs}
+    if not run:  # most graphs have none
+        return [""] * len(nodes)
+    made: dict[str, str] = {}
+    placed: list[str] = []
+    for node in nodes:
+        around = [] if node.runs else [made.get(name, "") for name in node.inputs]
+        own = node.body if node.body in run else ""
+        placed.append(max([own, *around], key=len))
+        made.update(dict.fromkeys(filter(None, node.outputs), placed[-1]))
+    return placed
+
+
 def needed_nodes(graph: LayerGraph, tensors: Collection[str], known: Collection[str] = ()) -> list[Node]:
-    """The nodes that some tensors are computed by, in order, where others are known."""
-    wanted = set(tensors) - set(known)
+    """The nodes that some tensors are computed by, in order, where others are known. Of a body all is needed, and what
+    runs it: it runs as a whole."""
+    known = set(known) - graph.inner
+    wanted = set(tensors) - known
+    wanted |= {
+        next(filter(None, node.outputs)) for node in graph.nodes if node.runs and not graph.inner.isdisjoint(tensors)
+    }
     used: list[Node] = []
     for node in reversed(graph.nodes):
         if not wanted.isdisjoint(node.outputs):

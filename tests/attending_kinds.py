@@ -386,7 +386,7 @@ FREE = {
 }
 
 
-# What exporters store otherwise: a projection twice, turned for one of its readers; what is computed of constants alone.
+# What exporters store otherwise: a projection twice, turned for one of its readers; what comes of constants alone.
 OTHERWISE = {
     (Disentangled, "torchscript"): {**ATTENTION, STREAM: 2},
     **{(TransformerXl, front_end): ATTENTION for front_end in ("dynamo", "opset 23")},

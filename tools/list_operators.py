@@ -3,7 +3,7 @@
     python tools/list_operators.py
 
 The rows are `mal_graph.operators.ROWS`, those without `mal_graph.operators.unsupported.UNSUPPORTED`, the tests the
-cases of `tests/operators/test_axis_rules.py`.
+cases of `tests/operators/test_axis_rules.py`, and of `tests/laws/test_bodies.py` for what runs bodies.
 """
 
 import inspect
@@ -11,10 +11,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from mal_graph.operators import ROWS, Row
+from mal_graph.operators import ROWS, Row, bodies
 from mal_graph.operators.unsupported import UNSUPPORTED
 
 TESTS = Path(__file__).parents[1] / "tests"
+BODIES = "tests/laws/test_bodies.py::test_a_permuted_copy_gives_back_the_base"
 LAW = "tests/operators/test_axis_rules.py::test_an_operator_leaves_the_groups_it_should"
 
 
@@ -40,7 +41,7 @@ def test_of(op: str) -> str:
     """The first test of an operator, and how many more there are."""
     names = [case.name for case in cases() if case.op == op]
     if not names:
-        return "none"
+        return f"`{BODIES}`" if op in bodies.ROWS else "none"
     return f"`{LAW}[{names[0]}]`" + (f" and {len(names) - 1} more" if names[1:] else "")
 
 

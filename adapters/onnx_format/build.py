@@ -13,6 +13,8 @@ import onnx_ir as ir
 from mal_graph.graph import LayerGraph, Node, Value, Weight
 from mal_graph.network import as_stored
 
+from .bodies import put_into_bodies
+
 IR_VERSION = 10  # old enough for every onnxruntime in use, new enough for every element type
 
 
@@ -34,6 +36,7 @@ def built_model(graph: LayerGraph) -> ir.Model:
         opset_imports=dict(graph.opsets),
         name=graph.name,
     )
+    put_into_bodies(graph, main)
     producer = version("mal-graph")
     return ir.Model(
         main,

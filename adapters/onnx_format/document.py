@@ -13,6 +13,7 @@ from mal_graph.graph import Node
 from . import guard
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
+BODY, RUNS = "mal_graph.body", "mal_graph.runs"  # note on what is shown the body it stands in, and those it runs
 REGION = "mal_graph.region"  # notes on what is written out which node of the file it stands for
 
 
@@ -61,6 +62,11 @@ class OnnxDocument:
         return [tensor for tensor in tensors(self.model) if isinstance(tensor, ir.ExternalTensor)]
 
 
+def mark_as_part(part: ir.Node, node: ir.Node) -> None:
+    """Note on a node that it stands for another one."""
+    part.meta.update({key: node.meta[key] for key in (REGION, BODY) if key in node.meta})
+
+
 def stored_values(model: ir.Model) -> Iterator[ir.Value]:
     """Every value with an initializer, those of bodies included."""
     bodies = (body for function in model.functions.values() for body in function.subgraphs())
@@ -82,6 +88,30 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     yield from (value.const_value for value in stored_values(model) if value.const_value is not None)
     for _, attribute in tensor_attributes(model):
         yield from [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else attribute.as_tensors()
+
+
+def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
+    """The bodies of a control-flow node, each with the scope its weights are listed under."""
+    name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
+    for key, attribute in node.attributes.items():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield f"{name}/{key}/", attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            for i, body in enumerate(attribute.as_graphs()):
+                yield f"{name}/{key}.{i}/", body
+
+
+def captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Values of outer graphs that the bodies of `node` read."""
+    for _, body in subgraphs(node):
+        own = set(body.inputs) | set(body.initializers.values())
+        for inner in body:
+            own.update(inner.outputs)
+        read = [value for inner in body for value in inner.inputs if value is not None]
+        read += [value for inner in body for value in captured(inner)]
+        yield from (value for value in [*read, *body.outputs] if value not in own)
 
 
 LOADED: WeakSet[OnnxDocument] = WeakSet()  # what was loaded and is in use still

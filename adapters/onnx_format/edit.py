@@ -1,12 +1,13 @@
 """From a layer graph back to its document: a clone of it with all that differs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
 
 from mal_graph.graph import LayerGraph, Node, Weight
 from mal_graph.network import as_stored
 
+from .bodies import put_into_bodies, stored_inside
 from .build import built_node, lazy_tensor, stored_value
 from .constants import with_constants_shared
 from .document import OnnxDocument, stored_values, tensor_attributes
@@ -31,15 +32,19 @@ def edited_model(graph: LayerGraph) -> ir.Model:
     values = {out.name: out for node in main for out in node.outputs if out.name}
     values.update({value.name: value for value in (*main.inputs, *main.initializers.values()) if value.name})
     is_resized = any(
-        [put_weight(main, producers, graph.weights[name]) for name in sorted(graph.edited & values.keys())]
+        [
+            *(put_weight(main, producers, graph.weights[name]) for name in sorted(graph.edited & values.keys())),
+            *put_inside(graph, model),
+        ]
     )
     for name in dict.fromkeys(name for node in graph.nodes for name in node.inputs):
         if name in graph.weights and name not in values:
             values[name] = inserted_value(main, graph.weights[name], model.ir_version)
     put_nodes(graph, main, producers, values)
     set_attributes(graph, source, producers)
+    put_into_bodies(graph, main)
     if is_resized:
-        forget_shapes(main)
+        forget_shapes(model)
     model.metadata_props.clear()
     model.metadata_props.update(graph.metadata)
     return model
@@ -53,12 +58,23 @@ def put_shared(graph: LayerGraph, model: ir.Model) -> None:
         make_constant(model.functions[function][place], graph.weights[name])
 
 
+def put_inside(graph: LayerGraph, model: ir.Model) -> Iterator[bool]:
+    """Give what bodies store new values; for each whether an initializer has another shape now."""
+    for name, stored in stored_inside(model).items() if graph.edited else ():
+        if name in graph.edited:
+            yield put_stored(stored, graph.weights[name])
+
+
 def put_weight(main: ir.Graph, producers: Mapping[str, ir.Node], weight: Weight) -> bool:
-    """Give a stored tensor new values; whether an initializer has another shape now."""
-    if weight.name not in main.initializers:
-        make_constant(producers[weight.name], weight)
+    """Give a stored tensor of the main graph new values; whether an initializer has another shape now."""
+    return put_stored(main.initializers.get(weight.name) or producers[weight.name], weight)
+
+
+def put_stored(value: ir.Value | ir.Node, weight: Weight) -> bool:
+    """Give what stores a tensor new values; whether an initializer has another shape now."""
+    if isinstance(value, ir.Node):
+        make_constant(value, weight)
         return False
-    value = main.initializers[weight.name]
     is_resized = value.const_value is not None and value.const_value.shape != weight.shape
     value.const_value = lazy_tensor(weight, value.const_value)
     value.shape = value.const_value.shape
@@ -98,11 +114,14 @@ def set_attributes(graph: LayerGraph, source: ir.Model, producers: Mapping[str, 
                 producers[name].attributes[key] = ir.convenience.convert_attribute(key, value)
 
 
-def forget_shapes(main: ir.Graph) -> None:
+def forget_shapes(model: ir.Model) -> None:
     """Take off the declared shapes of what lies between the inputs and the outputs: some do not hold any more."""
-    for node in main:
-        for value in node.outputs:
-            if not value.is_graph_output():
+    for graph in model.graphs():
+        for value in (out for node in graph for out in node.outputs):
+            if graph is not model.graph or not value.is_graph_output():
+                value.shape = None
+        for value in graph.inputs if graph is not model.graph else ():
+            if value.shape is not None and len(value.shape):  # a single number stays one
                 value.shape = None
 
 

@@ -27,10 +27,10 @@ from mal_graph.registry import unknown_model
 
 from . import guard
 from .build import built_model
-from .document import MAP, OnnxDocument, map_data_at, stored_values, tensors
+from .document import MAP, OnnxDocument, captured, map_data_at, stored_values, tensors
 from .edit import edited_model
 from .sessions import open_session
-from .view import captured, handle, layer_graph
+from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then

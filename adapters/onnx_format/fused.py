@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.convenience import replace_nodes_and_values
 
-from .document import REGION
+from .document import mark_as_part
 
 MICROSOFT = "com.microsoft"
 HANDED_ON = ("num_heads", "scale", "mask_filter_value", "unidirectional")  # to MultiHeadAttention, which has them too
@@ -59,7 +59,7 @@ class Parts:
         made = ir.node(op, inputs, attributes, domain=domain, num_outputs=outputs, name=called)
         for number, out in enumerate(made.outputs):
             out.name = self.unused(f"{self.called}/{name or 'product'}{f'.{number}' if outputs > 1 else ''}")
-        made.meta[REGION] = self.node.meta[REGION]
+        mark_as_part(made, self.node)
         made.metadata_props.update(self.node.metadata_props)
         self.nodes.append(made)
         return made

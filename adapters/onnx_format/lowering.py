@@ -2,6 +2,7 @@
 
 * A call of a function that the file defines becomes the operators of the function. What the function stores is one
   weight, however often it is called.
+* The bodies of If, Loop and Scan stand among the other operators (see `bodies`).
 * A recurrent node of two directions becomes two of one, and loses initial states of zeros (see `recurrent`).
 * An operator of onnxruntime that holds the weights of several layers becomes one for each (see `fused`).
 * A linear model that holds its weights in attributes (`HELD`) becomes a Gemm with stored weights and, behind it, the
@@ -27,8 +28,8 @@ from onnx_ir.passes.common import InlinePass
 
 from mal_graph.graph import Array, LayerGraph, Node
 
-from . import fused, recurrent
-from .document import REGION, OnnxDocument, Region
+from . import bodies, fused, recurrent
+from .document import REGION, OnnxDocument, Region, mark_as_part
 from .recurrent import with_halves_joined
 
 SHARED, STORED_IN = "mal_graph.shared", "mal_graph.stored_in"
@@ -64,6 +65,8 @@ def lowered_model(model: ir.Model) -> ir.Model:
     if not any(is_lowered(node, model) for node in model.graph.all_nodes()):
         return model
     lowered = with_functions_inlined(model)
+    bodies.show(lowered)
+    join_shared(lowered)
     for node in list(lowered.graph):
         held = HELD.get((node.domain, node.op_type))
         if held is not None:
@@ -78,7 +81,8 @@ def lowered_model(model: ir.Model) -> ir.Model:
 def is_lowered(node: ir.Node, model: ir.Model) -> bool:
     """Whether the view may show a node as others."""
     is_held = node.op_identifier() in model.functions or (node.domain, node.op_type) in HELD
-    return is_held or recurrent.is_shown_otherwise(node) or fused.is_fused(node)
+    is_written_apart = recurrent.is_shown_otherwise(node) or fused.is_fused(node)
+    return is_held or is_written_apart or bodies.is_shown(node, model)
 
 
 def with_functions_inlined(model: ir.Model) -> ir.Model:
@@ -92,7 +96,6 @@ def with_functions_inlined(model: ir.Model) -> ir.Model:
         place = node.metadata_props.pop(REGION, None)
         if place is not None:
             node.meta[REGION] = int(place)
-    join_shared(lowered)
     return lowered
 
 
@@ -175,7 +178,7 @@ def product_of(model: ir.Model, node: ir.Node, x: ir.Value, values: Mapping[str,
         taken.add(name)
         part = ir.node(op, inputs, attributes, name=(node.name or called) if op == "Gemm" else name)
         part.outputs[0].name = name
-        part.meta[REGION] = node.meta[REGION]
+        mark_as_part(part, node)
         parts.append(part)
         return part.outputs[0]
 
@@ -205,6 +208,7 @@ def given_back(graph: LayerGraph) -> LayerGraph | None:
     document: OnnxDocument = graph.source
     own = {value.name for value in document.model.graph.initializers.values()}
     own |= {out.name for node in document.model.graph for out in node.outputs}
+    own |= bodies.stored_inside(document.model).keys()
     held = {name for region in document.regions for name in region.attributes}
     held |= {name for region in document.regions for _, names in region.halves.values() for name in names}
     if graph.edited - own - held - document.shared.keys():

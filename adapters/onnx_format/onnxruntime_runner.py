@@ -17,10 +17,13 @@ import onnxruntime as ort
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.protocols import Session
 
+from .bodies import node_protos
 from .build import IR_VERSION
 from .document import OnnxDocument
 from .sessions import open_session
+from .stepping import SteppedSession
 
 TYPE_NAMES = {
     "float": "float32",
@@ -124,7 +127,13 @@ class OrtRunner:
         optimize: bool = False,
         deadline: float | None = None,
         threads: int | None = None,
-    ) -> OrtSession:
+    ) -> OrtSession | SteppedSession:
+        if not graph.inner.isdisjoint(read or ()):
+
+            def open_graph(part: LayerGraph, names: Sequence[str]) -> Session:
+                return self.open(part, read=names, variable=variable, deadline=deadline)
+
+            return SteppedSession(graph, list(read or ()), open_graph)
         began = monotonic()
         model = model_proto(graph, read, variable)
         now = monotonic()
@@ -148,7 +157,7 @@ def model_proto(graph: LayerGraph, read: Sequence[str] | None, variable: Sequenc
     fed = set(variable)
     declared = [fed_proto(weight) for weight in stored if weight.name in fed]
     main = onnx.helper.make_graph(
-        [node_proto(node, i) for i, node in enumerate(graph.nodes)],
+        node_protos(graph, node_proto),
         "view",
         [*(input_proto(graph, value) for value in graph.inputs), *declared],
         [onnx.helper.make_empty_tensor_value_info(name) for name in outputs],

@@ -20,7 +20,7 @@ from onnx_ir.convenience import replace_nodes_and_values
 
 from mal_graph.graph import Array, LayerGraph, Weight
 
-from .document import REGION, Region
+from .document import REGION, Region, mark_as_part
 
 PART_OF = "mal_graph.part_of"  # notes on a stored tensor that it is a part of another, and along which axis
 RECURRENT = ("LSTM", "GRU", "RNN")
@@ -120,7 +120,7 @@ def write_apart(model: ir.Model, node: ir.Node) -> None:
     joins = [join_node(node, name, number, ways) for number, out in enumerate(node.outputs) if out.name]
     parts += [*ways, *joins]
     for part in parts:
-        part.meta[REGION] = node.meta[REGION]
+        mark_as_part(part, node)
         part.metadata_props.update(node.metadata_props)
     outputs = [out for out in node.outputs if out.name]
     replace_nodes_and_values(model.graph, node, [node], parts, outputs, [join.outputs[0] for join in joins])

@@ -12,8 +12,9 @@ from mal_graph.errors import FileError
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
 from mal_graph.network import as_viewed
 
+from . import bodies
 from .constants import with_own_constants
-from .document import LOADED, MAP, REGION, OnnxDocument, Region
+from .document import BODY, LOADED, MAP, REGION, RUNS, OnnxDocument, Region, captured, subgraphs
 from .joined import with_parts_joined
 from .lowering import SHARED, STORED_IN, lowered_model, region_places
 from .recurrent import parts_by_region
@@ -75,7 +76,7 @@ def written_out(
             stored.setdefault(node.meta[REGION], {})[name] = node.meta[STORED_IN]
     regions, halves = [], parts_by_region(lowered)
     for place, node in region_places(model).items():
-        held = stored.get(place, {})
+        held = {} if bodies.is_shown(node, model) else stored.get(place, {})
         units = {name: weights[name].shape[0] for name in held}
         regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
     return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
@@ -95,23 +96,10 @@ def view_of(node: ir.Node, taken: set[str]) -> Node:
         attributes={key: attribute.value for key, attribute in node.attributes.items()},
         captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))),
         scope=scope_of(node),
-        bodies=tuple(body_view(name, body) for name, body in subgraphs(node)),
+        has_graphs=any(True for _ in subgraphs(node)),
+        body=node.meta.get(BODY, ""),
+        runs=node.meta.get(RUNS, ()),
     )
-
-
-def body_view(name: str, body: ir.Graph) -> LayerGraph:
-    """The view of a graph that a node runs: it has the names that it has inside, and no document of its own."""
-    weights = dict(initializers(body, ""))
-    nodes: list[Node] = []
-    taken: set[str] = set()
-    for node in body:
-        constant = constant_weight(node, weights)
-        if constant is None:
-            nodes.append(view_of(node, taken))
-        else:
-            weights[constant.name] = constant
-    inputs, outputs = (tuple(map(value_of, values)) for values in (body.inputs, body.outputs))
-    return LayerGraph(name, tuple(nodes), inputs, outputs, weights, dict(body.opset_imports))
 
 
 def scope_of(node: ir.Node) -> str:
@@ -145,30 +133,6 @@ def outputs_of(graph: ir.Graph) -> Iterator[Value]:
         if shown.name not in seen:
             yield shown
         seen.add(shown.name)
-
-
-def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
-    """The bodies of a control-flow node, each with the scope its weights are listed under."""
-    name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
-    for key, attribute in node.attributes.items():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield f"{name}/{key}/", attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for i, body in enumerate(attribute.as_graphs()):
-                yield f"{name}/{key}.{i}/", body
-
-
-def captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Values of outer graphs that the bodies of `node` read."""
-    for _, body in subgraphs(node):
-        own = set(body.inputs) | set(body.initializers.values())
-        for inner in body:
-            own.update(inner.outputs)
-        read = [value for inner in body for value in inner.inputs if value is not None]
-        read += [value for inner in body for value in captured(inner)]
-        yield from (value for value in [*read, *body.outputs] if value not in own)
 
 
 def initializers(graph: ir.Graph, scope: str) -> Iterator[tuple[str, Weight]]:

@@ -54,8 +54,8 @@ class Member:
         return self.is_float(tensor) and tensor not in self.followed.decided
 
     def is_float(self, tensor: str) -> bool:
-        """Whether a tensor holds numbers that can be averaged."""
-        dtype = self.types.get(tensor, "")
+        """Whether a tensor holds numbers that can be averaged: one in a body is made as often as that runs."""
+        dtype = "" if tensor in self.graph.inner else self.types.get(tensor, "")
         return bool(dtype) and dtype != "object" and is_mergeable(np.dtype(dtype))
 
 

@@ -4,23 +4,24 @@ Behind a TopK, an ArgMax or a NonMaxSuppression of what was learned, the values 
 so that the same place holds another thing in every network; no layer behind it changes that. A float that was made of a
 truth or a class number is a decision as well, until a layer makes something new of it.
 
-The graphs that operators run are walked through like the network itself, with what their inputs and captures hold;
-functions are written out before. If a condition is computed of what was learned, what an operator gives was made in one
-way in one network and in another way in the next, as what a Where gives: it is a decision until a layer makes something
-new of it. How many rows a Loop collects is then decided too, and no layer changes that.
+The bodies that operators run stand among the other operators; functions are written out before. If a condition is
+computed of what was learned, what an operator gives was made in one way in one network and in another way in the next,
+as what a Where gives: it is a decision until a layer makes something new of it. How many rows a Loop collects is then
+decided too, and no layer changes that.
 
-Chosen: to walk a body again until what it gives to its own next run brings nothing new. Refused: to say that whatever a
-body gives is decided, for a Loop of mere arithmetic is averaged, and so is an If that exporters write for a shape.
+Chosen: to walk through all again until what bodies give to their own next runs brings nothing new. Refused: to say that
+whatever a body gives is decided, for a Loop of mere arithmetic is averaged, and so is an If that exporters write for a
+shape.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Flag, auto
 from functools import cached_property, reduce
 from operator import or_
 
 from mal_graph.graph import LayerGraph, Node, Weight
-from mal_graph.operators import Row, cast_type, control_of, row_of
+from mal_graph.operators import Row, carried_into, cast_type, control_of, outputs_of_run, row_of
 
 
 class Mark(Flag):
@@ -43,7 +44,7 @@ class Followed:
 
     Attributes:
         marks: what is known of its tensors.
-        learned: the indices of the nodes that apply what was learned, in graphs of their own too.
+        learned: the indices of the nodes that apply what was learned.
     """
 
     marks: Marks
@@ -55,22 +56,92 @@ class Followed:
         return frozenset(name for name, mark in self.marks.items() if mark & (Mark.CHOSEN | Mark.TOLD))
 
 
-def follow(graph: LayerGraph, given: Marks | None = None, is_float: Callable[[str], bool] | None = None) -> Followed:
+def follow(graph: LayerGraph, is_float: Callable[[str], bool] | None = None) -> Followed:
     """What becomes of learned numbers on the way through a graph.
 
     Args:
-        given: what is known of the tensors that it is given; of the inputs of a model there is nothing to know.
-        is_float: whether what a node makes can be averaged; by its operator if None, for nothing says it of tensors
-            inside a body.
+        is_float: whether what a node makes can be averaged; by its operator if None, and inside bodies, for nothing
+            says it of tensors there.
     """
-    marks = {name: mark_of(weight) for name, weight in graph.weights.items()} | dict(given or {})
+    runs = Runs(graph)
+    while True:
+        followed = walk(graph, runs, is_float)
+        returned = runs.returned_by(followed.marks)
+        if returned == runs.returned:
+            return followed
+        runs.returned = returned
+
+
+def walk(graph: LayerGraph, runs: "Runs", is_float: Callable[[str], bool] | None) -> Followed:
+    """What becomes of learned numbers on one way through a graph."""
+    marks = {name: mark_of(weight) for name, weight in graph.weights.items()}
     learned = set()
     for index, node in enumerate(graph.nodes):
-        applies, made = behind_bodies(node, marks) if node.bodies else behind_operator(node, marks, is_float)
+        if node.has_graphs:  # nobody knows what is inside: it goes on with what it scores highest, and learned to score
+            applies, made = True, [Mark.COMPUTED | Mark.CHOSEN] * len(node.outputs)
+        elif node.runs:
+            applies, made = False, runs.behind(node, marks)
+        elif node.body in runs.begins and runs.begins[node.body] is node:
+            applies, made = runs.begun(node, marks)
+        else:
+            is_known = None if graph.inner.issuperset(filter(None, node.outputs)) else is_float
+            applies, made = behind_operator(node, marks, is_known)
         if applies:
             learned.add(index)
         marks |= {name: mark for name, mark in zip(node.outputs, made, strict=True) if name}
     return Followed(marks, frozenset(learned))
+
+
+@dataclass
+class Runs:
+    """The bodies of a graph.
+
+    Attributes:
+        begins: the nodes that give runs their inputs, by body.
+        returned: what is known of what a run is given of the one before.
+    """
+
+    graph: LayerGraph
+    returned: Marks = field(default_factory=dict)
+
+    @cached_property
+    def begins(self) -> Mapping[str, Node]:
+        ends = {name: control_of(node).begin for node in self.graph.nodes for name in node.runs}
+        return {node.body: node for node in self.graph.nodes if node.body and node.op == ends.get(node.body)}
+
+    def begun(self, node: Node, marks: Marks) -> tuple[bool, list[Mark]]:
+        """Whether runs begin with what was learned, and what is known of what they are given."""
+        read = [marks.get(name, Mark.NOTHING) for name in node.inputs[: len(node.outputs)]]
+        made = [
+            as_computed(mark) | self.returned[name] if name in self.returned else mark
+            for name, mark in zip(node.outputs, read, strict=True)
+        ]
+        return any(Mark.STORED in mark for mark in read), made
+
+    def returned_by(self, marks: Marks) -> dict[str, Mark]:
+        """What is known of what all bodies give to their next runs."""
+        returned: dict[str, Mark] = {}
+        for end in (node for node in self.graph.nodes if node.runs):
+            given = outputs_of_run(end, 0)[control_of(end).conditions :]
+            for name, back in zip(carried_into(end), given, strict=False):
+                returned[name] = as_computed(marks.get(back, Mark.NOTHING)) | self.returned.get(name, Mark.NOTHING)
+        return returned
+
+    def behind(self, end: Node, marks: Marks) -> list[Mark]:
+        """What is known of the outputs of an operator that runs bodies."""
+        control, carried = control_of(end), len(carried_into(end))
+        given = [outputs_of_run(end, place) for place in range(len(end.runs))]
+        reads = self.begins[end.runs[0]].inputs if control.begin else end.inputs
+        conditions = [name for own in given for name in own[: control.conditions]]
+        steering = union(marks.get(name, Mark.NOTHING) for name in (*reads[: control.steering], *conditions))
+        made = []
+        for place in range(len(end.outputs)):
+            mark = union(marks.get(own[place + control.conditions], Mark.NOTHING) for own in given)
+            if Mark.COMPUTED in steering:
+                is_row = control.conditions > 0 and place >= carried
+                mark |= Mark.COMPUTED | (Mark.CHOSEN if is_row or Mark.CHOSEN in steering else Mark.TOLD)
+            made.append(mark)
+        return made
 
 
 def mark_of(weight: Weight) -> Mark:
@@ -124,47 +195,6 @@ def is_whole(node: Node, place: int, marks: Marks) -> bool:
         return True
     read = [marks.get(name, Mark.NOTHING) for name in node.inputs if name]
     return bool(read) and all(Mark.WHOLE in mark for mark in read)
-
-
-def behind_bodies(node: Node, marks: Marks) -> tuple[bool, list[Mark]]:
-    """Whether anything that a node runs applies what was learned, and what is known of its outputs."""
-    control = control_of(node)
-    runs = [(body, run_of(node, body, marks)) for body in node.bodies]
-    reads_stored = any(Mark.STORED in marks.get(name, Mark.NOTHING) for name in node.inputs)
-    applies = reads_stored or any(run.learned for _, run in runs)
-    if control.chooses:
-        return applies, [Mark.COMPUTED | Mark.CHOSEN] * len(node.outputs)
-    given = [[run.marks.get(value.name, Mark.NOTHING) for value in body.outputs] for body, run in runs]
-    steering = union(marks.get(name, Mark.NOTHING) for name in node.inputs[: control.steering])
-    steering |= union(mark for own in given for mark in own[: control.conditions])
-    carried = min(len(control.carried(node, len(body.inputs))) for body in node.bodies)
-    made = []
-    for place in range(len(node.outputs)):
-        mark = union(own[place + control.conditions] for own in given)
-        if Mark.COMPUTED in steering:
-            is_row = control.conditions > 0 and place >= carried
-            mark |= Mark.COMPUTED | (Mark.CHOSEN if is_row or Mark.CHOSEN in steering else Mark.TOLD)
-        made.append(mark)
-    return applies, made
-
-
-def run_of(node: Node, body: LayerGraph, marks: Marks) -> Followed:
-    """A graph walked through as a node runs it, as often as that brings anything new."""
-    control = control_of(node)
-    carried = [body.inputs[place].name for place in control.carried(node, len(body.inputs))]
-    returned = [value.name for value in body.outputs[control.conditions :]]
-    given = {name: marks.get(name, Mark.NOTHING) for name in node.captures}
-    shift = max(0, len(node.inputs) - len(body.inputs))  # the first Scan was told lengths before all else
-    for value, name in zip(body.inputs, node.inputs[shift:], strict=False):
-        given[value.name] = marks.get(name, Mark.NOTHING)
-    given.update({name: as_computed(given.get(name, Mark.NOTHING)) for name in carried})
-    while True:
-        run = follow(body, given)
-        pairs = zip(carried, returned, strict=False)
-        again = {name: given[name] | as_computed(run.marks.get(back, Mark.NOTHING)) for name, back in pairs}
-        if given | again == given:
-            return run
-        given |= again
 
 
 def as_computed(mark: Mark) -> Mark:

@@ -157,6 +157,8 @@ def reason_to_stay(network: Network, groups: Sequence[AxisGroup], enclosing: set
         return f"{shared} is read in several places"
     for node in reading_as_state(network, members):
         return f"{node.title} reads them again, step by step"
+    for node in inside_bodies(network, members):
+        return f"{node.title} stands in a body, which runs for some inputs only, or several times"
     for node in summing(network, groups):
         return f"{node.title} {SUMS}"
     if groups[0].units < 2:
@@ -171,6 +173,15 @@ def reading_as_state(network: Network, members: Sequence[Member]) -> Iterator[No
         node = network.graph.nodes[parameter.node]
         row = row_of(node)
         if parameter.tensor in consumed and row is not None and row.slot(parameter.slot).reads_state:
+            yield node
+
+
+def inside_bodies(network: Network, members: Sequence[Member]) -> Iterator[Node]:
+    """The operators in bodies that have a weight with some units, which cannot be measured there."""
+    tensors = {member.tensor for member in members}
+    for parameter in network.parameters:
+        node = network.graph.nodes[parameter.node]
+        if parameter.tensor in tensors and not network.graph.inner.isdisjoint(node.outputs):
             yield node
 
 

@@ -53,7 +53,8 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
     base = with_all_classes(members[0].graph, outputs)
     averaged = [one.tensors[0] for one in outputs.averaged]
     used = needed_nodes(base, averaged)
-    twice = [name for node in used if node.name in outputs.behind for name in node.outputs if name]
+    again = [node for node in used if node.name in outputs.behind]
+    twice = [name for node in again for name in (*node.outputs, *node.runs) if name]
     kept = {name: unused_name(base, f"{name}/{BEFORE}") for name in dict.fromkeys((*averaged, *twice))}
     for node in used:
         for name in node.captures:
@@ -105,6 +106,8 @@ def renamed(node: Node, names: Mapping[str, str]) -> Node:
         inputs=tuple(names.get(name, name) for name in node.inputs),
         outputs=tuple(names.get(name, name) for name in node.outputs),
         captures=tuple(names.get(name, name) for name in node.captures),
+        body=names.get(node.body, node.body),
+        runs=tuple(names.get(name, name) for name in node.runs),
     )
 
 
@@ -114,7 +117,7 @@ def with_branch(
     """The united network with the nodes of one more member, and what each of its tensors is called there."""
     graph = member.graph
     needed = needed_nodes(graph, tensors)
-    nested = next((node for node in needed if node.bodies), None)
+    nested = next((node for node in needed if node.has_graphs or node.runs), None)
     if nested is not None:
         raise UnsupportedModel(
             f"{graph.name} cannot stand beside another network: {nested.title} has a graph of its own; give this model "

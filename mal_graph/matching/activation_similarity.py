@@ -54,6 +54,11 @@ def compare_activations(
         )
         for layer, (pair, _) in weights.items()
     }
+    places = {  # what a body makes is not there in every run, or several times
+        layer: (mine, theirs)
+        for layer, (mine, theirs) in places.items()
+        if mine.tensor not in base.inner and theirs.tensor not in donor.inner
+    }
     tables = [np.zeros(units) for units in correspondence.units]
     if not places:
         return Evidence(tuple(tables), 0.0, share)

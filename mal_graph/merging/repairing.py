@@ -26,6 +26,7 @@ from mal_graph.network import Layer, Parameter, find_layers, find_parameters
 from mal_graph.operators import row_of, unit_axis
 from mal_graph.protocols import Runner
 
+IN_A_BODY = "it stands in a body, which runs for some inputs only, or several times"
 Passes = Callable[[int, int], None]  # passes done, of how many
 
 
@@ -191,7 +192,8 @@ def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:
         layer = layers[step.pair.layer]
         assert layer.weight is not None
         has_shift = "bias" in by_role(layer) or find_foldable_norm(graph, layer) is not None
-        if not has_shift and layer.weight.blocks == 1:
+        is_measured = graph.inner.isdisjoint(graph.nodes[layer.weight.node].outputs)
+        if not has_shift and is_measured and layer.weight.blocks == 1:
             graph = with_zero_bias(graph, layer.weight)
     return graph
 
@@ -235,6 +237,8 @@ def find_rescalings(graph: LayerGraph, plan: Plan) -> tuple[list[Rescaling], dic
             left[layer.name] = f"{shared} is shared with another layer"
         elif theirs is None:
             left[layer.name] = "the donor's is no sum"
+        elif rescaled.place.tensor in graph.inner or theirs.tensor in plan.donor.graph.inner:
+            left[layer.name] = IN_A_BODY
         else:
             units = layer.weight.shape[0], other.weight.shape[0]
             rescalings.append(Rescaling(rescaled, theirs, step, units))
@@ -325,6 +329,8 @@ def find_resets(graph: LayerGraph, plan: Plan, left: dict[str, str]) -> Iterator
         shared = next((p.tensor for p in statistics if tensors.count(p.tensor) > 1), "")
         if shared:
             left[node.name] = f"{shared} is shared with another layer"
+        elif node.inputs[0] in graph.inner:
+            left[node.name] = IN_A_BODY
         elif row.has_stored_statistics(node):  # else the statistics are those of the batch anyway
             yield RescaledLayer(node.name, index, Place(node.inputs[0], row.channel), statistics=statistics)
 

@@ -1,5 +1,6 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
+from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, passing_bodies, with_branches
 from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
@@ -18,6 +19,8 @@ __all__ = [
     "as_stored",
     "as_viewed",
     "axes_that_stay",
+    "Body",
+    "Choices",
     "count_multiplications",
     "data_dependent",
     "data_inputs",
@@ -25,6 +28,7 @@ __all__ = [
     "draw_inputs",
     "fed_weights",
     "find_applied",
+    "find_bodies",
     "find_inner",
     "find_layers",
     "find_masks",
@@ -43,12 +47,16 @@ __all__ = [
     "masks_of_layers",
     "multiplications_of",
     "NEGLIGIBLE",
+    "nested",
     "Parameter",
-    "Probe",
+    "passing_bodies",
     "probe",
+    "Probe",
     "probe_without_running",
+    "Run",
     "SettingKind",
     "Unlearned",
     "UnlearnedUse",
+    "with_branches",
     "with_copies",
 ]

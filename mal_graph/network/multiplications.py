@@ -18,11 +18,13 @@ def count_multiplications(graph: LayerGraph, shapes: Shapes) -> int:
 
 def multiplications_of(graph: LayerGraph, shapes: Shapes) -> dict[int, int]:
     """How many multiplications each contraction takes, by the index of its node. What is computed of stored tensors
-    alone counts too, as a runtime may compute it in every run."""
+    alone counts too, as a runtime may compute it in every run; a body counts once, and not at all if no run reached
+    it."""
     counts = {}
     for index, node in enumerate(graph.nodes):
         row = row_of(node)
-        if row is not None and row.multiplications is not None:
+        is_measured = all(name in shapes for name in (*node.inputs, *node.outputs) if name)
+        if row is not None and row.multiplications is not None and is_measured:
             inputs = [shapes[name] for name in node.inputs if name]
             counts[index] = row.multiplications(node, inputs, shapes[next(filter(None, node.outputs))])
     return counts

@@ -4,30 +4,41 @@ Chosen: measuring. Static shape inference knew none of 330 shapes of a detector 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from time import monotonic
 
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import Array, LayerGraph, needed_nodes
+from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
 from mal_graph.network.roots import data_dependent
 from mal_graph.protocols import Runner, Session
 
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
+MOST_ALONE = 16  # branches that are taken one by one
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27
 
 
 @dataclass(frozen=True, repr=False)
 class Probe(Brief):
-    """What one run showed: the inputs used, the shape of every tensor, the values of small integer ones."""
+    """What one run showed: the inputs used, the shape of every tensor, the values of small integer ones.
+
+    Attributes:
+        taken: branches that the inputs do not take, and that the model runs with all the same: one set for each
+            further run.
+        not_run: the bodies that no run reached, each with how messages say so.
+    """
 
     inputs: Mapping[str, Array]
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, Array]
+    taken: tuple[Choices, ...] = ()
+    not_run: Mapping[str, str] = field(default_factory=dict)
 
 
 def probe(
@@ -60,12 +71,101 @@ def probe(
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
         drawn = {**draw_inputs(graph, shapes, seed), **as_inputs(graph, inputs)}
         try:
-            return with_stored(graph, drawn, *measure(session, {**drawn, **fed}, deadline))
+            shapes_known, values = measure(session, {**drawn, **fed}, deadline)
+            branches = Branches(graph, runner, {**drawn, **fed}, deadline, shapes_known, values)
+            branches.take_all()
+            probed = with_stored(graph, drawn, shapes_known, values)
+            return replace(probed, taken=tuple(branches.taken), not_run=branches.not_run)
         except RunError as error:
             failure = failure or error
         if deadline is not None and monotonic() >= deadline:
             break
     raise RunError(f"{failure}; give shapes it runs at with `input_shapes`, or arrays with `inputs`")
+
+
+@dataclass
+class Branches:
+    """The branches that a run did not take, taken in further runs.
+
+    Attributes:
+        shapes, values: what all runs showed so far.
+        taken: the branches taken in each further run.
+    """
+
+    graph: LayerGraph
+    runner: Runner
+    fed: Mapping[str, Array]
+    deadline: float | None
+    shapes: dict[str, tuple[int, ...]]
+    values: dict[str, Array]
+    taken: list[Choices] = field(default_factory=list)
+
+    @cached_property
+    def bodies(self) -> Mapping[str, Placed]:
+        """All bodies, by name."""
+        return find_bodies(self.graph)
+
+    @cached_property
+    def passing(self) -> frozenset[str]:
+        """The branches that need no run."""
+        return passing_bodies(self.graph)
+
+    def choices(self, name: str) -> Choices:
+        """The branches to be taken so that a body is run."""
+        return choices_of(self.bodies, name)
+
+    def take_all(self) -> None:
+        """Take as many branches at once as can be, and by itself what does not run with others."""
+        branches = [name for name in self.bodies if self.choices(name) and name not in self.passing]
+        waiting = [name for name in branches if not self.is_run(name) or self.is_chosen_by_weights(name)]
+        alone: list[str] = []
+        while waiting:
+            choices: dict[str, int] = {}
+            for name in waiting:
+                own = self.choices(name)
+                choices |= own if all(choices.get(end, place) == place for end, place in own.items()) else {}
+            together = [name for name in waiting if self.choices(name).items() <= choices.items()]
+            waiting = [name for name in waiting if name not in together]
+            alone += [] if self.take(choices) else together
+        for name in alone[:MOST_ALONE]:
+            self.take(self.choices(name))
+
+    def is_chosen_by_weights(self, name: str) -> bool:
+        """Whether other weights may take another branch: then a run with drawn ones need not take those of this one."""
+        condition = self.bodies[name].end.inputs[0]
+        read = {name for node in needed_nodes(self.graph, [condition]) for name in node.reads}
+        stored = [self.graph.weights[name] for name in read if name in self.graph.weights]
+        return any(weight.is_float and weight.size > 1 for weight in stored)
+
+    def take(self, choices: Choices) -> bool:
+        """Whether the model runs with some branches taken."""
+        inner = self.graph.inner - self.shapes.keys()
+        read = [*(value.name for value in self.graph.outputs), *sorted(inner)]
+        changed = with_branches(self.graph, choices)
+        variable = [name for name in self.fed if name in self.graph.weights]
+        try:
+            session = self.runner.open(changed, read=read, variable=variable, deadline=self.deadline)
+            shapes, values = measure(session, self.fed, self.deadline)
+        except RunError:
+            return False
+        self.shapes.update({name: shape for name, shape in shapes.items() if name in inner})
+        self.values.update({name: value for name, value in values.items() if name in inner})
+        self.taken.append(choices)
+        return True
+
+    def is_run(self, name: str) -> bool:
+        """Whether a run reached a body, or none has to."""
+        body, choices = self.bodies[name].body, self.choices(name)
+        made = {out for node in body.nodes for out in node.outputs if out}
+        is_taken = any(choices.items() <= taken.items() for taken in self.taken)
+        if not made:
+            return is_taken or not choices
+        return not made.isdisjoint(self.shapes) or name in self.passing
+
+    @property
+    def not_run(self) -> dict[str, str]:
+        """The bodies that no run reached."""
+        return {name: f"{body} was not run by the probe" for name, body in self.bodies.items() if not self.is_run(name)}
 
 
 def fed_weights(graph: LayerGraph) -> dict[str, Array]:

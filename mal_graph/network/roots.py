@@ -64,12 +64,12 @@ def arranged(graph: LayerGraph, node: Node, root: Root) -> Root:
 
 
 def data_dependent(graph: LayerGraph) -> set[str]:
-    """Tensors whose values, not only their shapes, depend on a model input."""
+    """Tensors whose values, not only their shapes, depend on a model input, or on the number of a run."""
     live = {value.name for value in graph.inputs}
     for node in graph.nodes:
         row = row_of(node)
         if row is not None and row.reads_shape_only:
             continue
-        if any(name in live for name in (*node.inputs, *node.captures)):
+        if (row is not None and row.repeats) or any(name in live for name in (*node.inputs, *node.captures)):
             live.update(node.outputs)
     return live

@@ -2,7 +2,7 @@
 
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
-from mal_graph.operators.control_flow import Control, control_of
+from mal_graph.operators.control_flow import CONTROLS, Control, carried_into, control_of, outputs_of_run
 from mal_graph.operators.elementwise import cast_to_float32, cast_type
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import are_codes, table_axis
@@ -35,11 +35,13 @@ __all__ = [
     "Belonging",
     "bias_slot",
     "Call",
+    "carried_into",
     "cast_to_float32",
     "cast_type",
     "Compensation",
     "Control",
     "control_of",
+    "CONTROLS",
     "differing_settings",
     "dilations_of",
     "enlarged",
@@ -56,6 +58,7 @@ __all__ = [
     "Misfit",
     "norm_epsilon",
     "offsets",
+    "outputs_of_run",
     "ParameterKind",
     "part_lengths",
     "Pin",

@@ -1,59 +1,67 @@
-"""How the operators of control flow run the graphs that they hold.
+"""How the operators of control flow run the graphs that they hold, their bodies.
 
-Inputs of a graph take those of its operator, place by place. What a graph gives beyond its conditions is what the
+Inputs of a body take those of its operator, place by place. What a body gives beyond its conditions is what the
 operator gives, place by place.
+
+Where bodies are shown among the other operators, the node of the operator ends them: it reads what its bodies give, one
+after the other; that of a Loop or Scan reads, behind this, what was carried into the run. In front of the body of such
+a one stands a node which gives the run its inputs (`Control.begin`), and reads what the operator does. Behind this, it
+reads whatever else the body takes from outside, so that what is carried depends on all that it is made of.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mal_graph.graph import Node
 
-
-def none_carried(node: Node, inputs: int) -> range:
-    """A graph that runs once."""
-    return range(0)
-
-
-def behind_count_and_condition(node: Node, inputs: int) -> range:
-    """All but the number of the run and the condition."""
-    return range(2, inputs)
-
-
-def before_scanned(node: Node, inputs: int) -> range:
-    """All but those that take one slice of a tensor after the other."""
-    return range(inputs - int(node.attribute("num_scan_inputs", 0)))
+LOOP_RUN, SCAN_RUN = "mal_graph.LoopRun", "mal_graph.ScanRun"
 
 
 @dataclass(frozen=True)
 class Control:
-    """How an operator runs its graphs.
+    """How an operator runs its bodies.
 
     Attributes:
-        steering: how many of its inputs, the first ones, say which graph runs, or how often.
-        conditions: how many outputs of a graph, the first ones, say whether it runs again.
-        carried: the inputs of a graph that take what its last run gave behind the conditions, one by one; from the node
-            and how many inputs there are. Behind those, the operator gives what all runs gave, one after the other.
-        chooses: it goes on with what its graphs score highest, so that values say what stands in its outputs.
+        keys: the attributes that hold them.
+        steering: how many of its inputs, the first ones, say which body runs, or how often.
+        conditions: how many outputs of a body, the first ones, say whether it runs again.
+        begin: the operator that gives a run its inputs; "" where a run has none.
     """
 
+    keys: tuple[str, ...] = ("body",)
     steering: int = 0
     conditions: int = 0
-    carried: Callable[[Node, int], range] = none_carried
-    chooses: bool = False
+    begin: str = ""
 
 
-CHOOSES = Control(chooses=True)
-SEARCHES = ("BeamSearch", "GreedySearch", "Sampling", "WhisperBeamSearch")
 CONTROLS: Mapping[str, Control] = {
-    "If": Control(steering=1),
-    "Loop": Control(steering=2, conditions=1, carried=behind_count_and_condition),
-    "Scan": Control(carried=before_scanned),
-    "SequenceMap": Control(),
-    **{f"com.microsoft.{op}": CHOOSES for op in SEARCHES},
+    "If": Control(("then_branch", "else_branch"), steering=1),
+    "Loop": Control(steering=2, conditions=1, begin=LOOP_RUN),
+    "Scan": Control(begin=SCAN_RUN),
 }
+NOT_SHOWN = (
+    "SequenceMap",
+    "com.microsoft.BeamSearch",
+    "com.microsoft.GreedySearch",
+    "com.microsoft.Sampling",
+    "com.microsoft.WhisperBeamSearch",
+)
 
 
 def control_of(node: Node) -> Control:
-    """How a node runs its graphs; what nobody knows goes on with what they score highest."""
-    return CONTROLS.get(node.op, CHOOSES)
+    """How a node runs its bodies."""
+    return CONTROLS[node.op]
+
+
+def outputs_of_run(end: Node, place: int) -> tuple[str, ...]:
+    """What one body gives to the node that ends it, its conditions first."""
+    control = control_of(end)
+    width = len(end.outputs) + control.conditions
+    start = 0 if control.begin else control.steering + place * width
+    return end.inputs[start : start + width]
+
+
+def carried_into(end: Node) -> tuple[str, ...]:
+    """What the run that a node ends was given of the run before, in the order in which it gives it to the next."""
+    control = control_of(end)
+    return end.inputs[len(end.outputs) + control.conditions :] if control.begin else ()

@@ -333,7 +333,7 @@ ROWS: Mapping[str, Row] = {
     "Flatten": Row(reshape, moves=True, homogeneity=Homogeneity.ONE),
     **dict.fromkeys(
         ["Squeeze", "Unsqueeze"],
-        Row(reshape, moves=True, slots=(X, setting("axes")), homogeneity=Homogeneity.ONE),
+        Row(reshape, moves=True, puts_ones=True, slots=(X, setting("axes")), homogeneity=Homogeneity.ONE),
     ),
     "Transpose": Row(transpose, moves=True, homogeneity=Homogeneity.ONE),
     "Concat": Row(concat, adds=True, joins=True, homogeneity=Homogeneity.ANY),

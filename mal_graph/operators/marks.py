@@ -20,7 +20,7 @@ class Pin(NamedTuple):
     """Why an axis cannot be permuted.
 
     Attributes:
-        state: PINNED or FROZEN.
+        state: PINNED or FROZEN, or UNVERIFIED where no run shows what the operator does.
         unknown_op: the operator without a row that freezes it, if one does.
         is_contract: the order is that of the model's own inputs or outputs, so that each place is known whatever reads
             the axis.
@@ -37,7 +37,7 @@ class Pin(NamedTuple):
     @property
     def strength(self) -> int:
         """Which of several pins counts: data before contract before frozen before pinned."""
-        return 4 if self.is_data else 3 if self.is_contract else 2 if self.state is GroupState.FROZEN else 1
+        return 4 if self.is_data else 3 if self.is_contract else 1 if self.state is GroupState.PINNED else 2
 
 
 @dataclass(frozen=True)

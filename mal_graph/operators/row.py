@@ -138,6 +138,7 @@ class Row:
         layer_role: its part in a layer.
         moves: the output holds the first input's values, only arranged or stored otherwise.
         keeps_axes: its output has the axes of its input, with the units where they were.
+        puts_ones: it does nothing but put in or take out axes of length one.
         adds: what it makes of a unit is a sum of what is in that unit, or a part of it.
         joins: the output holds its inputs end to end.
         pools: the output holds positions of its input taken together, channel by channel.
@@ -177,6 +178,7 @@ class Row:
         apart: the attributes that make another operator of it, with what they are where nothing says: layers that
             differ in one never correspond.
         since: the first opset of the form (inputs, attributes, meaning) that it still has; None where this is unknown.
+        repeats: it gives something else each time that it runs, whatever it reads.
         multiplications: of a contraction, how many it takes, from the node, the shapes of its inputs and its output's.
         spread: of a contraction that takes several matrices at once, where the units of a stored one lie, from the
             node, the slot, and its rank; None where that is unknown.
@@ -186,6 +188,7 @@ class Row:
     layer_role: LayerRole = LayerRole.PASSES
     moves: bool = False
     keeps_axes: bool = False
+    puts_ones: bool = False
     adds: bool = False
     joins: bool = False
     pools: bool = False
@@ -223,6 +226,7 @@ class Row:
     shaping: Mapping[str, object] = field(default_factory=dict)
     apart: Mapping[str, str] = field(default_factory=dict)
     since: int | None = None
+    repeats: bool = False
     multiplications: Multiplications | None = None
     spread: Spreading | None = None
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from mal_graph.graph import Node
 from mal_graph.operators import (
     attention,
+    bodies,
     classic,
     contractions,
     elementwise,
@@ -41,6 +42,7 @@ FAMILIES = (
     recurrent,
     attention,
     classic,
+    bodies,
 )
 
 # Operators that blocks of layers are made of, by the opset from which on a node of them means the same in any.
@@ -74,8 +76,8 @@ ROWS: dict[str, Row] = {
 
 
 def row_of(node: Node, table: Mapping[str, Row] | None = None) -> Row | None:
-    """The row of a node's operator; None where nothing is known of it."""
-    return (ROWS if table is None else table).get(node.op)
+    """The row of a node's operator; None where nothing is known of it, or it holds graphs that are not looked into."""
+    return None if node.has_graphs else (ROWS if table is None else table).get(node.op)
 
 
 def unit_axis(node: Node, slot: int, rank: int) -> int:

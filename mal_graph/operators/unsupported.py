@@ -7,10 +7,11 @@ takes it off the list, which a test compares with the operators that the install
 from collections.abc import Mapping
 
 from mal_graph.operators import attention, classic, recurrent
-from mal_graph.operators.control_flow import CONTROLS
+from mal_graph.operators.control_flow import CONTROLS, NOT_SHOWN
 
+RUNS_A_GRAPH = "it runs a graph of its own"
 OTHERS: Mapping[str, tuple[str, ...]] = {
-    "it runs a graph of its own": tuple(CONTROLS),
+    RUNS_A_GRAPH: NOT_SHOWN,
     "it works on sequences or optional values, which are no tensors of units": (
         "ConcatFromSequence",
         "Optional",
@@ -173,6 +174,6 @@ UNSUPPORTED: Mapping[str, str] = {
 
 
 def explain_missing(op: str) -> str:
-    """Why the axes of an operator without a row freeze."""
-    reason = UNSUPPORTED.get(op)
+    """Why the axes of an operator without a row, or of one whose graph is not looked into, freeze."""
+    reason = UNSUPPORTED.get(op, RUNS_A_GRAPH if op in CONTROLS else "")
     return f"operator {op} has no axis rule" + (f": {reason}" if reason else "")

@@ -30,7 +30,7 @@ from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
 from mal_graph.symmetry.lookups import looked_up_values
-from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, trace_node
+from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, new_tracing, trace_node
 
 OF_THE_MODEL = Pin(GroupState.PINNED, "an index of the model's own inputs or outputs")
 Names = NDArray[np.uint64]
@@ -75,7 +75,7 @@ def name_positions(
     if batched is None:
         batched = [value.name for value in graph.inputs if not is_fixed_batch(value)]
     namer = Namer(called or {}, batched, is_fine)
-    tracing = Tracing(wiring=namer.wiring)
+    tracing = new_tracing(graph, namer.wiring)
     for value in graph.inputs:
         shape = groups.probed.shapes.get(value.name, ())
         tracing.labels[value.name] = namer.label_input(value.name, shape)
@@ -86,7 +86,8 @@ def name_positions(
         parameters.setdefault(parameter.node, []).append(parameter)
     for index, node in enumerate(graph.nodes):
         row, own = row_of(node, table), parameters.get(index, [])
-        trace_node(tracing, graph, groups.probed, node, row, any(parameter.is_weight for parameter in own))
+        is_weighted = any(parameter.is_weight for parameter in own)
+        trace_node(tracing, graph, groups.probed, index, row, is_weighted=is_weighted)
         namer.name_arranged(tracing, graph, groups.probed, node, row, has_parameters=bool(own))
         namer.name_outputs(tracing, node)
         namer.name_made(tracing, graph, groups.probed, node, row)

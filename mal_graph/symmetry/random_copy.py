@@ -23,6 +23,7 @@ from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.network import Parameter, data_dependent, find_applied, find_masks
 from mal_graph.operators import ParameterKind, cast_to_float32, row_of
 from mal_graph.protocols import Runner
+from mal_graph.symmetry.branches import measure_with_branches
 from mal_graph.symmetry.groups import AxisGroups
 
 CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bias or the running mean
@@ -65,8 +66,8 @@ def calibrate(
     if not gauged.readings:
         return graph, weights
     measuring = gauged.graph_of(gauged.nodes, {**gauged.factors, **gauged.constants})
-    session = runner.open(measuring, read=gauged.readings, variable=list(weights), deadline=deadline)
-    measured = session.run(inputs, weights, deadline=deadline)
+    taken = groups.probed.taken
+    measured = measure_with_branches(measuring, runner, taken, gauged.readings, inputs, weights, deadline)
     measured = {name: array for name, array in measured.items() if np.isfinite(array).all()}
     calibrated = dict(weights)
     for scaling in gauged.scalings:
@@ -194,10 +195,14 @@ class GaugedGraph:
         self.plain.append(node)
         if "weight" in own and not has_state:
             self.gauge_contraction(node, own)
-        elif row is not None and row.has_stored_statistics(node) and {"mean", "variance"} <= own.keys():
+        elif row is not None and row.has_stored_statistics(node) and self.is_measured(node, own):
             self.gauge_norm(node, own["mean"], own["variance"])
         else:
             self.nodes.append(node)
+
+    def is_measured(self, node: Node, own: Mapping[str, Parameter]) -> bool:
+        """Whether a norm has statistics that can be set from what arrives."""
+        return {"mean", "variance"} <= own.keys() and node.inputs[0] in self.shapes
 
     def has_computed_weight(self, node: Node) -> bool:
         """Whether a contraction multiplies what depends on the inputs by what is computed from weights alone."""

@@ -25,6 +25,7 @@ from mal_graph.errors import RunError, ShapeError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import ROWS, Compensation, GroupState, Layout
 from mal_graph.protocols import Runner
+from mal_graph.symmetry.branches import open_with_branches
 from mal_graph.symmetry.grouping import find_traces
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Traces
 from mal_graph.symmetry.resizing import Resizing, find_coupled, plan_resizing, resize_graph, spread
@@ -197,7 +198,7 @@ class Widener:
         change = plan_resizing(self.graph, self.groups, self.traces, units, self.sets)
         graph = resize_graph(self.trial.graph, change, {})
         read, variable = list(self.trial.outputs), list(self.trial.weights)
-        session = self.runner.open(graph, read=read, variable=variable, deadline=self.trial.deadline)
+        session = open_with_branches(graph, self.runner, self.trial.taken, read, variable, self.trial.deadline)
         return change, replace(self.trial, graph=graph, session=session)
 
 

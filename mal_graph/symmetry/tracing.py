@@ -1,13 +1,13 @@
 """Tracing: a network run on axis labels, which tells what ties the axes of its weights."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
 import numpy as np
 
 from mal_graph.errors import RunError
-from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.graph import LayerGraph, Node, Weight, bodies_of
 from mal_graph.network import (
     IntegerUse,
     Parameter,
@@ -16,6 +16,7 @@ from mal_graph.network import (
     axes_that_stay,
     find_unlearned,
     integer_use,
+    passing_bodies,
 )
 from mal_graph.operators import (
     ROWS,
@@ -48,6 +49,8 @@ class Tracing:
         owners: the axes of weights that are in use, with their atoms.
         unknown: the names of the nodes without a row, by operator.
         told: the tensors that are outputs of the model, or become one by being moved or cast.
+        bodies: the body that each node stands in.
+        passing: the branches that pass on what all branches of the same If do.
     """
 
     wiring: Wiring = field(default_factory=Wiring)
@@ -55,6 +58,8 @@ class Tracing:
     owners: list[Owner] = field(default_factory=list)
     unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
     told: frozenset[str] = frozenset()
+    bodies: Sequence[str] = ()
+    passing: frozenset[str] = frozenset()
 
 
 def trace_labels(
@@ -70,14 +75,14 @@ def trace_labels(
         parameters: every application of a weight.
         axes: the axes of weights that are in use.
     """
-    tracing = Tracing(told=told_tensors(graph, table))
+    tracing = replace(new_tracing(graph, Wiring()), told=told_tensors(graph, table))
     table = ROWS if table is None else table
     weighted = {parameter.node for parameter in parameters if parameter.is_weight}
     label_inputs(tracing, graph, probed)
     label_weights(tracing, graph, probed, axes)
     tie_copies(tracing, graph)
     for index, node in enumerate(graph.nodes):
-        trace_node(tracing, graph, probed, node, row_of(node, table), index in weighted)
+        trace_node(tracing, graph, probed, index, row_of(node, table), is_weighted=index in weighted)
     for value in graph.outputs:
         pin = Pin(GroupState.PINNED, f"axes of model output {value.name!r}", is_contract=True)
         tracing.wiring.pin_label(tracing.labels[value.name], pin)
@@ -181,13 +186,25 @@ def integer_pin(graph: LayerGraph, weight: Weight) -> Pin:
     return Pin(GroupState.PINNED, "integer data")
 
 
+def new_tracing(graph: LayerGraph, wiring: Wiring) -> Tracing:
+    """A tracing of a graph that has not begun."""
+    return Tracing(wiring, bodies=bodies_of(graph.nodes), passing=passing_bodies(graph))
+
+
 def trace_node(
-    tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, row: Row | None, is_weighted: bool
+    tracing: Tracing, graph: LayerGraph, probed: Probe, index: int, row: Row | None, *, is_weighted: bool
 ) -> None:
     """Run one node on labels; `is_weighted` if it is a contraction with a stored weight."""
+    node, body = graph.nodes[index], tracing.bodies[index]
+    if body in tracing.passing and probed.shapes.keys().isdisjoint(node.outputs):
+        return  # see `without_passed`
     if row is None:
         tracing.unknown[node.op] = (*tracing.unknown.get(node.op, ()), node.name)
-    outputs = outputs_of(tracing, graph, probed, node, row)
+    asleep = next((probed.not_run[name] for name in (body, *node.runs) if name in probed.not_run), "")
+    if asleep:
+        outputs = call_of(tracing, graph, probed, node).pin_all(Pin(GroupState.UNVERIFIED, asleep))
+    else:
+        outputs = outputs_of(tracing, graph, probed, node, row)
     follow_places(tracing.wiring, node, row)
     for name, label in zip(node.outputs, outputs, strict=False):
         tracing.labels[name] = label
@@ -226,13 +243,32 @@ def outputs_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, r
         captured = [tracing.labels[name] for name in node.captures if name in tracing.labels]
         call = replace(call, inputs=[*call.inputs, *captured])
         return call.freeze(explain_missing(node.op), unknown_op=node.op)
-    unmeasured = next((name for name in (*node.inputs, *node.outputs) if name and name not in probed.shapes), None)
+    if any(name in tracing.passing for name in node.runs):
+        call = without_passed(tracing, call)
+    read = [name for name, label in zip(node.inputs, call.inputs, strict=True) if name and label is not None]
+    unmeasured = next((name for name in (*read, *node.outputs) if name and name not in probed.shapes), None)
     if unmeasured is not None and not row.reads_shape_only and not row.is_sequence:
         return call.freeze(f"the shape of {unmeasured!r} could not be measured")
     try:
         return list(row.rule(call))
     except (ValueError, IndexError, KeyError) as error:
         raise RunError(f"the axis rule of {call.name} failed on shapes {call.outputs}: {error}") from error
+
+
+def without_passed(tracing: Tracing, call: Call) -> Call:
+    """The call of a node without what a branch passes on in another form: where it is taken, all behind the node is of
+    that form."""
+    passed = {
+        slot
+        for place, name in enumerate(call.node.runs)
+        for slot in range(1 + place * len(call.outputs), 1 + (place + 1) * len(call.outputs))
+        if name in tracing.passing
+    }
+    labels = list(call.inputs)
+    for slot in passed:
+        label, shape = labels[slot], call.outputs[(slot - 1) % len(call.outputs)]
+        labels[slot] = label if label is not None and label.shape == shape else None
+    return replace(call, inputs=labels)
 
 
 def call_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node) -> Call:

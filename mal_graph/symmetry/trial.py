@@ -16,8 +16,10 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, is_mergeable
+from mal_graph.network import Choices
 from mal_graph.operators import Row, row_of
 from mal_graph.protocols import Runner, Session
+from mal_graph.symmetry.branches import open_with_branches
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups
 from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
 from mal_graph.symmetry.thresholds import NUDGE
@@ -75,6 +77,7 @@ class Trial(Brief):
         weights: the values of every weight that is fed to the session.
         outputs: what it gives with them.
         deadline: the time, as `monotonic` tells it, after which it runs no more.
+        taken: the branches that are taken in further runs, whose outputs count as well.
     """
 
     graph: LayerGraph
@@ -83,6 +86,7 @@ class Trial(Brief):
     weights: Weights
     outputs: Mapping[str, Array]
     deadline: float | None = None
+    taken: tuple[Choices, ...] = ()
 
     def run(self, weights: Weights) -> dict[str, Array]:
         """The outputs with other weights. Raises RunError."""
@@ -145,10 +149,11 @@ def open_trial(
     graph = graph_in_float32(graph)
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
     graph, weights = calibrate(graph, groups, runner, inputs, seed, centred, deadline)
-    session = runner.open(graph, read=watched(graph, table), variable=list(weights), deadline=deadline)
+    taken = groups.probed.taken
+    session = open_with_branches(graph, runner, taken, watched(graph, table), list(weights), deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)
-    trial = Trial(graph, session, inputs, weights, outputs, deadline)
+    trial = Trial(graph, session, inputs, weights, outputs, deadline, taken)
     if trial.flaw:
         raise RunError(trial.flaw)
     return trial

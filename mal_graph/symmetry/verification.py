@@ -23,6 +23,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
+from mal_graph.symmetry.branches import open_with_branches
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
 from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT, SHOWN
 from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
@@ -324,7 +325,7 @@ def deviations_in_float64(
         return {}
     try:
         runner = registry.runner("reference")
-        session = runner.open(trial.graph, read=list(trial.outputs), variable=list(trial.weights))
+        session = open_with_branches(trial.graph, runner, trial.taken, list(trial.outputs), list(trial.weights))
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         exact_trial = replace(trial, session=session, outputs=outputs)
         return measure_groups(exact_trial, groups, moves, doubtful, ACCEPT_FLOAT64)

@@ -11,6 +11,7 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import Plan, Runnable, Sessions, merge
 from mal_graph.network import draw_inputs, fed_weights
+from mal_graph.operators import row_of
 from mal_graph.symmetry import deviation, graph_in_float32
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
@@ -112,6 +113,34 @@ def are_equal(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
 def as_declared(graph: LayerGraph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Inputs in the types that a graph takes."""
     return {value.name: inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
+
+
+def for_other_branches(graph: LayerGraph, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Inputs that may take other branches than those of a probe, where a model has any: floats of the other sign, and
+    whole numbers that it compares an input with."""
+    if not any(node.runs for node in graph.nodes):
+        return []
+    turned = {name: -array if array.dtype.kind == "f" else array for name, array in inputs.items()}
+    numbers = {
+        name: [array.astype(inputs[name].dtype).reshape(inputs[name].shape) for array in compared_with(graph, name)]
+        for name in inputs
+        if inputs[name].size == 1 and inputs[name].dtype.kind in "iu"
+    }
+    return [turned, *({**inputs, name: number} for name, others in numbers.items() for number in others)]
+
+
+def compared_with(graph: LayerGraph, name: str) -> list[Array]:
+    """The stored numbers that a tensor is compared with, as it is or moved."""
+    numbers: list[Array] = []
+    for index, slot in graph.consumers.get(name, ()):
+        node = graph.nodes[index]
+        row = row_of(node)
+        if row is not None and row.moves and slot == 0:
+            numbers += compared_with(graph, node.outputs[0])
+        elif row is not None and row.compares:
+            stored = [graph.weights[other] for other in node.inputs if other in graph.weights]
+            numbers += [weight.read() for weight in stored if weight.size == 1]
+    return numbers
 
 
 def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:

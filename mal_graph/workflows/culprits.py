@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, unused_name, weight_of
 from mal_graph.merging import Plan, merge
 from mal_graph.network import Layer, data_inputs
@@ -64,6 +65,9 @@ def find_culprits(plan: Plan, run: Run, models: Models) -> Search:
     if donor is None or plan.match.unmatched_base or len(places) < len(plan.match.pairs):
         return Search()  # what some layer gives cannot be compared, so that nothing can be said of those behind it
     theirs = models.read(donor, models.as_donor_inputs(run.inputs), [name for p in places for _, name in ends(p)])
+    places = [
+        place for place in places if theirs.keys() >= {name for _, name in ends(place)}
+    ]  # branches that are taken
     end, culprits = merge(plan.at(1.0)), dict[str, float]()
     given = {own: theirs[other] for place in places if place.is_kept for own, other in place.given}
     merged = [place for place in places if not place.is_kept]
@@ -71,6 +75,8 @@ def find_culprits(plan: Plan, run: Run, models: Models) -> Search:
         read = [name for place in places for name, _ in ends(place)]
         outputs = [value.name for value in end.outputs]
         mine = models.read(with_values(end, given), run.inputs, [*read, *outputs])
+        if not mine.keys() >= set(read):
+            raise RunError(f"{plan.base.name} takes other branches than {donor.name}")
         place = next((p for p in merged if any(is_off(mine[own], theirs[other]) for own, other in p.given)), None)
         if place is None:
             apart = deviation({name: mine[name] for name in run.donor}, run.donor)
@@ -87,7 +93,8 @@ def find_culprits(plan: Plan, run: Run, models: Models) -> Search:
 
 def count_told(places: Iterable[Place], base: Mapping[str, Array], donor: Mapping[str, Array]) -> int:
     """At how many places base and donor give what differs far enough for a comparison to say anything."""
-    return sum(any(is_off(base[own], donor[other], TOLD_APART) for own, other in place.given) for place in places)
+    known = [[(base[own], donor[other]) for own, other in place.given if own in base] for place in places]
+    return sum(any(is_off(own, other, TOLD_APART) for own, other in pairs) for pairs in known)
 
 
 def donor_in_base_order(plan: Plan) -> LayerGraph | None:

@@ -24,7 +24,7 @@ from mal_graph.matching import SAME_PLACE
 from mal_graph.merging import Plan, Sessions
 from mal_graph.protocols import Check
 from mal_graph.symmetry import Network, deviation, judge_by_halves
-from mal_graph.workflows.both_models import KEEPS, TOLD_APART, Models, Run, more_samples
+from mal_graph.workflows.both_models import KEEPS, TOLD_APART, Models, Run, for_other_branches, more_samples
 from mal_graph.workflows.culprits import Search, find_culprits
 from mal_graph.workflows.skeletons import are_written_alike
 
@@ -86,7 +86,8 @@ def hold_to_promises(base: LayerGraph, first: Network, plan: Plan, replan: Repla
     signatures = plan.alignment.correspondence.signatures
     models = Models(base, plan.donor.graph, signatures, sessions)
     probed = first.probe.inputs, models.as_base_inputs(plan.donor.probe.inputs)
-    sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs))))
+    others = for_other_branches(base, first.probe.inputs)
+    sets = list(models.runs((*probed, *more_samples(base, first.probe.inputs), *others)))
     if not sets:
         why = f"the donor cannot be run on the inputs of {base.name}, nor the base on the donor's"
         return Promises(checks=tuple(Check(name, None, why) for name in (EQUAL_FUNCTIONS, LAMBDA_1)))

@@ -1,12 +1,14 @@
 """What a network decided is computed of the mean; where that cannot be, the output is refused, not averaged."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from builders import Net, deviation, inputs_of, load, run
 from onnx import TensorProto, helper, numpy_helper
 
 import mal_graph
 from mal_graph.errors import MatchError, UnsupportedModel
+from mal_graph_adapters.onnx_format.build import built_model
 
 
 def first_of(net, x, count):
@@ -261,6 +263,8 @@ def test_what_is_decided_is_decided_of_the_mean(make, runner):
     alone = net.graph(*make(net, net.input("x", ("N", 5))))
     expected = run(alone, {"x": mean.astype(np.float32)}, runner)
     assert deviation(run(united.graph, inputs, runner), expected) < 1e-5
+    again = load(ir.to_proto(built_model(united.graph)))
+    assert deviation(run(again, inputs, runner), expected) < 1e-5
 
 
 @pytest.mark.parametrize("name", AVERAGED)
@@ -296,15 +300,27 @@ def test_what_no_single_tensor_decides_is_refused(name):
         mal_graph.assemble(made(0), made(1), method="union", budget="full")
 
 
-def test_a_body_that_reads_what_is_averaged_is_refused():
-    """It would read the mean, and the base alone is needed there."""
+def negated(seed, *, inside):
+    """A network with a layer behind its scores, turned round in a branch or not."""
+    net, _, y = scored(seed)
+    z = branch(net, true(net), (f"Neg({y})", {}), (f"Identity({y})", {})) if inside else net.op("Neg", y)
+    return net.graph(y, net.linear(z, 5, 4))
 
-    def made(seed):
-        net, _, y = scored(seed)
-        return net.graph(y, net.linear(branch(net, true(net), (f"Neg({y})", {}), (f"Identity({y})", {})), 5, 4))
 
-    with pytest.raises(UnsupportedModel, match=r"the graph inside If .* reads 'gemm2', which is averaged"):
-        mal_graph.assemble(made(0), made(1), method="union", budget="full")
+def test_a_donor_with_bodies_is_refused():
+    graphs = negated(0, inside=True), negated(1, inside=True)
+    with pytest.raises(UnsupportedModel, match=r"If .* has a graph of its own; give this model as the base"):
+        mal_graph.assemble(*graphs, method="union", budget="full")
+
+
+def test_a_body_of_the_base_reads_what_the_base_alone_makes():
+    graphs = negated(0, inside=True), negated(1, inside=False)
+    inputs = inputs_of(graphs[0], seed=5)
+    united = mal_graph.assemble(*graphs, method="union", budget="full")
+    means = [
+        np.mean(pair, axis=0) for pair in zip(*(run(graph, inputs, "onnxruntime") for graph in graphs), strict=True)
+    ]
+    assert deviation(run(united.graph, inputs, "onnxruntime"), means) < 1e-5
 
 
 def pooled(seed, made):

@@ -1,0 +1,161 @@
+"""Sessions that give tensors inside of bodies, which no runtime hands out.
+
+The model is run up to what arrives at a body; then the operators of the body are run by themselves on this, and so are
+those of bodies in it. A tensor of a branch that is not taken, or of a loop that does not run, is not given.
+
+Chosen: the first run of a loop in which a tensor is made stands for all. Refused: one more output for each tensor - it
+would need the type of each, which a file does not tell.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mal_graph.graph import Array, LayerGraph, Node, Value
+from mal_graph.network import Body, Run, nested
+from mal_graph.operators import carried_into, control_of
+from mal_graph.protocols import Session
+
+MOST_RUNS = 16  # of a loop, until all tensors that are asked for were made
+UNKNOWN = "unknown"  # the type of a tensor that shows when it is made
+
+Opener = Callable[[LayerGraph, Sequence[str]], Session]
+
+
+class SteppedSession:
+    """One graph whose bodies are run by themselves.
+
+    Args:
+        read: the tensors that can be read.
+        open_graph: opens a session on a graph, or a part of it, from which some tensors can be read.
+    """
+
+    def __init__(self, graph: LayerGraph, read: Sequence[str], open_graph: Opener) -> None:
+        self.graph, self.open_graph, self.name = graph, open_graph, graph.name
+        self.inner = {name for name in read if name in graph.inner}
+        runs = [item for item in nested(graph.nodes) if isinstance(item, Run)]
+        self.wanted = {run.end.name: [name for name in read if name in made_inside(run)] for run in runs}
+        self.runs = [run for run in runs if self.wanted[run.end.name]]
+        self.entering = [
+            name for run in self.runs for name in read_by(run) if name in graph.producer and name not in graph.inner
+        ]
+        outer = [name for name in read if name not in self.inner]
+        first = list(dict.fromkeys([*outer, *self.entering]))
+        self.outer = open_graph(graph, first) if first else None
+        types = {} if self.outer is None else self.outer.types
+        known = {name: dtype for name, dtype in types.items() if name in outer}
+        self.types: Mapping[str, str] = {**known, **dict.fromkeys(self.inner, UNKNOWN)}
+        self.parts: dict[tuple[str, tuple[str, ...]], Session] = {}
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        read: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> dict[str, Array]:
+        names = list(self.types) if read is None else list(read)
+        runs = [run for run in self.runs if not set(self.wanted[run.end.name]).isdisjoint(names)]
+        entering = [name for run in runs for name in read_by(run) if name in self.entering]
+        outer = list(dict.fromkeys([*(name for name in names if name not in self.inner), *entering]))
+        values = {} if self.outer is None or not outer else self.outer.run(inputs, weights, outer, deadline)
+        fed = {**inputs, **(weights or {}), **values}
+        for run in runs:
+            wanted = [name for name in self.wanted[run.end.name] if name in names]
+            values |= self.stepped(run, fed, wanted, deadline)
+        return {name: values[name] for name in names if name in values}
+
+    def stepped(self, run: Run, fed: dict[str, Array], wanted: list[str], deadline: float | None) -> dict[str, Array]:
+        """What some tensors inside of bodies are when they are first made."""
+        given = [self.value(name, fed) if name else None for name in run.inputs]
+        if run.bodies[0].begin is None:
+            place = 0 if np.all(given[0]) else 1
+            return self.made_by(run.bodies[place], fed, wanted, deadline)
+        return self.looped(run, given, fed, wanted, deadline)
+
+    def looped(
+        self, run: Run, given: list[Array | None], fed: dict[str, Array], wanted: list[str], deadline: float | None
+    ) -> dict[str, Array]:
+        """What some tensors in the body of a loop are when they are first made."""
+        (body,), control = run.bodies, control_of(run.end)
+        begin = body.begin
+        assert begin is not None  # it is a loop
+        first, steering = control.steering, given[: control.steering]
+        last = first + len(carried_into(run.end))
+        count, goes = (*steering, None, None)[:2]
+        values: dict[str, Array] = {}
+        states = list(given)
+        for number in range(MOST_RUNS):
+            slices = slices_of(begin, states[last:], number)
+            is_over = (count is not None and number >= count) or (goes is not None and not np.all(goes))
+            if is_over or slices is None or set(wanted) <= values.keys():
+                break
+            running = [np.array(number, np.int64), np.array(True)][:first]
+            begun = dict(zip(begin.outputs, [*running, *states[first:last], *slices], strict=True))
+            own = {**fed, **{name: array for name, array in begun.items() if array is not None}}
+            made = self.made_by(body, own, [*wanted, *body.outputs], deadline)
+            known = {**own, **made}
+            values = {**{name: known[name] for name in wanted if name in known}, **values}
+            if not all(name in known or name in self.graph.weights for name in body.outputs):
+                break  # it carries a sequence
+            back = [self.value(name, known) for name in body.outputs]
+            goes = back[0] if control.conditions else None
+            states[first:last] = back[control.conditions :][: last - first]
+        return values
+
+    def value(self, name: str, fed: Mapping[str, Array]) -> Array:
+        """A tensor that is known: fed, computed or stored."""
+        return fed[name] if name in fed else self.graph.weights[name].read()
+
+    def made_by(
+        self, body: Body, fed: Mapping[str, Array], wanted: Sequence[str], deadline: float | None
+    ) -> dict[str, Array]:
+        """What the operators of a body make of what arrives."""
+        nodes = list(body.nodes)
+        read = {name for node in nodes for name in node.reads}
+        arriving = {name: array for name, array in fed.items() if name in read}
+        made = {name for node in nodes for name in node.outputs}
+        if made.isdisjoint(wanted) or any(is_sequence(array) for array in arriving.values()):
+            return {}
+        key = body.name, tuple(f"{name} {array.dtype}" for name, array in arriving.items())
+        if key not in self.parts:
+            declared = {name: Value(name, array.dtype.name, (None,) * array.ndim) for name, array in arriving.items()}
+            inputs = tuple(value for name, value in declared.items() if name not in self.graph.weights)
+            part = replace(self.graph, nodes=tuple(nodes), inputs=inputs, outputs=())
+            every = [name for name in dict.fromkeys([*sorted(self.inner), *body.outputs]) if name in made]
+            self.parts[key] = self.open_graph(part, every)
+        wanted = [name for name in dict.fromkeys(wanted) if name in made]
+        plain = [name for name in wanted if self.parts[key].types.get(name)]  # no sequences
+        return self.parts[key].run(arriving, arriving, read=plain, deadline=deadline)
+
+
+def is_sequence(array: Array) -> bool:
+    """Whether an array stands for a sequence of tensors."""
+    return array.dtype == object and not array.ndim
+
+
+def slices_of(begin: Node, tensors: Sequence[Array | None], number: int) -> list[Array] | None:
+    """The slices that one run of a Scan takes; None behind the last one."""
+    axes: Sequence[Any] = begin.attribute("scan_input_axes") or [0] * len(tensors)
+    ways: Sequence[Any] = begin.attribute("scan_input_directions") or [0] * len(tensors)
+    slices = []
+    for array, axis, way in zip(tensors, axes, ways, strict=True):
+        if array is None or number >= array.shape[axis]:
+            return None
+        slices.append(np.take(array, array.shape[axis] - 1 - number if way else number, axis))
+    return slices
+
+
+def made_inside(run: Run) -> set[str]:
+    """All that the bodies of an operator make, and are begun with."""
+    begun = {name for body in run.bodies if body.begin is not None for name in body.begin.outputs}
+    return begun | {name for body in run.bodies for node in body.nodes for name in node.outputs}
+
+
+def read_by(run: Run) -> list[str]:
+    """What an operator and its bodies read, and do not make themselves."""
+    made = made_inside(run)
+    inside = [name for body in run.bodies for node in body.nodes for name in node.reads]
+    return [name for name in dict.fromkeys([*run.inputs, *inside, *run.end.inputs]) if name and name not in made]
