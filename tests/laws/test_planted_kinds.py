@@ -17,13 +17,8 @@ except ImportError:
     torch, KINDS = None, []
 
 pytestmark = pytest.mark.torch
-# Units of one expert lie on two axes of one tensor: no axis has them alone. A choice of experts freezes them. Keys that
-# are repeated for several heads of queries are not followed as copies yet.
-KEPT = {
-    **dict.fromkeys(["dense experts", "chosen experts"], "mlp"),
-    **dict.fromkeys(["llama", "qwen3"], "attention"),
-    **{f"grouped queries by {form}": "attention" for form in ("expand", "interleave", "axis", "tile")},
-}
+# Units of one expert lie on two axes of one tensor: no axis has them alone. A choice of experts freezes them.
+KEPT = dict.fromkeys(["dense experts", "chosen experts"], "mlp")
 FRONT_ENDS = [
     "torchscript",
     pytest.param("trace", marks=pytest.mark.slow),
