@@ -88,9 +88,11 @@ def united(wiring: Wiring, owners: Sequence[Owner], *, with_joins: bool = False)
     """The unit of each atom and the links between units, once what must move together is tied.
 
     Args:
-        with_joins: whether blocks count that no axis has atoms for (see `joins`): they get new ones.
+        with_joins: whether blocks count that no axis has atoms for (see `joins`): they get new ones. Copies that
+            nothing reads do not count then.
     """
-    component, blocks = components(wiring.count, wiring.ties), wiring.used_blocks()
+    component = components(wiring.count, wiring.ties)
+    blocks = wiring.used_blocks() if with_joins else wiring.blocks
     on_axis = np.zeros(wiring.count, np.uint64)
     owner, _, atom = positions_of(owners)
     on_axis[atom] = mixed(owner)
@@ -99,10 +101,11 @@ def united(wiring: Wiring, owners: Sequence[Owner], *, with_joins: bool = False)
         is_held = np.zeros(int(component.max(initial=-1)) + 1, bool)
         is_held[component[np.concatenate([component[:0], *(atoms for atoms, _ in wiring.pins)])]] = True
         more, count = blocks_of(find_joins(links, is_held), component)
-        component = np.concatenate([component, len(is_held) + np.arange(count)])
-        on_axis = np.concatenate([on_axis, np.zeros(count, np.uint64)])
-        component, links = forced_together(component, [*blocks, *more], on_axis)
-        links = with_nested(links)  # twice, for a join lies within what the blocks that it holds lie in
+        if count:
+            component = np.concatenate([component, len(is_held) + np.arange(count)])
+            on_axis = np.concatenate([on_axis, np.zeros(count, np.uint64)])
+            component, links = forced_together(component, [*blocks, *more], on_axis)
+            links = with_nested(links)  # twice, for a join lies within what the blocks that it holds lie in
     return component, with_nested(links)
 
 
