@@ -24,6 +24,7 @@ class Kind:
         size, width: units in each head of queries and keys, and of values.
         is_split: heads have an axis of their own.
         is_packed: queries, keys and values lie in one tensor.
+        normed: queries and keys are under a norm of head size; heads have an axis of their own then.
         mask: "stored" for all heads, "learned" by head, "boolean", or "" for none.
         turned: how many units of each head are turned by tables, 0 for none.
         rotary: the operator that turns them: "" for ai.onnx, the domain of onnxruntime, or "inside".
@@ -38,6 +39,7 @@ class Kind:
     width: int = 4
     is_split: bool = False
     is_packed: bool = False
+    normed: bool = False
     bias: bool = False
     mask: str = ""
     past: bool = False
@@ -109,6 +111,8 @@ def extras(net: Net, kind: Kind) -> dict[str, str]:
         made["lengths"] = net.constant(np.array([3, 5]))
     if kind.sinks:
         made["sink"] = net.weight(kind.heads, name="sink", scale=1.0)
+    if kind.normed:
+        made |= {name: net.weight(kind.size, name=name, scale=1.0) for name in ("qn", "kn")}
     return made
 
 
@@ -117,9 +121,12 @@ def extras(net: Net, kind: Kind) -> dict[str, str]:
 
 def whole(net, kind, inputs, bias, extra):
     counts = (kind.heads, kind.shared, kind.shared)
+    if kind.normed:
+        inputs = [split_heads(net, x, n) for x, n in zip(inputs, counts, strict=True)]
+        inputs = [*normed_heads(net, inputs[:2], extra), inputs[2]]
     if kind.turned and kind.rotary != "inside":
         inputs = [*[turned_by(net, kind, x, n, extra) for x, n in zip(inputs[:2], counts, strict=False)], inputs[2]]
-    if kind.is_split:
+    if kind.is_split and not kind.normed:
         first = 1 if kind.op == "MultiHeadAttention" else 0  # its queries come flat, and so does what it gives
         apart = [split_heads(net, x, n) for x, n in zip(inputs[first:], counts[first:], strict=True)]
         inputs = [*inputs[:first], *apart]
@@ -128,6 +135,14 @@ def whole(net, kind, inputs, bias, extra):
     y, *told = [y] if outputs == 1 else y
     is_flat = not kind.is_split or kind.op == "MultiHeadAttention"
     return (y if is_flat else merged_heads(net, y, kind.heads * kind.width)), *told
+
+
+def normed_heads(net, queries_and_keys, extra):
+    """Both over the root of their mean square in each head, times what is learned for all heads."""
+    return [
+        net.op("RMSNormalization", x, extra[name], axis=-1)
+        for x, name in zip(queries_and_keys, ("qn", "kn"), strict=True)
+    ]
 
 
 def turned_by(net, kind, x, heads, extra):
@@ -194,6 +209,8 @@ def written_out(net, kind, inputs, bias, extra, form):
         biases = net.op("Split", bias, net.constant(sizes), outputs=3, axis=0)
         inputs = [net.op("Add", x, b) for x, b in zip(inputs, biases, strict=True)]
     q, k, v = (split_heads(net, x, n) for x, n in zip(inputs, counts, strict=True))
+    if kind.normed:
+        q, k = normed_heads(net, (q, k), extra)
     if kind.turned:
         q, k = (turned_out(net, kind, x, extra) for x in (q, k))
     if kind.past:

@@ -24,7 +24,8 @@ class Kind:
 
     Attributes:
         layout: how queries, keys and values are stored: "separate", "packed" (one after the other), "thirds" (the same,
-            unbound from an axis of three), "by head" (all three head by head), "columns" (packed, stored transposed).
+            unbound from an axis of three), "folded" (the same, heads behind samples on one axis), "by head" (all three
+            head by head), "columns" (packed, stored transposed).
         form: how heads attend: "matmul", "einsum", "sdpa" (one call), "linear" (no softmax).
         shared: heads of keys and values; those of queries if 0.
         repeat: how shared heads are repeated: "expand", "interleave", "axis" (five axes) or "tile".
@@ -67,6 +68,7 @@ KINDS = [
     Kind("gpt2", layout="columns", biased="causal"),
     Kind("vit", layout="thirds"),
     Kind("packed", layout="packed"),
+    Kind("sam", layout="folded"),
     Kind("neox", layout="by head", turned="halves"),
     Kind("bloom", layout="by head", biased="slopes"),
     Kind("t5", biased="table", norm="RMSNorm", bias=False),
@@ -143,6 +145,9 @@ class Attention(nn.Module):
             three = packed.split(kind.heads * kind.size, 2)
         elif kind.layout == "packed":
             three = self.qkv(x).chunk(3, dim=-1)
+        elif kind.layout == "folded":
+            three = self.qkv(x).reshape(n, t, 3, kind.heads, kind.size).permute(2, 0, 3, 1, 4)
+            return three.reshape(3, n * kind.heads, t, kind.size).unbind(0)
         elif kind.layout == "thirds":
             return self.qkv(x).reshape(n, t, 3, kind.heads, kind.size).permute(2, 0, 3, 1, 4).unbind(0)
         else:

@@ -30,7 +30,9 @@ def concat(call: Call) -> list[Label]:
     """The inputs lie end to end along one axis; the other axes move together, unless the inputs are only stacked."""
     wiring, shape = call.wiring, call.outputs[0]
     axis = call.node.attribute("axis", 1) % len(shape)
-    labels = [label for label in call.inputs if label is not None and label.shape[axis] > 0]
+    labels = [label for label in with_copies(call, axis) if label.shape[axis] > 0]
+    if len(labels) == 1:
+        return labels
     stacked = stack(labels, axis, shape)
     if stacked is not None:
         return [stacked]
@@ -39,6 +41,22 @@ def concat(call: Call) -> list[Label]:
     across = [wiring.without(label, axis) for label in labels]
     others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]))
     return [wiring.with_axis_label(others, axis, end_to_end(call, ends, sizes), shape[axis])]
+
+
+def with_copies(call: Call, axis: int) -> list[Label]:
+    """The labels of what lies end to end: of a tensor that does so several times, its copies. Where there is nothing
+    else, all of it as one label."""
+    named = {name: label for name, label in zip(call.node.inputs, call.inputs, strict=True) if label is not None}
+    names = [name for name in call.node.inputs if name in named]
+    copies: dict[str, list[Label]] = {}
+    for name, label in named.items():
+        times, size = names.count(name), label.shape[axis]
+        laid = call.wiring.repeat(label, axis, times) if times > 1 else label
+        if times == len(names):
+            return [laid]
+        parts = np.arange(times * size).reshape(times, size)
+        copies[name] = [call.wiring.take(laid, axis, part, call.name) for part in parts] if times > 1 else [label]
+    return [copies[name].pop(0) for name in names]
 
 
 def stack(labels: Sequence[Label], axis: int, shape: tuple[int, ...]) -> Label | None:
@@ -162,14 +180,13 @@ def resize(call: Call) -> list[Label]:
 
 
 def tile(call: Call) -> list[Label]:
-    """Copies end to end along each axis; an axis of length 1 holds the same everywhere."""
+    """Copies end to end along each axis, each with atoms of its own; an axis of length 1 holds the same everywhere."""
     label, repeats = call.label(0), call.ints(1, "repeats")
     if repeats is None:
         return call.freeze(f"{call.name} has repeats that are computed at run time")
     for axis, times in enumerate(repeats):
         if times != 1:
-            laid = in_turn(tied_copies(call, call.wiring.axis_label(label, axis), times), axis=0)
-            label = call.wiring.with_axis_label(label, axis, laid, call.outputs[0][axis])
+            label = call.wiring.repeat(label, axis, times)
     return [label]
 
 

@@ -66,6 +66,7 @@ class Wiring:
         self.ties: list[tuple[Atoms, Atoms]] = []
         self.pins: list[Pinned] = []
         self.blocks: list[Belonging] = []
+        self.copies: set[int] = set()  # which of `blocks` hold copies, and what these are copies of
         self.made: dict[tuple[bytes, tuple[int, ...], tuple[int, ...]], Atoms] = {}  # blocks of a part, by axes
         self.statistics: list[TakenOver] = []
         self.sized_by: list[
@@ -133,11 +134,41 @@ class Wiring:
         self.ties.append((a.ravel(), b.ravel()))
         return a
 
-    def belong(self, atoms: Atoms, blocks: Atoms) -> None:
-        """Make whatever moves `atoms` move whole `blocks`; arrays that broadcast to one shape."""
-        places = np.arange(blocks.size).reshape(blocks.shape)
+    def belong(self, atoms: Atoms, blocks: Atoms, places: Atoms | None = None) -> None:
+        """Make whatever moves `atoms` move whole `blocks`; arrays that broadcast to one shape.
+
+        Args:
+            places: numbers for the places of the blocks, one for each index of `blocks` if left out.
+        """
+        places = np.arange(blocks.size).reshape(blocks.shape) if places is None else places
         inner, outer, place = np.broadcast_arrays(atoms, blocks, places)
         self.blocks.append(Belonging(inner.ravel(), outer.ravel(), place.ravel()))
+
+    def copy_of(self, originals: Atoms, shape: tuple[int, ...], places: Atoms | None = None) -> Atoms:
+        """New atoms of a shape for copies, each of which belongs to what it is a copy of (see `belong`)."""
+        own = self.fresh(int(np.prod(shape))).reshape(shape)
+        self.copies.add(len(self.blocks))
+        self.belong(own, originals, places)
+        return own
+
+    def used_blocks(self) -> list[Belonging]:
+        """What belongs to what, without the copies that no operator does anything with."""
+        used = np.zeros(self.count, bool)
+        for atoms in (
+            *(side for tie in self.ties for side in tie),
+            *(pinned.atoms for pinned in self.pins),
+            *(side for taken in self.statistics for side in taken[:2]),
+            *self.readings,
+        ):
+            used[atoms] = True
+        kept = []
+        for number, belonging in reversed(list(enumerate(self.blocks))):  # what is done with copies comes behind them
+            if number in self.copies:
+                rows = used[belonging.atoms]
+                belonging = Belonging(*(column[rows] for column in belonging))
+            used[belonging.atoms] = used[belonging.blocks] = True
+            kept.append(belonging)
+        return kept[::-1]
 
     def block_atoms(self, part: Atoms, axes: tuple[int, ...]) -> Atoms:
         """Atoms for some of the axes that a part varies along, each a block of the part's atoms."""
@@ -262,7 +293,7 @@ class Wiring:
             if part.shape[axis] == 1:
                 parts.append(part)
                 continue
-            taken = np.take(self.tell_apart(part), indices, axis=axis)
+            taken = self.copied(self.tell_apart(part, axis), axis, indices)
             if taken.size > 1:  # an axis of length 1 drops out of a product
                 parts.append(taken)
             elif taken.size:  # a unit that is used alone cannot trade places with its neighbours
@@ -270,20 +301,44 @@ class Wiring:
                 self.pin(taken, Pin(GroupState.FROZEN, f"{by} uses a single unit of the axis"))
         return Label(shape, tuple(parts), {a: f for a, f in label.pins.items() if shape[a] > 1})
 
-    def tell_apart(self, part: Atoms) -> Atoms:
+    def repeat(self, label: Label, axis: int, times: int) -> Label:
+        """The label of copies end to end along one axis."""
+        indices = np.tile(np.arange(label.shape[axis]), times)
+        shape = (*label.shape[:axis], len(indices), *label.shape[axis + 1 :])
+        parts = [part if part.shape[axis] == 1 else self.copied(part, axis, indices) for part in label.parts]
+        return Label(shape, tuple(parts), label.pins)
+
+    def copied(self, part: Atoms, axis: int, indices: Atoms) -> Atoms:
+        """The part at some indices of one axis. Each copy of what is taken several times gets an atom of its own, which
+        belongs to the atom that it is a copy of: copies may trade places among themselves."""
+        taken: Atoms = np.take(part, indices, axis=axis)
+        again = np.flatnonzero(np.bincount(indices, minlength=part.shape[axis])[indices] > 1)
+        if not len(again) or taken.size > LARGEST_PRODUCT:
+            return taken
+        places = np.arange(part.size).reshape(part.shape)
+        originals = np.take(taken, again, axis=axis)
+        places = np.take(places, indices[again], axis=axis)
+        taken[on_line(again, axis)] = self.copy_of(originals, originals.shape, places)
+        return taken
+
+    def tell_apart(self, part: Atoms, axis: int | None = None) -> Atoms:
         """The part, with an atom of its own for every index of those that lie at several: what lies there may differ.
-        It belongs to the atom that it stands for, and to its place among those of that atom."""
-        atoms = part.ravel()
-        order = np.argsort(atoms, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order)) - np.searchsorted(atoms[order], atoms[order])
+        It belongs to the atom that it stands for, and to its place among those of that atom.
+
+        Args:
+            axis: the one along which indices count, all of them if left out.
+        """
+        along = np.arange(part.size) if axis is None else np.broadcast_to(rising(part, axis), part.shape).ravel()
+        both, which = np.unique(np.stack([part.ravel(), along]), axis=1, return_inverse=True)
+        atoms = both[0]  # one for each index at which it lies, in order of these
+        place = np.arange(len(atoms)) - np.searchsorted(atoms, atoms)
         if not place.any():
             return part
-        places, own = self.fresh(int(place.max()) + 1), self.fresh(part.size).reshape(part.shape)
+        places, own = self.fresh(int(place.max()) + 1), self.fresh(len(atoms))
         self.pin(places, PLACES)
-        self.belong(own, part)
-        self.belong(own, places[place].reshape(part.shape))
-        return own
+        self.belong(own, atoms)
+        self.belong(own, places[place])
+        return own[which].reshape(part.shape)
 
     def transpose(self, label: Label, order: Sequence[int]) -> Label:
         """The label with its axes in another order."""
@@ -303,6 +358,7 @@ class Wiring:
         runs = find_runs(label.shape, shape)
         label = self.with_places(label, runs, shape)
         label = self.multiply_out(label, [old for old, _ in runs], by)
+        label = self.with_copies(label, [old for old, _ in runs])
         parts, pins = self.reshape_parts(label, shape, runs, by)
         varying = {axis for part in parts for axis in spans(part)}
         for old, new in runs:
@@ -361,6 +417,20 @@ class Wiring:
             parts.append(self.product_of(mixed))
         return Label(label.shape, tuple(parts), pins)
 
+    def with_copies(self, label: Label, runs: Sequence[list[int]]) -> Label:
+        """The label with atoms for what holds the same at every index of an axis that a run mixes with others: an atom
+        for every copy, which belongs to the one that it is a copy of."""
+        parts = list(label.parts)
+        bare = [axis for axis, size in enumerate(label.shape) if size > 1 and axis not in label.pins]
+        bare = [axis for axis in bare if label.part_on(axis) is None]
+        for run in runs:
+            repeated = [axis for axis in run if axis in bare]
+            for number, part in enumerate(parts):
+                shape = tuple(label.shape[axis] if axis in repeated else size for axis, size in enumerate(part.shape))
+                if repeated and set(spans(part)) & set(run) and np.prod(shape) <= LARGEST_PRODUCT:
+                    parts[number] = self.copy_of(part, shape)
+        return Label(label.shape, tuple(parts), label.pins)
+
     def product_of(self, parts: Sequence[Atoms]) -> Atoms:
         """An atom for every combination of some parts, which belongs to each of its factors."""
         shape = np.broadcast_shapes(*(part.shape for part in parts))
@@ -368,6 +438,16 @@ class Wiring:
         for part in parts:
             self.belong(joined, part)
         return joined
+
+
+def rising(part: Atoms, axis: int) -> Atoms:
+    """The indices along one axis of a part, in its rank."""
+    return on_axis(np.arange(part.shape[axis]), axis, part.ndim)
+
+
+def on_line(indices: Atoms, axis: int) -> tuple[slice | Atoms, ...]:
+    """What numpy indexes by, to name indices of one axis."""
+    return (*[slice(None)] * axis, indices)
 
 
 def overlapping(kept: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

@@ -18,7 +18,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value, weight_of
 from mal_graph.network import Probe
 from mal_graph.operators import Row, row_of
-from mal_graph.symmetry.interchangeable import Ints
+from mal_graph.symmetry.links import Ints
 
 NOWHERE = -1  # of an entry that is zero, and no entry of an input
 MOST_ENTRIES = 1 << 22  # whole numbers that float32 still tells apart, with room

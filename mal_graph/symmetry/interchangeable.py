@@ -17,41 +17,30 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from mal_graph.operators import Belonging, Pin, Statistic, Wiring
+from mal_graph.symmetry.joins import Join, find_joins
+from mal_graph.symmetry.links import (
+    MIXER,
+    Flags,
+    Hashes,
+    Ints,
+    Links,
+    begins,
+    distinct,
+    how_many,
+    joined,
+    mixed,
+    numbered,
+    rank,
+)
 
-Ints = NDArray[np.int64]
-Hashes = NDArray[np.uint64]
-Flags = NDArray[np.bool_]
 Owner = tuple[str, int, int, int]  # tensor, axis, first atom, length
 
 ITSELF = -1
 WITHIN = -2
-MIXER = np.uint64(0x9E3779B97F4A7C15)
-
-
-class Links(NamedTuple):
-    """Units and the blocks they belong to, a row for each, ordered by axis, by unit, and by place in the unit.
-
-    Attributes:
-        axis: a number for the axis of a tensor that a row was found on; those of blocks that lie in several places
-            have one number for the first places, one for the second...
-        unit, block: what belongs to what.
-        times: how often in a row.
-    """
-
-    axis: Ints
-    unit: Ints
-    block: Ints
-    times: Ints
-
-    @property
-    def place(self) -> Ints:
-        """Of each row its place among those of its unit on the axis."""
-        return rank(self.axis, self.unit)
 
 
 @dataclass(frozen=True)
@@ -95,20 +84,57 @@ def positions_of(owners: Sequence[Owner]) -> tuple[Ints, Ints, Ints]:
     return owner, position, start[owner] + position
 
 
-def united(wiring: Wiring, owners: Sequence[Owner]) -> tuple[Ints, Links]:
-    """The unit of each atom and the links between units, once what must move together is tied."""
+def united(wiring: Wiring, owners: Sequence[Owner], *, with_joins: bool = False) -> tuple[Ints, Links]:
+    """The unit of each atom and the links between units, once what must move together is tied.
+
+    Args:
+        with_joins: whether blocks count that no axis has atoms for (see `joins`): they get new ones. Copies that
+            nothing reads do not count then.
+    """
+    component = components(wiring.count, wiring.ties)
+    blocks = wiring.used_blocks() if with_joins else wiring.blocks
     on_axis = np.zeros(wiring.count, np.uint64)
     owner, _, atom = positions_of(owners)
     on_axis[atom] = mixed(owner)
-    component = components(wiring.count, wiring.ties)
+    component, links = forced_together(component, blocks, on_axis)
+    if with_joins:
+        is_held = np.zeros(int(component.max(initial=-1)) + 1, bool)
+        is_held[component[np.concatenate([component[:0], *(atoms for atoms, _ in wiring.pins)])]] = True
+        more, count = blocks_of(find_joins(links, is_held), component)
+        if count:
+            component = np.concatenate([component, len(is_held) + np.arange(count)])
+            on_axis = np.concatenate([on_axis, np.zeros(count, np.uint64)])
+            component, links = forced_together(component, [*blocks, *more], on_axis)
+            links = with_nested(links)  # twice, for a join lies within what the blocks that it holds lie in
+    return component, with_nested(links)
+
+
+def forced_together(component: Ints, blocks: Sequence[Belonging], on_axis: Hashes) -> tuple[Ints, Links]:
+    """The unit of each atom and the links between units, once those that can only move together are one.
+
+    Args:
+        on_axis: a number per atom for the stored axis it lies on, 0 for none.
+    """
     while True:
-        links = linked(component, wiring.blocks)
+        links = linked(component, blocks)
         axes = np.zeros(int(component.max(initial=-1)) + 1, np.uint64)
         np.add.at(axes, component, on_axis)
-        more = forced_ties(links, axes)
+        more = forced_ties(with_inherited(links), axes)
         if not len(more[0]):
-            return component, with_nested(links)
+            return component, links
         component = components(len(axes), [more])[component]
+
+
+def blocks_of(joins: Iterable[Join], component: Ints) -> tuple[list[Belonging], int]:
+    """What belongs to the blocks of joins, which have new atoms, and how many these are."""
+    _, atom = np.unique(component, return_index=True)  # one of each unit
+    belongings, start = [], len(component)
+    for join in joins:
+        for inner in (join.unit, join.one, join.other):
+            unit, whole = distinct(inner, join.whole)
+            belongings.append(Belonging(atom[unit], start + whole, whole))
+        start += int(join.whole.max()) + 1
+    return belongings, start - len(component)
 
 
 def linked(component: Ints, blocks: Sequence[Belonging]) -> Links:
@@ -137,7 +163,7 @@ def forced_ties(links: Links, axes: Hashes) -> tuple[Ints, Ints]:
     axis, block, unit = distinct(links.axis, links.block, links.unit)
     only = (how_many(axis, block, axes[unit]) == 1) & (how_many(axis, unit) == 1)
     new = np.flatnonzero(begins(axis, block))
-    content = np.add.reduceat(mixed(unit), new) if len(new) else np.zeros(0, np.uint64)
+    content = np.add.reduceat(mixed(10, unit), new) if len(new) else np.zeros(0, np.uint64)
     axis_of, blocks = axis[new], block[new]
     alone = how_many(axis_of, content) == 1  # no other block on the axis holds the same
     content, blocks = content[alone], blocks[alone]
@@ -147,9 +173,26 @@ def forced_ties(links: Links, axes: Hashes) -> tuple[Ints, Ints]:
     return np.concatenate([block[only], blocks[1:][same]]), np.concatenate([unit[only], blocks[:-1][same]])
 
 
+def with_inherited(links: Links) -> Links:
+    """The links, and those of units to the blocks that their blocks belong to, where they have none to these: copies
+    of copies belong to what the first ones are copies of."""
+    order = np.lexsort((links.axis, links.unit))
+    row, up = joined(links.block, links.unit[order])
+    up = order[up]
+    count = int(max(links.unit.max(initial=0), links.block.max(initial=0))) + 1
+    pair, known = links.unit[row] * count + links.block[up], links.unit * count + links.block
+    new = ~np.isin(pair, known) & (links.unit[row] != links.block[up])
+    row, up = row[new], up[new]
+    above = int(links.axis.max(initial=-1)) + 1
+    axis, unit, block = distinct(above * (1 + links.axis[row]) + links.axis[up], links.unit[row], links.block[up])
+    added = Links(axis, unit, block, np.ones_like(axis))
+    return Links(*(np.concatenate(columns) for columns in zip(links, added, strict=True)))
+
+
 def with_nested(links: Links) -> Links:
     """The links, and those of blocks whose units all belong to one larger block: they belong to it as well."""
-    unit, block = distinct(links.unit, links.block)
+    inherited = with_inherited(links)
+    unit, block = distinct(inherited.unit, inherited.block)
     count = int(max(unit.max(initial=0), block.max(initial=0))) + 1
     size = np.bincount(block, minlength=count)
     row, other = joined(unit, unit)
@@ -158,52 +201,12 @@ def with_nested(links: Links) -> Links:
     around = (shared == size[inner]) & (inner != outer)
     inner, outer = inner[around], outer[around]
     place = rank(inner)
-    new = (size[outer] > size[inner]) & ~np.isin(inner * count + outer, unit * count + block)
+    new = (size[outer] > size[inner]) & ~np.isin(inner * count + outer, links.unit * count + links.block)
     inner, outer, place = inner[new], outer[new], place[new]
     order = np.lexsort((inner, place))
     axis = int(links.axis.max(initial=-1)) + 1 + place[order]
     added = Links(axis, inner[order], outer[order], np.ones_like(axis))
     return Links(*(np.concatenate(columns) for columns in zip(links, added, strict=True)))
-
-
-# --- rows of integers -------------------------------------------------------------------------------------------
-
-
-def begins(*columns: NDArray[np.generic]) -> Flags:
-    """Which rows differ from the one before."""
-    new = np.ones(len(columns[0]), bool)
-    new[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
-    return new
-
-
-def distinct(*columns: Ints) -> list[Ints]:
-    """Each row once, in order."""
-    order = np.lexsort(columns[::-1])
-    columns = tuple(column[order] for column in columns)
-    new = begins(*columns)
-    return [column[new] for column in columns]
-
-
-def how_many(*columns: NDArray[np.generic]) -> Ints:
-    """For each row how many are equal to it."""
-    _, which, counts = np.unique(mixed(*columns), return_inverse=True, return_counts=True)
-    times: Ints = counts[which]
-    return times
-
-
-def rank(*columns: Ints) -> Ints:
-    """Of each row its place in its run of equal rows."""
-    at = np.arange(len(columns[0]))
-    ranks: Ints = at - np.maximum.accumulate(np.where(begins(*columns), at, 0))
-    return ranks
-
-
-def joined(keys: Ints, ordered: Ints) -> tuple[Ints, Ints]:
-    """Every pair of a row of `keys` and one of `ordered` that hold the same number."""
-    start = np.searchsorted(ordered, keys)
-    lengths = np.searchsorted(ordered, keys, side="right") - start
-    row = np.repeat(np.arange(len(keys)), lengths)
-    return row, start[row] + rank(row)
 
 
 class Places(NamedTuple):
@@ -220,24 +223,6 @@ class Places(NamedTuple):
     ends: Ints
 
 
-def mixed(*columns: NDArray[np.generic] | int) -> Hashes:
-    """A hash of each row; sums of such hashes differ for different multisets but by a chance of one in 2^64."""
-    hashes = np.zeros(1, np.uint64)
-    for column in columns:
-        hashes = (hashes ^ np.asarray(column).astype(np.uint64)) * MIXER
-        hashes = (hashes ^ (hashes >> np.uint64(29))) * MIXER
-        hashes = hashes ^ (hashes >> np.uint64(32))
-    return hashes
-
-
-def numbered(hashes: Hashes) -> Ints:
-    """Numbers for hashes, in the order in which they first occur."""
-    _, first, which = np.unique(hashes, return_index=True, return_inverse=True)
-    order: Ints = np.argsort(np.argsort(first))
-    numbers: Ints = order[which]
-    return numbers
-
-
 @dataclass
 class Units:
     """The units of a wiring that lie on the axes of `owners`, with all that tells them apart."""
@@ -248,7 +233,7 @@ class Units:
     links: Links = field(init=False)
 
     def __post_init__(self) -> None:
-        self.component, self.links = united(self.wiring, self.owners)
+        self.component, self.links = united(self.wiring, self.owners, with_joins=True)
 
     @cached_property
     def count(self) -> int:
@@ -267,7 +252,7 @@ class Units:
     @cached_property
     def purpose(self) -> Ints:
         """Per atom a number that is the same for atoms that stand on the same sides of the same ties."""
-        hashes = np.zeros(self.wiring.count, np.uint64)
+        hashes = np.zeros(len(self.component), np.uint64)
         for number, sides in enumerate(self.wiring.ties):
             for side, atoms in enumerate(sides):
                 hashes[atoms] = hashes[atoms] * MIXER + np.uint64(2 * number + side + 1)
@@ -303,7 +288,7 @@ class Units:
         spread[places.unit[1:][twice]] = True
         if not spread.any():
             return []
-        order = np.lexsort((np.arange(self.wiring.count), self.purpose, self.component))
+        order = np.lexsort((np.arange(len(self.component)), self.purpose, self.component))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order)) - np.searchsorted(self.component[order], self.component[order])
         ties = []

@@ -6,7 +6,7 @@ from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph, Node, Value
 from mal_graph.operators import row_of
-from mal_graph.symmetry.interchangeable import Ints
+from mal_graph.symmetry.links import Ints
 
 
 def looked_up_values(graph: LayerGraph, indices: str, entries: int) -> tuple[str, Ints, Ints] | None:

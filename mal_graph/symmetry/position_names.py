@@ -28,7 +28,8 @@ from mal_graph.network import Parameter, Probe, find_masks
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
 from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, traced_back, unmoved
 from mal_graph.symmetry.groups import AxisGroups
-from mal_graph.symmetry.interchangeable import Hashes, Ints, distinct, joined, mixed, united
+from mal_graph.symmetry.interchangeable import united
+from mal_graph.symmetry.links import Hashes, Ints, distinct, joined, mixed
 from mal_graph.symmetry.lookups import looked_up_values
 from mal_graph.symmetry.tracing import Axis, Tracing, label_weights, new_tracing, trace_node
 
@@ -74,7 +75,8 @@ def name_positions(
     axes = {(p.tensor, axis): None for p in applied for axis in p.axes if axis is not None}
     if batched is None:
         batched = [value.name for value in graph.inputs if not is_fixed_batch(value)]
-    namer = Namer(called or {}, batched, is_fine)
+    learned = {parameter.tensor for parameter in applied if np.prod(parameter.shape) > 1}
+    namer = Namer(called or {}, batched, is_fine, learned)
     tracing = new_tracing(graph, namer.wiring)
     for value in graph.inputs:
         shape = groups.probed.shapes.get(value.name, ())
@@ -105,12 +107,20 @@ def name_positions(
 
 
 class Namer:
-    """Collects which atoms are which indices of a model's inputs and outputs."""
+    """Collects which atoms are which indices of a model's inputs and outputs.
 
-    def __init__(self, called: Mapping[str, str], batched: Collection[str], is_fine: bool) -> None:
+    Args:
+        learned: the stored tensors of several numbers whose values tell nothing: they differ between networks, if only
+            by the order of units.
+    """
+
+    def __init__(
+        self, called: Mapping[str, str], batched: Collection[str], is_fine: bool, learned: Collection[str]
+    ) -> None:
         self.called = called
         self.batched = batched
         self.is_fine = is_fine
+        self.learned = learned
         self.arranged: dict[str, Arrangement] = {}  # what holds nothing but entries of inputs
         self.wiring = Wiring()
         self.runs: list[tuple[int, int, int]] = []  # first atom, how many, and a hash of the axis they are indices of
@@ -244,7 +254,7 @@ class Namer:
             return
         if not (row.keeps_axes or row.by_element):
             return
-        made = made_by(graph, node)
+        made = made_by(graph, node, self.learned)
         for name in node.outputs:
             if (label := tracing.labels.get(name)) is None:
                 continue
@@ -302,9 +312,11 @@ def is_fixed_batch(value: Value) -> bool:
     return value.shape is not None and len(value.shape) > 0 and isinstance(value.shape[0], int)
 
 
-def made_by(graph: LayerGraph, node: Node) -> int:
-    """A number for what an operator makes of one live input, with its settings and stored operands."""
-    stored = [graph.weights[name].read().tobytes() if name in graph.weights else b"" for name in node.inputs]
+def made_by(graph: LayerGraph, node: Node, learned: Collection[str]) -> int:
+    """A number for what an operator makes of one live input, with its settings and the stored operands that nobody
+    learned."""
+    settings = [graph.weights.get(name) if name not in learned else None for name in node.inputs]
+    stored = [b"" if weight is None else weight.read().tobytes() for weight in settings]
     plain = sorted((key, held) for key, held in node.attributes.items() if isinstance(held, int | float | str | tuple))
     return int.from_bytes(hashlib.blake2b(repr((node.op, plain, stored)).encode(), digest_size=8).digest(), "big")
 

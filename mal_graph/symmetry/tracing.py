@@ -33,7 +33,8 @@ from mal_graph.operators import (
 )
 from mal_graph.symmetry.arrangements import Arrangement, traced_back
 from mal_graph.symmetry.choices import settle_choices
-from mal_graph.symmetry.interchangeable import Ints, Owner
+from mal_graph.symmetry.interchangeable import Owner
+from mal_graph.symmetry.links import Ints
 
 UNREAD = Pin(GroupState.PINNED, "nothing reads it at the sizes of the probe run")
 Axis = tuple[str, int]  # a stored tensor and its axis

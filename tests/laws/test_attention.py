@@ -61,6 +61,11 @@ PAST = [
     Kind(heads=6, shared=2, past=True, told=True),
     Kind(GROUPED, 6, 2, past=True, told=True, **SMALLEST),
 ]
+NORMED = [
+    Kind(is_split=True, normed=True),
+    Kind(heads=6, shared=3, is_split=True, normed=True),
+    Kind(heads=4, shared=2, is_split=True, normed=True, turned=4),
+]
 FREE = [*EQUAL, *SHARED, *PARTLY]
 
 
@@ -123,7 +128,7 @@ def theory(kind):
     return sorted(groups)
 
 
-@each([*FREE, *PAST])
+@each([*FREE, *NORMED, *PAST])
 def test_one_operator_computes_what_is_written_out(kind):
     """Else the other laws here would compare two networks that have nothing to do with each other."""
     graph = load(attention_net(kind))
@@ -136,20 +141,27 @@ def test_the_groups_of_one_operator_are_those_of_theory(kind):
     assert described(axis_groups(load(attention_net(kind)))) == theory(kind)
 
 
-@each([*EQUAL, Kind(heads=3, shared=1)])
+@each([*EQUAL, *SHARED, *NORMED])
 def test_the_groups_of_one_operator_are_those_of_the_same_written_out(kind):
     whole = described(axis_groups(load(attention_net(kind))))
     assert whole == described(axis_groups(load(attention_net(kind, "written out"))))
     assert whole == described(axis_groups(load(attention_net(kind, "in groups"))))
 
 
-@each([kind for kind in SHARED if kind.shared > 1 and not kind.turned])
-def test_written_out_with_shared_heads_lacks_only_what_holds_all_of_one(kind):
-    """A known limit of what is written out: that a shared head and what reads it move as one is not found."""
-    outer, *inner = sorted(theory(kind), key=lambda group: group[1] is not None)
-    written = described(axis_groups(load(attention_net(kind, "in groups"))))
-    assert [units for units, _ in written] == sorted(units for units, _ in inner)
-    assert outer[1] is None
+@each([kind for kind in NORMED if kind.heads > kind.shared])
+def test_normed_heads_that_share_keys_are_one_group_with_all_that_read_them(kind):
+    """What is learned once for all heads ties their units to each other, not the heads."""
+    groups = axis_groups(load(attention_net(kind, "written out")))
+    usable = [group for group in groups.groups if group.is_usable]
+    (shared,) = [group for group in usable if group.inside is None and group.units == kind.shared]
+    assert {m.tensor: m.positions.shape[1] for m in shared.members} == {
+        "q": kind.heads // kind.shared * kind.size,
+        "k": kind.size,
+        "v": kind.width,
+        "o": kind.heads // kind.shared * kind.width,
+    }
+    inner = [group.units for group in usable if group.inside is not None and group.inside[0] == shared.name]
+    assert sorted(inner) == sorted([kind.heads // kind.shared, kind.width] * kind.shared)
 
 
 @each(PAST)
@@ -157,6 +169,7 @@ def test_a_past_that_comes_from_outside_keeps_heads_and_units_where_they_are(kin
     """What reads the same head may still trade places."""
     groups = described(axis_groups(load(attention_net(kind))))
     assert groups == described(axis_groups(load(attention_net(kind, "in groups"))))
+    assert groups == described(axis_groups(load(attention_net(kind, "written out"))))
     assert len(groups) == (kind.shared if kind.heads > kind.shared else 0)
 
 
@@ -192,7 +205,7 @@ def test_stored_tokens_trade_places_unless_places_count():
     assert states == {GroupState.PINNED}
 
 
-@each(FREE)
+@each([*FREE, *NORMED])
 def test_every_group_is_verified(kind):
     graph = load(attention_net(kind))
     groups = verify(graph, axis_groups(graph), full=True)
@@ -200,7 +213,7 @@ def test_every_group_is_verified(kind):
     assert all(group.state is GroupState.VERIFIED for group in free), [(g.name, g.reason) for g in free]
 
 
-@each([*FREE, *PAST])
+@each([*FREE, *NORMED, *PAST])
 @pytest.mark.parametrize("seed", range(3))
 def test_permuting_all_groups_keeps_the_outputs(kind, seed):
     graph = load(attention_net(kind))

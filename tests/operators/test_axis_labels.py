@@ -31,6 +31,15 @@ def full(label):
     return np.broadcast_to(label.parts[0], label.shape)
 
 
+def originals(wiring, atoms):
+    """What each atom is a copy of, itself where it is none."""
+    stands_for = np.arange(wiring.count)
+    for number in sorted(wiring.copies):
+        copies = wiring.blocks[number]
+        stands_for[copies.atoms] = stands_for[copies.blocks]
+    return stands_for[atoms]
+
+
 @given(factors, factors)
 def test_runs_cover_both_shapes_and_keep_their_products(old, new):
     new = [*new, math.prod(old)] if math.prod(new) == 1 else [*old[::-1]]
@@ -50,7 +59,7 @@ def test_a_reshape_of_a_label_is_numpys_reshape(shape, data):
     label = labelled(wiring, shape, axis)
     moved = wiring.reshape(label, target, "Reshape")
     assert moved.shape == target
-    assert np.array_equal(full(moved), full(label).reshape(target))
+    assert np.array_equal(originals(wiring, full(moved)), full(label).reshape(target))
 
 
 @given(factors, st.data())
@@ -60,7 +69,7 @@ def test_a_reshape_there_and_back_is_the_identity(shape, data):
     label = labelled(wiring, shape, data.draw(st.sampled_from([i for i, n in enumerate(shape) if n > 1])))
     there = wiring.reshape(label, (math.prod(shape),), "Reshape")
     back = wiring.reshape(there, shape, "Reshape")
-    assert np.array_equal(back.parts[0], label.parts[0])
+    assert np.array_equal(originals(wiring, full(back)), full(label))
     assert wiring.pins == []
 
 
@@ -77,7 +86,44 @@ def test_a_transpose_of_a_label_is_numpys_transpose(order):
 def test_taking_indices_is_numpys_take(indices):
     wiring = Wiring()
     label = labelled(wiring, (2, 6), 1)
-    assert np.array_equal(full(wiring.take(label, 1, np.array(indices), "Gather")), full(label).take(indices, 1))
+    taken = full(wiring.take(label, 1, np.array(indices), "Gather"))
+    assert np.array_equal(originals(wiring, taken), full(label).take(indices, 1))
+    assert len(np.unique(taken)) == len(indices)
+
+
+def test_each_copy_belongs_to_the_original_at_its_place(wiring):
+    """Of two atoms, one lies in two places, and all of them are copied."""
+    laid = wiring.repeat(Label((3,), (np.array([7, 8, 7]),)), 0, 2)
+    assert laid.parts[0].tolist() == [0, 1, 2, 3, 4, 5]
+    (copies,) = wiring.blocks
+    assert copies.blocks.tolist() == [7, 8, 7] * 2
+    assert copies.places.tolist() == [0, 1, 2] * 2
+
+
+def test_what_is_the_same_along_an_axis_has_copies_when_a_reshape_mixes_it(wiring):
+    atoms = wiring.fresh(2)
+    label = Label((2, 2, 1), (atoms.reshape(2, 1, 1),))
+    flat = wiring.reshape(label, (4,), "Reshape")
+    assert originals(wiring, flat.parts[0]).tolist() == [0, 0, 1, 1]
+    assert len(np.unique(flat.parts[0])) == 4
+    assert wiring.reshape(label, (2, 1, 2), "Reshape").parts[0].tolist() == [[[0]], [[1]]], "moved, and not mixed"
+
+
+def test_copies_that_nothing_reads_are_forgotten(wiring):
+    wiring.fresh(9)
+    laid = wiring.repeat(Label((2,), (np.array([7, 8]),)), 0, 2)
+    assert [len(found.atoms) for found in wiring.used_blocks()] == [0]
+    wiring.read(laid.parts[0][1:])
+    assert [found.atoms.tolist() for found in wiring.used_blocks()] == [[10, 11, 12]]
+
+
+def test_units_are_told_apart_along_the_axis_that_is_cut_alone(wiring):
+    """Each atom lies at both indices of the last axis, and at one index of the first."""
+    label = Label((2, 2), (np.array([[7, 7], [8, 8]]),))
+    wiring.take(label, 0, np.array([1, 0]), "Gather")
+    assert (wiring.pins, wiring.blocks) == ([], [])
+    wiring.take(label, 1, np.array([1, 0]), "Gather")
+    assert {pin.reason for _, pin in wiring.pins} == {"places within a unit"}
 
 
 def test_taking_one_index_of_an_axis_fixes_that_unit(wiring):

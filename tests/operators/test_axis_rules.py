@@ -28,6 +28,7 @@ MICROSOFT = "com.microsoft"
 FREE = "6: down[1] up[0]"
 FROZEN = "frozen: down[1] up[0]"
 PINNED = "pinned: down[1] up[0]"
+COPIES = (FREE, *["2: down[1]"] * 6)  # the two copies of each unit may trade places
 Step = Callable[[Net, str], str]
 
 
@@ -746,6 +747,23 @@ def spread(net: Net, x: str) -> str:
     return net.op("Concat", a, b, axis=1)
 
 
+case("Concat", vector(lambda net, x: net.op("Concat", x, x, axis=1), 12), *COPIES, name="of one tensor twice")
+case(
+    "Concat",
+    vector(lambda net, x: net.op("Concat", x, net.op("Tanh", x), x, axis=1), 18),
+    FREE,
+    *["2: down[1]"] * 6,
+    name="of one tensor twice and another",
+)
+case("Concat", vector(lambda net, x: net.op("Concat", x, net.op("Tanh", x), axis=1), 12), name="of two that are tied")
+case(
+    "Gather",
+    vector(lambda net, x: net.op("Gather", x, net.constant([0, 1, 1, 2, 3, 0]), axis=1), 6, 4),
+    "2: down[1] up[0]",
+    "2: down[1] up[0]",
+    *["2: down[1]"] * 2,
+    name="of some units twice",
+)
 case("Concat", vector(spread, 6, 2), "frozen: up[0]", "3: down[1]", "3: down[1]", name="of repeated units")
 
 
@@ -806,7 +824,7 @@ case(
     name="of a part",
 )
 case("Upsample", image(lambda net, x: net.op("Upsample", x, net.constant(np.array([1, 1, 2, 2], np.float32)))), opset=9)
-case("Tile", vector(lambda net, x: net.op("Tile", x, net.constant([1, 2])), 12))
+case("Tile", vector(lambda net, x: net.op("Tile", x, net.constant([1, 2])), 12), *COPIES)
 case("Tile", vector(lambda net, x: net.op("Mul", x, net.op("Tile", p(net, 1), net.constant([6])))), name="of one")
 case("CenterCropPad", image(lambda net, x: net.op("CenterCropPad", x, net.constant([3, 5]), axes=[2, 3])))
 case(
@@ -881,8 +899,7 @@ case("Hardmax", image(split(lambda net, x: net.op("Hardmax", x, axis=1))), THREE
 case(
     "Tile",
     image(split(lambda net, x: net.op("Tile", x, net.constant([1, 1, 2, 1, 1]))), 12),
-    BOTH,
-    THREE,
+    *COPIES,
     name="of blocks",
 )
 case(

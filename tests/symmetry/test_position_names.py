@@ -229,6 +229,32 @@ def test_what_is_made_of_one_index_is_told_apart_where_asked_for():
     assert np.array_equal(np.roll(fine[0], 3), fine[1])
 
 
+def steps_made_of_twice(learned, frequency):
+    """Fine names of what reads four steps, each scaled by what is learned for its units, and its waves."""
+    net = Net(0)
+    x = net.op("MatMul", net.input("x", ("N", 4, 3)), net.weight(3, 5, scale=1.0))
+    scaled = net.op("LayerNormalization", x, net.weight(5, name="learned"), axis=-1)
+    net.weights["learned"] = np.array(learned, np.float32)
+    waves = net.op("Sin", net.op("Mul", x, net.constant(np.float32(frequency))))
+    steps = net.op("Transpose", net.op("Concat", scaled, waves, axis=1), perm=[0, 2, 1])
+    graph = net.graph(net.op("MatMul", steps, net.weight(8, 2, name="reader")))
+    return network(graph).position_names(is_fine=True).on("reader", 0, 8)
+
+
+@given(st.permutations([0.5, 1.0, 1.5, 2.0, 2.5]))
+def test_what_is_learned_tells_no_fine_name(learned):
+    """It differs between networks, if only by the order of the units that it lies along."""
+    names = steps_made_of_twice(learned, 2.0)
+    assert len(np.unique(names)) == 8
+    assert np.array_equal(names, steps_made_of_twice([0.5, 1.0, 1.5, 2.0, 2.5], 2.0))
+
+
+def test_a_stored_setting_tells_a_fine_name():
+    one, other = (steps_made_of_twice([1, 2, 3, 4, 5], frequency) for frequency in (2.0, 3.0))
+    assert np.array_equal(one[:4], other[:4])
+    assert not set(one[4:]) & set(other[4:])
+
+
 # --- arrangements by themselves ------------------------------------------------------------------------------------
 
 
