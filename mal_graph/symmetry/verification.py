@@ -24,8 +24,9 @@ from mal_graph.graph import Array, LayerGraph
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
+from mal_graph.symmetry.moves import Moves, apart, draw_moves, permute_weights
 from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT, SHOWN
-from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
+from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial
 
 MAX_CONTROLS = 8  # per group; the joint runs are fewer
 TRIES = 3  # members of a role that are left out until one shows
@@ -34,7 +35,6 @@ CENTRED = (MEAN_TAKEN_OFF, 0.05, 0.4)  # a group without a verdict is tried on c
 
 Progress = Callable[[int, int], None]
 Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
-Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
 
 
 def verify(
@@ -128,13 +128,6 @@ def free_memory() -> int | None:
         return None
 
 
-def draw_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
-    """Two orders for every group: a cycle through all its units, and an exchange of two."""
-    rng = np.random.default_rng(seed)
-    cycles = {i: rng.permutation(groups.groups[i].units) for i in indices}
-    return {i: derangement(c) for i, c in cycles.items()}, {i: exchange(c) for i, c in cycles.items()}
-
-
 def judge_groups(
     trial: Trial,
     groups: AxisGroups,
@@ -190,13 +183,6 @@ def measure_groups(
         for i, moved in bisect_groups(trial, groups, orders, some, accept).items():
             deviations[i] = max(deviations[i], moved)
     return deviations
-
-
-def apart(indices: Sequence[int]) -> Iterator[list[int]]:
-    """Sets of groups such that, of any two groups, one set has the first alone and one the second."""
-    for bit in range((len(indices) - 1).bit_length()):
-        for side in (0, 1):
-            yield [index for place, index in enumerate(indices) if place >> bit & 1 == side]
 
 
 def bisect_groups(
@@ -300,20 +286,6 @@ def silent_side(controls: Controls, deviation: float) -> str:
         if not any(member in reacting for member in asked):
             return called
     return ""
-
-
-def derangement(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order that moves every unit to the next place of a cycle through all of them."""
-    order = np.empty_like(cycle)
-    order[cycle] = np.roll(cycle, 1)
-    return order
-
-
-def exchange(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order that exchanges the first two units of a cycle and leaves the others."""
-    order = np.arange(len(cycle))
-    order[cycle[:2]] = cycle[1::-1]
-    return order
 
 
 def deviations_in_float64(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.symmetry import GroupState, axis_groups, deviation, judge_by_halves, open_trial, permute_weights, verify
-from mal_graph.symmetry.verification import derangement
+from mal_graph.symmetry.moves import derangement
 
 ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)
 

@@ -13,9 +13,9 @@ from mal_graph.errors import RunError
 from mal_graph.network import find_parameters
 from mal_graph.operators import ROWS, GroupState, Row, elementwise, layout
 from mal_graph.symmetry import axis_groups, permute_weights, verify
+from mal_graph.symmetry.moves import derangement, exchange
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph.symmetry.trial import watched
-from mal_graph.symmetry.verification import derangement, exchange
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 
@@ -233,7 +233,7 @@ def test_no_seed_accepts_a_flip_read_as_the_identity():
 
 def test_a_cycle_alone_would_accept_it(monkeypatch):
     """Why the verification also exchanges two units: one 4-cycle in three commutes with the flip of four."""
-    monkeypatch.setattr(verification, "exchange", lambda cycle: np.arange(len(cycle)))
+    monkeypatch.setattr("mal_graph.symmetry.moves.exchange", lambda cycle: np.arange(len(cycle)))
     wrong = {**ROWS, "Slice": replace(ROWS["Slice"], rule=wrong_slice)}
     graph = sliced(Net(0), -1, -(2**62), -1)
     assert GroupState.VERIFIED in {verdicts(graph, wrong, seed=seed)[0].state for seed in range(20)}
