@@ -3,8 +3,9 @@
 Graphs as exporters write them, made here with random weights in a file of external data: like BERT-base (12 blocks of
 width 768, 12 heads, 110 M parameters), like GPT-2 small (124 M, one table for tokens and outputs) and like a Llama of
 1.1 B (22 blocks of width 2048, 32 heads in 4 groups). Each is verified in a process of its own. Told are seconds for
-loading, finding the groups (with the probe run) and verifying them, the runs of the model, the most memory that the
-process held beside the size of the model, and the verdicts.
+loading, finding the groups (with the probe run) and verifying them, what processors spent on the latter, the runs of
+the model or of a part of it, the most memory that the process held before and at all, pages of the model's file that
+are mapped included, and the verdicts.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -242,16 +243,17 @@ def measure(path: Path) -> dict[str, Any]:
     graph = mal_graph.load(str(path))
     loaded = perf_counter()
     groups = axis_groups(graph)
-    grouped, before = perf_counter(), peak()
+    grouped, used, before = perf_counter(), process_time(), peak()
     runner = Counting(registry.runner())
     judged = verify(graph, groups, runner)
-    ended = perf_counter()
+    ended, spent = perf_counter(), process_time() - used
     told = Counter(str(judged.groups[i].state) for i in groups.usable())
     why = Counter(judged.groups[i].reason for i in groups.usable() if judged.groups[i].reason)
     return {
         "parameters": sum(weight.size for weight in graph.weights.values()),
         "bytes": sum(weight.nbytes for weight in graph.weights.values()),
         "seconds": [loaded - began, grouped - loaded, ended - grouped],
+        "spent": spent,
         "runs": runner.runs,
         "peak": [before, peak()],
         "verdicts": told,
@@ -267,7 +269,8 @@ def row(name: str, made: Mapping[str, Any]) -> str:
     share = f"{(most - 500e6) / size:.2f}"
     return (
         f"| {name} | {made['parameters'] / 1e6:.0f} M | {loading:.1f} s | {grouping:.1f} s | {verifying:.1f} s "
-        f"| {made['runs']} | {before / 1e9:.2f} GB | {most / 1e9:.2f} GB | {share} | {verdicts} |"
+        f"| {made['spent']:.1f} s | {made['runs']} | {before / 1e9:.2f} GB | {most / 1e9:.2f} GB | {share} "
+        f"| {verdicts} |"
     )
 
 
@@ -281,10 +284,8 @@ def main() -> int:
     if options.measure:
         print(json.dumps(measure(options.measure)))
         return 0
-    print(
-        "| model | parameters | load | groups | verify | runs | memory before | at most | (most - 500 MB) / model | |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| model | parameters | load | groups | verify | CPU | runs | before | most | (most - 500 MB) / model | |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.names:
             kind = KINDS[name] if options.blocks is None else replace(KINDS[name], blocks=options.blocks)

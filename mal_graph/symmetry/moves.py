@@ -1,6 +1,6 @@
 """Moves: which unit takes the place of which, and what that makes of the stored tensors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,8 @@ from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member
 
 Order = NDArray[np.int64]
 Moves = Mapping[int, Order]  # an order by index of the group
+
+FEW = 8  # where one index in so many moves, copying is faster
 
 
 def draw_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
@@ -40,26 +42,34 @@ def apart(indices: Sequence[int]) -> Iterator[list[int]]:
             yield [index for place, index in enumerate(indices) if place >> bit & 1 == side]
 
 
-def permute_weights(
-    weights: Mapping[str, Array],
-    moves: Sequence[tuple[AxisGroup, Order]],
-    without: Member | None = None,
-) -> dict[str, Array]:
-    """The tensors that change when unit `order[u]` of each group takes the place of unit u; one member may stay.
-
-    Each axis is taken once, however many groups lie on it.
-    """
-    indices: dict[str, dict[int, Order]] = {}  # by tensor and axis what takes each place
+def permute_weights(weights: Mapping[str, Array], moves: Sequence[tuple[AxisGroup, Order]]) -> dict[str, Array]:
+    """The tensors that change when unit `order[u]` of each group takes the place of unit u. Each axis is taken once,
+    however many groups lie on it."""
+    axes = dict.fromkeys((member.tensor, member.axis) for group, _ in moves for member in group.members)
+    here: dict[tuple[str, int], list[tuple[Member, Order]]] = {axis: [] for axis in axes}
     for group, order in moves:
         for member in group.members:
-            if member is not without:
-                axes = indices.setdefault(member.tensor, {})
-                index = axes.setdefault(member.axis, np.arange(weights[member.tensor].shape[member.axis]))
-                index[member.positions] = index[member.positions[order]]
-    changed = {}
-    for tensor, axes in indices.items():
-        values = weights[tensor]
-        for axis, index in axes.items():
-            values = values.take(index, axis=axis)
-        changed[tensor] = values
+            here[member.tensor, member.axis].append((member, order))
+    changed: dict[str, Array] = {}
+    for (tensor, axis), moving in here.items():
+        values = changed.get(tensor, weights[tensor])
+        changed[tensor] = take(values, index_of(values.shape[axis], moving), axis)
+    return changed
+
+
+def index_of(size: int, moving: Iterable[tuple[Member, Order]]) -> Order:
+    """Which index of an axis comes to each of its places."""
+    index = np.arange(size)
+    for member, order in moving:
+        index[member.positions] = index[member.positions[order]]
+    return index
+
+
+def take(values: Array, index: Order, axis: int) -> Array:
+    """A tensor with the indices of one axis in another order; where few move, the others are copied as they lie."""
+    moved = np.flatnonzero(index != np.arange(len(index)))
+    if len(moved) > len(index) // FEW:
+        return values.take(index, axis)
+    changed = values.copy()
+    np.moveaxis(changed, axis, 0)[moved] = np.moveaxis(values, axis, 0)[index[moved]]
     return changed
