@@ -118,8 +118,7 @@ class Operators:
         self.fed = sorted(used & set(fed))
         inputs = [Value(name, given[name].dtype.name, given[name].shape) for name in self.entering]
         stored = {name: graph.weights[name] for name in used if name in graph.weights}
-        scoped = {name: weight for name, weight in graph.weights.items() if weight.scope}
-        part = replace(graph, nodes=tuple(nodes), inputs=tuple(inputs), outputs=(), weights={**stored, **scoped})
+        part = replace(graph, nodes=tuple(nodes), inputs=tuple(inputs), outputs=(), weights=stored)
         wanted = [name for name in read if name in made]
         self.session = runner.open(part, read=wanted, variable=self.fed, deadline=deadline)
         self.read = [name for name in wanted if self.session.types.get(name)]

@@ -21,19 +21,19 @@ Key = tuple[int, str, int]  # a group, and the tensor and axis of its member
 def find_readers(graph: LayerGraph, live: AbstractSet[str], tensor: str) -> list[int]:
     """The operators where data meet a stored tensor, or what is computed of it and others like it; none where it cannot
     be replaced, for a body inside an operator reads it."""
-    names, readers = {tensor}, []
-    start = min((index for index, _ in graph.consumers.get(tensor, ())), default=len(graph.nodes))
-    for index in range(start, len(graph.nodes)):
-        node = graph.nodes[index]
-        if not names.isdisjoint(node.captures):
-            return []
-        if names.isdisjoint(node.inputs):
-            continue
-        if live.isdisjoint(node.outputs):
-            names.update(node.outputs)
-        else:
-            readers.append(index)
-    return readers
+    waiting, seen = [tensor], set()
+    readers: set[int] = set()
+    while waiting:
+        for index, slot in graph.consumers.get(waiting.pop(), ()):
+            outputs = graph.nodes[index].outputs
+            if slot < 0:
+                return []
+            if not live.isdisjoint(outputs):
+                readers.add(index)
+            elif index not in seen:
+                seen.add(index)
+                waiting.extend(outputs)
+    return sorted(readers)
 
 
 @dataclass(frozen=True)

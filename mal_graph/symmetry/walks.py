@@ -185,7 +185,9 @@ class Walk:
         self.variations = course.draw_variations(indices)
         self.moved = [moved_units(course.groups, course.traces, moves) for moves in self.variations]
         self.chosen = choose_members(course.groups.groups, indices, course.full)
-        self.controls = list(find_controls(course.graph, course.live, course.groups.groups, self.chosen))
+        self.controls: dict[int, list[Control]] = {}  # by the operator where they are seen
+        for control in find_controls(course.graph, course.live, course.groups.groups, self.chosen):
+            self.controls.setdefault(control.reader, []).append(control)
         self.faults: list[Fault] = []
         self.deviations: dict[int, float] = {}
         self.blind: set[int] = set()
@@ -269,7 +271,7 @@ class Walk:
             weights, changed: what the operators are given, and what of that is other in this variation.
             given: what they read and give in it.
         """
-        here = [control for control in self.controls if control.reader in segment.own]
+        here = [control for index in segment.own for control in self.controls.get(index, ())]
         fed = {**weights, **changed}
         for batch in batches(here, self.course.graph, SEGMENT_BYTES // 2):
             shadows = [self.shadow_of(control, number, given) for number, control in enumerate(batch)]

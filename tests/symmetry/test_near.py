@@ -253,6 +253,17 @@ def test_what_looks_the_same_in_any_order_tells_nothing():
     assert (near.verified, near.faults) == ({}, {})
 
 
+def test_a_member_that_does_not_show_where_it_is_read_verifies_nothing():
+    """The only layer that consumes the units multiplies them by zero."""
+    net = Net(0)
+    x = net.input("x", ("N", 3))
+    units = net.op("Tanh", net.linear(x, 3, 4))
+    dead = net.op("Gemm", units, net.weight(4, 2), net.weight(2), alpha=0.0)
+    graph = net.graph(net.op("Add", dead, net.linear(x, 3, 2)))
+    near = verify_near(graph, axis_groups(graph))
+    assert (near.verified, near.faults) == ({}, {})
+
+
 def test_a_deviation_does_not_count_what_stands_for_infinity():
     scores = np.array([[1.0, -np.inf], [-3e38, 2.0]], np.float32)
     assert deviation_between(scores, scores) == 0.0
