@@ -7,7 +7,7 @@ import onnx
 from builders import Net
 from onnx import numpy_helper
 
-from mal_graph.symmetry.verification import derangement
+from mal_graph.symmetry.moves import derangement
 
 MICROSOFT = "com.microsoft"
 BATCH, STEPS, FEATURES = 2, 5, 8

@@ -67,6 +67,7 @@ def mutations() -> dict[str, Mutation]:
 
     equal = passed(promises.EQUAL_FUNCTIONS)()
     workflows, matching = "tests/workflows/", "tests/matching/"
+    near = "tests/symmetry/test_near.py"
     rewritten = "tests/laws/test_equivalence.py::test_a_rewritten_copy_gives_the_base_back"
     return {
         "equal_functions": Mutation(
@@ -212,6 +213,26 @@ def mutations() -> dict[str, Mutation]:
             "shared tensors that tie groups are not listed",
             {"mal_graph.reporting.inspection:find_ties": gives(())},
             ("tests/symmetry/test_ties.py",),
+        ),
+        "near_tensors": Mutation(
+            "tensors are not compared with what the labels tell of their order",
+            {"mal_graph.symmetry.walks:Walk.compare": gives({})},
+            (near,),
+        ),
+        "near_controls": Mutation(
+            "a group passes near by though no member shows",
+            {"mal_graph.symmetry.near:silent_side": gives("")},
+            (near,),
+        ),
+        "near_blind": Mutation(
+            "a group passes near by though no label tells the order of what an operator gives",
+            {"mal_graph.symmetry.near:unseen_groups": gives(frozenset())},
+            (near,),
+        ),
+        "near_apart": Mutation(
+            "groups of few units are never moved without each other near by",
+            {"mal_graph.symmetry.walks:apart": gives(())},
+            (near,),
         ),
         "self_check": Mutation(
             "the donor is not run in the orders used",

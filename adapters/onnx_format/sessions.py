@@ -39,6 +39,7 @@ def open_session(model: str | bytes, optimize: bool = True, threads: int | None 
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_cpu_mem_arena = False  # an arena doubles itself to hold one more tensor, and keeps it
     return LinearSession(model, options, ["CPUExecutionProvider"])
 
 

@@ -3,6 +3,7 @@
 from mal_graph.operators import GroupState
 from mal_graph.symmetry.grouping import axis_groups, find_traces
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
+from mal_graph.symmetry.moves import permute_weights
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
 from mal_graph.symmetry.random_copy import graph_in_float32
@@ -19,7 +20,7 @@ from mal_graph.symmetry.resizing import (
 )
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
 from mal_graph.symmetry.ties import Tie, find_ties
-from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial, permute_weights
+from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial
 from mal_graph.symmetry.verification import verify
 
 __all__ = [

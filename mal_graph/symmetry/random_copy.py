@@ -11,7 +11,7 @@ every few layers (Yang et al. 2019, arXiv:1902.08129), and a channel that hardly
 nothing but rounding. So a mean is only partly taken off, and the power of all channels counts in the variance of each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
@@ -30,6 +30,8 @@ CENTRED = "gauge/centred"  # the share of a channel's mean that goes into the bi
 SHARE = "gauge/share"  # times its power is added to a channel's variance
 FLOOR = "gauge/floor"  # keeps a gauge from dividing by zero
 CONSTANTS = {SHARE: 2.0, FLOOR: 1e-3}
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,11 @@ def calibrate(
     gauged = GaugedGraph(graph, groups, centred)
     weights = {**draw_weights(find_applied(graph), graph, seed, deadline), **gauged.factors}
     graph = gauged.graph_of(gauged.plain, gauged.factors)
-    if not gauged.readings:
+    readings = gauged.part().readings
+    if not readings:
         return graph, weights
     measuring = gauged.graph_of(gauged.nodes, {**gauged.factors, **gauged.constants})
-    taken = groups.probed.taken
-    measured = measure_with_branches(measuring, runner, taken, gauged.readings, inputs, weights, deadline)
+    measured = measure_with_branches(measuring, runner, groups.probed.taken, readings, inputs, weights, deadline)
     measured = {name: array for name, array in measured.items() if np.isfinite(array).all()}
     calibrated = dict(weights)
     for scaling in gauged.scalings:
@@ -118,6 +120,19 @@ def read_float32(read: Callable[[], Array]) -> Array:
     return read().astype(np.float32)
 
 
+def draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Normal numbers in float32, of mean 0 and variance 1."""
+    return rng.standard_normal(shape, np.float32)
+
+
+def draw_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Uniform ones, in a fifth of the time."""
+    values = rng.random(shape, np.float32)
+    values -= np.float32(0.5)
+    values *= np.float32(np.sqrt(12))
+    return values
+
+
 def draw_weights(
     parameters: Sequence[Parameter], graph: LayerGraph, seed: int, deadline: float | None = None
 ) -> dict[str, Array]:
@@ -138,16 +153,35 @@ def draw_weights(
     return {**drawn, **{mask.tensor: graph.weights[mask.tensor].read() for mask in find_masks(graph)}}
 
 
-def drawn_values(parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Random values for one parameter, of the size that its kind calls for."""
+def drawn_values(
+    parameter: Parameter, shape: tuple[int, ...], rng: np.random.Generator, draw: Draw = draw_normal
+) -> Array:
+    """Random values for one parameter, of the size that its kind calls for; `draw` gives those of mean 0 and variance
+    1."""
     if parameter.kind is ParameterKind.SCALE:
         return rng.uniform(0.6, 1.4, shape).astype(np.float32)
     if parameter.kind is ParameterKind.VARIANCE:
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if parameter.kind is ParameterKind.WEIGHT:
-        fan_in = max(1, int(np.prod(parameter.shape[1:])))
-        return (rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))).astype(np.float32)
-    return (0.3 * rng.standard_normal(shape, np.float32)).astype(np.float32)
+    values = draw(rng, shape)
+    fan_in = max(1, int(np.prod(parameter.shape[1:])))
+    values *= np.float32(1 / np.sqrt(fan_in) if parameter.kind is ParameterKind.WEIGHT else 0.3)
+    return values
+
+
+@dataclass(frozen=True)
+class Gauged:
+    """Consecutive operators with gauges between them, without, and what is to be read off the gauges."""
+
+    nodes: Sequence[Node]
+    plain: Sequence[Node]
+    scalings: Sequence[Scaling]
+    statistics: Sequence[Statistic]
+
+    @property
+    def readings(self) -> list[str]:
+        """The tensors to be read off the gauges."""
+        scaled = [name for scaling in self.scalings for name in (scaling.root, scaling.offset) if name]
+        return [*scaled, *(statistic.tensor for statistic in self.statistics)]
 
 
 class GaugedGraph:
@@ -158,6 +192,7 @@ class GaugedGraph:
         plain: the operators without, but with a factor behind every contraction whose weight is computed.
         factors: these factors, all 1.
         scalings, statistics: what is to be read off the gauges.
+        ends: how much of each there was before the first node of the source, and behind each.
     """
 
     def __init__(self, graph: LayerGraph, groups: AxisGroups, centred: float) -> None:
@@ -175,14 +210,26 @@ class GaugedGraph:
         by_node: dict[int, dict[str, Parameter]] = {}
         for parameter in groups.parameters:
             by_node.setdefault(parameter.node, {})[parameter.role] = parameter
+        self.ends = [self.sizes]
         for index, node in enumerate(graph.nodes):
             self.place(node, by_node.get(index, {}))
+            self.ends.append(self.sizes)
 
     @property
-    def readings(self) -> list[str]:
-        """The tensors to be read off the gauges."""
-        scaled = [name for scaling in self.scalings for name in (scaling.root, scaling.offset) if name]
-        return [*scaled, *(statistic.tensor for statistic in self.statistics)]
+    def sizes(self) -> tuple[int, int, int, int]:
+        """How much there is of each."""
+        return len(self.nodes), len(self.plain), len(self.scalings), len(self.statistics)
+
+    def part(self, nodes: Iterable[int] | None = None) -> Gauged:
+        """What was made of some nodes of the source, or of all."""
+        made: tuple[list[Node], list[Node], list[Scaling], list[Statistic]] = ([], [], [], [])
+        for index in range(len(self.source.nodes)) if nodes is None else nodes:
+            (a, b, c, d), (e, f, g, h) = self.ends[index], self.ends[index + 1]
+            made[0].extend(self.nodes[a:e])
+            made[1].extend(self.plain[b:f])
+            made[2].extend(self.scalings[c:g])
+            made[3].extend(self.statistics[d:h])
+        return Gauged(*made)
 
     def place(self, node: Node, own: Mapping[str, Parameter]) -> None:
         """Add one operator, with the gauge that it needs; `own` are its parameters by role."""

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mal_graph import registry
 from mal_graph.brief import Brief
@@ -20,7 +19,7 @@ from mal_graph.network import Choices
 from mal_graph.operators import Row, row_of
 from mal_graph.protocols import Runner, Session
 from mal_graph.symmetry.branches import open_with_branches
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups
+from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
 from mal_graph.symmetry.thresholds import NUDGE
 
@@ -181,15 +180,3 @@ def before_squash(graph: LayerGraph, name: str, table: Mapping[str, Row] | None)
             return name
         behind = node.inputs[0]
     return name
-
-
-def permute_weights(weights: Weights, moves: Sequence[tuple[AxisGroup, NDArray[np.int64]]]) -> dict[str, Array]:
-    """The tensors that change when unit `order[u]` of each group takes the place of unit u."""
-    changed: dict[str, Array] = {}
-    for group, order in moves:
-        for member in group.members:
-            values = changed.get(member.tensor, weights[member.tensor])
-            index = np.arange(values.shape[member.axis])
-            index[member.positions] = member.positions[order]
-            changed[member.tensor] = values.take(index, axis=member.axis)
-    return changed

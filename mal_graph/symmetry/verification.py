@@ -1,17 +1,21 @@
-"""Verification by running: a group counts only if permuting its units keeps the model's outputs.
+"""Verification by running: a group counts only if permuting its units changes nothing but their order.
 
-The trial is run on a *calibrated* copy: random weights, every weighted contraction scaled to unit output, BatchNorm
-statistics set from what arrives. Without that, untrained statistics and saturated or vanishing signals hide wrong
-groups. All groups are permuted at once and failures bisected: once by a cycle through all units, once by an exchange of
-two neighbours in that cycle, which together generate every permutation (a cycle alone may commute with a flip or a
-shuffle that was overlooked). Groups of few units often happen to move alike, which would hide that one of them may
-only move with another: so of any two, each is exchanged once while the other stays. Then, group by group, one member of
-every role is left out, and the outputs must react - a test that cannot fail verifies nothing.
+Most groups are verified near by: every operator on the way of their units is seen to give what it should (see `near`).
+The others are judged at the outputs of the model, which must stay what they are. That trial is run on a *calibrated*
+copy: random weights, every weighted contraction scaled to unit output, BatchNorm statistics set from what arrives.
+Without that, untrained statistics and saturated or vanishing signals hide wrong groups. All groups are permuted at once
+and failures bisected: once by a cycle through all units, once by an exchange of two neighbours in that cycle, which
+together generate every permutation (a cycle alone may commute with a flip or a shuffle that was overlooked). Groups of
+few units often happen to move alike, which would hide that one of them may only move with another: so of any two, each
+is exchanged once while the other stays. Then, group by group, one member of every role is left out, and the outputs
+must react - a test that cannot fail verifies nothing.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from operator import or_
 from time import monotonic
 
@@ -20,22 +24,24 @@ from numpy.typing import NDArray
 
 from mal_graph import registry
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import LayerGraph
+from mal_graph.network import data_dependent
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.branches import open_with_branches
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, Role, Side, family
-from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, NOISE, REACTS, REJECT, SHOWN
-from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial, permute_weights
+from mal_graph.symmetry.controls import Controls, control_members, reacting_members, redraw, silent_side
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, family
+from mal_graph.symmetry.moves import Moves, apart, draw_moves, permute_weights
+from mal_graph.symmetry.near import Near, verify_near
+from mal_graph.symmetry.random_copy import graph_in_float32
+from mal_graph.symmetry.segments import SEGMENT_BYTES, cut
+from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, REJECT, SHOWN
+from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial
 
-MAX_CONTROLS = 8  # per group; the joint runs are fewer
-TRIES = 3  # members of a role that are left out until one shows
 WEIGHT_COPIES = 4  # drawn, calibrated, permuted, and the runtime's own
 CENTRED = (MEAN_TAKEN_OFF, 0.05, 0.4)  # a group without a verdict is tried on copies that keep more or less of a mean
 
 Progress = Callable[[int, int], None]
-Controls = Sequence[tuple[Member, float]]  # a member and how much the outputs move if it alone is left out
-Moves = Mapping[int, NDArray[np.int64]]  # an order by index of the group
 
 
 def verify(
@@ -66,10 +72,59 @@ def verify(
     waiting = groups.usable()
     if not waiting:
         return groups
-    short = explain_short_memory(graph, groups, max_memory)
+    graph = graph_in_float32(graph)
+    short = explain_short_memory(graph, groups, max_memory, largest_segment(graph, groups))
     if short:
         return groups.with_states(dict.fromkeys(waiting, (GroupState.UNVERIFIED, short)))
     deadline = None if timeout is None else monotonic() + timeout
+    near = Near()
+    with suppress(RunError):  # what does not run in parts may run as a whole
+        near = verify_near(graph, groups, runner, full=full, seed=seed, table=table, deadline=deadline)
+    done, told = len(near.verified), progress or ignore
+    for count in range(done):
+        told(count + 1, len(waiting))
+    groups = replace(groups, groups=tuple(near.verified.get(i, group) for i, group in enumerate(groups.groups)))
+    left = [i for i in waiting if i not in near.verified]
+    short = explain_short_memory(graph, groups, max_memory, stored_elements(graph, groups)) if left else ""
+    if short:
+        groups = groups.with_states(dict.fromkeys(left, (GroupState.UNVERIFIED, short)))
+    else:
+        more = partial(tell_more, told, done)
+        groups = verify_at_outputs(graph, groups, left, runner, full, seed, more, table, deadline)
+    return reject_faults(groups, near)
+
+
+def ignore(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
+def tell_more(progress: Progress, before: int, done: int, total: int) -> None:
+    """Tell how many are done, some of them before."""
+    progress(before + done, before + total)
+
+
+def reject_faults(groups: AxisGroups, near: Near) -> AxisGroups:
+    """The groups without those that could not be seen at the outputs, but are clearly wrong near by."""
+    states = {}
+    for i, fault in near.faults.items():
+        if groups.groups[i].state is GroupState.UNVERIFIED and REJECT <= fault.deviation < np.inf:
+            moved = f"permuting it moves {fault.tensor!r} by {fault.deviation:.1e} of its size"
+            states[i] = (GroupState.FROZEN, f"rejected by the verification: {moved}")
+    return groups.with_states(states)
+
+
+def verify_at_outputs(
+    graph: LayerGraph,
+    groups: AxisGroups,
+    waiting: Sequence[int],
+    runner: Runner | None,
+    full: bool,
+    seed: int,
+    progress: Progress | None,
+    table: Mapping[str, Row] | None,
+    deadline: float | None,
+) -> AxisGroups:
+    """Some candidate groups judged by what permuting them does to the outputs; the others stay as they are."""
     verdicts: dict[int, AxisGroup] = {}
     try:
         for attempt, centred in enumerate(CENTRED):
@@ -90,10 +145,25 @@ def verify(
     return replace(groups, groups=tuple(verdicts.get(i, group) for i, group in enumerate(groups.groups)))
 
 
-def explain_short_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None) -> str:
-    """Why a verification would take too much memory: "" if it does not."""
+def stored_elements(graph: LayerGraph, groups: AxisGroups) -> int:
+    """How many numbers the parameters hold."""
+    return sum(graph.weights[name].size for name in {p.tensor for p in groups.parameters})
+
+
+def largest_segment(graph: LayerGraph, groups: AxisGroups) -> int:
+    """The most numbers that the weights of one segment hold."""
+    live = data_dependent(graph)
+    sizes = []
+    for segment in cut(graph, live, groups.probed.shapes, SEGMENT_BYTES):
+        names = {name for index in segment.nodes for name in graph.nodes[index].reads if name in graph.weights}
+        sizes.append(sum(graph.weights[name].size for name in names))
+    return max(sizes, default=0)
+
+
+def explain_short_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None, held: int) -> str:
+    """Why a verification that holds so many numbers of weights would take too much memory: "" if it does not."""
     limit = free_memory() if limit is None else limit
-    weights = WEIGHT_COPIES * sum(graph.weights[name].size for name in {p.tensor for p in groups.parameters})
+    weights = WEIGHT_COPIES * held
     tensors = live_elements(graph, groups.probed.shapes)
     needed = 4 * (weights + tensors)
     if limit is None or needed <= limit:
@@ -127,13 +197,6 @@ def free_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def draw_moves(groups: AxisGroups, indices: Sequence[int], seed: int) -> tuple[Moves, Moves]:
-    """Two orders for every group: a cycle through all its units, and an exchange of two."""
-    rng = np.random.default_rng(seed)
-    cycles = {i: rng.permutation(groups.groups[i].units) for i in indices}
-    return {i: derangement(c) for i, c in cycles.items()}, {i: exchange(c) for i, c in cycles.items()}
 
 
 def judge_groups(
@@ -193,13 +256,6 @@ def measure_groups(
     return deviations
 
 
-def apart(indices: Sequence[int]) -> Iterator[list[int]]:
-    """Sets of groups such that, of any two groups, one set has the first alone and one the second."""
-    for bit in range((len(indices) - 1).bit_length()):
-        for side in (0, 1):
-            yield [index for place, index in enumerate(indices) if place >> bit & 1 == side]
-
-
 def bisect_groups(
     trial: Trial, groups: AxisGroups, orders: Moves, indices: Sequence[int], accept: float = ACCEPT
 ) -> dict[int, float]:
@@ -237,15 +293,6 @@ def run_controls(trial: Trial, group: AxisGroup, order: NDArray[np.int64], full:
     return controls
 
 
-def redraw(values: Array, member: Member) -> Array:
-    """A tensor with other values at the positions of one member."""
-    changed = np.moveaxis(values.copy(), member.axis, 0)
-    entries = changed[member.positions.ravel()]
-    factors = np.random.default_rng(0).uniform(1.2, 1.8, entries.shape)
-    changed[member.positions.ravel()] = (entries * factors).astype(values.dtype)
-    return np.moveaxis(changed, 0, member.axis)
-
-
 def judge_group(
     trial: Trial, group: AxisGroup, order: NDArray[np.int64], deviation: float, controls: Controls
 ) -> AxisGroup:
@@ -273,48 +320,6 @@ def judge_group(
     return replace(
         group, state=GroupState.UNVERIFIED, reason=f"the outputs move by {deviation:.1e}, between rounding and a fault"
     )
-
-
-def control_members(group: AxisGroup, full: bool) -> list[list[Member]]:
-    """Members to leave out, of each list the first that shows: one list per role, producers and consumers first; one
-    per member if `full`."""
-    if full:
-        return [[member] for member in group.members]
-    by_role: dict[Role, list[Member]] = {}
-    for member in group.members:
-        by_role.setdefault(member.role, []).append(member)
-    ordered = sorted(by_role.values(), key=lambda members: members[0].role.side is Side.UNIT)
-    return [members[:TRIES] for members in ordered[:MAX_CONTROLS]]
-
-
-def reacting_members(controls: Controls, deviation: float) -> list[Member]:
-    """The members whose absence showed."""
-    return [member for member, change in controls if change > REACTS * max(deviation, NOISE)]
-
-
-def silent_side(controls: Controls, deviation: float) -> str:
-    """Which side of a group shows no reaction: "" if producers and consumers both do."""
-    reacting = reacting_members(controls, deviation)
-    for side, called in ((Side.OUT, "any producer"), (Side.IN, "any consumer")):
-        asked = [member for member, _ in controls if member.role.side is side]
-        asked = asked or [member for member, _ in controls]
-        if not any(member in reacting for member in asked):
-            return called
-    return ""
-
-
-def derangement(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order that moves every unit to the next place of a cycle through all of them."""
-    order = np.empty_like(cycle)
-    order[cycle] = np.roll(cycle, 1)
-    return order
-
-
-def exchange(cycle: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order that exchanges the first two units of a cycle and leaves the others."""
-    order = np.arange(len(cycle))
-    order[cycle[:2]] = cycle[1::-1]
-    return order
 
 
 def deviations_in_float64(

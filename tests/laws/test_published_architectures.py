@@ -12,7 +12,8 @@ from mal_graph.network import Probe, find_layers
 from mal_graph.operators import GroupState
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.symmetry import ACCEPT, axis_groups, open_trial, verify
-from mal_graph.symmetry.verification import bisect_groups, derangement, exchange
+from mal_graph.symmetry.moves import derangement, exchange
+from mal_graph.symmetry.verification import bisect_groups
 
 # --- the tables -------------------------------------------------------------------------------------------------
 

