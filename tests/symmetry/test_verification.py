@@ -288,22 +288,27 @@ def test_a_key_bias_that_a_softmax_removes_is_listed_as_inert_where_outputs_are_
     assert (inner.state, inner.inert) == (GroupState.VERIFIED, ("key bias[0]",))
 
 
+def zero(net):
+    """A zero that nobody learned: a gain that is stored as zero may become another number."""
+    return net.op("Cast", net.constant(0), to=1)
+
+
 def test_dead_outputs_verify_nothing(net):
     x = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4)), 4, 2)
-    (group,) = verdicts(net.graph(net.op("Mul", x, net.constant(np.float32(0)))))
+    (group,) = verdicts(net.graph(net.op("Mul", x, zero(net))))
     assert (group.state, group.reason) == (GroupState.UNVERIFIED, "the model's outputs are all zero on the probe")
 
 
 def test_outputs_that_are_not_finite_verify_nothing(net):
     x = net.linear(net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4)), 4, 2)
-    (group,) = verdicts(net.graph(net.op("Div", x, net.constant(np.float32(0)))))
+    (group,) = verdicts(net.graph(net.op("Div", x, zero(net))))
     assert (group.state, group.reason) == (GroupState.UNVERIFIED, "the model's outputs are not finite on the probe")
 
 
 def branches(net):
     """A branch of four units that is multiplied by zero behind what reads them, beside one of five."""
     x = net.input("x", ("N", 3))
-    dead = net.op("Mul", net.linear(net.op("Relu", net.linear(x, 3, 4)), 4, 2), net.constant(np.float32(0)))
+    dead = net.op("Mul", net.linear(net.op("Relu", net.linear(x, 3, 4)), 4, 2), zero(net))
     live = net.linear(net.op("Relu", net.linear(x, 3, 5)), 5, 2)
     return net.graph(net.op("Add", live, dead))
 
@@ -323,12 +328,19 @@ def test_a_branch_without_effect_is_unverified_where_outputs_are_read(net, at_ou
 
 def test_units_that_are_multiplied_by_zero_before_anything_reads_them_are_unverified(net):
     x = net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4))
-    dead = net.linear(net.op("Mul", x, net.constant(np.float32(0))), 4, 2)
+    dead = net.linear(net.op("Mul", x, zero(net)), 4, 2)
     (group,) = verdicts(net.graph(net.op("Add", dead, net.linear("x", 3, 2))))
     assert (group.state, group.reason) == (
         GroupState.UNVERIFIED,
         "leaving out any producer does not change the outputs",
     )
+
+
+def test_a_gain_that_is_zero_is_drawn_as_another_number(net):
+    x = net.op("Relu", net.linear(net.input("x", ("N", 3)), 3, 4))
+    held = net.linear(net.op("Mul", x, net.constant(np.float32(0))), 4, 2)
+    (group,) = verdicts(net.graph(net.op("Add", held, net.linear("x", 3, 2))))
+    assert group.state is GroupState.VERIFIED
 
 
 class Refusing:
