@@ -42,6 +42,7 @@ def edited_model(graph: LayerGraph) -> ir.Model:
             values[name] = inserted_value(main, graph.weights[name], model.ir_version)
     put_nodes(graph, main, producers, values)
     set_attributes(graph, source, producers)
+    drop_splits(graph, main, producers)
     put_into_bodies(graph, main)
     if is_resized:
         forget_shapes(model)
@@ -56,6 +57,14 @@ def put_shared(graph: LayerGraph, model: ir.Model) -> None:
     for name in sorted(graph.edited & document.shared.keys()):
         function, place = document.shared[name]
         make_constant(model.functions[function][place], graph.weights[name])
+
+
+def drop_splits(graph: LayerGraph, main: ir.Graph, producers: Mapping[str, ir.Node]) -> None:
+    """Take out what cuts stored tensors whose parts are tensors of their own now."""
+    for name, split in graph.splits.items():
+        main.remove(producers[split.node.outputs[0]], safe=True)
+        if name in main.initializers:
+            del main.initializers[name]
 
 
 def put_inside(graph: LayerGraph, model: ir.Model) -> Iterator[bool]:

@@ -157,6 +157,8 @@ def reason_to_stay(network: Network, groups: Sequence[AxisGroup], enclosing: set
         return f"{shared} is read in several places"
     for node in reading_as_state(network, members):
         return f"{node.title} reads them again, step by step"
+    for node in reading_in_blocks(network, members):
+        return f"{node.title} reads them block by block, with a matrix for each"
     for node in inside_bodies(network, members):
         return f"{node.title} stands in a body, which runs for some inputs only, or several times"
     for node in summing(network, groups):
@@ -183,6 +185,17 @@ def inside_bodies(network: Network, members: Sequence[Member]) -> Iterator[Node]
         node = network.graph.nodes[parameter.node]
         if parameter.tensor in tensors and not network.graph.inner.isdisjoint(node.outputs):
             yield node
+
+
+def reading_in_blocks(network: Network, members: Sequence[Member]) -> Iterator[Node]:
+    """The contractions that sum over some units along several axes, where the stored weight has one."""
+    consumed = {(member.tensor, member.axis) for member in members if member.consumes}
+    for parameter in network.parameters:
+        if parameter.is_weight and (parameter.tensor, parameter.axes[1]) in consumed:
+            node = network.graph.nodes[parameter.node]
+            shape = network.probe.shapes[node.inputs[data_slot(parameter)]]
+            if shape[summed_axis(node, data_slot(parameter), len(shape))] % parameter.shape[1]:
+                yield node
 
 
 def summing(network: Network, groups: Sequence[AxisGroup]) -> Iterator[Node]:

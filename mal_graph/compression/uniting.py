@@ -67,7 +67,7 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
         renamed(replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node, kept)
         for node in used
     ]
-    united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, inserted={})
+    united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, splits={}, stacks={}, inserted={})
     names = [kept]
     for number, other in enumerate(others, 1):
         united, own = with_branch(

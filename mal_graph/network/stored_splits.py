@@ -71,11 +71,31 @@ def read_part(whole: Weight, axis: int, start: int, end: int) -> Array:
 
 
 def with_parts_together(graph: LayerGraph) -> LayerGraph:
-    """The graph with the tensors that its source stores, and the Splits that cut them."""
+    """The graph with the tensors that its source stores, and the Splits that cut them. Parts that do not fit together
+    any more, as their streams have other widths, get names of their own: the Split stays in `splits`."""
+    left: dict[str, StoredSplit] = {}
     for name, split in graph.splits.items():
-        if all(part in graph.weights for part in split.node.outputs):
+        parts = [graph.weights[part] for part in split.node.outputs if part in graph.weights]
+        if len(parts) < len(split.node.outputs):
+            continue
+        if len({across(part, axis_of(split.node, split.weight)) for part in parts}) == 1:
             graph = with_whole(graph, name, split)
-    return replace(graph, splits={}) if graph.splits else graph
+        else:
+            graph, left[name] = with_own_names(graph, parts), split
+    return replace(graph, splits=left) if graph.splits else graph
+
+
+def across(part: Weight, axis: int) -> tuple[int, ...]:
+    """The lengths of all axes but one."""
+    return (*part.shape[:axis], *part.shape[axis + 1 :])
+
+
+def with_own_names(graph: LayerGraph, parts: Sequence[Weight]) -> LayerGraph:
+    """The graph with other names for some weights."""
+    names = {part.name: unused_name(graph, f"{part.name}/apart") for part in parts}
+    nodes = (replace(node, inputs=tuple(names.get(name, name) for name in node.inputs)) for node in graph.nodes)
+    weights = {names.get(name, name): replace(one, name=names.get(name, name)) for name, one in graph.weights.items()}
+    return replace(graph, nodes=tuple(nodes), weights=weights, edited=graph.edited - names.keys() | set(names.values()))
 
 
 def with_whole(graph: LayerGraph, name: str, split: StoredSplit) -> LayerGraph:

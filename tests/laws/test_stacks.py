@@ -11,6 +11,7 @@ from onnx import numpy_helper
 import mal_graph
 from mal_graph.network import as_stored
 from mal_graph.symmetry.networks import build_network
+from mal_graph_adapters.onnx_format.build import built_model
 from mal_graph_adapters.onnx_format.edit import edited_model
 
 by_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS)
@@ -164,3 +165,37 @@ def numpy_of(document, name):
     """A tensor that a file stores."""
     stored = onnx.load_from_string(document).graph.initializer
     return next(numpy_helper.to_array(tensor) for tensor in stored if tensor.name == name)
+
+
+def test_parts_that_do_not_fit_together_any_more_are_written_apart():
+    """As where one stream is narrower than the other by now."""
+    graph = cross_attention()
+    queries, both = (graph.weights[part].read() for part in graph.splits["packed"].node.outputs)
+    narrow = graph.with_weights({graph.splits["packed"].node.outputs[1]: both[:, :4]})
+    proto = onnx.load_from_string(document(narrow))
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    assert "packed" not in tensors
+    apart = [values for name, values in tensors.items() if "apart" in name]
+    assert [values.shape for values in apart] == [(6, 6), (12, 4)]
+    assert np.array_equal(apart[0], queries)
+    assert [node.op_type for node in proto.graph.node].count("Split") == 1
+
+
+def test_both_streams_of_a_packed_projection_grow():
+    base, donor = cross_attention(), cross_attention(1, width=9, other=9)
+    result = mal_graph.assemble(base, donor, lam=1.0, method="mal", width="grow")
+    assert far(result.graph, donor) <= 1e-4
+    assert far(load(onnx.load_from_string(document(result.graph))), donor) <= 1e-4
+
+
+@pytest.mark.parametrize("net", [experts, heads, cross_attention], ids=["experts", "heads", "packed"])
+def test_a_union_at_full_budget_is_the_mean(net):
+    base, donor = net(), net(seed=1)
+    result = mal_graph.assemble(base, donor, method="union", budget=2.0)
+    inputs = inputs_of(base, 1)
+    mean = [(a + b) / 2 for a, b in zip(run(base, inputs), run(donor, inputs), strict=True)]
+    assert deviation(run(result.graph, inputs), mean) <= 1e-5
+    for budget in (1.0, 1.5):
+        smaller = mal_graph.assemble(base, donor, method="union", budget=budget).graph
+        again = load(onnx.load_from_string(ir.to_proto(built_model(smaller)).SerializeToString()))
+        assert far(again, smaller) <= 1e-6
