@@ -177,8 +177,10 @@ class Traces(Brief):
         labels: by tensor.
         unit: the unit of each atom.
         parts: by name of the group what moves with each of its units; shape (units, parts).
+        places: by tensor whose values are places of units the atoms of these.
     """
 
     labels: Mapping[str, Label]
     unit: NDArray[np.int64]
     parts: Mapping[str, NDArray[np.int64]]
+    places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)

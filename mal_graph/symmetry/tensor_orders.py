@@ -47,6 +47,21 @@ def find_turns(label: Label, unit: NDArray[np.int64], moved: NDArray[np.int64]) 
     return turns
 
 
+def renumbered(
+    values: Array, atoms: NDArray[np.int64], unit: NDArray[np.int64], moved: NDArray[np.int64]
+) -> Array | None:
+    """Places of units once units have moved; None where it is not told where they go.
+
+    Args:
+        values: the places before, on the axis that has these atoms.
+    """
+    turns = find_turns(Label(atoms.shape, (atoms,)), unit, moved)
+    if not turns:
+        return None if turns is None else values
+    ((_, index),) = turns
+    return np.asarray(np.argsort(index)[values.astype(np.int64)], values.dtype)
+
+
 def rearranged(values: Array, turns: Sequence[Turn]) -> Array:
     """A tensor with its entries in another order."""
     for axes, index in turns:

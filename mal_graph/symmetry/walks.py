@@ -32,7 +32,14 @@ from mal_graph.symmetry.shadows import (
     find_controls,
     leave_out,
 )
-from mal_graph.symmetry.tensor_orders import deviation_between, find_touched, find_turns, moved_units, rearranged
+from mal_graph.symmetry.tensor_orders import (
+    deviation_between,
+    find_touched,
+    find_turns,
+    moved_units,
+    rearranged,
+    renumbered,
+)
 from mal_graph.symmetry.thresholds import ACCEPT, NOISE, REACTS
 from mal_graph.symmetry.trial import MEAN_TAKEN_OFF
 
@@ -261,8 +268,12 @@ class Walk:
         label = self.course.traces.labels.get(name)
         if name not in expected or label is None or label.shape != expected[name].shape:
             return None
-        turns = find_turns(label, self.course.traces.unit, self.moved[number])
-        return None if turns is None else rearranged(expected[name], turns)
+        traces, moved = self.course.traces, self.moved[number]
+        turns = find_turns(label, traces.unit, moved)
+        if turns is None:
+            return None
+        told = rearranged(expected[name], turns)
+        return renumbered(told, traces.places[name], traces.unit, moved) if name in traces.places else told
 
     def leave_out(self, segment: Segment, weights: Arrays, changed: Arrays, given: Arrays) -> None:
         """See what the members show that are left out of the first variation, where operators of a segment read them.

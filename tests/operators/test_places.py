@@ -9,6 +9,7 @@ from builders import Net, deviation, inputs_of, run
 from mal_graph.operators import ROWS, GroupState
 from mal_graph.symmetry import permute_weights
 from mal_graph.symmetry.grouping import axis_groups
+from mal_graph.symmetry.near import verify_near
 from mal_graph.symmetry.networks import build_network
 from mal_graph.symmetry.verification import verify
 
@@ -136,3 +137,17 @@ def test_units_that_do_not_follow_their_places_are_rejected(form, op):
     table = {**ROWS, op: replace(ROWS[op], rule=loose)}
     groups = verify(graph, axis_groups(graph, table=table), table=table)
     assert chosen_units(groups).state is not GroupState.VERIFIED
+
+
+@pytest.mark.parametrize("form", ["one hot", "elements", "number"])
+def test_places_are_followed_near_by(form):
+    """The numbers of places are others when the units have moved, and are told. (Zeros that are written into look the
+    same in any order, which only the outputs can judge.)"""
+    net = Net(0)
+    graph = net.graph(chosen(net, form))
+    groups = axis_groups(graph)
+    near = verify_near(graph, groups)
+    assert not near.faults
+    assert {groups.groups[index].name for index in near.verified} == {
+        groups.groups[index].name for index in groups.usable()
+    }
