@@ -390,6 +390,11 @@ FREE = {
 OTHERWISE = {
     (Disentangled, "torchscript"): {**ATTENTION, STREAM: 2},
     **{(TransformerXl, front_end): ATTENTION for front_end in ("dynamo", "opset 23")},
+    # Latents twice; and biases of zeros once, cut once for both attentions, which ties their heads.
+    **{
+        (Perceiver, front_end): {STREAM: 3, BLOCKS: 1, INSIDE: 6, (SIZE, False): 1}
+        for front_end in ("dynamo", "opset 23")
+    },
 }
 
 

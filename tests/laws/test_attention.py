@@ -78,21 +78,33 @@ def far(graph, expected):
     return deviation(run(graph, inputs, "onnxruntime"), run(expected, inputs, "onnxruntime"))
 
 
-def described(groups):
-    """The groups that may move: the places of each unit on every axis, and in which units of which group they lie."""
-    usable = [group for group in groups.groups if group.is_usable]
-    laid = {group.name: units_of(group) for group in usable}
+def described(graph):
+    """The groups that may move: the places of each unit on every axis of what is stored, and in which units of which
+    group they lie."""
+    usable = [group for group in axis_groups(graph).groups if group.is_usable]
+    starts = {part: place for name, split in graph.splits.items() for part, place in starts_of(graph, name, split)}
+    laid = {group.name: units_of(group, starts) for group in usable}
     return sorted(
         (laid[group.name], None if group.inside is None else (laid[group.inside[0]][group.inside[1]]))
         for group in usable
     )
 
 
-def units_of(group):
-    return sorted(
-        sorted((m.tensor, m.axis, *sorted(m.positions[unit].tolist())) for m in group.members)
-        for unit in range(group.units)
-    )
+def starts_of(graph, name, split):
+    """For each part of a vector that a Split cuts the vector, and where the part begins."""
+    ends = np.cumsum([0, *(graph.weights[part].size for part in split.node.outputs)])
+    yield from zip(split.node.outputs, ((name, int(start)) for start in ends), strict=False)
+
+
+def units_of(group, starts):
+    units = []
+    for unit in range(group.units):
+        places = {}
+        for m in group.members:
+            name, start = starts.get(m.tensor, (m.tensor, 0))
+            places.setdefault((name, m.axis), []).extend((m.positions[unit] + start).tolist())
+        units.append(sorted((*axis, *sorted(positions)) for axis, positions in places.items()))
+    return sorted(units)
 
 
 def held(places, shared=slice(None), heads=slice(None), units=slice(None)):
@@ -138,14 +150,14 @@ def test_one_operator_computes_what_is_written_out(kind):
 
 @each(FREE)
 def test_the_groups_of_one_operator_are_those_of_theory(kind):
-    assert described(axis_groups(load(attention_net(kind)))) == theory(kind)
+    assert described(load(attention_net(kind))) == theory(kind)
 
 
 @each([*EQUAL, *SHARED, *NORMED])
 def test_the_groups_of_one_operator_are_those_of_the_same_written_out(kind):
-    whole = described(axis_groups(load(attention_net(kind))))
-    assert whole == described(axis_groups(load(attention_net(kind, "written out"))))
-    assert whole == described(axis_groups(load(attention_net(kind, "in groups"))))
+    whole = described(load(attention_net(kind)))
+    assert whole == described(load(attention_net(kind, "written out")))
+    assert whole == described(load(attention_net(kind, "in groups")))
 
 
 @each([kind for kind in NORMED if kind.heads > kind.shared])
@@ -167,9 +179,9 @@ def test_normed_heads_that_share_keys_are_one_group_with_all_that_read_them(kind
 @each(PAST)
 def test_a_past_that_comes_from_outside_keeps_heads_and_units_where_they_are(kind):
     """What reads the same head may still trade places."""
-    groups = described(axis_groups(load(attention_net(kind))))
-    assert groups == described(axis_groups(load(attention_net(kind, "in groups"))))
-    assert groups == described(axis_groups(load(attention_net(kind, "written out"))))
+    groups = described(load(attention_net(kind)))
+    assert groups == described(load(attention_net(kind, "in groups")))
+    assert groups == described(load(attention_net(kind, "written out")))
     assert len(groups) == (kind.shared if kind.heads > kind.shared else 0)
 
 
