@@ -287,6 +287,25 @@ def run(graph: LayerGraph, inputs: Mapping[str, Array], runner: str = "reference
     return [found[value.name] for value in graph.outputs]
 
 
+class Counting:
+    """onnxruntime, counting runs."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def open(self, graph, **options):
+        session, counter = registry.runner().open(graph, **options), self
+
+        class Session:
+            types = session.types
+
+            def run(self, *arguments, **more):
+                counter.runs += 1
+                return session.run(*arguments, **more)
+
+        return Session()
+
+
 def deviation(found: Sequence[Array], expected: Sequence[Array]) -> float:
     """The largest difference, relative to the largest value of the same output."""
     pairs = zip(found, expected, strict=True)

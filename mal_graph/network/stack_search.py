@@ -161,8 +161,8 @@ def looked_up(graph: LayerGraph, name: str) -> tuple[Root, str] | None:
     if (
         node is None
         or row is None
-        or row.table_axis is None
-        or row.table_axis(node) != 0
+        or row.block_axis is None
+        or row.block_axis(node) != 0
         or node.inputs[1] in graph.weights
     ):
         return None

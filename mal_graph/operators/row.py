@@ -174,6 +174,7 @@ class Row:
         reads_integers: it reads integers as the numbers of a weight.
         quantises: it makes integers of floats by a scale, or floats of such integers.
         table_axis: of an operator that looks up its first input by its second, the axis it looks along, from the node.
+        block_axis: of an operator that may look up blocks of its first input by places, their axis, from the node.
         shaping: the settings that decide which function it is, with the values that they have where nothing says.
         apart: the attributes that make another operator of it, with what they are where nothing says: layers that
             differ in one never correspond.
@@ -223,6 +224,7 @@ class Row:
     reads_integers: bool = False
     quantises: bool = False
     table_axis: Callable[[Node], int] | None = None
+    block_axis: Callable[[Node], int] | None = None
     shaping: Mapping[str, object] = field(default_factory=dict)
     apart: Mapping[str, str] = field(default_factory=dict)
     since: int | None = None

@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from attention_nets import Kind, attention_net
-from builders import Net, cnn, load, mlp, vit
+from builders import Counting, Net, cnn, load, mlp, vit
 from nested_nets import attention, grouped, twice
 
-from mal_graph import registry
 from mal_graph.network import data_dependent
 from mal_graph.operators import ROWS, GroupState, Label, layout
 from mal_graph.symmetry import axis_groups, find_traces, verify
@@ -29,25 +28,6 @@ NETWORKS = {
     "groups": grouped,
     "nested twice": twice,
 }
-
-
-class Counting:
-    """onnxruntime, counting runs."""
-
-    def __init__(self):
-        self.runs = 0
-
-    def open(self, graph, **options):
-        session, counter = registry.runner().open(graph, **options), self
-
-        class Session:
-            types = session.types
-
-            def run(self, *arguments, **more):
-                counter.runs += 1
-                return session.run(*arguments, **more)
-
-        return Session()
 
 
 def without(groups, index, member):

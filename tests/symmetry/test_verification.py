@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp
+from builders import Counting, Net, cnn, mlp
 
 from mal_graph import registry
 from mal_graph.errors import RunError
@@ -384,25 +384,6 @@ def test_a_wrong_group_that_looks_doubtful_is_rejected_in_float64(monkeypatch):
 
 
 # --- what it costs ----------------------------------------------------------------------------------------------
-
-
-class Counting:
-    """onnxruntime, counting runs."""
-
-    def __init__(self):
-        self.runs = 0
-
-    def open(self, graph, **options):
-        session, counter = registry.runner().open(graph, **options), self
-
-        class Session:
-            types = session.types
-
-            def run(self, *arguments, **more):
-                counter.runs += 1
-                return session.run(*arguments, **more)
-
-        return Session()
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
