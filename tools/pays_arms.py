@@ -338,8 +338,9 @@ class Bench:
         rng = np.random.default_rng([self.seed, 5])
         parts = []
         for side, kept in zip(self.joint.sides, counts, strict=True):
+            orders = {number: side.model.rankings[number].order for number in kept}
             drawn = {
-                number: sorted(rng.choice(len(side.model.rankings[number].order), count, replace=False).tolist())
+                number: np.sort(rng.permuted(np.sort(orders[number], axis=0), axis=0)[:count], axis=0)
                 for number, count in kept.items()
             }
             parts.append(thin(side.model, drawn))

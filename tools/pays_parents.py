@@ -6,7 +6,7 @@ behind a contraction is made part of it in both, so that a blend of two networks
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,9 @@ from pays_blends import Likeness
 
 from mal_graph.brief import Brief
 from mal_graph.compression.patches import find_patches
-from mal_graph.compression.readers import UnitSet, data_slot, find_sets
+from mal_graph.compression.readers import data_slot
+from mal_graph.compression.staying import find_sets
+from mal_graph.compression.unit_sets import UnitSet
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph
@@ -193,7 +195,15 @@ class Parents(Brief):
     @cached_property
     def sets(self) -> tuple[UnitSet, ...]:
         """Groups that have equally many units; those with a reason keep as many as they have."""
-        return find_sets(self.network)
+        sets = find_sets(self.network, self.runner)
+        return tuple(
+            replace(one, reason="each of its units holds others") if one.name in self.outer else one for one in sets
+        )
+
+    @cached_property
+    def outer(self) -> set[str]:
+        """The names of the groups that hold others."""
+        return {group.inside[0] for group in self.network.groups.groups if group.inside is not None}
 
     @cached_property
     def contractions(self) -> list[Contraction]:
@@ -202,8 +212,7 @@ class Parents(Brief):
     @cached_property
     def groups(self) -> list[AxisGroup]:
         """The groups whose units are blended. Those that hold others stay in the order that they were aligned to."""
-        outer = {group.inside[0] for group in self.network.groups.groups if group.inside is not None}
-        return [group for one in self.sets for group in one.groups if group.name not in outer]
+        return [group for one in self.sets for group in one.groups if group.name not in self.outer]
 
     @cached_property
     def values(self) -> list[Mapping[str, Array]]:

@@ -5,10 +5,11 @@ from mal_graph.compression.averaging import Averaged, Member, Outputs, find_aver
 from mal_graph.compression.classes import Classes, ClassNames, Scoring, class_names_of
 from mal_graph.compression.cost import Cost
 from mal_graph.compression.heads import Head, Headed, find_head, refit_heads
-from mal_graph.compression.readers import Reader, UnitSet
+from mal_graph.compression.readers import Reader
 from mal_graph.compression.selection import Ranking
 from mal_graph.compression.synthetic import SLOPES, draw_samples, driven_statistics, find_norms
 from mal_graph.compression.thinning import Compressible, thin
+from mal_graph.compression.unit_sets import UnitSet
 from mal_graph.compression.uniting import Branches, unite
 
 __all__ = [

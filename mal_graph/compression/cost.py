@@ -1,29 +1,36 @@
 """What a network costs with fewer units in some of its sets."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-import numpy as np
-
-from mal_graph.compression.readers import UnitSet
+from mal_graph.compression.unit_sets import Holders, UnitSet
 from mal_graph.graph import Node
 from mal_graph.network import multiplications_of
-from mal_graph.operators import Label, summed_axis
+from mal_graph.operators import Label, row_of, summed_axis
 from mal_graph.symmetry import Network
 
 
 @dataclass(frozen=True)
 class Axis:
-    """The length of a stored axis: what no set holds, and for each set the positions of one of its units."""
+    """The length of a stored axis: what no set holds, and by the sets that hold it together how many positions lie in
+    one unit of each."""
 
     fixed: int
-    positions: Mapping[int, int]
+    positions: Mapping[frozenset[int], float]
 
-    def length(self, kept: Mapping[int, int]) -> int:
+    def length(self, kept: Mapping[int, int]) -> float:
         """With so many units kept in some sets, by number."""
-        return self.fixed + sum(each * kept[number] for number, each in self.positions.items())
+        return self.fixed + sum(
+            each * prod(kept[number] for number in numbers) for numbers, each in self.positions.items()
+        )
+
+    @property
+    def sets(self) -> set[int]:
+        """Those that change it."""
+        return {number for numbers in self.positions for number in numbers}
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,10 @@ class Contraction:
     def multiplications(self, kept: Mapping[int, int]) -> float:
         return self.times * prod(axis.length(kept) for axis in self.axes)
 
-    @property
+    @cached_property
     def sets(self) -> set[int]:
         """Those that change what it takes."""
-        return {number for axis in self.axes for number in axis.positions}
+        return {number for axis in self.axes for number in axis.sets}
 
 
 class Cost:
@@ -49,26 +56,50 @@ class Cost:
 
     Attributes:
         fixed: what no set changes.
-        contractions: all others.
+        contractions: all others; an operator with several weights counts as one for each.
     """
 
     def __init__(self, network: Network, sets: Sequence[UnitSet]) -> None:
         counts = multiplications_of(network.graph, network.probe.shapes)
-        weights = {parameter.node: parameter.tensor for parameter in network.parameters if parameter.is_weight}
-        stored, owners = positions_on_axes(sets), Owners(network, sets)
+        self.labels, self.holders = network.traces.labels, Holders(network, sets)
+        self.units = {one.number: one.units for one in sets}
         self.fixed = 0.0
         self.contractions: list[Contraction] = []
-        for node, count in counts.items():
-            if node in weights:
-                shape = list(network.graph.weights[weights[node]].shape)
-                lying = [stored.get((weights[node], axis), {}) for axis in range(len(shape))]
-            else:
-                shape, lying = owners.of_product(network.graph.nodes[node])
-            axes = tuple(axis_of(size, here, sets) for size, here in zip(shape, lying, strict=True))
-            if any(axis.positions for axis in axes):
-                self.contractions.append(Contraction(count / prod(shape), axes, node in weights and len(shape) > 2))
-            else:
-                self.fixed += count
+        weights: dict[int, list[str]] = {}
+        for parameter in network.parameters:
+            if parameter.is_weight:
+                weights.setdefault(parameter.node, []).append(parameter.tensor)
+        for index, count in counts.items():
+            node, own = network.graph.nodes[index], dict.fromkeys(weights.get(index, ()))
+            row, taken = row_of(node), [self.of_weight(name) for name in own] or [self.of_product(node)]
+            times = count / sum(prod(size for size, _ in axes) for axes in taken)
+            for axes in taken:
+                self.add(times, axes, is_over_maps=row is not None and row.has_window)
+
+    def add(self, times: float, axes: Sequence[tuple[int, Axis]], *, is_over_maps: bool) -> None:
+        """What takes one multiplication for each entry of some axes, so many times."""
+        if any(axis.positions for _, axis in axes):
+            self.contractions.append(Contraction(times, tuple(axis for _, axis in axes), is_over_maps))
+        else:
+            self.fixed += times * prod(size for size, _ in axes)
+
+    def of_weight(self, name: str) -> list[tuple[int, Axis]]:
+        """The axes of a stored tensor with their lengths."""
+        label = self.labels[name]
+        return [(size, self.axis_of(label, axis)) for axis, size in enumerate(label.shape)]
+
+    def of_product(self, node: Node) -> list[tuple[int, Axis]]:
+        """The axes of what a product of two activations gives, then the one that it sums over."""
+        output, first = self.labels[node.outputs[0]], self.labels[node.inputs[0]]
+        summed = summed_axis(node, 0, len(first.shape))
+        axes = [*((output, axis) for axis in range(len(output.shape))), (first, summed)]
+        return [(label.shape[axis], self.axis_of(label, axis)) for label, axis in axes]
+
+    def axis_of(self, label: Label, axis: int) -> Axis:
+        """An axis, by what holds its indices."""
+        held = Counter(frozenset(number for number, _ in units) for units in self.holders.on_axis(label, axis))
+        fixed = held.pop(frozenset(), 0)
+        return Axis(fixed, {sets: count / prod(self.units[one] for one in sets) for sets, count in held.items()})
 
     def total(self, kept: Mapping[int, int]) -> float:
         """The multiplications with so many units kept, by number of the set."""
@@ -84,50 +115,3 @@ class Cost:
         less = {**kept, number: kept[number] - fewer}
         touched = [one for one in self.contractions if number in one.sets]
         return sum(one.multiplications(kept) - one.multiplications(less) for one in touched)
-
-
-def positions_on_axes(sets: Sequence[UnitSet]) -> dict[tuple[str, int], dict[int, int]]:
-    """For each stored axis how many positions one unit of each set has on it."""
-    lying: dict[tuple[str, int], dict[int, int]] = {}
-    for one in sets:
-        for group in one.groups:
-            for member in group.members:
-                here = lying.setdefault((member.tensor, member.axis), {})
-                here[one.number] = here.get(one.number, 0) + member.positions.shape[1]
-    return lying
-
-
-def axis_of(size: int, positions: Mapping[int, int], sets: Sequence[UnitSet]) -> Axis:
-    units = {one.number: one.units for one in sets}
-    return Axis(size - sum(each * units[number] for number, each in positions.items()), positions)
-
-
-class Owners:
-    """Which set holds what on the axes of activations."""
-
-    def __init__(self, network: Network, sets: Sequence[UnitSet]) -> None:
-        self.traces = network.traces
-        self.units = {one.number: one.units for one in sets}
-        self.owner = np.full((int(self.traces.unit.max(initial=0)) + 1, 2), -1)  # numbers of the set and of the unit
-        for one in sets:
-            for group in one.groups:
-                for unit, parts in enumerate(self.traces.parts[group.name]):
-                    self.owner[parts] = one.number, unit
-
-    def of_product(self, node: Node) -> tuple[list[int], list[dict[int, int]]]:
-        """The axes of what a product of two activations gives, then the one that it sums over: their lengths, and by
-        number of the set how many positions each of its units has."""
-        output, first = self.traces.labels[node.outputs[0]], self.traces.labels[node.inputs[0]]
-        summed = summed_axis(node, 0, len(first.shape))
-        axes = [*((output, axis) for axis in range(len(output.shape))), (first, summed)]
-        return [label.shape[axis] for label, axis in axes], [self.on_axis(label, axis) for label, axis in axes]
-
-    def on_axis(self, label: Label, axis: int) -> dict[int, int]:
-        """By number of the set how many positions each of its units has on an axis that holds it whole."""
-        part = label.part_on(axis)
-        if part is None:
-            return {}
-        rows = np.moveaxis(self.owner[self.traces.unit[part]], axis, 0).reshape(label.shape[axis], -1, 2)
-        owned = rows[:, 0, 0][(rows == rows[:, :1]).all(axis=(1, 2))]
-        counts = {int(number): int((owned == number).sum()) for number in np.unique(owned) if number >= 0}
-        return {number: count // self.units[number] for number, count in counts.items()}

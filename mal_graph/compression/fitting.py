@@ -6,6 +6,7 @@ while the samples walk through the network as it was and as it is by then.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from mal_graph.brief import Brief
 from mal_graph.compression.moments import Halves
 from mal_graph.compression.patches import MOST_TAPS, find_patches, window_of
-from mal_graph.compression.readers import Ints, Reader, data_slot, units_kept
+from mal_graph.compression.readers import Reader, data_slot
 from mal_graph.compression.recovery import recover
+from mal_graph.compression.unit_sets import Ints
+from mal_graph.errors import ShapeError
 from mal_graph.evaluation import Walk, find_walk_batches, walk_together
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role
@@ -28,13 +31,13 @@ from mal_graph.symmetry import Resizing, spread
 
 @dataclass(frozen=True, repr=False)
 class Fit(Brief):
-    """A reader whose units became fewer.
+    """A reader whose cells became fewer.
 
     Attributes:
         reader: where it reads in the network as it was.
-        stays: which of its units stay.
+        stays: which of its cells stay.
         layouts: the axes of its weight.
-        read: indices of the units that stay on what it reads by now, shape (blocks, kept, positions).
+        read: indices of the cells that stay on what it reads by now, shape (kept, positions).
         bias: what takes what is left in the mean; None where nothing can.
         level: how many readers come before it at most.
         window: of a convolution whose coefficients are fitted tap by tap; None where those of a unit move together.
@@ -55,49 +58,67 @@ class Fit(Brief):
 
     @property
     def prior(self) -> Array:
-        """Each unit that stays stands for itself, shape (units, kept)."""
+        """Each cell that stays stands for itself, shape (cells, kept)."""
         return np.eye(len(self.stays))[:, self.stays]
 
+    @cached_property
+    def outputs(self) -> tuple[Ints, Ints]:
+        """Which of the reader's outputs are left, by number, and where they stand by now."""
+        out = self.layouts[self.out]
+        left = np.flatnonzero(np.isin(self.reader.outputs, out.old))
+        return left, moved_to(out, self.reader.outputs[left])
+
     @property
-    def narrow(self) -> Reader:
-        """The reader with the units that stay, where they lie by now."""
-        return replace(self.reader, units=self.reader.units[self.stays], read=self.read)
-
-    def empty(self) -> "Summed":
-        """Nothing seen yet of what stays and of all units."""
-        kept, is_centred = int(self.stays.sum()), self.bias is not None
-        blocks = [Halves.empty(kept, len(self.stays), is_centred=is_centred) for _ in self.read]
-        if self.window is None:
-            return Summed(blocks)
-        taps = prod(map(len, self.layouts[1:]))
-        return Summed(blocks, Halves.empty(taps, len(self.layouts[0]), is_centred=is_centred))
-
-    def refitted(self, stored: Array, fitted: Sequence[Array]) -> Array:
-        """The weight with new coefficients, from what it was and the regression of each block, shape (units, kept)."""
-        rows, axis = self.rows(stored), self.reader.out_axis
-        parts = np.array_split(rows, len(fitted), axis)
-        new = [np.tensordot(each.T, part, 1) for each, part in zip(fitted, parts, strict=True)]
-        own = self.layouts[self.reader.axis]
-        moved = np.moveaxis(stored, self.reader.axis, 0)[own.old].astype(np.float64)
-        moved[moved_to(own, self.reader.stored[self.stays])] = np.concatenate(new, axis)
-        whole = np.moveaxis(moved, 0, self.reader.axis)
-        others = [kept_axis(layout) if axis == self.reader.axis else layout for axis, layout in enumerate(self.layouts)]
-        return spread(whole, others, None)
-
-    def shift(self, stored: Array, left: Sequence[Array]) -> Array:
-        """What the outputs miss in the mean, from what each unit does, shape (outputs,)."""
-        rows, axis = self.rows(stored), self.reader.out_axis
-        parts = np.array_split(rows, len(left), axis)
-        missed = [np.tensordot(each, part, 1) for each, part in zip(left, parts, strict=True)]
-        whole = np.concatenate(missed, axis - 1)
-        summed = whole.sum(axis=tuple(other for other in range(whole.ndim) if other != axis - 1))
+    def out(self) -> int:
+        """The axis of the weight that holds what the contraction gives."""
         out = self.parameter.axes[0]
         assert out is not None
-        return np.asarray(summed[self.layouts[out].old] * self.parameter.factor)
+        return out
 
-    def rows(self, stored: Array) -> Array:
-        """The coefficients of each unit, shape (units, positions, the other axes)."""
-        return np.moveaxis(stored, self.reader.axis, 0)[self.reader.stored].astype(np.float64)
+    def staying(self, was: Array, now: Array) -> Array:
+        """What the cells that stay give, as they are by now, shape (kept, samples). A state is taken as it was: by now
+        it is what the weight that is fitted makes of it."""
+        if self.reader.is_state:
+            return self.reader.rows(was)[self.stays]
+        return replace(self.reader, read=self.read).rows(now)
+
+    def empty(self) -> "Summed":
+        """Nothing seen yet of what stays and of all cells."""
+        kept, is_centred = int(self.stays.sum()), self.bias is not None
+        cells = Halves.empty(kept, len(self.stays), is_centred=is_centred)
+        if self.window is None:
+            return Summed(cells)
+        taps = prod(map(len, self.layouts[1:]))
+        return Summed(cells, Halves.empty(taps, len(self.layouts[0]), is_centred=is_centred))
+
+    def refitted(self, stored: Array, fitted: Array, new: Array) -> Array:
+        """The new weight with this reader's coefficients, from what they were and the regression, shape (cells, kept).
+
+        Args:
+            stored: the weight as it was.
+            new: the weight as it is by now, which keeps what other readers read.
+        """
+        rows = np.tensordot(fitted.T, self.reader.own(stored), 1)  # (kept, positions, the other axes)
+        axis, out = self.reader.axis, self.reader.out_axis
+        left, places = self.outputs
+        rows = rows.take(left, out)
+        for other, layout in enumerate(self.layouts):
+            if other not in (axis, self.out):
+                rows = rows.take(layout.old, 2 + other - (other > axis))
+        moved = np.moveaxis(new.astype(np.float64), (axis, self.out), (0, 1))
+        own = moved_to(self.layouts[axis], self.reader.stored[self.stays])
+        moved[own[:, :, None], places] = np.moveaxis(rows, out, 2)
+        return np.moveaxis(moved, (0, 1), (axis, self.out))
+
+    def shift(self, stored: Array, left: Array) -> Array:
+        """What the outputs miss in the mean, from what each cell does, shape (outputs,)."""
+        missed = np.tensordot(left, self.reader.own(stored), 1)
+        axis = self.reader.out_axis - 1
+        summed = missed.sum(axis=tuple(other for other in range(missed.ndim) if other != axis))
+        kept, places = self.outputs
+        whole = np.zeros(len(self.layouts[self.out]))
+        whole[places] = summed[kept] * self.parameter.factor
+        return whole
 
 
 @dataclass
@@ -105,33 +126,37 @@ class Summed:
     """What was seen of a reader.
 
     Attributes:
-        blocks: of each block the moments of the units that stay, with those of all units.
+        cells: the moments of the cells that stay, with those of all.
         patches: moments of what lies under the window, with those of what the convolution gave; None without a window.
     """
 
-    blocks: list[Halves]
+    cells: Halves
     patches: Halves | None = None
 
     def add(self, fit: Fit, half: int, was: Array, now: Array, given: Array | None) -> None:
         """Some samples of one half: what was read, what is read by now, and what the contraction gave."""
-        for halves, stays, units in zip(self.blocks, fit.narrow.rows(now), fit.reader.rows(was), strict=True):
-            halves.halves[half].add(stays, units)
+        self.cells.halves[half].add(fit.staying(was, now), fit.reader.rows(was))
         if self.patches is not None and fit.window is not None and given is not None:
             outputs = given.take(fit.layouts[0].old, 1)
             rows = np.moveaxis(outputs, 1, 0).reshape(outputs.shape[1], -1)
             self.patches.halves[half].add(find_patches(now, fit.window), rows)
 
 
-def kept_axis(layout: Layout) -> Layout:
-    """An axis that is as long as it shall be."""
-    return Layout(len(layout), np.arange(len(layout)), np.zeros(len(layout), np.int64))
-
-
 def moved_to(layout: Layout, indices: Ints) -> Ints:
-    """Where indices of an axis are by now; they must be there."""
+    """Where indices of an axis are by now. Raises ShapeError where one is gone."""
     places = np.full(layout.size, -1)
     places[layout.old] = np.arange(len(layout))
-    return np.asarray(places[indices])
+    found = np.asarray(places[indices])
+    if (found < 0).any():
+        raise ShapeError("an index is gone that is still read")
+    return found
+
+
+def moved_through(layouts: Sequence[Layout], indices: Ints) -> Ints:
+    """The same of indices that are counted through several axes."""
+    apart = np.unravel_index(indices, [layout.size for layout in layouts])
+    moved = tuple(moved_to(layout, own) for layout, own in zip(layouts, apart, strict=True))
+    return np.asarray(np.ravel_multi_index(moved, [len(layout) for layout in layouts]))
 
 
 def find_fits(
@@ -142,13 +167,17 @@ def find_fits(
     *,
     by_tap: bool,
 ) -> list[Fit]:
-    """The readers that lose units; convolutions are fitted tap by tap if that is wanted, and they are small enough."""
-    fits = []
+    """The readers that lose cells; convolutions are fitted tap by tap if that is wanted, and they are small enough.
+
+    A block that goes whole leaves nothing to fit.
+    """
+    fits, units = [], {number: frozenset(own) for number, own in kept.items()}
     for reader in readers:
-        stays = units_kept(reader.units, kept)
-        if not stays.all():
+        stays = reader.kept(units)
+        if stays.any() and not stays.all():
             layouts = change.layouts[reader.parameter.tensor]
-            read = moved_to(change.computed[reader.place[0]][reader.place[1]], reader.read[:, stays])
+            tensor, axes = reader.place
+            read = moved_through([change.computed[tensor][axis] for axis in axes], reader.read[stays])
             node, shape = graph.nodes[reader.parameter.node], tuple(map(len, layouts))
             window = window_of(node, reader.parameter.axes, shape) if by_tap else None
             is_small = prod(shape[1:]) <= MOST_TAPS
@@ -206,6 +235,13 @@ def levels(graph: LayerGraph, readers: set[int]) -> dict[str, int]:
     return {**dict.fromkeys((value.name for value in graph.inputs), 0), **level}
 
 
+def half_of(shape: Sequence[int], axes: Sequence[int], half: int) -> tuple[slice, ...]:
+    """Every other sample of a tensor: along its first axis with several indices, but along none of the cells; all of it
+    where there is none."""
+    several = next((other for other, size in enumerate(shape) if size > 1 and other not in axes), None)
+    return () if several is None else (*(slice(None),) * several, slice(half, None, 2))
+
+
 @dataclass(frozen=True, repr=False)
 class Fitting(Brief):
     """A network as it was and with fewer units, and the readers to be fitted.
@@ -231,12 +267,11 @@ class Fitting(Brief):
             return {}
         measured = {name: self.taken_from(name, values) for name, values in self.measured.items()}
         levels = self.by_level()
-        read = [sorted({fit.reader.place[0] for fit in level}) for level in levels]
-        given = [sorted({self.output_of(fit) for fit in level if fit.window}) for level in levels]
-        both = [[*here, *outputs] for here, outputs in zip(read, given, strict=True)]
+        before = [sorted({name for fit in level for name in self.seen_before(fit)}) for level in levels]
+        after = [sorted({fit.reader.place[0] for fit in level if not fit.reader.is_state}) for level in levels]
         walks = (
-            Walk(self.before, inputs, runner, both, list(self.measured)),
-            Walk(self.after, inputs, runner, read, [*new, *measured]),
+            Walk(self.before, inputs, runner, before, list(self.measured)),
+            Walk(self.after, inputs, runner, after, [*new, *measured]),
         )
         batches = find_walk_batches(walks)
         for level in levels:
@@ -244,6 +279,10 @@ class Fitting(Brief):
             for fit, sums in zip(level, self.moments(level, values), strict=True):
                 new.update(self.refit(fit, sums, new))
         return new
+
+    def seen_before(self, fit: Fit) -> list[str]:
+        """What is seen of a reader in the network as it was: what it reads and, under a window, what it gives."""
+        return [fit.reader.place[0], self.output_of(fit)] if fit.window else [fit.reader.place[0]]
 
     def output_of(self, fit: Fit) -> str:
         """What its contraction gives in the network as it was."""
@@ -272,21 +311,22 @@ class Fitting(Brief):
         summed, seen = [fit.empty() for fit in level], 0
         for was, now in values:
             for fit, sums in zip(level, summed, strict=True):
-                tensor, axis = fit.reader.place
+                tensor, axes = fit.reader.place
+                whole = was[tensor], was[tensor] if fit.reader.is_state else now[tensor]
                 given = was[self.output_of(fit)] if fit.window else None
                 for half in (0, 1):
-                    own = slice((half + seen) % 2, None, 2) if axis else slice(None)
-                    sums.add(fit, half, was[tensor][own], now[tensor][own], None if given is None else given[own])
+                    own = half_of(whole[0].shape, axes, (half + seen) % 2)
+                    sums.add(fit, half, whole[0][own], whole[1][own], None if given is None else given[own])
             seen += len(was[level[0].reader.place[0]])
         return summed
 
     def refit(self, fit: Fit, sums: Summed, new: Mapping[str, Array]) -> dict[str, Array]:
         """New values of one reader's tensors."""
         stored = self.before.weights[fit.parameter.tensor].read()
-        coefficients = fit.reader.coefficients(stored, [halves.whole.covariances[1] for halves in sums.blocks])
-        fits = [recover(each, fit.prior, own) for each, own in zip(sums.blocks, coefficients, strict=True)]
-        weight = fit.refitted(stored, [regression for regression, _ in fits])
-        missed = fit.shift(stored, [left for _, left in fits])
+        coefficients = fit.reader.coefficients(stored, sums.cells.whole.covariances[1])
+        regression, left = recover(sums.cells, fit.prior, coefficients)
+        weight = fit.refitted(stored, regression, new[fit.parameter.tensor])
+        missed = fit.shift(stored, left)
         if sums.patches is not None:
             outputs = np.diag(sums.patches.whole.covariances[1])
             scale = np.diag(1 / np.sqrt(np.where(outputs > 0, outputs, 1)))

@@ -22,52 +22,55 @@ TIES = 1e-9  # gains closer than this share of the largest are equal: the unit t
 
 @dataclass(frozen=True)
 class Ranking:
-    """Units in the order in which they stay.
+    """The units of coupled groups in the order in which they stay.
 
     Attributes:
-        order: numbers of the units, the most telling first.
+        order: numbers of the units, the most telling first, shape (units, groups).
         explained: what share of what is read the first so many units explain, shape (units + 1,), from 0 to 1.
     """
 
     order: NDArray[np.int64]
     explained: Array
 
-    def kept(self, count: int) -> list[int]:
-        """The first units, in stored order."""
-        return sorted(self.order[:count].tolist())
+    def kept(self, count: int) -> NDArray[np.int64]:
+        """The first units of each group, in stored order, shape (count, groups)."""
+        return np.sort(self.order[:count], axis=0)
 
 
 @dataclass(frozen=True)
 class Read:
     """The same units at one place where they are read.
 
+    A unit may have several cells there, which vary by themselves and go together: a head as many as it has units.
+
     Attributes:
-        covariance: shape (units, units).
-        coefficients: what they are multiplied by, shape (units, targets).
+        covariance: shape (cells, cells).
+        coefficients: what they are multiplied by, shape (cells, targets).
+        units: the unit that each cell belongs to, counted through all groups, shape (cells,).
     """
 
     covariance: Array
     coefficients: Array
+    units: NDArray[np.int64]
 
 
-def rank_units(places: Sequence[Read]) -> Ranking:
-    """Order units by how much of what is read at some places they explain; every place counts alike."""
-    eliminations = [Elimination(place) for place in places]
+def rank_units(places: Sequence[Read], groups: int, units: int) -> Ranking:
+    """Order the units of coupled groups by how much of what is read at some places they explain; every place counts
+    alike. One unit of each group is taken at a time: in every group the one that explains most of what is left."""
+    eliminations = [Elimination(place, groups * units) for place in places]
     live = [one for one in eliminations if one.energy > 0]
-    units = len(places[0].covariance)
-    order: list[int] = []
+    order = np.zeros((units, groups), np.int64)
     explained = [0.0]
-    left = np.ones(units, bool)
-    for _ in range(units):
-        gains = sum((one.gains for one in live), np.zeros(units))
-        sizes = sum((one.sizes for one in live), np.zeros(units))
-        chosen = best_of(gains, sizes, left)
-        order.append(chosen)
-        explained.append(explained[-1] + float(gains[chosen]))
-        left[chosen] = False
-        for one in live:
-            one.take(chosen)
-    return Ranking(np.array(order, np.int64), np.array(explained))
+    left = np.ones((groups, units), bool)
+    first = np.arange(groups) * units
+    for step in range(units):
+        gains = sum((one.gains for one in live), np.zeros(groups * units)).reshape(groups, units)
+        sizes = sum((one.sizes for one in live), np.zeros(groups * units)).reshape(groups, units)
+        chosen = np.array([best_of(*own) for own in zip(gains, sizes, left, strict=True)])
+        order[step] = chosen
+        left[np.arange(groups), chosen] = False
+        explained.append(explained[-1] + sum(one.take(first + chosen) for one in live))
+    return Ranking(order, np.array(explained))
 
 
 def best_of(gains: Array, sizes: Array, left: NDArray[np.bool_]) -> int:
@@ -89,44 +92,74 @@ class Elimination:
         sizes: of the coefficients of each unit, as a share of all.
     """
 
-    def __init__(self, place: Read) -> None:
+    def __init__(self, place: Read, units: int) -> None:
         sd = np.sqrt(np.maximum(np.diag(place.covariance), 0))
         scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
         coefficients = narrowed(place.coefficients * sd[:, None])
-        units = len(sd)
+        cells = len(sd)
+        self.cells, self.is_cell = table_of(place.units, units)
         self.covariance = place.covariance * np.outer(scale, scale)
-        self.read = self.covariance @ coefficients  # (units, targets)
-        self.left = np.diag(self.covariance).copy()  # of each unit's variance
-        self.squares = (self.read**2).sum(axis=1)  # of what is read of what is left of it
+        self.read = self.covariance @ coefficients  # (cells, targets)
+        self.left = self.within(self.covariance[self.cells[:, :, None], self.cells[:, None]])  # of each unit's variance
+        rows = np.where(self.is_cell[:, :, None], self.read[self.cells], 0)
+        self.squares = rows @ rows.swapaxes(1, 2)  # of what is read of what is left of it
         self.energy = float((coefficients * self.read).sum())
-        own = (coefficients**2).sum(axis=1)
+        own = np.bincount(place.units, (coefficients**2).sum(axis=1), units)
         self.sizes = own / max(own.sum(), np.finfo(float).tiny)
-        self.parts = np.zeros((units, units))  # what of each unit was taken out, step by step
-        self.rows = np.zeros((units, coefficients.shape[1]))  # what was read of the unit that was taken
-        self.pivots = np.zeros(units)
+        self.parts = np.zeros((cells, cells))  # what of each cell was taken out, step by step
+        self.rows = np.zeros((cells, coefficients.shape[1]))  # what was read of what was taken
+        self.pivots = np.zeros(cells)
         self.steps = 0
+
+    def within(self, values: Array) -> Array:
+        """Products of cells within each unit, shape (units, cells, cells), zero where a unit has fewer."""
+        return np.where(self.is_cell[:, :, None] & self.is_cell[:, None], values, 0.0)
 
     @property
     def gains(self) -> Array:
         """What share of the energy each unit explains of what is left."""
-        is_live = self.left > FLAT
-        return np.where(is_live, self.squares / np.where(is_live, self.left, 1.0), 0.0) / self.energy
+        if self.cells.shape[1] == 1:
+            left, squares = self.left[:, 0, 0], self.squares[:, 0, 0]
+            is_live = left > FLAT
+            return np.asarray(np.where(is_live, squares / np.where(is_live, left, 1.0), 0.0) / self.energy)
+        values, vectors = np.linalg.eigh(self.left)
+        is_live = values > FLAT
+        squares = (vectors * (self.squares @ vectors)).sum(axis=1)
+        explained = np.where(is_live, squares / np.where(is_live, values, 1.0), 0.0)
+        return np.asarray(np.maximum(explained.sum(axis=1), 0.0) / self.energy)
 
-    def take(self, unit: int) -> None:
-        """Take out what a unit explains."""
-        pivot, step = float(self.left[unit]), self.steps
-        if pivot <= FLAT:
-            return
-        parts, rows = self.parts[:, :step], self.rows[:step]
-        own = parts[unit]
-        part = (self.covariance[:, unit] - parts @ (own * self.pivots[:step])) / pivot
-        row = self.read[unit] - own @ rows
-        cross = self.read @ row - parts @ (rows @ row)
-        self.squares = np.maximum(self.squares - 2 * part * cross + part**2 * (row @ row), 0.0)
-        self.left = np.maximum(self.left - part**2 * pivot, 0.0)
-        self.left[unit] = self.squares[unit] = 0.0
-        self.parts[:, step], self.rows[step], self.pivots[step] = part, row, pivot
-        self.steps += 1
+    def take(self, chosen: NDArray[np.int64]) -> float:
+        """Take out what some units explain; what share of the energy that is."""
+        own = self.cells[chosen][self.is_cell[chosen]]
+        before = slice(0, self.steps)
+        parts, rows, pivots = self.parts[:, before], self.rows[before], self.pivots[before]
+        across = self.covariance[:, own] - parts @ (pivots[:, None] * parts[own].T)
+        values, vectors = np.linalg.eigh(across[own])
+        values, vectors = values[values > FLAT], vectors[:, values > FLAT]
+        if len(values) == 0:
+            return 0.0
+        part = across @ vectors / values  # (cells, pivots)
+        row = vectors.T @ (self.read[own] - parts[own] @ rows)
+        cross = self.read @ row.T - parts @ (rows @ row.T)
+        taken, crossing = part[self.cells], cross[self.cells]  # (units, cells, pivots)
+        mixed = taken @ crossing.swapaxes(1, 2)
+        more = taken @ (row @ row.T) @ taken.swapaxes(1, 2)
+        self.squares = self.within(self.squares - mixed - mixed.swapaxes(1, 2) + more)
+        self.left = self.within(self.left - (taken * values) @ taken.swapaxes(1, 2))
+        self.left[chosen] = self.squares[chosen] = 0.0
+        new = slice(self.steps, self.steps + len(values))
+        self.parts[:, new], self.rows[new], self.pivots[new] = part, row, values
+        self.steps += len(values)
+        return float(((row**2).sum(axis=1) / values).sum()) / self.energy
+
+
+def table_of(units: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The cells of each unit, shape (units, most cells of one), and which of these entries are cells."""
+    held = np.bincount(units, minlength=count)
+    is_cell = np.arange(max(1, held.max(initial=0))) < held[:, None]
+    cells = np.zeros(is_cell.shape, np.int64)
+    cells[is_cell] = np.argsort(units, kind="stable")
+    return cells, is_cell
 
 
 def narrowed(coefficients: Array) -> Array:

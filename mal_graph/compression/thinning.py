@@ -5,7 +5,7 @@ taken away, and from the inputs on the weights of every reader are fitted anew (
 stay give in the network as it is by then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,14 +13,16 @@ import numpy as np
 
 from mal_graph.compression.fitting import Fitting, find_fits, with_places, with_zero_biases
 from mal_graph.compression.moments import SecondMoments
-from mal_graph.compression.readers import Ints, Reader, UnitSet, find_readers, find_sets
+from mal_graph.compression.readers import Reader, find_readers
 from mal_graph.compression.selection import Ranking, Read, rank_units
+from mal_graph.compression.staying import find_sets
+from mal_graph.compression.unit_sets import Ints, UnitSet
 from mal_graph.evaluation import Stream, stream_together
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import Network, plan_resizing, resize_graph
+from mal_graph.symmetry import Network, permute_weights, plan_resizing, resize_graph
 
-Kept = Mapping[int, Sequence[int]]  # units by number of their set
+Kept = Mapping[int, Ints]  # by number of the set the units that stay, in order, shape (units, groups)
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +46,7 @@ class Compressible:
     @cached_property
     def all_sets(self) -> tuple[UnitSet, ...]:
         """Every set of coupled groups."""
-        return find_sets(self.network)
+        return find_sets(self.network, self.runner)
 
     @property
     def sets(self) -> tuple[UnitSet, ...]:
@@ -54,60 +56,82 @@ class Compressible:
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
         """Every reader of units that can go, in topological order."""
-        return find_readers(self.network, self.sets)
+        return find_readers(self.network, self.all_sets)
 
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
         """By number of the set the order in which its units stay. Raises DataError or RunError."""
-        covariances = self.covariances()
         places: dict[int, list[Read]] = {one.number: [] for one in self.sets}
-        units = {one.number: one.units for one in self.sets}
-        for reader, blocks in zip(self.readers, covariances, strict=True):
+        for reader, covariance in zip(self.readers, self.covariances(), strict=True):
             stored = self.network.graph.weights[reader.parameter.tensor].read()
-            seen = [moments.covariances[0] for moments in blocks]
-            for covariance, coefficients in zip(seen, reader.coefficients(stored, seen), strict=True):
-                for number in np.unique(reader.units[:, 0]).tolist():
-                    if number >= 0:
-                        here = reader.units[:, 0] == number
-                        own = reader.units[here, 1]
-                        places[number].append(read_of(covariance, coefficients, here, own, units[number]))
-        return {number: rank_units(reads) for number, reads in places.items()}
+            coefficients = reader.coefficients(stored, covariance)
+            for one in self.sets:
+                units = reader.units_of(one)
+                here = np.flatnonzero(units >= 0)
+                if len(here):
+                    places[one.number].append(Read(covariance[np.ix_(here, here)], coefficients[here], units[here]))
+        return {one.number: rank_units(places[one.number], len(one.groups), one.units) for one in self.sets}
 
-    def covariances(self) -> list[list[SecondMoments]]:
-        """Second moments of the units of every reader, block by block."""
+    def covariances(self) -> list[Array]:
+        """Of the cells of every reader."""
         tensors = list(dict.fromkeys(reader.place[0] for reader in self.readers))
         if not tensors:
             return []
-        moments = [[SecondMoments.empty(len(reader.units), 0) for _ in reader.read] for reader in self.readers]
+        moments = [SecondMoments.empty(len(reader.held), 0) for reader in self.readers]
         stream = Stream(self.network.graph, self.inputs, self.runner, tensors, list(self.weights))
         for (values,) in stream_together([(stream, tensors)], self.weights):
-            for reader, blocks in zip(self.readers, moments, strict=True):
-                for block, rows in zip(blocks, reader.rows(values[reader.place[0]]), strict=True):
-                    block.add(rows, np.zeros((0, rows.shape[1])))
-        return moments
-
-
-def read_of(covariance: Array, coefficients: Array, here: Array, own: Ints, units: int) -> Read:
-    """What one reader gets of the units of one set; units that it does not read say nothing there."""
-    whole, weights = np.zeros((units, units)), np.zeros((units, coefficients.shape[1]))
-    whole[np.ix_(own, own)], weights[own] = covariance[np.ix_(here, here)], coefficients[here]
-    return Read(whole, weights)
+            for reader, sums in zip(self.readers, moments, strict=True):
+                rows = reader.rows(values[reader.place[0]])
+                sums.add(rows, np.zeros((0, rows.shape[1])))
+        return [sums.covariances[0] for sums in moments]
 
 
 def thin(model: Compressible, kept: Kept) -> LayerGraph:
     """The network with some units kept in each set, and what reads them fitted to it.
 
     Args:
-        kept: numbers of the units that stay, by number of the set; sets that are left out keep all.
+        kept: the units that stay, by number of the set; sets that are left out keep all.
 
     Raises:
         ShapeError: a size cannot be expressed.
         DataError, RunError: the inputs do not fit, or the network does not run on them.
     """
     network, sets = model.network, {one.number: one for one in model.sets}
-    units = {group.name: sorted(own) for number, own in kept.items() for group in sets[number].groups}
-    change = plan_resizing(network.graph, network.groups, network.traces, units, network.coupled)
-    fits = find_fits(network.graph, model.readers, kept, change, by_tap=model.by_tap)
-    graph = with_zero_biases(resize_graph(network.graph, change, {}), fits)
-    pair = Fitting(network.graph, graph, change, model.weights, with_places(graph, fits))
+    before, weights = aligned(model, kept)
+    alike = {number: own[:, 0].tolist() for number, own in kept.items()}
+    units = {group.name: own for number, own in alike.items() for group in sets[number].groups}
+    change = plan_resizing(before, network.groups, network.traces, units, network.coupled)
+    fits = find_fits(before, model.readers, alike, change, by_tap=model.by_tap)
+    graph = with_zero_biases(resize_graph(before, change, {}), fits)
+    pair = Fitting(before, graph, change, weights, with_places(graph, fits))
     return graph.with_weights(pair.fitted(model.inputs, model.runner))
+
+
+def aligned(model: Compressible, kept: Kept) -> tuple[LayerGraph, Mapping[str, Array]]:
+    """The network with the units that stay at the same places in all groups of a set, and what is measured with.
+
+    Coupled groups lose equally many units, at the same places; which of its units stand there each decides by itself.
+    """
+    graph, parts = model.network.graph, model.network.traces.parts
+    moves = [
+        (group, order_to(own[:, place], own[:, 0], group.units))
+        for one in model.sets
+        if (own := kept.get(one.number)) is not None
+        for place, group in enumerate(one.groups)
+        if (own[:, place] != own[:, 0]).any()
+    ]
+    moves.sort(key=lambda move: parts[move[0].name].shape[1])  # what lies in a unit moves before it
+    tensors = dict.fromkeys(member.tensor for group, _ in moves for member in group.members)
+    stored = {name: graph.weights[name].read() for name in tensors}
+    measured = {name: model.weights.get(name, values) for name, values in stored.items()}
+    moved = permute_weights(measured, moves) if model.weights else {}
+    weights = {name: moved.get(name, values) for name, values in model.weights.items()}
+    return graph.with_weights(permute_weights(stored, moves)), weights
+
+
+def order_to(units: Ints, places: Ints, count: int) -> Ints:
+    """The order of so many units in which some stand at certain places, and the others as they did."""
+    order = np.full(count, -1)
+    order[places] = units
+    order[order < 0] = np.setdiff1d(np.arange(count), units)
+    return order

@@ -227,9 +227,13 @@ def grouped_key_heads(call: Resized, held: list[int]) -> list[int]:
 
 
 def count_heads(units: Layout, held: int) -> list[int]:
-    """How many heads lie on an axis that had `held`: as many if all are alike, else whole ones came or went."""
+    """How many heads lie on an axis that had `held`, all of them as long as the shortest that is left: behind the last
+    one others may have come. Raises ShapeError where they differ."""
     inside = np.bincount(units.old // (units.size // held), minlength=held)
-    return [held] if (inside == inside[0]).all() else whole_heads(units, held)
+    size = int(min(inside[inside > 0], default=1))
+    if (inside % size).any():
+        raise ShapeError("its heads have one size")
+    return [len(units) // size]
 
 
 def whole_heads(units: Layout, held: int) -> list[int]:
