@@ -9,7 +9,7 @@ EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
 PYTEST := pytest -n auto --dist worksteal
 
-.PHONY: demo test test-slow test-torch test-all docs dist-check lint clean
+.PHONY: demo test test-slow test-torch test-all test-whole docs dist-check lint clean
 
 ASSEMBLE := $(DEMO)/bin/mal-graph assemble --data $(EXAMPLE)/data.npz --calibrate $(EXAMPLE)/calib.npz --force
 
@@ -24,17 +24,21 @@ demo: $(DEMO)/ready
 
 # The fast half, without torch.
 test: $(TEST)/ready
-	$(TEST)/bin/python -m $(PYTEST) -m "not slow and not torch"
+	$(TEST)/bin/python -m $(PYTEST) -m "not slow and not torch and not whole"
 
 # The other half, beside the extras: the laws that take long hold with the fast assignment solver too.
 test-slow: $(TORCH)/ready
-	$(TORCH)/bin/python -m $(PYTEST) -m "slow and not torch"
+	$(TORCH)/bin/python -m $(PYTEST) -m "slow and not torch and not whole"
 
 test-torch: $(TORCH)/ready
-	$(TORCH)/bin/python -m $(PYTEST) -m torch
+	$(TORCH)/bin/python -m $(PYTEST) -m "torch and not whole"
 
 # Every test, each of them once.
 test-all: test test-slow test-torch
+
+# The cases of laws that those above stand for: an hour more.
+test-whole: $(TORCH)/ready
+	$(TORCH)/bin/python -m $(PYTEST) -m whole
 
 # The pages, with the reference made from the code, and the notebook as a reader runs it.
 docs: $(DOCS)/ready

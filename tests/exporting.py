@@ -5,11 +5,25 @@ import io
 import warnings
 
 import onnx
+import pytest
 import torch
 from builders import load
 
 import mal_graph
 from mal_graph.graph import LayerGraph
+
+SLOW_FRONT_ENDS = ("trace", "dynamo", "opset 23")
+
+
+def with_front_ends(kinds, name_of):
+    """Every kind with "torchscript" and one other front end, as pytest's parameters; with the rest only where all cases
+    of a law are asked for."""
+    for number, kind in enumerate(kinds):
+        yield pytest.param(kind, "torchscript", id=f"torchscript-{name_of(kind)}")
+        for place, front_end in enumerate(SLOW_FRONT_ENDS):
+            stands_alone = place == number % len(SLOW_FRONT_ENDS)
+            marks = [pytest.mark.slow, *([] if stands_alone else [pytest.mark.whole])]
+            yield pytest.param(kind, front_end, id=f"{front_end}-{name_of(kind)}", marks=marks)
 
 
 def exported(model: torch.nn.Module, example: torch.Tensor, front_end: str) -> LayerGraph:

@@ -26,12 +26,15 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from torch import nn
 
+import mal_graph
+
 CLASSES = 10
 SIDE = 8
 TEST_IMAGES = 500
 VALIDATION_IMAGES = 200
 MLP_EPOCHS = 30  # 60 leave an ensemble of two halves a fifth of the gain, on the validation images
 CNN_EPOCHS = 40
+VIT_EPOCHS = 40
 ANCESTOR_EPOCHS, TUNING_EPOCHS = 4, 12
 MAJOR_SHARE = 0.85  # of a digit's images go to the half that is good at it
 OPSET, IR_VERSION = 20, 10
@@ -100,6 +103,40 @@ class Residual(nn.Module):
         return torch.relu(x + self.norm2(self.conv2(inner)))
 
 
+class Block(nn.Module):
+    """Attention and two layers of twice the width, each behind a LayerNorm and added to what comes in."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norms[0](x)
+        split = [each(y).unflatten(2, (self.heads, -1)).transpose(1, 2) for each in (self.query, self.key, self.value)]
+        x = x + self.out(nn.functional.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2))
+        return x + self.narrow(nn.functional.gelu(self.wide(self.norms[1](x))))
+
+
+class VisionTransformer(nn.Module):
+    """Patches of 2 x 2 pixels, blocks, and the mean token classified."""
+
+    def __init__(self, width: int, heads: int, blocks: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, width, 2, 2)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (SIDE // 2) ** 2, width))
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, CLASSES)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = self.patches(image).flatten(2).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x).mean(1))
+
+
 def mlp(hidden: Sequence[int] = (64,)) -> nn.Sequential:
     """Flatten, then a Linear and a ReLU for every width in `hidden`, then a Linear to the logits."""
     widths = (SIDE * SIDE, *hidden)
@@ -134,6 +171,18 @@ def train_cnn(
 ) -> nn.Module:
     """A small residual network trained on `data`, by default half `a`."""
     return train(lambda: cnn(channels, blocks), seed, data or split().train_a, epochs)
+
+
+def train_vit(
+    width: int = 32,
+    heads: int = 4,
+    blocks: int = 2,
+    seed: int = 0,
+    data: Images | None = None,
+    epochs: int = VIT_EPOCHS,
+) -> nn.Module:
+    """A small transformer trained on `data`, by default half `a`."""
+    return train(lambda: VisionTransformer(width, heads, blocks), seed, data or split().train_a, epochs)
 
 
 def tune_mlp(hidden: Sequence[int], seed: int, parts: Split, data: Images) -> nn.Module:
@@ -227,7 +276,13 @@ class Writer:
 
 
 def export(module: nn.Module, path: Path) -> None:
-    """Write a model made here as ONNX: input `image` (N, 1, 8, 8), output `logits` (N, 10), N free."""
+    """Write a model made here as ONNX: input `image` (N, 1, 8, 8), output `logits` (N, 10), N free.
+
+    A transformer is written as mal_graph traces it, for its layers do not stand in one line.
+    """
+    if isinstance(module, VisionTransformer):
+        mal_graph.save(mal_graph.trace(module, torch.zeros(2, 1, SIDE, SIDE)), path)
+        return
     writer = Writer()
     writer.walk(module, "image", "")
     writer.nodes[-1].output[0] = "logits"

@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 import mal_graph
 from mal_graph.evaluation.scores import Scores
 
@@ -44,8 +46,8 @@ class Pair(NamedTuple):
     """A kind of base and donor: what each is, and whether the claim about it is a law."""
 
     kind: str
-    base: tuple[Sequence[int], ...]
-    donor: tuple[Sequence[int], ...]
+    base: tuple[Sequence[int] | int, ...]
+    donor: tuple[Sequence[int] | int, ...]
     is_law: bool
 
 
@@ -56,6 +58,9 @@ PAIRS = {
     "MLP 64-48 <- 96-64-32": Pair("mlp", ((64, 48),), ((96, 64, 32),), False),
     "CNN 16-32 <- 16-32, BatchNorm": Pair("cnn", ((16, 32), (1, 1)), ((16, 32), (1, 1)), False),
     "CNN 16-32 <- 24-40, BatchNorm": Pair("cnn", ((16, 32), (1, 1)), ((24, 40), (1, 2)), False),
+    "ViT 32 x 2 <- 32 x 2, 4 heads": Pair("vit", (32, 4, 2), (32, 4, 2), False),
+    "ViT 32 x 2, 4 heads <- 48 x 3, 6 heads": Pair("vit", (32, 4, 2), (48, 6, 3), False),
+    "ViT 48 x 3, 6 heads <- 32 x 2, 4 heads": Pair("vit", (48, 6, 3), (32, 4, 2), False),
 }
 
 
@@ -107,11 +112,15 @@ def trained(pair: Pair, seed: int, cache: Path, epochs: int | None) -> tuple[obj
     import make_digits_models as digits  # needs torch, which the tables do not
 
     parts = digits.split(seed)
-    makers: Mapping[str, Callable[..., object]] = {"mlp": digits.train_mlp, "cnn": digits.train_cnn}
+    makers: Mapping[str, Callable[..., object]] = {
+        "mlp": digits.train_mlp,
+        "cnn": digits.train_cnn,
+        "vit": digits.train_vit,
+    }
     limit = {} if epochs is None else {"epochs": epochs}
     models = []
     for side, shape, half in (("a", pair.base, parts.train_a), ("b", pair.donor, parts.train_b)):
-        widths = "_".join("-".join(map(str, widths)) for widths in shape)
+        widths = "_".join("-".join(map(str, np.ravel(sizes))) for sizes in shape)
         path = cache / f"{pair.kind}_{widths}_{side}_{seed}_{epochs or 'full'}.onnx"
         if not path.exists():
             digits.export(makers[pair.kind](*shape, seed=2 * seed + (side == "b"), data=half, **limit), path)
@@ -175,13 +184,14 @@ def broken_laws(scores: Sequence[Score], pairs: Mapping[str, Pair] = PAIRS) -> l
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds")
+    parser.add_argument("--pair", action="append", choices=PAIRS, help="only this pair; may be given again")
     parser.add_argument("--cache", type=Path, help="folder of trained models, kept; a temporary one by default")
     parser.add_argument("--markdown", type=Path, help="write the tables here too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         cache = options.cache or Path(temporary)
         cache.mkdir(parents=True, exist_ok=True)
-        scores = runs(range(options.seeds), cache)
+        scores = runs(range(options.seeds), cache, {name: PAIRS[name] for name in options.pair or PAIRS})
     versions = ", ".join(f"{name} {version(name)}" for name in ("mal-graph", "onnxruntime", "numpy", "torch"))
     text = (
         f"# Merged digits models beside their controls\n\n{options.seeds} seeds, {date.today()}, Python "

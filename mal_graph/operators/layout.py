@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
 from mal_graph.operators.axis_labels import AxisLabel, Label, spans
 from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes, pin_each
@@ -17,7 +18,7 @@ from mal_graph.operators.sizes import Resized, output_sizes
 
 def reshape(call: Call) -> list[Label]:
     """Whatever the target, the probe measured the shape."""
-    return [call.wiring.reshape(call.label(0), call.outputs[0], call.name)]
+    return [call.wiring.reshape(call.label(0), call.outputs[0], call.name, call.node.inputs[0])]
 
 
 def transpose(call: Call) -> list[Label]:
@@ -188,6 +189,14 @@ def tile(call: Call) -> list[Label]:
         if times != 1:
             label = call.wiring.repeat(label, axis, times)
     return [label]
+
+
+def times_tiled(call: Resized, held: list[int]) -> list[int]:
+    """How often each axis is laid end to end. Raises ShapeError where that is no whole number."""
+    sizes = [(len(new), len(old)) for new, old in zip(call.outputs[0], call.inputs[0], strict=True)]
+    if any(new % old for new, old in sizes if old):
+        raise ShapeError("what is repeated does not come a whole number of times")
+    return [new // old if old else times for (new, old), times in zip(sizes, held, strict=True)]
 
 
 def tied_copies(call: Call, axis_label: AxisLabel, times: int) -> list[AxisLabel]:
@@ -370,7 +379,7 @@ ROWS: Mapping[str, Row] = {
     "SequenceAt": Row(sequence_at, slots=(X, setting("position")), is_sequence=True),
     "Expand": Row(expand, adds=True, slots=(X, setting("shape")), size_constants={"shape": output_sizes}),
     "Pad": Row(pad, slots=(X, setting("pads"))),
-    "Tile": Row(tile, slots=(X, setting("repeats"))),
+    "Tile": Row(tile, slots=(X, setting("repeats")), size_constants={"repeats": times_tiled}),
     "DepthToSpace": Row(depth_to_space),
     "SpaceToDepth": Row(space_to_depth),
     "CenterCropPad": Row(resize, slots=(X, setting("shape")), size_constants={"shape": output_sizes}),

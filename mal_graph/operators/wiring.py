@@ -73,6 +73,9 @@ class Wiring:
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
+        self.spread: dict[
+            str, Label
+        ] = {}  # by tensor that is reshaped its label with atoms for what it holds several times
         self.places: dict[str, Atoms] = {}  # by integer tensor the axis that its values are places on
         self.chosen: list[Chosen] = []
         self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
@@ -348,8 +351,9 @@ class Wiring:
             {new: label.pins[old] for new, old in enumerate(order) if old in label.pins},
         )
 
-    def reshape(self, label: Label, shape: tuple[int, ...], by: str) -> Label:
-        """The label after a reshape: every run of axes that keeps its product is reshaped by itself."""
+    def reshape(self, label: Label, shape: tuple[int, ...], by: str, name: str = "") -> Label:
+        """The label after a reshape of a tensor of that name: every run of axes that keeps its product is reshaped by
+        itself."""
         if 0 in shape:
             self.pin_label(label, Pin(GroupState.FROZEN, f"{by} has an empty axis"))
             return Label(shape)
@@ -358,7 +362,7 @@ class Wiring:
         runs = find_runs(label.shape, shape)
         label = self.with_places(label, runs, shape)
         label = self.multiply_out(label, [old for old, _ in runs], by)
-        label = self.with_copies(label, [old for old, _ in runs])
+        label = self.with_copies(label, [old for old, _ in runs], name)
         parts, pins = self.reshape_parts(label, shape, runs, by)
         varying = {axis for part in parts for axis in spans(part)}
         for old, new in runs:
@@ -417,7 +421,7 @@ class Wiring:
             parts.append(self.product_of(mixed))
         return Label(label.shape, tuple(parts), pins)
 
-    def with_copies(self, label: Label, runs: Sequence[list[int]]) -> Label:
+    def with_copies(self, label: Label, runs: Sequence[list[int]], name: str) -> Label:
         """The label with atoms for what holds the same at every index of an axis that a run mixes with others: an atom
         for every copy, which belongs to the one that it is a copy of."""
         parts = list(label.parts)
@@ -429,7 +433,10 @@ class Wiring:
                 shape = tuple(label.shape[axis] if axis in repeated else size for axis, size in enumerate(part.shape))
                 if repeated and set(spans(part)) & set(run) and np.prod(shape) <= LARGEST_PRODUCT:
                     parts[number] = self.copy_of(part, shape)
-        return Label(label.shape, tuple(parts), label.pins)
+        spread = Label(label.shape, tuple(parts), label.pins)
+        if name and any(new is not old for new, old in zip(parts, label.parts, strict=True)):
+            self.spread[name] = spread
+        return spread
 
     def product_of(self, parts: Sequence[Atoms]) -> Atoms:
         """An atom for every combination of some parts, which belongs to each of its factors."""

@@ -63,7 +63,7 @@ def find_traces(graph: LayerGraph, groups: AxisGroups, table: Mapping[str, Row] 
     tracing = trace_labels(graph, groups.probed, groups.parameters, roles.keys(), table)
     units = Units(tracing.wiring, tracing.owners)
     parts = {group.name: parts for group, parts in group_units(units, roles, groups.layers)}
-    return Traces(tracing.labels, units.component, parts, tracing.wiring.places)
+    return Traces(tracing.labels, units.component, parts, tracing.wiring.places, tracing.wiring.spread)
 
 
 def roles_of(graph: LayerGraph, parameters: Sequence[Parameter]) -> Roles:

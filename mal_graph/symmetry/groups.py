@@ -178,9 +178,11 @@ class Traces(Brief):
         unit: the unit of each atom.
         parts: by name of the group what moves with each of its units; shape (units, parts).
         places: by tensor whose values are places of units the atoms of these.
+        spread: labels in which what a tensor holds several times has atoms of its own, where a reshape tells it apart.
     """
 
     labels: Mapping[str, Label]
     unit: NDArray[np.int64]
     parts: Mapping[str, NDArray[np.int64]]
     places: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    spread: Mapping[str, Label] = field(default_factory=dict)

@@ -102,7 +102,8 @@ def plan_resizing(
     """
     sets = find_coupled(groups, traces) if sets is None else sets
     changes = [change_of(traces, names, units) for names in sets if not units.keys().isdisjoint(names)]
-    layouts = {name: lay_out(label, traces.unit, changes, name) for name, label in traces.labels.items()}
+    labels = {**traces.labels, **traces.spread}
+    layouts = {name: lay_out(label, traces.unit, changes, name) for name, label in labels.items()}
     changed = {name: axes for name, axes in layouts.items() if not all(axis.is_kept for axis in axes)}
     stored = {name: axes for name, axes in changed.items() if name in graph.weights}
     computed = {name: axes for name, axes in changed.items() if name not in graph.weights}
@@ -296,10 +297,18 @@ def constants(
         yield (node.name, slot), np.reshape(np.array(new, old.dtype), old.shape if len(new) == old.size else -1)
     elif name in graph.producer and len(new) == old.size:
         producer = graph.nodes[graph.producer[name]]
-        row, sizes = row_of(producer), [known[name].size for name in producer.inputs if name in known]
+        row, read = row_of(producer), [known.get(name) for name in producer.inputs]
+        sizes = [values.size for values in read if values is not None]
         if row is not None and row.joins and len(sizes) == len(producer.inputs):
             for place, (start, end) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
                 yield from constants(graph, known, producer, place, new[start:end])
+        elif (passed := next((place for place, values in enumerate(read) if holds(values, old)), None)) is not None:
+            yield from constants(graph, known, producer, passed, new)  # what exporters put in place of sizes of -1
+
+
+def holds(values: Array | None, wanted: Array) -> bool:
+    """Whether an operator that gives some sizes is given them."""
+    return values is not None and np.array_equal(values, wanted)
 
 
 def integers(values: object) -> list[int]:
@@ -365,15 +374,22 @@ def resize_groups(
 def resize_traces(traces: Traces, change: Resizing, graph: LayerGraph) -> Traces:
     """Where the units of the groups lie in a resized graph; an added one counts as the last, behind which it stands."""
     new = {name: Label(weight.shape) for name, weight in graph.weights.items() if name not in traces.labels}
-    labels = {**traces.labels, **new}
-    for name, axes in {**change.layouts, **change.computed}.items():
-        parts = []
-        for part in traces.labels[name].parts:
-            for axis in spans(part):
-                part = part.take(axes[axis].old, axis)
-            parts.append(part)
-        labels[name] = replace(traces.labels[name], shape=tuple(map(len, axes)), parts=tuple(parts))
-    return replace(traces, labels=labels)
+    layouts = {**change.layouts, **change.computed}
+    labels = {name: resized_label(label, layouts.get(name)) for name, label in traces.labels.items()}
+    spread = {name: resized_label(label, layouts.get(name)) for name, label in traces.spread.items()}
+    return replace(traces, labels={**labels, **new}, spread=spread)
+
+
+def resized_label(label: Label, axes: Sequence[Layout] | None) -> Label:
+    """The label of a tensor on its resized axes, if it has some."""
+    if axes is None:
+        return label
+    parts = []
+    for part in label.parts:
+        for axis in spans(part):
+            part = part.take(axes[axis].old, axis)
+        parts.append(part)
+    return replace(label, shape=tuple(map(len, axes)), parts=tuple(parts))
 
 
 def resized_member(

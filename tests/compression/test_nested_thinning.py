@@ -23,6 +23,7 @@ KINDS = {
     "one operator with biases": lambda: attending(Attention("MultiHeadAttention", bias=True)),
     "a matrix for each head": expert_nets.heads,
     "shared keys": lambda: attending(Attention(heads=6)),
+    "shared keys, repeated": lambda: attending(Attention(heads=6), "written out"),
     "shared keys, in groups": lambda: attending(Attention(heads=6), "in groups"),
     "blocks of channels": nested_nets.grouped,
     "experts": expert_nets.experts,

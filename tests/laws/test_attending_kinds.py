@@ -12,12 +12,13 @@ from mal_graph.symmetry.networks import build_network
 
 try:
     from attending_kinds import FREE, OTHERWISE, build, example
-    from exporting import exported
+    from exporting import exported, with_front_ends
+
+    WITH_FRONT_ENDS = [*with_front_ends(FREE, lambda kind: kind.__name__)]
 except ImportError:
-    FREE = {}
+    FREE, WITH_FRONT_ENDS = {}, []
 
 pytestmark = pytest.mark.torch
-FRONT_ENDS = ["torchscript", *(pytest.param(one, marks=pytest.mark.slow) for one in ("trace", "dynamo", "opset 23"))]
 by_kind = pytest.mark.parametrize("kind", FREE, ids=lambda kind: kind.__name__)
 
 
@@ -26,8 +27,7 @@ def far(graph, other):
     return deviation(run(graph, inputs, "onnxruntime"), run(other, inputs, "onnxruntime"))
 
 
-@by_kind
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize(("kind", "front_end"), WITH_FRONT_ENDS)
 def test_what_theory_says_is_free_is_found_and_gives_the_base_back(kind, front_end):
     base = exported(build(kind), example(kind), front_end)
     groups = build_network(base).groups.groups

@@ -12,6 +12,7 @@ from builders import Net, deviation, inputs_of, load, permuted_copy, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mal_graph
 from mal_graph.operators import Wiring
 from mal_graph.symmetry import axis_groups, interchangeable, verify
 
@@ -138,3 +139,13 @@ def test_without_joins_nothing_holds_what_shares_a_head(monkeypatch):
     assert 3 in [len(units) for units, around in described(graph) if around is None]
     monkeypatch.setattr(interchangeable, "find_joins", lambda *_: iter(()))
     assert 3 not in [len(units) for units, around in described(graph) if around is None]
+
+
+@pytest.mark.parametrize("heads", [(9, 3), (8, 4), (12, 4)], ids=["queries", "keys", "both"])
+@pytest.mark.parametrize("form", ["written out", "in groups"])
+def test_more_heads_are_reached_exactly_where_keys_are_repeated(form, heads):
+    base = load(attention_net(Kind(heads=6, shared=3), form))
+    donor = load(attention_net(Kind(heads=heads[0], shared=heads[1]), form, seed=1))
+    result = mal_graph.assemble(base, donor, lam=1.0, method="mal", width="grow")
+    inputs = inputs_of(donor)
+    assert deviation(run(result.graph, inputs), run(donor, inputs)) < 1e-5

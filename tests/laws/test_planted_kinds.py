@@ -1,5 +1,7 @@
 """The planted law: a copy of a transformer with all that theory says is free in another order gives the base back."""
 
+from dataclasses import replace
+
 import pytest
 from builders import deviation, inputs_of, run
 
@@ -13,12 +15,7 @@ except ImportError:
     torch, KINDS = None, []
 
 pytestmark = pytest.mark.torch
-FRONT_ENDS = [
-    "torchscript",
-    pytest.param("trace", marks=pytest.mark.slow),
-    pytest.param("dynamo", marks=pytest.mark.slow),
-    pytest.param("opset 23", marks=pytest.mark.slow),
-]
+WITH_FRONT_ENDS = [*exporting.with_front_ends(KINDS, lambda kind: kind.name)] if KINDS else []
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
@@ -40,8 +37,7 @@ def test_the_permutation_by_hand_keeps_the_outputs(kind):
         assert torch.allclose(model(example()), copy(example()), atol=1e-4)
 
 
-@by_kind
-@pytest.mark.parametrize("front_end", FRONT_ENDS)
+@pytest.mark.parametrize(("kind", "front_end"), WITH_FRONT_ENDS)
 def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     model = build(kind)
     base, donor = exported(model, front_end), exported(permuted(model, kind, 1), front_end)
@@ -49,6 +45,19 @@ def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     step = result.merged[0]
     assert far(result.graph, base) <= 1e-4
     assert not {*step.plan.skipped, *step.plan.dropped, *step.promises.kept}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("repeat", ["expand", "interleave", "axis", "tile"])
+def test_more_heads_are_reached_exactly_however_shared_ones_are_repeated(repeat):
+    kind = next(kind for kind in KINDS if kind.shared > 1 and kind.repeat == repeat and not kind.turned)
+    for more in (
+        replace(kind, heads=3 * kind.shared),
+        replace(kind, heads=2 * kind.shared + 2, shared=kind.shared + 1),
+    ):
+        base, donor = exported(build(kind), "torchscript"), exported(build(more, 3), "torchscript")
+        result = mal_graph.assemble(base, donor, lam=1.0, method="mal", width="grow")
+        assert far(result.graph, donor) <= 1e-4
 
 
 def test_slopes_pin_the_heads_of_a_network_of_its_own_too():

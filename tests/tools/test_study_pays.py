@@ -151,7 +151,14 @@ def test_a_head_that_can_be_fitted_is_fitted(module):
 
 @pytest.mark.slow
 @pytest.mark.torch
-@pytest.mark.parametrize("name", ["fashion14 128-128 relu", "cifar ResNet 16-32-64", "fashion28 ViT 48x3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fashion14 128-128 relu",
+        pytest.param("cifar ResNet 16-32-64", marks=pytest.mark.whole),
+        pytest.param("fashion28 ViT 48x3", marks=pytest.mark.whole),
+    ],
+)
 def test_a_tiny_pair_runs_through_and_is_not_run_again(module, tmp_path, monkeypatch, name):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
