@@ -120,6 +120,22 @@ class Separate(Residual):
         return self.out(together(attend(by_head(self.q(x)), by_head(self.k(x)), by_head(self.v(x)))))
 
 
+class Retention(Separate):
+    """RetNet: every head forgets at a rate of its own, which is not learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm_of_heads = nn.GroupNorm(HEADS, WIDTH)
+        self.register_buffer("rates", torch.tensor([0.9, 0.45, 0.7]))
+
+    def block(self, x):
+        n, steps = x.shape[0], torch.arange(STEPS)
+        apart = steps[:, None] - steps[None]
+        kept = torch.exp(self.rates.log()[:, None, None] * apart.clamp(min=0)) * (apart >= 0)
+        read = together((by_head(self.q(x)) @ by_head(self.k(x)).transpose(-1, -2) * kept) @ by_head(self.v(x)))
+        return self.out(self.norm_of_heads(read.reshape(-1, WIDTH)).view(n, STEPS, WIDTH))
+
+
 class Linformer(Separate):
     def __init__(self):
         super().__init__()
@@ -367,6 +383,7 @@ FREE = {
     OfChannels: ATTENTION,
     Talking: {**ATTENTION, BLOCKS: 3},
     Separate: ATTENTION,
+    Retention: ATTENTION,
     Linformer: {**ATTENTION, (SIZE, False): 1},
     Disentangled: ATTENTION,  # one projection reads the stream and the places: they have one order
     TransformerXl: {**ATTENTION, STREAM: 2},
