@@ -388,8 +388,7 @@ FREE = {
     Disentangled: ATTENTION,  # one projection reads the stream and the places: they have one order
     TransformerXl: {**ATTENTION, STREAM: 2},
     Differential: {**ATTENTION, INSIDE: 9},
-    # Its keys are joined with a part that all heads share: their units move alike in all heads.
-    Latent: {**ATTENTION, INSIDE: 3, (SIZE, False): 1, (7, False): 1, (5, False): 1},
+    Latent: {**ATTENTION, (7, False): 1, (5, False): 1},
     Parallel: {**ATTENTION, (16, False): 1},
     Perceiver: {STREAM: 2, BLOCKS: 2, INSIDE: 12, (SIZE, False): 1},
     Mixer: {STREAM: 1, (9, False): 1, (16, False): 1},
