@@ -321,6 +321,21 @@ class Gemma(Residual):
         return self.down(functional.gelu(self.gate(x), approximate="tanh") * self.up(x))
 
 
+class RepeatedExperts(Residual):
+    """What every expert reads is laid end to end for all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = linear(WIDTH, 3, bias=False)
+        self.up, self.down = nn.Parameter(torch.randn(3, WIDTH, 9)), nn.Parameter(torch.randn(3, 9, WIDTH))
+
+    def block(self, x):
+        rows = x.reshape(-1, WIDTH)
+        made = rows.repeat(3, 1).view(3, -1, WIDTH) @ self.up
+        made = functional.gelu(made) @ self.down * self.router(rows).softmax(-1).T[:, :, None]
+        return made.sum(0).view(x.shape)
+
+
 class ZeroGains(Residual):
     """LayerScale and ReZero as they start: nothing comes through."""
 
@@ -396,6 +411,7 @@ FREE = {
     Conformer: {STREAM: 1, (8, False): 1},
     Mamba: {STREAM: 1, (8, False): 1, (5, False): 1, (2, False): 1},
     Gemma: {STREAM: 1, (16, False): 1},
+    RepeatedExperts: {STREAM: 1, (3, False): 1, (9, True): 3},
     ZeroGains: {STREAM: 1, (9, False): 2},
     Seq2Seq: {STREAM: 1, (8, False): 2, (7, False): 1},
     Windows: {**ATTENTION, (2 * WIDTH, False): 1},

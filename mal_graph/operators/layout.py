@@ -18,7 +18,8 @@ from mal_graph.operators.wiring import LARGEST_PRODUCT
 
 def reshape(call: Call) -> list[Label]:
     """Whatever the target, the probe measured the shape."""
-    return [call.wiring.reshape(call.label(0), call.outputs[0], call.name)]
+    tiled = call.wiring.tiled.get(call.node.inputs[0])
+    return [call.wiring.reshape(call.label(0), call.outputs[0], call.name, tiled)]
 
 
 def transpose(call: Call) -> list[Label]:
@@ -57,6 +58,7 @@ def with_copies(call: Call, axis: int) -> list[Label]:
         times, size = names.count(name), label.shape[axis]
         laid = call.wiring.repeat(label, axis, times) if times > 1 else label
         if times == len(names):
+            call.wiring.tiled[call.node.outputs[0]] = {axis: times}
             return [laid]
         parts = np.arange(times * size).reshape(times, size)
         copies[name] = [call.wiring.take(laid, axis, part, call.name) for part in parts] if times > 1 else [label]
@@ -213,6 +215,7 @@ def tile(call: Call) -> list[Label]:
     label, repeats = call.label(0), call.ints(1, "repeats")
     if repeats is None:
         return call.freeze(f"{call.name} has repeats that are computed at run time")
+    call.wiring.tiled[call.node.outputs[0]] = dict(enumerate(repeats))
     for axis, times in enumerate(repeats):
         if times != 1:
             label = call.wiring.repeat(label, axis, times)

@@ -6,7 +6,7 @@ channel *belongs* to the one it lies on: whatever moves the channels must then m
 channels of a block stay free to move within it, unless they belong to a unit of the other axis too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -73,6 +73,7 @@ class Wiring:
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
+        self.tiled: dict[str, dict[int, int]] = {}  # by tensor how often an axis holds the same, end to end
         self.places: dict[str, Atoms] = {}  # by integer tensor the axis that its values are places on
         self.chosen: list[Chosen] = []
         self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
@@ -348,8 +349,12 @@ class Wiring:
             {new: label.pins[old] for new, old in enumerate(order) if old in label.pins},
         )
 
-    def reshape(self, label: Label, shape: tuple[int, ...], by: str) -> Label:
-        """The label after a reshape: every run of axes that keeps its product is reshaped by itself."""
+    def reshape(self, label: Label, shape: tuple[int, ...], by: str, tiled: Mapping[int, int] | None = None) -> Label:
+        """The label after a reshape: every run of axes that keeps its product is reshaped by itself.
+
+        Args:
+            tiled: by axis how often it holds the same, end to end.
+        """
         if 0 in shape:
             self.pin_label(label, Pin(GroupState.FROZEN, f"{by} has an empty axis"))
             return Label(shape)
@@ -364,7 +369,9 @@ class Wiring:
         for old, new in runs:
             pin = next((label.pins[axis] for axis in old if axis in label.pins), None)
             if pin is not None:
-                pins.update({axis: pin for axis in new if shape[axis] > 1 and axis not in varying})
+                times = (tiled or {}).get(old[0], 1) if len(old) == 1 else 1
+                ordered = [axis for axis in behind_copies(new, shape, times) if shape[axis] > 1]
+                pins.update({axis: pin for axis in ordered if axis not in varying})
         return Label(shape, tuple(parts), pins)
 
     def reshape_parts(
@@ -438,6 +445,15 @@ class Wiring:
         for part in parts:
             self.belong(joined, part)
         return joined
+
+
+def behind_copies(axes: Sequence[int], shape: Sequence[int], times: int) -> Sequence[int]:
+    """The axes without the first ones, along which what lies end to end so often holds the same."""
+    for number, axis in enumerate(axes):
+        if times % shape[axis]:
+            return axes[number:]
+        times //= shape[axis]
+    return ()
 
 
 def rising(part: Atoms, axis: int) -> Atoms:

@@ -114,3 +114,19 @@ def test_frozen_vectors_of_a_fine_tune_cost_nothing(seed):
 
 def test_what_was_learned_tells_no_kinds():
     assert not correspondence_of(mlp(seed=0), mlp(seed=1)).kinds
+
+
+@pytest.mark.parametrize("op", ["Exp", "Softplus", "Clip"])
+def test_a_learned_number_under_a_function_is_merged(op):
+    """Such as a temperature: no unit lies along it, and no layer has it for a weight."""
+
+    def scaled(seed):
+        net = Net(seed)
+        temperature = net.op(op, net.constant(np.float32(0.5 + seed), "temperature"))
+        return net.graph(net.op("Mul", net.linear(net.input(), 8, 4), temperature))
+
+    base, donor = scaled(0), scaled(1)
+    (half, whole), kept = merged(base, donor, 0.5, 1.0)
+    assert stored(half)["temperature"] == 1.0
+    assert far(whole, donor) <= 1e-9
+    assert not kept
