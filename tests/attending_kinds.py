@@ -329,11 +329,19 @@ class RepeatedExperts(Residual):
         self.router = linear(WIDTH, 3, bias=False)
         self.up, self.down = nn.Parameter(torch.randn(3, WIDTH, 9)), nn.Parameter(torch.randn(3, 9, WIDTH))
 
+    def laid(self, rows):
+        return rows.repeat(3, 1)
+
     def block(self, x):
         rows = x.reshape(-1, WIDTH)
-        made = rows.repeat(3, 1).view(3, -1, WIDTH) @ self.up
+        made = self.laid(rows).view(3, -1, WIDTH) @ self.up
         made = functional.gelu(made) @ self.down * self.router(rows).softmax(-1).T[:, :, None]
         return made.sum(0).view(x.shape)
+
+
+class JoinedExperts(RepeatedExperts):
+    def laid(self, rows):
+        return torch.cat([rows] * 3)
 
 
 class ZeroGains(Residual):
@@ -411,7 +419,7 @@ FREE = {
     Conformer: {STREAM: 1, (8, False): 1},
     Mamba: {STREAM: 1, (8, False): 1, (5, False): 1, (2, False): 1},
     Gemma: {STREAM: 1, (16, False): 1},
-    RepeatedExperts: {STREAM: 1, (3, False): 1, (9, True): 3},
+    **{kind: {STREAM: 1, (3, False): 1, (9, True): 3} for kind in (RepeatedExperts, JoinedExperts)},
     ZeroGains: {STREAM: 1, (9, False): 2},
     Seq2Seq: {STREAM: 1, (8, False): 2, (7, False): 1},
     Windows: {**ATTENTION, (2 * WIDTH, False): 1},
