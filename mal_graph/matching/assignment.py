@@ -85,7 +85,7 @@ def assign_units(correspondence: Correspondence, evidence: Evidence | None = Non
     assigned again without them: what they say of the units they share with others is noise.
 
     Returns:
-        deterministic; the objective is never below the identity's, where constants (see `constants`) allow that.
+        deterministic; the objective is never below the identity's, where kinds of units (see `unit_kinds`) allow that.
     """
     while True:
         assigned = assign_once(correspondence, evidence)
@@ -103,7 +103,7 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     * forward from the inputs, each pair by the tensors whose other axes are already assigned;
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
       not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
-    * the identity, where the problem is tiny or the identity is worth half of the best, and no constant forbids it.
+    * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it.
 
     Tiny problems are started several times, with equal scores decided at random (seeded).
     """

@@ -9,13 +9,13 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.matching.axis_pairs import AxisPair, GroupPair
 from mal_graph.matching.canonical import pair_tensors
-from mal_graph.matching.constants import Kinds, find_kinds
 from mal_graph.matching.group_pairing import GroupPairing, Refusal
 from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.nested_orders import Nests
 from mal_graph.matching.nested_pairs import Assigned
 from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.matching.unit_kinds import Kinds, find_kinds
 from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
 from mal_graph.symmetry import Network, PositionNames
 
@@ -38,7 +38,7 @@ class Correspondence(Brief):
         masks: the masks of matched layers, as `tensors`.
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
         signatures: which input and output of the donor is which of the base's.
-        kinds: by index of a pair what kinds of units constants tell apart; only units of one kind correspond.
+        kinds: by index of a pair what kinds of units there are; only units of one kind correspond.
     """
 
     base: Network

@@ -19,7 +19,6 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
 from mal_graph.matching.axis_pairs import Index, take_positions, unit_rows
-from mal_graph.matching.constants import keep_apart
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
     Order,
@@ -30,6 +29,7 @@ from mal_graph.matching.orders import (
     score_at_random,
     score_order,
 )
+from mal_graph.matching.unit_kinds import keep_apart
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew

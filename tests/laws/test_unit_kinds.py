@@ -1,4 +1,4 @@
-"""Laws of constants: what two trainings left alike says which units correspond, and is never averaged."""
+"""Laws of kinds of units: what two trainings left alike says which units correspond, and is never averaged."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Constants: stored numbers that two trainings left alike, which say what units may correspond to each other.
+"""Kinds of units: what two trainings left alike says which units may correspond to each other.
 
 Nothing in one file says that the decay rates of the heads of a retention are not learned: they are a tensor of one
 number for each head, as a bias is. Two files do. What one training learns is not what another learns; so what holds the
@@ -42,11 +42,11 @@ class Kinds(NamedTuple):
 
 
 def find_kinds(tensors: Iterable[tuple[TensorPair, Sequence[AxisPair]]]) -> dict[int, Kinds]:
-    """The kinds of units that constants tell apart, by index of the pair of groups."""
+    """The kinds of units that numbers left alike tell apart, by index of the pair of groups."""
     kinds: dict[int, Kinds] = {}
     for tensor, axes in tensors:
         moving = [(place, block) for place, axis in enumerate(axes) for block in axis.blocks if block.pair >= 0]
-        values = numbered(tensor) if moving and may_be_constant(tensor) else None
+        values = numbered(tensor) if moving and is_looked_at(tensor) else None
         if values is None:
             continue
         for place, block in moving:
@@ -59,7 +59,7 @@ def find_kinds(tensors: Iterable[tuple[TensorPair, Sequence[AxisPair]]]) -> dict
     return kinds
 
 
-def may_be_constant(tensor: TensorPair) -> bool:
+def is_looked_at(tensor: TensorPair) -> bool:
     """Whether a tensor is looked at: no weight, and nothing that would take long."""
     return not tensor.is_weight and all(np.prod(one.shape) <= LARGEST for one in (tensor.base, tensor.donor))
 
