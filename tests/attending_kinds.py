@@ -120,6 +120,22 @@ class Separate(Residual):
         return self.out(together(attend(by_head(self.q(x)), by_head(self.k(x)), by_head(self.v(x)))))
 
 
+class Retention(Separate):
+    """RetNet: every head forgets at a rate of its own, which is not learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm_of_heads = nn.GroupNorm(HEADS, WIDTH)
+        self.register_buffer("rates", torch.tensor([0.9, 0.45, 0.7]))
+
+    def block(self, x):
+        n, steps = x.shape[0], torch.arange(STEPS)
+        apart = steps[:, None] - steps[None]
+        kept = torch.exp(self.rates.log()[:, None, None] * apart.clamp(min=0)) * (apart >= 0)
+        read = together((by_head(self.q(x)) @ by_head(self.k(x)).transpose(-1, -2) * kept) @ by_head(self.v(x)))
+        return self.out(self.norm_of_heads(read.reshape(-1, WIDTH)).view(n, STEPS, WIDTH))
+
+
 class Linformer(Separate):
     def __init__(self):
         super().__init__()
@@ -305,6 +321,29 @@ class Gemma(Residual):
         return self.down(functional.gelu(self.gate(x), approximate="tanh") * self.up(x))
 
 
+class RepeatedExperts(Residual):
+    """What every expert reads is laid end to end for all of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.router = linear(WIDTH, 3, bias=False)
+        self.up, self.down = nn.Parameter(torch.randn(3, WIDTH, 9)), nn.Parameter(torch.randn(3, 9, WIDTH))
+
+    def laid(self, rows):
+        return rows.repeat(3, 1)
+
+    def block(self, x):
+        rows = x.reshape(-1, WIDTH)
+        made = self.laid(rows).view(3, -1, WIDTH) @ self.up
+        made = functional.gelu(made) @ self.down * self.router(rows).softmax(-1).T[:, :, None]
+        return made.sum(0).view(x.shape)
+
+
+class JoinedExperts(RepeatedExperts):
+    def laid(self, rows):
+        return torch.cat([rows] * 3)
+
+
 class ZeroGains(Residual):
     """LayerScale and ReZero as they start: nothing comes through."""
 
@@ -367,12 +406,12 @@ FREE = {
     OfChannels: ATTENTION,
     Talking: {**ATTENTION, BLOCKS: 3},
     Separate: ATTENTION,
+    Retention: ATTENTION,
     Linformer: {**ATTENTION, (SIZE, False): 1},
     Disentangled: ATTENTION,  # one projection reads the stream and the places: they have one order
     TransformerXl: {**ATTENTION, STREAM: 2},
     Differential: {**ATTENTION, INSIDE: 9},
-    # Its keys are joined with a part that all heads share: their units move alike in all heads.
-    Latent: {**ATTENTION, INSIDE: 3, (SIZE, False): 1, (7, False): 1, (5, False): 1},
+    Latent: {**ATTENTION, (7, False): 1, (5, False): 1},
     Parallel: {**ATTENTION, (16, False): 1},
     Perceiver: {STREAM: 2, BLOCKS: 2, INSIDE: 12, (SIZE, False): 1},
     Mixer: {STREAM: 1, (9, False): 1, (16, False): 1},
@@ -380,6 +419,7 @@ FREE = {
     Conformer: {STREAM: 1, (8, False): 1},
     Mamba: {STREAM: 1, (8, False): 1, (5, False): 1, (2, False): 1},
     Gemma: {STREAM: 1, (16, False): 1},
+    **{kind: {STREAM: 1, (3, False): 1, (9, True): 3} for kind in (RepeatedExperts, JoinedExperts)},
     ZeroGains: {STREAM: 1, (9, False): 2},
     Seq2Seq: {STREAM: 1, (8, False): 2, (7, False): 1},
     Windows: {**ATTENTION, (2 * WIDTH, False): 1},

@@ -884,7 +884,8 @@ def document(suites: Mapping[str, Sequence[Row]], command: str, not_built: Mappi
     parts = [
         "# Axis groups of published architectures, and whether they are right",
         f"{date.today()}, Python {platform.python_version()}, {versions}. Made by `{command}`, with models from "
-        "`tools/make_suite_models.py`. Random weights, one CPU thread for the oracle. The oracle permutes all verified "
+        "`tools/make_suite_models.py` or `tools/make_kind_models.py`. Random weights, one CPU thread for the oracle. "
+        "The oracle permutes all verified "
         f"groups at once in float64 (right: the outputs move by at most {TOLERANCE:g} of their size), and on up to "
         f"{CONTROLS} groups leaves one weight out, which must show (the least of them is given).{mixed}",
     ]

@@ -168,6 +168,11 @@ def mutations() -> dict[str, Mutation]:
             {"mal_graph.matching.canonical:compare_settings": gives(({}, {}))},
             ("tests/merging/test_settings_kept.py",),
         ),
+        "unit_kinds": Mutation(
+            "what two trainings left alike says nothing of the units",
+            {"mal_graph.matching.correspondence:find_kinds": gives({})},
+            ("tests/laws/test_unit_kinds.py",),
+        ),
         "chance": Mutation(
             "an alignment is not compared with chance",
             {"mal_graph.workflows.steps:compare_with_chance": gives(None)},

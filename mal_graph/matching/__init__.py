@@ -8,7 +8,7 @@ from mal_graph.matching.assignment import (
     assign_in_order,
     assign_units,
 )
-from mal_graph.matching.axis_pairs import AxisPair
+from mal_graph.matching.axis_pairs import AxisPair, take_positions
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.class_names import listed as listed_names
@@ -20,7 +20,7 @@ from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explai
 from mal_graph.matching.layer_profile import describe_window
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.nested_orders import extend_orders
-from mal_graph.matching.objective import Evidence, take_positions
+from mal_graph.matching.objective import Evidence
 from mal_graph.matching.orders import Order, Orders, inside_lone_units, is_whole, match_positions
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs

@@ -85,7 +85,7 @@ def assign_units(correspondence: Correspondence, evidence: Evidence | None = Non
     assigned again without them: what they say of the units they share with others is noise.
 
     Returns:
-        deterministic; the objective is never below the identity's.
+        deterministic; the objective is never below the identity's, where kinds of units (see `unit_kinds`) allow that.
     """
     while True:
         assigned = assign_once(correspondence, evidence)
@@ -103,7 +103,7 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     * forward from the inputs, each pair by the tensors whose other axes are already assigned;
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
       not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
-    * the identity, where the problem is tiny or the identity is worth half of the best.
+    * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it.
 
     Tiny problems are started several times, with equal scores decided at random (seeded).
     """
@@ -124,7 +124,8 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
             starts.append(("nearest", nearest))
         starts.append(("forward", forward))
     raised = [(name, *ascend(objective, orders)) for name, orders in distinct(starts)]
-    if spare or floor > HALF * max(history[-1] for _, _, history in raised):
+    is_near = spare or floor > HALF * max(history[-1] for _, _, history in raised)
+    if is_near and objective.is_allowed(identity):
         raised.append(("identity", *ascend(objective, identity)))
     name, orders, history = max(raised, key=lambda start: start[2][-1])
     tried = tuple((start, passes) for start, _, passes in raised)
@@ -206,7 +207,7 @@ def improve(objective: Objective, root: int, orders: list[Order]) -> float:
     """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding; what they
     gain, else 0."""
     tables = objective.tables(root, orders)
-    new = objective.nests.solve(root, tables, orders)
+    new = objective.solve(root, tables, orders)
     gain = score_all(tables, new) - score_all(tables, orders)
     if gain <= TOLERANCE * largest(tables) * sum(map(len, new.values())):
         return 0.0

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.brief import Brief
+from mal_graph.graph import Array
 
 Index = NDArray[np.int64]
 NOWHERE: Index = np.zeros(0, np.int64)
@@ -69,3 +70,19 @@ class AxisPair(Brief):
     statistic_inside: Index = field(default_factory=lambda: NOWHERE)
     added: Index = field(default_factory=lambda: NOWHERE)
     donor_size: int = 0
+
+
+def take_positions(values: Array, positions: Index, place: int) -> Array:
+    """The entries at these positions of an axis, in their order, zero at -1; the array itself where nothing changes."""
+    if len(positions) == values.shape[place] and (positions == np.arange(len(positions))).all():
+        return values
+    chosen = values.take(positions, axis=place)
+    none = positions < 0
+    if none.any():
+        np.moveaxis(chosen, place, 0)[none] = 0
+    return chosen
+
+
+def unit_rows(values: Array, place: int, positions: Index) -> Array:
+    """The entries that belong to each unit, as rows, shape (units, features)."""
+    return np.moveaxis(take_positions(values, positions.ravel(), place), place, 0).reshape(len(positions), -1)

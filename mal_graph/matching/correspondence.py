@@ -15,6 +15,7 @@ from mal_graph.matching.nested_orders import Nests
 from mal_graph.matching.nested_pairs import Assigned
 from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
 from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.matching.unit_kinds import Kinds, find_kinds
 from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
 from mal_graph.symmetry import Network, PositionNames
 
@@ -37,6 +38,7 @@ class Correspondence(Brief):
         masks: the masks of matched layers, as `tensors`.
         is_ordered: whether frozen axes of equal length were taken as ordered alike.
         signatures: which input and output of the donor is which of the base's.
+        kinds: by index of a pair what kinds of units there are; only units of one kind correspond.
     """
 
     base: Network
@@ -52,6 +54,7 @@ class Correspondence(Brief):
     masks: tuple[tuple[TensorPair, tuple[AxisPair, ...]], ...] = ()
     is_ordered: bool = False
     signatures: Signatures = field(default_factory=Signatures)
+    kinds: Mapping[int, Kinds] = field(default_factory=dict)
 
     @cached_property
     def units(self) -> tuple[tuple[int, int], ...]:
@@ -110,13 +113,14 @@ def correspond(
     with_axes, refused, dropped = pair_axes(pairing, tensors, match)
     masks, others_masked = pair_masks(pairing, base, donor, match)
     refused = {**others_masked, **refused}
+    merged = tuple((tensor, axes) for tensor, axes in with_axes if tensor.layer not in refused)
     return Correspondence(
         base,
         donor,
         match,
         tuple(pairing.nested.pairs),
         pairing.nested.assigned(),
-        tuple((tensor, axes) for tensor, axes in with_axes if tensor.layer not in refused),
+        merged,
         refused,
         dropped,
         unpaired,
@@ -124,6 +128,7 @@ def correspond(
         tuple((mask, axes) for mask, axes in masks if mask.layer not in refused),
         assume_ordered,
         signatures,
+        find_kinds(merged),
     )
 
 

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.axis_pairs import Index
+from mal_graph.matching.axis_pairs import Index, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.moving_groups import members_on, moving_groups
-from mal_graph.matching.objective import unit_rows
 from mal_graph.matching.orders import Orders, ScoreTable, cropped_identity, match_positions, match_units, score_order
 from mal_graph.matching.starts import TOLERANCE
 from mal_graph.matching.tensor_pairs import TensorPair

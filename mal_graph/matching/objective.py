@@ -18,7 +18,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
-from mal_graph.matching.axis_pairs import Index
+from mal_graph.matching.axis_pairs import Index, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
     Order,
@@ -29,6 +29,7 @@ from mal_graph.matching.orders import (
     score_at_random,
     score_order,
 )
+from mal_graph.matching.unit_kinds import keep_apart
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
@@ -194,6 +195,24 @@ class Objective:
         block = self.axes[t][place].blocks[b]
         return unit_rows(values, place, block.donor if side else block.base)
 
+    def solve(
+        self, root: int, tables: Mapping[int, ScoreTable], known: Sequence[Order] | None = None
+    ) -> dict[int, Order]:
+        """The best orders of the pairs that are assigned together (see `Nests.solve`), with as few units of two kinds
+        on each other as there can be."""
+        kinds = {pair: own for pair, own in self.correspondence.kinds.items() if pair in tables}
+        if kinds:
+            reach = sum(2.0 * len(table) * float(np.abs(table).max(initial=0.0)) for table in tables.values())
+            tables = {
+                pair: table - (2.0 * reach or 1.0) * kinds[pair].differ if pair in kinds else table
+                for pair, table in tables.items()
+            }
+        return self.nests.solve(root, tables, known)
+
+    def is_allowed(self, orders: Orders) -> bool:
+        """Whether no units of two kinds are on each other."""
+        return keep_apart(self.correspondence.kinds, orders)
+
     def figures(self, pair: int, orders: Orders) -> tuple[float, float]:
         """What a pair contributes, given the others, and the mean of that over all its random assignments."""
         table = self.scores(pair, orders)
@@ -229,22 +248,6 @@ def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index
     """The matched positions of some axes, of the base and of the donor."""
     base = {other: np.flatnonzero(order >= 0) for other, order in others.items()}
     return base, {other: order[base[other]] for other, order in others.items()}
-
-
-def take_positions(values: Array, positions: Index, place: int) -> Array:
-    """The entries at these positions of an axis, in their order, zero at -1; the array itself where nothing changes."""
-    if len(positions) == values.shape[place] and (positions == np.arange(len(positions))).all():
-        return values
-    chosen = values.take(positions, axis=place)
-    none = positions < 0
-    if none.any():
-        np.moveaxis(chosen, place, 0)[none] = 0
-    return chosen
-
-
-def unit_rows(values: Array, place: int, positions: Index) -> Array:
-    """The entries that belong to each unit, as rows, shape (units, features)."""
-    return np.moveaxis(take_positions(values, positions.ravel(), place), place, 0).reshape(len(positions), -1)
 
 
 def dot(a: Array, b: Array) -> float:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.axis_pairs import Index
-from mal_graph.matching.objective import Objective, Touch, cuts, squared, take_positions
+from mal_graph.matching.axis_pairs import Index, take_positions
+from mal_graph.matching.objective import Objective, Touch, cuts, squared
 from mal_graph.matching.orders import Order, Orders, ScoreTable, score_order
 
 TOLERANCE = 1e-7  # relative gain below which an update counts as rounding
@@ -41,7 +41,7 @@ def assign_forward(objective: Objective, seed: int) -> Orders:
     for root in next_pairs(objective, orders, compared=True):
         tables = objective.tables(root, orders)
         broken = {pair: with_ties_broken(table, rng if seed else None) for pair, table in tables.items()}
-        put(objective.nests.solve(root, broken), orders)
+        put(objective.solve(root, broken), orders)
     return tuple(order for order in orders if order is not None)
 
 
@@ -64,7 +64,7 @@ def assign_by_distance(objective: Objective, seed: int) -> Orders | None:
             hinted[pair] = with_ties_broken(told, rng if seed else None)
             distance += paid
             norm += length
-        chosen = objective.nests.solve(root, hinted)
+        chosen = objective.solve(root, hinted)
         distance -= score_all(tables, chosen)
         if not count_spare_starts(objective) and distance > NEAR * norm:
             return None
@@ -121,7 +121,7 @@ def assign_nearest(objective: Objective, start: Orders) -> Orders:
         budget -= 1
         root = waiting.popleft()
         tables = {pair: compare_distances(objective, pair, orders)[0] for pair in objective.nests.bundles[root]}
-        new = objective.nests.solve(root, tables, orders)
+        new = objective.solve(root, tables, orders)
         if score_all(tables, new) - score_all(tables, orders) > TOLERANCE * largest(tables):
             put(new, orders)
             waiting.extend(sorted(objective.neighbours[root] - set(waiting)))

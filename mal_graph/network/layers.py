@@ -92,7 +92,7 @@ def find_origins(
         if row is not None and row.reads_shape_only:
             continue  # what only reads a shape carries no signal
         sources = {origin[name] for name in data_inputs(node, row) if name in origin}
-        if not sources and not any(parameter.shape for parameter in by_node.get(index, ())):
+        if not sources and not by_node.get(index):
             continue  # computed from constants alone
         start = sources.pop() if row is not None and row.passes and len(sources) == 1 else index
         members.setdefault(start, []).append(index)

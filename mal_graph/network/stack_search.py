@@ -186,7 +186,8 @@ def cut_axes(graph: LayerGraph, node: Node, row: Row, width: int) -> dict[int, i
     if given is None or width < 2 or not row.moves or row.slot(1).name != "shape":
         return {}
     target = [int(size) for size in given.read().ravel()]
-    for end in range(len(target), 1, -1):
+    ends = [len(target)] if target[-1] == width else range(len(target), 1, -1)  # that axis itself may be there, whole
+    for end in ends:
         for start in range(end - 2, -1, -1):
             sizes = solved(target[start:end], width)
             if sizes is not None:

@@ -50,6 +50,8 @@ def dropout(call: Call) -> list[Label]:
     return unary(call) if training == (0,) else random(call)
 
 
+POSITIVE = replace(X, kind=ParameterKind.SCALE)  # what holds a number below zero would make no number of
+
 FLOAT_TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # in ONNX's numbering
 
 
@@ -93,14 +95,18 @@ def pointwise_row(
 
 
 def activation_row(
-    at_zero: AtZero = AtZero.ZERO, *, is_idempotent: bool = False, homogeneity: Homogeneity = Homogeneity.NONE
+    at_zero: AtZero = AtZero.ZERO,
+    *,
+    x: Slot = X,
+    is_idempotent: bool = False,
+    homogeneity: Homogeneity = Homogeneity.NONE,
 ) -> Row:
     """The row of an operator that maps every element by itself."""
     return Row(
         unary,
         keeps_axes=True,
         by_element=True,
-        slots=(X, setting("bound")),
+        slots=(x, setting("bound")),
         at_zero=at_zero,
         is_idempotent=is_idempotent,
         homogeneity=homogeneity,
@@ -118,7 +124,7 @@ ROWS: Mapping[str, Row] = {
     "Mul": pointwise_row(SCALE, commutes=True, homogeneity=Homogeneity.ONE),
     "Div": replace(pointwise_row(SCALE, at_zero=AtZero.UNSAFE, homogeneity=Homogeneity.ONE), divides=True),
     "PRelu": pointwise_row(X, Slot("slope", ParameterKind.SCALE), homogeneity=Homogeneity.ONE),
-    "Pow": pointwise_row(X, Slot("exponent", ParameterKind.SCALE), at_zero=AtZero.FINITE),
+    "Pow": pointwise_row(POSITIVE, Slot("exponent", ParameterKind.SCALE), at_zero=AtZero.FINITE),
     "SwiGLU": pointwise_row(X, SCALE),
     **dict.fromkeys(["com.microsoft.BiasGelu", "com.microsoft.FastGelu"], pointwise_row(X, SHIFT)),
     **dict.fromkeys(["BitwiseAnd", "BitwiseOr", "BitwiseXor"], pointwise_row(X, commutes=True)),
@@ -152,7 +158,6 @@ ROWS: Mapping[str, Row] = {
             "Atanh",
             "Tan",
             "Sign",
-            "Sqrt",
             "Floor",
             "Ceil",
             "Round",
@@ -172,7 +177,9 @@ ROWS: Mapping[str, Row] = {
     "ThresholdedRelu": activation_row(is_idempotent=True),
     "Clip": replace(activation_row(AtZero.FINITE, is_idempotent=True), slots=(X, setting("min"), setting("max"))),
     "Sigmoid": replace(activation_row(AtZero.FINITE), squashes=True, is_probability=True),
-    **dict.fromkeys(["Log", "Reciprocal", "Acosh"], activation_row(AtZero.UNSAFE)),
+    "Sqrt": activation_row(x=POSITIVE),
+    **dict.fromkeys(["Log", "Reciprocal"], activation_row(AtZero.UNSAFE, x=POSITIVE)),
+    "Acosh": activation_row(AtZero.UNSAFE),
     **dict.fromkeys(
         ["Identity", "Cast"], Row(unary, moves=True, keeps_axes=True, by_element=True, homogeneity=Homogeneity.ONE)
     ),

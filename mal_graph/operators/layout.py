@@ -8,12 +8,13 @@ import numpy as np
 
 from mal_graph.errors import ShapeError
 from mal_graph.graph import Node
-from mal_graph.operators.axis_labels import AxisLabel, Label, spans
+from mal_graph.operators.axis_labels import Atoms, AxisLabel, Label, on_axis, spans
 from mal_graph.operators.call import WINDOW, Call, pass_all_but, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.reshaping import find_runs
 from mal_graph.operators.row import Homogeneity, Row, X, setting
 from mal_graph.operators.sizes import Resized, output_sizes
+from mal_graph.operators.wiring import LARGEST_PRODUCT
 
 
 def reshape(call: Call) -> list[Label]:
@@ -37,10 +38,13 @@ def concat(call: Call) -> list[Label]:
     stacked = stack(labels, axis, shape)
     if stacked is not None:
         return [stacked]
-    ends = [wiring.axis_label(label, axis) for label in labels]
-    sizes = [label.shape[axis] for label in labels]
     across = [wiring.without(label, axis) for label in labels]
     others = wiring.combine(across, (*shape[:axis], 1, *shape[axis + 1 :]))
+    in_blocks = end_to_end_in_blocks(call, labels, axis)
+    if in_blocks is not None:
+        return [wiring.combine([others, Label(shape, (in_blocks,))], shape)]
+    ends = [wiring.axis_label(label, axis) for label in labels]
+    sizes = [label.shape[axis] for label in labels]
     return [wiring.with_axis_label(others, axis, end_to_end(call, ends, sizes), shape[axis])]
 
 
@@ -54,6 +58,7 @@ def with_copies(call: Call, axis: int) -> list[Label]:
         times, size = names.count(name), label.shape[axis]
         laid = call.wiring.repeat(label, axis, times) if times > 1 else label
         if times == len(names):
+            call.wiring.tiled[call.node.outputs[0]] = {axis: times}
             return [laid]
         parts = np.arange(times * size).reshape(times, size)
         copies[name] = [call.wiring.take(laid, axis, part, call.name) for part in parts] if times > 1 else [label]
@@ -94,6 +99,31 @@ def end_to_end(call: Call, axis_labels: Sequence[AxisLabel], sizes: Sequence[int
         if axis_label is None:
             call.wiring.read(atoms)
     return call.wiring.concat(named, sizes)
+
+
+def end_to_end_in_blocks(call: Call, labels: Sequence[Label], axis: int) -> Atoms | None:
+    """Units of blocks laid end to end, those of each block by themselves, such as a head's own keys and those that all
+    heads share: of these each block has copies. None where no label tells the units of one block from those of another,
+    or labels tell so along other axes."""
+    wiring, shape = call.wiring, call.outputs[0]
+    parts = [label.part_on(axis) for label in labels]
+    along = {spans(part) for part in parts if part is not None} - {(axis,)}
+    blocks = {other for axes in along for other in axes}
+    lying = [set(spans(part)) for label in labels for part in label.parts]
+    is_alike = len(along) == 1 and all(axes <= blocks or not axes & blocks for axes in lying)
+    if not is_alike or np.prod([shape[other] for other in blocks]) > LARGEST_PRODUCT:
+        return None
+    laid = []
+    for label, part in zip(labels, parts, strict=True):
+        size = label.shape[axis]
+        if part is None:
+            part = on_axis(wiring.atoms(label.pins.get(axis), size), axis, len(shape))
+            wiring.read(part)
+        lengths = tuple(
+            size if other == axis else shape[other] if other in blocks else 1 for other in range(len(shape))
+        )
+        laid.append(part if part.shape == lengths else wiring.copy_of(part, lengths))
+    return np.concatenate(laid, axis)
 
 
 def split(call: Call) -> list[Label]:
@@ -185,6 +215,7 @@ def tile(call: Call) -> list[Label]:
     label, repeats = call.label(0), call.ints(1, "repeats")
     if repeats is None:
         return call.freeze(f"{call.name} has repeats that are computed at run time")
+    call.wiring.tiled[call.node.outputs[0]] = dict(enumerate(repeats))
     for axis, times in enumerate(repeats):
         if times != 1:
             label = call.wiring.repeat(label, axis, times)

@@ -73,9 +73,9 @@ class Wiring:
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
         self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
-        self.spread: dict[
-            str, Label
-        ] = {}  # by tensor that is reshaped its label with atoms for what it holds several times
+        # by tensor that is reshaped its label with atoms for what it holds several times
+        self.spread: dict[str, Label] = {}
+        self.tiled: dict[str, dict[int, int]] = {}  # by tensor how often an axis holds the same, end to end
         self.places: dict[str, Atoms] = {}  # by integer tensor the axis that its values are places on
         self.chosen: list[Chosen] = []
         self.alone = False  # whether a unit was taken alone: its axis has one place, and a label names none
@@ -368,7 +368,9 @@ class Wiring:
         for old, new in runs:
             pin = next((label.pins[axis] for axis in old if axis in label.pins), None)
             if pin is not None:
-                pins.update({axis: pin for axis in new if shape[axis] > 1 and axis not in varying})
+                times = self.tiled.get(name, {}).get(old[0], 1) if len(old) == 1 else 1
+                ordered = [axis for axis in behind_copies(new, shape, times) if shape[axis] > 1]
+                pins.update({axis: pin for axis in ordered if axis not in varying})
         return Label(shape, tuple(parts), pins)
 
     def reshape_parts(
@@ -445,6 +447,15 @@ class Wiring:
         for part in parts:
             self.belong(joined, part)
         return joined
+
+
+def behind_copies(axes: Sequence[int], shape: Sequence[int], times: int) -> Sequence[int]:
+    """The axes without the first ones, along which what lies end to end so often holds the same."""
+    for number, axis in enumerate(axes):
+        if times % shape[axis]:
+            return axes[number:]
+        times //= shape[axis]
+    return ()
 
 
 def rising(part: Atoms, axis: int) -> Atoms:

@@ -569,3 +569,13 @@ def test_an_axis_that_is_only_averaged_over_is_verified_by_changing_its_entries(
         (7, GroupState.VERIFIED),
         (4, GroupState.VERIFIED),
     }
+
+
+@pytest.mark.parametrize("op", ["Pow", "Log", "Sqrt", "Reciprocal"])
+def test_what_an_operator_takes_no_number_below_zero_of_is_drawn_above_it(net, op):
+    rates = net.constant(np.array([0.31, 0.55, 0.72, 1.21], np.float32))
+    made = net.op(op, rates, net.constant(np.float32(1.5))) if op == "Pow" else net.op(op, rates)
+    hidden = net.op("Mul", net.op("Tanh", net.linear(net.input(), 8, 4)), made)
+    (group,) = verdicts(net.graph(net.linear(hidden, 4, 3)))
+    assert group.state is GroupState.VERIFIED
+    assert rates in {member.tensor for member in group.members}
