@@ -43,10 +43,13 @@ class Adapter(Protocol):
         """The model as a layer graph. Raises FileError or UnsupportedModel."""
         ...
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
         """Write the graph's source with its edited weights to `path`, completely or not at all.
 
         `accept` is called with the written file before it is put in place; what it raises leaves everything as it was.
+        Without `overwrite` a file that is there by then is left alone, and FileError raised.
         """
         ...
 
@@ -74,8 +77,10 @@ class Tracer(Protocol):
         """The weights of a traced graph under the names of the module's own state."""
         ...
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
-        """Write the weights of a traced graph as a file of the framework's own, completely or not at all."""
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
+        """Write the weights of a traced graph as a file of the framework's own, as an `Adapter` does."""
         ...
 
     def check(self, path: Path) -> tuple[Check, ...]:

@@ -27,6 +27,8 @@ FOR_ALL = [
     "protocols",
     "registry",
     "atomic_write",
+    "source_files",
+    "seals",
     "config",
     "option",
     "option_texts",

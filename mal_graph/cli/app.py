@@ -154,13 +154,13 @@ def assemble(
     is_good = result.choice is None or result.choice.is_good or not is_worse(result)
     is_wanted = is_good or not fail_if_worse
     if is_wanted and not dry_run:
-        result = write_result(result, target)
+        result = write_result(result, target, overwrite=force)
     is_written = result.passed and is_wanted and not dry_run
     hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
     output = str(target) if is_written else None
     document = result_document(result, command=shown.command, hashes=hashes, output=output)
-    write_plot(plot_to, result.pareto, shown)
-    emit_report(document, report_to, shown)
+    write_plot(plot_to, result.pareto, shown, force)
+    emit_report(document, report_to, shown, force)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -192,12 +192,12 @@ def compress(
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models([model], weights, config, examples, shown.verbose, progress)
         result = make_model(graphs, config, arrays, progress, registry.runner())
-    result = write_result(result, target)
+    result = write_result(result, target, overwrite=force)
     hashes = hashes_of(path for path in (model, *(weights or ())) if not is_factory(path))
     output = str(target) if result.passed else None
     document = result_document(result, command=shown.command, hashes=hashes, output=output)
-    write_plot(plot_to, result.pareto, shown)
-    emit_report(document, report_to, shown)
+    write_plot(plot_to, result.pareto, shown, force)
+    emit_report(document, report_to, shown, force)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -279,9 +279,9 @@ def sweep(
     hashes = hashes_of(path for path in (base, donor, *(weights or ())) if not is_factory(path))
     document = result_document(cells if grid else curves, command=shown.command, hashes=hashes)
     for target in targets:
-        write_result_file(target, document, images)
+        write_result_file(target, document, images, force)
         log(f"wrote {target}", shown.quiet)
-    emit_report(document, report_to, shown)
+    emit_report(document, report_to, shown, force)
 
 
 @app.command()
@@ -326,12 +326,12 @@ def zoo(
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
     if result.merged:
-        result = write_result(result, target)
+        result = write_result(result, target, overwrite=force)
     is_written = bool(result.merged) and result.passed
     hashes = hashes_of(path for path in files if not is_factory(path))
     written = {"output": str(target) if is_written else None, "checkpoint": str(checkpoint)}
     search = replace(search, assembly=result)
-    emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown)
+    emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown, force)
     fail_if_refused(result)
     if not is_written:
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")

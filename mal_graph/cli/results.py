@@ -34,36 +34,36 @@ def emit_document(document: "Document", format_: str, verbose: bool = False) -> 
         emit("\n".join(lines))
 
 
-def emit_report(document: "Report", report_to: Path | None, shown: Shown) -> None:
+def emit_report(document: "Report", report_to: Path | None, shown: Shown, force: bool) -> None:
     """A report of a model that was made, on stdout and in the file that was asked for."""
     if report_to is not None:
-        write_result_file(report_to, document, {})
+        write_result_file(report_to, document, {}, force)
     emit_document(document, shown.format_, shown.verbose)
 
 
-def write_plot(plot_to: Path | None, pareto: "Sequence[ParetoEntry]", shown: Shown) -> None:
+def write_plot(plot_to: Path | None, pareto: "Sequence[ParetoEntry]", shown: Shown, force: bool) -> None:
     """Draw what was compared, where that is asked for."""
     from mal_graph.atomic_write import write_bytes
     from mal_graph.reporting import draw_pareto
 
     if plot_to is not None and pareto:
-        write_bytes(plot_to, draw_pareto(pareto, plot_to.suffix[1:]))
+        write_bytes(plot_to, draw_pareto(pareto, plot_to.suffix[1:]), overwrite=force)
     elif plot_to is not None:
         log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
 
 
-def write_result_file(path: Path, document: "Report", images: Mapping[str, bytes]) -> None:
+def write_result_file(path: Path, document: "Report", images: Mapping[str, bytes], force: bool) -> None:
     """Write a report in the form that the file's name ends in; `images` are those that were drawn, by kind."""
     from mal_graph.atomic_write import write_bytes, write_text
     from mal_graph.reporting import GridDocument, SweepDocument, report_text
 
     kind = path.suffix.removeprefix(".")
     if kind in images:
-        write_bytes(path, images[kind])
+        write_bytes(path, images[kind], overwrite=force)
     elif isinstance(document, SweepDocument | GridDocument) and kind == "csv":
-        write_text(path, document.csv_text())
+        write_text(path, document.csv_text(), overwrite=force)
     else:
-        write_text(path, report_text(document, kind))
+        write_text(path, report_text(document, kind), overwrite=force)
 
 
 def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:

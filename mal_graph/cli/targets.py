@@ -65,8 +65,6 @@ def checked_target(path: str, sources: Sequence[str], force: bool, write: bool =
         raise FileError(f"cannot write {path}: there is no folder {missing}; create it first")
     if not os.access(folder, os.W_OK):
         raise FileError(f"cannot write {path}: folder {folder} is read-only; choose another")
-    if not mode and os.path.exists(f"{path}.data"):  # where big weights go; it may be those of an input
-        raise FileError(f"cannot write {path}: {path}.data exists and belongs to another model; name another file")
     return target
 
 

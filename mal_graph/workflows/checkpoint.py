@@ -149,7 +149,7 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, completely or not at all. Raises FileError."""
-    write_text(path, json.dumps(asdict(checkpoint), indent=1) + "\n")
+    write_text(path, json.dumps(asdict(checkpoint), indent=1) + "\n", overwrite=True)
 
 
 # --- digests ----------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Written(Result, ABC):
             FileError: the file exists and `overwrite` is false, or it cannot be written.
             GateFailed: a check failed; nothing was written.
         """
-        written = write_result(self, free_path(path, overwrite))
+        written = write_result(self, free_path(path, overwrite), overwrite=overwrite)
         if not written.passed:
             failed = "; ".join(f"{check.name} {check}" for check in written.failures)
             raise GateFailed(f"{path} is not written: {failed}; try other options")
@@ -85,7 +85,7 @@ class Written(Result, ABC):
 
 
 @np.errstate(all="ignore")
-def write_result(result: W, path: Path) -> W:
+def write_result(result: W, path: Path, *, overwrite: bool = False) -> W:
     """Save a result unless a check fails, those on the written file included.
 
     Returns:
@@ -102,7 +102,7 @@ def write_result(result: W, path: Path) -> W:
             raise GateFailed(f"{written.name} is not sound")
 
     with suppress(GateFailed):  # the checks say it
-        adapter.save(result.graph, path, accept)
+        adapter.save(result.graph, path, accept, overwrite=overwrite)
     return replace(result, checks=(*result.checks, *checks))
 
 
