@@ -186,6 +186,11 @@ def data_beside(path: Path) -> list[str]:
     return sorted(file.name for file in path.parent.iterdir() if is_data_of(file.name, path.name))
 
 
+def written_files(path: Path) -> list[Path]:
+    """A file that was written here, and the data beside it that it names."""
+    return [path, *(path.with_name(name) for name in data_beside(path) if holds(path, name))]
+
+
 def remove_unnamed(path: Path, names: Iterable[str]) -> None:
     """Remove those data files beside a file that neither it nor another of its kind there names any more."""
     for name in names:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.seals import Sealed
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Adapter(Protocol):
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What is checked of a saved file."""
+        ...
+
+    def read_seal(self, path: Path) -> Sealed:
+        """What a saved file says of itself, and whether it is as it was written. Raises FileError."""
         ...
 
 

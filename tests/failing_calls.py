@@ -1,7 +1,7 @@
 """Saves that are stopped at each of their calls of the system in turn: by a kill, or by an error that the system gives.
 
-Run as a program it tries every call of every case in processes of its own, and prints what went wrong as JSON. Writes of
-files count too; a write that is killed has written half.
+Run as a program it tries every call of every case in processes of its own, and prints what went wrong as JSON. Writes
+of files count too; a write that is killed has written half.
 """
 
 import builtins

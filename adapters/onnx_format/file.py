@@ -61,8 +61,8 @@ class OnnxAdapter:
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
-        files = [own, *map(opened, sorted({tensor.path for tensor in external_tensors(document)}))]
-        return replace(layer_graph(document, path), name=given, files=tuple(filter(None, files)))
+        data = sorted({tensor.path for tensor in external_tensors(document)}) if own else ()
+        return replace(layer_graph(document, path), name=given, files=tuple(filter(None, [own, *map(opened, data)])))
 
     def save(
         self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
@@ -91,7 +91,8 @@ class OnnxAdapter:
                 f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
                 "both models with one opset"
             ) from None
-        return replace(self.load(converted), name=graph.name, metadata=graph.metadata)
+        kept = {key: getattr(graph, key) for key in ("name", "metadata", "files", "provenance")}
+        return replace(self.load(converted), **kept)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""

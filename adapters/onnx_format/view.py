@@ -11,7 +11,7 @@ import onnx_ir as ir
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
 from mal_graph.network import as_viewed
-from mal_graph.seals import OWN
+from mal_graph.seals import OWN, PROVENANCE
 
 from . import bodies
 from .constants import with_own_constants
@@ -57,6 +57,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         opsets=dict(lowered.opset_imports),
         source=document,
         metadata={key: note for key, note in model.metadata_props.items() if not key.startswith(OWN)},
+        provenance=model.metadata_props.get(PROVENANCE, ""),
     )
     return as_viewed(with_own_constants(with_parts_joined(view)))
 

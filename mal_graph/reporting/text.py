@@ -13,6 +13,7 @@ from rich.table import Table
 from mal_graph.evaluation import Scores
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import accounts_lines
+from mal_graph.reporting.audits import AuditDocument, audit_lines
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     AssembleDocument,
@@ -434,4 +435,5 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     GridDocument: grid_lines,
     ZooDocument: zoo_lines,
     UnionDocument: union_lines,
+    AuditDocument: audit_lines,
 }
