@@ -29,6 +29,7 @@ FOR_ALL = [
     "atomic_write",
     "source_files",
     "seals",
+    "plain_text",
     "config",
     "option",
     "option_texts",

@@ -9,7 +9,8 @@ constants pointing at the file they came from.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
 from mal_graph.atomic_write import data_name, write_whole
-from mal_graph.errors import FileError, UnsupportedModel
+from mal_graph.errors import DataFileWarning, FileError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.registry import unknown_model
@@ -37,6 +38,7 @@ from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
+DATA_NAMES = (".data", ".bin", ".onnx_data", ".weights", ".pb")  # how files with weights end
 UNNAMED = "data"  # what a data file is called until its content is known
 
 
@@ -62,6 +64,7 @@ class OnnxAdapter:
         guard.check_model(document, path)
         sort(document, path)
         data = sorted({tensor.path for tensor in external_tensors(document)}) if own else ()
+        warn_of_odd_data(given, data)
         return replace(layer_graph(document, path), name=given, files=tuple(filter(None, [own, *map(opened, data)])))
 
     def save(
@@ -121,6 +124,19 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
             # onnx-ir 1.1 has read these already, and would write them once from here and once from its own copy.
             tensor.raw.ClearField("metadata_props")
     return model
+
+
+def warn_of_odd_data(name: str, data: Iterable[str]) -> None:
+    """Warn of data files that a model names and that are not called as such: it may name any file beside it, and what
+    that holds would become weights."""
+    for path in data:
+        if not path.endswith(DATA_NAMES):
+            warnings.warn(
+                f"{name} takes the bytes of {Path(path).name} for its weights: a data file ends in "
+                f"{', '.join(DATA_NAMES)}, so look whether this one is meant",
+                DataFileWarning,
+                stacklevel=2,
+            )
 
 
 def without_maps(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TypeProto]]:

@@ -4,9 +4,12 @@ Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate f
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
 """
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +19,7 @@ from typer.exceptions import TyperException
 
 from mal_graph import registry
 from mal_graph.cli.audits import audit, card
-from mal_graph.cli.factories import open_named_models
+from mal_graph.cli.factories import open_named_models, told_warnings
 from mal_graph.cli.flags import in_flags, refuse_broken_words, refuse_old_flags
 from mal_graph.cli.options import (
     INTERRUPTED,
@@ -34,7 +37,7 @@ from mal_graph.cli.options import (
     Weights,
     with_options,
 )
-from mal_graph.cli.output import emit, log, progress_bars
+from mal_graph.cli.output import captured_logs, emit, log, progress_bars
 from mal_graph.cli.pictures import diagram, match
 from mal_graph.cli.reports import report
 from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
@@ -337,7 +340,8 @@ def zoo(
     try:
         with progress_bars(shown.quiet) as progress:
             (graph,) = open_named_models([base], weights, config, examples, shown.verbose, progress)
-            search = search_zoo(graph, folder, arrays, config=config, restart=force, progress=progress)
+            with told_warnings():
+                search = search_zoo(graph, folder, arrays, config=config, restart=force, progress=progress)
     except KeyboardInterrupt:
         kept = f"what was decided is in {checkpoint}; the same command goes on from there"
         log(f"interrupted: {kept if checkpoint.exists() else 'nothing was decided yet, and nothing was written'}")
@@ -362,7 +366,7 @@ def zoo(
 
 
 app.command()(with_options()(report))
-app.command()(with_options()(audit))
+app.command()(with_options("audit")(audit))
 app.command()(with_options()(card))
 
 
@@ -409,7 +413,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_old_flags(words)
         refuse_broken_words(words)
-        code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
+        with captured_logs(is_verbose(words)), stopped_gently():
+            code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:
         if error.format_message():  # without words the help was printed, and there is nothing to add
@@ -422,10 +427,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         log(f"error: {error}; check the path, its permissions and the space left")
     except Exception as error:
-        if {"-v", "--verbose"} & set(words):
+        if is_verbose(words):
             traceback.print_exc()
         log(f"error: {BUG} ({type(error).__name__}: {error}); please report it; -v shows where")
     return BAD_INPUT
+
+
+def is_verbose(words: Sequence[str]) -> bool:
+    return bool({"-v", "--verbose"} & set(words))
+
+
+@contextmanager
+def stopped_gently() -> Iterator[None]:
+    """Let a command that is asked to end, as by a shutdown, end as an interrupted one: drafts are removed."""
+    if threading.current_thread() is not threading.main_thread():  # others may not ask for signals
+        yield
+        return
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(name, signal.default_int_handler) for name in names if is_default(name)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def is_default(name: signal.Signals) -> bool:
+    """Whether nobody has asked for a signal, or for leaving it alone, as nohup does."""
+    return signal.getsignal(name) is signal.SIG_DFL
 
 
 def usage_sentence(error: Any) -> str:

@@ -5,21 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from mal_graph.cli.options import OUTPUT, Force, Shown
+from mal_graph.cli.options import OUTPUT, Force, MaybeData, Shown
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.reports import read_text
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import checked_target
 from mal_graph.errors import UsageError
-from mal_graph.option import COMMON
 
 GATE_FAILED = 1
 SealedFile = Annotated[str, typer.Argument(metavar="FILE", help="A model that mal-graph wrote.")]
-
-
-def arrays_option(flag: str, what: str) -> Any:
-    """The flag of arrays that a job was given."""
-    return typer.Option(flag, metavar="FILE.npz", help=f"The {what} that it was made with.", rich_help_panel=COMMON)
 
 
 def audit(
@@ -31,9 +25,7 @@ def audit(
     has_sources: Annotated[
         bool, typer.Option("--from", help="Make it again of the models that follow, and compare bit for bit.")
     ] = False,
-    data: Annotated[str | None, arrays_option("--data", "labelled data")] = None,
-    calibrate: Annotated[str | None, arrays_option("--calibrate", "calibration inputs")] = None,
-    inputs: Annotated[str | None, arrays_option("--inputs", "arrays for the probe runs")] = None,
+    data: MaybeData = None,
     *,
     options: dict[str, Any],
     shown: Shown,
@@ -49,7 +41,7 @@ def audit(
             else f"{(sources or [''])[0]} stands behind the model: write --from before the models that it was made of"
         )
     with progress_bars(shown.quiet) as progress:
-        result = audit_model(model, sources or (), data=data, calibrate=calibrate, inputs=inputs, progress=progress)
+        result = audit_model(model, sources or (), data=data, progress=progress, **options)
     emit_document(audit_document(result), shown.format_, shown.verbose)
     if not result.passed:
         failed = "; ".join(f"{check.name} {check}" for check in result.checks if check.failed)

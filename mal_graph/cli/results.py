@@ -11,7 +11,8 @@ import typer
 
 from mal_graph.cli.flags import in_flags
 from mal_graph.cli.options import Shown
-from mal_graph.cli.output import emit, log, printable
+from mal_graph.cli.output import emit, log
+from mal_graph.plain_text import one_line
 
 if TYPE_CHECKING:
     from mal_graph.reporting import Document, Report
@@ -29,7 +30,7 @@ def emit_document(document: "Document", format_: str, verbose: bool = False) -> 
     last = lines[-1]
     if last.startswith("verdict: ") and has_colours():
         emit("\n".join(lines[:-1]))
-        typer.secho(printable(last), fg="red" if last.startswith("verdict: worse") else "green")
+        typer.secho(one_line(last), fg="red" if last.startswith("verdict: worse") else "green")
     else:
         emit("\n".join(lines))
 
@@ -77,9 +78,9 @@ def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
         emit(json.dumps({"schema": "mal-graph/explain/1", "layer": layer, "candidates": listed}, indent=2))
         return
     if not candidates:
-        emit(f"{donor.name} has no layer of the kind of {layer!r}")
+        emit(f"{one_line(donor.name)} has no layer of the kind of {layer!r}")
         return
-    emit(f"what layer {layer} could correspond to, best first; the parts of the score are between 0 and 1")
+    emit(f"what layer {one_line(layer)} could correspond to, best first; the parts of the score are between 0 and 1")
     rows = new_table("candidate", "score", *candidates[0][2])
     for name, score, parts in candidates:
         rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))

@@ -16,7 +16,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import CONFIGS, MergeConfig, ZooConfig
+from mal_graph.config import CONFIGS, MergeConfig, ZooConfig, configured, shows_options
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.option import Data, option_of
@@ -24,8 +24,8 @@ from mal_graph.protocols import Check, Runner
 from mal_graph.seals import Sealed
 from mal_graph.workflows.checkpoint import digest, fingerprint
 from mal_graph.workflows.methods import make_model
-from mal_graph.workflows.models import Model, Progress, arrays_of, load, open_models, silent
-from mal_graph.workflows.provenance import Provenance, Source, read_provenance, unpacked, versions_used
+from mal_graph.workflows.models import Model, Progress, arrays_of, load, open_models, silent, with_arrays
+from mal_graph.workflows.provenance import Origin, Provenance, Source, read_provenance, unpacked, versions_used
 from mal_graph.workflows.writing import Written, with_origin
 from mal_graph.workflows.zoo_search import repeat_zoo
 
@@ -57,15 +57,16 @@ class Audit(Brief):
         return not any(check.failed for check in self.checks)
 
 
+@shows_options("audit")
 def audit(
     path: Model,
     sources: Sequence[Model] = (),
     *,
+    config: MergeConfig | None = None,
     data: Data | None = None,
-    calibrate: Data | None = None,
-    inputs: Data | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
+    **options: Any,
 ) -> Audit:
     """Whether a model is as it was written, and with the models that it was made of, whether it is what they give.
 
@@ -73,7 +74,9 @@ def audit(
         path: a file that `assemble`, `compress` or `zoo` wrote.
         sources: the base and the donors that were merged, in order: the job is done again with them. Of what was made
             with torch modules only the digests are compared.
-        data, calibrate, inputs: the arrays that were given then; without them a job that used them is not repeated.
+        data: the labelled data that were given then.
+        config, options: the other arrays that were given then, as one value or as keywords; see below. Without them a
+            job that used them is not repeated.
         progress: called with what is done, how much of it, of how much.
 
     Raises:
@@ -81,7 +84,7 @@ def audit(
         UsageError: there are not as many models as it was made of.
         MalGraphError: whatever loading and merging the models raise.
     """
-    path = Path(path)
+    settings, path = with_arrays(configured("audit", config, options)), Path(path)
     sealed = registry.adapter_for(str(path)).read_seal(path)
     provenance = read_provenance(sealed.provenance)
     written = written_check(sealed, provenance)
@@ -92,10 +95,9 @@ def audit(
             f"{path} was made of {len(provenance.sources)} models, and {len(sources)} are given: give the base and the "
             "donors that were merged, in order"
         )
-    given = {"data": data, "calibrate": calibrate, "inputs": inputs}
-    arrays = {name: arrays_of(held) for name, held in given.items() if held is not None}
-    graphs = open_models(sources, MergeConfig(), arrays.get("data"))
-    found = inputs_check(provenance, graphs, {name: held or {} for name, held in arrays.items()})
+    arrays = Origin("audit", (), settings, arrays_of(data)).arrays
+    graphs = open_models(sources, settings, arrays.get("data"))
+    found = inputs_check(provenance, graphs, arrays)
     if found.failed:
         return Audit(path, sealed, provenance, (written, found))
     again, notes = repeated_check(path, sealed, provenance, graphs, arrays, progress or silent, runner)
