@@ -9,7 +9,9 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from tempfile import mkdtemp
@@ -123,15 +125,35 @@ class Case:
         ADAPTER.save(graph, folder / "m.onnx", overwrite=self.has_old)
 
     def run(self, at, act):
-        """What is wrong after the call number `at` was stopped, and whether there are so many calls."""
-        folder = Path(mkdtemp())
-        shutil.copytree(self.start, folder, dirs_exist_ok=True)
-        before = contents(folder)
+        """What is wrong after the call number `at` was stopped, and with which code that ended."""
+        folder, before = self.prepared()
         child = os.fork()
         if not child:
             self.in_child(folder, at, act)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        wrong = [] if code in (0, 1, KILLED) else [f"it ended with {code}"]
+        return code, self.judged(folder, code, before)
+
+    def run_killed_after(self, seconds):
+        """What is wrong after a save that was killed after some time."""
+        folder, before = self.prepared()
+        child = os.fork()
+        if not child:
+            self.saved(folder)
+            os._exit(0)
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return self.judged(folder, KILLED if code == -signal.SIGKILL else code, before)
+
+    def prepared(self):
+        """A folder of its own, and what is in it."""
+        folder = Path(mkdtemp())
+        shutil.copytree(self.start, folder, dirs_exist_ok=True)
+        return folder, contents(folder)
+
+    def judged(self, folder, code, before):
+        """What is wrong in a folder after a save that ended with a code; the folder is removed."""
+        wrong = [] if code in (0, 1, 3, KILLED) else [f"it ended with {code}"]
         seen = self.visible(folder)
         wrong += [f"there is {seen}"] if seen not in (("old",) if self.has_old else ("none",)) + ("new",) else []
         if code == 1 and contents(folder) != before:
@@ -139,7 +161,7 @@ class Case:
         if code == KILLED or (code == 1 and seen != "new"):
             wrong += self.again(folder)
         shutil.rmtree(folder)
-        return code, wrong
+        return wrong
 
     def in_child(self, folder, at, act):
         stopped, out, code = stop(at, act), os._exit, 0

@@ -1,4 +1,5 @@
-"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report`.
+"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report |
+audit | card`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.

@@ -20,7 +20,7 @@ def audit(
     model: SealedFile,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[--from BASE [DONOR]...]", help="The models that it was made of, in order."),
+        typer.Argument(metavar="MODEL", help="With --from: the base and the donors that it was made of."),
     ] = None,
     has_sources: Annotated[
         bool, typer.Option("--from", help="Make it again of the models that follow, and compare bit for bit.")
