@@ -26,6 +26,8 @@ from .symmetry.networks import build_network as build_network
 from .symmetry.verification import verify as verify
 from .workflows.assembly import Assembly as Assembly
 from .workflows.assembly import align as align
+from .workflows.auditing import Audit as Audit
+from .workflows.auditing import audit as audit
 from .workflows.layer_grid import Grid as Grid
 from .workflows.layer_grid import grid as grid
 from .workflows.methods import assemble as assemble

@@ -1,16 +1,21 @@
-"""Files written completely or not at all, also where a run is interrupted or another one writes the same file.
+"""Files written completely or not at all, whatever happens meanwhile: a kill, a power cut, another run.
 
 A draft is written in a folder of its own beside the target, flushed to the disk and renamed. Chosen: a folder, not a
-file with another name, because the draft then has the name of the target, which a model with a data file of its own
-states inside. A model and its data file cannot be exchanged in one step: the old model goes first and the new one
-comes last, so that there may be no model for a moment, but never one with the data of another.
+file with another name, because the draft then has the name of the target; a lock on it tells that its writer lives, so
+that the next run removes what a killed one left.
+
+A model and its data file cannot be exchanged in one step. Chosen: data under a name that holds their digest (see
+`data_name`), which no other content can have, put in place before the model that names them; the data of the model that
+was replaced go last. At every moment the model that is there finds the data that belong to it.
 """
 
+import errno
 import os
 import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -20,101 +25,205 @@ if sys.platform != "win32":
     import fcntl
 
 DRAFT = ".mal-graph-"  # how the folders of drafts begin; a run that is killed leaves one
+DATA = ".data"  # how the files end that are written beside others
+DIGITS = 16  # of a digest in the name of a file
+CHUNK = 2**20  # bytes that are looked through at once
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, overwrite: bool) -> None:
     """Write a file in UTF-8, completely or not at all. Raises FileError."""
-    write_whole(path, lambda draft: draft.write_bytes(text.encode()))
+    write_bytes(path, text.encode(), overwrite=overwrite)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write a file, completely or not at all. Raises FileError."""
-    write_whole(path, lambda draft: draft.write_bytes(content))
+    write_whole(path, lambda draft: draft.write_bytes(content), overwrite=overwrite)
 
 
-def write_whole(path: Path, write: Callable[[Path], object], accept: Callable[[Path], None] | None = None) -> None:
-    """Write a file and what belongs beside it, completely or not at all.
+def write_whole(
+    path: Path,
+    write: Callable[[Path], object],
+    accept: Callable[[Path], None] | None = None,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a file and the data that belong beside it, completely or not at all.
 
     Args:
-        path: the file; what is there is replaced.
+        path: the file. One that is replaced leaves its permissions to the new one, and takes its data with it as far as
+            they bear its name and no other file of its kind names them.
         write: writes the file to the path it is given, and may write others beside it: they come to stand beside
-            `path` under their own names.
+            `path` under their own names, which must tell their content (`data_name`).
         accept: is called with the file as written; what it raises leaves everything as it was.
+        overwrite: whether a file at `path` may be replaced. Without it one that appears meanwhile is left alone.
 
     Raises:
         FileError: something cannot be written. What `write` and `accept` raise besides is passed on.
     """
     try:
-        folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
-    except OSError as error:
-        raise FileError(
-            f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
-        ) from None
-    try:
-        write(folder / path.name)
-        if accept is not None:
-            accept(folder / path.name)
-        put_in_place(folder, path)
+        with draft_folder(path) as folder:
+            write(folder / path.name)
+            if accept is not None:
+                accept(folder / path.name)
+            put_in_place(folder, path, overwrite)
     except OSError as error:
         raise FileError(
             f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
         ) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def put_in_place(draft: Path, path: Path) -> None:
-    """Move the files of a draft to where they belong, the one at `path` last; all come back if one cannot follow."""
-    beside = sorted(file.name for file in draft.iterdir() if file.name != path.name)
-    for name in (*beside, path.name):
-        flush(draft / name, os.O_RDWR)
-    with locked(path.parent), undone_on_error() as undo:
-        for name in (path.name, *beside) if beside else ():
-            if (path.parent / name).exists():
-                move(path.parent / name, draft / f"{name}.replaced", undo)
-        for name in beside:
-            move(draft / name, path.parent / name, undo)
-        os.replace(draft / path.name, path)
-    with suppress(OSError):  # not every system lets a folder be flushed
-        flush(path.parent, os.O_RDONLY)
+def data_name(name: str, digest: str) -> str:
+    """What a data file beside the file `name` is called, by the digest of its content in hexadecimal digits."""
+    return f"{name}.{digest[:DIGITS]}{DATA}"
 
 
-def move(source: Path, target: Path, undo: list[Callable[[], None]]) -> None:
-    """Rename a file; noted first is how to take that back."""
-    undo.append(lambda: put_back(target, source))
-    os.replace(source, target)
+def is_data_of(name: str, file: str) -> bool:
+    """Whether a file is called as the data of the file `file` are."""
+    return name.startswith(f"{file}.") and name.endswith(DATA)
 
 
-def put_back(moved: Path, place: Path) -> None:
-    with suppress(FileNotFoundError):  # it was stopped before it was moved
-        os.replace(moved, place)
+# --- drafts -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def undone_on_error() -> Iterator[list[Callable[[], None]]]:
-    """A list of what takes the steps of a block back, the last step first, if the block fails."""
-    undo: list[Callable[[], None]] = []
-    try:
-        yield undo
-    except BaseException:
-        for step in reversed(undo):
-            step()
-        raise
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A folder beside a file, for its draft, which is gone afterwards; those that killed runs left go as well. Raises
+    FileError."""
+    with ExitStack() as stack:
+        with locked(path.parent):  # so that no other run takes the new folder for one that was left
+            remove_abandoned(path.parent)
+            try:
+                folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
+            except OSError as error:
+                raise FileError(
+                    f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
+                ) from None
+            # What cannot be removed goes with the next run.
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            stack.enter_context(locked(folder))
+        yield folder
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the drafts in a folder whose writers were killed: nobody holds the lock on them any more."""
+    with suppress(OSError):  # a folder that cannot be read keeps them
+        for draft in folder.glob(f"{DRAFT}*"):
+            with locked(draft, wait=False) as is_abandoned:
+                if is_abandoned:
+                    shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Only one run at a time puts files in place in a folder, where the system has such locks.
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a folder, which ends with the process that holds it; whether it is held.
 
-    The lock ends with the process that holds it, and is held for a few renames only.
+    It is not where another one holds it and is not waited for, and where the folder or its system has no such lock.
     """
     with ExitStack() as stack:
-        with suppress(OSError):  # some network file systems have no locks, some folders may not be read
+        is_held = False
+        with suppress(OSError):
             handle = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, handle)
             if sys.platform != "win32":  # which has other locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_held = True
+        yield is_held
+
+
+# --- in place -----------------------------------------------------------------------------------------------------
+
+
+def put_in_place(draft: Path, path: Path, overwrite: bool) -> None:
+    """Move the files of a draft to where they belong: the data, then the file at `path`, then away with old data."""
+    folder, beside = path.parent, sorted(file.name for file in draft.iterdir() if file.name != path.name)
+    mode = mode_of(path if path.exists() else draft / path.name)
+    for name in (*beside, path.name):
+        if mode_of(draft / name) != mode:
+            os.chmod(draft / name, mode)
+        flush(draft / name, os.O_RDWR)
+    with locked(folder):
+        old = [name for name in data_beside(path) if holds(path, name) and name not in beside]
+        new = [name for name in beside if not (folder / name).exists()]
+        try:
+            for name in beside:
+                os.replace(draft / name, folder / name)
+            if beside:
+                flush_folder(folder)  # before a file that names them
+            put_file(draft / path.name, path, overwrite)
+        except BaseException:
+            remove_unnamed(path, new)
+            raise
+        flush_folder(folder)
+        remove_unnamed(path, old)
+
+
+def put_file(draft: Path, path: Path, overwrite: bool) -> None:
+    """Move one file in place. Raises FileError where one is there that may not be replaced."""
+    if overwrite:
+        os.replace(draft, path)
+        return
+    try:
+        os.link(draft, path)  # unlike a rename it fails where there is a file
+    except FileExistsError:
+        raise appeared(path) from None
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if path.exists():  # the lock on the folder keeps other runs of this program out
+            raise appeared(path) from None
+        os.replace(draft, path)
+
+
+def appeared(path: Path) -> FileError:
+    return FileError(
+        f"cannot write {path}: it was not there when the run began, and is now; use `overwrite`, or name another file"
+    )
+
+
+def data_beside(path: Path) -> list[str]:
+    """The files beside a file that are called as its data are."""
+    return sorted(file.name for file in path.parent.iterdir() if is_data_of(file.name, path.name))
+
+
+def written_files(path: Path) -> list[Path]:
+    """A file that was written here, and the data beside it that it names."""
+    return [path, *(path.with_name(name) for name in data_beside(path) if holds(path, name))]
+
+
+def remove_unnamed(path: Path, names: Iterable[str]) -> None:
+    """Remove those data files beside a file that neither it nor another of its kind there names any more."""
+    for name in names:
+        if not any(holds(file, name) for file in path.parent.iterdir() if file.suffix == path.suffix):
+            with suppress(OSError):  # it stays, and nothing refers to it
+                os.unlink(path.parent / name)
+
+
+def holds(path: Path, name: str) -> bool:
+    """Whether a file names another one, which stands in it as it is written; also where it cannot be read."""
+    sought, seen = name.encode(), b""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                seen = seen[-len(sought) :] + chunk
+                if sought in seen:
+                    return True
+    except OSError:
+        return True
+    return False
+
+
+def mode_of(path: Path) -> int:
+    """The permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the system write the names in a folder to the disk, where it can."""
+    with suppress(OSError):  # not every system lets a folder be flushed
+        flush(folder, os.O_RDONLY)
 
 
 def flush(path: Path, mode: int) -> None:

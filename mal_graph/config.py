@@ -97,7 +97,7 @@ class AlignOptions(Options):
             ALIGNMENT,
             metavar="FILE.npz",
             reads_file=True,
-            jobs=(*MERGES, "align", "compress"),
+            jobs=(*MERGES, "align", "compress", "audit"),
         ),
     ] = None
 
@@ -272,7 +272,9 @@ class CheckOptions(Options):
     ] = 0
     inputs: Annotated[
         DataOption,
-        Option("Arrays for the probe runs.", CHECKS, metavar="FILE.npz", reads_file=True, jobs=(*RUNS, "match")),
+        Option(
+            "Arrays for the probe runs.", CHECKS, metavar="FILE.npz", reads_file=True, jobs=(*RUNS, "match", "audit")
+        ),
     ] = None
     input_shapes: Annotated[
         dict[str, tuple[int, ...]] | None,
@@ -418,6 +420,7 @@ CONFIGS: dict[str, type[Options]] = {
     "match": AlignedConfig,
     "evaluate": AlignedConfig,
     "compress": CompressConfig,
+    "audit": AlignedConfig,
 }
 
 

@@ -38,5 +38,13 @@ class UsageError(MalGraphError):
     """An option's value makes no sense (lambda outside [0, 1], a selector that selects nothing)."""
 
 
-class TraceWarning(UserWarning):
+class ModelWarning(UserWarning):
+    """Base of every warning that this package gives of a model; the command line prints it."""
+
+
+class DataFileWarning(ModelWarning):
+    """Weights are read from a file that is not called as one that holds weights."""
+
+
+class TraceWarning(ModelWarning):
     """A module is traced otherwise than it stands."""

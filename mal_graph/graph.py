@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph.brief import Brief
+from mal_graph.source_files import SourceFile
 
 Array = NDArray[Any]
 
@@ -168,6 +169,8 @@ class LayerGraph(Brief):
         splits: tensors of the source of which every part is a weight of the view.
         stacks: weights that are a matrix in the view, and one for each of several blocks in the source.
         metadata: what the source notes of the model as a whole, as texts by key.
+        files: what it was read from and is read from still, as these files were then.
+        provenance: what its file notes of how it was made, "" where that is nothing.
     """
 
     name: str
@@ -185,6 +188,8 @@ class LayerGraph(Brief):
     splits: Mapping[str, StoredSplit] = field(default_factory=dict)
     stacks: Mapping[str, Stack] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[SourceFile, ...] = field(default=(), repr=False, compare=False)
+    provenance: str = field(default="", repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.seals import Sealed
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,13 @@ class Adapter(Protocol):
         """The model as a layer graph. Raises FileError or UnsupportedModel."""
         ...
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
         """Write the graph's source with its edited weights to `path`, completely or not at all.
 
         `accept` is called with the written file before it is put in place; what it raises leaves everything as it was.
+        Without `overwrite` a file that is there by then is left alone, and FileError raised.
         """
         ...
 
@@ -56,6 +60,10 @@ class Adapter(Protocol):
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What is checked of a saved file."""
+        ...
+
+    def read_seal(self, path: Path) -> Sealed:
+        """What a saved file says of itself, and whether it is as it was written. Raises FileError."""
         ...
 
 
@@ -74,8 +82,10 @@ class Tracer(Protocol):
         """The weights of a traced graph under the names of the module's own state."""
         ...
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
-        """Write the weights of a traced graph as a file of the framework's own, completely or not at all."""
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
+        """Write the weights of a traced graph as a file of the framework's own, as an `Adapter` does."""
         ...
 
     def check(self, path: Path) -> tuple[Check, ...]:

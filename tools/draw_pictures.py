@@ -62,7 +62,7 @@ def main() -> int:
     }
     TARGET.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
-        write_text(TARGET / f"{name}.svg", svg_text(picture) + "\n")
+        write_text(TARGET / f"{name}.svg", svg_text(picture) + "\n", overwrite=True)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Switches each check of a merge off, one after the other: at least one test must fail for each.
+"""Switches each check of a merge and of what is written off, one by one: at least one test must fail for each.
 
     python tools/study_mutations.py -o tools/results/study_mutations.json
     python tools/study_mutations.py --only planted lambda_1
@@ -15,9 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -243,6 +245,69 @@ def mutations() -> dict[str, Mutation]:
             "the donor is not run in the orders used",
             {"mal_graph.workflows.steps:self_check": gives(0.0)},
             (f"{workflows}test_assembly.py",),
+        ),
+        **trust_mutations(),
+    }
+
+
+def trust_mutations() -> dict[str, Mutation]:
+    """Every check that stands between a written file and who relies on it, by name."""
+    written, seals, audits = "tests/test_atomic_write.py", "tests/laws/test_seals.py", "tests/cli/test_audits.py"
+    return {
+        "named_data": Mutation(
+            "whether another model names old data is not looked for",
+            {"mal_graph.atomic_write:holds": gives(False)},
+            (written,),
+        ),
+        "old_data": Mutation("old data stay", {"mal_graph.atomic_write:remove_unnamed": gives(None)}, (written,)),
+        "flushed_names": Mutation(
+            "names are not flushed before what relies on them",
+            {"mal_graph.atomic_write:flush_folder": gives(None)},
+            (written,),
+        ),
+        "abandoned": Mutation(
+            "what a killed run left stays", {"mal_graph.atomic_write:remove_abandoned": gives(None)}, (written,)
+        ),
+        "changed_inputs": Mutation(
+            "a file that was read may be another one in the end",
+            {"mal_graph.source_files:SourceFile.refuse_changed": gives(None)},
+            ("tests/test_source_files.py", audits),
+        ),
+        "sealed": Mutation(
+            "a file is not sealed", {"mal_graph_adapters.onnx_format.file:has_provenance": gives(False)}, (seals,)
+        ),
+        "audited_inputs": Mutation(
+            "an audit takes any models for the inputs",
+            {"mal_graph.workflows.auditing:inputs_check": passed("inputs")},
+            (seals,),
+        ),
+        "repeated": Mutation(
+            "an audit does not compare what comes out",
+            {"mal_graph.workflows.auditing:differences": gives(())},
+            (seals,),
+        ),
+        "noted_files": Mutation(
+            "a note in a file may name a file to read",
+            {"mal_graph.workflows.auditing:option_of": gives(SimpleNamespace(reads_file=False))},
+            (seals,),
+        ),
+        "altered_state": Mutation(
+            "the state of a zoo may be altered",
+            {"mal_graph.workflows.checkpoint:json_text": gives("")},
+            ("tests/workflows/test_zoo_search.py::test_a_state_of_which_any_value_is_altered_is_refused",),
+        ),
+        "shown": Mutation(
+            "a terminal obeys names",
+            {"mal_graph.plain_text:escape": lambda letter: letter},
+            ("tests/test_plain_text.py", audits),
+        ),
+        "formulas": Mutation(
+            "a cell may be a formula",
+            {"mal_graph.reporting.document:cell": lambda value: value},
+            ("tests/test_plain_text.py",),
+        ),
+        "logs": Mutation(
+            "other packages log as they like", {"mal_graph.cli.app:captured_logs": lambda _: nullcontext()}, (audits,)
         ),
     }
 

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 import onnx_ir as ir
 
+from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
 
 from . import guard
@@ -59,7 +60,7 @@ class OnnxDocument:
     @property
     def external(self) -> list[ir.ExternalTensor]:
         """The tensors whose values lie in a file of their own."""
-        return [tensor for tensor in tensors(self.model) if isinstance(tensor, ir.ExternalTensor)]
+        return external_tensors(self.model)
 
 
 def mark_as_part(part: ir.Node, node: ir.Node) -> None:
@@ -90,6 +91,11 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
         yield from [attribute.as_tensor()] if attribute.type == ir.AttributeType.TENSOR else attribute.as_tensors()
 
 
+def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
+    """The tensors of a model whose values lie in a file of their own."""
+    return [tensor for tensor in tensors(model) if isinstance(tensor, ir.ExternalTensor)]
+
+
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The bodies of a control-flow node, each with the scope its weights are listed under."""
     name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
@@ -117,10 +123,12 @@ def captured(node: ir.Node) -> Iterator[ir.Value]:
 LOADED: WeakSet[OnnxDocument] = WeakSet()  # what was loaded and is in use still
 
 
-def map_data_at(path: Path) -> None:
-    """Map the values that loaded models have in a file which is about to be replaced: they stay what they are then."""
+def map_data_of(path: Path) -> None:
+    """Map the values that loaded models have in the data of a file which is about to be replaced, and which go with it:
+    they stay what they are then."""
     for document in list(LOADED):
         for tensor in document.external:
-            if Path(tensor.path).resolve() == path.resolve():
+            data = Path(tensor.path)
+            if is_data_of(data.name, path.name) and data.parent.resolve() == path.parent.resolve():
                 with suppress(OSError, ValueError):  # what is lost already is named when it is read
                     tensor.numpy()

@@ -9,7 +9,8 @@ constants pointing at the file they came from.
 """
 
 import os
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,21 +20,26 @@ import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
-from mal_graph.atomic_write import write_whole
-from mal_graph.errors import FileError, UnsupportedModel
+from mal_graph.atomic_write import data_name, write_whole
+from mal_graph.errors import DataFileWarning, FileError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.registry import unknown_model
+from mal_graph.seals import Sealed
+from mal_graph.source_files import opened
 
 from . import guard
 from .build import built_model
-from .document import MAP, OnnxDocument, captured, map_data_at, stored_values, tensors
+from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
 from .edit import edited_model
+from .seal import file_digest, has_provenance, read_seal, sealed_pieces
 from .sessions import open_session
 from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
+DATA_NAMES = (".data", ".bin", ".onnx_data", ".weights", ".pb")  # how files with weights end
+UNNAMED = "data"  # what a data file is called until its content is known
 
 
 class OnnxAdapter:
@@ -47,20 +53,25 @@ class OnnxAdapter:
         folder. Raises FileError for a broken or unsafe model, UnsupportedModel for one that cannot be merged."""
         if isinstance(model, onnx.ModelProto):
             given = model.graph.name or "model"
-            path, proto = Path.cwd() / given, guard.check_proto(model, Path(given))
+            path, own, proto = Path.cwd() / given, None, guard.check_proto(model, Path(given))
         elif isinstance(model, str | os.PathLike):
             given = os.fsdecode(model)
             path = guard.checked_path(Path(given))
-            proto = guard.check_file(path)
+            own, proto = opened(path), guard.check_file(path)
         else:
             raise unknown_model(model)
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
-        return replace(layer_graph(document, path), name=given)
+        data = sorted({tensor.path for tensor in external_tensors(document)}) if own else ()
+        warn_of_odd_data(given, data)
+        return replace(layer_graph(document, path), name=given, files=tuple(filter(None, [own, *map(opened, data)])))
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
-        """Write `graph` to `path`, completely or not at all; big weights go to `<path>.data`. Raises FileError."""
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
+        """Write `graph` to `path`, completely or not at all; big weights go to a data file beside it, whose name holds
+        the digest of its content. A graph that says how it was made is sealed. Raises FileError."""
         external = graph.source.external if isinstance(graph.source, OnnxDocument) else []
         if any(Path(tensor.path).resolve() == path.resolve() for tensor in external):
             raise FileError(f"cannot write {path}: it holds the weights of {graph.name}; name another file")
@@ -68,10 +79,9 @@ class OnnxAdapter:
             handle(tensor.name, tensor).read()  # maps it: the values stay readable if this very file is replaced below
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
-        data_name = f"{path.name}.data" if external or is_big else None
-        if data_name:
-            map_data_at(path.with_name(data_name))
-        write_whole(path, lambda draft: write_model(model, draft, data_name), accept)
+        map_data_of(path)
+        has_data = bool(external) or is_big
+        write_whole(path, lambda draft: write_model(model, draft, has_data), accept, overwrite=overwrite)
 
     def at_opset(self, graph: LayerGraph, version: int) -> LayerGraph:
         """The same network in another version of the standard operators. Raises UnsupportedModel."""
@@ -84,11 +94,16 @@ class OnnxAdapter:
                 f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
                 "both models with one opset"
             ) from None
-        return replace(self.load(converted), name=graph.name, metadata=graph.metadata)
+        kept = {key: getattr(graph, key) for key in ("name", "metadata", "files", "provenance")}
+        return replace(self.load(converted), **kept)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """What the ONNX checker and onnxruntime say of a saved file."""
         return checker_check(path), runtime_check(path)
+
+    def read_seal(self, path: Path) -> Sealed:
+        """What a file says of itself, and whether it is as it was written. Raises FileError."""
+        return read_seal(path)
 
 
 def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
@@ -109,6 +124,19 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
             # onnx-ir 1.1 has read these already, and would write them once from here and once from its own copy.
             tensor.raw.ClearField("metadata_props")
     return model
+
+
+def warn_of_odd_data(name: str, data: Iterable[str]) -> None:
+    """Warn of data files that a model names and that are not called as such: it may name any file beside it, and what
+    that holds would become weights."""
+    for path in data:
+        if not path.endswith(DATA_NAMES):
+            warnings.warn(
+                f"{name} takes the bytes of {Path(path).name} for its weights: a data file ends in "
+                f"{', '.join(DATA_NAMES)}, so look whether this one is meant",
+                DataFileWarning,
+                stacklevel=2,
+            )
 
 
 def without_maps(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TypeProto]]:
@@ -181,15 +209,15 @@ def runtime_check(path: Path) -> Check:
     return Check("onnxruntime", True)
 
 
-def write_model(model: ir.Model, draft: Path, data_name: str | None) -> None:
-    """Write a model, and its big weights to a file of that name beside it if there is one. Raises FileError."""
+def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:
+    """Write a model, and its big weights to a data file beside it if it is to have one. Raises FileError."""
     try:
-        if data_name:
-            move_out(model, draft.parent, data_name)
-        if any(MAP in value.meta for value in outputs_of(model)):
-            onnx.save(with_maps(model), draft)
-        else:
-            ir.save(model, draft, format="protobuf")
+        if has_data:
+            move_out(model, draft)
+        proto = with_maps(model)
+        pieces = sealed_pieces(proto, draft.parent) if has_provenance(proto) else (proto.SerializeToString(),)
+        with draft.open("wb") as file:
+            file.writelines(pieces)
     except EncodeError:
         raise FileError(
             f"cannot write {draft.name}: its constants have more bytes than one protobuf file holds (2 GiB); "
@@ -199,8 +227,8 @@ def write_model(model: ir.Model, draft: Path, data_name: str | None) -> None:
         raise root(error) from None
 
 
-def move_out(model: ir.Model, folder: Path, name: str) -> None:
-    """Write the initializers that are worth it to the data file `name`; strings cannot lie there."""
+def move_out(model: ir.Model, draft: Path) -> None:
+    """Write the initializers that are worth it to a data file beside a draft; strings cannot lie there."""
     values, stored = [], []
     for value in stored_values(model):
         tensor = value.const_value
@@ -210,12 +238,21 @@ def move_out(model: ir.Model, folder: Path, name: str) -> None:
             stored.append(tensor)
     if not stored:
         return
-    for value, old, new in zip(
-        values, stored, ir.external_data.convert_tensors_to_external(stored, folder, name), strict=True
-    ):
-        new.doc_string = old.doc_string
-        new.metadata_props.update(old.metadata_props)
-        value.const_value = new
+    places = ir.external_data.convert_tensors_to_external(stored, draft.parent, UNNAMED)
+    name = data_name(draft.name, file_digest(draft.with_name(UNNAMED)))
+    os.replace(draft.with_name(UNNAMED), draft.with_name(name))
+    for value, old, place in zip(values, stored, places, strict=True):
+        value.const_value = ir.ExternalTensor(
+            name,
+            place.offset,
+            place.length,
+            place.dtype,
+            shape=place.shape,
+            name=place.name,
+            doc_string=old.doc_string,
+            metadata_props=dict(old.metadata_props),
+            base_dir=draft.parent,
+        )
 
 
 def root(error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
 from mal_graph.network import as_viewed
+from mal_graph.seals import OWN, PROVENANCE
 
 from . import bodies
 from .constants import with_own_constants
@@ -55,7 +56,8 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
         weights=weights,
         opsets=dict(lowered.opset_imports),
         source=document,
-        metadata=dict(model.metadata_props),
+        metadata={key: note for key, note in model.metadata_props.items() if not key.startswith(OWN)},
+        provenance=model.metadata_props.get(PROVENANCE, ""),
     )
     return as_viewed(with_own_constants(with_parts_joined(view)))
 
@@ -163,6 +165,7 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
 
     def read() -> Array:
         try:
+            refuse_cut_off(tensor)
             values = np.asarray(tensor_values(tensor)).view()
         except (OSError, ValueError) as error:
             raise FileError(
@@ -172,6 +175,15 @@ def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
         return values
 
     return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), read, scope)
+
+
+def refuse_cut_off(tensor: ir.TensorProtocol) -> None:
+    """Raise ValueError where the file that a tensor is mapped from has become too short for it: to read what is not
+    there any more would end the process without a word."""
+    if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
+        end, size = (tensor.offset or 0) + tensor.nbytes, tensor.raw.size()
+        if end > size:
+            raise ValueError(f"{tensor.path} was cut off at {size} bytes, and it ends at byte {end}")
 
 
 def tensor_values(tensor: ir.TensorProtocol) -> Array:

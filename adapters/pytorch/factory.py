@@ -85,14 +85,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors_in(content, path)
 
 
-def write_state(state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None) -> None:
+def write_state(
+    state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+) -> None:
     """Write a state dict as a safetensors file, completely or not at all. Raises FileError.
 
     Tied tensors are written under every name.
     """
     own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
     try:
-        write_whole(path, lambda draft: save_file(own, draft), accept)
+        write_whole(path, lambda draft: save_file(own, draft), accept, overwrite=overwrite)
     except SafetensorError as error:
         raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 

@@ -43,9 +43,11 @@ class TorchAdapter:
         """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
         return merged_state(graph)
 
-    def save(self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None) -> None:
+    def save(
+        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    ) -> None:
         """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
-        write_state(merged_state(graph), path, accept)
+        write_state(merged_state(graph), path, accept, overwrite=overwrite)
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """Whether a written file can be read."""

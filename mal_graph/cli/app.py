@@ -1,12 +1,16 @@
-"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report`.
+"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report |
+audit | card`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
 """
 
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +19,8 @@ import typer
 from typer.exceptions import TyperException
 
 from mal_graph import registry
-from mal_graph.cli.factories import is_factory, open_named_models
+from mal_graph.cli.audits import audit, card
+from mal_graph.cli.factories import open_named_models, told_warnings
 from mal_graph.cli.flags import in_flags, refuse_broken_words, refuse_old_flags
 from mal_graph.cli.options import (
     INTERRUPTED,
@@ -33,7 +38,7 @@ from mal_graph.cli.options import (
     Weights,
     with_options,
 )
-from mal_graph.cli.output import emit, log, progress_bars
+from mal_graph.cli.output import captured_logs, emit, log, progress_bars
 from mal_graph.cli.pictures import diagram, match
 from mal_graph.cli.reports import report
 from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
@@ -42,6 +47,8 @@ from mal_graph.cli.targets import (
     checked_report,
     checked_result,
     checked_target,
+    digests_of,
+    digests_of_written,
     given,
     input_files,
     merged_target,
@@ -50,6 +57,7 @@ from mal_graph.cli.targets import (
 from mal_graph.config import configured
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.option import COMMON
+from mal_graph.source_files import all_opened
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
@@ -132,11 +140,12 @@ def assemble(
     shown: Shown,
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
-    from mal_graph.reporting import hashes_of, result_document
+    from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, check_donors, compares, make_model, with_arrays, write_result
 
     sources = [base, *donors]
     files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
+    read = all_opened(files)
     target = merged_target(output, base, files, force, write=not dry_run)
     report_to, plot_to = report_targets(report, plot, target, files, force)
     if target.suffix == ".safetensors":  # it holds weights of the base's own class
@@ -153,14 +162,19 @@ def assemble(
         log(f"note: {line}", shown.quiet)
     is_good = result.choice is None or result.choice.is_good or not is_worse(result)
     is_wanted = is_good or not fail_if_worse
+    hashes = digests_of(read, graphs)
     if is_wanted and not dry_run:
-        result = write_result(result, target)
+        result = write_result(result, target, overwrite=force)
     is_written = result.passed and is_wanted and not dry_run
-    hashes = hashes_of(path for path in (*sources, *(weights or ())) if not is_factory(path))
-    output = str(target) if is_written else None
-    document = result_document(result, command=shown.command, hashes=hashes, output=output)
-    write_plot(plot_to, result.pareto, shown)
-    emit_report(document, report_to, shown)
+    document = result_document(
+        result,
+        command=shown.command,
+        hashes=hashes,
+        output=str(target) if is_written else None,
+        written=digests_of_written(target) if is_written else {},
+    )
+    write_plot(plot_to, result.pareto, shown, force)
+    emit_report(document, report_to, shown, force)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -181,10 +195,11 @@ def compress(
     shown: Shown,
 ) -> None:
     """Thin MODEL to a budget of multiplications; the units that stay take over what they can from those that go."""
-    from mal_graph.reporting import hashes_of, result_document
+    from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, make_model, with_arrays, write_result
 
     files = given(model, data, *(weights or ()), *input_files("compress", options))
+    read = all_opened(files)
     target = merged_target(output, model, files, force, suffix="compressed")
     report_to, plot_to = report_targets(report, plot, target, files, force)
     config, arrays = with_arrays(configured("compress", None, options)), arrays_of(data)
@@ -192,12 +207,17 @@ def compress(
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models([model], weights, config, examples, shown.verbose, progress)
         result = make_model(graphs, config, arrays, progress, registry.runner())
-    result = write_result(result, target)
-    hashes = hashes_of(path for path in (model, *(weights or ())) if not is_factory(path))
-    output = str(target) if result.passed else None
-    document = result_document(result, command=shown.command, hashes=hashes, output=output)
-    write_plot(plot_to, result.pareto, shown)
-    emit_report(document, report_to, shown)
+    hashes = digests_of(read, graphs)
+    result = write_result(result, target, overwrite=force)
+    document = result_document(
+        result,
+        command=shown.command,
+        hashes=hashes,
+        output=str(target) if result.passed else None,
+        written=digests_of_written(target) if result.passed else {},
+    )
+    write_plot(plot_to, result.pareto, shown, force)
+    emit_report(document, report_to, shown, force)
     fail_if_refused(result)
     fail_where_worse(result, fail_if_worse)
 
@@ -258,13 +278,14 @@ def sweep(
     shown: Shown,
 ) -> None:
     """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
-    from mal_graph.reporting import draw_curves, draw_heat_map, hashes_of, result_document
+    from mal_graph.reporting import draw_curves, draw_heat_map, result_document
     from mal_graph.workflows import arrays_of, with_arrays
     from mal_graph.workflows import grid as map_layers
     from mal_graph.workflows import sweep as sweep_lambda
 
     job = "grid" if grid else "sweep"
     files = given(base, donor, data, *(weights or ()), *input_files(job, options))
+    read = all_opened(files)
     targets = [checked_result(path, files, force) for path in output or []]
     report_to = checked_report(report, targets, "the sweep and the report", files, force)
     config, arrays = with_arrays(configured(job, None, options)), arrays_of(data)
@@ -276,12 +297,12 @@ def sweep(
         else:
             curves = sweep_lambda(a, b, arrays or {}, config=config, progress=progress)
             images = {kind: draw_curves(curves, kind) for kind in image_kinds(targets)}
-    hashes = hashes_of(path for path in (base, donor, *(weights or ())) if not is_factory(path))
+    hashes = digests_of(read, [a, b])
     document = result_document(cells if grid else curves, command=shown.command, hashes=hashes)
     for target in targets:
-        write_result_file(target, document, images)
+        write_result_file(target, document, images, force)
         log(f"wrote {target}", shown.quiet)
-    emit_report(document, report_to, shown)
+    emit_report(document, report_to, shown, force)
 
 
 @app.command()
@@ -304,12 +325,13 @@ def zoo(
     Half of --data decides, half is reported. Every decision is kept in a checkpoint: the same command, given again
     after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
-    from mal_graph.reporting import hashes_of, result_document
+    from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, files_in, with_arrays, write_result
     from mal_graph.workflows import zoo as search_zoo
 
     donors = [str(path) for path in files_in(Path(folder))]
     files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
+    read = all_opened(files)
     target = merged_target(output, base, files, force)
     checkpoint = checked_target(options.get("checkpoint", f"{target}.zoo.json"), files, force=True)
     report_to = checked_report(report, [target, checkpoint], "the model, its checkpoint and the report", files, force)
@@ -319,19 +341,24 @@ def zoo(
     try:
         with progress_bars(shown.quiet) as progress:
             (graph,) = open_named_models([base], weights, config, examples, shown.verbose, progress)
-            search = search_zoo(graph, folder, arrays, config=config, restart=force, progress=progress)
+            with told_warnings():
+                search = search_zoo(graph, folder, arrays, config=config, restart=force, progress=progress)
     except KeyboardInterrupt:
         kept = f"what was decided is in {checkpoint}; the same command goes on from there"
         log(f"interrupted: {kept if checkpoint.exists() else 'nothing was decided yet, and nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
+    hashes = digests_of(read, [graph, *(step.donor for step in result.merged)])
     if result.merged:
-        result = write_result(result, target)
+        result = write_result(result, target, overwrite=force)
     is_written = bool(result.merged) and result.passed
-    hashes = hashes_of(path for path in files if not is_factory(path))
-    written = {"output": str(target) if is_written else None, "checkpoint": str(checkpoint)}
+    written = {
+        "output": str(target) if is_written else None,
+        "written": digests_of_written(target) if is_written else {},
+        "checkpoint": str(checkpoint),
+    }
     search = replace(search, assembly=result)
-    emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown)
+    emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown, force)
     fail_if_refused(result)
     if not is_written:
         log(f"error: no merged model was written: no donor passed the gate, and {base} stays as it is")
@@ -340,6 +367,8 @@ def zoo(
 
 
 app.command()(with_options()(report))
+app.command()(with_options("audit")(audit))
+app.command()(with_options()(card))
 
 
 # --- in common ----------------------------------------------------------------------------------------------------
@@ -385,7 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_old_flags(words)
         refuse_broken_words(words)
-        code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
+        with captured_logs(is_verbose(words)), stopped_gently():
+            code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:
         if error.format_message():  # without words the help was printed, and there is nothing to add
@@ -398,10 +428,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         log(f"error: {error}; check the path, its permissions and the space left")
     except Exception as error:
-        if {"-v", "--verbose"} & set(words):
+        if is_verbose(words):
             traceback.print_exc()
         log(f"error: {BUG} ({type(error).__name__}: {error}); please report it; -v shows where")
     return BAD_INPUT
+
+
+def is_verbose(words: Sequence[str]) -> bool:
+    return bool({"-v", "--verbose"} & set(words))
+
+
+@contextmanager
+def stopped_gently() -> Iterator[None]:
+    """Let a command that is asked to end, as by a shutdown, end as an interrupted one: drafts are removed."""
+    if threading.current_thread() is not threading.main_thread():  # others may not ask for signals
+        yield
+        return
+    names = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(name, signal.default_int_handler) for name in names if is_default(name)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+def is_default(name: signal.Signals) -> bool:
+    """Whether nobody has asked for a signal, or for leaving it alone, as nohup does."""
+    return signal.getsignal(name) is signal.SIG_DFL
 
 
 def usage_sentence(error: Any) -> str:

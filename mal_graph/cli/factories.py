@@ -2,13 +2,14 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mal_graph import registry
 from mal_graph.cli.output import Progress, log
-from mal_graph.errors import TraceWarning, UsageError
+from mal_graph.errors import ModelWarning, UsageError
 
 if TYPE_CHECKING:
     from mal_graph.graph import LayerGraph
@@ -42,20 +43,27 @@ def built_models(models: Sequence[str], weights: Sequence[str]) -> list[Any]:
     return [registry.tracer().build(model, next(files)) if is_factory(model) else model for model in models]
 
 
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Tell what is warned of models, each once and on one line; other packages' warnings are not for users."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", ModelWarning)
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in said):
+        log(f"warning: {text}")
+
+
 def open_named_models(
     models: Sequence[str], weights: Sequence[str] | None, config: Any, data: Any, verbose: bool, progress: Progress
 ) -> "list[LayerGraph]":
-    """The models a command names (see `open_models`); what tracing warns of goes to stderr as one line each."""
+    """The models a command names (see `open_models`); what is warned of goes to stderr as one line each."""
     from mal_graph.workflows import open_models
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", TraceWarning)
+    with told_warnings():
         built = built_models(models, weights or [])
         names = [model if is_factory(model) else "" for model in models]
         graphs = open_models(built, config, data, names=names, progress=progress)
-    for warning in said:
-        log(f"warning: {warning.message}")
     for path, graph in zip(models, graphs, strict=True):
         if verbose:
             size = sum(weight.size for weight in graph.weights.values() if weight.is_float)

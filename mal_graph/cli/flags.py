@@ -8,7 +8,7 @@ from mal_graph.config import CONFIGS, RENAMED, options_of
 from mal_graph.errors import UsageError
 
 FLAGS = {name: flag_of(name, field) for job in CONFIGS for name, field in options_of(job).items()}
-FLAGS |= {"restart": "--force", "overwrite": "--force", "config": "--config"}
+FLAGS |= {"restart": "--force", "overwrite": "--force", "config": "--config", "data": "--data"}
 
 OLD_FLAGS = {
     f"--{old.replace('_', '-')}": FLAGS[new] for old, new in RENAMED.items() if old not in ("output", "state", "proof")

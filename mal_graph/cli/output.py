@@ -1,5 +1,6 @@
 """What the command line writes: results on stdout, progress and log on stderr."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -8,13 +9,15 @@ from typing import Any
 
 import typer
 
+from mal_graph.plain_text import lines, one_line
+
 Progress = Callable[[str, int, int], None]  # (what is done, how much of it, of how much)
 
 
 def emit(text: str) -> None:
     """A part of the result, on stdout. Nothing more is written once its reader has left, as `head` does."""
     try:
-        typer.echo(printable(text))
+        typer.echo(lines(text))
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -23,12 +26,32 @@ def emit(text: str) -> None:
 def log(text: str, quiet: bool = False) -> None:
     """A sentence on stderr, on one line."""
     if not quiet:
-        typer.echo(printable(text.replace("\n", " ")), err=True)
+        typer.echo(one_line(text.replace("\n", " ")), err=True)
 
 
-def printable(text: str) -> str:
-    """Without control characters, which a hostile name may carry to the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
+class LogLines(logging.Handler):
+    """What other packages log, as a sentence each where more is to be said."""
+
+    def __init__(self, verbose: bool) -> None:
+        super().__init__(logging.WARNING)
+        self.verbose = verbose
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log(f"{record.levelname.lower()} of {record.name}: {record.getMessage()}", quiet=not self.verbose)
+
+
+@contextmanager
+def captured_logs(verbose: bool) -> Iterator[None]:
+    """Tell what other packages log and warn of, with names in it, as a command tells its own: where more is to be said,
+    for a fault that matters is found here and told once."""
+    handler, root = LogLines(verbose), logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
 
 
 @contextmanager
@@ -54,7 +77,7 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
         tasks: dict[str, Any] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            what = printable(what)
+            what = one_line(what)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total, visible=done < total)

@@ -124,11 +124,11 @@ def match(
     }
     drawn = forms.get(shown.format_, document.json_text)()
     if target is not None and is_picture:
-        write_picture(target, ladder, collapse, focus, radius)
+        write_picture(target, ladder, collapse, focus, radius, force)
     elif target is not None:
         from mal_graph.atomic_write import write_text
 
-        write_text(target, drawn + "\n")
+        write_text(target, drawn + "\n", overwrite=force)
     told(target, opens, shown)
     if shown.format_ == "text":
         emit_document(document, "text", shown.verbose)
@@ -166,7 +166,7 @@ def diagram(
         groups, warning = inspect_groups(graph, config, progress)
     if warning:
         log(f"warning: {warning}", shown.quiet)
-    write_picture(target, LadderEntry(base=model_entry(graph, groups)), collapse, focus, radius)
+    write_picture(target, LadderEntry(base=model_entry(graph, groups)), collapse, focus, radius, force)
     told(target, opens, shown)
     emit_document(inspect_document(graph, groups, {}), shown.format_, shown.verbose)
 
@@ -204,7 +204,9 @@ def check_collapse(collapse: str | None) -> None:
         raise UsageError(f"--collapse is {collapse!r}: choose one of {', '.join(COLLAPSES)}")
 
 
-def write_picture(target: Path, ladder: "LadderEntry", collapse: str | None, focus: str | None, radius: int) -> None:
+def write_picture(
+    target: Path, ladder: "LadderEntry", collapse: str | None, focus: str | None, radius: int, force: bool
+) -> None:
     """Write a picture in the form that the file's name ends in. Raises UsageError."""
     from mal_graph.atomic_write import write_bytes, write_text
     from mal_graph.ladder import Collapse, draw_ladder, page_text, png_bytes, svg_text, take_around
@@ -214,11 +216,11 @@ def write_picture(target: Path, ladder: "LadderEntry", collapse: str | None, foc
         ladder = take_around(ladder, focus, radius)
     match kind_of(target):
         case "html":
-            write_text(target, page_text(ladder, folded))
+            write_text(target, page_text(ladder, folded), overwrite=force)
         case "svg":
-            write_text(target, svg_text(draw_ladder(ladder, folded)))
+            write_text(target, svg_text(draw_ladder(ladder, folded)), overwrite=force)
         case _:
-            write_bytes(target, png_bytes(draw_ladder(ladder, folded)))
+            write_bytes(target, png_bytes(draw_ladder(ladder, folded)), overwrite=force)
 
 
 def told(target: Path | None, opens: bool, shown: Shown) -> None:

@@ -56,7 +56,7 @@ def report(
         raise FileError(f"{source} is damaged: what it holds does not fit together ({error!r})") from None
     from mal_graph.atomic_write import write_text
 
-    write_text(target, page)
+    write_text(target, page, overwrite=force)
     log(f"wrote {target}", shown.quiet)
 
 

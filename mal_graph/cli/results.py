@@ -11,7 +11,8 @@ import typer
 
 from mal_graph.cli.flags import in_flags
 from mal_graph.cli.options import Shown
-from mal_graph.cli.output import emit, log, printable
+from mal_graph.cli.output import emit, log
+from mal_graph.plain_text import one_line
 
 if TYPE_CHECKING:
     from mal_graph.reporting import Document, Report
@@ -29,41 +30,41 @@ def emit_document(document: "Document", format_: str, verbose: bool = False) -> 
     last = lines[-1]
     if last.startswith("verdict: ") and has_colours():
         emit("\n".join(lines[:-1]))
-        typer.secho(printable(last), fg="red" if last.startswith("verdict: worse") else "green")
+        typer.secho(one_line(last), fg="red" if last.startswith("verdict: worse") else "green")
     else:
         emit("\n".join(lines))
 
 
-def emit_report(document: "Report", report_to: Path | None, shown: Shown) -> None:
+def emit_report(document: "Report", report_to: Path | None, shown: Shown, force: bool) -> None:
     """A report of a model that was made, on stdout and in the file that was asked for."""
     if report_to is not None:
-        write_result_file(report_to, document, {})
+        write_result_file(report_to, document, {}, force)
     emit_document(document, shown.format_, shown.verbose)
 
 
-def write_plot(plot_to: Path | None, pareto: "Sequence[ParetoEntry]", shown: Shown) -> None:
+def write_plot(plot_to: Path | None, pareto: "Sequence[ParetoEntry]", shown: Shown, force: bool) -> None:
     """Draw what was compared, where that is asked for."""
     from mal_graph.atomic_write import write_bytes
     from mal_graph.reporting import draw_pareto
 
     if plot_to is not None and pareto:
-        write_bytes(plot_to, draw_pareto(pareto, plot_to.suffix[1:]))
+        write_bytes(plot_to, draw_pareto(pareto, plot_to.suffix[1:]), overwrite=force)
     elif plot_to is not None:
         log(f"note: {plot_to} is not written: nothing could be compared", shown.quiet)
 
 
-def write_result_file(path: Path, document: "Report", images: Mapping[str, bytes]) -> None:
+def write_result_file(path: Path, document: "Report", images: Mapping[str, bytes], force: bool) -> None:
     """Write a report in the form that the file's name ends in; `images` are those that were drawn, by kind."""
     from mal_graph.atomic_write import write_bytes, write_text
     from mal_graph.reporting import GridDocument, SweepDocument, report_text
 
     kind = path.suffix.removeprefix(".")
     if kind in images:
-        write_bytes(path, images[kind])
+        write_bytes(path, images[kind], overwrite=force)
     elif isinstance(document, SweepDocument | GridDocument) and kind == "csv":
-        write_text(path, document.csv_text())
+        write_text(path, document.csv_text(), overwrite=force)
     else:
-        write_text(path, report_text(document, kind))
+        write_text(path, report_text(document, kind), overwrite=force)
 
 
 def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
@@ -77,9 +78,9 @@ def emit_candidates(base: Any, donor: Any, layer: str, format_: str) -> None:
         emit(json.dumps({"schema": "mal-graph/explain/1", "layer": layer, "candidates": listed}, indent=2))
         return
     if not candidates:
-        emit(f"{donor.name} has no layer of the kind of {layer!r}")
+        emit(f"{one_line(donor.name)} has no layer of the kind of {layer!r}")
         return
-    emit(f"what layer {layer} could correspond to, best first; the parts of the score are between 0 and 1")
+    emit(f"what layer {one_line(layer)} could correspond to, best first; the parts of the score are between 0 and 1")
     rows = new_table("candidate", "score", *candidates[0][2])
     for name, score, parts in candidates:
         rows.add_row(name, f"{score:.3f}", *(f"{part:.2f}" for part in parts.values()))

@@ -2,12 +2,16 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
+from mal_graph.source_files import SourceFile, all_opened
+
+if TYPE_CHECKING:
+    from mal_graph.graph import LayerGraph
 
 IMAGES = ("svg", "png")
 REPORTS = ("json", "html", "md")
@@ -26,6 +30,20 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
     fields = options_of(job)
     values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
     return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
+
+
+def digests_of(read: Mapping[str, SourceFile], graphs: Sequence["LayerGraph"]) -> dict[str, str]:
+    """SHA-256 of the files that a command read, by path, with the data of its models. Raises FileError where one is not
+    what it was when the command began."""
+    data = {os.path.relpath(file.path): file for graph in graphs for file in graph.files[1:]}
+    return {path: file.sha256() for path, file in {**read, **data}.items()}
+
+
+def digests_of_written(path: Path) -> dict[str, str]:
+    """SHA-256 of a model that was written and of its data, by path."""
+    from mal_graph.atomic_write import written_files
+
+    return digests_of(all_opened(map(str, written_files(path))), ())
 
 
 def default_output(base: str, suffix: str) -> str:
@@ -65,8 +83,6 @@ def checked_target(path: str, sources: Sequence[str], force: bool, write: bool =
         raise FileError(f"cannot write {path}: there is no folder {missing}; create it first")
     if not os.access(folder, os.W_OK):
         raise FileError(f"cannot write {path}: folder {folder} is read-only; choose another")
-    if not mode and os.path.exists(f"{path}.data"):  # where big weights go; it may be those of an input
-        raise FileError(f"cannot write {path}: {path}.data exists and belongs to another model; name another file")
     return target
 
 

@@ -1,7 +1,8 @@
 """Results as JSON, text, diagrams and plots."""
 
+from mal_graph.reporting.audits import AuditDocument, audit_document
 from mal_graph.reporting.diagrams import dot, mermaid, model_explorer
-from mal_graph.reporting.document import Document, hashes_of
+from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     EvaluateDocument,
     MergeDocument,
@@ -14,7 +15,7 @@ from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
 from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
 from mal_graph.reporting.reading import SCHEMAS, Report, read_report, schema_of
-from mal_graph.reporting.reporter import KINDS, DefaultReporter, rendered, report_text, result_document
+from mal_graph.reporting.reporter import KINDS, DefaultReporter, card_text, rendered, report_text, result_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
 from mal_graph.reporting.text import text_of
@@ -22,6 +23,9 @@ from mal_graph.reporting.union_documents import UnionDocument, union_document
 
 __all__ = [
     "assemble_document",
+    "audit_document",
+    "AuditDocument",
+    "card_text",
     "coverage",
     "DefaultReporter",
     "Document",
@@ -32,7 +36,6 @@ __all__ = [
     "EvaluateDocument",
     "grid_document",
     "GridDocument",
-    "hashes_of",
     "inspect_document",
     "KINDS",
     "match_document",

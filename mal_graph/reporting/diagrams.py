@@ -11,6 +11,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.ladder import LadderEntry, Layout, Line, Role, RungEntry, facts_of, lay_out_ladder, name_of
 from mal_graph.matching import Match
 from mal_graph.network import Layer
+from mal_graph.plain_text import one_line
 
 FOLDED = "repeated blocks are folded; an .html picture opens them"
 
@@ -154,4 +155,4 @@ def dot_text(text: str) -> str:
 
 
 def escaped(text: str, table: Mapping[str, str]) -> str:
-    return "".join(table.get(letter, letter if letter.isprintable() else " ") for letter in text)
+    return "".join(table.get(letter, letter) for letter in one_line(text))

@@ -1,13 +1,13 @@
 """What every JSON document has: a `schema` that names its form and version, and one way to be written."""
 
 import csv
-import hashlib
 import io
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from mal_graph.plain_text import cell
 
 
 class Document(BaseModel):
@@ -33,18 +33,9 @@ class ReportDocument(Document):
 
 
 def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table as CSV, in which no text is a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerow(map(cell, header))
+    writer.writerows(map(cell, row) for row in rows)
     return text.getvalue()
-
-
-def hashes_of(paths: Iterable[str]) -> dict[str, str]:
-    """The SHA-256 of files, by path."""
-    return {path: sha256_of(Path(path)) for path in paths}
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

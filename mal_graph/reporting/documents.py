@@ -165,7 +165,8 @@ class RepairEntry(BaseModel):
 
 
 class ResultDocument(ReportDocument):
-    """What every report of a model that was made holds; `config` is the run's, of arrays the types and shapes."""
+    """What every report of a model that was made holds; `config` is the run's, of arrays the types and shapes, `sha256`
+    is of the files that were read, and `written` of those that were written, by path."""
 
     base: str
     config: dict[str, Any]
@@ -177,6 +178,7 @@ class ResultDocument(ReportDocument):
     scores: list[Scores]
     verdict: Verdict | None = None
     output: str | None = None
+    written: dict[str, str] = {}
 
 
 class MergeDocument(ResultDocument):

@@ -22,12 +22,15 @@ def inspection_lines(document: InspectDocument, verbose: bool) -> Lines:
     if len(document.missing) > FEW and not verbose:
         rest = sum(left.parameters for left in document.missing[FEW:])
         yield f"missing {rest:,} for {len(document.missing) - FEW} more reasons (-v lists them)"
-    yield "\nlayers"
+    yield ""
+    yield "layers"
     yield from layer_lines(document, verbose)
-    yield "\naxis groups"
+    yield ""
+    yield "axis groups"
     yield group_table(document.groups, verbose)
     if any(group.resizing for group in document.groups):
-        yield "\nunits added to a group"
+        yield ""
+        yield "units added to a group"
         yield resizing_table(document.groups, verbose)
     pinned = sum(group.state == "pinned" for group in document.groups)
     if pinned and not verbose:

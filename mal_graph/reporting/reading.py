@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, get_args
 from pydantic import ValidationError
 
 from mal_graph.errors import FileError, UsageError
+from mal_graph.reporting.audits import AuditDocument
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import AssembleDocument, EvaluateDocument, MatchDocument, ZooDocument
 from mal_graph.reporting.inspection import InspectDocument
@@ -16,7 +17,7 @@ Report: TypeAlias = (
     AssembleDocument | UnionDocument | ZooDocument | SweepDocument | GridDocument | MatchDocument | InspectDocument
 )
 REPORTS: tuple[type[Report], ...] = get_args(Report)
-OTHERS: tuple[type[Document], ...] = (EvaluateDocument,)
+OTHERS: tuple[type[Document], ...] = (EvaluateDocument, AuditDocument)
 AGAIN = "make the report again with this version"
 
 

@@ -9,14 +9,16 @@ from mal_graph.graph import LayerGraph
 from mal_graph.ladder import LadderEntry, draw_ladder, ladder_of, model_entry, svg_text
 from mal_graph.matching import Match
 from mal_graph.reporting import documents, sweep_documents, text, union_documents
+from mal_graph.reporting.cards import card_page
 from mal_graph.reporting.charts import draw_curve
+from mal_graph.reporting.documents import ResultDocument
 from mal_graph.reporting.html import html_fragment, html_page
 from mal_graph.reporting.ladders import ladders_of
 from mal_graph.reporting.markdown import markdown_page
 from mal_graph.reporting.pages import page_of
 from mal_graph.reporting.pieces import Page
 from mal_graph.reporting.reading import Report, read_report
-from mal_graph.workflows import Assembly, Curve, Grid, Sweep, Union, Zoo
+from mal_graph.workflows import Assembly, Audit, Curve, Grid, Sweep, Union, Zoo
 
 DOCUMENTS: dict[type, Callable[[Any], Report]] = {
     Assembly: documents.assemble_document,
@@ -67,14 +69,15 @@ def document_of(result: Any) -> Report:
 
 
 def result_document(
-    result: Any, *, command: Sequence[str] = (), hashes: Mapping[str, str] | None = None, **written: str | None
+    result: Any, *, command: Sequence[str] = (), hashes: Mapping[str, str] | None = None, **written: Any
 ) -> Report:
     """The whole report of a result.
 
     Args:
         command: the words that were given on a command line.
         hashes: of the files that were read, by path.
-        written: where the model (`output`) and the decisions of a search (`checkpoint`) are, as far as they are kept.
+        written: where the model (`output`) and the decisions of a search (`checkpoint`) are, as far as they are kept,
+            and the digests of what was written (`written`).
     """
     added: dict[str, Any] = {
         "command": list(command),
@@ -90,6 +93,11 @@ def report_text(document: Report, kind: str) -> str:
     if kind not in KINDS:
         raise UsageError(f"a report is not written as {kind!r}: choose one of {', '.join(KINDS)}")
     return document.json_text() + "\n" if kind == "json" else rendered(document.json_text(), kind)
+
+
+def card_text(audit: Audit, graph: LayerGraph, sha256: Mapping[str, str], report: ResultDocument | None) -> str:
+    """The card of a model in Markdown (see `card_page`). Raises FileError."""
+    return markdown_page(card_page(audit, graph, sha256, report))
 
 
 def rendered(json_text: str, kind: str, source: str = "the report") -> str:

@@ -7,6 +7,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from mal_graph.plain_text import one_line
+
 Lines = Iterator[str | Table]
 NUMBERS = {"lambda", "units", "score", "loss", "accuracy", "R2", "depth", "matched", "assigned", "value", "random"}
 NUMBERS |= {"cross-entropy", "mean squared error", "mean entropy", "agreement", "metric", "shuffled", "#"}
@@ -57,18 +59,25 @@ def table_text(table: Table, width: int | None = None) -> str:
 
     Without a width it is laid out here: rich lays out some thousand rows a second.
     """
+    columns = [[one_line(str(cell)) for cell in (column.header, *column.cells)] for column in table.columns]
     if width is not None:
-        buffer = io.StringIO()
-        Console(file=buffer, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(table)
-        lines = buffer.getvalue().splitlines()
+        lines = folded_lines(table, columns, width)
     else:
-        columns = [
-            [printable(str(cell).replace("\n", " ")) for cell in (column.header, *column.cells)]
-            for column in table.columns
-        ]
         padded = [justified(cells, column.justify) for cells, column in zip(columns, table.columns, strict=True)]
         lines = ["  ".join(cells) for cells in zip(*padded, strict=True)]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def folded_lines(table: Table, columns: Sequence[Sequence[str]], width: int) -> list[str]:
+    """The cells of a table on lines of at most `width` cells."""
+    shown = Table(box=None, pad_edge=False)
+    for column, (header, *_) in zip(table.columns, columns, strict=True):
+        shown.add_column(header, justify=column.justify, overflow=column.overflow)
+    for cells in zip(*(cells for _, *cells in columns), strict=True):
+        shown.add_row(*cells)
+    buffer = io.StringIO()
+    Console(file=buffer, width=width, highlight=False, markup=False, emoji=False, color_system=None).print(shown)
+    return buffer.getvalue().splitlines()
 
 
 def justified(cells: Sequence[str], side: str) -> list[str]:
@@ -76,8 +85,3 @@ def justified(cells: Sequence[str], side: str) -> list[str]:
     width = max(map(cell_len, cells))
     blanks = [" " * (width - cell_len(cell)) for cell in cells]
     return [blank + cell if side == "right" else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
-
-
-def printable(text: str) -> str:
-    """Without control characters, which a hostile name may carry to the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

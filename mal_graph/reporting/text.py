@@ -11,8 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from mal_graph.evaluation import Scores
+from mal_graph.plain_text import one_line
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import accounts_lines
+from mal_graph.reporting.audits import AuditDocument, audit_lines
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import (
     AssembleDocument,
@@ -46,7 +48,7 @@ def text_of(document: Document, *, verbose: bool = False, width: int | None = No
         width: of the terminal that tables are folded to; None leaves them as wide as they are.
     """
     lines = LINES[type(document)](document, verbose)
-    return "\n".join(line if isinstance(line, str) else table_text(line, width) for line in lines)
+    return "\n".join(one_line(line) if isinstance(line, str) else table_text(line, width) for line in lines)
 
 
 # --- match --------------------------------------------------------------------------------------------------------
@@ -163,7 +165,8 @@ def widened_lines(document: AssembleDocument) -> Iterator[str]:
 
 
 def alignment_lines(document: AssembleDocument) -> Lines:
-    yield f"\nalignment ({ALIGNED})"
+    yield ""
+    yield f"alignment ({ALIGNED})"
     yield aligned_table(document)
     yield from start_lines(document)
     yield ""
@@ -221,10 +224,13 @@ def end_lines(document: ResultDocument) -> Lines:
         yield f"note: {note}"
     yield f"wrote {document.output}" if document.output else "no model was written"
     if document.scores:
-        yield "\non samples that decided nothing:" if isinstance(document, ZooDocument) else ""
+        yield ""
+        if isinstance(document, ZooDocument):
+            yield "on samples that decided nothing:"
         yield from score_lines(document.scores, "model")
     if document.verdict is not None:
-        yield f"\nverdict: {document.verdict}"
+        yield ""
+        yield f"verdict: {document.verdict}"
 
 
 def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
@@ -235,7 +241,8 @@ def pareto_lines(entries: Sequence[ParetoEntry]) -> Lines:
     figures = ("loss", scores[0].metric_name) if scores else ()
     decided = any(one.deciding is not None for one in entries)
     what = f"and score on {scores[0].samples} samples" if scores else "against how far the outputs are off"
-    yield f"\ncost in multiplications {what}{' that decided nothing' if decided else ''}:"
+    yield ""
+    yield f"cost in multiplications {what}{' that decided nothing' if decided else ''}:"
     table = numbers_table("network", ("cost", "off by", *figures, "front"))
     for one in entries:
         score = ["-"] * len(figures) if one.score is None else [f"{one.score.loss:.4f}", f"{one.score.metric:.4f}"]
@@ -251,7 +258,8 @@ def speed_lines(speeds: Speeds | None) -> Lines:
         return
     shapes = ", ".join(f"{name} {shape_text(shape)}" for name, shape in speeds.inputs.items())
     several = f"{speeds.threads} thread{'s' * (speeds.threads > 1)}"
-    yield f"\nspeed: the median of {speeds.runs[0]} runs on 1 thread, and of {speeds.runs[1]} on {several}, on {shapes}"
+    yield ""
+    yield f"speed: the median of {speeds.runs[0]} runs on 1 thread, and of {speeds.runs[1]} on {several}, on {shapes}"
     table = numbers_table("model", ("multiplications", "bytes", "1 thread", several))
     for one in speeds.models:
         table.add_row(
@@ -434,4 +442,5 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     GridDocument: grid_lines,
     ZooDocument: zoo_lines,
     UnionDocument: union_lines,
+    AuditDocument: audit_lines,
 }

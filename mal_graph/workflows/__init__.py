@@ -1,6 +1,7 @@
 """Whole jobs - assemble, sweep, zoo - and what they need: models in any form, checks, baselines, verdicts."""
 
 from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
+from mal_graph.workflows.auditing import Audit, audit
 from mal_graph.workflows.checkpoint import Outcome
 from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.curves import Curve
@@ -11,6 +12,7 @@ from mal_graph.workflows.methods import assemble, check_donors, compares, compre
 from mal_graph.workflows.models import arrays_of, load, open_models, save, state_dict, to_module, trace, with_arrays
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.pareto import ParetoEntry
+from mal_graph.workflows.provenance import Provenance, Source
 from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
@@ -26,6 +28,8 @@ __all__ = [
     "assemble",
     "assemble_graphs",
     "Assembly",
+    "Audit",
+    "audit",
     "Branch",
     "check_donors",
     "Choice",
@@ -47,7 +51,9 @@ __all__ = [
     "open_models",
     "Outcome",
     "ParetoEntry",
+    "Provenance",
     "save",
+    "Source",
     "Speed",
     "Speeds",
     "state_dict",

@@ -17,6 +17,7 @@ from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Progress, prepare, with_arrays
+from mal_graph.workflows.provenance import Orders
 from mal_graph.workflows.relations import nothing_to_align
 from mal_graph.workflows.steps import Known, Merged, Strategy, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge, judge_choice
@@ -55,6 +56,11 @@ class Assembly(Written):
         if self.scores:
             return judge(self.scores, self.merged, self.config)
         return None if self.choice is None else judge_choice(self.choice, has_inputs=self.config.calibrate is not None)
+
+    @property
+    def orders(self) -> tuple[Orders, ...]:
+        """For each donor and pair of groups the donor unit on each base unit, before the base grew."""
+        return tuple(step.ungrown.alignment.orders for step in self.merged)
 
     @property
     def nothing_to_align(self) -> tuple[str, ...]:

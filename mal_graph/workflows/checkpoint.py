@@ -24,7 +24,7 @@ from mal_graph.matching import Orders
 ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"
 SKIPPED: Literal["skipped"] = "skipped"
-SCHEMA = "mal-graph/zoo-state/2"
+SCHEMA = "mal-graph/zoo-state/3"
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def read_checkpoint(path: Path, inputs: Mapping[str, str], restart: bool = False
 
 
 def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
+    """The checkpoint in a file. Raises FileError where it is of another search, or is not as it was written."""
     advice = "remove it, or name another as `checkpoint`, or start anew with `restart`"
     try:
         text = path.read_text(encoding="utf-8")
@@ -137,9 +138,13 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise FileError(f"cannot read the checkpoint in {path}: {reason}; {advice}") from None
     try:
-        checkpoint = READER.validate_python(json.loads(text))
+        held = json.loads(text)
+        noted = held.pop("sha256", "") if isinstance(held, dict) else ""
+        checkpoint = READER.validate_python(held)
     except (ValueError, RecursionError, ValidationError):
         raise FileError(f"cannot read the checkpoint in {path}: `mal-graph zoo` did not write it; {advice}") from None
+    if checkpoint.schema == SCHEMA and noted != digest(json_text(checkpoint)):
+        raise FileError(f"the checkpoint in {path} was altered since `mal-graph zoo` wrote it; {advice}")
     if checkpoint.schema != SCHEMA or dict(checkpoint.inputs) != dict(inputs):
         names = dict.fromkeys([*checkpoint.inputs, *inputs])
         other = [name for name in names if checkpoint.inputs.get(name) != inputs.get(name)] or ["form"]
@@ -149,7 +154,13 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, completely or not at all. Raises FileError."""
-    write_text(path, json.dumps(asdict(checkpoint), indent=1) + "\n")
+    sealed = {**asdict(checkpoint), "sha256": digest(json_text(checkpoint))}
+    write_text(path, json.dumps(sealed, indent=1) + "\n", overwrite=True)
+
+
+def json_text(checkpoint: Checkpoint) -> str:
+    """A checkpoint in a form that its digest is of."""
+    return json.dumps(asdict(checkpoint), sort_keys=True)
 
 
 # --- digests ----------------------------------------------------------------------------------------------------

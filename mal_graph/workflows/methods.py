@@ -1,6 +1,7 @@
 """The ways to a result: one table, by the name of `method`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
 from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, prepared, silent, with_arrays
+from mal_graph.workflows.provenance import Origin
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.timing import with_speeds
 from mal_graph.workflows.unions import Union
@@ -117,6 +119,8 @@ def make_model(
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
     result = WAYS[config.method](graphs, config, data, progress, runner)
+    job = "compress" if len(graphs) == 1 else "assemble"
+    result = replace(result, origin=Origin(job, tuple(graphs), config, data))
     return with_speeds(result, graphs, config, progress, runner)
 
 
@@ -183,8 +187,9 @@ def compress(
     """
     settings, arrays = with_arrays(configured("compress", config, options)), arrays_of(data)
     graphs = open_models([model], settings, settings.calibrate if arrays is None else arrays)
-    progress, runner = progress or silent, runner or registry.runner()
-    return with_speeds(unite_graphs(graphs, settings, arrays, progress, runner), graphs, settings, progress, runner)
+    made = make_model(graphs, settings, arrays, progress or silent, runner or registry.runner())
+    assert isinstance(made, Union)  # the one way of `CompressConfig`
+    return made
 
 
 def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:

@@ -89,7 +89,7 @@ def save(graph: LayerGraph, path: str | PathLike[str], *, overwrite: bool = Fals
         ShapeError, UnsupportedModel: the module's class cannot take the weights.
     """
     target = free_path(path, overwrite)
-    registry.writer_for(str(target)).save(graph, target)
+    registry.writer_for(str(target)).save(graph, target, overwrite=overwrite)
 
 
 def free_path(path: str | PathLike[str], overwrite: bool) -> Path:

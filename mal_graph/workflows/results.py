@@ -23,7 +23,7 @@ class Result(Brief):
     def save_report(self, path: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the report in the form that the name ends in: .json, .html or .md. Raises FileError or UsageError."""
         target = free_path(path, overwrite)
-        write_text(target, registry.reporter().report(self, target.suffix.removeprefix(".")))
+        write_text(target, registry.reporter().report(self, target.suffix.removeprefix(".")), overwrite=overwrite)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: verdict, scores and the layers side by side."""

@@ -1,7 +1,8 @@
 """How long a run of a result takes beside the models that it is made of, and how large their files are.
 
 All models are run in turns, so that what slows the machine down slows them all alike, and the median of the times
-counts. A file is what this package makes of a model: of the base and the donors too, so that they can be compared.
+counts. A file is what this package makes of a model, without notes on how it was made: of the base and the donors too,
+so that they can be compared.
 """
 
 import os

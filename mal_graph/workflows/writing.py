@@ -17,6 +17,7 @@ from mal_graph.protocols import Check
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.models import free_path
 from mal_graph.workflows.pareto import ParetoEntry
+from mal_graph.workflows.provenance import Orders, Origin, provenance_of, with_provenance
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.speeds import Speeds
 from mal_graph.workflows.verdict import Verdict
@@ -32,6 +33,7 @@ class Written(Result, ABC):
         graph: the model.
         base: the base as given.
         checks: what was checked of the model.
+        origin: what it is made of, by which its file says how it was made; None for what was made by hand.
         speeds: how fast it is beside the models it is made of, where that was to be measured.
         choice: which way was taken, where that was left open.
         pareto: what it was compared with, by cost and score, the result among them; () where nothing was compared.
@@ -43,6 +45,7 @@ class Written(Result, ABC):
     choice: Choice | None = None
     pareto: tuple[ParetoEntry, ...] = ()
     speeds: Speeds | None = None
+    origin: Origin | None = None
 
     @property
     @abstractmethod
@@ -53,6 +56,11 @@ class Written(Result, ABC):
     @abstractmethod
     def nothing_to_align(self) -> tuple[str, ...]:
         """The donors that have nothing in common with the base that an alignment could find, a sentence each."""
+
+    @property
+    def orders(self) -> tuple[Orders, ...]:
+        """For each donor and pair of groups the donor unit on each base unit, where units were aligned."""
+        return ()
 
     @property
     def passed(self) -> bool:
@@ -77,7 +85,7 @@ class Written(Result, ABC):
             FileError: the file exists and `overwrite` is false, or it cannot be written.
             GateFailed: a check failed; nothing was written.
         """
-        written = write_result(self, free_path(path, overwrite))
+        written = write_result(self, free_path(path, overwrite), overwrite=overwrite)
         if not written.passed:
             failed = "; ".join(f"{check.name} {check}" for check in written.failures)
             raise GateFailed(f"{path} is not written: {failed}; try other options")
@@ -85,25 +93,39 @@ class Written(Result, ABC):
 
 
 @np.errstate(all="ignore")
-def write_result(result: W, path: Path) -> W:
+def write_result(result: W, path: Path, *, overwrite: bool = False) -> W:
     """Save a result unless a check fails, those on the written file included.
 
     Returns:
         the result with the checks on the file; nothing is in place unless all `passed`.
+
+    Raises:
+        FileError: it cannot be written, or a model that it is made of is not the one any more that was opened.
     """
     if not result.passed:
         return result
     adapter = registry.writer_for(str(path))
     checks: list[Check] = []
+    sources = () if result.origin is None else [file for model in result.origin.models for file in model.files]
 
     def accept(written: Path) -> None:
+        for file in sources:  # weights are read from them until the last one is written
+            file.refuse_changed()
         checks[:] = excused(adapter.check(written), adapter, result.base)
         if any(check.failed for check in checks):
             raise GateFailed(f"{written.name} is not sound")
 
     with suppress(GateFailed):  # the checks say it
-        adapter.save(result.graph, path, accept)
+        adapter.save(with_origin(result), path, accept, overwrite=overwrite)
     return replace(result, checks=(*result.checks, *checks))
+
+
+def with_origin(result: Written) -> LayerGraph:
+    """The model of a result, which says how it was made. Raises FileError."""
+    if result.origin is None:
+        return result.graph
+    way = "" if result.choice is None else result.choice.taken
+    return with_provenance(result.graph, provenance_of(result.origin, way, result.orders))
 
 
 def excused(checks: Sequence[Check], adapter: Any, base: LayerGraph) -> list[Check]:

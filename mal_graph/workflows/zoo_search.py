@@ -60,6 +60,7 @@ from mal_graph.workflows.models import (
     silent,
     with_arrays,
 )
+from mal_graph.workflows.provenance import Origin
 from mal_graph.workflows.results import Result
 from mal_graph.workflows.steps import (
     Known,
@@ -154,7 +155,13 @@ def zoo(
     result, checkpoint = search(SoFar(graph, (), best), entries, checkpoint, settings.checkpoint, terms)
     if all(outcome.verdict == SKIPPED for outcome in checkpoint.outcomes):
         raise MatchError(none_of(graph, checkpoint.outcomes))
-    assembly = replace(assemble_result(graph, result, terms), data_notes=tuple(dict.fromkeys((*notes, *more))))
+    models = (graph, *(step.donor for step in result.steps))
+    kept = tuple(outcome.kept for outcome in checkpoint.outcomes if outcome.kept is not None)
+    assembly = replace(
+        assemble_result(graph, result, terms),
+        data_notes=tuple(dict.fromkeys((*notes, *more))),
+        origin=Origin("zoo", models, settings, given, kept),
+    )
     return Zoo(assembly, checkpoint.outcomes, terms, result.best)
 
 
@@ -347,6 +354,28 @@ def reason_to_accept(choice: Kept, best: Scores | None) -> str:
     if best is None or choice.loss is None or choice.metric is None:
         return "its layers are like the base's; nothing was scored"
     return figures(choice.loss, choice.metric, best)
+
+
+def repeat_zoo(
+    graphs: Sequence[LayerGraph],
+    kept: Sequence[Kept],
+    config: ZooConfig,
+    data: Arrays | None,
+    progress: Progress,
+    runner: Runner,
+) -> Assembly:
+    """The model that a search made, from what it kept: the base, and in order the donors that were accepted. Nothing is
+    scored. Raises ShapeError where the orders are not of these models."""
+    base, *donors = graphs
+    config = with_arrays(config).replaced(lam=1.0)
+    terms = Terms(config, (), None, None, runner, progress)
+    known: Known = []
+    so_far = SoFar(base, (), None)
+    for donor, one in zip(donors, kept, strict=True):
+        entry = Entry(donor.name, donor, "")
+        so_far = replay(so_far, entry, Outcome(donor.name, ACCEPTED, "", (), one), terms, known)
+    result = assemble_result(base, so_far, terms)
+    return replace(result, origin=Origin("zoo", tuple(graphs), config, data, tuple(kept)))
 
 
 # --- the result -------------------------------------------------------------------------------------------------

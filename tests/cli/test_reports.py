@@ -58,7 +58,7 @@ def test_a_report_holds_the_command_that_made_it(run, folder):
     run(*COMMANDS["assemble"], "r.json")
     written = json.loads((folder / "r.json").read_text("utf-8"))
     assert written["command"] == ["mal-graph", *COMMANDS["assemble"], "r.json"]
-    assert set(written["sha256"]) == {"base.onnx", "donor.onnx"}
+    assert set(written["sha256"]) == {"base.onnx", "donor.onnx", "data.npz"}
     assert list(written)[-1] == "ladders"
 
 

@@ -14,6 +14,7 @@ from ladder.test_blocks import stages
 from mal_graph.ladder import LadderEntry, ladder_of
 from mal_graph.ladder.rows import find_rows
 from mal_graph.matching import match_layers
+from mal_graph.plain_text import one_line
 from mal_graph.reporting.diagrams import FOLDED, dot, mermaid, model_explorer
 
 ODD = [
@@ -126,7 +127,7 @@ def test_a_deep_model_is_folded_with_a_word_about_it():
 def test_names_are_read_back_as_they_were():
     base, donor = named(mlp((8, 7, 6, 5, 4, 3)), ODD), mlp((8, 6, 3), seed=1)
     ladder = drawn(base, donor)
-    layers = {layer.name.replace("\n", " ") for layer in match_layers(base, donor).base}
+    layers = {one_line(layer.name) for layer in match_layers(base, donor).base}
     entities = {"#quot;": '"', "#lt;": "<", "#gt;": ">", "#amp;": "&", "#96;": "`", "#37;": "%", "#35;": "#"}
     shown = re.findall(r'^  r\d+\["(.*): linear', mermaid(ladder), re.M)
     assert layers <= {re.sub(r"#\w+;", lambda found: entities[found[0]], text.split(": linear")[0]) for text in shown}

@@ -10,7 +10,6 @@ from builders import Net, cnn, mlp
 from mal_graph import axis_groups, verify
 from mal_graph.evaluation import Scores
 from mal_graph.matching import match_layers
-from mal_graph.reporting.document import sha256_of
 from mal_graph.reporting.documents import EvaluateDocument, assemble_document, match_document
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
@@ -139,11 +138,6 @@ def test_batch_norms_bring_a_note_unless_nothing_is_merged():
     assert assemble_document(assemble(base, donor, lam=0.0)).notes == []
     (note,) = assemble_document(assemble(mlp(seed=0), mlp(seed=1), method="mal")).notes
     assert "nothing to align" in note
-
-
-def test_the_hash_of_a_file_is_sha256(tmp_path):
-    (tmp_path / "a").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_the_report_is_json_without_numpy_in_it(two_donors):

@@ -122,7 +122,8 @@ def test_probabilities_of_each_class_for_itself_stay_what_they_are():
 def test_with_the_same_classes_it_is_the_same_file(tmp_path):
     base, donor = classifier(0, PETS), classifier(1, PETS)
     for labels in ("base", "union"):
-        mal_graph.assemble(base, donor, method="union", labels=labels).save(tmp_path / f"{labels}.onnx")
+        made = mal_graph.assemble(base, donor, method="union", labels=labels)
+        mal_graph.save(made.graph, tmp_path / f"{labels}.onnx")  # without a note on the options
     bare = [classifier(seed, PETS, note="") for seed in (0, 1)]
     mal_graph.assemble(*bare, method="union").save(tmp_path / "bare.onnx")
     assert (tmp_path / "base.onnx").read_bytes() == (tmp_path / "union.onnx").read_bytes()

@@ -21,6 +21,7 @@ from mal_graph.merging import merge
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import steps, write_result
+from mal_graph.workflows.checkpoint import READER, read_checkpoint, write_checkpoint
 from mal_graph.workflows.zoo_candidates import PREFIXES, SINGLES, candidates
 from mal_graph.workflows.zoo_search import zoo
 
@@ -605,9 +606,38 @@ def test_orders_in_a_state_that_are_none_are_refused(tmp_path, orders, message):
     written = json.loads((tmp_path / "s.json").read_text())
     assert len(written["outcomes"][0]["kept"]["orders"]) == 1
     written["outcomes"][0]["kept"]["orders"] = orders
-    (tmp_path / "s.json").write_text(json.dumps(written))
+    del written["sha256"]
+    write_checkpoint(tmp_path / "s.json", READER.validate_python(written))
     with pytest.raises((ShapeError, FileError), match=message):
         zoo(base, donors, data, **given)
+
+
+def leaves(held):
+    """Where the values of a document are: its parts, with the key or the place of each."""
+    for key, value in held.items() if isinstance(held, dict) else enumerate(held):
+        if isinstance(value, dict | list):
+            yield from leaves(value)
+        else:
+            yield held, key
+
+
+def test_a_state_of_which_any_value_is_altered_is_refused(tmp_path):
+    base, donors, data = family(donors=2)
+    path, given = tmp_path / "s.json", {"checkpoint": tmp_path / "s.json", **FAST}
+    zoo(base, donors, data, **given)
+    text = path.read_text()
+    inputs = json.loads(text)["inputs"]
+    count = len(list(leaves(json.loads(text))))
+    assert count > 20
+    for place in range(count):
+        document = json.loads(text)
+        held, key = list(leaves(document))[place]
+        held[key] = f"{held[key]}1" if isinstance(held[key], str) else (held[key] or 0) + 1
+        path.write_text(json.dumps(document))
+        with pytest.raises(FileError, match=r"the checkpoint in .*: |the checkpoint in .* was altered since"):
+            read_checkpoint(path, inputs)
+    path.write_text(text)
+    assert len(read_checkpoint(path, inputs).outcomes) == 2
 
 
 def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):

@@ -1,0 +1,150 @@
+"""Seals on ONNX files: notes with digests of the whole file, of every stored tensor and of the data beside it.
+
+Chosen: the digest of the whole file is one of its bytes, with zeros where it stands itself, so that no bit of the file
+is left out, whatever it means. Refused: a digest of what was parsed - two files that mean the same may differ, and what
+a parser skips would not count.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+
+from mal_graph.errors import FileError, MalGraphError
+from mal_graph.seals import OWN, PROVENANCE, Sealed
+
+from . import guard
+
+TENSORS, DIGEST = OWN + "tensors", OWN + "digest"
+LENGTH = 64  # of a SHA-256 in hexadecimal digits
+MARK = DIGEST.encode() + bytes([0x12, LENGTH])  # what protobuf writes before the digest: its key, then tag and length
+ZEROS = b"0" * LENGTH
+FORGED = "it holds the mark of a seal more than once"
+
+
+def has_provenance(proto: onnx.ModelProto) -> bool:
+    """Whether a model says how it was made."""
+    return any(note.key == PROVENANCE for note in proto.metadata_props)
+
+
+def sealed_pieces(proto: onnx.ModelProto, folder: Path) -> tuple[bytes | memoryview, ...]:
+    """The content of a model's file with a seal, in pieces; its data lie in `folder`. The model is changed.
+
+    Raises:
+        FileError: something in the model looks like a seal.
+    """
+    stored = {"data": data_digests(proto, folder), "tensors": tensor_digests(proto, folder)}
+    proto.metadata_props.add(key=TENSORS, value=json.dumps(stored, separators=(",", ":")))
+    proto.metadata_props.add(key=DIGEST, value=ZEROS.decode())
+    content = proto.SerializeToString()
+    if content.count(MARK) != 1:
+        raise FileError(f"cannot seal {proto.graph.name!r}: {FORGED}; take it out of its names and notes")
+    place = content.index(MARK) + len(MARK)
+    view = memoryview(content)
+    return view[:place], hashlib.sha256(content).hexdigest().encode(), view[place + LENGTH :]
+
+
+def read_seal(path: Path) -> Sealed:
+    """What a sealed file says of itself, and what of it is not as it was written.
+
+    Raises:
+        FileError: it has no seal, or cannot be read.
+        UnsupportedModel: it is sound, but no model that can be looked into.
+    """
+    path = guard.checked_path(path)
+    content = path.read_bytes()
+    if content.count(MARK) != 1:
+        fault = FORGED if MARK in content else "it has no seal"
+        raise FileError(
+            f"cannot audit {path}: {fault}, so `mal-graph` did not write it as it is; audit the file that it wrote"
+        )
+    place = content.index(MARK) + len(MARK)
+    digest = hashlib.sha256(content[:place])
+    digest.update(ZEROS)
+    digest.update(memoryview(content)[place + LENGTH :])
+    if digest.hexdigest().encode() == content[place : place + LENGTH]:
+        return looked_into(guard.check_file(path), path)
+    try:
+        sealed = looked_into(guard.check_file(path), path)
+    except (MalGraphError, ValueError, LookupError, TypeError) as error:  # what an altered note may lead to
+        return Sealed("", "", (), (f"it is damaged: {error}",))
+    return Sealed(
+        sealed.provenance,
+        sealed.graph,
+        sealed.tensors,
+        sealed.changed or ("its graph, its notes or their order in the file are not as they were written",),
+    )
+
+
+def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
+    """The parts of a sealed model, compared with what was noted of them. Raises FileError."""
+    notes = {note.key: note.value for note in proto.metadata_props}
+    noted = json.loads(notes[TENSORS])
+    data, tensors = data_digests(proto, path.parent), tensor_digests(proto, path.parent)
+    changed = [
+        f"the data file {name!r} is not as it was written" for name in data if noted["data"].get(name) != data[name]
+    ]
+    before = [(place, digest) for place, digest in noted["tensors"]]
+    changed += [
+        f"{place} is not as it was written"
+        for (place, old), (_, new) in zip(before, tensors, strict=False)
+        if old != new
+    ]
+    if len(before) != len(tensors):
+        changed.append(f"it stores {len(tensors)} tensors, and {len(before)} were written")
+    return Sealed(notes.get(PROVENANCE, ""), graph_digest(proto), tuple(tensors), tuple(changed))
+
+
+def data_digests(proto: onnx.ModelProto, folder: Path) -> dict[str, str]:
+    """SHA-256 of every data file of a model, by its name."""
+    names = {one.value for _, tensor in guard.tensors(proto) for one in tensor.external_data if one.key == "location"}
+    return {name: file_digest(folder / name) for name in sorted(names)}
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_digests(proto: onnx.ModelProto, folder: Path) -> list[tuple[str, str]]:
+    """SHA-256 of every stored tensor with its type and shape, each with where it is stored."""
+    return [(place, tensor_digest(tensor, folder)) for place, tensor in guard.tensors(proto)]
+
+
+def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
+    """SHA-256 of the values of a tensor as they are stored, with its type and shape."""
+    digest = hashlib.sha256(repr((tensor.data_type, tuple(tensor.dims))).encode())
+    for piece in stored_pieces(tensor, folder):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def stored_pieces(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
+    """The stored values of a tensor, in pieces."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        bare = onnx.TensorProto()
+        bare.CopyFrom(tensor)
+        for field in ("name", "doc_string", "metadata_props"):
+            bare.ClearField(field)
+        yield bare.SerializeToString(deterministic=True)
+        return
+    where = {one.key: one.value for one in tensor.external_data}
+    with (folder / where["location"]).open("rb") as file:
+        file.seek(int(where.get("offset", 0)))
+        left = int(where["length"]) if "length" in where else -1
+        while left and (piece := file.read(min(left, 2**20) if left > 0 else 2**20)):
+            left -= len(piece) if left > 0 else 0
+            yield piece
+
+
+def graph_digest(proto: onnx.ModelProto) -> str:
+    """SHA-256 of all of a model but its tensors and the notes of this package; the model is emptied of them."""
+    for _, tensor in list(guard.tensors(proto)):
+        tensor.Clear()
+    kept = [(note.key, note.value) for note in proto.metadata_props if not note.key.startswith(OWN)]
+    proto.ClearField("metadata_props")
+    for key, value in kept:
+        proto.metadata_props.add(key=key, value=value)
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()

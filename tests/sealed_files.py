@@ -1,0 +1,171 @@
+"""Sealed files of every kind that is made, and files of which one bit is another."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from builders import cnn, mlp, save, vit
+
+import mal_graph
+from mal_graph.errors import MalGraphError
+from mal_graph.seals import PROVENANCE
+from mal_graph_adapters.onnx_format import file as onnx_file
+from mal_graph_adapters.onnx_format.seal import DIGEST, TENSORS
+
+FAST = {"verify": False}
+
+
+def mlps(folder, *widths, metadata=None):
+    """Files of perceptrons of some hidden widths, by place."""
+    paths = []
+    for seed, width in enumerate(widths):
+        graph = mlp((8, width, 5), seed=seed)
+        paths.append(save(graph, folder / f"m{seed}.onnx"))
+    if metadata:
+        for path, notes in zip(paths, metadata, strict=True):
+            proto = onnx.load(path)
+            for key, value in notes.items():
+                proto.metadata_props.add(key=key, value=value)
+            onnx.save(proto, path)
+    return paths
+
+
+def samples(seed=0, labels=False):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(60, 8)).astype(np.float32)
+    return {"x": x, "labels": rng.integers(0, 5, 60)} if labels else {"x": x}
+
+
+def pair_of(folder, make):
+    return [save(make(seed), folder / f"m{seed}.onnx") for seed in (0, 1)]
+
+
+def blended(folder):
+    paths = mlps(folder, 12, 10)
+    return paths, mal_graph.assemble(*paths, lam=0.3, **FAST), {}
+
+
+def grown(folder):
+    paths = mlps(folder, 10, 14)
+    return paths, mal_graph.assemble(*paths, lam=0.4, width="grow", **FAST), {}
+
+
+def deepened(folder):
+    paths = [save(mlp((8, 10, *deep, 5), seed=len(deep)), folder / f"m{len(deep)}.onnx") for deep in ((), (10,))]
+    return paths, mal_graph.assemble(*paths, lam=0.4, depth="expand", **FAST), {}
+
+
+def several(folder):
+    base, *donors = mlps(folder, 12, 10, 12)
+    return [base, *donors], mal_graph.assemble(base, donors, lam=(0.1, 0.4), lam_for={"*": 0.2}, **FAST), {}
+
+
+def convolutional(folder):
+    paths = pair_of(folder, lambda seed: cnn((4, 6), seed=seed))
+    return paths, mal_graph.assemble(*paths, lam=0.3, **FAST), {}
+
+
+def transformer(folder):
+    paths = pair_of(folder, vit)
+    return paths, mal_graph.assemble(*paths, lam=0.3, **FAST), {}
+
+
+def averaged(folder):
+    paths = mlps(folder, 12, 12)
+    return paths, mal_graph.assemble(*paths, method="average", **FAST), {}
+
+
+def united(folder):
+    paths = mlps(folder, 12, 10)
+    return paths, mal_graph.assemble(*paths, method="union", budget="full", **FAST), {}
+
+
+def thinned(folder):
+    paths = mlps(folder, 16)
+    return paths, mal_graph.compress(*paths, budget=0.6, **FAST), {}
+
+
+def chosen(folder):
+    paths, arrays = mlps(folder, 12, 12), {"data": samples(labels=True), "calibrate": samples(1)}
+    return paths, mal_graph.assemble(*paths, **arrays, **FAST), arrays
+
+
+def repaired(folder):
+    paths, arrays = mlps(folder, 12, 10), {"calibrate": samples(1)}
+    return paths, mal_graph.assemble(*paths, lam=0.3, match_by="both", **arrays, **FAST), arrays
+
+
+def searched(folder):
+    base, *donors = mlps(folder, 12, 12, 10)
+    (folder / "zoo").mkdir()
+    for donor in donors:
+        donor.rename(folder / "zoo" / donor.name)
+    found = mal_graph.zoo(base, folder / "zoo", min_score=0.0, **FAST)
+    return [base, *sorted((folder / "zoo").iterdir())], found.assembly, {}
+
+
+KINDS = {
+    make.__name__: make
+    for make in (
+        blended,
+        grown,
+        deepened,
+        several,
+        convolutional,
+        transformer,
+        averaged,
+        united,
+        thinned,
+        chosen,
+        repaired,
+        searched,
+    )
+}
+
+
+def written(kind, folder, has_data=False):
+    """A sealed file of a kind, with the models and the arrays that it was made of."""
+    paths, result, arrays = KINDS[kind](folder)
+    before = onnx_file.EXTERNAL_DATA_FROM, onnx_file.EXTERNAL_TENSOR_FROM
+    if has_data:
+        onnx_file.EXTERNAL_DATA_FROM = onnx_file.EXTERNAL_TENSOR_FROM = 0
+    try:
+        result.save(folder / "out.onnx")
+    finally:
+        onnx_file.EXTERNAL_DATA_FROM, onnx_file.EXTERNAL_TENSOR_FROM = before
+    return folder / "out.onnx", paths, arrays
+
+
+# --- flipped bits -------------------------------------------------------------------------------------------------
+
+
+def regions(path):
+    """The parts of a sealed file and of its data, as (file, first byte, behind the last byte) by name."""
+    content, proto = path.read_bytes(), onnx.load(path, load_external_data=False)
+    notes = {note.key: note.value.encode() for note in proto.metadata_props}
+    parts = {"all": (path, 0, len(content))}
+    for name, key in (("configuration", PROVENANCE), ("digests", TENSORS), ("digest", DIGEST)):
+        start = content.index(notes[key])
+        parts[name] = (path, start, start + len(notes[key]))
+    node = proto.graph.node[0].SerializeToString()
+    parts["graph"] = (path, content.index(node), content.index(node) + len(node))
+    stored = [tensor.raw_data for tensor in proto.graph.initializer if tensor.raw_data]
+    if stored:
+        parts["tensor"] = (path, content.index(stored[0]), content.index(stored[0]) + len(stored[0]))
+    for data in path.parent.glob(f"{path.name}.*.data"):
+        parts["data"] = (data, 0, data.stat().st_size)
+    return parts
+
+
+def is_caught(path, flipped, byte, bit):
+    """Whether an audit finds that a bit of a file is another; the file is left as it was."""
+    content = bytearray(flipped.read_bytes())
+    content[byte] ^= 1 << bit
+    before = flipped.read_bytes()
+    flipped.write_bytes(content)
+    try:
+        return not mal_graph.audit(Path(path)).passed
+    except MalGraphError:
+        return True
+    finally:
+        flipped.write_bytes(before)
