@@ -23,6 +23,7 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 FOR_ALL = [
     "errors",
     "label_lists",
+    "limits",
     "graph",
     "protocols",
     "registry",

@@ -19,17 +19,16 @@ import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
+from mal_graph import registry
 from mal_graph.atomic_write import write_whole
-from mal_graph.errors import FileError, UnsupportedModel
+from mal_graph.errors import FileError, LimitError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
-from mal_graph.registry import unknown_model
 
 from . import guard
 from .build import built_model
 from .document import MAP, OnnxDocument, captured, map_data_at, stored_values, tensors
 from .edit import edited_model
-from .sessions import open_session
 from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
@@ -53,7 +52,7 @@ class OnnxAdapter:
             path = guard.checked_path(Path(given))
             proto = guard.check_file(path)
         else:
-            raise unknown_model(model)
+            raise registry.unknown_model(model)
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
@@ -175,9 +174,9 @@ def checker_check(path: Path) -> Check:
 def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
-        open_session(str(path))
-    except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
-        return Check("onnxruntime", False, str(error).strip().splitlines()[0])
+        registry.runner().try_file(path)
+    except (LimitError, RunError) as error:
+        return Check("onnxruntime", False, str(error))
     return Check("onnxruntime", True)
 
 

@@ -48,6 +48,7 @@ def open_named_models(
     """The models a command names (see `open_models`); what tracing warns of goes to stderr as one line each."""
     from mal_graph.workflows import open_models
 
+    registry.runner()  # its process starts while the models are loaded
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", TraceWarning)
