@@ -4,13 +4,15 @@ Chosen: JSON, of which nothing that is read can be more than texts and numbers, 
 may say anything. Refused: pickles, which a reader runs; one message for each array, which costs a copy more.
 """
 
+import fcntl
 import json
+import math
 import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from mmap import ACCESS_READ, mmap
+from mmap import mmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +78,8 @@ class Tray:
     """Memory that one process lays arrays in and another takes them from, used again for each message.
 
     Chosen: a file in memory, which is gone with the processes and counts neither as private memory of the one that
-    looks into it nor against the size of /dev/shm.
+    looks into it nor against the size of /dev/shm. It cannot be made smaller: reading what is there does no harm,
+    whatever the other process does. Refused: reading and writing by calls, at half the speed.
     """
 
     def __init__(self, handle: int) -> None:
@@ -87,7 +90,9 @@ class Tray:
     @classmethod
     def made(cls) -> "Tray":
         """A new one. Raises OSError."""
-        return cls(os.memfd_create("mal_graph"))
+        handle = os.memfd_create("mal_graph", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        return cls(handle)
 
     def clear(self) -> None:
         """Begin a message: the memory is used again."""
@@ -96,6 +101,16 @@ class Tray:
     def close(self) -> None:
         """Let go of the memory."""
         os.close(self.handle)
+
+    def mapped(self, end: int) -> mmap:
+        """The memory, so many bytes of it at least; views of an older map keep that. Raises OSError."""
+        if self.map is None or len(self.map) < end:
+            size = os.fstat(self.handle).st_size
+            if size < end:
+                size = max(end, 2 * size)
+                os.ftruncate(self.handle, size)
+            self.map = mmap(self.handle, size)
+        return self.map
 
     def lay(self, arrays: Iterable[tuple[str, "Array"]]) -> dict[str, Placed]:
         """What a message says of arrays by name, whose values are laid behind those that lie here. Raises OSError."""
@@ -117,16 +132,17 @@ class Tray:
 
     def placed(self, array: "Array") -> Placed:
         """Where the values of an array lie."""
-        values = np.asarray(array, array.dtype.newbyteorder("="), order="C")
         offset = -(-self.end // ALIGNED) * ALIGNED
-        self.end = offset + values.nbytes
-        write_at(self.handle, bytes_of(values), offset)
-        return {"array": values.dtype.name, "shape": values.shape, "offset": offset}
+        placed = {"array": array.dtype.name, "shape": array.shape, "offset": offset}
+        self.end = offset + array.nbytes
+        if array.nbytes:
+            np.copyto(self.viewed(placed), array)
+        return placed
 
     def taken(self, placed: Placed, is_copy: bool) -> Any:
         """What `packed` put here: a copy, or a view that lasts until the next message. Raises OSError."""
         if "array" in placed:
-            return (self.copied if is_copy else self.viewed)(placed)
+            return self.viewed(placed).copy() if is_copy else self.viewed(placed)
         if "texts" in placed:
             texts = np.empty(len(placed["texts"]), object)
             texts[:] = placed["texts"]
@@ -141,35 +157,14 @@ class Tray:
             return {key: self.taken(one, is_copy) for key, one in placed["map"]}
         return placed["plain"]
 
-    def copied(self, placed: Placed) -> "Array":
-        """An array of one's own. Chosen: reading, which ends with an error where the other process has cut the memory
-        short; refused: a copy out of mapped memory, which ends this process then."""
-        values = np.empty(placed["shape"], np.dtype(placed["array"]))
-        left, offset = bytes_of(values), placed["offset"]
-        while left:
-            count = os.preadv(self.handle, [left], offset)
-            if not count:
-                raise OSError("an array is cut short")
-            offset, left = offset + count, left[count:]
-        return values
-
     def viewed(self, placed: Placed) -> "Array":
-        """The values where they lie, which nobody may write to."""
+        """The values where they lie."""
         dtype, shape = np.dtype(placed["array"]), tuple(placed["shape"])
-        end = placed["offset"] + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        if end == placed["offset"]:
-            return np.empty(shape, dtype)
-        if self.map is None or len(self.map) < end:  # views of the old map keep it
-            self.map = mmap(self.handle, os.fstat(self.handle).st_size, access=ACCESS_READ)
-        return np.ndarray(shape, dtype, self.map, placed["offset"])
+        end = placed["offset"] + dtype.itemsize * math.prod(shape)
+        return np.ndarray(shape, dtype, self.mapped(end), placed["offset"]) if all(shape) else np.empty(shape, dtype)
 
 
-def bytes_of(values: "Array") -> memoryview:
-    """The bytes of a contiguous array."""
-    return values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
-
-
-def write_at(handle: int, content: memoryview | bytes, offset: int) -> None:
+def write_at(handle: int, content: bytes, offset: int) -> None:
     """Write all of it: one call ends at 2 GiB. Raises OSError."""
     left = memoryview(content)
     while left:
