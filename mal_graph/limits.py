@@ -18,6 +18,7 @@ from mal_graph.option import COMMON, Option, Options
 
 LEAST_MEMORY = 64 * 2**20  # bytes that a process is given in any case: with less not even a session is made
 MEMORY, MEMORY_FACTOR = 512 * 2**20, 4  # bytes, and times what the models hold
+TRUSTED_BYTES = 2**33  # that a few bytes of a file may unfold to where there are no other limits
 SECONDS, SECONDS_PER_BYTE = 10.0, 60.0 / 1e8
 
 
@@ -52,6 +53,16 @@ class Limits(Options):
         if self.max_memory is not None:
             return max(self.max_memory, LEAST_MEMORY)
         return max(MEMORY, MEMORY_FACTOR * held)
+
+    @property
+    def most_numbers(self) -> int:
+        """How many numbers an array may have that is drawn: they are drawn in float64, and cast."""
+        return (TRUSTED_BYTES if self.in_process else self.memory_for(0)) // 16
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes that a few bytes of a file may unfold to."""
+        return TRUSTED_BYTES if self.in_process else self.memory_for(0)
 
     def seconds_for(self, held: int) -> float:
         """Seconds that making ready or running a model may take which holds so many bytes."""

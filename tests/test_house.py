@@ -24,6 +24,7 @@ FOR_ALL = [
     "errors",
     "label_lists",
     "limits",
+    "text_files",
     "graph",
     "protocols",
     "registry",

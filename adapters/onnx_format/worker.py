@@ -56,7 +56,10 @@ class Worker:
     def open(self, message: Message, files: Sequence[int]) -> Answer:
         """Open a session on the model in a file."""
         path, kept = f"/proc/self/fd/{files[0]}", ("name", "optimize", "threads", "written")
-        session = OrtSession(model=path, **{key: message[key] for key in kept})
+        try:
+            session = OrtSession(model=path, **{key: message[key] for key in kept})
+        except RunError as error:
+            raise RunError(str(error).replace(path, message["name"])) from None
         self.sessions[message["key"]] = session
         return {"types": dict(session.types), "inputs": sorted(session.inputs)}
 
