@@ -59,10 +59,9 @@ class Limits(Options):
         """How many numbers an array may have that is drawn: they are drawn in float64, and cast."""
         return (TRUSTED_BYTES if self.in_process else self.memory_for(0)) // 16
 
-    @property
-    def tensor_bytes(self) -> int:
-        """Bytes that a few bytes of a file may unfold to."""
-        return TRUSTED_BYTES if self.in_process else self.memory_for(0)
+    def tensor_bytes(self, held: int) -> int:
+        """Bytes that one tensor may have which a model makes that holds so many."""
+        return max(TRUSTED_BYTES, held) if self.in_process else self.memory_for(held)
 
     def seconds_for(self, held: int) -> float:
         """Seconds that making ready or running a model may take which holds so many bytes."""

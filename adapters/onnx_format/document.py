@@ -92,6 +92,8 @@ def tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The bodies of a control-flow node, each with the scope its weights are listed under."""
+    if not node.attributes:  # of most nodes: this is asked often
+        return
     name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
     for key, attribute in node.attributes.items():
         if attribute.is_ref():

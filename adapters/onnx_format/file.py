@@ -29,6 +29,7 @@ from . import guard
 from .build import built_model
 from .document import MAP, OnnxDocument, captured, map_data_at, stored_values, tensors
 from .edit import edited_model
+from .size_bounds import named
 from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
@@ -148,7 +149,7 @@ def sort(model: ir.Model, path: Path) -> None:
         try:
             graph.sort()
         except ValueError:
-            place = guard.named(on_cycle(list(graph.all_nodes())))
+            place = named(on_cycle(list(graph.all_nodes())))
             raise guard.broken(path, f"its graph has a cycle through {place}", "export the model again") from None
 
 

@@ -31,7 +31,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
     constants: dict[str, ir.Node] = {}
     nodes: list[Node] = []
     parts: dict[int, list[Node]] = {}
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for source in graph:
         for scope, body in subgraphs(source):
             weights.update(subgraph_weights(body, scope))
@@ -78,18 +78,15 @@ def written_out(
     for place, node in region_places(model).items():
         held = {} if bodies.is_shown(node, model) else stored.get(place, {})
         units = {name: weights[name].shape[0] for name in held}
-        regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
+        regions.append(Region(view_of(node, {}), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
     return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
 
 
-def view_of(node: ir.Node, taken: set[str]) -> Node:
+def view_of(node: ir.Node, taken: dict[str, int]) -> Node:
     outputs = tuple(value.name or "" for value in node.outputs)
     name = node.name or next((out for out in outputs if out), node.op_type)
-    while name in taken:
-        name += "'"
-    taken.add(name)
     return Node(
-        name=name,
+        name=unused(name, taken),
         op=node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
         inputs=tuple("" if value is None else value.name or "" for value in node.inputs),
         outputs=outputs,
@@ -100,6 +97,16 @@ def view_of(node: ir.Node, taken: set[str]) -> Node:
         body=node.meta.get(BODY, ""),
         runs=node.meta.get(RUNS, ()),
     )
+
+
+def unused(name: str, taken: dict[str, int]) -> str:
+    """A name that is not taken yet, which is noted with how often it was wanted: files may give one to all nodes."""
+    own = name
+    while own in taken:
+        own = f"{name}'{taken[name] if taken[name] > 1 else ''}"
+        taken[name] += 1
+    taken[own] = 1
+    return own
 
 
 def scope_of(node: ir.Node) -> str:

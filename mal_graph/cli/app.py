@@ -6,6 +6,7 @@ Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate f
 
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -325,10 +326,12 @@ def zoo(
         log(f"interrupted: {kept if checkpoint.exists() else 'nothing was decided yet, and nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
+    left_out = {outcome.donor for outcome in search.outcomes if outcome.verdict == "skipped"}
+    used = [path for path in files if path not in donors or Path(path).name not in left_out]  # others may be endless
     if result.merged:
         result = write_result(result, target)
     is_written = bool(result.merged) and result.passed
-    hashes = hashes_of(path for path in files if not is_factory(path))
+    hashes = hashes_of(path for path in used if not is_factory(path))
     written = {"output": str(target) if is_written else None, "checkpoint": str(checkpoint)}
     search = replace(search, assembly=result)
     emit_report(result_document(search, command=shown.command, hashes=hashes, **written), report_to, shown)
@@ -385,7 +388,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_old_flags(words)
         refuse_broken_words(words)
-        code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of numbers without end, which checks find and name
+            code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:
         if error.format_message():  # without words the help was printed, and there is nothing to add

@@ -35,17 +35,17 @@ def division_of_the_least_short_number():
     return divided("Div", -1, False, np.int32, -(2**31))
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def division_by_zero():
     return divided("Div", 0, False)
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def computed_division_by_zero():
     return divided("Div", 0, True)
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def remainder_by_zero():
     return divided("Mod", 0, True)
 
@@ -77,19 +77,19 @@ def cast_of_what_is_no_number():
     return net.proto(net.op("Add", x, net.op("Cast", lost, to=TensorProto.FLOAT)))
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def gather_beyond_the_end():
     net, x = begun()
     return net.proto(net.op("Gather", x, net.constant([1 << 40]), axis=1))
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def top_of_more_than_all():
     net, x = begun()
     return net.proto(*net.op("TopK", x, net.constant([1 << 40]), outputs=2)[:1])
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def regular_expression_that_is_none():
     net, x = begun()
     text = net.op("Cast", x, to=TensorProto.STRING)

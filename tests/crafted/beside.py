@@ -21,7 +21,7 @@ MERGE = ("assemble", "base.onnx", "m.onnx", "-o", "out.onnx", "--data", "data.np
 def zipped(folder: Path, header: bytes, size: int, name: str = "x.npy") -> None:
     """An .npz whose one array has this header and so many zeros, deflated."""
     with (
-        zipfile.ZipFile(folder / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(folder / "d.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         archive.open(name, "w", force_zip64=True) as file,
     ):
         file.write(header)
@@ -35,9 +35,9 @@ def header(shape: str, kind: str = "<f4") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
 
-@written("error: ", *EVALUATE, is_slow=True)
+@written("unfolds to 640 MiB", *EVALUATE)
 def data_that_unfold(folder):
-    zipped(folder, header(f"({1 << 27}, 8)"), 4 << 30)
+    zipped(folder, header(f"({20 << 20}, 8)"), 640 << 20)
 
 
 @written("error: ", *EVALUATE)
@@ -151,7 +151,7 @@ def names_with_escapes(folder):
 
 
 for flag, value, says in (
-    ("--max-memory", "9" * 400, "--max-memory"),
+    ("--max-memory", "9" * 400, ""),
     ("--max-memory", "1e3", "--max-memory"),
     ("--max-memory", "9" * 30 + "TiB", ""),
     ("--timeout", "1e999", ""),

@@ -31,12 +31,12 @@ def nodes_without_names():
     return raw(*relus(MANY, ""))
 
 
-@model("")
+@model("has a name of")
 def one_long_name():
     return raw(*relus(3, "long" * 1_000_000))
 
 
-@model("")
+@model("has a name of")
 def long_outer_name():
     inner = helper.make_graph(
         [helper.make_node("Relu", ["x" if i == 0 else f"b{i - 1}"], [f"b{i}"], name=str(i)) for i in range(MANY)],
@@ -87,7 +87,7 @@ def many_outputs():
     return proto
 
 
-@model("error: ")
+@model("")
 def outputs_of_one_name():
     proto = raw(*relus(3))
     for _ in range(MANY):
@@ -124,7 +124,7 @@ def many_notes():
     return proto
 
 
-@model("error: |")
+@model("")
 def notes_of_one_key():
     proto = raw(*relus(3))
     for _ in range(MANY):
@@ -140,7 +140,7 @@ def many_declared_values():
     return proto
 
 
-@model("error: |")
+@model("")
 def many_versions():
     proto = raw(*relus(3))
     for _ in range(MANY):
@@ -179,7 +179,7 @@ def functions_that_double_to_many():
     return calling(19, 2)
 
 
-@model("error: |", is_slow=True)
+@model("", is_slow=True)
 def functions_in_functions():
     return calling(500, 1)
 
@@ -196,9 +196,9 @@ def nested(depth):
     return raw(node, stored={"go": np.array(True)})
 
 
-@model("error: |")
+@model("")
 def branches_in_branches():
-    return nested(10)
+    return nested(7)
 
 
 def nested_once(depth):
@@ -213,31 +213,31 @@ def nested_once(depth):
     return raw(node, stored={"go": np.array(True)})
 
 
-@model("error: |")
+@model("bodies deep")
 def deep_branches():
     return nested_once(30)
 
 
-@model("error: |")
+@model("")
 def names_that_a_terminal_would_obey():
     net = Net()
     x = net.input(ESCAPE, ("N", 8))
     return net.proto(net.op("Relu", net.linear(x, 8, 4)))
 
 
-@model("error: |")
+@model("")
 def operators_that_a_terminal_would_obey():
     return raw(helper.make_node(ESCAPE, ["x"], ["y"], domain=ESCAPE))
 
 
-@model("error: |")
+@model("")
 def axes_that_a_terminal_would_obey():
     net = Net()
     x = net.input("x", (ESCAPE, 8))
     return net.proto(net.op("Relu", net.linear(x, 8, 4)))
 
 
-@model("error: |")
+@model("")
 def text_that_a_terminal_would_obey():
     net, x = begun()
     proto = net.proto(net.op("Relu", x))
@@ -261,12 +261,12 @@ def an_attribute_named_as_a_terminal_would_obey():
     return raw(helper.make_node("Relu", ["x"], ["y"], **{ESCAPE: 3}))
 
 
-@model("error: |")
+@model("")
 def an_attribute_of_many_numbers():
     return raw(helper.make_node("Transpose", ["x"], ["y"], perm=list(range(200_000))))
 
 
-@model("error: |")
+@model("")
 def a_text_of_many_letters():
     proto = raw(*relus(3))
     proto.doc_string = "x" * 30_000_000

@@ -25,73 +25,73 @@ def input_of_2_to_80_numbers():
     return declared([1 << 40, 1 << 40])
 
 
-@model("error: |")
+@model("")
 def input_of_rank_64():
     return declared([1] * 64)
 
 
-@model("error: |")
+@model("")
 def input_of_rank_100():
     return declared([1] * 100)
 
 
-@model("error: |")
+@model("")
 def input_of_rank_100_without_sizes():
     return declared([f"d{i}" for i in range(100)])
 
 
-@model("error: |")
+@model("")
 def input_of_no_numbers():
     return declared([0, 8])
 
 
-@model("error: ")
+@model("")
 def input_of_negative_size():
     return declared([-3, 8])
 
 
-@model("error: |")
+@model("")
 def input_of_texts():
     return declared(["N", 8], TensorProto.STRING)
 
 
-@model("error: |")
+@model("")
 def input_of_complex_numbers():
     return declared(["N", 8], TensorProto.COMPLEX64)
 
 
-@model("error: |")
+@model("")
 def input_of_four_bits():
     return declared(["N", 8], TensorProto.INT4)
 
 
-@model("error: |")
+@model("")
 def input_of_eight_bit_floats():
     return declared(["N", 8], TensorProto.FLOAT8E4M3FN)
 
 
-@model("error: |")
+@model("")
 def input_of_an_unknown_type():
     proto = declared(["N", 8])
     proto.graph.input[0].type.tensor_type.elem_type = 99
     return proto
 
 
-@model("error: |")
+@model("")
 def input_without_a_type():
     proto = declared(["N", 8])
     proto.graph.input[0].ClearField("type")
     return proto
 
 
-@model("error: |")
+@model("")
 def input_without_a_name():
     proto = declared(["N", 8])
     proto.graph.input[0].name = ""
     return proto
 
 
-@model("error: |")
+@model("")
 def input_that_is_a_sequence():
     proto = declared(["N", 8])
     kind = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", 8])
@@ -99,7 +99,7 @@ def input_that_is_a_sequence():
     return proto
 
 
-@model("error: |")
+@model("")
 def input_that_is_optional():
     proto = declared(["N", 8])
     kind = helper.make_tensor_type_proto(TensorProto.FLOAT, ["N", 8])
@@ -107,21 +107,21 @@ def input_that_is_optional():
     return proto
 
 
-@model("error: |")
+@model("")
 def output_of_rank_100():
     proto = declared(["N", 8])
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1] * 100))
     return proto
 
 
-@model("error: |")
+@model("")
 def texts_that_are_stored():
     net, x = begun()
     text = net.constant(np.array(["a", "b"], object))
     return net.proto(x, net.op("StringConcat", text, text))
 
 
-@model("error: |")
+@model("")
 def texts_in_a_constant():
     value = helper.make_tensor("t", TensorProto.STRING, [2], [b"a", b"\xff\xfe\x1b[31m"])
     nodes = [helper.make_node("Constant", [], ["t"], value=value), helper.make_node("Relu", ["x"], ["y"])]
@@ -130,24 +130,24 @@ def texts_in_a_constant():
     return proto
 
 
-@model("error: |")
+@model("")
 def texts_in_an_attribute():
     nodes = [helper.make_node("Constant", [], ["t"], value_strings=["a", "b"]), helper.make_node("Relu", ["x"], ["y"])]
     return raw(*nodes, helper.make_node("Identity", ["t"], ["z"]))
 
 
-@model("error: |")
+@model("")
 def text_of_one_attribute():
     nodes = [helper.make_node("Constant", [], ["t"], value_string="a"), helper.make_node("Relu", ["x"], ["y"])]
     return raw(*nodes)
 
 
-@model("error: |")
+@model("")
 def a_constant_without_a_value():
     return raw(helper.make_node("Constant", [], ["t"]), helper.make_node("Add", ["x", "t"], ["y"]))
 
 
-@model("error: |")
+@model("")
 def a_sparse_constant():
     dense = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
     index = helper.make_tensor("i", TensorProto.INT64, [1], [0])
@@ -164,32 +164,32 @@ def weighted(values, kind=None):
     return net.proto(net.op("MatMul", x, net.op("Cast", w, to=TensorProto.FLOAT) if kind else w))
 
 
-@model("error: |")
+@model("")
 def weights_that_are_no_numbers():
     return weighted(np.full((8, 4), np.nan, np.float32))
 
 
-@model("error: |")
+@model("")
 def weights_without_end():
     return weighted(np.full((8, 4), np.inf, np.float32))
 
 
-@model("error: |")
+@model("")
 def weights_near_the_end():
     return weighted(np.full((8, 4), 3e38, np.float32))
 
 
-@model("error: |")
+@model("")
 def weights_near_zero():
     return weighted(np.full((8, 4), 1e-45, np.float32))
 
 
-@model("error: |")
+@model("")
 def weights_in_double():
     return weighted(np.full((8, 4), 1e300), True)
 
 
-@model("error: |")
+@model("")
 def no_weights():
     return weighted(np.zeros((8, 0), np.float32))
 
@@ -204,12 +204,12 @@ def more_numbers_than_there_are():
     return raw(helper.make_node("MatMul", ["x", "w"], ["y"]), stored={"w": tensor(1, [1 << 40, 1 << 40])})
 
 
-@model("error: |")
+@model("")
 def no_numbers_of_a_huge_shape():
     return raw(helper.make_node("MatMul", ["x", "w"], ["y"]), stored={"w": tensor(1, [0, 1 << 62], raw_data=b"")})
 
 
-@model("error: ")
+@model("nothing can be said of its axes")
 def complex_weights():
     return raw(
         helper.make_node("Relu", ["x"], ["y"]),
@@ -237,7 +237,7 @@ def saved(folder, proto, size, name="m.data"):
 
 @written("error: ")
 def sparse_file_of_3_gib(folder):
-    saved(folder, outside([8, 3 << 27]), 3 << 32)
+    saved(folder, outside([8, 3 << 25]), 3 << 30)
 
 
 @written("error: ")
@@ -263,7 +263,7 @@ def data_that_is_a_pipe(folder):
     os.mkfifo(folder / "m.data")
 
 
-@written("error: ")
+@written("")
 def data_that_is_the_model(folder):
     (folder / MODEL).write_bytes(outside([8, 1], location=MODEL).SerializeToString())
 
@@ -336,7 +336,7 @@ def a_model_that_is_not_there(folder):
     pass
 
 
-@model("error: |")
+@model("")
 def a_tensor_of_rank_65():
     values = numpy_helper.from_array(np.ones(1, np.float32), "w")
     del values.dims[:]
