@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 
 from mal_graph.errors import FileError, UnsupportedModel
 
-from .places import Place, graphs, nodes, tensors, texts, walk
+from .places import Place, graphs, nodes, shortened, tensors, texts, walk
 from .size_bounds import has_bounded_sizes, named, stored_tensor
 from .tensor_problems import MAX_RANK, tensor_problem
 
@@ -144,12 +144,12 @@ def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
 def has_short_names(proto: onnx.ModelProto, path: Path) -> None:
     """No body is too deep, and no node has names that are too long with those of what it stands in: the view repeats
     them for each."""
-    for place, node in nodes(proto):
-        if place.depth > MAX_NESTING:
-            raise broken(path, f"{place} is {place.depth} bodies deep", "export it with fewer bodies inside each other")
-        letters = place.letters + max(map(len, (node.name, *node.output)), default=0)
-        if letters > MAX_NAMES:
-            raise broken(path, f"{place} has a name of {letters} letters", "give shorter names")
+    for place, _ in nodes(proto):
+        if len(place.outer) > MAX_NESTING:
+            fault = f"node {shortened(place.node.name)!r} ({place.node.op_type}) is {len(place.outer)} bodies deep"
+            raise broken(path, fault, "export it with fewer bodies inside each other")
+        if place.letters > MAX_NAMES:
+            raise broken(path, f"{place} has a name of {place.letters} letters", "give shorter names")
 
 
 def has_sound_signature(proto: onnx.ModelProto, path: Path) -> None:

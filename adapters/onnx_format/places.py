@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import onnx
 from google.protobuf.descriptor import FieldDescriptor
@@ -11,20 +11,26 @@ from google.protobuf.message import Message
 SHOWN_NAME = 80  # letters of a name in a message
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a node stands, in words only when it is asked for: a file may have many inside one of a long name."""
 
     node: onnx.NodeProto
     inside: "Place | str"
-    depth: int = field(init=False)  # bodies that it stands in
-    letters: int = field(init=False)  # of the names of what it stands in
 
-    def __post_init__(self) -> None:
-        outer = self.inside
-        own = 0 if isinstance(outer, str) else outer.letters + max(map(len, (outer.node.name, *outer.node.output)))
-        object.__setattr__(self, "depth", 0 if isinstance(outer, str) else outer.depth + 1)
-        object.__setattr__(self, "letters", own)
+    @property
+    def outer(self) -> "list[Place]":
+        """The nodes in whose bodies it stands, the innermost first."""
+        outer = []
+        inside = self.inside
+        while isinstance(inside, Place):
+            outer.append(inside)
+            inside = inside.inside
+        return outer
+
+    @property
+    def letters(self) -> int:
+        """Of its own name and of those of the nodes that it stands in."""
+        return sum(max(map(len, (own.node.name, *own.node.output))) for own in (self, *self.outer))
 
     def __str__(self) -> str:
         name = self.node.name or " ".join(self.node.output)

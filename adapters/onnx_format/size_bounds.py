@@ -6,7 +6,6 @@ runs the model.
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,28 @@ from mal_graph.limits import limits_in_force
 from .places import shortened
 
 MOST_TRIPS = 1_000_000  # of a loop that nothing else ends
+NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant
 MOST_NUMBERS = 64  # of a stored shape: as many as an array has axes
-AS_LARGE = re.compile(  # operators that make as many numbers as they read
-    "Abs|Cast|Clip|Dropout|Elu|Erf|Exp|Flatten|Floor|Gelu|Identity|LeakyRelu|Log|Neg|Not|Relu|Reshape|Sigmoid|Softmax"
-    "|Sqrt|Squeeze|Tanh|Transpose|Unsqueeze"
+# Operators that make as many numbers as they read, and as many as the largest of what they read.
+AS_LARGE = frozenset(
+    ["Abs", "Cast", "Clip", "Dropout", "Elu", "Erf", "Exp", "Flatten", "Floor", "Gelu", "Identity", "Log"]
 )
-BROADCASTS = re.compile("Add|Sub|Mul|Div|Pow|Min|Max|Sum|Mean|And|Or|Xor|Where|Equal|Less|Greater")
+AS_LARGE |= {
+    "LeakyRelu",
+    "Neg",
+    "Not",
+    "Relu",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Sqrt",
+    "Squeeze",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+}
+BROADCASTS = frozenset(["Add", "And", "Div", "Equal", "Greater", "Less", "Max", "Mean", "Min", "Mul", "Or", "Pow"])
+BROADCASTS |= {"Sub", "Sum", "Where", "Xor"}
 
 
 @dataclass(frozen=True)
@@ -58,11 +73,21 @@ class Sized:
 
 
 def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """What the file stores for a value; None where it stores nothing."""
-    try:
-        return None if value is None else ir.convenience.get_const_tensor(value)
-    except ValueError:  # a Constant that holds nothing: what runs the model refuses it
+    """What the file stores for a value, by an initializer or a Constant; None where it stores no numbers.
+
+    Refused: onnx-ir's `get_const_tensor`, which names the tensor of a Constant: it would be saved with it.
+    """
+    if value is None or value.const_value is not None:
+        return None if value is None else value.const_value
+    maker = value.producer()
+    if maker is None or maker.op_type != "Constant" or maker.domain not in ("", "ai.onnx"):
         return None
+    for name, attribute in maker.attributes.items():
+        if name == "value" and attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+            return attribute.as_tensor()
+        if name in NUMBERS and not attribute.is_ref():
+            return ir.tensor(attribute.value)
+    return None
 
 
 def flat(stored: ir.TensorProtocol) -> Iterable[float]:
@@ -130,7 +155,9 @@ def has_bounded_sizes(model: ir.Model, path: Path) -> None:
     for graph in owners:
         sizes = {value: least_size(value) for value in graph.inputs}
         for node in graph.all_nodes():
-            sizes |= {value: least_size(value) for value in node.inputs if value is not None and value.is_initializer()}
+            for value in node.inputs:
+                if value is not None and value.is_initializer() and value not in sizes:
+                    sizes[value] = least_size(value)
             if (trips := endless_trips(node)) > MOST_TRIPS:
                 raise FileError(
                     f"cannot load {path}: {named(node)} makes {trips:.3g} trips, and {MOST_TRIPS:,} are the most; "
@@ -172,9 +199,9 @@ def made_at_least(sized: Sized) -> int | None:
     if node.op_type == "Constant":
         stored = stored_tensor(node.outputs[0]) if node.outputs else None
         return None if stored is None else product([dim for dim in stored.shape if isinstance(dim, int)])
-    if AS_LARGE.fullmatch(node.op_type):
+    if node.op_type in AS_LARGE:
         return sized.size(0)
-    if BROADCASTS.fullmatch(node.op_type):
+    if node.op_type in BROADCASTS:
         return max((sized.size(slot) for slot in range(len(node.inputs))), default=1)
     return SIZES[node.op_type](sized) if node.op_type in SIZES else None
 

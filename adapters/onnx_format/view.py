@@ -111,8 +111,11 @@ def unused(name: str, taken: dict[str, int]) -> str:
 
 def scope_of(node: ir.Node) -> str:
     """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
+    told = node.metadata_props.get(NAME_SCOPES)
+    if told is None:
+        return ""
     try:  # a Python list: the modules from the outside in, then the operator
-        scopes = ast.literal_eval(node.metadata_props.get(NAME_SCOPES, "[]"))
+        scopes = ast.literal_eval(told)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return ""
     is_told = isinstance(scopes, list) and len(scopes) > 1
