@@ -101,10 +101,12 @@ def end_process(popen: "subprocess.Popen[bytes]", connection: socket.socket, *tr
 
 
 def data_bytes(process: int) -> int:
-    """The private memory of a process, as RLIMIT_DATA counts it."""
+    """The private memory of a process, as RLIMIT_DATA counts it. Raises EOFError where it has ended."""
     lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    (size,) = (line.split()[1] for line in lines if line.startswith("VmData:"))
-    return int(size) * 1024
+    sizes = [line.split()[1] for line in lines if line.startswith("VmData:")]
+    if not sizes:
+        raise EOFError("the process has ended")
+    return int(sizes[0]) * 1024
 
 
 def stack_bytes() -> int:
@@ -174,7 +176,8 @@ class Child:
                     raise RunError(f"{name} was not through when its time was up") from None
                 raise LimitError(too_long(name, seconds)) from None
             except (EOFError, OSError) as error:
-                how = process.how_it_ended() if isinstance(error, EOFError | ConnectionError) else str(error)
+                is_over = isinstance(error, EOFError | ConnectionError | ProcessLookupError)
+                how = process.how_it_ended() if is_over else str(error)
                 self.replace(process)
                 raise LimitError(ended(name, how, self.limits.memory_for(held))) from None
             except BaseException:  # an interrupt: its answer would be taken for that to the next message

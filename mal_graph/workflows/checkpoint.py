@@ -26,7 +26,7 @@ ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"
 SKIPPED: Literal["skipped"] = "skipped"
 SCHEMA = "mal-graph/zoo-state/2"
-BEGINNING = 2**26  # bytes of what is no model that tell it from others
+BEGINNING = 2**24  # bytes of what is no model that tell it from others
 
 
 @dataclass(frozen=True)
@@ -185,6 +185,6 @@ def digest_of_file(path: Path) -> str:
         if not path.is_file():
             return ""
         with path.open("rb") as file:
-            return digest(f"{path.stat().st_size} {file.read(BEGINNING)!r}")
+            return hashlib.sha256(f"{path.stat().st_size} ".encode() + file.read(BEGINNING)).hexdigest()
     except OSError:
         return ""
