@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from mal_graph.workflows import Written
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
+MOST_HASHED = 2**31  # bytes: a file of more is no model, and takes minutes
 BUG = "mal-graph failed in a way that it should not"
 
 app = typer.Typer(
@@ -326,8 +327,7 @@ def zoo(
         log(f"interrupted: {kept if checkpoint.exists() else 'nothing was decided yet, and nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
-    left_out = {outcome.donor for outcome in search.outcomes if outcome.verdict == "skipped"}
-    used = [path for path in files if path not in donors or Path(path).name not in left_out]  # others may be endless
+    used = [path for path in files if path not in donors or Path(path).stat().st_size < MOST_HASHED]
     if result.merged:
         result = write_result(result, target)
     is_written = bool(result.merged) and result.passed
