@@ -5,6 +5,8 @@ from .errors import MalGraphError as MalGraphError
 from .evaluation.scores import Scores as Scores
 from .evaluation.scores import evaluate as evaluate
 from .graph import LayerGraph as LayerGraph
+from .limits import Limits as Limits
+from .limits import limited as limited
 from .matching.assignment import Alignment as Alignment
 from .matching.assignment import assign_units as assign_units
 from .matching.correspondence import Correspondence as Correspondence

@@ -18,6 +18,11 @@ class RunError(MalGraphError):
     """The runtime refused a model or its inputs."""
 
 
+class LimitError(MalGraphError):
+    """A model crashed the process that ran it, or took more time or memory than it may. No RunError: what tries several
+    ways to run a model must not try this one again."""
+
+
 class ShapeError(MalGraphError):
     """Two things that must agree in shape do not."""
 

@@ -6,15 +6,17 @@ Each function takes the text, or what it stands for already, and raises UsageErr
 import json
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from math import inf, isfinite, nan
 from os import PathLike, fspath
-from pathlib import Path
 from typing import Any
 
 from mal_graph.errors import FileError, MatchError, UsageError
 from mal_graph.label_lists import Names, names_of, read_label_list
+from mal_graph.text_files import read_text
 
 MOST_POINTS = 10_000  # of a range of lambdas
+MOST_BYTES = 2**62  # more than any machine has, and what the system counts in
 
 
 def factors_over_depth(given: Any) -> Any:
@@ -99,7 +101,7 @@ def bytes_of(given: Any) -> Any:
     if parts is None:
         raise UsageError(f"`max_memory` {given!r} is no size: write a number of bytes, or 500MB, or 8GiB")
     number, unit, binary = parts.groups()
-    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "))
+    return int(min(Decimal(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "), MOST_BYTES))
 
 
 def pairs_of(given: Any) -> Any:
@@ -108,7 +110,7 @@ def pairs_of(given: Any) -> Any:
         return None if given is None else tuple(map(tuple, given))
     path = fspath(given)
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         pairs = tuple((str(pair["base"]), str(pair["donor"])) for pair in document["pairs"])
     except OSError as error:
         raise FileError(f"cannot read the pairs in {path}: {error.strerror}; check the path") from None
@@ -167,7 +169,7 @@ def label_list_of(given: Any) -> Names | None:
 def read_names(path: str) -> Names:
     """The names of classes in a file. Raises FileError."""
     try:
-        listed = read_label_list(Path(path).read_text(encoding="utf-8-sig"))
+        listed = read_label_list(read_text(path, "utf-8-sig"))
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "it is no text"
         raise FileError(f"cannot read the names of classes in {path}: {why}; check the path") from None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.limits import Limits
 from mal_graph.seals import Sealed
 
 
@@ -102,6 +103,7 @@ class Session(Protocol):
     """One graph made ready to run."""
 
     types: Mapping[str, str]  # numpy type name of each tensor that can be read, "" where it is not a plain tensor
+    took: float  # seconds of the last run, without what it takes to hand over arrays
 
     def run(
         self,
@@ -112,7 +114,8 @@ class Session(Protocol):
     ) -> dict[str, Array]:
         """Values of the tensors named in `read` (default: all the session was opened for).
 
-        Raises RunError, also where the run is not over when `time.monotonic()` reaches `deadline`.
+        Raises RunError, also where the run is not over when `time.monotonic()` reaches `deadline`, and LimitError where
+        limits are in force and it crashes or takes more than it may.
         """
         ...
 
@@ -135,8 +138,16 @@ class Runner(Protocol):
         Weights named in `variable` must be given to every run. Input shapes may differ from the declared ones.
         A session of so many `threads` is to be timed; without a number the runner sees to it.
         Raises RunError where the runtime refuses the graph, or will not be ready when `time.monotonic()` reaches
-        `deadline`.
+        `deadline`; LimitError as a run does.
         """
+        ...
+
+    def try_file(self, path: Path) -> None:
+        """Load a file as any program would that uses the runtime. Raises RunError or LimitError."""
+        ...
+
+    def within(self, limits: Limits) -> "Runner":
+        """A runner of the same kind that runs models in a process of their own, within limits."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Finds adapters and runners through entry points, so that `import mal_graph` loads no framework."""
 
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, entry_points
 from importlib.metadata import version as installed_version
 from platform import python_version
@@ -11,6 +11,7 @@ from mal_graph.errors import FileError, UsageError
 
 if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
     from mal_graph.graph import LayerGraph
+    from mal_graph.limits import Limits
     from mal_graph.protocols import Adapter, Reporter, Runner, Tracer
 
 
@@ -40,11 +41,27 @@ def adapters() -> "tuple[Adapter, ...]":
     return tuple(point.load()() for point in sorted(entry_points(group="mal_graph.adapters")))
 
 
+def runner(name: str = "") -> "Runner":
+    """The runner registered under `name`; without a name, one that runs models as the limits in force ask for. Raises
+    UsageError if there is none."""
+    from mal_graph.limits import limits_in_force
+
+    limits = limits_in_force()
+    if name or limits.in_process:
+        return registered_runner(name or "onnxruntime")
+    return limited_runner(limits)
+
+
 @cache
-def runner(name: str = "onnxruntime") -> "Runner":
-    """The runner registered under `name`. Raises UsageError if there is none."""
+def registered_runner(name: str) -> "Runner":
     made: Runner = make_registered("runner", name)
     return made
+
+
+@lru_cache(maxsize=1)
+def limited_runner(limits: "Limits") -> "Runner":
+    """The last one is kept: its process serves all models."""
+    return registered_runner("onnxruntime").within(limits)
 
 
 @cache

@@ -25,6 +25,11 @@ class SourceFile:
     path: Path
     stamp: Stamp
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.stamp[2]
+
     def refuse_changed(self) -> None:
         """Raise FileError where the file is another one now, or is gone."""
         try:

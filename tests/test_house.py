@@ -23,6 +23,8 @@ MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path i
 FOR_ALL = [
     "errors",
     "label_lists",
+    "limits",
+    "text_files",
     "graph",
     "protocols",
     "registry",

@@ -98,6 +98,8 @@ def external_tensors(model: ir.Model) -> list[ir.ExternalTensor]:
 
 def subgraphs(node: ir.Node) -> Iterator[tuple[str, ir.Graph]]:
     """The bodies of a control-flow node, each with the scope its weights are listed under."""
+    if not node.attributes:  # of most nodes: this is asked often
+        return
     name = next((value.name for value in node.outputs if value.name), node.name)  # unique, as node names need not be
     for key, attribute in node.attributes.items():
         if attribute.is_ref():

@@ -20,11 +20,11 @@ import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
+from mal_graph import registry
 from mal_graph.atomic_write import data_name, write_whole
-from mal_graph.errors import DataFileWarning, FileError, UnsupportedModel
+from mal_graph.errors import DataFileWarning, FileError, LimitError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
-from mal_graph.registry import unknown_model
 from mal_graph.seals import Sealed
 from mal_graph.source_files import opened
 
@@ -33,7 +33,7 @@ from .build import built_model
 from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
 from .edit import edited_model
 from .seal import file_digest, has_provenance, read_seal, sealed_pieces
-from .sessions import open_session
+from .size_bounds import named
 from .view import handle, layer_graph
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
@@ -59,7 +59,7 @@ class OnnxAdapter:
             path = guard.checked_path(Path(given))
             own, proto = opened(path), guard.check_file(path)
         else:
-            raise unknown_model(model)
+            raise registry.unknown_model(model)
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)
@@ -177,7 +177,7 @@ def sort(model: ir.Model, path: Path) -> None:
         try:
             graph.sort()
         except ValueError:
-            place = guard.named(on_cycle(list(graph.all_nodes())))
+            place = named(on_cycle(list(graph.all_nodes())))
             raise guard.broken(path, f"its graph has a cycle through {place}", "export the model again") from None
 
 
@@ -203,9 +203,9 @@ def checker_check(path: Path) -> Check:
 def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
-        open_session(str(path))
-    except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
-        return Check("onnxruntime", False, str(error).strip().splitlines()[0])
+        registry.runner().try_file(path)
+    except (LimitError, RunError) as error:
+        return Check("onnxruntime", False, str(error))
     return Check("onnxruntime", True)
 
 

@@ -10,26 +10,27 @@ away graphs in another order and operators of other domains, and accepts externa
 """
 
 import graphlib
-import itertools
-import math
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from mal_graph.errors import FileError, UnsupportedModel
 
+from .places import Place, graphs, nodes, shortened, tensors, texts, walk
+from .size_bounds import has_bounded_sizes, named, stored_tensor
 from .tensor_problems import MAX_RANK, tensor_problem
 
 MAX_FILE = 2**31 - 1  # bytes; protobuf parses no more
-MAX_TENSOR = 2**33  # bytes that a few bytes of file may unfold to
-MAX_CALLED = 1_000_000  # operators that the calls of functions may unfold to
+MAX_CALLED = 100_000  # operators that the calls of functions may unfold to
+MAX_NAMES = 4096  # letters of the names of a node and of all that it stands in
+MAX_NESTING = 16  # bodies inside each other
 MAX_IR_VERSION, MAX_OPSET = 13, 26  # measured: the newest that onnxruntime 1.31 loads
 FunctionKey = tuple[str, str, str]  # domain, name, overload
 OWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc")
@@ -113,65 +114,6 @@ def parsed(path: Path) -> onnx.ModelProto:
     raise broken(path, fault, "export or download the model again")
 
 
-# The parsed file, walked with a readable place for each thing.
-def graphs(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.GraphProto]]:
-    """The main graph, then every body of a control-flow node, those of functions included."""
-    yield "the graph", proto.graph
-    for place, node in nodes(proto):
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield f"attribute {attribute.name!r} of {place}", body
-
-
-def nodes(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.NodeProto]]:
-    """Every operator of the main graph, of bodies and of functions."""
-    yield from walk("", proto.graph.node)
-    for function in proto.functions:
-        yield from walk(f"function {function.name!r}", function.node)
-
-
-def walk(inside: str, nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[str, onnx.NodeProto]]:
-    for node in nodes:
-        place = f"node {node.name or ' '.join(node.output)!r} ({node.op_type})" + (f" in {inside}" if inside else "")
-        yield place, node
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield from walk(place, body.node)
-
-
-def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Every stored tensor: initializers and attributes, in bodies and functions too."""
-    for _, graph in graphs(proto):
-        for tensor in graph.initializer:
-            yield f"tensor {tensor.name!r}", tensor
-    defaults = ((f"function {f.name!r}", f.attribute_proto) for f in proto.functions)
-    attributes = ((place, node.attribute) for place, node in nodes(proto))
-    for place, stored in itertools.chain(defaults, attributes):
-        for attribute in stored:
-            for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ())):
-                yield f"the tensor in attribute {attribute.name!r} of {place}", tensor
-
-
-def texts(message: Message) -> Iterator[str | bytes]:
-    """Every text in a message, as bytes where it is none; of tensors only the names, so that no values are touched."""
-    if isinstance(message, onnx.TensorProto):
-        yield from (message.name, message.doc_string)
-        parts: list[Message] = [*message.external_data, *message.metadata_props]
-    else:
-        fields = message.ListFields()
-        for field, value in fields:
-            if field.type == FieldDescriptor.TYPE_STRING:
-                yield from [value] if isinstance(value, str | bytes) else value
-        parts = [
-            part
-            for field, value in fields
-            if field.type == FieldDescriptor.TYPE_MESSAGE
-            for part in ([value] if isinstance(value, Message) else value)
-        ]
-    for part in parts:
-        yield from texts(part)
-
-
 # Checks of the parsed file.
 def is_text(proto: onnx.ModelProto, path: Path) -> None:
     for text in texts(proto):
@@ -199,15 +141,35 @@ def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
         raise unsupported(path, fault, "export with an older version of the exporter")
 
 
+def has_short_names(proto: onnx.ModelProto, path: Path) -> None:
+    """No body is too deep, and no node has names that are too long with those of what it stands in: the view repeats
+    them for each."""
+    for place, _ in nodes(proto):
+        if len(place.outer) > MAX_NESTING:
+            fault = f"node {shortened(place.node.name)!r} ({place.node.op_type}) is {len(place.outer)} bodies deep"
+            raise broken(path, fault, "export it with fewer bodies inside each other")
+        if place.letters > MAX_NAMES:
+            raise broken(path, f"{place} has a name of {place.letters} letters", "give shorter names")
+
+
+def has_sound_signature(proto: onnx.ModelProto, path: Path) -> None:
+    """Each input and output of the model has axes that an array can have."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if len(axes) > MAX_RANK:
+            fault = f"{value.name!r} has {len(axes)} axes and numpy ends at {MAX_RANK}"
+            raise unsupported(path, fault, "export it with fewer axes")
+
+
 def is_dense(proto: onnx.ModelProto, path: Path) -> None:
     advice = "store the values densely"
     for place, graph in graphs(proto):
         if graph.sparse_initializer:
             name = graph.sparse_initializer[0].values.name
             raise unsupported(path, f"{place} stores {name!r} as a sparse tensor", advice)
-    for place, node in nodes(proto):
+    for where, node in nodes(proto):
         if any(attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in node.attribute):
-            raise unsupported(path, f"{place} holds a sparse tensor", advice)
+            raise unsupported(path, f"{where} holds a sparse tensor", advice)
 
 
 def is_without_maps(proto: onnx.ModelProto, path: Path) -> None:
@@ -248,7 +210,7 @@ def has_finite_functions(proto: onnx.ModelProto, path: Path) -> None:
         raise broken(path, f"its functions unfold to {total} operators", "export it without functions")
 
 
-def called_by(own: Collection[FunctionKey], nodes: Iterable[tuple[str, onnx.NodeProto]]) -> list[FunctionKey]:
+def called_by(own: Collection[FunctionKey], nodes: Iterable[tuple[Place, onnx.NodeProto]]) -> list[FunctionKey]:
     """The functions that operators call, as often as they do."""
     keys = ((node.domain, node.op_type, node.overload) for _, node in nodes)
     return [key for key in keys if key in own]
@@ -286,7 +248,7 @@ def has_one_producer_per_name(proto: onnx.ModelProto, path: Path) -> None:
 def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
     if len(set(names)) == len(names):
         return
-    twice = next(name for place, name in enumerate(names) if name in names[:place])
+    twice = next(name for name, count in Counter(names).items() if count > 1)
     raise broken(path, f"{twice!r} is made twice as {what}", "export the model again")
 
 
@@ -309,11 +271,11 @@ def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
     owners = [("", proto.graph.node, proto.opset_import)]
     owners += [(f"function {f.name!r}", f.node, f.opset_import) for f in proto.functions]
     own = {(function.domain, function.name) for function in proto.functions}
-    for inside, nodes, imports in owners:
+    for inside, held, imports in owners:
         context = onnx.checker.C.CheckerContext()
         context.ir_version = proto.ir_version
         context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
-        for place, node in walk(inside, nodes):
+        for place, node in walk(inside, held):
             is_own = (node.domain, node.op_type) in own or is_of_onnxruntime(node, context.opset_imports)
             if node.domain or is_own or not is_plain(node):
                 continue
@@ -348,11 +310,6 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
         yield from function.all_nodes()
 
 
-def named(node: ir.Node) -> str:
-    outputs = " ".join(value.name or "" for value in node.outputs)
-    return f"node {node.name or outputs!r} ({node.op_type})"
-
-
 def has_all_inputs(model: ir.Model, path: Path) -> None:
     """Whatever a node reads or a graph returns is a graph's input, stored, or made by a node."""
     for node in all_nodes(model):
@@ -377,8 +334,8 @@ def has_float_arithmetic(model: ir.Model, path: Path) -> None:
             raise unsupported(path, fault, "merge the float models, then quantise")
 
 
-def has_bounded_fills(model: ir.Model, path: Path) -> None:
-    """No ConstantOfShape unfolds a stored shape to more than `MAX_TENSOR` bytes."""
+def has_sound_fills(model: ir.Model, path: Path) -> None:
+    """Each ConstantOfShape takes one value, and a stored shape that is one."""
     for node in all_nodes(model):
         if node.domain in ("", "ai.onnx") and node.op_type == "ConstantOfShape" and (problem := fill_problem(node)):
             raise broken(path, f"{named(node)} {problem}", "export the model again")
@@ -389,7 +346,7 @@ def fill_problem(node: ir.Node) -> str:
     filler = None if value is None or value.is_ref() else value.as_tensor()
     if filler is not None and filler.size != 1:
         return f"fills with {filler.size} values where one is due"
-    stored = ir.convenience.get_const_tensor(node.inputs[0]) if node.inputs and node.inputs[0] is not None else None
+    stored = stored_tensor(node.inputs[0]) if node.inputs else None
     if stored is None:
         return ""
     if len(stored.shape) != 1 or stored.size > MAX_RANK or stored.dtype != ir.DataType.INT64:
@@ -397,13 +354,14 @@ def fill_problem(node: ir.Node) -> str:
     shape = [int(dim) for dim in stored.numpy()]
     if any(dim < 0 for dim in shape):
         return f"makes a tensor of the negative shape {shape}"
-    nbytes = math.prod(shape) * (filler.dtype.itemsize if filler is not None else 4)
-    return f"makes a tensor of shape {shape}, more than {MAX_TENSOR >> 30} GiB" if nbytes > MAX_TENSOR else ""
+    return ""
 
 
 FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
     is_text,
     has_operators,
+    has_short_names,
+    has_sound_signature,
     has_known_versions,
     is_dense,
     is_for_inference,
@@ -417,5 +375,6 @@ FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
 MODEL_CHECKS: tuple[Callable[[ir.Model, Path], None], ...] = (
     has_all_inputs,
     has_float_arithmetic,
-    has_bounded_fills,
+    has_sound_fills,
+    has_bounded_sizes,
 )

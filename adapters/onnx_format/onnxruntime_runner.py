@@ -4,94 +4,30 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from threading import Timer
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 
-from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
+from mal_graph.errors import RunError, UsageError
+from mal_graph.graph import LayerGraph, Node, Value, Weight
+from mal_graph.limits import Limits
 from mal_graph.protocols import Session
 
 from .bodies import node_protos
 from .build import IR_VERSION
 from .document import OnnxDocument
-from .sessions import open_session
+from .sessions import BuiltModel, OrtSession
 from .stepping import SteppedSession
 
-TYPE_NAMES = {
-    "float": "float32",
-    "double": "float64",
-    "float16": "float16",
-    "bfloat16": "bfloat16",
-    "int64": "int64",
-    "int32": "int32",
-    "int16": "int16",
-    "int8": "int8",
-    "uint8": "uint8",
-    "uint16": "uint16",
-    "uint32": "uint32",
-    "uint64": "uint64",
-    "bool": "bool",
-    "string": "object",
-}
-
-
-class OrtSession:
-    """One onnxruntime session."""
-
-    def __init__(self, model: onnx.ModelProto, name: str, optimize: bool, threads: int | None = None) -> None:
-        self.name = name
-        try:
-            self._session = open_session(model.SerializeToString(), optimize, threads)
-        except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
-            raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
-        self.types: Mapping[str, str] = {
-            out.name: TYPE_NAMES.get(out.type.removeprefix("tensor(").removesuffix(")"), "")
-            for out in self._session.get_outputs()
-        }
-        self._inputs = {value.name for value in self._session.get_inputs()}
-        self._written = written(model)
-
-    def run(
-        self,
-        inputs: Mapping[str, Array],
-        weights: Mapping[str, Array] | None = None,
-        read: Sequence[str] | None = None,
-        deadline: float | None = None,
-    ) -> dict[str, Array]:
-        feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self._inputs}
-        feeds.update({name: feeds[name].copy() for name in self._written & feeds.keys()})
-        names = list(self.types) if read is None else list(read)
-        options = ort.RunOptions()
-        try:
-            with stopped_at(deadline, options):
-                values = self._session.run(names, feeds, options)
-        except Exception as error:
-            if options.terminate:
-                raise RunError(f"{self.name} was not through when its time was up") from None
-            raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
-        return {name: as_array(value) for name, value in zip(names, values, strict=True)}
-
-
-@contextmanager
-def stopped_at(deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
-    """A run with these options ends when `time.monotonic()` reaches the deadline."""
-    if deadline is None:
-        yield
-        return
-    watch = Timer(max(deadline - monotonic(), 0.0), setattr, (options, "terminate", True))
-    watch.start()
-    try:
-        yield
-    finally:
-        watch.cancel()
+if TYPE_CHECKING:
+    from .child import Child
 
 
 def written(model: onnx.ModelProto) -> set[str]:
@@ -106,17 +42,19 @@ def written(model: onnx.ModelProto) -> set[str]:
     return names
 
 
-def as_array(value: object) -> Array:
-    """What the runtime gave: an array, or a sequence kept whole in an array of one object."""
-    if isinstance(value, np.ndarray):
-        return value
-    kept = np.empty((), object)
-    kept[()] = value
-    return kept
-
-
 class OrtRunner:
-    """Opens onnxruntime sessions on layer graphs."""
+    """Opens onnxruntime sessions on layer graphs: in this process, or in that of a child."""
+
+    def __init__(self, child: "Child | None" = None) -> None:
+        self.child = child
+
+    def within(self, limits: Limits) -> "OrtRunner":
+        """A runner that runs models in a process of their own, within limits. Raises UsageError where there is none."""
+        if sys.platform != "linux":
+            raise UsageError("models are run in a process of their own on Linux only: give `in_process`")
+        from .child import Child  # it uses what only Linux has
+
+        return OrtRunner(Child(limits))
 
     def open(
         self,
@@ -127,19 +65,37 @@ class OrtRunner:
         optimize: bool = False,
         deadline: float | None = None,
         threads: int | None = None,
-    ) -> OrtSession | SteppedSession:
+    ) -> Session:
         if not graph.inner.isdisjoint(read or ()):
 
             def open_graph(part: LayerGraph, names: Sequence[str]) -> Session:
                 return self.open(part, read=names, variable=variable, deadline=deadline)
 
             return SteppedSession(graph, list(read or ()), open_graph)
-        began = monotonic()
-        model = model_proto(graph, read, variable)
-        now = monotonic()
-        if deadline is not None and now + opening_time(model, now - began) >= deadline:
-            raise RunError(f"{graph.name} was not opened when its time was up")
-        return OrtSession(model, graph.name, optimize, threads)
+        build = partial(built_model, graph, read, variable, deadline)
+        if self.child is not None:
+            return self.child.open(build, optimize, threads, deadline)
+        model = build()
+        return OrtSession(model.name, model.content, optimize, threads, model.written)
+
+    def try_file(self, path: Path) -> None:
+        if self.child is not None:
+            self.child.load(path)
+        else:
+            OrtSession(str(path), str(path))
+
+
+def built_model(
+    graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str], deadline: float | None
+) -> BuiltModel:
+    """The view as a model of its own. Raises RunError where it will not be open by the deadline."""
+    began = monotonic()
+    model = model_proto(graph, read, variable)
+    now = monotonic()
+    if deadline is not None and now + opening_time(model, now - began) >= deadline:
+        raise RunError(f"{graph.name} was not opened when its time was up")
+    fed = sum(graph.weights[name].nbytes for name in variable if name in graph.weights)
+    return BuiltModel(graph.name, model.SerializeToString(), frozenset(written(model)), fed)
 
 
 def opening_time(model: onnx.ModelProto, building: float) -> float:
@@ -224,7 +180,3 @@ def input_proto(graph: LayerGraph, value: Value) -> onnx.ValueInfoProto:
     if shape is not None and len(shape) > 1:
         shape = (None,) * len(shape)  # a vector keeps its length: it may be a shape that others depend on
     return onnx.helper.make_tensor_value_info(value.name, element_type(value.dtype), shape)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

@@ -12,7 +12,8 @@ from onnx.reference import ReferenceEvaluator
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 
-from .onnxruntime_runner import first_line, model_proto
+from .onnxruntime_runner import model_proto
+from .sessions import first_line
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 

@@ -1,11 +1,41 @@
-"""onnxruntime sessions that keep quiet: no warnings on stderr, and nothing is reported to the runtime's vendor."""
+"""onnxruntime sessions that keep quiet: no warnings on stderr, and nothing is reported to the runtime's vendor.
+
+This is all that the process needs which runs models for another one: nothing here loads onnx.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Timer
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnxruntime as ort
 
+from mal_graph.errors import RunError
+
+if TYPE_CHECKING:  # it loads networkx, which takes as long as the rest
+    from mal_graph.graph import Array
+
 FATAL = 4  # the only messages of onnxruntime that are shown: all others come back as exceptions
+TYPE_NAMES = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bfloat16": "bfloat16",
+    "int64": "int64",
+    "int32": "int32",
+    "int16": "int16",
+    "int8": "int8",
+    "uint8": "uint8",
+    "uint16": "uint16",
+    "uint32": "uint32",
+    "uint64": "uint64",
+    "bool": "bool",
+    "string": "object",
+}
 
 if hasattr(ort, "disable_telemetry_events"):
     ort.disable_telemetry_events()
@@ -48,3 +78,102 @@ def threads_wanted() -> int:
     many processes run at once, making threads for every session takes longer than running a small model."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() else 0
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model ready to be opened.
+
+    Attributes:
+        name: how messages call it.
+        content: its serialized form.
+        written: names of what a run writes into.
+        fed: bytes of the weights that every run is given.
+    """
+
+    name: str
+    content: bytes
+    written: frozenset[str]
+    fed: int
+
+
+class OrtSession:
+    """One onnxruntime session.
+
+    Args:
+        name: how messages call the model.
+        model: its serialized form, or the path of a file.
+        written: names of what a run writes into.
+
+    Raises:
+        RunError: the runtime refuses it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str | bytes,
+        optimize: bool = True,
+        threads: int | None = None,
+        written: Collection[str] = (),
+    ) -> None:
+        self.name = name
+        try:
+            self._session = open_session(model, optimize, threads)
+        except Exception as error:  # onnxruntime raises bare Exceptions of a dozen kinds
+            raise RunError(f"onnxruntime refuses {name}: {first_line(error)}") from None
+        self.types: Mapping[str, str] = {
+            out.name: TYPE_NAMES.get(out.type.removeprefix("tensor(").removesuffix(")"), "")
+            for out in self._session.get_outputs()
+        }
+        self.inputs = {value.name for value in self._session.get_inputs()}
+        self._written = set(written)
+        self.took = 0.0
+
+    def run(
+        self,
+        inputs: Mapping[str, "Array"],
+        weights: Mapping[str, "Array"] | None = None,
+        read: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> dict[str, "Array"]:
+        feeds = {name: array for name, array in {**inputs, **(weights or {})}.items() if name in self.inputs}
+        feeds.update({name: feeds[name].copy() for name in self._written & feeds.keys()})
+        names = list(self.types) if read is None else list(read)
+        options, began = ort.RunOptions(), perf_counter()
+        try:
+            with stopped_at(deadline, options):
+                values = self._session.run(names, feeds, options)
+        except Exception as error:
+            if options.terminate:
+                raise RunError(f"{self.name} was not through when its time was up") from None
+            raise RunError(f"onnxruntime cannot run {self.name}: {first_line(error)}") from None
+        self.took = perf_counter() - began
+        return {name: as_array(value) for name, value in zip(names, values, strict=True)}
+
+
+@contextmanager
+def stopped_at(deadline: float | None, options: ort.RunOptions) -> Iterator[None]:
+    """A run with these options ends when `time.monotonic()` reaches the deadline."""
+    if deadline is None:
+        yield
+        return
+    watch = Timer(max(deadline - monotonic(), 0.0), setattr, (options, "terminate", True))
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
+def as_array(value: object) -> "Array":
+    """What the runtime gave: an array, or a sequence kept whole in an array of one object."""
+    if isinstance(value, np.ndarray):
+        return value
+    kept = np.empty((), object)
+    kept[()] = value
+    return kept
+
+
+def first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

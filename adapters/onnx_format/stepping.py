@@ -9,6 +9,7 @@ would need the type of each, which a file does not tell.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class SteppedSession:
         known = {name: dtype for name, dtype in types.items() if name in outer}
         self.types: Mapping[str, str] = {**known, **dict.fromkeys(self.inner, UNKNOWN)}
         self.parts: dict[tuple[str, tuple[str, ...]], Session] = {}
+        self.took = 0.0
 
     def run(
         self,
@@ -56,6 +58,7 @@ class SteppedSession:
         read: Sequence[str] | None = None,
         deadline: float | None = None,
     ) -> dict[str, Array]:
+        began = perf_counter()
         names = list(self.types) if read is None else list(read)
         runs = [run for run in self.runs if not set(self.wanted[run.end.name]).isdisjoint(names)]
         entering = [name for run in runs for name in read_by(run) if name in self.entering]
@@ -65,6 +68,7 @@ class SteppedSession:
         for run in runs:
             wanted = [name for name in self.wanted[run.end.name] if name in names]
             values |= self.stepped(run, fed, wanted, deadline)
+        self.took = perf_counter() - began
         return {name: values[name] for name in names if name in values}
 
     def stepped(self, run: Run, fed: dict[str, Array], wanted: list[str], deadline: float | None) -> dict[str, Array]:

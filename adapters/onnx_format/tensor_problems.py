@@ -10,6 +10,8 @@ from pathlib import Path, PureWindowsPath
 import onnx
 import onnx_ir as ir
 
+from mal_graph.limits import limits_in_force
+
 MAX_RANK = 64  # numpy's
 EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
 DATA_FIELDS = ("raw_data", "float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
@@ -79,13 +81,26 @@ def external_problem(tensor: onnx.TensorProto, folder: Path, files: dict[str, in
     if location not in files:
         if problem := location_problem(location, folder):
             return problem
-        files[location] = (folder / location).stat().st_size
+        status = (folder / location).stat()
+        if problem := holes_problem(location, status):
+            return problem
+        files[location] = status.st_size
     offset, nbytes = int(entries.get("offset", 0)), stored_size(tensor)[1]
     if int(entries.get("length", nbytes)) != nbytes:
         return f"has {entries['length']} bytes of external data where shape {list(tensor.dims)} asks for {nbytes}"
     if offset + nbytes > files[location]:
         return f"ends at byte {offset + nbytes} of {location!r}, which has {files[location]} bytes"
     return ""
+
+
+def holes_problem(location: str, status: os.stat_result) -> str:
+    """Why a file that takes next to nothing on a disk is not read as weights, "" if it is: it unfolds like a bomb."""
+    limits = limits_in_force()
+    most = limits.memory_for(512 * status.st_blocks)
+    if limits.in_process or status.st_size <= most:
+        return ""
+    size = f"{status.st_size >> 20:,} MiB of which {status.st_blocks >> 11:,} are written"
+    return f"has external data in {location!r}, a file of {size}, and at most {most >> 20:,} may be read (`max_memory`)"
 
 
 def entry_problem(tensor: onnx.TensorProto, entries: Mapping[str, str]) -> str:

@@ -32,7 +32,7 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
     constants: dict[str, ir.Node] = {}
     nodes: list[Node] = []
     parts: dict[int, list[Node]] = {}
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for source in graph:
         for scope, body in subgraphs(source):
             weights.update(subgraph_weights(body, scope))
@@ -80,18 +80,15 @@ def written_out(
     for place, node in region_places(model).items():
         held = {} if bodies.is_shown(node, model) else stored.get(place, {})
         units = {name: weights[name].shape[0] for name in held}
-        regions.append(Region(view_of(node, set()), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
+        regions.append(Region(view_of(node, {}), tuple(parts.get(place, ())), held, units, halves.get(place, {})))
     return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
 
 
-def view_of(node: ir.Node, taken: set[str]) -> Node:
+def view_of(node: ir.Node, taken: dict[str, int]) -> Node:
     outputs = tuple(value.name or "" for value in node.outputs)
     name = node.name or next((out for out in outputs if out), node.op_type)
-    while name in taken:
-        name += "'"
-    taken.add(name)
     return Node(
-        name=name,
+        name=unused(name, taken),
         op=node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
         inputs=tuple("" if value is None else value.name or "" for value in node.inputs),
         outputs=outputs,
@@ -104,10 +101,23 @@ def view_of(node: ir.Node, taken: set[str]) -> Node:
     )
 
 
+def unused(name: str, taken: dict[str, int]) -> str:
+    """A name that is not taken yet, which is noted with how often it was wanted: files may give one to all nodes."""
+    own = name
+    while own in taken:
+        own = f"{name}'{taken[name] if taken[name] > 1 else ''}"
+        taken[name] += 1
+    taken[own] = 1
+    return own
+
+
 def scope_of(node: ir.Node) -> str:
     """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
+    told = node.metadata_props.get(NAME_SCOPES)
+    if told is None:
+        return ""
     try:  # a Python list: the modules from the outside in, then the operator
-        scopes = ast.literal_eval(node.metadata_props.get(NAME_SCOPES, "[]"))
+        scopes = ast.literal_eval(told)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return ""
     is_told = isinstance(scopes, list) and len(scopes) > 1

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from mal_graph.workflows import Written
 
 GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
+MOST_HASHED = 2**31  # bytes: a file of more is no model, and takes minutes
 BUG = "mal-graph failed in a way that it should not"
 
 app = typer.Typer(
@@ -348,6 +350,7 @@ def zoo(
         log(f"interrupted: {kept if checkpoint.exists() else 'nothing was decided yet, and nothing was written'}")
         raise typer.Exit(INTERRUPTED) from None
     result = search.assembly
+    read = {path: file for path, file in read.items() if path not in donors or file.size < MOST_HASHED}
     hashes = digests_of(read, [graph, *(step.donor for step in result.merged)])
     if result.merged:
         result = write_result(result, target, overwrite=force)
@@ -414,7 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_old_flags(words)
         refuse_broken_words(words)
-        with captured_logs(is_verbose(words)), stopped_gently():
+        with captured_logs(is_verbose(words)), stopped_gently(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of numbers without end, which checks find and name
             code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
     except TyperException as error:
@@ -425,6 +429,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except MalGraphError as error:
         log("error: " + in_flags("; ".join([str(error), *getattr(error, "__notes__", [])])))
+    except MemoryError as error:
+        log(f"error: there is not enough memory ({error or 'none is left'}); give smaller models, inputs or data")
     except OSError as error:
         log(f"error: {error}; check the path, its permissions and the space left")
     except Exception as error:

@@ -7,7 +7,7 @@ import typer
 
 from mal_graph.cli.options import OUTPUT, Force, MaybeData, Shown
 from mal_graph.cli.output import emit, log, progress_bars
-from mal_graph.cli.reports import read_text
+from mal_graph.cli.reports import read_source
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import checked_target
 from mal_graph.errors import UsageError
@@ -77,7 +77,7 @@ def card(
     target = None if output is None else checked_target(output, files, force)
     if target is not None and target.suffix != ".md":
         raise UsageError(f"cannot write a card to {output}: its name must end in .md")
-    document = None if report is None else read_report(read_text(report), report)
+    document = None if report is None else read_report(read_source(report), report)
     if document is not None and not isinstance(document, ResultDocument):
         raise UsageError(f"{report} is no report of a model that was made: give what --report of assemble wrote")
     result = audit_model(model)

@@ -60,6 +60,7 @@ def open_named_models(
     """The models a command names (see `open_models`); what is warned of goes to stderr as one line each."""
     from mal_graph.workflows import open_models
 
+    registry.runner()  # its process starts while the models are loaded
     with told_warnings():
         built = built_models(models, weights or [])
         names = [model if is_factory(model) else "" for model in models]

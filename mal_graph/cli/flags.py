@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from mal_graph.cli.options import flag_of
 from mal_graph.config import CONFIGS, RENAMED, options_of
 from mal_graph.errors import UsageError
+from mal_graph.limits import Limits
 
 FLAGS = {name: flag_of(name, field) for job in CONFIGS for name, field in options_of(job).items()}
+FLAGS |= {name: flag_of(name, field) for name, field in Limits.model_fields.items()}
 FLAGS |= {"restart": "--force", "overwrite": "--force", "config": "--config", "data": "--data"}
 
 OLD_FLAGS = {

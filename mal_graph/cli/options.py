@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from mal_graph.cli.output import log
 from mal_graph.config import options_of, set_signature
 from mal_graph.errors import UsageError
+from mal_graph.limits import Limits, limited
 from mal_graph.option import COMMON, choices_of, option_of
 
 OUTPUT = "Output"
@@ -117,9 +118,11 @@ def with_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the flags of some jobs and those of `Shown`.
 
-    The command gets the values that were given as `options`, by name, and how to show its result as `shown`.
+    The command gets the values that were given as `options`, by name, and how to show its result as `shown`. One that
+    opens models runs them within limits.
     """
-    fields = {name: field for job in jobs for name, field in options_of(job).items()}
+    own_fields = {name: field for job in jobs for name, field in options_of(job).items()}
+    fields = {**own_fields, **Limits.model_fields} if jobs else {}
     showing = shown_flags(formats)
     flags = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation(name, field))
@@ -137,8 +140,11 @@ def with_options(
             shown = Shown(**{flag.name: values.pop(flag.name) for flag in showing}, command=words)
             if shown.format_ not in formats:
                 raise UsageError(f"--format is {shown.format_!r}: choose one of {', '.join(formats)}")
+            limits = Limits(**{name: value for name, value in given.items() if name in Limits.model_fields})
+            own_options = {name: value for name, value in given.items() if name in own_fields}
             try:
-                command(**values, options=given, shown=shown)
+                with limited(limits):
+                    command(**values, options=own_options, shown=shown)
             except KeyboardInterrupt:  # typer would end without a word
                 log("interrupted: no file is left half written")
                 raise typer.Exit(INTERRUPTED) from None

@@ -1,7 +1,6 @@
 """`mal-graph report`: a report that was written as JSON, shown again in any form; and the forms of all documents."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from mal_graph.cli.output import emit, log
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import checked_target, refuse_other_kinds
 from mal_graph.errors import FileError, UsageError
+from mal_graph.text_files import read_text
 
 PAGES = ("html", "md")
 
@@ -46,7 +46,7 @@ def report(
         raise UsageError("no report given: name a JSON file that --report wrote")
     target = None if output is None else checked_target(output, [source], force)
     refuse_other_kinds(target, PAGES)
-    text = read_text(source)
+    text = read_source(source)
     try:
         if target is None:
             emit_document(read_report(text, source), shown.format_, shown.verbose)
@@ -60,9 +60,9 @@ def report(
     log(f"wrote {target}", shown.quiet)
 
 
-def read_text(path: str) -> str:
+def read_source(path: str) -> str:
     """A file of text. Raises FileError."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, ValueError) as error:  # ValueError: bytes that are no text, or a NUL character in the name
         raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

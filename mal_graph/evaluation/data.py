@@ -14,8 +14,9 @@ from zipfile import is_zipfile
 import numpy as np
 
 from mal_graph.brief import Brief
-from mal_graph.errors import DataError
+from mal_graph.errors import DataError, LimitError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
+from mal_graph.limits import limits_in_force
 
 LABELS = "labels"
 MAX_BATCH = 256
@@ -124,7 +125,10 @@ def read_npz(path: str | Path) -> dict[str, Array]:
         raise DataError(f"{path} is not an .npz file: write it with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
+            refuse_bomb(path, sum(member.file_size for member in archive.zip.infolist()))
             arrays = {name: np.asarray(archive[name]) for name in archive.files}
+    except LimitError:
+        raise
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
         if "allow_pickle" in str(error):
             raise DataError(
@@ -134,6 +138,16 @@ def read_npz(path: str | Path) -> dict[str, Array]:
     if not arrays:
         raise DataError(f"{path} holds no arrays: save one array per model input and 'labels' with numpy.savez")
     return arrays
+
+
+def refuse_bomb(path: Path, unfolded: int) -> None:
+    """Raise LimitError where a small file unfolds to more than it may."""
+    limits = limits_in_force()
+    most = limits.memory_for(path.stat().st_size)
+    if not limits.in_process and unfolded > most:
+        raise LimitError(
+            f"{path} unfolds to {unfolded >> 20:,} MiB, and may to {most >> 20:,}: give more with `max_memory`"
+        )
 
 
 def read_labels(data: Mapping[str, Array]) -> Array:

@@ -1,5 +1,6 @@
 """Inputs for a probe run: shapes from the most useful to the last resort, and seeded random values."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from mal_graph.errors import DataError
 from mal_graph.graph import Array, LayerGraph, Value
+from mal_graph.limits import limits_in_force
 from mal_graph.operators import row_of, table_axis
 
 BATCH = 3  # for a dynamic first axis: odd and small, so that it equals few other sizes
@@ -39,21 +41,28 @@ def as_input(graph: LayerGraph, name: str, array: Array) -> Array:
 
 
 def candidate_shapes(graph: LayerGraph, given: dict[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Shapes for every input, from the most useful to the last resort."""
+    """Shapes for every input, from the most useful to the last resort. Raises DataError where all are too large."""
     for value in graph.inputs:
         shape = given.get(value.name)
         if shape is not None and value.shape is not None and len(shape) != len(value.shape):
             raise DataError(f"`input_shapes` gives {value.name} {len(shape)} axes, {graph.name} has {len(value.shape)}")
     seen = []
+    most = limits_in_force().most_numbers
     for shrink, batch, size, is_state in product((True, False), (BATCH, 1), SIZES, (False, True)):
         shapes = {}
         for place, value in enumerate(graph.inputs):
             # Further inputs may be states, whose batch is not their first axis.
             rest = batch if is_state and place > 0 else size
             shapes[value.name] = tuple(given.get(value.name, concrete(value, batch, rest, shrink)))
-        if shapes not in seen:
+        if shapes not in seen and all(math.prod(shape) <= most for shape in shapes.values()):
             seen.append(shapes)
             yield shapes
+    if not seen:
+        name, shape = max(shapes.items(), key=lambda one: math.prod(one[1]))
+        raise DataError(
+            f"input {name!r} of {graph.name} has {math.prod(shape):.3g} numbers, and at most {most:.3g} are drawn: "
+            "give a smaller shape with `input_shapes`, or arrays with `inputs`"
+        )
 
 
 def concrete(value: Value, batch: int, size: int, shrink: bool) -> tuple[int, ...]:

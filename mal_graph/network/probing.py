@@ -19,6 +19,7 @@ from mal_graph.network.roots import data_dependent
 from mal_graph.protocols import Runner, Session
 
 KEPT_VALUES = 4096  # integer tensors up to this size keep their values
+MOST_TOGETHER = 32  # runs that take as many branches as can be; branches in branches double their number
 MOST_ALONE = 16  # branches that are taken one by one
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27
@@ -119,7 +120,9 @@ class Branches:
         branches = [name for name in self.bodies if self.choices(name) and name not in self.passing]
         waiting = [name for name in branches if not self.is_run(name) or self.is_chosen_by_weights(name)]
         alone: list[str] = []
-        while waiting:
+        runs = 0
+        while waiting and runs < MOST_TOGETHER:
+            runs += 1
             choices: dict[str, int] = {}
             for name in waiting:
                 own = self.choices(name)

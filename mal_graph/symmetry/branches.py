@@ -36,6 +36,7 @@ class Together:
         self.types: Mapping[str, str] = {
             named(name, number): dtype for number, one in enumerate(sessions) for name, dtype in one.types.items()
         }
+        self.took = 0.0
 
     def run(
         self,
@@ -50,6 +51,7 @@ class Together:
             names = [name for name in one.types if named(name, number) in wanted]
             ran = one.run(inputs, weights, read=names, deadline=deadline) if names else {}
             values |= {named(name, number): array for name, array in ran.items()}
+        self.took = sum(one.took for one in self.sessions)
         return values
 
 

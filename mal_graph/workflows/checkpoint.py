@@ -20,11 +20,13 @@ from mal_graph.atomic_write import write_text
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Orders
+from mal_graph.text_files import read_text
 
 ACCEPTED: Literal["accepted"] = "accepted"
 REFUSED: Literal["refused"] = "refused"
 SKIPPED: Literal["skipped"] = "skipped"
 SCHEMA = "mal-graph/zoo-state/3"
+BEGINNING = 2**24  # bytes of what is no model that tell it from others
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def same_search(path: Path, inputs: Mapping[str, str]) -> Checkpoint:
     """The checkpoint in a file. Raises FileError where it is of another search, or is not as it was written."""
     advice = "remove it, or name another as `checkpoint`, or start anew with `restart`"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return Checkpoint(inputs)
     except (OSError, UnicodeDecodeError) as error:
@@ -188,9 +190,12 @@ def digest(text: str, arrays: Iterable[tuple[str, Array]] = ()) -> str:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file that is no model; "" where it cannot be read either."""
+    """SHA-256 of the size and the beginning of a file that is no model; "" where it cannot be read either. A regular
+    one: others may have no end."""
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return hashlib.sha256(f"{path.stat().st_size} ".encode() + file.read(BEGINNING)).hexdigest()
     except OSError:
         return ""

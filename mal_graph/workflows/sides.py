@@ -106,7 +106,12 @@ class Side(Brief):
 
     def thinned(self, counts: Mapping[int, int]) -> LayerGraph:
         """The model with so many units in each set, by number. Raises ShapeError, DataError or RunError."""
-        return thin(self.model, {number: self.model.rankings[number].kept(count) for number, count in counts.items()})
+        kept = {number: self.model.rankings[number].kept(count) for number, count in counts.items()}
+        try:
+            return thin(self.model, kept)
+        except DataError as error:
+            error.add_note(f"while thinning {self.graph.name}")
+            raise
 
     @cached_property
     def whole(self) -> int:

@@ -1,0 +1,86 @@
+"""No crafted file crashes a command, fills the memory, or says what a terminal obeys.
+
+`tools/study_crafted.py` meets all kinds, and mutations; a sample is met by commands here, all models by the guard.
+"""
+
+import re
+
+import pytest
+from crafted import KINDS
+from crafted.beside import header, zipped
+from crafted.judging import MEMORY, SECONDS, own_memory, prepared, tried
+
+from mal_graph import registry
+from mal_graph.errors import LimitError, MalGraphError
+from mal_graph.evaluation.data import read_npz
+from mal_graph.limits import TRUSTED, Limits, limited
+
+SAMPLE = [  # one of each way that a file may harm
+    "donor_of_huge_numbers",
+    "doubling_stored_concat",
+    "expand_computed",
+    "input_of_2_to_40_numbers",
+    "input_of_rank_100",
+    "max_memory_of_99999999_400",
+    "operators_that_a_terminal_would_obey",
+    "pairs_from_a_pipe",
+    "remainder_by_zero",
+    "sparse_file_of_50_gib",
+]
+GUARDED = {
+    name: kind
+    for name, kind in KINDS.items()
+    if kind.words == ("inspect", "m.onnx")
+    and not name.startswith(("chain", "many", "nodes", "a_model", "one_", "func"))
+}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_command_ends_with_a_sentence_and_within_its_limits(name):
+    ran, faults = tried(KINDS[name])
+    assert faults == [], ran
+    assert ran.seconds < SECONDS, ran
+    assert ran.memory - own_memory() < MEMORY, ran
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_what_is_loaded_is_a_graph_or_refused_in_one_sentence(name, tmp_path):
+    """Nothing is run: what stored numbers tell is refused before, and by the guard."""
+    kind = GUARDED[name]
+    prepared(tmp_path)
+    kind.build(tmp_path)
+    with limited(Limits()):
+        said = refusal(tmp_path / "m.onnx")
+    assert "\n" not in said
+    assert not said or re.search(kind.says, f"error: {said}".replace("`max_memory`", "--max-memory"))
+
+
+def test_a_small_archive_does_not_unfold_to_more_than_it_may(tmp_path):
+    zipped(tmp_path, header(f"({2 << 20}, 8)"), 64 << 20)
+    with (
+        limited(Limits(max_memory=1)),
+        pytest.raises(LimitError, match=r"d.npz unfolds to 64 MiB, and may to 64: give"),
+    ):
+        read_npz(tmp_path / "d.npz")
+    for limits in (Limits(max_memory="128MiB"), TRUSTED):
+        with limited(limits):
+            assert read_npz(tmp_path / "d.npz")["x"].shape == (2 << 20, 8)
+
+
+def refusal(path):
+    """Why a model is not loaded; "" if it is."""
+    try:
+        registry.as_graph(str(path))
+    except MalGraphError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", [name for name, kind in GUARDED.items() if kind.says == "makes a tensor of"])
+def test_stored_sizes_are_refused_before_anything_runs(name, tmp_path):
+    GUARDED[name].build(tmp_path)
+    with (
+        limited(Limits()),
+        pytest.raises(MalGraphError, match=r"makes a tensor of .* MiB or more, and 512 MiB is what"),
+    ):
+        registry.as_graph(str(tmp_path / "m.onnx"))

@@ -1,0 +1,128 @@
+"""Every kind of crafted file, and seeded mutations of small ones, each met by a command in a process of its own.
+
+    python tools/study_crafted.py -o tools/results/study_crafted.json
+    python tools/study_crafted.py --only loop sparse --mutations 0
+
+A command must end with a sentence and exit code 0, 1 or 2, say nothing that a terminal obeys, change no file that it
+refuses, say what the kind asks for, and stay within 10 seconds and 512 MB beyond what it is itself (on a machine that
+does something else as well, seconds are more: they are listed apart). Exit code 1 unless all do.
+"""
+
+# ruff: noqa: E402 - the tests' folder must be known before what stands in it is imported
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from builders import cnn, mlp, save
+from crafted import KINDS, Kind
+from crafted.judging import MEMORY, SECONDS, own_memory, tried
+
+import mal_graph_adapters.onnx_format.child
+import mal_graph_adapters.onnx_format.file  # noqa: F401  # loaded once, for all copies of this process
+
+SEED = 20261129
+
+
+def mutated(content: bytes, rng: np.random.Generator) -> bytes:
+    """A file with a few bytes changed, cut out, doubled or put in."""
+    changed = bytearray(content)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(len(changed)))
+        length = int(rng.integers(1, 9))
+        way = rng.integers(4)
+        if way == 0:
+            changed[at] = int(rng.integers(256))
+        elif way == 1:
+            del changed[at : at + length]
+        elif way == 2:
+            changed[at:at] = changed[at : at + length]
+        else:
+            changed[at:at] = rng.bytes(length)
+    return bytes(changed)
+
+
+def mutations(count: int) -> Iterator[Kind]:
+    """Kinds of mutated files: small models, and crafted ones."""
+    sources = [graph for graph in (mlp((8, 16, 12, 5)), cnn())]
+    small = [kind for kind in KINDS.values() if kind.words == ("inspect", "m.onnx") and not kind.is_slow]
+    for number in range(count):
+        rng = np.random.default_rng((SEED, number))
+
+        def build(folder: Path, number: int = number, rng: np.random.Generator = rng) -> None:
+            target = folder / "m.onnx"
+            if number % 2:
+                small[int(rng.integers(len(small)))].build(folder)
+                is_small = target.is_file() and 0 < target.stat().st_size < 1 << 20
+            else:
+                is_small = False
+            if not is_small:
+                target.unlink(missing_ok=True)
+                save(sources[number // 2 % len(sources)], target)
+            target.write_bytes(mutated(target.read_bytes(), rng))
+
+        yield Kind(f"mutation {number}", build)
+
+
+def judged(kinds: Sequence[Kind]) -> list[dict[str, Any]]:
+    """What became of each kind."""
+    own, rows = own_memory(), []
+    for kind in kinds:
+        ran, faults = tried(kind)
+        memory = ran.memory - own
+        if ran.seconds > SECONDS:
+            faults.append("took too long")
+        if memory > MEMORY:
+            faults.append("took too much memory")
+        said = (ran.err.strip() or ran.out.strip()).splitlines()
+        rows.append(
+            {
+                "kind": kind.name,
+                "code": ran.code,
+                "seconds": round(ran.seconds, 1),
+                "memory_mb": max(0, memory >> 20),
+                "faults": faults,
+                "said": without_folders(said[-1])[:200] if said else "",
+            }
+        )
+        print(f"{kind.name}: {', '.join(faults) or 'good'}", flush=True)
+    return rows
+
+
+def without_folders(text: str) -> str:
+    """A message without the folder that the file lay in."""
+    return " ".join(Path(word).name if word.startswith("/tmp/crafted") else word for word in text.split(" "))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
+    parser.add_argument("--only", nargs="*", default=[], help="kinds whose names hold one of these")
+    parser.add_argument("--mutations", type=int, default=200)
+    given = parser.parse_args()
+    kinds = [kind for kind in KINDS.values() if not given.only or any(word in kind.name for word in given.only)]
+    rows = judged([*kinds, *mutations(given.mutations)])
+    failed = [row for row in rows if row["faults"]]
+    whole = {
+        "seed": SEED,
+        "kinds": len(kinds),
+        "mutations": given.mutations,
+        "failed": [row["kind"] for row in failed],
+        "late_only": [row["kind"] for row in failed if row["faults"] == ["took too long"]],
+        "rows": [row for row in rows if row["faults"] or not row["kind"].startswith("mutation")],
+    }
+    print(f"{len(rows)} files, {len(failed)} with faults")
+    if given.output:
+        given.output.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
