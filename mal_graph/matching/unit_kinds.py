@@ -60,8 +60,8 @@ def find_kinds(tensors: Iterable[tuple[TensorPair, Sequence[AxisPair]]]) -> dict
 
 
 def is_looked_at(tensor: TensorPair) -> bool:
-    """Whether a tensor is looked at: no weight, and nothing that would take long."""
-    return not tensor.is_weight and all(np.prod(one.shape) <= LARGEST for one in (tensor.base, tensor.donor))
+    """Whether a tensor is looked at: no weight, nothing that would take long, and nothing without a number."""
+    return not tensor.is_weight and all(0 < np.prod(one.shape) <= LARGEST for one in (tensor.base, tensor.donor))
 
 
 def numbered(tensor: TensorPair) -> tuple[Array, Array] | None:
