@@ -194,9 +194,11 @@ def test_of_two_writers_that_may_not_overwrite_one_writes(tmp_path):
 
 
 KILLED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from mal_graph.atomic_write import write_whole
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
 
 def write(draft):
     draft.write_bytes(b"half")

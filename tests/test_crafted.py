@@ -43,6 +43,7 @@ def test_a_command_ends_with_a_sentence_and_within_its_limits(name):
     assert ran.memory - own_memory() < MEMORY, ran
 
 
+@pytest.mark.filterwarnings("ignore::mal_graph.errors.DataFileWarning")
 @pytest.mark.parametrize("name", GUARDED)
 def test_what_is_loaded_is_a_graph_or_refused_in_one_sentence(name, tmp_path):
     """Nothing is run: what stored numbers tell is refused before, and by the guard."""
