@@ -59,7 +59,7 @@ def merged_tensor(plan: Plan, step: Step) -> Array:
     a = step.pair.base.canonical(stored)
     merged = blend(a, step.pair, step.axes, plan.alignment.orders, step.lam, find_rule(plan.unmatched))
     result = step.pair.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
-    result = np.ascontiguousarray(result)
+    result = np.ascontiguousarray(result).reshape(result.shape)  # which would give a scalar an axis
     result.flags.writeable = False
     return result
 

@@ -128,5 +128,6 @@ def test_a_learned_number_under_a_function_is_merged(op):
     base, donor = scaled(0), scaled(1)
     (half, whole), kept = merged(base, donor, 0.5, 1.0)
     assert stored(half)["temperature"] == 1.0
+    assert stored(half)["temperature"].shape == ()
     assert far(whole, donor) <= 1e-9
     assert not kept
