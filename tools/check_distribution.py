@@ -15,7 +15,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = ["tests/test_house.py", "tests/test_config.py", "tests/cli", "tests/end_to_end", "tests/network"]
+QUICK = ["tests/test_house.py", "tests/test_config.py", "tests/test_api.py", "tests/cli/test_app.py", "tests/network"]
 DESCRIBED = """
 import re
 from importlib.metadata import metadata
