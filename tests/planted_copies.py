@@ -3,8 +3,9 @@
 import numpy as np
 
 from mal_graph import registry
-from mal_graph.compression import Compressible, UnitSet
+from mal_graph.compression import Candidate, Compressible, Cost, UnitSet, allocate, thin
 from mal_graph.graph import LayerGraph
+from mal_graph.network import count_multiplications, probe
 from mal_graph.symmetry import AxisGroup, Network, build_network, plan_resizing, resize_graph
 
 SAMPLES = 600
@@ -66,3 +67,17 @@ def compressible(graph, seed=0):
 def kept_of(model, counts):
     """The units that stay, where so many of each set do."""
     return {number: model.rankings[number].kept(count) for number, count in counts.items()}
+
+
+def check_cost(model, share):
+    """Assert that a network thinned to a share of its multiplications has those that it is said to have."""
+    cost = Cost(model.network, model.sets)
+    candidate = Candidate(cost, model.rankings)
+    whole = count_multiplications(model.network.graph, model.network.probe.shapes)
+    assert abs(cost.total(candidate.all_units) - whole) <= 1e-6 * whole  # shares of positions are no whole numbers
+    budget = max(share * whole, cost.total(candidate.fewest_units))
+    (counts,) = allocate([candidate], budget)
+    thinned = thin(model, kept_of(model, counts))
+    counted = count_multiplications(thinned, probe(thinned, inputs=model.network.probe.inputs).shapes)
+    assert abs(counted - cost.total(counts)) <= 1e-6 * whole
+    assert counted <= budget

@@ -6,11 +6,10 @@ import nested_nets
 import pytest
 import recurrent_nets
 from builders import load
-from planted_copies import compressible, kept_of, with_copies_of_units
+from planted_copies import check_cost, compressible, kept_of, with_copies_of_units
 
 from mal_graph import registry
-from mal_graph.compression import Candidate, Compressible, Cost, allocate, thin
-from mal_graph.network import count_multiplications, probe
+from mal_graph.compression import Compressible, thin
 from mal_graph.symmetry import build_network, deviation
 
 EXTRA = 2
@@ -68,18 +67,7 @@ def test_planted_copies_go_first_and_leave_the_function(name):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("share", [0.8, 0.5])
 def test_the_cost_is_what_is_counted_on_the_result_and_within_the_budget(name, share):
-    model = compressible(KINDS[name]())
-    cost = Cost(model.network, model.sets)
-    candidate = Candidate(cost, model.rankings)
-    assert cost.total(candidate.all_units) == pytest.approx(
-        count_multiplications(model.network.graph, model.network.probe.shapes)
-    )
-    budget = max(share * cost.total(candidate.all_units), cost.total(candidate.fewest_units))
-    (counts,) = allocate([candidate], budget)
-    thinned = thin(model, kept_of(model, counts))
-    counted = count_multiplications(thinned, probe(thinned, inputs=model.network.probe.inputs).shapes)
-    assert counted == pytest.approx(cost.total(counts))
-    assert counted <= budget
+    check_cost(compressible(KINDS[name]()), share)
 
 
 @pytest.mark.parametrize("name", KINDS)
