@@ -235,11 +235,13 @@ def levels(graph: LayerGraph, readers: set[int]) -> dict[str, int]:
     return {**dict.fromkeys((value.name for value in graph.inputs), 0), **level}
 
 
-def half_of(shape: Sequence[int], axes: Sequence[int], half: int) -> tuple[slice, ...]:
-    """Every other sample of a tensor: along its first axis with several indices, but along none of the cells; all of it
-    where there is none."""
-    several = next((other for other, size in enumerate(shape) if size > 1 and other not in axes), None)
-    return () if several is None else (*(slice(None),) * several, slice(half, None, 2))
+def half_of(reader: Reader, shape: Sequence[int], half: int) -> tuple[slice, ...]:
+    """Every other sample of what a reader reads; all of it where its cells lie on the axis of the samples.
+
+    Steps of a state lie in front of the samples: every other one of these, if there are several.
+    """
+    axis = next((other for other, size in enumerate(shape) if size > 1), 0) if reader.is_state else 0
+    return () if axis in reader.place[1] else (*(slice(None),) * axis, slice(half, None, 2))
 
 
 @dataclass(frozen=True, repr=False)
@@ -311,11 +313,11 @@ class Fitting(Brief):
         summed, seen = [fit.empty() for fit in level], 0
         for was, now in values:
             for fit, sums in zip(level, summed, strict=True):
-                tensor, axes = fit.reader.place
+                tensor = fit.reader.place[0]
                 whole = was[tensor], was[tensor] if fit.reader.is_state else now[tensor]
                 given = was[self.output_of(fit)] if fit.window else None
                 for half in (0, 1):
-                    own = half_of(whole[0].shape, axes, (half + seen) % 2)
+                    own = half_of(fit.reader, was[tensor].shape, (half + seen) % 2)
                     sums.add(fit, half, whole[0][own], whole[1][own], None if given is None else given[own])
             seen += len(was[level[0].reader.place[0]])
         return summed

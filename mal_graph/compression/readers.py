@@ -201,16 +201,17 @@ def cells_of(lying: Sequence[Units], going: set[int]) -> Iterator[tuple[tuple[Un
 
 
 def place_read(node: Node, parameter: Parameter, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, int] | None:
-    """The tensor that a contraction sums over with a weight, and the axis; None where no tensor shows it.
+    """The tensor that a contraction sums over with a weight, and the axis; None where no tensor shows it, or no run
+    of the probe reached it.
 
     Of a state that is carried from step to step this is what the operator gave, at all steps or at the last.
     """
     if not reads_state(node, parameter):
         slot = data_slot(parameter)
         name = node.inputs[slot]
-        return name, summed_axis(node, slot, len(shapes[name]))
-    given = next((name for name in node.outputs[:2] if name), None)
-    return None if given is None else (given, len(shapes[given]) - 1)
+        return (name, summed_axis(node, slot, len(shapes[name]))) if name in shapes else None
+    given = next((name for name in node.outputs[:2] if name), "")
+    return (given, len(shapes[given]) - 1) if given in shapes else None
 
 
 def reads_state(node: Node, parameter: Parameter) -> bool:

@@ -1,5 +1,7 @@
 """Laws of a network that loses units: on random networks of every family."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from builders import cnn, deviation, load, mlp, permuted_copy, run, vit
@@ -141,3 +143,17 @@ def is_rectified(graph, group):
             return False
         tensors = {n.outputs[0] for n in passing} - seen
     return True
+
+
+def test_samples_that_come_one_at_a_time_are_fitted_like_all_at_once():
+    """Of a convolution's maps no rows are left out where a batch has a single sample."""
+    model = compressible(cnn((12, 16), bn=False))
+    one = replace(model.network.graph.inputs[0], shape=(1, *model.network.graph.inputs[0].shape[1:]))
+    single = replace(model.network, graph=replace(model.network.graph, inputs=(one,)))
+    kept = kept_of(model, {each.number: each.units // 2 for each in model.sets})
+    inputs = {name: array[:200] for name, array in model.inputs.items()}
+    together, apart = (
+        thin(replace(model, network=network, inputs=inputs), kept) for network in (model.network, single)
+    )
+    for name, weight in together.weights.items():
+        np.testing.assert_allclose(apart.weights[name].read(), weight.read(), atol=1e-4)  # rounding of float32 sums
