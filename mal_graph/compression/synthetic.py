@@ -14,7 +14,7 @@ import numpy as np
 from mal_graph.compression.fitting import levels
 from mal_graph.evaluation import Moments, Place, Walk, find_walk_batches
 from mal_graph.graph import Array, LayerGraph, Node
-from mal_graph.network import draw_inputs, find_parameters
+from mal_graph.network import draw_inputs, find_parameters, find_sample_axes
 from mal_graph.operators import row_of
 from mal_graph.protocols import Runner
 
@@ -29,13 +29,16 @@ def draw_samples(
 
     Args:
         like: inputs that it runs on, which give the shapes and types.
-        count: how many samples, where the first axis holds samples.
+        count: how many samples; an input that is one value for all keeps it.
         slope: of the amplitudes of maps over the frequency, both as logarithms.
     """
-    shapes = {name: (count, *array.shape[1:]) for name, array in like.items()}
+    axes = find_sample_axes(graph)
+    shapes = {name: axes.resized(name, array.shape, count) for name, array in like.items()}
     drawn = draw_inputs(graph, shapes, seed)
     for place, (name, array) in enumerate(drawn.items()):
-        if array.dtype.kind == "f" and array.ndim > 2:
+        if axes.of(name) is None:
+            drawn[name] = like[name]
+        elif array.dtype.kind == "f" and array.ndim > 2:
             rng = np.random.default_rng([seed, place])
             drawn[name] = correlated(array.shape, map_axes(array.shape), slope, rng).astype(array.dtype)
     return drawn

@@ -45,8 +45,7 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
         shares: the weight of each member; they sum to one.
 
     Raises:
-        UnsupportedModel: a member other than the base has operators with graphs of their own, or one of the base reads
-            in its graph what is averaged behind it.
+        UnsupportedModel: an operator of the base reads in a graph of its own what is averaged behind it.
         MatchError: what the base makes of its scores cannot be made of more classes.
     """
     _, *others = members
@@ -117,21 +116,15 @@ def with_branch(
     """The united network with the nodes of one more member, and what each of its tensors is called there."""
     graph = member.graph
     needed = needed_nodes(graph, tensors)
-    nested = next((node for node in needed if node.has_graphs or node.runs), None)
-    if nested is not None:
-        raise UnsupportedModel(
-            f"{graph.name} cannot stand beside another network: {nested.title} has a graph of its own; give this model "
-            "as the base"
-        )
     names = {theirs: own for own, theirs in member.inputs.items()}
     known = Known(united)
     nodes: list[Node] = []
     for node in needed:
-        same = known.same(node, names, graph)
+        same = None if node.body or node.runs else known.same(node, names, graph)
         if same is not None:
             names.update(zip(node.outputs, same.outputs, strict=True))
             continue
-        for name in node.outputs:
+        for name in (*node.outputs, *node.runs):
             names.setdefault(name, f"{prefix}/{name}" if name else "")
         nodes.append(replace(node, name=f"{prefix}/{node.name}"))
     read = dict.fromkeys(name for node in nodes for name in node.inputs if name in graph.weights)
@@ -142,12 +135,13 @@ def with_branch(
 
 
 class Known:
-    """The nodes that stand already, to be found by what they compute."""
+    """The nodes that stand already, to be found by what they compute. What is made inside of a body is not read outside
+    of it."""
 
     def __init__(self, united: LayerGraph) -> None:
         self.graph = united
         self.reading: dict[tuple[str, str], list[Node]] = {}
-        for node in united.nodes:
+        for node in (node for node in united.nodes if not node.body and not node.runs):
             for name in node.inputs[:1]:
                 self.reading.setdefault((node.op, name), []).append(node)
 

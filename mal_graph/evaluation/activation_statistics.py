@@ -12,7 +12,7 @@ import numpy as np
 from mal_graph.errors import DataError
 from mal_graph.evaluation.data import LABELS, MAX_BATCH, fixed_batches, match_inputs, split_samples
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network import fed_weights
+from mal_graph.network import fed_weights, find_sample_axes
 from mal_graph.protocols import Runner
 
 LEAST = 16  # samples: the mean of fewer is off by more than a quarter of the deviation
@@ -109,7 +109,7 @@ class Stream:
         read: Sequence[str],
         variable: Sequence[str] = (),
     ) -> None:
-        self.graph = graph
+        self.graph, self.axes = graph, find_sample_axes(graph)
         self.inputs = calibration_inputs(graph, arrays)
         self.fed = {**fed_weights(graph), **{name: graph.weights[name].read() for name in variable}}
         self.session = runner.open(graph, read=list(dict.fromkeys(read)), variable=list(self.fed))
@@ -123,7 +123,7 @@ class Stream:
         self, batch: slice, tensors: Sequence[str], weights: Mapping[str, Array] | None = None
     ) -> Mapping[str, Array]:
         """Tensors of one batch, with other values in some of the variable weights."""
-        inputs = {name: array[batch] for name, array in self.inputs.items()}
+        inputs = self.axes.taken(self.inputs, batch)
         return self.session.run(inputs, {**self.fed, **(weights or {})}, read=list(tensors))
 
 
@@ -157,7 +157,7 @@ def find_batches(sides: Sequence[tuple[Stream, Sequence[str]]]) -> list[slice]:
 
 def whole_batches(graph: LayerGraph, inputs: Mapping[str, Array]) -> int:
     """How many samples a model can run: whole batches, where it fixes their size."""
-    samples = min(len(array) for array in inputs.values())
+    samples = find_sample_axes(graph).count(inputs)
     return samples - samples % max([1, *fixed_batches(graph)])
 
 
@@ -192,7 +192,7 @@ def calibration_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[s
             raise DataError(
                 f"the calibration array for input {name!r} holds NaN or infinity in sample {sample}: leave it out"
             )
-    samples = min((len(array) for array in inputs.values()), default=0)
+    samples = find_sample_axes(graph).count(inputs)
     least = max([LEAST, *fixed_batches(graph)])
     if samples < least:
         whole = f", one batch of {graph.name}" if least > LEAST else ""

@@ -1,12 +1,11 @@
 """Arrays that a model is run on: read from .npz files, given out to the model's inputs, labels beside them, in batches.
 
 Arrays are named like the model's inputs, or fit them by position, type and shape; `labels` holds what the outputs are
-scored against. Whatever is not taken literally is told in a note.
+scored against. An input without axes takes one value for all samples. What is not taken literally is told in a note.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from os import PathLike
 from pathlib import Path
 from zipfile import is_zipfile
@@ -17,6 +16,7 @@ from mal_graph.brief import Brief
 from mal_graph.errors import DataError, LimitError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
 from mal_graph.limits import limits_in_force
+from mal_graph.network import SampleAxes, find_sample_axes
 
 LABELS = "labels"
 MAX_BATCH = 256
@@ -173,31 +173,41 @@ def match_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Ar
     Raises:
         DataError: an input stays without an array, a cast would lose something, or the numbers of samples differ.
     """
+    arrays = {name: np.asarray(array) for name, array in arrays.items()}  # a number is no array
     by_name = {value.name: value.name for value in graph.inputs if value.name in arrays}
     unnamed = [value for value in graph.inputs if value.name not in by_name]
     spare = [name for name in arrays if name not in by_name and name != LABELS]
-    chosen = by_name | pair_inputs(unnamed, {name: arrays[name] for name in spare})
-    if any(v.name not in chosen or not fits_input(v, arrays[chosen[v.name]]) for v in graph.inputs):
+    axes = find_sample_axes(graph)
+    chosen = by_name | pair_inputs(unnamed, {name: arrays[name] for name in spare}, axes)
+    if any(v.name not in chosen or not fits_input(v, arrays[chosen[v.name]], axes) for v in graph.inputs):
         raise DataError(
             f"the data do not fit the inputs of {graph.name}: it takes {', '.join(map(input_text, graph.inputs))}; "
-            f"found {list_arrays(arrays)}; give arrays of these names, types and shapes, samples along the first axis"
+            f"found {list_arrays(arrays)}; give arrays of these names, types and shapes, {axes_text(axes)}"
         )
-    check_samples({name: arrays[name] for name in (*chosen.values(), LABELS) if name in arrays})
-    return {value.name: cast_losslessly(arrays[chosen[value.name]], value) for value in graph.inputs}
+    given = {name: arrays[array] for name, array in chosen.items()}
+    labels = {LABELS: arrays[LABELS]} if LABELS in arrays else {}
+    check_samples({chosen.get(name, name): count for name, count in axes.counts({**given, **labels}).items()})
+    return {value.name: cast_losslessly(given[value.name], value) for value in graph.inputs}
 
 
-def check_samples(arrays: Arrays) -> None:
-    """Raise DataError unless all have as many samples."""
-    lengths = {name: len(array) for name, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
-        raise DataError(f"the arrays differ in their number of samples (first axis): {counts}")
+def axes_text(axes: SampleAxes) -> str:
+    """Where the inputs hold samples, in words."""
+    others = [f"those of {name!r} along axis {axis}" for name, axis in axes.axes.items() if axis]
+    single = [f"one value as {name!r}" for name, axis in axes.axes.items() if axis is None]
+    return ", ".join(["samples along the first axis", *others, *single])
 
 
-def pair_inputs(inputs: Sequence[Value], arrays: Mapping[str, Array]) -> dict[str, str]:
+def check_samples(counts: Mapping[str, int]) -> None:
+    """Raise DataError unless all arrays have as many samples."""
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name!r} {count}" for name, count in counts.items())
+        raise DataError(f"the arrays differ in their number of samples: {listed}")
+
+
+def pair_inputs(inputs: Sequence[Value], arrays: Mapping[str, Array], axes: SampleAxes) -> dict[str, str]:
     """Array name by input name: by position if all fit, else where just one fits; {} if neither says it."""
     for is_exact in (True, False):
-        fitting = {v.name: [n for n, a in arrays.items() if fits_input(v, a, is_exact)] for v in inputs}
+        fitting = {v.name: [n for n, a in arrays.items() if fits_input(v, a, axes, is_exact)] for v in inputs}
         by_position = dict(zip(fitting, arrays, strict=False))
         if len(arrays) == len(inputs) and all(by_position[name] in fitting[name] for name in fitting):
             return by_position
@@ -207,12 +217,14 @@ def pair_inputs(inputs: Sequence[Value], arrays: Mapping[str, Array]) -> dict[st
     return {}
 
 
-def fits_input(value: Value, array: Array, is_exact: bool = False) -> bool:
+def fits_input(value: Value, array: Array, axes: SampleAxes, is_exact: bool = False) -> bool:
     """Whether an array suits an input but for its number of samples; `is_exact` asks for the very type."""
-    if array.ndim == 0 or (value.shape is not None and len(value.shape) != array.ndim):
+    is_single = value.shape == ()
+    if (array.ndim == 0) != is_single or (value.shape is not None and len(value.shape) != array.ndim):
         return False
-    lengths = zip((value.shape or ())[1:], array.shape[1:], strict=False)
-    if any(isinstance(want, int) and want > 0 and want != have for want, have in lengths):
+    lengths = enumerate(zip(value.shape or (), array.shape, strict=False))
+    others = [pair for axis, pair in lengths if axis != axes.of(value.name)]
+    if any(isinstance(want, int) and want > 0 and want != have for want, have in others):
         return False
     if value.dtype in ("", array.dtype.name):
         return True
@@ -248,8 +260,11 @@ def cast_losslessly(array: Array, value: Value) -> Array:
 
 
 def fixed_batches(graph: LayerGraph) -> set[int]:
-    """The lengths at which a model fixes the first axes of its inputs."""
-    return {value.shape[0] for value in graph.inputs if value.shape and isinstance(value.shape[0], int)} - {0}
+    """The lengths at which a model fixes the axes of its inputs that hold samples."""
+    axes = find_sample_axes(graph)
+    placed = [(value.shape, axes.of(value.name)) for value in graph.inputs if value.shape]
+    lengths = [shape[axis] for shape, axis in placed if axis is not None]
+    return {length for length in lengths if isinstance(length, int)} - {0}
 
 
 def list_batches(graph: LayerGraph, inputs: Mapping[str, Array], samples: int) -> list[Array]:
@@ -263,7 +278,7 @@ def list_batches(graph: LayerGraph, inputs: Mapping[str, Array], samples: int) -
     if fixed:
         size = fixed.pop()
         return [np.minimum(np.arange(i, i + size), samples - 1) for i in range(0, samples, size)]
-    largest = max((prod(array.shape[1:]) for array in inputs.values()), default=1)
+    largest = max((array.size // max(samples, 1) for array in inputs.values()), default=1)
     size = max(1, min(MAX_BATCH, MAX_BATCH_ELEMENTS // max(largest, 1)))
     return [np.arange(i, min(i + size, samples)) for i in range(0, samples, size)]
 

@@ -18,7 +18,8 @@ from mal_graph.errors import DataError, UsageError
 from mal_graph.evaluation.data import LABELS, Arrays, match_inputs, read_labels
 from mal_graph.evaluation.reading import OutputKind
 from mal_graph.evaluation.scores import Metric, Scores, agreement, predict, score, wants_regression
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import LayerGraph
+from mal_graph.network import find_sample_axes
 from mal_graph.protocols import Runner
 
 MIN_SAMPLES = 20  # in each of the two parts
@@ -102,7 +103,7 @@ def split_holdout(
     parts = [check_part(base, part) for part in given]
     if not is_labelled:
         parts = [with_classes(base, part, score_output, output_kind, runner) for part in parts]
-    deciding, reporting = parts if reported is not None else halve(parts[0], seed)
+    deciding, reporting = parts if reported is not None else halve(base, parts[0], seed)
     for part, use in ((deciding, "decide by"), (reporting, "report on")):
         if len(part[LABELS]) < MIN_SAMPLES:
             more = f"give {2 * MIN_SAMPLES} or more, which are halved," if reported is None else "give more"
@@ -113,7 +114,7 @@ def split_holdout(
     return HeldOut(deciding, reporting, is_labelled)
 
 
-def check_part(base: LayerGraph, part: Arrays) -> dict[str, Array]:
+def check_part(base: LayerGraph, part: Arrays) -> Arrays:
     """The arrays by the base's inputs, and the labels. Raises DataError."""
     arrays = match_inputs(base, part)
     if LABELS in part:
@@ -126,21 +127,21 @@ def check_part(base: LayerGraph, part: Arrays) -> dict[str, Array]:
 
 def with_classes(
     base: LayerGraph, part: Arrays, score_output: str | None, output_kind: OutputKind | None, runner: Runner | None
-) -> dict[str, Array]:
+) -> Arrays:
     """The arrays with the classes that the base gives them as labels. Raises DataError where it gives none."""
     if output_kind is not None and wants_regression(np.zeros(1, np.int64), output_kind):
         raise UsageError("data without labels are judged by the classes that the base gives them, not by values")
-    samples = len(next(iter(part.values())))
+    samples = find_sample_axes(base).count(part)
     blank = {**part, LABELS: np.zeros(samples, np.int64)}  # what says that an output (samples, classes) is wanted
     prediction = predict(base, blank, score_output=score_output, output_kind=output_kind, runner=runner)
     return {**part, LABELS: prediction.values.argmax(axis=1)}
 
 
-def halve(part: Arrays, seed: int) -> tuple[dict[str, Array], dict[str, Array]]:
+def halve(base: LayerGraph, part: Arrays, seed: int) -> tuple[Arrays, Arrays]:
     """Two disjoint halves drawn at random; of every class the one has at most one sample more than the other."""
     labels = part[LABELS]
     order = np.random.default_rng(seed).permutation(len(labels))
     if labels.ndim == 1 and labels.dtype.kind in "biu":
         order = order[np.argsort(labels[order], kind="stable")]
-    first, second = ({name: array[np.sort(order[start::2])] for name, array in part.items()} for start in (0, 1))
-    return first, second
+    axes = find_sample_axes(base)
+    return axes.taken(part, np.sort(order[::2])), axes.taken(part, np.sort(order[1::2]))

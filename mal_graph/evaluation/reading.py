@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 from mal_graph.errors import DataError
 from mal_graph.evaluation.data import core_shape, list_arrays
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph
-from mal_graph.operators import Homogeneity, row_of
+from mal_graph.operators import Homogeneity, control_of, outputs_of_run, row_of
 
 OutputKind = Literal["logits", "probabilities", "values"]
 
@@ -72,10 +72,15 @@ def class_rows(values: Array, labels: Array) -> Array:
 
 def read_output_kind(graph: LayerGraph, output: str) -> OutputKind:
     """What an output holds, by the operator that made it; log-probabilities count as logits: softmax keeps them. A mean
-    of probabilities is one."""
+    of probabilities is one. Of an operator with bodies, all have to give probabilities."""
     while output in graph.producer:
         node = graph.nodes[graph.producer[output]]
         row = row_of(node)
+        if node.runs:
+            place = control_of(node).conditions + node.outputs.index(output)
+            given = {outputs_of_run(node, number)[place] for number in range(len(node.runs))}
+            kinds = {read_output_kind(graph, name) for name in given}
+            return "probabilities" if kinds == {"probabilities"} else "logits"
         if row is not None and row.gives_probabilities(node):
             return "probabilities"
         if row is not None and row.adds and row.by_element:
@@ -83,7 +88,7 @@ def read_output_kind(graph: LayerGraph, output: str) -> OutputKind:
             # The shares of a mean that are stored in half precision sum to 1 as nearly as its probabilities do.
             is_mean = factors is not None and bool((np.abs(factors - 1) <= PROBABILITY_SLACK).all())
             return "probabilities" if is_mean else "logits"
-        if row is None or not row.moves:
+        if row is None or not (row.moves or row.stays_between):
             return "logits"
         output = node.inputs[0]
     return "logits"

@@ -29,6 +29,7 @@ from mal_graph.evaluation.reading import (
 )
 from mal_graph.figure import Figure
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.network import find_sample_axes
 from mal_graph.protocols import Runner
 from mal_graph.registry import Model
 from mal_graph.registry import runner as default_runner
@@ -123,7 +124,7 @@ class Predictor:
         variable: Sequence[str] = (),
     ) -> None:
         """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction."""
-        self.graph = graph
+        self.graph, self.axes = graph, find_sample_axes(graph)
         self.labels = read_labels(data)
         self.is_regression = wants_regression(self.labels, output_kind)
         self.inputs = match_inputs(graph, data)
@@ -148,12 +149,11 @@ class Predictor:
         names = [value.name for value in self.graph.outputs if session.types.get(value.name) != ""]
         first, *rest = list_batches(self.graph, self.inputs, len(labels))
         wanted = [self.score_output] if self.score_output else names
-        values = session.run({key: array[first] for key, array in self.inputs.items()}, weights, wanted)
+        values = session.run(self.axes.taken(self.inputs, first), weights, wanted)
         name = choose_output(self.graph, values, labels[first], labels, self.is_regression)
         parts = [values[name]]
         for batch in rest:
-            fed = {key: array[batch] for key, array in self.inputs.items()}
-            parts.append(session.run(fed, weights, [name])[name])
+            parts.append(session.run(self.axes.taken(self.inputs, batch), weights, [name])[name])
         return name, np.concatenate(parts)[: len(labels)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mal_graph.evaluation.activation_statistics import Stream, batches_of, calibration_inputs, whole_batches
 from mal_graph.graph import Array, LayerGraph, Node, Value, needed_nodes
-from mal_graph.network import fed_weights
+from mal_graph.network import fed_weights, find_sample_axes
 from mal_graph.protocols import Runner
 
 MAX_KEPT = 1 << 30  # bytes between two stages
@@ -36,7 +36,7 @@ class Walk:
         stages: Sequence[Sequence[str]],
         variable: Sequence[str] = (),
     ) -> None:
-        self.graph, self.runner = graph, runner
+        self.graph, self.runner, self.axes = graph, runner, find_sample_axes(graph)
         self.inputs = calibration_inputs(graph, arrays)
         self.stages = [list(dict.fromkeys(stage)) for stage in stages]
         self.fed = {**fed_weights(graph), **{name: graph.weights[name].read() for name in variable}}
@@ -65,7 +65,7 @@ class Walk:
             RunError: the model does not run.
         """
         wanted, later = self.stages[self.done], {name for stage in self.stages[self.done + 1 :] for name in stage}
-        begun = self.kept or [{name: array[batch] for name, array in self.inputs.items()} for batch in batches]
+        begun = self.kept or [self.axes.taken(self.inputs, batch) for batch in batches]
         known = begun[0].keys()
         nodes = needed_nodes(self.graph, wanted, known)
         given = known | {out for node in nodes for out in node.outputs if out}

@@ -10,6 +10,7 @@ from mal_graph.network.parameters import Parameter, find_applied, find_parameter
 from mal_graph.network.probe_inputs import draw_inputs
 from mal_graph.network.probing import Probe, fed_weights, probe, probe_without_running
 from mal_graph.network.roots import data_dependent, find_root
+from mal_graph.network.sample_axes import SampleAxes, find_sample_axes
 from mal_graph.network.settings import find_inner, find_settings
 from mal_graph.network.stacks import as_stored, as_viewed
 from mal_graph.network.telling_values import NEGLIGIBLE, is_root_of_length
@@ -35,6 +36,7 @@ __all__ = [
     "find_origins",
     "find_parameters",
     "find_root",
+    "find_sample_axes",
     "find_settings",
     "find_shared",
     "find_unlearned",
@@ -54,6 +56,7 @@ __all__ = [
     "Probe",
     "probe_without_running",
     "Run",
+    "SampleAxes",
     "SettingKind",
     "Unlearned",
     "UnlearnedUse",

@@ -38,9 +38,10 @@ def affine_grid(call: Call) -> list[Label]:
 
 ROWS: Mapping[str, Row] = {
     **dict.fromkeys(
-        ["AveragePool", "MaxPool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"],
-        Row(pool, pools=True, homogeneity=Homogeneity.ONE),
+        ["AveragePool", "MaxPool", "GlobalAveragePool", "GlobalMaxPool"],
+        Row(pool, pools=True, homogeneity=Homogeneity.ONE, stays_between=True),
     ),
+    **dict.fromkeys(["LpPool", "GlobalLpPool"], Row(pool, pools=True, homogeneity=Homogeneity.ONE)),
     "RoiAlign": Row(roi_pool, slots=(X, X, setting("samples"))),
     "MaxRoiPool": Row(roi_pool, slots=(X, X)),
     "GridSample": Row(grid_sample, slots=(X, X)),

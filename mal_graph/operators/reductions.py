@@ -22,7 +22,9 @@ def reduce(call: Call) -> list[Label]:
     return [drop_axes(call, reduced)]
 
 
-def reduction_row(compensation: Compensation | None, homogeneity: Homogeneity = Homogeneity.NONE) -> Row:
+def reduction_row(
+    compensation: Compensation | None, homogeneity: Homogeneity = Homogeneity.NONE, *, stays_between: bool = False
+) -> Row:
     """The row of an operator that takes a statistic over whole axes."""
     return Row(
         reduce,
@@ -30,14 +32,15 @@ def reduction_row(compensation: Compensation | None, homogeneity: Homogeneity = 
         at_zero=AtZero.UNSAFE,
         compensation=compensation,
         homogeneity=homogeneity,
+        stays_between=stays_between,
     )
 
 
 ROWS: Mapping[str, Row] = {
     **dict.fromkeys(["ReduceSum", "ReduceL1", "ReduceL2"], reduction_row(ADDS_NOTHING, homogeneity=Homogeneity.ONE)),
     **dict.fromkeys(["ReduceSumSquare", "ReduceLogSum"], reduction_row(ADDS_NOTHING)),
-    "ReduceMean": reduction_row(AVERAGED, homogeneity=Homogeneity.ONE),
+    "ReduceMean": reduction_row(AVERAGED, homogeneity=Homogeneity.ONE, stays_between=True),
     "ReduceProd": reduction_row(Compensation("1 instead of 0 in the new units")),
     "ReduceLogSumExp": reduction_row(NEVER_CHOSEN),
-    **dict.fromkeys(["ReduceMax", "ReduceMin"], reduction_row(None, homogeneity=Homogeneity.ONE)),
+    **dict.fromkeys(["ReduceMax", "ReduceMin"], reduction_row(None, homogeneity=Homogeneity.ONE, stays_between=True)),
 }

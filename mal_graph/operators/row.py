@@ -152,6 +152,7 @@ class Row:
         block_counts: those of them that hold a number of blocks, into which an axis is cut.
         channel: the axis of its output that holds the units.
         commutes: the order of its operands does not matter.
+        stays_between: what it gives lies between the least and the largest value that it takes.
         squashes: it saturates, so that a verification must read the tensor before it where it ends the model.
         is_probability: its output is read as a probability where it ends the model.
         probable: the values of an attribute with which it is, by the attribute's name.
@@ -200,6 +201,7 @@ class Row:
     epsilon: float = 1e-5
     size_constants: Mapping[str, SizeRule] = field(default_factory=dict)
     block_counts: tuple[str, ...] = ()
+    stays_between: bool = False
     squashes: bool = False
     is_probability: bool = False
     probable: Mapping[str, Collection[str]] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import Plan, Runnable, Sessions, merge
-from mal_graph.network import draw_inputs, fed_weights
+from mal_graph.network import draw_inputs, fed_weights, find_sample_axes
 from mal_graph.operators import row_of
 from mal_graph.symmetry import deviation, graph_in_float32
 
@@ -146,11 +146,14 @@ def compared_with(graph: LayerGraph, name: str) -> list[Array]:
 def more_samples(graph: LayerGraph, inputs: Mapping[str, Array]) -> list[dict[str, Array]]:
     """Inputs like those of a probe, with more samples: a unit that is silent on few of them shows on many. None where
     the number of samples is fixed."""
-    lengths = {inputs[v.name].shape[0] for v in graph.inputs if inputs[v.name].ndim}
-    is_fixed = any(not v.shape or isinstance(v.shape[0], int) for v in graph.inputs)
+    axes = find_sample_axes(graph)
+    lengths = set(axes.counts(inputs).values())
+    placed = [(v.shape, axes.of(v.name)) for v in graph.inputs]
+    is_fixed = any(not shape or isinstance(shape[axis], int) for shape, axis in placed if axis is not None)
     if is_fixed or len(lengths) != 1:
         return []
-    largest = max(array[0].size for array in inputs.values())
-    samples = max(*lengths, min(SAMPLES, ENTRIES // max(1, largest)))
-    shapes = {name: (samples, *array.shape[1:]) for name, array in inputs.items()}
-    return [draw_inputs(graph, shapes, seed=1)]
+    (length,) = lengths
+    largest = max(array.size // max(1, length) for array in inputs.values())
+    samples = max(length, min(SAMPLES, ENTRIES // max(1, largest)))
+    drawn = draw_inputs(graph, {name: axes.resized(name, array.shape, samples) for name, array in inputs.items()}, 1)
+    return [{name: inputs[name] if axes.of(name) is None else array for name, array in drawn.items()}]

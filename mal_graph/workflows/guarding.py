@@ -69,10 +69,20 @@ class Choice:
 def values_of(
     graph: LayerGraph, tensors: Sequence[str], inputs: Mapping[str, Array], runner: Runner
 ) -> dict[str, Array]:
-    """Some tensors of a network for all samples. Raises DataError or RunError."""
+    """Some tensors of a network for all samples, these along the first axis. Raises DataError or RunError."""
     stream = Stream(graph, inputs, runner, tensors)
-    parts = [stream.read(batch, tensors) for batch in find_batches([(stream, tensors)])]
-    return {name: np.concatenate([part[name] for part in parts]).astype(np.float64) for name in tensors}
+    batches = find_batches([(stream, tensors)])
+    parts = [stream.read(batch, tensors) for batch in batches]
+    values = {}
+    for name in tensors:
+        axis = axis_of_samples(parts[0][name], batches[0].stop - batches[0].start)
+        values[name] = np.concatenate([np.moveaxis(np.atleast_1d(part[name]), axis, 0) for part in parts])
+    return {name: array.astype(np.float64) for name, array in values.items()}
+
+
+def axis_of_samples(values: Array, count: int) -> int:
+    """The first axis that is as long as there are samples: a state of a recurrent layer has layers in front of it."""
+    return next((axis for axis, length in enumerate(values.shape) if length == count), 0)
 
 
 def distance(values: Mapping[str, Array], others: Mapping[str, Array]) -> float:

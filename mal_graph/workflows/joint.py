@@ -29,6 +29,7 @@ from mal_graph.errors import DataError, MatchError, RunError, UsageError
 from mal_graph.evaluation import OutputKind, Prediction, Scores, predict, read_labels, score
 from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.merging import run_outputs
+from mal_graph.network import find_sample_axes
 from mal_graph.protocols import Runner
 from mal_graph.workflows.guarding import Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Progress
@@ -322,7 +323,7 @@ class Joint(Brief):
         if config.score_output or not self.outputs.are_wider or labels.dtype.kind not in "biu":
             return config.score_output
         largest = int(labels.reshape(len(labels), -1).max(axis=1).argmax())
-        one = {name: array[largest : largest + 1] for name, array in data.items()}
+        one = find_sample_axes(self.sides[0].graph).taken(data, slice(largest, largest + 1))
         return predict(self.ensemble, one, output_kind=config.output_kind, runner=self.runner).output
 
     def part_error(self, number: int, part: LayerGraph) -> float:

@@ -184,7 +184,7 @@ def example_inputs(name: str, config: CheckOptions, data: Arrays | None, other: 
         rng = np.random.default_rng(config.seed)
         return {key: rng.standard_normal(shape).astype(np.float32) for key, shape in config.input_shapes.items()}
     if data:
-        samples = {key: array[:SAMPLES] for key, array in data.items() if key != LABELS}
+        samples = {key: array[:SAMPLES] if array.ndim else array for key, array in data.items() if key != LABELS}
         floats = {key: array.astype(np.float32) for key, array in samples.items() if array.dtype == np.float64}
         return {**samples, **floats}
     if other is not None:

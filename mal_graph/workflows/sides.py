@@ -26,7 +26,7 @@ from mal_graph.errors import DataError
 from mal_graph.evaluation import calibration_inputs, fixed_batches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures, pair_signatures
-from mal_graph.network import count_multiplications, probe
+from mal_graph.network import count_multiplications, find_sample_axes, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.checks import check_inputs
@@ -49,19 +49,21 @@ class Samples:
         fitting: unlabelled samples.
         fresh: others, of one kind or several.
         told: what the others are, in words.
+        count: how many are fitted on.
         are_real, are_fresh_real: whether those that are fitted on, and those that are judged on, were given.
     """
 
     fitting: Mapping[str, Array]
     fresh: tuple[Mapping[str, Array], ...]
     told: str
+    count: int
     are_real: bool
     are_fresh_real: bool
 
     @property
     def are_few(self) -> bool:
         """Whether fewer inputs than it takes were given to fit on."""
-        return self.are_real and min(map(len, self.fitting.values())) < FEW
+        return self.are_real and self.count < FEW
 
 
 @dataclass(frozen=True, repr=False)
@@ -174,7 +176,7 @@ def opened(network: Network, paired: Signatures, samples: Samples, runner: Runne
     is_mixed = samples.are_few and not find_norms(network.graph)
     if is_mixed:
         noise = draw_samples(network.graph, inputs, ADDED, seed)
-        inputs = {name: np.concatenate([array, noise[name]]) for name, array in inputs.items()}
+        inputs = find_sample_axes(network.graph).joined(inputs, noise)
     return Side(paired, Compressible(network, inputs, runner, by_tap=not is_mixed), runner)
 
 
@@ -190,30 +192,32 @@ def samples_for(base: Network, config: MergeConfig) -> Samples:
     if config.calibrate is None:
         return noise_for(base, config)
     arrays = calibration_inputs(base.graph, config.calibrate)
-    count = min(len(array) for array in arrays.values())
+    axes = find_sample_axes(base.graph)
+    count = axes.count(arrays)
     if count < 2 * LEAST:
         drawn, told = noise_for(base, config), f"noise: {count} calibration inputs are too few to hold some out"
-        return Samples(arrays, drawn.fresh, told, True, False)
+        return Samples(arrays, drawn.fresh, told, count, True, False)
     held_out = max(LEAST, count // HELD_OUT)
     is_held = np.diff(np.arange(count + 1) * held_out // count) > 0
-    kept = {name: array[:count][~is_held] for name, array in arrays.items()}
-    held = {name: array[:count][is_held] for name, array in arrays.items()}
-    return Samples(kept, (held,), f"{int(is_held.sum())} of {count} calibration inputs, held out", True, True)
+    kept, held = axes.taken(arrays, ~is_held), axes.taken(arrays, is_held)
+    told = f"{int(is_held.sum())} of {count} calibration inputs, held out"
+    return Samples(kept, (held,), told, int((~is_held).sum()), True, True)
 
 
 def noise_for(base: Network, config: MergeConfig) -> Samples:
-    """Noise to fit on, and of several kinds to judge on. Raises DataError where an input holds no samples."""
+    """Noise to fit on, and of several kinds to judge on. Raises DataError where no input holds samples."""
     like = base.probe.inputs
-    single = next((name for name, array in like.items() if not array.ndim), "")
-    if single:
+    axes = find_sample_axes(base.graph)
+    if not axes.counts(like):
         raise DataError(
-            f"input {single!r} of {base.name} is one number, not one for each sample, so that its units cannot be "
-            "measured on many samples: use `method`=mal, or store the number in the model"
+            f"the inputs of {base.name} are single numbers, so that its units cannot be measured on many samples: use "
+            "`method`=mal"
         )
-    entries = max(1, sum(int(array[:1].size) for array in like.values()))
+    entries = max(1, sum(int(array.size) for array in axes.taken(like, slice(0, 1)).values()))
     fixed = fixed_batches(base.graph)
     most = MOST_RUNS * max(fixed) if fixed else MOST_NOISE  # where every few samples are a run of their own
     count = max(LEAST_NOISE, min(MOST_NOISE, most, NOISE_ENTRIES // entries))
     draw = partial(draw_samples, base.graph, like, count)
     fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
-    return Samples(draw(config.seed), fresh, f"{count} samples of noise, of {len(SLOPES)} kinds", False, False)
+    told = f"{count} samples of noise, of {len(SLOPES)} kinds"
+    return Samples(draw(config.seed), fresh, told, count, False, False)

@@ -155,7 +155,7 @@ def notes_on_budget(joint: Joint, config: MergeConfig) -> Iterator[str]:
 def notes_on_samples(samples: Samples) -> Iterator[str]:
     """That there are few inputs to fit on."""
     if samples.are_few:
-        count = min(map(len, samples.fitting.values()))
+        count = samples.count
         yield f"{count} calibration inputs are few to fit on: {FEW} or more, beside those held out, are better"
 
 

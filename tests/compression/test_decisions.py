@@ -7,7 +7,7 @@ from builders import Net, deviation, inputs_of, load, run
 from onnx import TensorProto, helper, numpy_helper
 
 import mal_graph
-from mal_graph.errors import MatchError, UnsupportedModel
+from mal_graph.errors import MatchError
 from mal_graph_adapters.onnx_format.build import built_model
 
 
@@ -307,14 +307,9 @@ def negated(seed, *, inside):
     return net.graph(y, net.linear(z, 5, 4))
 
 
-def test_a_donor_with_bodies_is_refused():
-    graphs = negated(0, inside=True), negated(1, inside=True)
-    with pytest.raises(UnsupportedModel, match=r"If .* has a graph of its own; give this model as the base"):
-        mal_graph.assemble(*graphs, method="union", budget="full")
-
-
-def test_a_body_of_the_base_reads_what_the_base_alone_makes():
-    graphs = negated(0, inside=True), negated(1, inside=False)
+@pytest.mark.parametrize("inside", [(True, False), (True, True), (False, True)])
+def test_a_body_reads_what_its_own_model_makes(inside):
+    graphs = [negated(seed, inside=has_body) for seed, has_body in enumerate(inside)]
     inputs = inputs_of(graphs[0], seed=5)
     united = mal_graph.assemble(*graphs, method="union", budget="full")
     means = [

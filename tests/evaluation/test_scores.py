@@ -97,6 +97,10 @@ def test_the_last_operator_does_not_change_the_scores(build, images, labels, las
     [
         (["Softmax"], "probabilities"),
         (["Sigmoid", "Identity", "Flatten"], "probabilities"),
+        (["Sigmoid", "ReduceMean"], "probabilities"),
+        (["Sigmoid", "ReduceMax", "Identity"], "probabilities"),
+        (["Sigmoid", "ReduceSum"], "logits"),
+        (["ReduceMean"], "logits"),
         (["LogSoftmax"], "logits"),
         (["Softmax", "Relu"], "logits"),
         (["Identity"], "logits"),
@@ -372,7 +376,7 @@ def test_arrays_of_another_shape_or_type_are_refused(build, wrong):
 
 
 def test_arrays_of_different_length_are_refused(build, images, labels):
-    with pytest.raises(DataError, match=r"number of samples \(first axis\): 'x' 300, 'labels' 299"):
+    with pytest.raises(DataError, match=r"number of samples: 'x' 300, 'labels' 299"):
         evaluate(build([linear()]), {"x": images, "labels": labels[:-1]})
 
 

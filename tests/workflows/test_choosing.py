@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from builders import Net, cnn, inputs_of, mlp, reseeded
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 import mal_graph
 from mal_graph.errors import MalGraphError, MatchError, ShapeError
@@ -92,7 +92,7 @@ WAYS = {
     "union alone": (lambda: [redundant((8, 32, 5), seed) for seed in (0, 1)], {"method": "union"}),
     "mal": (lambda: [mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)], {"budget": 0.05}),
     "mal alone": (lambda: [mlp((8, 24, 5)), mlp((8, 24, 5), seed=1)], {"method": "mal"}),
-    "mal, where nothing else can be tried": (lambda: [with_a_branch(0), with_a_branch(1)], {}),
+    "mal, where nothing else can be tried": (lambda: [with_a_choice(0), with_a_choice(1)], {}),
 }
 
 
@@ -188,28 +188,24 @@ def test_groups_are_verified_once_for_all_that_is_tried(monkeypatch):
     assert sorted(verified) == sorted([base.name, donor.name])
 
 
-def with_a_number(seed):
-    """A network with an input that is a single number."""
+def of_a_number(seed):
+    """A network whose only input is a single number, so that it knows no samples."""
     net = Net(seed)
-    x = net.op("Mul", net.input("x", ("N", 6)), net.input("factor", ()))
+    x = net.op("Mul", net.input("factor", ()), net.weight(2, 6))
     return net.graph(net.linear(net.op("Relu", net.linear(x, 6, 8)), 8, 3))
 
 
-def with_a_branch(seed):
-    """A network with a condition: it cannot be the donor of a union."""
+def with_a_choice(seed):
+    """A network whose output holds places in its scores, and no tensor decides both parts of it alone."""
     net = Net(seed)
-    x = net.op("Relu", net.linear(net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 9)), 9, 8))
-    bodies = []
-    for name, op in (("then", "Relu"), ("other", "Identity")):
-        made = helper.make_tensor_value_info(f"{name}_{seed}", TensorProto.FLOAT, None)
-        bodies.append(helper.make_graph([helper.make_node(op, [x], [f"{name}_{seed}"])], name, [], [made]))
-    chosen = net.op("If", net.constant(np.array(True)), then_branch=bodies[0], else_branch=bodies[1])
-    return net.graph(net.linear(chosen, 8, 3))
+    x = net.input("x", ("N", 6))
+    first = net.linear(net.op("Relu", net.linear(x, 6, 9)), 9, 8)
+    chosen = net.op("Cast", net.op("ArgMax", first, axis=1, keepdims=1), to=TensorProto.FLOAT)
+    return net.graph(net.op("Add", net.linear(first, 8, 3), chosen))
 
 
 @pytest.mark.parametrize(
-    ("make", "why"),
-    [(with_a_number, "input 'factor' of .* is one number"), (with_a_branch, "has a graph of its own")],
+    ("make", "why"), [(of_a_number, "inputs of .* are single numbers"), (with_a_choice, "it holds what was decided")]
 )
 def test_models_that_cannot_stand_side_by_side_are_merged_as_in_the_paper(make, why):
     result = mal_graph.assemble(make(0), make(1))
