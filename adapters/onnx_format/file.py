@@ -204,9 +204,20 @@ def runtime_check(path: Path) -> Check:
     """Whether onnxruntime loads a file."""
     try:
         registry.runner().try_file(path)
-    except (LimitError, RunError) as error:
+    except LimitError as error:
+        return Check("onnxruntime", False, str(error))
+    except RunError as error:
+        if has_bfloat16(path):
+            return Check("onnxruntime", None, f"it was run in float32 ({error})")
         return Check("onnxruntime", False, str(error))
     return Check("onnxruntime", True)
+
+
+def has_bfloat16(path: Path) -> bool:
+    """Whether a model stores or takes bfloat16, for which onnxruntime lacks operators on a CPU."""
+    graph = onnx.load(path, load_external_data=False).graph
+    taken = (value.type.tensor_type.elem_type for value in graph.input)
+    return onnx.TensorProto.BFLOAT16 in {*taken, *(tensor.data_type for tensor in graph.initializer)}
 
 
 def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:

@@ -5,7 +5,7 @@ traced from another framework, runs as it is.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -16,8 +16,9 @@ import onnx
 import onnx_ir as ir
 
 from mal_graph.errors import RunError, UsageError
-from mal_graph.graph import LayerGraph, Node, Value, Weight
+from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.limits import Limits
+from mal_graph.network import graph_in_float32, types_of
 from mal_graph.protocols import Session
 
 from .bodies import node_protos
@@ -28,6 +29,9 @@ from .stepping import SteppedSession
 
 if TYPE_CHECKING:
     from .child import Child
+
+
+BFLOAT16 = "bfloat16"
 
 
 def written(model: onnx.ModelProto) -> set[str]:
@@ -42,8 +46,33 @@ def written(model: onnx.ModelProto) -> set[str]:
     return names
 
 
+class WidenedSession:
+    """A session on a graph in float32 that takes what is stored and fed in bfloat16, for which onnxruntime has next to
+    no operators on a CPU."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.types, self.took = session, session.types, 0.0
+
+    def run(
+        self,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        read: Sequence[str] | None = None,
+        deadline: float | None = None,
+    ) -> dict[str, Array]:
+        values = self.session.run(widened(inputs), widened(weights or {}), read, deadline)
+        self.took = self.session.took
+        return values
+
+
+def widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Arrays with bfloat16 in float32."""
+    return {name: array.astype(np.float32) if array.dtype.name == BFLOAT16 else array for name, array in arrays.items()}
+
+
 class OrtRunner:
-    """Opens onnxruntime sessions on layer graphs: in this process, or in that of a child."""
+    """Opens onnxruntime sessions on layer graphs: in this process, or in that of a child. Models in bfloat16 are run in
+    float32."""
 
     def __init__(self, child: "Child | None" = None) -> None:
         self.child = child
@@ -66,6 +95,12 @@ class OrtRunner:
         deadline: float | None = None,
         threads: int | None = None,
     ) -> Session:
+        if BFLOAT16 in types_of(graph):
+            plain = graph_in_float32(graph)
+            session = self.open(
+                plain, read=read, variable=variable, optimize=optimize, deadline=deadline, threads=threads
+            )
+            return WidenedSession(session)
         if not graph.inner.isdisjoint(read or ()):
 
             def open_graph(part: LayerGraph, names: Sequence[str]) -> Session:

@@ -3,6 +3,7 @@
 from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, passing_bodies, with_branches
 from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
+from mal_graph.network.in_float32 import graph_in_float32, types_of
 from mal_graph.network.integers import MASK_ROLE, IntegerUse, find_masks, integer_use, layers_behind, masks_of_layers
 from mal_graph.network.layers import Layer, data_inputs, find_layers, find_origins
 from mal_graph.network.multiplications import count_multiplications, multiplications_of
@@ -40,6 +41,7 @@ __all__ = [
     "find_settings",
     "find_shared",
     "find_unlearned",
+    "graph_in_float32",
     "integer_use",
     "IntegerUse",
     "is_root_of_length",
@@ -58,6 +60,7 @@ __all__ = [
     "Run",
     "SampleAxes",
     "SettingKind",
+    "types_of",
     "Unlearned",
     "UnlearnedUse",
     "with_branches",

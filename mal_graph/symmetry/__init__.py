@@ -6,7 +6,6 @@ from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side,
 from mal_graph.symmetry.moves import permute_weights
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
-from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
 from mal_graph.symmetry.resizing import (
     Factors,
@@ -36,7 +35,6 @@ __all__ = [
     "find_coupled",
     "find_ties",
     "find_traces",
-    "graph_in_float32",
     "GroupState",
     "judge_by_halves",
     "Member",

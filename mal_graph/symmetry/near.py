@@ -24,11 +24,11 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.graph import LayerGraph
+from mal_graph.network import graph_in_float32
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.controls import Controls, reacting_members, silent_side
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, family
-from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.shadows import key_of
 from mal_graph.symmetry.trial import judge_by_halves
 from mal_graph.symmetry.walks import Course, Fault, Walk

@@ -13,7 +13,6 @@ nothing but rounding. So a mean is only partly taken off, and the power of all c
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
 from mal_graph.network import Parameter, data_dependent, find_applied, find_masks
-from mal_graph.operators import ParameterKind, cast_to_float32, row_of
+from mal_graph.operators import ParameterKind, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.branches import measure_with_branches
 from mal_graph.symmetry.groups import AxisGroups
@@ -97,27 +96,6 @@ def rescale(
             if offset is not None and parameter.is_bias:
                 values = values - parameter.stored(offset.ravel(), values.shape)
             calibrated[name] = np.asarray(values / root.ravel()[0], np.float32)
-
-
-def graph_in_float32(graph: LayerGraph) -> LayerGraph:
-    """The graph with half-precision and double weights, inputs and casts in float32."""
-    half = {"float16", "bfloat16", "float64"}
-    if not any(weight.dtype.name in half for weight in graph.weights.values()):
-        return graph
-    weights = {
-        name: replace(weight, dtype=np.dtype(np.float32), read=partial(read_float32, weight.read))
-        if weight.dtype.name in half
-        else weight
-        for name, weight in graph.weights.items()
-    }
-    inputs = tuple(replace(v, dtype="float32") if v.dtype in half else v for v in graph.inputs)
-    nodes = tuple(cast_to_float32(node) for node in graph.nodes)
-    return replace(graph, weights=weights, inputs=inputs, nodes=nodes)
-
-
-def read_float32(read: Callable[[], Array]) -> Array:
-    """Read a tensor as float32."""
-    return read().astype(np.float32)
 
 
 def draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -15,12 +15,12 @@ from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, is_mergeable
-from mal_graph.network import Choices
+from mal_graph.network import Choices, graph_in_float32
 from mal_graph.operators import Row, row_of
 from mal_graph.protocols import Runner, Session
 from mal_graph.symmetry.branches import open_with_branches
 from mal_graph.symmetry.groups import AxisGroups
-from mal_graph.symmetry.random_copy import calibrate, graph_in_float32
+from mal_graph.symmetry.random_copy import calibrate
 from mal_graph.symmetry.thresholds import NUDGE
 
 MEAN_TAKEN_OFF = 0.2  # of each channel's mean, by how much a calibrated copy is centred where nothing else is asked for

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.graph import LayerGraph
-from mal_graph.network import data_dependent
+from mal_graph.network import data_dependent, graph_in_float32
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.branches import open_with_branches
@@ -33,7 +33,6 @@ from mal_graph.symmetry.controls import Controls, control_members, reacting_memb
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Family, Member, family
 from mal_graph.symmetry.moves import Moves, apart, draw_moves, permute_weights
 from mal_graph.symmetry.near import Near, verify_near
-from mal_graph.symmetry.random_copy import graph_in_float32
 from mal_graph.symmetry.segments import SEGMENT_BYTES, cut
 from mal_graph.symmetry.thresholds import ABOVE_NOISE, ACCEPT, ACCEPT_FLOAT64, REJECT, SHOWN
 from mal_graph.symmetry.trial import MEAN_TAKEN_OFF, Trial, judge_by_halves, open_trial

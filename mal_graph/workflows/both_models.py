@@ -10,9 +10,9 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
 from mal_graph.merging import Plan, Runnable, Sessions, merge
-from mal_graph.network import draw_inputs, fed_weights, find_sample_axes
+from mal_graph.network import draw_inputs, fed_weights, find_sample_axes, graph_in_float32
 from mal_graph.operators import row_of
-from mal_graph.symmetry import deviation, graph_in_float32
+from mal_graph.symmetry import deviation
 
 KEEPS = 1e-4  # of the largest output: what a merge may be off from what it promises
 TOLD_APART = 100 * KEEPS  # how far two models must be apart for a comparison with the donor to say anything

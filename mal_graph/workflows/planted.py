@@ -11,8 +11,9 @@ from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Alignment, Correspondence, Order, correspond, match_itself
 from mal_graph.merging import LayerLambdas, Sessions, merge, plan_merge
+from mal_graph.network import graph_in_float32
 from mal_graph.protocols import Check
-from mal_graph.symmetry import AxisGroup, Network, deviation, graph_in_float32, permute_weights
+from mal_graph.symmetry import AxisGroup, Network, deviation, permute_weights
 
 PLANTED = "planted"
 PUT_BACK = 1e-4  # of the largest output: what a donor that was put back may be off
