@@ -51,7 +51,7 @@ class Reader(Brief):
         """What the cells hold in a batch of the tensor, shape (cells, samples)."""
         axes = self.place[1]
         moved = np.moveaxis(values, axes, range(len(axes)))
-        return moved.reshape(prod(moved.shape[: len(axes)]), -1)[self.read].reshape(len(self.read), -1)
+        return moved[np.unravel_index(self.read, moved.shape[: len(axes)])].reshape(len(self.read), -1)
 
     def own(self, stored: Array) -> Array:
         """What it multiplies each cell by, shape (cells, positions, the other axes of the weight)."""

@@ -8,6 +8,7 @@ Source: the pivoted decomposition behind interpolative decompositions, as used o
 (arXiv:2108.00065).
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from mal_graph.graph import Array
 
 FLAT = 1e-10  # of a unit's variance: what is left below this is rounding
+TINY = float(np.finfo(float).tiny)
 TIES = 1e-9  # gains closer than this share of the largest are equal: the unit that says more, then the first, is next
 
 
@@ -54,23 +56,69 @@ class Read:
     units: NDArray[np.int64]
 
 
-def rank_units(places: Sequence[Read], groups: int, units: int) -> Ranking:
+def rank_units(places: Sequence[Sequence[Read]], groups: int, units: int) -> Ranking:
     """Order the units of coupled groups by how much of what is read at some places they explain; every place counts
-    alike. One unit of each group is taken at a time: in every group the one that explains most of what is left."""
-    eliminations = [Elimination(place, groups * units) for place in places]
-    live = [one for one in eliminations if one.energy > 0]
+    alike. One unit of each group is taken at a time: in every group the one that explains most of what is left.
+
+    Args:
+        places: each of one part or of several that are read apart, such as the blocks of a grouped convolution.
+    """
+    left_at = Places(places, groups * units)
     order = np.zeros((units, groups), np.int64)
     explained = [0.0]
     left = np.ones((groups, units), bool)
     first = np.arange(groups) * units
     for step in range(units):
-        gains = sum((one.gains for one in live), np.zeros(groups * units)).reshape(groups, units)
-        sizes = sum((one.sizes for one in live), np.zeros(groups * units)).reshape(groups, units)
-        chosen = np.array([best_of(*own) for own in zip(gains, sizes, left, strict=True)])
+        shapes = left_at.gains.reshape(groups, units), left_at.sizes.reshape(groups, units)
+        chosen = np.array([best_of(*own) for own in zip(*shapes, left, strict=True)])
         order[step] = chosen
         left[np.arange(groups), chosen] = False
-        explained.append(explained[-1] + sum(one.take(first + chosen) for one in live))
+        explained.append(explained[-1] + left_at.take(first + chosen))
     return Ranking(order, np.array(explained))
+
+
+class Places:
+    """What is left to explain at all places. A step touches only the parts where what it takes is read: a depthwise
+    convolution has as many as it has channels."""
+
+    def __init__(self, places: Sequence[Sequence[Read]], units: int) -> None:
+        self.units = units
+        parts = [[Elimination(part) for part in place] for place in places]
+        energies = [sum(part.energy for part in place) for place in parts]
+        sizes = [sum(part.sizes.sum() for part in place) for place in parts]
+        counted = zip(parts, energies, sizes, strict=True)
+        live = [(part, energy, size) for place, energy, size in counted if energy > 0 for part in place]
+        self.parts = [part for part, *_ in live]
+        self.energies = [energy for _, energy, _ in live]
+        ends = np.cumsum([0, *(len(part.units) for part in self.parts)])
+        self.spans = [slice(*pair) for pair in itertools.pairwise(ends.tolist())]
+        self.columns = np.concatenate([np.zeros(0, np.int64), *(part.units for part in self.parts)])
+        self.shares = np.concatenate([np.zeros(0), *(part.gains / energy for part, energy, _ in live)])
+        self.sizes = self.by_unit(
+            np.concatenate([np.zeros(0), *(part.sizes / max(size, TINY) for part, _, size in live)])
+        )
+        self.reading: dict[int, list[int]] = {}
+        for index, part in enumerate(self.parts):
+            for unit in part.units.tolist():
+                self.reading.setdefault(unit, []).append(index)
+
+    def by_unit(self, values: Array) -> Array:
+        """Sums over all parts of one value for each of their units."""
+        return np.bincount(self.columns, values, self.units)
+
+    @property
+    def gains(self) -> Array:
+        """How much each unit explains of what is left, in shares of a place, summed over these."""
+        return self.by_unit(self.shares)
+
+    def take(self, units: NDArray[np.int64]) -> float:
+        """Take out what some units explain; how much that is, in the same way."""
+        taken = 0.0
+        for index in sorted({part for unit in units.tolist() for part in self.reading.get(unit, ())}):
+            part, energy = self.parts[index], self.energies[index]
+            taken += part.take(np.flatnonzero(np.isin(part.units, units))) / energy
+            self.shares[self.spans[index]] = part.gains / energy
+        return taken
 
 
 def best_of(gains: Array, sizes: Array, left: NDArray[np.bool_]) -> int:
@@ -82,30 +130,31 @@ def best_of(gains: Array, sizes: Array, left: NDArray[np.bool_]) -> int:
 
 
 class Elimination:
-    """What is left to explain at one place.
+    """What is left to explain where some units are read together.
 
     The matrices stay as they are, and what is taken out of them is kept as factors: a step then reads a part of them
     once, where taking it out would read and write all of both.
 
     Attributes:
-        energy: what was read there at first.
-        sizes: of the coefficients of each unit, as a share of all.
+        units: those that are read, in order; all else counts them by their place here.
+        energy: what was read at first.
+        sizes: of the coefficients of each unit.
     """
 
-    def __init__(self, place: Read, units: int) -> None:
+    def __init__(self, place: Read) -> None:
         sd = np.sqrt(np.maximum(np.diag(place.covariance), 0))
         scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
         coefficients = narrowed(place.coefficients * sd[:, None])
         cells = len(sd)
-        self.cells, self.is_cell = table_of(place.units, units)
+        self.units, own = np.unique(place.units, return_inverse=True)
+        self.cells, self.is_cell = table_of(own, len(self.units))
         self.covariance = place.covariance * np.outer(scale, scale)
         self.read = self.covariance @ coefficients  # (cells, targets)
         self.left = self.within(self.covariance[self.cells[:, :, None], self.cells[:, None]])  # of each unit's variance
         rows = np.where(self.is_cell[:, :, None], self.read[self.cells], 0)
         self.squares = rows @ rows.swapaxes(1, 2)  # of what is read of what is left of it
         self.energy = float((coefficients * self.read).sum())
-        own = np.bincount(place.units, (coefficients**2).sum(axis=1), units)
-        self.sizes = own / max(own.sum(), np.finfo(float).tiny)
+        self.sizes = np.bincount(own, (coefficients**2).sum(axis=1), len(self.units))
         self.parts = np.zeros((cells, cells))  # what of each cell was taken out, step by step
         self.rows = np.zeros((cells, coefficients.shape[1]))  # what was read of what was taken
         self.pivots = np.zeros(cells)
@@ -117,19 +166,19 @@ class Elimination:
 
     @property
     def gains(self) -> Array:
-        """What share of the energy each unit explains of what is left."""
+        """What each unit explains of what is left."""
         if self.cells.shape[1] == 1:
             left, squares = self.left[:, 0, 0], self.squares[:, 0, 0]
             is_live = left > FLAT
-            return np.asarray(np.where(is_live, squares / np.where(is_live, left, 1.0), 0.0) / self.energy)
+            return np.asarray(np.where(is_live, squares / np.where(is_live, left, 1.0), 0.0))
         values, vectors = np.linalg.eigh(self.left)
         is_live = values > FLAT
         squares = (vectors * (self.squares @ vectors)).sum(axis=1)
         explained = np.where(is_live, squares / np.where(is_live, values, 1.0), 0.0)
-        return np.asarray(np.maximum(explained.sum(axis=1), 0.0) / self.energy)
+        return np.asarray(np.maximum(explained.sum(axis=1), 0.0))
 
     def take(self, chosen: NDArray[np.int64]) -> float:
-        """Take out what some units explain; what share of the energy that is."""
+        """Take out what some units explain; how much that is."""
         own = self.cells[chosen][self.is_cell[chosen]]
         before = slice(0, self.steps)
         parts, rows, pivots = self.parts[:, before], self.rows[before], self.pivots[before]
@@ -150,7 +199,7 @@ class Elimination:
         new = slice(self.steps, self.steps + len(values))
         self.parts[:, new], self.rows[new], self.pivots[new] = part, row, values
         self.steps += len(values)
-        return float(((row**2).sum(axis=1) / values).sum()) / self.energy
+        return float(((row**2).sum(axis=1) / values).sum())
 
 
 def table_of(units: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

@@ -19,6 +19,7 @@ from mal_graph.compression.staying import find_sets
 from mal_graph.compression.unit_sets import Ints, UnitSet
 from mal_graph.evaluation import Stream, stream_together
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.network import Parameter
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import Network, permute_weights, plan_resizing, resize_graph
 
@@ -61,7 +62,7 @@ class Compressible:
     @cached_property
     def rankings(self) -> dict[int, Ranking]:
         """By number of the set the order in which its units stay. Raises DataError or RunError."""
-        places: dict[int, list[Read]] = {one.number: [] for one in self.sets}
+        places: dict[int, dict[Parameter, list[Read]]] = {one.number: {} for one in self.sets}
         for reader, covariance in zip(self.readers, self.covariances(), strict=True):
             stored = self.network.graph.weights[reader.parameter.tensor].read()
             coefficients = reader.coefficients(stored, covariance)
@@ -69,8 +70,10 @@ class Compressible:
                 units = reader.units_of(one)
                 here = np.flatnonzero(units >= 0)
                 if len(here):
-                    places[one.number].append(Read(covariance[np.ix_(here, here)], coefficients[here], units[here]))
-        return {one.number: rank_units(places[one.number], len(one.groups), one.units) for one in self.sets}
+                    part = Read(covariance[np.ix_(here, here)], coefficients[here], units[here])
+                    places[one.number].setdefault(reader.parameter, []).append(part)
+        read = {number: list(own.values()) for number, own in places.items()}
+        return {one.number: rank_units(read[one.number], len(one.groups), one.units) for one in self.sets}
 
     def covariances(self) -> list[Array]:
         """Of the cells of every reader."""

@@ -1,0 +1,42 @@
+"""Units are ranked alike however what reads them is cut into parts, and each place counts once."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.linalg import block_diag
+
+from mal_graph.compression.selection import Read, rank_units
+
+
+def drawn(rng, units):
+    """A part that reads some units, each in one cell."""
+    rows = rng.normal(size=(len(units), 3 * len(units)))
+    return Read(rows @ rows.T / rows.shape[1], rng.normal(size=(len(units), rng.integers(1, 6))), np.array(units))
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**16), cuts=st.sets(st.integers(1, 8), max_size=6))
+def test_parts_of_a_place_are_ranked_as_one_that_reads_them_apart(seed, cuts):
+    rng, units = np.random.default_rng(seed), 9
+    runs = np.split(rng.permutation(units), sorted(cuts))
+    parts = [drawn(rng, run.tolist()) for run in runs]
+    whole = Read(
+        block_diag(*(part.covariance for part in parts)),
+        block_diag(*(part.coefficients for part in parts)),
+        np.concatenate(runs),
+    )
+    other = drawn(rng, list(range(units)))
+    apart, joined = (rank_units([place, [other]], 1, units) for place in (parts, [whole]))
+    assert np.array_equal(apart.order, joined.order)
+    assert np.allclose(apart.explained, joined.explained)
+    assert np.isclose(apart.explained[-1], 2)  # all of both places
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**16))
+def test_the_order_follows_the_units(seed):
+    rng, units = np.random.default_rng(seed), 7
+    place, moved = drawn(rng, list(range(units))), rng.permutation(units)
+    renamed = Read(place.covariance, place.coefficients, moved)
+    before, after = (rank_units([[one]], 1, units) for one in (place, renamed))
+    assert np.array_equal(moved[before.order], after.order)
