@@ -69,6 +69,7 @@ def test_the_objective_is_at_least_the_planted_one(net, plant, draw, seed):
     assert assign_units(found).objective >= planted - 1e-6 * abs(planted)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("seed", range(4))
@@ -79,6 +80,7 @@ def test_planted_units_are_recovered_on_gaussian_weights_of_one_scale(net, plant
     assert all(map(np.array_equal, assign_units(found).orders, planted_orders(found, orders)))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet", "resnet50", "inception_v2", "densenet121"])
 def test_a_planted_permutation_of_every_group_of_a_real_architecture_is_recovered(name):

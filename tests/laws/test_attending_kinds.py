@@ -27,6 +27,7 @@ def far(graph, other):
     return deviation(run(graph, inputs, "onnxruntime"), run(other, inputs, "onnxruntime"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("kind", "front_end"), WITH_FRONT_ENDS)
 def test_what_theory_says_is_free_is_found_and_gives_the_base_back(kind, front_end):
     base = exported(build(kind), example(kind), front_end)

@@ -39,6 +39,7 @@ def test_layers_meet_shallow_to_deep_in_nets_of_any_depth(layers, others):
     assert (places(match)[0], places(match)[-1]) == ((0, 0), (layers - 1, others - 1))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("layers", "others"), [(2, 3), (2, 6), (3, 5), (5, 6), (6, 2)])
 @pytest.mark.parametrize("style", ["gemm", "gemm_nt", "matmul"])
 def test_an_expanded_base_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(layers, others, style, tmp_path):
@@ -171,6 +172,7 @@ RESIDUAL = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
@@ -188,6 +190,7 @@ def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, unm
     assert far(again, end.graph) == 0.0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("widths", [(6, 9), (9, 6)], ids=["a wider donor", "a narrower donor"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
@@ -202,6 +205,7 @@ def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(bui
     assert result.passed
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):
@@ -290,6 +294,7 @@ def test_given_pairs_of_layers_stay_as_they_are():
     assert found[:2] == pairs
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_a_branch_that_does_not_end_in_zeros_is_found_out(build, monkeypatch):
     """The mutation: the donor's tensors from the start, those at the end of the branch too."""

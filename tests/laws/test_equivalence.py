@@ -67,6 +67,7 @@ def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
     check_is_right(pair)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
 @settings(max_examples=2, phases=UNSHRUNK)
@@ -75,6 +76,7 @@ def test_rewrites_hold_together(rewrite, seed):
     check_is_right(pair)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)

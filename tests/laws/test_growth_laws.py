@@ -70,6 +70,7 @@ def far(a, b):
     return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("build", NETS.values(), ids=NETS)
 def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(build, tmp_path):
     base = reseeded(build(), 1)
@@ -87,6 +88,7 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     assert grew
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize(
     "make",
@@ -276,6 +278,7 @@ def normed(width, seed, op, *, epsilon=1e-2, hidden=7, read=False, after=False, 
     return net.graph(net.op("MatMul", x, net.op("Transpose", table)) if tied else net.linear(x, width, 4, "matmul"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("op", NORMS)
 def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, unmatched, tmp_path):
@@ -295,6 +298,7 @@ def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, u
     assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("op", NORMS)
@@ -309,6 +313,7 @@ def test_a_donor_narrower_under_a_norm_keeps_its_function_at_lambda_1(op, unmatc
     assert mal_graph.assemble(base, donor, lam=0.0, unmatched=unmatched, width=width, verify=False).graph is base
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 def test_a_donor_narrower_under_a_written_out_norm_keeps_its_function_at_lambda_1(unmatched, width):
@@ -392,6 +397,7 @@ def vision(width, size, seed, heads=4):
     return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(
@@ -504,6 +510,7 @@ def test_a_base_grows_with_lambdas_of_single_layers_too(factors):
     assert far(result.graph, donor) <= 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("op", NORMS)
 def test_one_donor_after_the_other_grows_what_is_under_a_norm(op):

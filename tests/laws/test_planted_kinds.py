@@ -37,6 +37,7 @@ def test_the_permutation_by_hand_keeps_the_outputs(kind):
         assert torch.allclose(model(example()), copy(example()), atol=1e-4)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("kind", "front_end"), WITH_FRONT_ENDS)
 def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     model = build(kind)
