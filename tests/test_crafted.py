@@ -4,10 +4,12 @@
 """
 
 import re
+import sys
 
 import pytest
 from crafted import KINDS
 from crafted.beside import header, zipped
+from crafted.growing import GROWING
 from crafted.judging import MEMORY, SECONDS, own_memory, prepared, tried
 
 from mal_graph import registry
@@ -54,6 +56,39 @@ def test_what_is_loaded_is_a_graph_or_refused_in_one_sentence(name, tmp_path):
         said = refusal(tmp_path / "m.onnx")
     assert "\n" not in said
     assert not said or re.search(kind.says, f"error: {said}".replace("`max_memory`", "--max-memory"))
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_the_work_of_loading_grows_with_the_parts_of_a_file(name, tmp_path):
+    """Steps of our own Python, which do not depend on the machine: as many for 48 parts more as for the 48 before. A
+    step for each pair of parts would make them twice as many; a few of them are a tenth more."""
+    steps_of_loading(GROWING[name](1), tmp_path)  # what is imported when it is first used
+    few, more, most = (steps_of_loading(GROWING[name](count), tmp_path) for count in (16, 64, 112))
+    assert most - more < 1.1 * (more - few)
+
+
+def steps_of_loading(proto, folder):
+    """How many steps of the interpreter our own code takes to load a model."""
+    path = folder / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    count = 0
+
+    def begin(frame, event, _):
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step if "onnx_format" in frame.f_code.co_filename or "/mal_graph/" in frame.f_code.co_filename else None
+
+    def step(frame, event, _):
+        nonlocal count
+        count += event == "opcode"
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(begin)
+    try:
+        registry.as_graph(str(path))
+    finally:
+        sys.settrace(before)
+    return count
 
 
 def test_a_small_archive_does_not_unfold_to_more_than_it_may(tmp_path):

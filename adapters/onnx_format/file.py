@@ -35,6 +35,7 @@ from .edit import edited_model
 from .seal import file_digest, has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
 from .view import handle, layer_graph
+from .walking import is_sorted, nodes_of, uncollected
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -51,6 +52,10 @@ class OnnxAdapter:
     def load(self, model: object) -> LayerGraph:
         """The layer graph of an ONNX file, or of a parsed document, whose external data are looked for in the current
         folder. Raises FileError for a broken or unsafe model, UnsupportedModel for one that cannot be merged."""
+        with uncollected():
+            return self.loaded(model)
+
+    def loaded(self, model: object) -> LayerGraph:
         if isinstance(model, onnx.ModelProto):
             given = model.graph.name or "model"
             path, own, proto = Path.cwd() / given, None, guard.check_proto(model, Path(given))
@@ -174,10 +179,12 @@ def sort(model: ir.Model, path: Path) -> None:
     """Put the nodes in topological order, as the standard asks; a sorted file keeps its order. Raises FileError."""
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in owners:
+        if is_sorted(graph):
+            continue
         try:
             graph.sort()
         except ValueError:
-            place = named(on_cycle(list(graph.all_nodes())))
+            place = named(on_cycle(list(nodes_of(graph))))
             raise guard.broken(path, f"its graph has a cycle through {place}", "export the model again") from None
 
 

@@ -99,7 +99,9 @@ def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
 
 def data_digests(proto: onnx.ModelProto, folder: Path) -> dict[str, str]:
     """SHA-256 of every data file of a model, by its name."""
-    names = {one.value for _, tensor in places.tensors(proto) for one in tensor.external_data if one.key == "location"}
+    names = {
+        one.value for _, tensor in places.Parsed(proto).tensors for one in tensor.external_data if one.key == "location"
+    }
     return {name: file_digest(folder / name) for name in sorted(names)}
 
 
@@ -110,7 +112,7 @@ def file_digest(path: Path) -> str:
 
 def tensor_digests(proto: onnx.ModelProto, folder: Path) -> list[tuple[str, str]]:
     """SHA-256 of every stored tensor with its type and shape, each with where it is stored."""
-    return [(place, tensor_digest(tensor, folder)) for place, tensor in places.tensors(proto)]
+    return [(place, tensor_digest(tensor, folder)) for place, tensor in places.Parsed(proto).tensors]
 
 
 def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
@@ -141,7 +143,7 @@ def stored_pieces(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
 
 def graph_digest(proto: onnx.ModelProto) -> str:
     """SHA-256 of all of a model but its tensors and the notes of this package; the model is emptied of them."""
-    for _, tensor in list(places.tensors(proto)):
+    for _, tensor in list(places.Parsed(proto).tensors):
         tensor.Clear()
     kept = [(note.key, note.value) for note in proto.metadata_props if not note.key.startswith(OWN)]
     proto.ClearField("metadata_props")

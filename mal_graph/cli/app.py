@@ -431,6 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log("error: " + in_flags("; ".join([str(error), *getattr(error, "__notes__", [])])))
     except MemoryError as error:
         log(f"error: there is not enough memory ({error or 'none is left'}); give smaller models, inputs or data")
+    except RecursionError:
+        log("error: a model has operators, bodies or tensors one inside the other without end; export it flatter")
     except OSError as error:
         log(f"error: {error}; check the path, its permissions and the space left")
     except Exception as error:
