@@ -16,7 +16,6 @@ from pathlib import Path
 
 import networkx as nx
 import onnx
-import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
@@ -29,6 +28,7 @@ from mal_graph.seals import Sealed
 from mal_graph.source_files import opened
 
 from . import guard
+from .apart import library_in_force
 from .build import built_model
 from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
 from .edit import edited_model
@@ -92,11 +92,11 @@ class OnnxAdapter:
         """The same network in another version of the standard operators. Raises UnsupportedModel."""
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         try:
-            converted = onnx.version_converter.convert_version(ir.to_proto(model), version)
-        except Exception as error:  # the converter raises what its C++ part does
-            cause = " ".join(str(error).split())[:200]
+            content = ir.to_proto(model).SerializeToString()
+            converted = onnx.ModelProto.FromString(library_in_force().convert(graph.name, content, version))
+        except (EncodeError, RunError) as error:
             raise UnsupportedModel(
-                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
+                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({error}); export "
                 "both models with one opset"
             ) from None
         kept = {key: getattr(graph, key) for key in ("name", "metadata", "files", "provenance")}
@@ -199,11 +199,11 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
 
 
 def checker_check(path: Path) -> Check:
-    """What the ONNX checker says of a file; operators of other domains are not its business."""
+    """What the ONNX checker says of a file."""
     try:
-        onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        return Check("onnx_checker", False, str(error).strip().splitlines()[0])
+        library_in_force().check(path)
+    except (LimitError, RunError) as error:
+        return Check("onnx_checker", False, str(error))
     return Check("onnx_checker", True)
 
 
