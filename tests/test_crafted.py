@@ -18,6 +18,7 @@ from mal_graph.evaluation.data import read_npz
 from mal_graph.limits import TRUSTED, Limits, limited
 
 SAMPLE = [  # one of each way that a file may harm
+    "a_pattern_that_a_terminal_would_obey",
     "donor_of_huge_numbers",
     "doubling_stored_concat",
     "expand_computed",
