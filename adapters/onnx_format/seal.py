@@ -9,8 +9,10 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 import onnx
+from pydantic import TypeAdapter, ValidationError
 
 from mal_graph.errors import FileError, MalGraphError
 from mal_graph.seals import OWN, PROVENANCE, Sealed
@@ -22,6 +24,16 @@ LENGTH = 64  # of a SHA-256 in hexadecimal digits
 MARK = DIGEST.encode() + bytes([0x12, LENGTH])  # what protobuf writes before the digest: its key, then tag and length
 ZEROS = b"0" * LENGTH
 FORGED = "it holds the mark of a seal more than once"
+
+
+class Digests(TypedDict):
+    """What a seal notes: SHA-256 by the name of a data file, and by the place of a tensor."""
+
+    data: dict[str, str]
+    tensors: list[tuple[str, str]]
+
+
+DIGESTS = TypeAdapter(Digests)
 
 
 def has_provenance(proto: onnx.ModelProto) -> bool:
@@ -68,7 +80,7 @@ def read_seal(path: Path) -> Sealed:
         return looked_into(guard.check_file(path), path)
     try:
         sealed = looked_into(guard.check_file(path), path)
-    except (MalGraphError, ValueError, LookupError, TypeError) as error:  # what an altered note may lead to
+    except MalGraphError as error:
         return Sealed("", "", (), (f"it is damaged: {error}",))
     return Sealed(
         sealed.provenance,
@@ -81,12 +93,17 @@ def read_seal(path: Path) -> Sealed:
 def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
     """The parts of a sealed model, compared with what was noted of them. Raises FileError."""
     notes = {note.key: note.value for note in proto.metadata_props}
-    noted = json.loads(notes[TENSORS])
+    try:
+        noted = DIGESTS.validate_json(notes.get(TENSORS, ""))
+    except ValidationError:
+        raise FileError(
+            f"cannot audit {path}: its note of digests is damaged; audit the file that was written"
+        ) from None
     data, tensors = data_digests(proto, path.parent), tensor_digests(proto, path.parent)
     changed = [
         f"the data file {name!r} is not as it was written" for name in data if noted["data"].get(name) != data[name]
     ]
-    before = [(place, digest) for place, digest in noted["tensors"]]
+    before = noted["tensors"]
     changed += [
         f"{place} is not as it was written"
         for (place, old), (_, new) in zip(before, tensors, strict=False)

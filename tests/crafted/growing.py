@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from crafted.kind import KINDS, MODEL, Kind, raw
 
 MANY = 4000
+LOOK = ("inspect", MODEL, "--no-verify")  # as many groups as there are parts take a time that `--verify-timeout` bounds
 GROWING: dict[str, Callable[[int], ModelProto]] = {}
 node = helper.make_node
 
@@ -22,7 +23,7 @@ def grows(make: Callable[[int], ModelProto]) -> Callable[[int], ModelProto]:
     def build(folder):
         (folder / MODEL).write_bytes(make(MANY).SerializeToString())
 
-    KINDS[f"many_{make.__name__}"] = Kind(f"many_{make.__name__}", build, is_slow=True)
+    KINDS[f"many_{make.__name__}"] = Kind(f"many_{make.__name__}", build, words=LOOK, is_slow=True)
     return make
 
 
