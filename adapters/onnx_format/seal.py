@@ -8,8 +8,8 @@ a parser skips would not count.
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 import onnx
 from pydantic import TypeAdapter, ValidationError
@@ -26,7 +26,8 @@ ZEROS = b"0" * LENGTH
 FORGED = "it holds the mark of a seal more than once"
 
 
-class Digests(TypedDict):
+@dataclass(frozen=True)
+class Digests:
     """What a seal notes: SHA-256 by the name of a data file, and by the place of a tensor."""
 
     data: dict[str, str]
@@ -101,9 +102,9 @@ def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
         ) from None
     data, tensors = data_digests(proto, path.parent), tensor_digests(proto, path.parent)
     changed = [
-        f"the data file {name!r} is not as it was written" for name in data if noted["data"].get(name) != data[name]
+        f"the data file {name!r} is not as it was written" for name in data if noted.data.get(name) != data[name]
     ]
-    before = noted["tensors"]
+    before = noted.tensors
     changed += [
         f"{place} is not as it was written"
         for (place, old), (_, new) in zip(before, tensors, strict=False)
