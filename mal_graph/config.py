@@ -287,7 +287,7 @@ class CheckOptions(Options):
             CHECKS,
             flag="input-shape",
             metavar="NAME:1,3,64,64",
-            jobs=(*RUNS, "match"),
+            jobs=(*RUNS, "match", "audit"),
             is_repeated=True,
         ),
     ] = None

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 
+from .seal import sealed_pieces
+
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
 SHOWN = 3  # names in a message
 
@@ -86,15 +88,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_state(
-    state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    state: Mapping[str, Tensor],
+    path: Path,
+    accept: Callable[[Path], None] | None = None,
+    *,
+    overwrite: bool = True,
+    provenance: str = "",
 ) -> None:
-    """Write a state dict as a safetensors file, completely or not at all. Raises FileError.
+    """Write a state dict as a safetensors file, completely or not at all; under a seal where it is told how it was
+    made. Raises FileError.
 
     Tied tensors are written under every name.
     """
     own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
+
+    def write(draft: Path) -> None:
+        if provenance:
+            with draft.open("wb") as file:
+                file.writelines(sealed_pieces(own, provenance))
+        else:
+            save_file(own, draft)
+
     try:
-        write_whole(path, lambda draft: save_file(own, draft), accept, overwrite=overwrite)
+        write_whole(path, write, accept, overwrite=overwrite)
     except SafetensorError as error:
         raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 
