@@ -128,7 +128,7 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, path: Path) -> None:
-    """Load a state dict that must fit exactly."""
+    """Load a state dict that must fit exactly, and hold numbers. Raises ShapeError or FileError."""
     own = module.state_dict()
     for what, names in (("lacks", own.keys() - weights.keys()), ("has more:", weights.keys() - own.keys())):
         if names:
@@ -139,6 +139,10 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, pa
                 f"{path} does not fit {target}: {name} has shape {list(weights[name].shape)}, the module "
                 f"{list(value.shape)}; give the weights of this class"
             )
+    learned = {name for name, _ in module.named_parameters()}
+    for name, tensor in weights.items():  # what is not learned may be a mask of infinities
+        if tensor.is_floating_point() and bool(tensor.isnan().any() or (name in learned and tensor.isinf().any())):
+            raise FileError(f"{path} cannot be used: {name} holds numbers that are not finite; give another checkpoint")
     module.load_state_dict(dict(weights))
 
 

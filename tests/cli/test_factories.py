@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -141,23 +142,13 @@ def test_weights_of_a_module_are_audited_alone_and_with_the_models(run, folder):
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_refused_in_one_sentence(run, folder, number):
     state = registry.tracer().build("their:base").state_dict()
-    first = next(iter(state))
-    state[first][:1] = number
-    registry.tracer().save(
-        registry.tracer().trace(changed_module(state), {"input": np.ones((2, 5), np.float32)}), folder / "w.safetensors"
-    )
+    state["0.weight"][:1] = number
+    import_module("safetensors.torch").save_file(state, folder / "w.safetensors")
     words = ("assemble", "their:base", "donor.onnx", "--weights", "w.safetensors", "--lambda", "0.3", "-o", "m.onnx")
     code, _, err = run(*words, "--no-verify")
     assert code == 2
-    assert re.search(r"^error: [^\n]*not finite[^\n]*\n$", err, re.MULTILINE)
+    assert re.search(r"^error: [^\n]*not finite[^\n]*\n$", err, re.MULTILINE), err
     assert not (folder / "m.onnx").exists()
-
-
-def changed_module(state):
-    """The base with another state."""
-    module = registry.tracer().build("their:base")
-    module.load_state_dict(state)
-    return module
 
 
 def test_a_module_is_inspected_and_matched(run, folder):
