@@ -4,6 +4,7 @@
 """
 
 import re
+import shutil
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from crafted import KINDS
 from crafted.beside import header, zipped
 from crafted.growing import GROWING
 from crafted.judging import MEMORY, SECONDS, own_memory, prepared, tried
+from crafted.mutations import mutations
 
 from mal_graph import registry
 from mal_graph.errors import LimitError, MalGraphError
@@ -90,6 +92,21 @@ def steps_of_loading(proto, folder):
     finally:
         sys.settrace(before)
     return count
+
+
+@pytest.mark.filterwarnings("ignore::mal_graph.errors.DataFileWarning")
+@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_mutated_file_is_a_graph_or_refused_in_one_sentence(count, tmp_path):
+    """Nothing is run, so that all is done in this process, the checker's look at each operator too: what crashes it
+    ends the tests."""
+    for kind in mutations(count):
+        folder = tmp_path / kind.name
+        folder.mkdir()
+        prepared(folder)
+        kind.build(folder)
+        with limited(Limits()):
+            assert "\n" not in refusal(folder / "m.onnx"), kind.name
+        shutil.rmtree(folder)
 
 
 def test_a_small_archive_does_not_unfold_to_more_than_it_may(tmp_path):
