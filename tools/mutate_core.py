@@ -288,16 +288,19 @@ def run_tests(tests: Sequence[str], plugin: object) -> None:
     pytest.main(["-x" if isinstance(plugin, Failed) else "-q", "-p", "no:cacheprovider", "-m", QUICK, *tests], [plugin])
 
 
-def callers(modules: Sequence[str], kept: Path | None) -> tuple[dict[tuple[str, int], list[str]], dict[str, float]]:
+def callers(
+    modules: Sequence[str], asked: Sequence[str], kept: Path | None
+) -> tuple[dict[tuple[str, int], list[str]], dict[str, float]]:
     """The tests that call each function of some modules, the fastest first; and the seconds of each test.
 
     Args:
+        asked: the files or folders of the tests.
         kept: a file that holds them from an earlier run, or is to.
     """
 
     def task() -> object:
         noted = Callers(modules)
-        run_tests(TESTS, noted)
+        run_tests(asked, noted)
         sys.settrace(None)
         return [[test, noted.seconds[test], sorted(calls)] for test, calls in noted.calls.items()]
 
@@ -352,11 +355,12 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=MUTANTS, help="of each part")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds of tests for each mutant")
+    parser.add_argument("--tests", nargs="*", default=TESTS, help="files or folders of quick tests")
     parser.add_argument("--called", type=Path, metavar="FILE.json", help="keep here which test calls what, or read it")
     given = parser.parse_args()
     for name in LOADED:  # once, for all copies of this process
         importlib.import_module(name)
-    called, seconds = callers([module for modules in PARTS.values() for module in modules], given.called)
+    called, seconds = callers([module for modules in PARTS.values() for module in modules], given.tests, given.called)
     rows = []
     for part in given.only:
         for mutant in drawn(part, given.mutants, given.seed):
@@ -366,16 +370,17 @@ def main() -> int:
             rows.append({**row, "equivalent": EQUIVALENT.get(mutant.told, "")})
             print(f"{part}:{mutant.line}: {mutant.told}: {by or 'SURVIVES'}", flush=True)
             if given.output:
-                given.output.write_text(json.dumps(summary(rows, given.seed), indent=1) + "\n", encoding="utf-8")
-    return 0 if summary(rows, given.seed)["share"] >= GOAL else 1
+                given.output.write_text(json.dumps(summary(rows, given), indent=1) + "\n", encoding="utf-8")
+    return 0 if summary(rows, given)["share"] >= GOAL else 1
 
 
-def summary(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """How many are found, of all that are not equivalent."""
+def summary(rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
+    """How many are found by which tests, of all that are not equivalent."""
     counted = [row for row in rows if not row["equivalent"]]
     found = sum(bool(row["by"]) for row in counted)
     share = round(found / max(1, len(counted)), 3)
-    return {"seed": seed, "mutants": len(rows), "counted": len(counted), "found": found, "share": share, "rows": rows}
+    whole = {"seed": given.seed, "tests": list(given.tests), "patience": given.patience}
+    return {**whole, "mutants": len(rows), "counted": len(counted), "found": found, "share": share, "rows": rows}
 
 
 if __name__ == "__main__":
