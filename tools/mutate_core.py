@@ -12,7 +12,6 @@ stands in `EQUIVALENT` and is not counted. Exit code 1 where fewer are found tha
 
 import argparse
 import ast
-import contextlib
 import copy
 import importlib.util
 import json
@@ -53,6 +52,7 @@ TESTS = (
 )
 QUICK = "not slow and not whole and not torch"
 LOADED = ("hypothesis", "networkx", "numpy", "onnx", "onnx_ir", "onnxruntime", "pydantic", "pytest", "scipy.optimize")
+UNDECIDED = "undecided"
 EQUIVALENT: dict[str, str] = {}  # a mutant as `Mutant.told` says it, with the reason
 
 
@@ -257,27 +257,38 @@ class Failed:
             self.test = self.test or f"{report.nodeid} cannot be imported"
 
 
+class NotDone(Exception):
+    """A copy of this process ended without having done its task; `by` is the signal, 0 where it failed by itself."""
+
+    def __init__(self, by: int) -> None:
+        super().__init__(f"ended by signal {by}" if by else "failed")
+        self.by = by
+
+
 def apart(task: Callable[[], object], seconds: float) -> Any:
-    """What a task gives, done in a copy of this process; None where it is not done after so many seconds of processor,
-    or of three times as many of any clock."""
+    """What a task gives, done in a copy of this process. Raises NotDone, with SIGXCPU after so many seconds of
+    processor, and with SIGKILL after ten times as many of the clock, which tell nothing on a busy machine."""
     with tempfile.NamedTemporaryFile() as file:
         child = os.fork()
         if not child:
-            with contextlib.suppress(BaseException):
+            try:
                 os.setsid()
                 resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
                 quiet = os.open(os.devnull, os.O_RDWR)
                 for handle in (0, 1, 2):
                     os.dup2(quiet, handle)
                 Path(file.name).write_text(json.dumps(task()), encoding="utf-8")
-            os._exit(0)
-        until = time.monotonic() + 3 * seconds
-        while not os.waitpid(child, os.WNOHANG)[0]:
+            finally:
+                os._exit(0)
+        until = time.monotonic() + 10 * seconds
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > until:
                 os.killpg(child, signal.SIGKILL)
             time.sleep(0.05)
         text = Path(file.name).read_text(encoding="utf-8")
-    return json.loads(text) if text else None
+    if not text:
+        raise NotDone(max(0, -os.waitstatus_to_exitcode(ended[1])))
+    return json.loads(text)
 
 
 def run_tests(tests: Sequence[str], plugin: object) -> None:
@@ -316,7 +327,7 @@ def callers(
 
 
 def tried(mutant: Mutant, tests: Sequence[str], patience: float) -> str:
-    """The test that finds a mutant, "" where none does."""
+    """The test that finds a mutant, "" where none does, UNDECIDED where the machine was too busy to tell."""
     if not tests:
         return ""
 
@@ -326,8 +337,12 @@ def tried(mutant: Mutant, tests: Sequence[str], patience: float) -> str:
         run_tests(tests, failed)
         return failed.test
 
-    found = apart(task, patience)
-    return "it does not end" if found is None else str(found)
+    try:
+        return str(apart(task, patience))
+    except NotDone as error:
+        if error.by in (0, signal.SIGKILL):
+            return UNDECIDED
+        return "it does not end" if error.by == signal.SIGXCPU else f"it ends by {signal.Signals(error.by).name}"
 
 
 def within(tests: Sequence[str], seconds: dict[str, float], most: float) -> list[str]:
@@ -376,7 +391,7 @@ def main() -> int:
 
 def summary(rows: Sequence[dict[str, Any]], given: argparse.Namespace) -> dict[str, Any]:
     """How many are found by which tests, of all that are not equivalent."""
-    counted = [row for row in rows if not row["equivalent"]]
+    counted = [row for row in rows if not row["equivalent"] and row["by"] != UNDECIDED]
     found = sum(bool(row["by"]) for row in counted)
     share = round(found / max(1, len(counted)), 3)
     whole = {"seed": given.seed, "tests": list(given.tests), "patience": given.patience}
