@@ -40,6 +40,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 Factor = Annotated[float, Field(ge=0.0, le=1.0)]
+WHOLE = "give 0 or more, in 18 digits at most"
 FACTOR = "give a merging factor from 0 (the base) to 1 (the donor)"
 
 
@@ -178,6 +179,7 @@ class MethodOptions(Options):
     ] = "auto"
     budget: Annotated[
         float,
+        Field(allow_inf_nan=True),
         BeforeValidator(texts.budget_of),
         PlainSerializer(texts.budget_text),
         Option(
@@ -257,6 +259,7 @@ class CheckOptions(Options):
     ] = 600.0
     max_memory: Annotated[
         int | None,
+        Field(ge=0),
         BeforeValidator(texts.bytes_of),
         Option(
             "What a verification may take, as in 8GiB; else what is free.",
@@ -267,8 +270,8 @@ class CheckOptions(Options):
     ] = None
     seed: Annotated[
         int,
-        Field(ge=0),
-        Option("Seed of every random draw.", CHECKS, metavar="NUMBER", advice="give 0 or more", jobs=(*RUNS, "match")),
+        Field(ge=0, le=texts.MOST),
+        Option("Seed of every random draw.", CHECKS, metavar="NUMBER", advice=WHOLE, jobs=(*RUNS, "match")),
     ] = 0
     inputs: Annotated[
         DataOption,
@@ -277,14 +280,14 @@ class CheckOptions(Options):
         ),
     ] = None
     input_shapes: Annotated[
-        dict[str, tuple[int, ...]] | None,
+        dict[str, tuple[Annotated[int, Field(ge=1, le=texts.MOST)], ...]] | None,
         BeforeValidator(texts.shapes_of),
         Option(
             "Shape of a probe input.",
             CHECKS,
             flag="input-shape",
             metavar="NAME:1,3,64,64",
-            jobs=(*RUNS, "match"),
+            jobs=(*RUNS, "match", "audit"),
             is_repeated=True,
         ),
     ] = None
@@ -391,11 +394,11 @@ class ZooConfig(AlignedConfig):
     ] = 0.9
     controls: Annotated[
         int,
-        Field(ge=0),
+        Field(ge=0, le=texts.MOST),
         Option(
             "How many shuffled copies of a donor it has to be better than.",
             metavar="NUMBER",
-            advice="give 0 or more",
+            advice=WHOLE,
             jobs=("zoo",),
         ),
     ] = 3

@@ -12,9 +12,9 @@ safely between steps.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import networkx as nx
 import numpy as np
@@ -282,6 +282,29 @@ class LayerGraph(Brief):
         )
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def once_per_graph(
+    find: Callable[Concatenate[LayerGraph, P], T],
+) -> Callable[Concatenate[LayerGraph, P], T]:
+    """Keep with each graph what a function finds of it, where it is given nothing but the graph: a graph never changes,
+    and many steps ask the same of one. What is found must not be changed either."""
+
+    @wraps(find)
+    def kept(graph: LayerGraph, /, *more: P.args, **named: P.kwargs) -> T:
+        if any(value is not None for value in (*more, *named.values())):
+            return find(graph, *more, **named)
+        key = f"once:{find.__module__}.{find.__qualname__}"
+        if key not in graph.__dict__:
+            graph.__dict__[key] = find(graph, *more, **named)
+        result: T = graph.__dict__[key]
+        return result
+
+    return kept
+
+
 def bodies_of(nodes: Sequence[Node]) -> list[str]:
     """The body that each of some nodes stands in, in topological order: its own, or the innermost of what it reads. One
     that none of them runs is none."""
@@ -323,7 +346,18 @@ def unused_stem(graph: LayerGraph, stem: str) -> str:
 
 
 def unused_name(graph: LayerGraph, name: str) -> str:
-    taken = {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
+    """A name that nothing in a graph has."""
+    return free_name(taken_names(graph), name)
+
+
+def taken_names(graph: LayerGraph) -> set[str]:
+    """The names of all tensors of a graph."""
+    return {*graph.weights, *graph.producer, *(value.name for value in graph.inputs)}
+
+
+def free_name(taken: set[str], name: str) -> str:
+    """A name that is not taken, which is taken then."""
     while name in taken:
         name += "_"
+    taken.add(name)
     return name

@@ -9,7 +9,7 @@ of every function between the command and the session - most only hand it on.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -23,7 +23,19 @@ SECONDS, SECONDS_PER_BYTE = 10.0, 60.0 / 1e8
 
 
 class Limits(Options):
-    """What the models of one command may take."""
+    """What the models of one command may take.
+
+    Attributes:
+        MOST_CALLED: operators that the calls of a file's functions may unfold to.
+        MOST_LETTERS: of the names of an operator and of all that it stands in: what looks at a file repeats them.
+        MOST_NESTING: bodies inside each other.
+        MOST_TRIPS: of a loop that no condition ends.
+    """
+
+    MOST_CALLED: ClassVar[int] = 100_000
+    MOST_LETTERS: ClassVar[int] = 4096
+    MOST_NESTING: ClassVar[int] = 16
+    MOST_TRIPS: ClassVar[int] = 1_000_000
 
     timeout: Annotated[
         float | None,
@@ -37,6 +49,7 @@ class Limits(Options):
     ] = None
     max_memory: Annotated[
         int | None,
+        Field(ge=0),
         BeforeValidator(texts.bytes_of),
         Option(
             "What a verification may take, as in 8GiB, and models that run; else 512 MiB, or four times the models.",

@@ -78,7 +78,7 @@ DataOption = Annotated[Any, HOLDS_DATA, PlainSerializer(described_data)]
 class Options(BaseModel):
     """Options that are checked when they are made. Raises UsageError."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
 
     if not TYPE_CHECKING:  # type checkers know the fields themselves
 

@@ -16,6 +16,7 @@ from mal_graph.label_lists import Names, names_of, read_label_list
 from mal_graph.text_files import read_text
 
 MOST_POINTS = 10_000  # of a range of lambdas
+MOST = 10**18 - 1  # of a whole number: what numpy and every reader of JSON hold
 MOST_BYTES = 2**62  # more than any machine has, and what the system counts in
 
 
@@ -41,6 +42,8 @@ def factors_by_selector(given: Any) -> Any:
         return ()
     if isinstance(given, Mapping):
         return tuple(given.items())
+    if not isinstance(given, Iterable):
+        return given
     return tuple(factor_of_selector(one) if isinstance(one, str) else one for one in given)
 
 
@@ -77,13 +80,13 @@ def points_of(text: str, start: float, end: float, step: float) -> tuple[float, 
 
 def shapes_of(given: Any) -> Any:
     """`NAME:1,3,64,64`, one for each input; or a mapping of shapes by name."""
-    if given is None or isinstance(given, Mapping):
+    if given is None or isinstance(given, Mapping) or not isinstance(given, Iterable):
         return given
     return dict(map(shape_of, given)) or None
 
 
-def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.rpartition(":")
+def shape_of(text: Any) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     try:
         shape = tuple(int(size) for size in sizes.split(","))
     except ValueError:
@@ -95,6 +98,8 @@ def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
 
 def bytes_of(given: Any) -> Any:
     """`8GiB`, `500MB` or a number of bytes."""
+    if isinstance(given, int):
+        return min(given, MOST_BYTES)
     if not isinstance(given, str):
         return given
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
@@ -131,6 +136,8 @@ def named_pairs_of(given: Any) -> Any:
         return tuple(given.items())
     if isinstance(given, str):
         return (pair_of_names(given),)
+    if not isinstance(given, Iterable):
+        return given
     return tuple(pair_of_names(one) if isinstance(one, str) else one for one in given)
 
 
@@ -186,13 +193,14 @@ def path_text(given: Any) -> Any:
 
 
 def budget_of(given: Any) -> float:
-    """A positive number, as in `1.5` or `1.5x`; `full` has no end."""
+    """A positive number, as in `1.5` or `1.5x`; `full`, which has no end, is held as infinity."""
     text = str(given).strip().lower()
+    is_full = text == "full" or (isinstance(given, float) and given == inf)
     try:
-        number = inf if text == "full" else float(text.removesuffix("x"))
+        number = inf if is_full else float(text.removesuffix("x"))
     except ValueError:
         number = nan
-    if not number > 0:
+    if not number > 0 or (number == inf and not is_full):
         raise UsageError(f"`budget` is {given!r}: give a positive number, such as 1.5, or full")
     return number
 

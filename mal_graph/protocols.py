@@ -93,6 +93,10 @@ class Tracer(Protocol):
         """What is checked of a saved file, as of an `Adapter`."""
         ...
 
+    def read_seal(self, path: Path) -> Sealed:
+        """What a saved file says of itself, as an `Adapter` reads it."""
+        ...
+
     def build(self, target: str, weights: Path | None = None) -> Any:
         """The module that `package.module:factory` makes, with the weights of a file. Raises UsageError, FileError or
         ShapeError."""

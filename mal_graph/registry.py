@@ -93,9 +93,14 @@ def tracer() -> "Tracer":
     raise UsageError("no tracer of modules is registered: reinstall mal-graph")
 
 
+def is_state(path: str) -> bool:
+    """Whether a file holds the weights of a module, and no model."""
+    return path.endswith(".safetensors")
+
+
 def writer_for(path: str) -> "Adapter | Tracer":
     """What writes a file of this name: the framework's own weights where it ends in .safetensors, else a model."""
-    return tracer() if path.endswith(".safetensors") else adapter_for(path)
+    return tracer() if is_state(path) else adapter_for(path)
 
 
 def adapter_for(model: object) -> "Adapter":

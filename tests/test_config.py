@@ -2,6 +2,9 @@
 
 import ast
 import inspect
+import math
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,7 +19,8 @@ from mal_graph import config, option
 from mal_graph.cli.options import with_options
 from mal_graph.config import CONFIGS, MergeConfig, SweepConfig, ZooConfig, configured, options_of
 from mal_graph.errors import UsageError
-from mal_graph.option import MERGES, Option
+from mal_graph.limits import Limits
+from mal_graph.option import MERGES, Option, option_of
 
 PACKAGE = Path(mal_graph.__file__).parent
 NAMES = sorted({name for job in CONFIGS for name in options_of(job)})
@@ -79,6 +83,45 @@ def test_the_signature_of_a_job_shows_its_options(job):
     assert set(options_of(job)) <= set(parameters)
     assert "options" not in parameters
     assert all(parameters[name].default == field.default for name, field in options_of(job).items())
+
+
+NO_NUMBERS = [math.nan, math.inf, -math.inf, np.float32("nan"), Decimal("NaN"), 10**400, -(10**400), True, {}]
+NO_NUMBERS += [
+    text for one in ("nan", "inf", "1e999", "9" * 400) for text in (one, f"-{one}", f"0:{one}:1", f"0:1:{one}")
+]
+NO_NUMBERS += ["", " ", "0x10", "1_0", "1,nan", "a=nan", "a:nan", "a:" + "9" * 400, "a:1e3", "a:-1", "a:0"]
+NO_NUMBERS += [[math.nan], ["a=inf"], {"a": math.nan}, {"a": (10**30,)}, {"a": (-1,)}, [("a", math.inf)], [7]]
+NUMBERS = [
+    (options, name)
+    for options in {*CONFIGS.values(), Limits}
+    for name, field in options.model_fields.items()
+    if not option_of(field).reads_file
+]
+
+
+@pytest.mark.parametrize(("options", "name"), sorted(NUMBERS, key=str))
+def test_an_option_holds_finite_numbers_or_is_refused_in_one_sentence(options, name):
+    for given in NO_NUMBERS:
+        held = held_or_refused(options, name, given)
+        assert are_finite(held) or (name == "budget" and given == math.inf), given
+
+
+def held_or_refused(options, name, given):
+    """What an option holds of a value, or the sentence that refuses it."""
+    own = {"method": "union"} if options is CONFIGS["compress"] else {}
+    try:
+        return getattr(options(**{**own, name: given}), name)
+    except UsageError as error:
+        return str(error) if name in str(error) and "\n" not in str(error) else (math.nan, str(error))
+
+
+def are_finite(held):
+    """Whether what an option holds has no number that is none, or is longer than a reader of JSON takes."""
+    if isinstance(held, Mapping):
+        return are_finite(tuple(held.values()))
+    if isinstance(held, tuple | list):
+        return all(map(are_finite, held))
+    return not isinstance(held, int | float) or abs(held) < 2**63
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,15 @@
 """
 
 import re
+import shutil
+import sys
 
 import pytest
 from crafted import KINDS
 from crafted.beside import header, zipped
+from crafted.growing import GROWING
 from crafted.judging import MEMORY, SECONDS, own_memory, prepared, tried
+from crafted.mutations import mutations
 
 from mal_graph import registry
 from mal_graph.errors import LimitError, MalGraphError
@@ -16,6 +20,7 @@ from mal_graph.evaluation.data import read_npz
 from mal_graph.limits import TRUSTED, Limits, limited
 
 SAMPLE = [  # one of each way that a file may harm
+    "a_pattern_that_a_terminal_would_obey",
     "donor_of_huge_numbers",
     "doubling_stored_concat",
     "expand_computed",
@@ -54,6 +59,54 @@ def test_what_is_loaded_is_a_graph_or_refused_in_one_sentence(name, tmp_path):
         said = refusal(tmp_path / "m.onnx")
     assert "\n" not in said
     assert not said or re.search(kind.says, f"error: {said}".replace("`max_memory`", "--max-memory"))
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_the_work_of_loading_grows_with_the_parts_of_a_file(name, tmp_path):
+    """Steps of our own Python, which do not depend on the machine: as many for 48 parts more as for the 48 before. A
+    step for each pair of parts would make them twice as many; a few of them are a tenth more."""
+    steps_of_loading(GROWING[name](1), tmp_path)  # what is imported when it is first used
+    few, more, most = (steps_of_loading(GROWING[name](count), tmp_path) for count in (16, 64, 112))
+    assert most - more < 1.1 * (more - few)
+
+
+def steps_of_loading(proto, folder):
+    """How many steps of the interpreter our own code takes to load a model."""
+    path = folder / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    count = 0
+
+    def begin(frame, event, _):
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        return step if "onnx_format" in frame.f_code.co_filename or "/mal_graph/" in frame.f_code.co_filename else None
+
+    def step(frame, event, _):
+        nonlocal count
+        count += event == "opcode"
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(begin)
+    try:
+        registry.as_graph(str(path))
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@pytest.mark.filterwarnings("ignore::mal_graph.errors.DataFileWarning")
+@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_mutated_file_is_a_graph_or_refused_in_one_sentence(count, tmp_path):
+    """Nothing is run, so that all is done in this process, the checker's look at each operator too: what crashes it
+    ends the tests."""
+    for kind in mutations(count):
+        folder = tmp_path / kind.name
+        folder.mkdir()
+        prepared(folder)
+        kind.build(folder)
+        with limited(Limits()):
+            assert "\n" not in refusal(folder / "m.onnx"), kind.name
+        shutil.rmtree(folder)
 
 
 def test_a_small_archive_does_not_unfold_to_more_than_it_may(tmp_path):

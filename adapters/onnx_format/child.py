@@ -124,14 +124,39 @@ class Child:
         self.count = 0  # of all sessions
         self.lock = Lock()
 
-    def open(self, build: Build, optimize: bool, threads: int | None, deadline: float | None) -> "ChildSession":
-        """A session on a model. Raises RunError or LimitError."""
-        return ChildSession(self, build, optimize, threads, deadline)
+    def open(
+        self,
+        build: Build,
+        *,
+        kind: str = "runtime",
+        optimize: bool = False,
+        threads: int | None = None,
+        deadline: float | None = None,
+    ) -> "ChildSession":
+        """A session of one of the worker's `KINDS` on a model. Raises RunError or LimitError."""
+        options = {"kind": kind, "optimize": optimize, "threads": threads}
+        return ChildSession(self, build, options, deadline)
 
     def load(self, path: Path) -> None:
         """See that the runtime loads a file. Raises RunError or LimitError."""
-        message = {"call": "load", "name": str(path), "path": str(path.absolute())}
-        self.ask(message, str(path), sum(one.stat().st_size for one in path.parent.glob(f"{path.name}*")))
+        self.look_at("load", path)
+
+    def check(self, path: Path) -> None:
+        """Have the checker of onnx look at a file. Raises RunError or LimitError."""
+        self.look_at("check", path)
+
+    def look_at(self, call: str, path: Path) -> None:
+        """Have a file, and the data beside it, opened. Raises RunError or LimitError."""
+        beside = (one for one in path.parent.iterdir() if one.name.startswith(path.name))
+        message = {"call": call, "name": str(path), "path": str(path.absolute())}
+        self.ask(message, str(path), sum(one.stat().st_size for one in beside))
+
+    def convert(self, name: str, content: bytes, version: int) -> bytes:
+        """A serialized model in another version of the standard operators. Raises RunError or LimitError."""
+        message = {"call": "convert", "name": name, "version": version}
+        with file_of(content) as handle:
+            made: Array = self.ask(message, name, len(content), files=[handle])["made"]["model"]
+        return made.tobytes()
 
     def next_key(self) -> int:
         self.count += 1
@@ -215,8 +240,8 @@ def ended(name: str, how: str, memory: int) -> str:
 class ChildSession:
     """One session in another process."""
 
-    def __init__(self, child: Child, build: Build, optimize: bool, threads: int | None, deadline: float | None) -> None:
-        self.child, self.build, self.optimize, self.threads = child, build, optimize, threads
+    def __init__(self, child: Child, build: Build, options: Mapping[str, Any], deadline: float | None) -> None:
+        self.child, self.build, self.options = child, build, options
         self.open(deadline)
 
     def open(self, deadline: float | None) -> None:
@@ -228,8 +253,7 @@ class ChildSession:
             "key": self.key,
             "name": model.name,
             "written": sorted(model.written),
-            "optimize": self.optimize,
-            "threads": self.threads,
+            **self.options,
         }
         with file_of(model.content) as handle:
             reply = self.child.ask(message, model.name, self.held, deadline, files=[handle])

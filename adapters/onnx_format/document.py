@@ -11,7 +11,7 @@ import onnx_ir as ir
 from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
 
-from . import guard
+from .walking import all_nodes
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
 BODY, RUNS = "mal_graph.body", "mal_graph.runs"  # note on what is shown the body it stands in, and those it runs
@@ -77,8 +77,8 @@ def stored_values(model: ir.Model) -> Iterator[ir.Value]:
 
 def tensor_attributes(model: ir.Model) -> Iterator[tuple[ir.Node | ir.Function, ir.Attr]]:
     """Every attribute that holds a tensor or tensors, with its node or the function it is a default of."""
-    owners: list[ir.Node | ir.Function] = [*guard.all_nodes(model), *model.functions.values()]
-    for owner in owners:
+    owners: list[ir.Node | ir.Function] = [node for node in all_nodes(model) if node.attributes]
+    for owner in (*owners, *model.functions.values()):
         for attribute in owner.attributes.values():
             if not attribute.is_ref() and attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
                 yield owner, attribute

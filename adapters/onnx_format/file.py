@@ -16,7 +16,6 @@ from pathlib import Path
 
 import networkx as nx
 import onnx
-import onnx.version_converter
 import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
@@ -29,12 +28,14 @@ from mal_graph.seals import Sealed
 from mal_graph.source_files import opened
 
 from . import guard
+from .apart import library_in_force
 from .build import built_model
 from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
 from .edit import edited_model
 from .seal import file_digest, has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
 from .view import handle, layer_graph
+from .walking import is_sorted, nodes_of, uncollected
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -51,6 +52,10 @@ class OnnxAdapter:
     def load(self, model: object) -> LayerGraph:
         """The layer graph of an ONNX file, or of a parsed document, whose external data are looked for in the current
         folder. Raises FileError for a broken or unsafe model, UnsupportedModel for one that cannot be merged."""
+        with uncollected():
+            return self.loaded(model)
+
+    def loaded(self, model: object) -> LayerGraph:
         if isinstance(model, onnx.ModelProto):
             given = model.graph.name or "model"
             path, own, proto = Path.cwd() / given, None, guard.check_proto(model, Path(given))
@@ -87,11 +92,11 @@ class OnnxAdapter:
         """The same network in another version of the standard operators. Raises UnsupportedModel."""
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         try:
-            converted = onnx.version_converter.convert_version(ir.to_proto(model), version)
-        except Exception as error:  # the converter raises what its C++ part does
-            cause = " ".join(str(error).split())[:200]
+            content = ir.to_proto(model).SerializeToString()
+            converted = onnx.ModelProto.FromString(library_in_force().convert(graph.name, content, version))
+        except (EncodeError, RunError) as error:
             raise UnsupportedModel(
-                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({cause}); export "
+                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({error}); export "
                 "both models with one opset"
             ) from None
         kept = {key: getattr(graph, key) for key in ("name", "metadata", "files", "provenance")}
@@ -174,10 +179,12 @@ def sort(model: ir.Model, path: Path) -> None:
     """Put the nodes in topological order, as the standard asks; a sorted file keeps its order. Raises FileError."""
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in owners:
+        if is_sorted(graph):
+            continue
         try:
             graph.sort()
         except ValueError:
-            place = named(on_cycle(list(graph.all_nodes())))
+            place = named(on_cycle(list(nodes_of(graph))))
             raise guard.broken(path, f"its graph has a cycle through {place}", "export the model again") from None
 
 
@@ -192,11 +199,11 @@ def on_cycle(nodes: list[ir.Node]) -> ir.Node:
 
 
 def checker_check(path: Path) -> Check:
-    """What the ONNX checker says of a file; operators of other domains are not its business."""
+    """What the ONNX checker says of a file."""
     try:
-        onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        return Check("onnx_checker", False, str(error).strip().splitlines()[0])
+        library_in_force().check(path)
+    except (LimitError, RunError) as error:
+        return Check("onnx_checker", False, str(error))
     return Check("onnx_checker", True)
 
 
@@ -214,8 +221,11 @@ def runtime_check(path: Path) -> Check:
 
 
 def has_bfloat16(path: Path) -> bool:
-    """Whether a model stores or takes bfloat16, for which onnxruntime lacks operators on a CPU."""
-    graph = onnx.load(path, load_external_data=False).graph
+    """Whether a model stores or takes bfloat16, for which onnxruntime lacks operators on a CPU; no broken file does."""
+    try:
+        graph = guard.parsed(path).graph
+    except FileError:
+        return False
     taken = (value.type.tensor_type.elem_type for value in graph.input)
     return onnx.TensorProto.BFLOAT16 in {*taken, *(tensor.data_type for tensor in graph.initializer)}
 

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -22,15 +22,14 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from mal_graph.errors import FileError, UnsupportedModel
+from mal_graph.limits import limits_in_force
 
-from .places import Place, graphs, nodes, shortened, tensors, texts, walk
+from .places import Parsed, Place, shortened, undecoded
 from .size_bounds import has_bounded_sizes, named, stored_tensor
 from .tensor_problems import MAX_RANK, tensor_problem
+from .walking import all_nodes
 
 MAX_FILE = 2**31 - 1  # bytes; protobuf parses no more
-MAX_CALLED = 100_000  # operators that the calls of functions may unfold to
-MAX_NAMES = 4096  # letters of the names of a node and of all that it stands in
-MAX_NESTING = 16  # bodies inside each other
 MAX_IR_VERSION, MAX_OPSET = 13, 26  # measured: the newest that onnxruntime 1.31 loads
 FunctionKey = tuple[str, str, str]  # domain, name, overload
 OWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc")
@@ -72,8 +71,9 @@ def check_file(path: Path) -> onnx.ModelProto:
 
 def check_proto(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
     """A parsed document that is sound as far as it shows by itself. Raises FileError or UnsupportedModel."""
+    file = Parsed(proto)
     for check in FILE_CHECKS:
-        check(proto, path)
+        check(file, path)
     return proto
 
 
@@ -115,18 +115,19 @@ def parsed(path: Path) -> onnx.ModelProto:
 
 
 # Checks of the parsed file.
-def is_text(proto: onnx.ModelProto, path: Path) -> None:
-    for text in texts(proto):
-        if isinstance(text, bytes):
-            raise broken(path, f"it holds the name or note {text!r}, which is not UTF-8", "export the model again")
+def is_text(file: Parsed, path: Path) -> None:
+    text = undecoded(file.proto)
+    if text is not None:
+        raise broken(path, f"it holds the name or note {text!r}, which is not UTF-8", "export the model again")
 
 
-def has_operators(proto: onnx.ModelProto, path: Path) -> None:
-    if not proto.graph.node:
+def has_operators(file: Parsed, path: Path) -> None:
+    if not file.proto.graph.node:
         raise broken(path, "its graph holds no operator", "export the model again")
 
 
-def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
+def has_known_versions(file: Parsed, path: Path) -> None:
+    proto = file.proto
     if proto.ir_version >= 3 and not proto.opset_import:
         raise broken(path, "it declares no opset, so it was cut short", "export or download the model again")
     imports = [*proto.opset_import, *(item for function in proto.functions for item in function.opset_import)]
@@ -141,41 +142,42 @@ def has_known_versions(proto: onnx.ModelProto, path: Path) -> None:
         raise unsupported(path, fault, "export with an older version of the exporter")
 
 
-def has_short_names(proto: onnx.ModelProto, path: Path) -> None:
+def has_short_names(file: Parsed, path: Path) -> None:
     """No body is too deep, and no node has names that are too long with those of what it stands in: the view repeats
     them for each."""
-    for place, _ in nodes(proto):
-        if len(place.outer) > MAX_NESTING:
+    limits = limits_in_force()
+    for place in file.nodes:
+        if len(place.outer) > limits.MOST_NESTING:
             fault = f"node {shortened(place.node.name)!r} ({place.node.op_type}) is {len(place.outer)} bodies deep"
             raise broken(path, fault, "export it with fewer bodies inside each other")
-        if place.letters > MAX_NAMES:
+        if place.letters > limits.MOST_LETTERS:
             raise broken(path, f"{place} has a name of {place.letters} letters", "give shorter names")
 
 
-def has_sound_signature(proto: onnx.ModelProto, path: Path) -> None:
+def has_sound_signature(file: Parsed, path: Path) -> None:
     """Each input and output of the model has axes that an array can have."""
-    for value in (*proto.graph.input, *proto.graph.output):
+    for value in (*file.proto.graph.input, *file.proto.graph.output):
         axes = value.type.tensor_type.shape.dim
         if len(axes) > MAX_RANK:
             fault = f"{value.name!r} has {len(axes)} axes and numpy ends at {MAX_RANK}"
             raise unsupported(path, fault, "export it with fewer axes")
 
 
-def is_dense(proto: onnx.ModelProto, path: Path) -> None:
+def is_dense(file: Parsed, path: Path) -> None:
     advice = "store the values densely"
-    for place, graph in graphs(proto):
+    for place, graph in file.graphs:
         if graph.sparse_initializer:
             name = graph.sparse_initializer[0].values.name
             raise unsupported(path, f"{place} stores {name!r} as a sparse tensor", advice)
-    for where, node in nodes(proto):
-        if any(attribute.HasField("sparse_tensor") or attribute.sparse_tensors for attribute in node.attribute):
+    for where, attribute in file.attributes:
+        if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
             raise unsupported(path, f"{where} holds a sparse tensor", advice)
 
 
-def is_without_maps(proto: onnx.ModelProto, path: Path) -> None:
+def is_without_maps(file: Parsed, path: Path) -> None:
     """No value is a dictionary but behind the last operators, where scikit-learn's exporter makes them of scores."""
-    for place, graph in graphs(proto):
-        last = () if graph is proto.graph else (*graph.output, *graph.value_info)
+    for place, graph in file.graphs:
+        last = () if graph is file.proto.graph else (*graph.output, *graph.value_info)
         for info in (*graph.input, *last):
             if holds_map(info.type):
                 fault = f"the value {info.name!r} of {place} is a map and not a tensor"
@@ -189,12 +191,12 @@ def holds_map(kind: onnx.TypeProto) -> bool:
     return kind.HasField("map_type")
 
 
-def has_finite_functions(proto: onnx.ModelProto, path: Path) -> None:
+def has_finite_functions(file: Parsed, path: Path) -> None:
     """No function calls itself, by itself or through others, and written out they stay of a size."""
-    own = {(f.domain, f.name, f.overload): f for f in proto.functions}
+    own = {(f.domain, f.name, f.overload): (f, places) for f, places in file.functions}
     if not own:
         return
-    calls = {key: called_by(own.keys(), walk("", function.node)) for key, function in own.items()}
+    calls = {key: called_by(own.keys(), places) for key, (_, places) in own.items()}
     try:
         order = tuple(graphlib.TopologicalSorter(calls).static_order())
     except graphlib.CycleError as error:
@@ -204,33 +206,33 @@ def has_finite_functions(proto: onnx.ModelProto, path: Path) -> None:
         raise broken(path, fault + through, "export it with functions that end") from None
     size: dict[FunctionKey, int] = {}
     for key in order:
-        size[key] = len(own[key].node) + sum(size[called] for called in calls[key])
-    total = sum(size[called] for called in called_by(own.keys(), walk("", proto.graph.node)))
-    if total > MAX_CALLED:
+        size[key] = len(own[key][0].node) + sum(size[called] for called in calls[key])
+    total = sum(size[called] for called in called_by(own.keys(), file.main))
+    if total > limits_in_force().MOST_CALLED:
         raise broken(path, f"its functions unfold to {total} operators", "export it without functions")
 
 
-def called_by(own: Collection[FunctionKey], nodes: Iterable[tuple[Place, onnx.NodeProto]]) -> list[FunctionKey]:
+def called_by(own: Collection[FunctionKey], places: Iterable[Place]) -> list[FunctionKey]:
     """The functions that operators call, as often as they do."""
-    keys = ((node.domain, node.op_type, node.overload) for _, node in nodes)
+    keys = ((node.domain, node.op_type, node.overload) for node, _ in places)
     return [key for key in keys if key in own]
 
 
-def is_for_inference(proto: onnx.ModelProto, path: Path) -> None:
-    if proto.training_info:
+def is_for_inference(file: Parsed, path: Path) -> None:
+    if file.proto.training_info:
         raise unsupported(path, "it holds training graphs beside the model", "export it for inference")
 
 
-def has_sound_tensors(proto: onnx.ModelProto, path: Path) -> None:
+def has_sound_tensors(file: Parsed, path: Path) -> None:
     files: dict[str, int] = {}  # size of each data file that passed
-    for place, tensor in tensors(proto):
+    for place, tensor in file.tensors:
         if problem := tensor_problem(tensor, path.parent, files):
             raise broken(path, f"{place} {problem}", "export or download the model again")
 
 
-def has_one_producer_per_name(proto: onnx.ModelProto, path: Path) -> None:
+def has_one_producer_per_name(file: Parsed, path: Path) -> None:
     """Each name is made once in its graph; an initializer may give the default of an input."""
-    for place, graph in graphs(proto):
+    for place, graph in file.graphs:
         stored = [tensor.name for tensor in graph.initializer]
         if "" in stored:
             raise broken(path, f"{place} has an initializer without a name", "export the model again")
@@ -240,7 +242,7 @@ def has_one_producer_per_name(proto: onnx.ModelProto, path: Path) -> None:
         refuse_repeats([value.name for value in graph.input], f"input of {place}", path)
         fed.update(dict.fromkeys(value.name for value in graph.input))
         refuse_repeats([*fed, *made], f"value of {place}", path)
-    for function in proto.functions:
+    for function in file.proto.functions:
         made = [out for node in function.node for out in node.output if out]
         refuse_repeats([*function.input, *made], f"value of function {function.name!r}", path)
 
@@ -252,30 +254,30 @@ def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
     raise broken(path, f"{twice!r} is made twice as {what}", "export the model again")
 
 
-def has_sound_attributes(proto: onnx.ModelProto, path: Path) -> None:
+def has_sound_attributes(file: Parsed, path: Path) -> None:
     """Each attribute has a type, and only inside a function it may stand for an attribute of the call."""
-    for place, node in nodes(proto):
-        for attribute in node.attribute:
-            if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
-                fault = f"{place} has the attribute {attribute.name!r} without a type"
-                raise broken(path, fault, "export the model again")
-    for place, node in walk("", proto.graph.node):
-        for attribute in node.attribute:
+    for place, attribute in file.attributes:
+        if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
+            fault = f"{place} has the attribute {attribute.name!r} without a type"
+            raise broken(path, fault, "export the model again")
+    for place in file.main:
+        for attribute in place.node.attribute:
             if attribute.ref_attr_name:
                 fault = f"{place} takes {attribute.name!r} from a function that it is not in"
                 raise broken(path, fault, "export the model again")
 
 
-def has_valid_operators(proto: onnx.ModelProto, path: Path) -> None:
+def has_valid_operators(file: Parsed, path: Path) -> None:
     """Each standard operator has the inputs and attributes that its opset asks for."""
-    owners = [("", proto.graph.node, proto.opset_import)]
-    owners += [(f"function {f.name!r}", f.node, f.opset_import) for f in proto.functions]
-    own = {(function.domain, function.name) for function in proto.functions}
-    for inside, held, imports in owners:
+    owners = [(file.main, file.proto.opset_import)]
+    owners += [(places, function.opset_import) for function, places in file.functions]
+    own = {(function.domain, function.name) for function in file.proto.functions}
+    for places, imports in owners:
         context = onnx.checker.C.CheckerContext()
-        context.ir_version = proto.ir_version
+        context.ir_version = file.proto.ir_version
         context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
-        for place, node in walk(inside, held):
+        for place in places:
+            node = place.node
             is_own = (node.domain, node.op_type) in own or is_of_onnxruntime(node, context.opset_imports)
             if node.domain or is_own or not is_plain(node):
                 continue
@@ -303,13 +305,6 @@ def is_plain(node: onnx.NodeProto) -> bool:
 
 
 # Checks of the linked graph.
-def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Every operator of the main graph, of bodies and of functions."""
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()
-
-
 def has_all_inputs(model: ir.Model, path: Path) -> None:
     """Whatever a node reads or a graph returns is a graph's input, stored, or made by a node."""
     for node in all_nodes(model):
@@ -357,7 +352,7 @@ def fill_problem(node: ir.Node) -> str:
     return ""
 
 
-FILE_CHECKS: tuple[Callable[[onnx.ModelProto, Path], None], ...] = (
+FILE_CHECKS: tuple[Callable[[Parsed, Path], None], ...] = (
     is_text,
     has_operators,
     has_short_names,

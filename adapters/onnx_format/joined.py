@@ -60,17 +60,32 @@ def with_parts(graph: LayerGraph) -> LayerGraph:
     """The graph with the parts that the file stores, and what joins them."""
     if not graph.joined:
         return graph
-    nodes, weights, edited = list(graph.nodes), dict(graph.weights), set(graph.edited)
+    weights, edited = dict(graph.weights), set(graph.edited)
     for name, stored in reversed(list(graph.joined.items())):  # a part may be joined itself
         whole = weights.pop(name)
-        readers = (i for i, node in enumerate(nodes) if name in (*node.inputs, *node.captures))
-        nodes.insert(next(readers, len(nodes)), stored.node)
         parts = list(cut(whole, stored)) if name in edited else stored.parts
         weights.update({part.name: part for part in parts})
         edited |= {part.name for part in parts} if name in edited else set()
+    left = {name: stored.node for name, stored in graph.joined.items()}
+    nodes = [one for node in graph.nodes for one in (*joins_before(node, left), node)]
     return replace(
-        graph, nodes=tuple(nodes), weights=weights, edited=frozenset(edited - graph.joined.keys()), joined={}
+        graph,
+        nodes=(*nodes, *left.values()),
+        weights=weights,
+        edited=frozenset(edited - graph.joined.keys()),
+        joined={},
     )
+
+
+def joins_before(node: Node, left: dict[str, Node]) -> list[Node]:
+    """The operators that lay end to end what a node is the first to read, taken out of those that are left."""
+    joins, waiting = list[Node](), node.reads
+    while waiting:
+        join = left.pop(waiting.pop(), None)
+        if join is not None:
+            joins.append(join)
+            waiting += join.reads
+    return joins[::-1]  # each is read by one operator alone
 
 
 def cut(whole: Weight, stored: Joined) -> Iterator[Weight]:

@@ -26,11 +26,12 @@ import onnx_ir as ir
 from onnx_ir.convenience import replace_nodes_and_values
 from onnx_ir.passes.common import InlinePass
 
-from mal_graph.graph import Array, LayerGraph, Node
+from mal_graph.graph import Array, LayerGraph, Node, free_name
 
 from . import bodies, fused, recurrent
 from .document import REGION, OnnxDocument, Region, mark_as_part
 from .recurrent import with_halves_joined
+from .walking import nodes_of
 
 SHARED, STORED_IN = "mal_graph.shared", "mal_graph.stored_in"
 OWN = ("", "ai.onnx")
@@ -62,15 +63,16 @@ HELD: Mapping[tuple[str, str], Held] = {
 def lowered_model(model: ir.Model) -> ir.Model:
     """A copy of a model with what can be written out written out, each part marked; the model itself where there is
     nothing of the kind."""
-    if not any(is_lowered(node, model) for node in model.graph.all_nodes()):
+    if not any(is_lowered(node, model) for node in nodes_of(model.graph)):
         return model
     lowered = with_functions_inlined(model)
     bodies.show(lowered)
     join_shared(lowered)
+    taken = names_of(lowered.graph)
     for node in list(lowered.graph):
         held = HELD.get((node.domain, node.op_type))
         if held is not None:
-            write_out(lowered, node, held)
+            write_out(lowered, node, held, taken)
         elif recurrent.is_shown_otherwise(node):
             recurrent.show(lowered, node)
         elif fused.is_fused(node):
@@ -92,7 +94,7 @@ def with_functions_inlined(model: ir.Model) -> ir.Model:
         InlinePass(lambda function: is_of_opsets(function, model))(lowered)
     except (ValueError, ir.passes.PassError):  # what the runtime may still take: the calls stay
         lowered = marked_clone(model)
-    for node in lowered.graph.all_nodes():
+    for node in nodes_of(lowered.graph):
         place = node.metadata_props.pop(REGION, None)
         if place is not None:
             node.meta[REGION] = int(place)
@@ -127,8 +129,15 @@ def join_shared(model: ir.Model) -> None:
             model.graph.remove(node, safe=True)
 
 
-def write_out(model: ir.Model, node: ir.Node, held: Held) -> None:
-    """Put the product in front of an operator that holds its weights in attributes."""
+def names_of(graph: ir.Graph) -> set[str]:
+    """The names of all tensors of a graph."""
+    made = {value.name or "" for each in graph for value in each.outputs}
+    return made | {value.name or "" for value in graph.inputs} | set(graph.initializers)
+
+
+def write_out(model: ir.Model, node: ir.Node, held: Held, taken: set[str]) -> None:
+    """Put the product in front of an operator that holds its weights in attributes; its names are not among those
+    taken, and are added."""
     opset = model.opset_imports.setdefault("", LATEST_GEMM)
     weight, bias = matrix_of(node, held), floats_of(node, held.bias)
     x = node.inputs[0]
@@ -137,7 +146,7 @@ def write_out(model: ir.Model, node: ir.Node, held: Held) -> None:
     is_written_out = np.array_equal(weight, np.eye(len(weight))) and not bias.any()
     if is_written_out or (not len(bias) and opset < 11):
         return
-    parts = product_of(model, node, x, {held.weight: weight, held.bias: bias})
+    parts = product_of(node, x, {held.weight: weight, held.bias: bias}, taken)
     product = parts[-1].outputs[0]
     transform = node.attributes.get("post_transform")
     if held.is_product and (transform is None or transform.as_string() == "NONE"):
@@ -165,17 +174,13 @@ def floats_of(node: ir.Node, name: str) -> Array:
     return np.array([] if attribute is None else attribute.as_floats(), np.float32)
 
 
-def product_of(model: ir.Model, node: ir.Node, x: ir.Value, values: Mapping[str, Array]) -> list[ir.Node]:
+def product_of(node: ir.Node, x: ir.Value, values: Mapping[str, Array], taken: set[str]) -> list[ir.Node]:
     """x times the weight, plus the bias if there is one, for `node`: it computes in float32, whatever x is."""
-    graph, called = model.graph, next(out.name for out in node.outputs if out.name)
-    taken = {value.name for each in graph for value in each.outputs} | {value.name for value in graph.inputs}
-    taken |= set(graph.initializers)
+    called = next(out.name for out in node.outputs if out.name)
     parts: list[ir.Node] = []
 
     def add(op: str, name: str, inputs: list[ir.Value], attributes: dict[str, Any]) -> ir.Value:
-        while name in taken:
-            name += "_"
-        taken.add(name)
+        name = free_name(taken, name)
         part = ir.node(op, inputs, attributes, name=(node.name or called) if op == "Gemm" else name)
         part.outputs[0].name = name
         mark_as_part(part, node)

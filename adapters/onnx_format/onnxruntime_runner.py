@@ -4,7 +4,6 @@ The model is built from the view's nodes, not from the source file, so that a gr
 traced from another framework, runs as it is.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from mal_graph.errors import RunError, UsageError
+from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, Value, Weight
 from mal_graph.limits import Limits
 from mal_graph.network import graph_in_float32, types_of
 from mal_graph.protocols import Session
 
+from .apart import child_within
 from .bodies import node_protos
 from .build import IR_VERSION
 from .document import OnnxDocument
@@ -79,11 +79,7 @@ class OrtRunner:
 
     def within(self, limits: Limits) -> "OrtRunner":
         """A runner that runs models in a process of their own, within limits. Raises UsageError where there is none."""
-        if sys.platform != "linux":
-            raise UsageError("models are run in a process of their own on Linux only: give `in_process`")
-        from .child import Child  # it uses what only Linux has
-
-        return OrtRunner(Child(limits))
+        return OrtRunner(child_within(limits))
 
     def open(
         self,
@@ -109,7 +105,7 @@ class OrtRunner:
             return SteppedSession(graph, list(read or ()), open_graph)
         build = partial(built_model, graph, read, variable, deadline)
         if self.child is not None:
-            return self.child.open(build, optimize, threads, deadline)
+            return self.child.open(build, optimize=optimize, threads=threads, deadline=deadline)
         model = build()
         return OrtSession(model.name, model.content, optimize, threads, model.written)
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import onnx
@@ -42,59 +43,85 @@ def shortened(name: str) -> str:
     return name if len(name) <= SHOWN_NAME else f"{name[:SHOWN_NAME]}..."
 
 
-def graphs(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.GraphProto]]:
-    """The main graph, then every body of a control-flow node, those of functions included."""
-    yield "the graph", proto.graph
-    for place, node in nodes(proto):
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
-                yield f"attribute {attribute.name!r} of {place}", body
+class Parsed:
+    """A parsed file, whose operators, graphs and tensors are looked for once, when they are first asked for."""
+
+    def __init__(self, proto: onnx.ModelProto) -> None:
+        self.proto = proto
+
+    @cached_property
+    def main(self) -> tuple[Place, ...]:
+        """Every operator of the main graph and of its bodies."""
+        return tuple(walk("", self.proto.graph.node))
+
+    @cached_property
+    def functions(self) -> tuple[tuple[onnx.FunctionProto, tuple[Place, ...]], ...]:
+        """Every function with its operators, those of bodies included."""
+        return tuple((one, tuple(walk(f"function {one.name!r}", one.node))) for one in self.proto.functions)
+
+    @cached_property
+    def nodes(self) -> tuple[Place, ...]:
+        """Every operator of the main graph, of bodies and of functions."""
+        return (*self.main, *(place for _, places in self.functions for place in places))
+
+    @cached_property
+    def attributes(self) -> tuple[tuple[Place, onnx.AttributeProto], ...]:
+        """Every attribute of an operator."""
+        return tuple((place, attribute) for place in self.nodes for attribute in place.node.attribute)
+
+    @cached_property
+    def graphs(self) -> tuple[tuple[str, onnx.GraphProto], ...]:
+        """The main graph, then every body of a control-flow node, those of functions included."""
+        inner = (
+            (f"attribute {attribute.name!r} of {place}", body)
+            for place, attribute in self.attributes
+            for body in bodies_of(attribute)
+        )
+        return (("the graph", self.proto.graph), *inner)
+
+    @property
+    def tensors(self) -> Iterator[tuple[str, onnx.TensorProto]]:
+        """Every stored tensor: initializers and attributes, in bodies and functions too."""
+        for _, graph in self.graphs:
+            for tensor in graph.initializer:
+                yield f"tensor {tensor.name!r}", tensor
+        defaults = ((f"function {f.name!r}", stored) for f in self.proto.functions for stored in f.attribute_proto)
+        for place, stored in itertools.chain(defaults, self.attributes):
+            for tensor in (*stored.tensors, *([stored.t] if stored.HasField("t") else ())):
+                yield f"the tensor in attribute {stored.name!r} of {place}", tensor
 
 
-def nodes(proto: onnx.ModelProto) -> Iterator[tuple[Place, onnx.NodeProto]]:
-    """Every operator of the main graph, of bodies and of functions."""
-    yield from walk("", proto.graph.node)
-    for function in proto.functions:
-        yield from walk(f"function {function.name!r}", function.node)
-
-
-def walk(inside: Place | str, nodes: Iterable[onnx.NodeProto]) -> Iterator[tuple[Place, onnx.NodeProto]]:
+def walk(inside: Place | str, nodes: Iterable[onnx.NodeProto]) -> Iterator[Place]:
+    """Operators, each before those of its bodies."""
     for node in nodes:
         place = Place(node, inside)
-        yield place, node
+        yield place
         for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ())):
+            for body in bodies_of(attribute):
                 yield from walk(place, body.node)
 
 
-def tensors(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Every stored tensor: initializers and attributes, in bodies and functions too."""
-    for _, graph in graphs(proto):
-        for tensor in graph.initializer:
-            yield f"tensor {tensor.name!r}", tensor
-    defaults = ((f"function {f.name!r}", f.attribute_proto) for f in proto.functions)
-    attributes = ((place, node.attribute) for place, node in nodes(proto))
-    for place, stored in itertools.chain(defaults, attributes):
-        for attribute in stored:
-            for tensor in (*attribute.tensors, *([attribute.t] if attribute.HasField("t") else ())):
-                yield f"the tensor in attribute {attribute.name!r} of {place}", tensor
+def bodies_of(attribute: onnx.AttributeProto) -> tuple[onnx.GraphProto, ...]:
+    """The graphs that an attribute holds."""
+    return (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else ()))
 
 
-def texts(message: Message) -> Iterator[str | bytes]:
-    """Every text in a message, as bytes where it is none; of tensors only the names, so that no values are touched."""
-    if isinstance(message, onnx.TensorProto):
-        yield from (message.name, message.doc_string)
-        parts: list[Message] = [*message.external_data, *message.metadata_props]
-    else:
-        fields = message.ListFields()
-        for field, value in fields:
-            if field.type == FieldDescriptor.TYPE_STRING:
-                yield from [value] if isinstance(value, str | bytes) else value
-        parts = [
-            part
-            for field, value in fields
-            if field.type == FieldDescriptor.TYPE_MESSAGE
-            for part in ([value] if isinstance(value, Message) else value)
-        ]
-    for part in parts:
-        yield from texts(part)
+def undecoded(message: Message) -> bytes | None:
+    """A text in a message that is none, as its bytes; of tensors the names only, so that no values are touched."""
+    waiting = [message]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, onnx.TensorProto):
+            texts: Iterable[str | bytes] = (one.name, one.doc_string)
+            waiting += [*one.external_data, *one.metadata_props]
+        else:
+            texts = []
+            for field, value in one.ListFields():
+                if field.type == FieldDescriptor.TYPE_STRING:
+                    texts += [value] if isinstance(value, str | bytes) else value
+                elif field.type == FieldDescriptor.TYPE_MESSAGE:
+                    waiting += [value] if isinstance(value, Message) else value
+        for text in texts:
+            if isinstance(text, bytes):
+                return text
+    return None

@@ -1,19 +1,17 @@
 """Runs layer graphs in float64 under `onnx.reference`: slow and exact, the judge of doubtful verifications."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from time import monotonic
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 from onnx.helper import make_attribute
-from onnx.reference import ReferenceEvaluator
 
-from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.protocols import Session
 
+from .apart import child_in_force
 from .onnxruntime_runner import model_proto
-from .sessions import first_line
+from .sessions import BuiltModel
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 
@@ -30,18 +28,14 @@ def make_double(node: NodeProto, opset: int) -> None:
 class ReferenceSession:
     """One graph under the reference evaluator, every float in float64."""
 
-    def __init__(self, graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str]) -> None:
+    def __init__(
+        self, graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str], deadline: float | None
+    ) -> None:
         weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
-        model = model_proto(graph, read, sorted({*variable, *weights}))
-        for node in model.graph.node:
-            make_double(node, graph.opsets.get("", 1))
         self._weights = {name: graph.weights[name].read().astype(np.float64) for name in weights}
-        self.name = graph.name
-        self.types: Mapping[str, str] = {out.name: "float64" for out in model.graph.output}
-        try:
-            self._evaluator = ReferenceEvaluator(model)
-        except Exception as error:  # the evaluator raises whatever its kernels raise
-            raise RunError(f"onnx.reference refuses {graph.name}: {first_line(error)}") from None
+        self._session = evaluator_of(double_model(graph, read, sorted({*variable, *weights})), deadline)
+        self.types: Mapping[str, str] = self._session.types
+        self.took = 0.0
 
     def run(
         self,
@@ -50,18 +44,31 @@ class ReferenceSession:
         read: Sequence[str] | None = None,
         deadline: float | None = None,
     ) -> dict[str, Array]:
-        if deadline is not None and monotonic() >= deadline:  # a run that began cannot be stopped
-            raise RunError(f"{self.name} was not through when its time was up")
         fed = {**inputs, **self._weights, **(weights or {})}
         fed = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in fed.items()}
-        names = list(self.types) if read is None else list(read)
-        try:
-            with warnings.catch_warnings(), np.errstate(all="ignore"):
-                warnings.simplefilter("ignore", RuntimeWarning)  # its BatchNormalization takes means of nothing
-                values = self._evaluator.run(names, fed)
-        except Exception as error:
-            raise RunError(f"onnx.reference cannot run {self.name}: {first_line(error)}") from None
-        return {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+        made = self._session.run(fed, None, read, deadline)
+        self.took = self._session.took
+        return made
+
+
+def double_model(graph: LayerGraph, read: Sequence[str] | None, variable: Sequence[str]) -> BuiltModel:
+    """The view as a model that computes in float64."""
+    model = model_proto(graph, read, variable)
+    for node in model.graph.node:
+        make_double(node, graph.opsets.get("", 1))
+    fed = sum(2 * graph.weights[name].nbytes for name in variable if name in graph.weights)  # twice as float64
+    return BuiltModel(graph.name, model.SerializeToString(), frozenset(), fed)
+
+
+def evaluator_of(model: BuiltModel, deadline: float | None) -> Session:
+    """A session of the reference evaluator, in the process that runs models where there is one. Raises RunError or
+    LimitError."""
+    child = child_in_force()
+    if child is not None:
+        return child.open(lambda: model, kind="reference", deadline=deadline)
+    from .libraries import Evaluator  # most runs of a command need none
+
+    return Evaluator(model.name, model.content)
 
 
 class ReferenceRunner:
@@ -77,4 +84,4 @@ class ReferenceRunner:
         deadline: float | None = None,
         threads: int | None = None,
     ) -> ReferenceSession:
-        return ReferenceSession(graph, read, variable)
+        return ReferenceSession(graph, read, variable, deadline)

@@ -12,16 +12,24 @@ from pathlib import Path
 
 import onnx
 
-from mal_graph.errors import FileError, MalGraphError
-from mal_graph.seals import OWN, PROVENANCE, Sealed
+from mal_graph.errors import MalGraphError
+from mal_graph.seals import (
+    DAMAGED,
+    LENGTH,
+    OWN,
+    PROVENANCE,
+    ZEROS,
+    Sealed,
+    differing,
+    has_own_digest,
+    pieces_with_digest,
+    read_digests,
+)
 
 from . import guard, places
 
 TENSORS, DIGEST = OWN + "tensors", OWN + "digest"
-LENGTH = 64  # of a SHA-256 in hexadecimal digits
 MARK = DIGEST.encode() + bytes([0x12, LENGTH])  # what protobuf writes before the digest: its key, then tag and length
-ZEROS = b"0" * LENGTH
-FORGED = "it holds the mark of a seal more than once"
 
 
 def has_provenance(proto: onnx.ModelProto) -> bool:
@@ -38,12 +46,7 @@ def sealed_pieces(proto: onnx.ModelProto, folder: Path) -> tuple[bytes | memoryv
     stored = {"data": data_digests(proto, folder), "tensors": tensor_digests(proto, folder)}
     proto.metadata_props.add(key=TENSORS, value=json.dumps(stored, separators=(",", ":")))
     proto.metadata_props.add(key=DIGEST, value=ZEROS.decode())
-    content = proto.SerializeToString()
-    if content.count(MARK) != 1:
-        raise FileError(f"cannot seal {proto.graph.name!r}: {FORGED}; take it out of its names and notes")
-    place = content.index(MARK) + len(MARK)
-    view = memoryview(content)
-    return view[:place], hashlib.sha256(content).hexdigest().encode(), view[place + LENGTH :]
+    return pieces_with_digest(proto.SerializeToString(), MARK, proto.graph.name)
 
 
 def read_seal(path: Path) -> Sealed:
@@ -54,52 +57,37 @@ def read_seal(path: Path) -> Sealed:
         UnsupportedModel: it is sound, but no model that can be looked into.
     """
     path = guard.checked_path(path)
-    content = path.read_bytes()
-    if content.count(MARK) != 1:
-        fault = FORGED if MARK in content else "it has no seal"
-        raise FileError(
-            f"cannot audit {path}: {fault}, so `mal-graph` did not write it as it is; audit the file that it wrote"
-        )
-    place = content.index(MARK) + len(MARK)
-    digest = hashlib.sha256(content[:place])
-    digest.update(ZEROS)
-    digest.update(memoryview(content)[place + LENGTH :])
-    if digest.hexdigest().encode() == content[place : place + LENGTH]:
+    if has_own_digest(path.read_bytes(), MARK, path):
         return looked_into(guard.check_file(path), path)
     try:
         sealed = looked_into(guard.check_file(path), path)
-    except (MalGraphError, ValueError, LookupError, TypeError) as error:  # what an altered note may lead to
+    except MalGraphError as error:
         return Sealed("", "", (), (f"it is damaged: {error}",))
     return Sealed(
         sealed.provenance,
         sealed.graph,
         sealed.tensors,
-        sealed.changed or ("its graph, its notes or their order in the file are not as they were written",),
+        sealed.changed or (DAMAGED,),
     )
 
 
 def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
     """The parts of a sealed model, compared with what was noted of them. Raises FileError."""
     notes = {note.key: note.value for note in proto.metadata_props}
-    noted = json.loads(notes[TENSORS])
+    noted = read_digests(notes.get(TENSORS, ""), path)
     data, tensors = data_digests(proto, path.parent), tensor_digests(proto, path.parent)
     changed = [
-        f"the data file {name!r} is not as it was written" for name in data if noted["data"].get(name) != data[name]
+        f"the data file {name!r} is not as it was written" for name in data if noted.data.get(name) != data[name]
     ]
-    before = [(place, digest) for place, digest in noted["tensors"]]
-    changed += [
-        f"{place} is not as it was written"
-        for (place, old), (_, new) in zip(before, tensors, strict=False)
-        if old != new
-    ]
-    if len(before) != len(tensors):
-        changed.append(f"it stores {len(tensors)} tensors, and {len(before)} were written")
+    changed += differing(noted, tensors)
     return Sealed(notes.get(PROVENANCE, ""), graph_digest(proto), tuple(tensors), tuple(changed))
 
 
 def data_digests(proto: onnx.ModelProto, folder: Path) -> dict[str, str]:
     """SHA-256 of every data file of a model, by its name."""
-    names = {one.value for _, tensor in places.tensors(proto) for one in tensor.external_data if one.key == "location"}
+    names = {
+        one.value for _, tensor in places.Parsed(proto).tensors for one in tensor.external_data if one.key == "location"
+    }
     return {name: file_digest(folder / name) for name in sorted(names)}
 
 
@@ -110,7 +98,7 @@ def file_digest(path: Path) -> str:
 
 def tensor_digests(proto: onnx.ModelProto, folder: Path) -> list[tuple[str, str]]:
     """SHA-256 of every stored tensor with its type and shape, each with where it is stored."""
-    return [(place, tensor_digest(tensor, folder)) for place, tensor in places.tensors(proto)]
+    return [(place, tensor_digest(tensor, folder)) for place, tensor in places.Parsed(proto).tensors]
 
 
 def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
@@ -141,7 +129,7 @@ def stored_pieces(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
 
 def graph_digest(proto: onnx.ModelProto) -> str:
     """SHA-256 of all of a model but its tensors and the notes of this package; the model is emptied of them."""
-    for _, tensor in list(places.tensors(proto)):
+    for _, tensor in list(places.Parsed(proto).tensors):
         tensor.Clear()
     kept = [(note.key, note.value) for note in proto.metadata_props if not note.key.startswith(OWN)]
     proto.ClearField("metadata_props")

@@ -37,6 +37,7 @@ TYPE_NAMES = {
     "string": "object",
 }
 
+ort.set_default_logger_severity(FATAL)
 if hasattr(ort, "disable_telemetry_events"):
     ort.disable_telemetry_events()
 

@@ -17,8 +17,8 @@ from mal_graph.errors import FileError
 from mal_graph.limits import limits_in_force
 
 from .places import shortened
+from .walking import nodes_of
 
-MOST_TRIPS = 1_000_000  # of a loop that nothing else ends
 NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant
 MOST_NUMBERS = 64  # of a stored shape: as many as an array has axes
 # Operators that make as many numbers as they read, and as many as the largest of what they read.
@@ -150,18 +150,19 @@ SIZES: Mapping[str, Callable[[Sized], int]] = {
 
 def has_bounded_sizes(model: ir.Model, path: Path) -> None:
     """No operator makes more than one may, as far as stored numbers tell. Raises FileError."""
-    most = limits_in_force().tensor_bytes(stored_bytes(model))
+    limits = limits_in_force()
+    most = limits.tensor_bytes(stored_bytes(model))
     owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in owners:
         sizes = {value: least_size(value) for value in graph.inputs}
-        for node in graph.all_nodes():
+        for node in nodes_of(graph):
             for value in node.inputs:
                 if value is not None and value.is_initializer() and value not in sizes:
                     sizes[value] = least_size(value)
-            if (trips := endless_trips(node)) > MOST_TRIPS:
+            if (trips := endless_trips(node)) > limits.MOST_TRIPS:
                 raise FileError(
-                    f"cannot load {path}: {named(node)} makes {trips:.3g} trips, and {MOST_TRIPS:,} are the most; "
-                    "export it with fewer"
+                    f"cannot load {path}: {named(node)} makes {trips:.3g} trips, and {limits.MOST_TRIPS:,} are the "
+                    "most; export it with fewer"
                 )
             made = made_at_least(Sized(node, sizes))
             if made is None or not node.outputs:

@@ -19,6 +19,7 @@ from .document import BODY, LOADED, MAP, REGION, RUNS, OnnxDocument, Region, cap
 from .joined import with_parts_joined
 from .lowering import SHARED, STORED_IN, lowered_model, region_places
 from .recurrent import parts_by_region
+from .walking import node_bodies
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
@@ -87,15 +88,16 @@ def written_out(
 def view_of(node: ir.Node, taken: dict[str, int]) -> Node:
     outputs = tuple(value.name or "" for value in node.outputs)
     name = node.name or next((out for out in outputs if out), node.op_type)
+    has_graphs = any(True for _ in node_bodies(node))
     return Node(
         name=unused(name, taken),
         op=node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}",
         inputs=tuple("" if value is None else value.name or "" for value in node.inputs),
         outputs=outputs,
-        attributes={key: attribute.value for key, attribute in node.attributes.items()},
-        captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))),
+        attributes={key: attribute.value for key, attribute in node.attributes.items()} if node.attributes else {},
+        captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))) if has_graphs else (),
         scope=scope_of(node),
-        has_graphs=any(True for _ in subgraphs(node)),
+        has_graphs=has_graphs,
         body=node.meta.get(BODY, ""),
         runs=node.meta.get(RUNS, ()),
     )
@@ -113,7 +115,7 @@ def unused(name: str, taken: dict[str, int]) -> str:
 
 def scope_of(node: ir.Node) -> str:
     """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
-    told = node.metadata_props.get(NAME_SCOPES)
+    told = node.metadata_props.get(NAME_SCOPES) if node.metadata_props else None
     if told is None:
         return ""
     try:  # a Python list: the modules from the outside in, then the operator

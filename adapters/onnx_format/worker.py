@@ -10,7 +10,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mal_graph.errors import RunError
 
@@ -32,11 +36,13 @@ class Worker:
 
     def __init__(self, coming: Tray, going: Tray) -> None:
         self.coming, self.going = coming, going
-        self.sessions: dict[int, OrtSession] = {}
+        self.sessions: dict[int, Any] = {}  # of one of the `KINDS`
         self.calls: Mapping[str, Callable[[Message, Sequence[int]], Answer]] = {
             "open": self.open,
             "load": self.load,
             "run": self.run,
+            "check": self.check,
+            "convert": self.convert,
         }
 
     def answer(self, message: Message, files: Sequence[int]) -> Answer:
@@ -57,7 +63,7 @@ class Worker:
         """Open a session on the model in a file."""
         path, kept = f"/proc/self/fd/{files[0]}", ("name", "optimize", "threads", "written")
         try:
-            session = OrtSession(model=path, **{key: message[key] for key in kept})
+            session = KINDS[message["kind"]](model=path, **{key: message[key] for key in kept})
         except RunError as error:
             raise RunError(str(error).replace(path, message["name"])) from None
         self.sessions[message["key"]] = session
@@ -68,6 +74,17 @@ class Worker:
         OrtSession(message["name"], message["path"])
         return {}
 
+    def check(self, message: Message, files: Sequence[int]) -> Answer:
+        """Have the checker of onnx look at a file."""
+        libraries().check(Path(message["path"]))
+        return {}
+
+    def convert(self, message: Message, files: Sequence[int]) -> Answer:
+        """The model in a file in another version of the standard operators."""
+        made = libraries().convert(message["name"], Path(f"/proc/self/fd/{files[0]}").read_bytes(), message["version"])
+        self.going.clear()
+        return {"made": self.going.lay([("model", np.frombuffer(made, np.uint8))])}
+
     def run(self, message: Message, files: Sequence[int]) -> Answer:
         """Run a session on the arrays that were laid ready."""
         fed = {name: self.coming.taken(one, is_copy=False) for name, one in message["fed"].items()}
@@ -75,6 +92,17 @@ class Worker:
         made = session.run(fed, None, message["read"], message["deadline"])
         self.going.clear()
         return {"made": self.going.lay(made.items()), "took": session.took}
+
+
+def libraries() -> Any:
+    """What onnx itself makes of files: most processes never need it, and it takes as long to load as the runtime."""
+    return import_module("mal_graph_adapters.onnx_format.libraries")
+
+
+KINDS: Mapping[str, Callable[..., Any]] = {
+    "runtime": OrtSession,
+    "reference": lambda **given: libraries().Evaluator(**given),
+}
 
 
 def end_with_parent() -> None:

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 
+from .seal import sealed_pieces
+
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
 SHOWN = 3  # names in a message
 
@@ -86,15 +88,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_state(
-    state: Mapping[str, Tensor], path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+    state: Mapping[str, Tensor],
+    path: Path,
+    accept: Callable[[Path], None] | None = None,
+    *,
+    overwrite: bool = True,
+    provenance: str = "",
 ) -> None:
-    """Write a state dict as a safetensors file, completely or not at all. Raises FileError.
+    """Write a state dict as a safetensors file, completely or not at all; under a seal where it is told how it was
+    made. Raises FileError.
 
     Tied tensors are written under every name.
     """
     own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
+
+    def write(draft: Path) -> None:
+        if provenance:
+            with draft.open("wb") as file:
+                file.writelines(sealed_pieces(own, provenance))
+        else:
+            save_file(own, draft)
+
     try:
-        write_whole(path, lambda draft: save_file(own, draft), accept, overwrite=overwrite)
+        write_whole(path, write, accept, overwrite=overwrite)
     except SafetensorError as error:
         raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 
@@ -112,7 +128,7 @@ def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, path: Path) -> None:
-    """Load a state dict that must fit exactly."""
+    """Load a state dict that must fit exactly, and hold numbers. Raises ShapeError or FileError."""
     own = module.state_dict()
     for what, names in (("lacks", own.keys() - weights.keys()), ("has more:", weights.keys() - own.keys())):
         if names:
@@ -123,6 +139,10 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, pa
                 f"{path} does not fit {target}: {name} has shape {list(weights[name].shape)}, the module "
                 f"{list(value.shape)}; give the weights of this class"
             )
+    learned = {name for name, _ in module.named_parameters()}
+    for name, tensor in weights.items():  # what is not learned may be a mask of infinities
+        if tensor.is_floating_point() and bool(tensor.isnan().any() or (name in learned and tensor.isinf().any())):
+            raise FileError(f"{path} cannot be used: {name} holds numbers that are not finite; give another checkpoint")
     module.load_state_dict(dict(weights))
 
 

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from mal_graph.compression import Branches
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
+from mal_graph.seals import PROVENANCE, Sealed
 
 from .branches import mean_module
 from .factory import build_module, read_weights, write_state
 from .giving_back import merged_module, merged_state
+from .seal import read_seal
 from .tracing import trace_module
 
 
@@ -47,12 +49,18 @@ class TorchAdapter:
         self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
     ) -> None:
         """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
-        write_state(merged_state(graph), path, accept, overwrite=overwrite)
+        write_state(
+            merged_state(graph), path, accept, overwrite=overwrite, provenance=graph.metadata.get(PROVENANCE, "")
+        )
 
     def check(self, path: Path) -> tuple[Check, ...]:
         """Whether a written file can be read."""
         read_weights(path)
         return (Check("safetensors", True),)
+
+    def read_seal(self, path: Path) -> Sealed:
+        """What a written file says of itself, and whether it is as it was written. Raises FileError."""
+        return read_seal(path)
 
     def build(self, target: str, weights: Path | None = None) -> nn.Module:
         """The module that `package.module:factory` makes (see `factory`)."""

@@ -39,7 +39,7 @@ from mal_graph.cli.options import (
     Weights,
     with_options,
 )
-from mal_graph.cli.output import captured_logs, emit, log, progress_bars
+from mal_graph.cli.output import captured_logs, emit, log, native_code_muted, progress_bars
 from mal_graph.cli.pictures import diagram, match
 from mal_graph.cli.reports import report
 from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
@@ -417,7 +417,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         refuse_old_flags(words)
         refuse_broken_words(words)
-        with captured_logs(is_verbose(words)), stopped_gently(), warnings.catch_warnings():
+        with native_code_muted(), captured_logs(is_verbose(words)), stopped_gently(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of numbers without end, which checks find and name
             code = app(words, prog_name="mal-graph", standalone_mode=False, obj=("mal-graph", *words))
         return code if isinstance(code, int) else GOOD
@@ -431,6 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log("error: " + in_flags("; ".join([str(error), *getattr(error, "__notes__", [])])))
     except MemoryError as error:
         log(f"error: there is not enough memory ({error or 'none is left'}); give smaller models, inputs or data")
+    except RecursionError:
+        log("error: a model has operators, bodies or tensors one inside the other without end; export it flatter")
     except OSError as error:
         log(f"error: {error}; check the path, its permissions and the space left")
     except Exception as error:

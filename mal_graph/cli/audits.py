@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from mal_graph.cli.options import OUTPUT, Force, MaybeData, Shown
+from mal_graph.cli.factories import open_named_models
+from mal_graph.cli.options import OUTPUT, Force, MaybeData, Shown, Weights
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.reports import read_source
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import checked_target
+from mal_graph.config import configured
 from mal_graph.errors import UsageError
 
 GATE_FAILED = 1
@@ -26,12 +28,14 @@ def audit(
         bool, typer.Option("--from", help="Make it again of the models that follow, and compare bit for bit.")
     ] = False,
     data: MaybeData = None,
+    weights: Weights = None,
     *,
     options: dict[str, Any],
     shown: Shown,
 ) -> None:
     """Check that FILE is as it was written; with --from, that it is what the models give that it was made of."""
     from mal_graph.reporting import audit_document
+    from mal_graph.workflows import arrays_of, with_arrays
     from mal_graph.workflows import audit as audit_model
 
     if has_sources != bool(sources):
@@ -41,7 +45,9 @@ def audit(
             else f"{(sources or [''])[0]} stands behind the model: write --from before the models that it was made of"
         )
     with progress_bars(shown.quiet) as progress:
-        result = audit_model(model, sources or (), data=data, progress=progress, **options)
+        config = with_arrays(configured("audit", None, options))
+        graphs = open_named_models(sources or (), weights, config, arrays_of(data), shown.verbose, progress)
+        result = audit_model(model, graphs, data=data, config=config, progress=progress)
     emit_document(audit_document(result), shown.format_, shown.verbose)
     if not result.passed:
         failed = "; ".join(f"{check.name} {check}" for check in result.checks if check.failed)

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import typer
@@ -52,6 +52,44 @@ def captured_logs(verbose: bool) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+
+
+@contextmanager
+def native_code_muted() -> Iterator[None]:
+    """What native code writes to the process's own streams goes nowhere, and what Python writes goes on: libraries log
+    the names and patterns of a file as they are, past all that Python can do about it."""
+    with ExitStack() as streams:
+        for name, handle in (("stdout", 1), ("stderr", 2)):
+            if handle_of(getattr(sys, name)) == handle:
+                streams.enter_context(stream_apart(name, handle))
+        yield
+
+
+@contextmanager
+def stream_apart(name: str, handle: int) -> Iterator[None]:
+    """A stream of Python under another handle, and the handle that it had leading nowhere."""
+    before = getattr(sys, name)
+    before.flush()
+    own = os.dup(handle)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), handle)
+    buffering = 1 if before.isatty() or name == "stderr" else -1  # by lines
+    with open(own, "w", buffering, encoding=before.encoding, errors=before.errors) as apart:
+        setattr(sys, name, apart)
+        try:
+            yield
+        finally:
+            setattr(sys, name, before)
+            apart.flush()
+            os.dup2(own, handle)
+
+
+def handle_of(stream: Any) -> int | None:
+    """The handle of a stream of the system; None where it is none, as in a notebook."""
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 @contextmanager

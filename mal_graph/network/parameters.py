@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mal_graph.graph import Array, LayerGraph, Node
-from mal_graph.network.roots import Root, find_root
+from mal_graph.graph import Array, LayerGraph, Node, once_per_graph
+from mal_graph.network.roots import Root, find_moved, find_root
 from mal_graph.network.unlearned import find_unlearned
 from mal_graph.network.weight_orders import find_weight_orders
 from mal_graph.operators import ParameterKind, Row, Slot, groups_of, row_of
@@ -83,25 +83,30 @@ class Parameter:
         return moved.transpose(inverse)
 
 
-def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
+@once_per_graph
+def find_parameters(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Parameter, ...]:
     """Every application of a tensor that was learned, in topological order."""
     unlearned = find_unlearned(graph, table)
-    return [parameter for parameter in find_applied(graph, table) if parameter.tensor not in unlearned]
+    return tuple(parameter for parameter in find_applied(graph, table) if parameter.tensor not in unlearned)
 
 
-def find_applied(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> list[Parameter]:
+@once_per_graph
+def find_applied(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> tuple[Parameter, ...]:
     """Every application of a stored float tensor, learned or not, in topological order. What steers an operator (target
     shapes, bounds) is not applied."""
-    parameters, orders = [], find_weight_orders(graph, table)
+    parameters, orders = list[Parameter](), find_weight_orders(graph, table)
+    constant = find_moved(graph, table).keys() | graph.weights.keys()
     for index, node in enumerate(graph.nodes):
+        if constant.isdisjoint(node.inputs):
+            continue
         row = row_of(node, table)
-        if row is not None and (row.reads_shape_only or (row.moves and find_root(graph, node.outputs[0], table))):
+        if row is not None and (row.reads_shape_only or (row.moves and node.outputs[0] in constant)):
             continue  # only passes a weight on
         for slot, name in enumerate(node.inputs):
             root = find_root(graph, name, table) if row is None or not row.slot(slot).setting else None
             if root is not None and root.weight.is_float and not root.weight.scope:
                 parameters.append(apply_weight(index, node, slot, row, root, orders.get((index, slot))))
-    return parameters
+    return tuple(parameters)
 
 
 def apply_weight(

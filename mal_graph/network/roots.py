@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mal_graph.graph import LayerGraph, Node, Weight
+from mal_graph.graph import LayerGraph, Node, Weight, once_per_graph
 from mal_graph.operators import Row, arranged_axes, row_of
 
 MIXED = -1  # stands for the axes of a tensor that a reshape mixes
@@ -36,17 +36,26 @@ class Root(NamedTuple):
 
 def find_root(graph: LayerGraph, name: str, table: Mapping[str, Row] | None = None) -> Root | None:
     """The stored tensor behind `name`, through operators that only move values; None if `name` is computed."""
-    if name in graph.weights:
-        weight = graph.weights[name]
-        return Root(weight, list(range(len(weight.shape))), weight.shape)
-    if name not in graph.producer:
-        return None
-    node = graph.nodes[graph.producer[name]]
-    row = row_of(node, table)
-    if row is None or not row.moves or name != node.outputs[0]:
-        return None
-    root = find_root(graph, node.inputs[0], table)
-    return root if root is None or root.is_mixed or row.keeps_axes else arranged(graph, node, root)
+    return find_moved(graph, table).get(name) or stored_root(graph, name)
+
+
+def stored_root(graph: LayerGraph, name: str) -> Root | None:
+    """A stored tensor as it is; None for any other."""
+    weight = graph.weights.get(name)
+    return None if weight is None else Root(weight, list(range(len(weight.shape))), weight.shape)
+
+
+@once_per_graph
+def find_moved(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> Mapping[str, Root]:
+    """The tensors that operators make by moving the values of stored ones, each with what is behind it."""
+    moved: dict[str, Root] = {}
+    for node in graph.nodes:
+        root = None if not node.inputs else moved.get(node.inputs[0]) or stored_root(graph, node.inputs[0])
+        row = None if root is None else row_of(node, table)
+        if root is None or row is None or not row.moves or not node.outputs or node.outputs[0] in graph.weights:
+            continue
+        moved[node.outputs[0]] = root if root.is_mixed or row.keeps_axes else arranged(graph, node, root)
+    return moved
 
 
 def arranged(graph: LayerGraph, node: Node, root: Root) -> Root:
@@ -63,7 +72,8 @@ def arranged(graph: LayerGraph, node: Node, root: Root) -> Root:
     return Root(root.weight, axes, made.shape)
 
 
-def data_dependent(graph: LayerGraph) -> set[str]:
+@once_per_graph
+def data_dependent(graph: LayerGraph) -> frozenset[str]:
     """Tensors whose values, not only their shapes, depend on a model input, or on the number of a run."""
     live = {value.name for value in graph.inputs}
     for node in graph.nodes:
@@ -72,4 +82,4 @@ def data_dependent(graph: LayerGraph) -> set[str]:
             continue
         if (row is not None and row.repeats) or any(name in live for name in (*node.inputs, *node.captures)):
             live.update(node.outputs)
-    return live
+    return frozenset(live)

@@ -20,6 +20,8 @@ Lengths = frozenset[int]
 
 def find_stacks(graph: LayerGraph) -> dict[str, frozenset[Axes]]:
     """The stored tensors with axes that are one in the view, each with the sets of such axes."""
+    if not any(weight.is_float and is_of_blocks(weight.shape) for weight in graph.weights.values()):
+        return {}
     together = StackSearch(graph).search()
     tied = {*graph.tied, *(copy for copy, of in graph.copies.items() if of in graph.tied)}
     captured = {name for node in graph.nodes for name in node.captures}
@@ -54,13 +56,13 @@ class StackSearch:
                 self.pass_on(node, row)
         return self.together
 
-    def visit_contraction(self, node: Node, row: Row, live: set[str]) -> None:
+    def visit_contraction(self, node: Node, row: Row, live: frozenset[str]) -> None:
         """Note what a contraction makes of the stored tensor that it reads beside one that depends on the inputs."""
         for slot, name in enumerate(node.inputs[:2]):
             root = self.root_of(node, slot, name)
             if not is_plain(root) or node.inputs[1 - slot] not in live:
                 continue
-            if row.spread is not None and sum(size > 1 for size in root.shape) > 2:
+            if row.spread is not None and is_of_blocks(root.shape):
                 spread = row.spread(node, slot, len(root.axes))
                 if spread is not None:
                     self.note_stack(node, root, spread, self.blocks.get(node.inputs[1 - slot], frozenset()))
@@ -146,6 +148,11 @@ class StackSearch:
             row = row_of(self.graph.nodes[index])
             if slot >= 0 and row is not None:
                 yield self.graph.nodes[index], row
+
+
+def is_of_blocks(shape: Sequence[int]) -> bool:
+    """Whether a tensor may be more than one matrix: its axes longer than 1 are more than two."""
+    return sum(size > 1 for size in shape) > 2
 
 
 def is_plain(root: Root | None) -> TypeGuard[Root]:

@@ -6,14 +6,14 @@ cut and turn into what the source stores. So what is known of heads - that units
 order in each - holds for experts too. When the view is written, the tensor is what it was, with the new values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
 
 import numpy as np
 
-from mal_graph.graph import Array, LayerGraph, Node, Stack, Weight, unused_name, weight_of
+from mal_graph.graph import Array, LayerGraph, Node, Stack, Weight, free_name, taken_names, weight_of
 from mal_graph.network.stack_search import Axes, find_stacks
 from mal_graph.network.stored_splits import with_parts_apart, with_parts_together
 
@@ -32,42 +32,63 @@ def as_stored(graph: LayerGraph) -> LayerGraph:
 
 def with_stacks_flat(graph: LayerGraph) -> LayerGraph:
     """The view with one matrix for each stack."""
-    if graph.opsets.get("", 1) < RESHAPES_BY_INPUT:
+    found = find_stacks(graph) if graph.opsets.get("", 1) >= RESHAPES_BY_INPUT else {}
+    if not found:
         return graph
-    for name, together in find_stacks(graph).items():
-        graph = with_flat(graph, graph.weights[name], together)
-    return graph
+    taken = taken_names(graph)
+    weights, stacks, shown = dict(graph.weights), dict(graph.stacks), dict[str, str]()
+    before: dict[int, list[Node]] = {}  # what stands before the first reader of a stack
+    for name, together in found.items():
+        flat, sizes, nodes, stack = flat_stack(graph.weights[name], together, taken)
+        weights.update({name: flat, sizes.name: sizes})
+        stacks[name], shown[name] = stack, stack.tensor
+        first = min((index for index, _ in graph.consumers[name]), default=0)
+        before.setdefault(first, []).extend(nodes)
+    shown_nodes = [
+        one for index, node in enumerate(graph.nodes) for one in (*before.get(index, ()), reading(node, shown))
+    ]
+    return replace(graph, nodes=tuple(shown_nodes), weights=weights, stacks=stacks)
 
 
-def with_stacks_stored(graph: LayerGraph) -> LayerGraph:
-    """The graph with its stacks as the source stores them."""
-    for name, stack in graph.stacks.items():
-        if name in graph.weights and stack.tensor in graph.producer:
-            graph = with_stack(graph, name, stack)
-    return replace(graph, stacks={}) if graph.stacks else graph
-
-
-def with_flat(graph: LayerGraph, weight: Weight, together: frozenset[Axes]) -> LayerGraph:
-    """The view with some axes of a weight as one, and the operators that cut them."""
+def flat_stack(
+    weight: Weight, together: frozenset[Axes], taken: set[str]
+) -> tuple[Weight, Weight, tuple[Node, ...], Stack]:
+    """A weight with some of its axes as one, the lengths of what these were, the operators that cut them, and how it is
+    stored. Their names are not among those taken, and are added."""
     runs = runs_of(len(weight.shape), together)
     order = [axis for run in runs for axis in run]
     flat = tuple(prod(weight.shape[axis] for axis in run) for run in runs)
     sizes = np.array([weight.shape[axis] for axis in order], np.int64)
-    first = min((index for index, _ in graph.consumers[weight.name]), default=0)
-    held, out = (unused_name(graph, f"{weight.name}/{part}") for part in ("sizes", "blocks"))
+    held, out = (free_name(taken, f"{weight.name}/{part}") for part in ("sizes", "blocks"))
     nodes = [Node(out, "Reshape", (weight.name, held), (out,))]
     if order != sorted(order):
-        turned = unused_name(graph, f"{weight.name}/turned")
+        turned = free_name(taken, f"{weight.name}/turned")
         nodes.append(Node(turned, "Transpose", (out,), (turned,), {"perm": np.argsort(order).tolist()}))
-    tensor = nodes[-1].outputs[0]
-    readers = [reading(node, weight.name, tensor) for node in graph.nodes]
     shown = replace(weight, shape=flat, read=partial(read_flat, weight, order, flat))
-    return replace(
-        graph,
-        nodes=(*readers[:first], *nodes, *readers[first:]),
-        weights={**graph.weights, weight.name: shown, held: weight_of(held, sizes)},
-        stacks={**graph.stacks, weight.name: Stack(tensor, weight, tuple(order))},
-    )
+    return shown, weight_of(held, sizes), tuple(nodes), Stack(nodes[-1].outputs[0], weight, tuple(order))
+
+
+def with_stacks_stored(graph: LayerGraph) -> LayerGraph:
+    """The graph with its stacks as the source stores them."""
+    weights, held, made, stored = dict(graph.weights), set[str](), set[str](), dict[str, str]()
+    for name, stack in graph.stacks.items():
+        if name not in graph.weights or stack.tensor not in graph.producer:
+            continue
+        between = nodes_between(graph, name, stack.tensor)
+        (lengths,) = (node.inputs[1] for node in between if len(node.inputs) > 1)  # those that the stack has by now
+        if name in graph.edited:
+            weights[name] = stored_stack(graph.weights[name], stack, tuple(graph.weights[lengths].read().tolist()))
+        else:
+            weights[name] = stack.weight
+        held.add(lengths)
+        made |= {node.outputs[0] for node in between}
+        stored[stack.tensor] = name
+    if not graph.stacks:
+        return graph
+    nodes = tuple(reading(node, stored) for node in graph.nodes if node.outputs[0] not in made)
+    gone = held - {name for node in nodes for name in node.reads}
+    weights = {name: weight for name, weight in weights.items() if name not in gone}
+    return replace(graph, nodes=nodes, weights=weights, edited=graph.edited - gone, stacks={})
 
 
 def runs_of(rank: int, together: frozenset[Axes]) -> list[Axes]:
@@ -76,11 +97,11 @@ def runs_of(rank: int, together: frozenset[Axes]) -> list[Axes]:
     return list(dict.fromkeys(run.get(axis, (axis,)) for axis in range(rank)))
 
 
-def reading(node: Node, old: str, new: str) -> Node:
-    """A node that reads one tensor in place of another."""
-    if old not in node.inputs:
+def reading(node: Node, names: Mapping[str, str]) -> Node:
+    """A node that reads other tensors in place of some; the node itself where it reads none of these."""
+    if names.keys().isdisjoint(node.inputs):
         return node
-    return replace(node, inputs=tuple(new if name == old else name for name in node.inputs))
+    return replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
 
 
 def read_flat(weight: Weight, order: Sequence[int], shape: tuple[int, ...]) -> Array:
@@ -90,20 +111,10 @@ def read_flat(weight: Weight, order: Sequence[int], shape: tuple[int, ...]) -> A
     return values
 
 
-def with_stack(graph: LayerGraph, name: str, stack: Stack) -> LayerGraph:
-    """The graph with one stack as the source stores it."""
-    between = nodes_between(graph, name, stack.tensor)
-    (held,) = (node.inputs[1] for node in between if len(node.inputs) > 1)  # the lengths that the stack has by now
-    sizes = tuple(graph.weights[held].read().tolist())
-    stored = stack.weight
-    if name in graph.edited:
-        shape = tuple(sizes[stack.order.index(axis)] for axis in range(len(sizes)))
-        stored = replace(stored, shape=shape, read=partial(read_stack, graph.weights[name], sizes, stack.order))
-    made = {node.outputs[0] for node in between}
-    nodes = tuple(reading(node, stack.tensor, name) for node in graph.nodes if node.outputs[0] not in made)
-    gone = {held} - {read for node in nodes for read in node.reads}
-    weights = {other: weight for other, weight in graph.weights.items() if other not in gone}
-    return replace(graph, nodes=nodes, weights={**weights, name: stored}, edited=graph.edited - gone)
+def stored_stack(flat: Weight, stack: Stack, sizes: tuple[int, ...]) -> Weight:
+    """A matrix as the source stores it, where its axes have other lengths by now."""
+    shape = tuple(sizes[stack.order.index(axis)] for axis in range(len(sizes)))
+    return replace(stack.weight, shape=shape, read=partial(read_stack, flat, sizes, stack.order))
 
 
 def nodes_between(graph: LayerGraph, name: str, tensor: str) -> list[Node]:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from mal_graph.graph import Array, Declared, LayerGraph, Node, Weight
+from mal_graph.graph import Array, Declared, LayerGraph, Node, Weight, once_per_graph
 from mal_graph.network.roots import data_dependent
 from mal_graph.network.telling_values import (
     are_rotation,
@@ -101,7 +101,8 @@ class Unlearned:
     uses: tuple[UnlearnedUse, ...]
 
 
-def find_unlearned(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> dict[str, Unlearned]:
+@once_per_graph
+def find_unlearned(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> Mapping[str, Unlearned]:
     """The stored float tensors that operators apply though nobody learned them, by name."""
     uses = Uses(graph, table)
     unlearned: dict[str, Unlearned] = {}
@@ -129,27 +130,47 @@ class Uses:
         return row_of(node, self.table)
 
     @cached_property
-    def live(self) -> set[str]:
+    def live(self) -> frozenset[str]:
         """The tensors that depend on the inputs."""
         return data_dependent(self.graph)
 
     def meetings(self, name: str) -> tuple[Meeting, ...]:
         """Where a tensor meets what depends on the inputs, behind what computes with constants or only arranges."""
-        if name not in self.met:
-            self.met[name] = tuple({(one.out, one.slot): one for one in self.find_meetings(name)}.values())
+        for tensor in reversed(self.made_of(name)):
+            self.met[tensor] = tuple({(one.out, one.slot): one for one in self.find_meetings(tensor)}.values())
         return self.met[name]
 
+    def made_of(self, name: str) -> list[str]:
+        """A tensor, and what computing with constants and arranging makes of it, in topological order, as far as it is
+        not known yet what that meets."""
+        made, waiting = {name} - self.met.keys(), [name]
+        while waiting:
+            for index, slot in self.graph.consumers.get(waiting.pop(), ()):
+                new = set(self.handed_on(index, slot) or ()) - made - self.met.keys()
+                made |= new
+                waiting += new
+        return sorted(made, key=lambda tensor: self.graph.producer.get(tensor, -1))
+
+    def handed_on(self, index: int, slot: int) -> tuple[str, ...] | None:
+        """What an operator makes of a tensor by computing with constants or arranging it; None where something that
+        depends on the inputs is met."""
+        node, row = self.graph.nodes[index], self.row(self.graph.nodes[index])
+        is_arranged = row is not None and row.arranges and (slot == 0 or row.joins)
+        if slot == CAPTURE or not (is_arranged or node.outputs[0] not in self.live):
+            return None
+        return () if row is not None and row.reads_shape_only else tuple(filter(None, node.outputs))
+
     def find_meetings(self, name: str) -> Iterator[Meeting]:
+        """Where a tensor meets what depends on the inputs, where that is known of all that is made of it."""
         for index, slot in self.graph.consumers.get(name, ()):
             node, row = self.graph.nodes[index], self.row(self.graph.nodes[index])
             if row is not None and row.reads_shape_only:
                 continue
-            is_arranged = row is not None and row.arranges and (slot == 0 or row.joins)
-            if slot != CAPTURE and (is_arranged or node.outputs[0] not in self.live):
-                for out in filter(None, node.outputs):
-                    yield from self.meetings(out)
-            else:
+            made = self.handed_on(index, slot)
+            if made is None:
                 yield Meeting(node, row, slot)
+            for out in made or ():
+                yield from self.met[out]
 
     def use_of(self, meeting: Meeting, kind: SettingKind) -> UnlearnedUse:
         """A use of a setting of some kind."""

@@ -9,19 +9,22 @@ from contextlib import suppress
 
 import numpy as np
 
-from mal_graph.graph import LayerGraph, Node
+from mal_graph.graph import LayerGraph, Node, once_per_graph
 from mal_graph.operators import Arranged, Row, arranged_axes, row_of
 
 Reading = tuple[int, int]  # index of a node, and an input slot of it
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def find_weight_orders(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> dict[Reading, tuple[int, ...]]:
+@once_per_graph
+def find_weight_orders(graph: LayerGraph, table: Mapping[str, Row] | None = None) -> Mapping[Reading, tuple[int, ...]]:
     """For each place where a tensor is read to compute a weight, its axes in the order in which they stand there."""
     shapes = constant_shapes(graph, table)
     orders: dict[Reading, tuple[int, ...]] = {}
     made: dict[str, tuple[int, ...]] = {}  # the order of the axes of a computed tensor, to its first reader
     for index, node in reversed(list(enumerate(graph.nodes))):
+        if shapes.keys().isdisjoint(node.inputs):
+            continue
         row = row_of(node, table)
         for slot, name in enumerate(node.inputs):
             order = None if row is None or name not in shapes else order_of(graph, node, row, slot, shapes, made)

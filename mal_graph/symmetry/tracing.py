@@ -150,9 +150,11 @@ def label_weights(tracing: Tracing, graph: LayerGraph, probed: Probe, axes: Coll
 
 def tie_copies(tracing: Tracing, graph: LayerGraph) -> None:
     """Tie the copies of each tensor that is shared on purpose along some of its axes."""
+    copies: dict[str, list[str]] = {}
+    for copy, name in graph.copies.items():
+        copies.setdefault(name, []).append(copy)
     for name, axes in graph.tied.items():
-        copies = [copy for copy, of in graph.copies.items() if of == name]
-        labels = [tracing.labels[one] for one in (name, *copies) if one in graph.weights]
+        labels = [tracing.labels[one] for one in (name, *copies.get(name, ())) if one in graph.weights]
         for axis, (label, other) in product(axes, pairwise(labels)):
             if label.shape[axis] == other.shape[axis]:  # else the window of one layer was made larger
                 tracing.wiring.tie(*(tracing.wiring.axis_label(one, axis) for one in (label, other)))

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mal_graph import registry
-from mal_graph.errors import RunError
+from mal_graph.errors import LimitError, RunError
 from mal_graph.graph import LayerGraph
 from mal_graph.network import data_dependent, graph_in_float32
 from mal_graph.operators import GroupState, Row
@@ -324,7 +324,8 @@ def judge_group(
 def deviations_in_float64(
     groups: AxisGroups, trial: Trial, moves: Sequence[Moves], doubtful: Sequence[int]
 ) -> dict[int, float]:
-    """The deviations of doubtful groups under the reference evaluator, in float64; none where it cannot run them."""
+    """The deviations of doubtful groups under the reference evaluator, in float64; none where it cannot run them, or
+    not within limits that onnxruntime keeps."""
     if not doubtful:
         return {}
     try:
@@ -333,5 +334,5 @@ def deviations_in_float64(
         outputs = session.run(trial.inputs, trial.weights, deadline=trial.deadline)
         exact_trial = replace(trial, session=session, outputs=outputs)
         return measure_groups(exact_trial, groups, moves, doubtful, ACCEPT_FLOAT64)
-    except RunError:
+    except (LimitError, RunError):
         return {}

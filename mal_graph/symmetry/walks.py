@@ -79,7 +79,7 @@ class Course:
         return all(group.name in parts and len(parts[group.name]) == group.units for group in usable)
 
     @cached_property
-    def live(self) -> set[str]:
+    def live(self) -> frozenset[str]:
         """The tensors that depend on the inputs, and the outputs."""
         return data_dependent(self.graph) | self.graph.output_names
 

@@ -72,8 +72,7 @@ def audit(
 
     Args:
         path: a file that `assemble`, `compress` or `zoo` wrote.
-        sources: the base and the donors that were merged, in order: the job is done again with them. Of what was made
-            with torch modules only the digests are compared.
+        sources: the base and the donors that were merged, in order: the job is done again with them.
         data: the labelled data that were given then.
         config, options: the other arrays that were given then, as one value or as keywords; see below. Without them a
             job that used them is not repeated.
@@ -85,7 +84,7 @@ def audit(
         MalGraphError: whatever loading and merging the models raise.
     """
     settings, path = with_arrays(configured("audit", config, options)), Path(path)
-    sealed = registry.adapter_for(str(path)).read_seal(path)
+    sealed = registry.writer_for(str(path)).read_seal(path)
     provenance = read_provenance(sealed.provenance)
     written = written_check(sealed, provenance)
     if not sources or provenance is None or written.failed:
@@ -160,14 +159,12 @@ def repeated_check(
     runner: Runner | None,
 ) -> tuple[Check, tuple[str, ...]]:
     """Whether the same job gives the same file, with what is to be known beside."""
-    if any(source.content for source in provenance.sources):
-        return Check(REPEATED, None, "it was made of models in memory, which is not repeated here"), ()
     missing = sorted(provenance.arrays.keys() - arrays.keys())
     if missing:
         why = f"it was made with {' and '.join(f'`{name}`' for name in missing)}: give these arrays too"
-        return Check(REPEATED, None, why), (solved_note(path, graphs[0]),)
+        return Check(REPEATED, None, why), () if registry.is_state(str(path)) else (solved_note(path, graphs[0]),)
     try:
-        again = repeat(provenance, graphs, arrays, progress, runner or registry.runner())
+        again = repeat(provenance, graphs, arrays, progress, runner or registry.runner(), path.suffix)
     except MalGraphError as error:
         return Check(REPEATED, False, f"the same job fails now: {error}"), ()
     differing = list(differences(sealed, again))
@@ -181,8 +178,9 @@ def repeat(
     arrays: Mapping[str, Any],
     progress: Progress,
     runner: Runner,
+    form: str,
 ) -> Sealed:
-    """The seal of what the same job gives now. Raises MalGraphError."""
+    """The seal of what the same job gives now, in a file of some form. Raises MalGraphError."""
     config = noted_config(provenance, {name: held for name, held in arrays.items() if name != "data"})
     result: Written
     if isinstance(config, ZooConfig):
@@ -192,8 +190,8 @@ def repeat(
     else:
         result = make_model(graphs, config, arrays.get("data"), progress, runner)
     with TemporaryDirectory(prefix="mal-graph-") as folder:
-        path = Path(folder, "again.onnx")
-        adapter = registry.adapter_for(str(path))
+        path = Path(folder, f"again{form}")
+        adapter = registry.writer_for(str(path))
         adapter.save(with_origin(result), path, overwrite=False)
         return adapter.read_seal(path)
 

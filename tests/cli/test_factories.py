@@ -1,6 +1,8 @@
 """Models on the command line: files and modules stand in for each other everywhere."""
 
 import json
+import re
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -123,6 +125,30 @@ def test_the_result_may_be_the_weights_of_the_module(run, folder):
     _, merged, _ = run("evaluate", "m.onnx", "--data", "data.npz", "--format", "json")
     losses = [json.loads(text)["scores"][0]["loss"] for text in (out, merged)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_weights_of_a_module_are_audited_alone_and_with_the_models(run, folder):
+    assert run("assemble", "their:base", "donor.onnx", "-o", "m.safetensors", "--lambda", "0.5", "--no-verify")[0] == 0
+    code, out, err = run("audit", "m.safetensors")
+    assert (code, err) == (0, "")
+    assert "check written: passed" in out
+    code, out, err = run("audit", "m.safetensors", "--from", "their:base", "donor.onnx", "--format", "json")
+    assert (code, err) == (0, "")
+    assert [check["passed"] for check in json.loads(out)["checks"]] == [True, True, True]
+    code, out, _ = run("audit", "m.safetensors", "--from", "their:donor", "donor.onnx", "--format", "json")
+    assert [check["passed"] for check in json.loads(out)["checks"]] == [True, False]
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused_in_one_sentence(run, folder, number):
+    state = registry.tracer().build("their:base").state_dict()
+    state["0.weight"][:1] = number
+    import_module("safetensors.torch").save_file(state, folder / "w.safetensors")
+    words = ("assemble", "their:base", "donor.onnx", "--weights", "w.safetensors", "--lambda", "0.3", "-o", "m.onnx")
+    code, _, err = run(*words, "--no-verify")
+    assert code == 2
+    assert re.search(r"^error: [^\n]*not finite[^\n]*\n$", err, re.MULTILINE), err
+    assert not (folder / "m.onnx").exists()
 
 
 def test_a_module_is_inspected_and_matched(run, folder):

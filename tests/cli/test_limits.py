@@ -3,17 +3,18 @@
 import json
 
 import pytest
-from bombs import with_expansion, with_long_loop, with_stored_division
 from builders import save
+from crafted.arithmetic import division_of_the_least_number
+from crafted.sizes import computed_square, loop_of_computed_trips
 
 from mal_graph.cli import app
 
 
 @pytest.fixture
 def folder(folder):
-    save(with_stored_division(), folder / "crash.onnx")
-    save(with_long_loop(), folder / "hang.onnx")
-    save(with_expansion(), folder / "fill.onnx")
+    save(division_of_the_least_number(), folder / "crash.onnx")
+    save(loop_of_computed_trips(), folder / "hang.onnx")
+    save(computed_square(), folder / "fill.onnx")
     return folder
 
 

@@ -1,5 +1,5 @@
 """Crafted files, made in code: what a stranger may send. `KINDS` has all of them by name."""
 
-from crafted import arithmetic, beside, names, sizes, stored  # noqa: F401  # they note their kinds
+from crafted import arithmetic, beside, claims, growing, names, sizes, stored  # noqa: F401  # they note their kinds
 from crafted.kind import KINDS as KINDS
 from crafted.kind import Kind as Kind

@@ -246,6 +246,14 @@ def text_that_a_terminal_would_obey():
     return proto
 
 
+@model("nothing can be said of its axes", "inspect", "m.onnx", "--in-process")
+def a_pattern_that_a_terminal_would_obey():
+    """RE2 logs it as it is, past Python."""
+    net, x = begun()
+    text = net.op("Cast", x, to=TensorProto.STRING)
+    return net.proto(x, net.op("RegexFullMatch", text, pattern=f"(({ESCAPE}"))
+
+
 @model("error: ")
 def data_named_as_a_terminal_would_obey():
     proto = raw(helper.make_node("MatMul", ["x", "w"], ["y"]), stored={"w": np.ones((8, 4), np.float32)})

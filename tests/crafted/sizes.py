@@ -156,6 +156,21 @@ def einsum_of_many():
     return read_by_all(net, x, big)
 
 
+def square(side: int) -> ModelProto:
+    """A square of so many numbers a side, made of what is computed, of which one is read."""
+    net, x = begun()
+    number = net.op("ReduceSum", x, keepdims=0)
+    doubled = net.op("Add", net.constant(np.array([side // 2])), net.op("Cast", net.op("Abs", number), to=INT64))
+    length = net.op("Clip", net.op("Mul", doubled, net.constant(np.array([2]))), net.constant(side), net.constant(side))
+    square = net.op("Expand", number, net.op("Concat", length, length, axis=0))
+    return net.proto(net.op("Add", x, net.op("ReduceMax", square, keepdims=0)))
+
+
+@model(TOO_MUCH)
+def computed_square():
+    return square(1 << 17)
+
+
 @model(TOO_LARGE)
 def doubling_concat():
     net, x = begun()

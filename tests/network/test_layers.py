@@ -166,7 +166,7 @@ def test_a_product_of_two_activations_is_no_layer(net):
 
 def test_integer_weights_make_no_layer(net):
     proto = net.proto(net.op("Add", net.input("x", ("N", 3), "int64"), net.constant([1, 2, 3])))
-    assert find_parameters(load(proto)) == []
+    assert find_parameters(load(proto)) == ()
 
 
 def test_depth_counts_the_layers_before():

@@ -252,3 +252,9 @@ def test_tying_to_a_fixed_piece_fixes(wiring):
     assert wiring.tie(wiring.fresh(2), FROZEN) is FROZEN
     assert wiring.tie(FROZEN, wiring.fresh(2)) is FROZEN
     assert [atoms.tolist() for atoms, _ in wiring.pins] == [[0, 1], [2, 3]]
+
+
+def test_axes_that_become_one_leave_the_units_of_the_others_as_they_are(wiring):
+    label = wiring.fresh_label((2, 3, 4))
+    joined = wiring.reshape(label, (2, 12), "Reshape")
+    assert wiring.axis_label(joined, 0).tolist() == wiring.axis_label(label, 0).tolist()

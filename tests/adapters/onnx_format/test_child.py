@@ -5,13 +5,15 @@ import time
 
 import numpy as np
 import pytest
-from bombs import with_divided_sizes, with_expansion, with_long_loop, with_stored_division
-from builders import Net, load, mlp
+from builders import Net, cnn, load, mlp, save
+from crafted.arithmetic import computed_division_of_the_least_number, division_of_the_least_number
+from crafted.sizes import computed_square, loop_of_computed_trips, square
 from onnx import TensorProto
 
 from mal_graph import registry
 from mal_graph.errors import LimitError, RunError
 from mal_graph.limits import LEAST_MEMORY, Limits, limited
+from mal_graph_adapters.onnx_format import libraries
 
 X = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)}
 
@@ -71,15 +73,19 @@ def test_weights_are_fed_and_what_is_read_is_chosen(runner):
 @pytest.mark.parametrize(
     ("make", "optimize", "reason"),
     [
-        (with_stored_division, True, r"net.onnx ended the process that ran it \(SIGFPE\): leave it out"),
-        (with_divided_sizes, False, r"net.onnx ended the process that ran it \(SIGFPE\): leave it out"),
-        (with_expansion, False, r"cannot run net.onnx: .*\(it may take 512 MiB: give more with `max_memory`\)"),
-        (with_long_loop, False, "was not through after 0.5 seconds, which is all that it may take: give more"),
+        (division_of_the_least_number, True, r"net.onnx ended the process that ran it \(SIGFPE\): leave it out"),
+        (
+            computed_division_of_the_least_number,
+            False,
+            r"net.onnx ended the process that ran it \(SIGFPE\): leave it out",
+        ),
+        (computed_square, False, r"cannot run net.onnx: .*\(it may take 512 MiB: give more with `max_memory`\)"),
+        (loop_of_computed_trips, False, "was not through after 0.5 seconds, which is all that it may take: give more"),
     ],
 )
 def test_a_model_that_crashes_hangs_or_takes_too_much_is_refused_and_others_go_on(make, optimize, reason):
     graph, bomb = mlp(), load(make(), "net")
-    with limited(Limits(timeout=0.5) if make is with_long_loop else Limits()):
+    with limited(Limits(timeout=0.5) if make is loop_of_computed_trips else Limits()):
         session = registry.runner().open(graph)
         expected = session.run(X)
         began = time.monotonic()
@@ -90,8 +96,47 @@ def test_a_model_that_crashes_hangs_or_takes_too_much_is_refused_and_others_go_o
     assert all(np.array_equal(values[name], expected[name]) for name in expected)
 
 
+@pytest.fixture
+def apart(monkeypatch):
+    """Limits in force, in a process in which nothing of onnx may look at a file."""
+    for name in ("check", "convert", "Evaluator"):
+        monkeypatch.setattr(libraries, name, None)
+    with limited(Limits(timeout=30.0)):
+        yield
+
+
+def test_the_checker_looks_at_files_in_the_child(apart, tmp_path):
+    path = save(mlp(), tmp_path / "m[1].onnx")
+    adapter = registry.adapter_for(path)
+    assert [(check.name, check.passed) for check in adapter.check(path)] == [
+        ("onnx_checker", True),
+        ("onnxruntime", True),
+    ]
+    path.write_bytes(path.read_bytes()[:-9])
+    assert not any(check.passed for check in adapter.check(path))
+
+
+def test_models_are_converted_in_the_child(apart):
+    net = Net(opset=17)
+    graph = net.graph(net.linear(net.input(), 8, 4))
+    converted = registry.adapter_for("m.onnx").at_opset(graph, 18)
+    assert converted.opsets[""] == 18
+    assert same(
+        list(registry.runner().open(converted).run(X).values()), list(registry.runner().open(graph).run(X).values())
+    )
+
+
+def test_the_reference_evaluator_runs_in_the_child(apart):
+    graph = cnn()
+    inputs = {"x": np.linspace(-1, 1, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)}
+    (value,) = registry.runner("reference").open(graph).run(inputs).values()
+    (nearby,) = registry.runner().open(graph).run(inputs).values()
+    assert value.dtype == np.float64
+    assert np.abs(value - nearby).max() < 1e-5 * np.abs(value).max()  # float32 beside float64
+
+
 def test_memory_is_what_was_asked_for():
-    graph = load(with_expansion(1 << 13), "net")  # 256 MiB
+    graph = load(square(1 << 13), "net")  # 256 MiB
     for memory, is_enough in ((2**30, True), (2**27, False), (1, False)):
         with limited(Limits(max_memory=memory)):
             session = registry.runner().open(graph)
@@ -104,7 +149,7 @@ def test_memory_is_what_was_asked_for():
 
 
 def test_a_run_that_misses_its_deadline_ends_without_its_process(runner):
-    session = runner.open(load(with_long_loop(), "net"))
+    session = runner.open(load(loop_of_computed_trips(), "net"))
     process = runner.child.process
     with pytest.raises(RunError, match=r"net\.onnx was not through when its time was up"):
         session.run(X, deadline=time.monotonic() + 0.2)
