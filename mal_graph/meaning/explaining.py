@@ -1,0 +1,284 @@
+"""What explains a donor that does not do what the base does on the same samples: other inputs, or other outputs.
+
+Half of the samples choose, the others judge. Every change of the inputs is tried, each with every change of the
+outputs; of what gains nearly as much as the best, the simplest is taken. It explains the donor only if, on samples that
+had no part in the choice, it takes away a good part of the loss, more than luck would, and leaves a smaller loss than
+any copy of the donor with its weights in random order reaches with the same choice. What was found is applied, and the
+search goes on from there for what else there may be.
+
+Chosen: a held-out half, on which one test is made of one hypothesis, whatever number was tried before. Refused: a
+correction of the test for the number of trials - these are alike, and their number says nothing of the chance that one
+of them fits. Refused: correlations - a network whose inputs are 255 times too small keeps most of its correlations,
+and decides by its biases alone.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+
+from mal_graph.brief import Brief
+from mal_graph.graph import Array
+from mal_graph.meaning.input_changes import Family, InputChange, reordered
+from mal_graph.meaning.output_changes import TINY, OutputChange, as_is, changes_of, is_clear, losses, spread_of, tidied
+from mal_graph.meaning.readings import Reading
+
+NOTHING_LEFT = 0.02  # a loss below which there is nothing to explain
+LEFT = 0.7  # of the least loss of the copies: what an explanation may leave
+LIMITS = {  # what an explanation may leave of the loss, and what it must gain: less is no error of meaning
+    Family.CHANNELS: (0.7, 0.05),
+    Family.NUMBERS: (0.7, 0.05),
+    Family.FEATURES: (0.5, 0.15),  # of features that say the same, the wrong one often fits as well or better
+}
+OUTPUTS = (0.7, 0.05)  # the same of outputs
+SUSPICIOUS = 0.5  # a loss from which on a donor may be noise
+STEP_LEFT = 0.95  # of the loss: what an exchange of two features may leave
+ENOUGH = 0.9  # of what the best change gains: what a simpler one must gain to be taken in its place
+ROUNDS = 3
+USUAL, LARGE = 3.0, 5.0  # times: how far the size of scores of other trainings may be off, and what is more than that
+NO_FURTHER = 1.1  # of the loss
+
+Changes = tuple[InputChange, ...]
+Ask = Callable[[Changes, Array], Array]  # the donor's rows for some samples, their inputs changed
+
+
+@dataclass(frozen=True, repr=False)
+class Case(Brief):
+    """One output of a base, and a donor that is asked for its own.
+
+    Attributes:
+        reading: how rows are read.
+        base: gives the base's rows for some samples, shape (samples, places, columns).
+        ask: gives the donor's.
+        copies: ask the same of copies of the donor with their weights in random order.
+        fitting, judging: the numbers of the samples that choose, and of those that judge.
+        tables: names of the inputs whose features are so many that not every order can be tried, with their number.
+    """
+
+    reading: Reading
+    base: Callable[[Array], Array]
+    ask: Ask
+    copies: Sequence[Ask]
+    fitting: Array
+    judging: Array
+    tables: Sequence[tuple[str, int]] = ()
+
+    @cached_property
+    def spread(self) -> float:
+        return spread_of(np.concatenate([self.base(self.fitting), self.base(self.judging)]))
+
+    def losses(self, donor: Array, samples: Array, change: OutputChange) -> Array:
+        """The loss of each sample; infinite where a number of the donor is not finite."""
+        if not np.isfinite(donor).all():
+            return np.full(len(samples), np.inf)
+        return losses(self.base(samples), change.of(donor), self.reading, self.spread)
+
+    def judged(self, trial: "Trial", ask: Ask | None = None) -> Array:
+        """The losses of a trial on the samples that judge."""
+        return self.losses((ask or self.ask)(trial.inputs, self.judging), self.judging, trial.outputs)
+
+    def fitted(self, trial: "Trial") -> Array:
+        """The losses of a trial on the samples that choose."""
+        return self.losses(self.ask(trial.inputs, self.fitting), self.fitting, trial.outputs)
+
+    def trials(self, inputs: Changes, ask: Ask | None = None) -> "Iterator[Trial]":
+        """Every change of the outputs, with some changes of the inputs."""
+        donor = (ask or self.ask)(inputs, self.fitting)
+        if not np.isfinite(donor).all():
+            return
+        for change in changes_of(self.base(self.fitting), donor, self.reading):
+            yield self.trial(inputs, donor, change)
+
+    def plain(self, inputs: Changes) -> "Trial":
+        """Some changes of the inputs, and none of the outputs."""
+        donor = self.ask(inputs, self.fitting)
+        change = as_is(self.base(self.fitting), donor, self.reading)
+        return self.trial(inputs, donor, change)
+
+    def trial(self, inputs: Changes, donor: Array, change: OutputChange) -> "Trial":
+        """Changes with what they leave."""
+        size = float(np.sqrt((donor**2).mean() / max(float((self.base(self.fitting) ** 2).mean()), TINY)))
+        return Trial(inputs, change, float(self.losses(donor, self.fitting, change).mean()), size)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Changes that were tried.
+
+    Attributes:
+        inputs, outputs: what is changed.
+        loss: what they leave of it on the samples that choose, in the mean.
+        size: how many times as large as the base's rows the donor's are, before the outputs are changed.
+    """
+
+    inputs: Changes
+    outputs: OutputChange
+    loss: float
+    size: float
+
+    @property
+    def is_of_usual_size(self) -> bool:
+        return 1 / USUAL < self.size < USUAL
+
+    @property
+    def parts(self) -> int:
+        """How many changes these are."""
+        return len(self.inputs) + bool(self.outputs.moved or self.outputs.is_turned or any(self.outputs.shift))
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What was found of one output of a donor.
+
+    Attributes:
+        reading: how it is read.
+        trial: the changes that explain it; without any if nothing does.
+        before, after: the mean loss on the samples that judge as the donor is, and with the changes.
+        decided: the share of places where donor and base decide the same, before and after; None of values.
+        resized: a change of the numbers of an input that brings that near to 1 and the outputs no further off; None
+            where none does, or where nothing has to.
+        chance: the least mean loss of copies with their weights in random order, where these were asked.
+    """
+
+    reading: Reading
+    trial: Trial
+    before: float
+    after: float
+    decided: tuple[float, float] | None
+    resized: Trial | None = None
+    chance: float | None = field(default=None)
+
+    @property
+    def is_found(self) -> bool:
+        return self.trial.parts > 0
+
+
+def explain(case: Case, changes: Sequence[InputChange]) -> Explanation:
+    """The changes that explain a donor, as far as any do."""
+    current = start = case.plain(())
+    for _ in range(ROUNDS):
+        further = next_trial(case, current, changes)
+        if further is None:
+            break
+        current = further
+    before, after = (case.judged(one) for one in (start, current))
+    chance = None
+    if current is not start or before.mean() > SUSPICIOUS:
+        chance = least_of_copies(case, current.inputs)
+        if after.mean() > LEFT * chance:
+            current, after = start, before
+    return Explanation(
+        reading=case.reading,
+        trial=current,
+        before=float(before.mean()),
+        after=float(after.mean()),
+        decided=decided(case, start, current),
+        resized=None if 1 / LARGE < current.size < LARGE else resizing(case, current, changes),
+        chance=chance,
+    )
+
+
+def resizing(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial | None:
+    """The first change of numbers with which the donor's rows are as large as the base's, and no further off."""
+    if any(one.family is Family.NUMBERS for one in current.inputs):
+        return None
+    for change in (one for one in changes if one.family is Family.NUMBERS):
+        trial = case.plain((*current.inputs, change))
+        if trial.is_of_usual_size and trial.loss <= NO_FURTHER * current.loss:
+            return trial
+    return None
+
+
+def next_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial | None:
+    """What explains clearly more than the changes so far; None if nothing does. Two changes of inputs that help only
+    together are found where the first alone is at least the best there is."""
+    if current.loss <= NOTHING_LEFT:
+        return None
+    first = best_trial(case, current, changes)
+    if is_better(case, current, first):
+        return first
+    second = best_trial(case, first, changes) if len(first.inputs) > len(current.inputs) else first
+    return next((one for one in (second, *searched_orders(case, current)) if is_better(case, current, one)), None)
+
+
+def best_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial:
+    """What leaves the least of the loss on the samples that choose: the changes so far, or one more."""
+    changed = {(one.input, one.family) for one in current.inputs}
+    further = [(*current.inputs, one) for one in changes if (one.input, one.family) not in changed]
+    tried = [trial for inputs in (current.inputs, *further) for trial in case.trials(inputs)]
+    return tidy(case, simplest(tried, current.loss)) if tried else current
+
+
+def simplest(tried: Sequence[Trial], loss: float) -> Trial:
+    """Of what gains nearly as much as the best, what changes least; of equal ones those of usual size, the first."""
+    best = min(trial.loss for trial in tried)
+    near = (trial for trial in tried if loss - trial.loss >= ENOUGH * (loss - best))
+    return min(near, key=lambda trial: (trial.parts, not trial.is_of_usual_size))
+
+
+def tidy(case: Case, trial: Trial) -> Trial:
+    """A trial whose order moves no column that need not move."""
+    if not trial.outputs.moved:
+        return trial
+    donor, base = case.ask(trial.inputs, case.judging), case.base(case.judging)
+    change = tidied(trial.outputs, base, donor, case.reading, case.spread)
+    return replace(trial, outputs=change)
+
+
+def is_better(case: Case, current: Trial, chosen: Trial) -> bool:
+    """Whether a trial takes away more of the loss than luck would, on samples that had no part in choosing it. An order
+    of columns alone was judged column by column."""
+    if chosen.parts <= current.parts:
+        return False
+    if chosen.inputs == current.inputs and chosen.outputs.moved:
+        return True
+    left, gain = min((LIMITS[one.family] for one in chosen.inputs[len(current.inputs) :]), default=OUTPUTS)
+    before, after = case.judged(current), case.judged(chosen)
+    return is_clear(before, after, left) and float(before.mean() - after.mean()) >= gain
+
+
+def searched_orders(case: Case, current: Trial) -> Iterator[Trial]:
+    """For each table of many features the order that fits best, found by exchanging two at a time as long as that
+    clearly helps."""
+    if current.outputs.moved:
+        return
+    for name, count in case.tables:
+        best, left = current, list(range(count))
+        while True:
+            orders = [exchanged(left, a, b) for a, b in combinations(range(count), 2)]
+            tried = [case.plain((*current.inputs, reordered(name, 2, 1, order))) for order in orders]
+            found = min(range(len(tried)), key=lambda place: tried[place].loss)
+            before, after = (case.fitted(one) for one in (best, tried[found]))
+            if not is_clear(before, after, STEP_LEFT):
+                break
+            best, left = tried[found], orders[found]
+        yield best
+
+
+def exchanged(order: Sequence[int], a: int, b: int) -> list[int]:
+    """An order with two entries in each other's place."""
+    swapped = list(order)
+    swapped[a], swapped[b] = swapped[b], swapped[a]
+    return swapped
+
+
+def least_of_copies(case: Case, inputs: Changes) -> float:
+    """The least loss that copies of a donor with random weights leave, each by its best changes."""
+    left = [1.0]
+    for ask in case.copies:
+        tried = [trial for one in dict.fromkeys(((), inputs)) for trial in case.trials(one, ask)]
+        if tried:
+            left.append(float(case.judged(min(tried, key=lambda trial: trial.loss), ask).mean()))
+    return min(left)
+
+
+def decided(case: Case, start: Trial, end: Trial) -> tuple[float, float] | None:
+    """The share of places where the largest score is the same, before and after."""
+    if not case.reading.are_scores:
+        return None
+    own = case.base(case.judging).argmax(axis=2)
+    theirs = (one.outputs.of(case.ask(one.inputs, case.judging)).argmax(axis=2) for one in (start, end))
+    before, after = (float((own == other).mean()) for other in theirs)
+    return before, after

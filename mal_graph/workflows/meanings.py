@@ -1,0 +1,258 @@
+"""Whether the inputs and outputs of a donor mean what the base's do: both are run on the same samples.
+
+Given samples tell classes, channels and numbers that are others than the base's, and what explains them; noise tells no
+more than whether the two compute the same, and whether the donor says anything at all. What was found is said with the
+figures that it rests on, and never applied.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mal_graph.compression import class_names_of
+from mal_graph.config import MergeConfig
+from mal_graph.errors import DataError, RunError
+from mal_graph.evaluation import LABELS, Arrays, Scores, calibration_inputs, predict, read_output_kind, score
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching import Signatures, pair_signatures
+from mal_graph.meaning import (
+    FEW,
+    FEWEST,
+    Asked,
+    Case,
+    Explanation,
+    InputChange,
+    Reading,
+    can_be_read,
+    changes_of_input,
+    column_axis,
+    explain,
+    is_constant,
+    kind_by_values,
+)
+from mal_graph.merging import Sessions
+from mal_graph.network import probe
+from mal_graph.protocols import Runner
+from mal_graph.symmetry import deviation, graph_in_float32
+from mal_graph.workflows.both_models import KEEPS
+from mal_graph.workflows.findings import chance as at_chance
+from mal_graph.workflows.meaning_texts import Accuracies, Kind, Meaning, is_noise, noise_text, said_of, told
+from mal_graph.workflows.models import Progress, prepare
+from mal_graph.workflows.steps import shuffled
+
+FITTING, JUDGING = 96, 128  # samples, at most
+COPIES = 8  # of a donor with its weights in random order: what chance gives
+MOST_OUTPUTS = 4  # of a model that are looked at
+MOST_FEATURES = 16  # of a table whose order is searched
+
+
+@dataclass(frozen=True)
+class Given:
+    """Samples by the base's names, with labels where there are any; noise where none were given."""
+
+    inputs: Arrays
+    labels: Array | None
+    are_real: bool
+
+    @property
+    def count(self) -> int:
+        return min(map(len, self.inputs.values()), default=0)
+
+    def halves(self, seed: int) -> tuple[Array, Array]:
+        """The numbers of samples that choose, and of others that judge."""
+        order = np.random.default_rng(seed).permutation(self.count)
+        cut = min(FITTING, self.count // 2)
+        return np.sort(order[:cut]), np.sort(order[cut : cut + JUDGING])
+
+
+@np.errstate(all="ignore")  # what overflows under a change of its inputs explains nothing
+def find_meanings(
+    graphs: Sequence[LayerGraph],
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    runner: Runner,
+    progress: Progress,
+) -> tuple[Meaning, ...]:
+    """What is to be said of each donor, the base first among the models.
+
+    Args:
+        data: inputs and `labels`; where there are none, the calibration inputs are run, else noise.
+
+    Raises:
+        DataError: the data do not fit.
+    """
+    base, *donors = graphs
+    if not donors or not config.compare:
+        return ()
+    given = samples_of(base, config, data, runner)
+    found: list[Meaning] = []
+    for done, donor in enumerate(donors):
+        progress("comparing what models say", done, len(donors))
+        try:
+            found += Comparison(base, donor, number=done + 1, given=given, config=config, runner=runner).meanings()
+        except (RunError, DataError) as error:
+            found.append(told(donor.name, Kind.UNKNOWN, str(error)))
+    progress("comparing what models say", len(donors), len(donors))
+    return tuple(found)
+
+
+def samples_of(base: LayerGraph, config: MergeConfig, data: Mapping[str, Any] | None, runner: Runner) -> Given:
+    """The samples that models are run on. Raises DataError or RunError."""
+    if data is not None:
+        arrays = dict(prepare(base, data, config)[0])
+        labels = arrays.pop(LABELS, None)
+        return Given(arrays, labels, True)
+    if config.calibrate is not None:
+        return Given(calibration_inputs(base, config.calibrate), None, True)
+    drawn = probe(base, runner, inputs=config.inputs, input_shapes=config.input_shapes, seed=config.seed).inputs
+    return Given(drawn, None, False)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A base and one donor, by its number among the models, and what both are run on."""
+
+    base: LayerGraph
+    donor: LayerGraph
+    number: int
+    given: Given
+    config: MergeConfig
+    runner: Runner
+
+    @property
+    def paired(self) -> Signatures:
+        return pair_signatures(self.base, self.donor, self.config.pair)
+
+    def asked(self, graph: LayerGraph, paired: Signatures, *, remembers: bool = True) -> Asked:
+        """A model in a session. Raises RunError."""
+        opened = Sessions(self.runner).open(graph_in_float32(graph))
+        return Asked(opened, paired, self.given.inputs, remembers)
+
+    def meanings(self) -> Iterator[Meaning]:
+        """What is to be said. Raises RunError or DataError."""
+        paired = self.paired
+        own = replace(paired, inputs={n: n for n in paired.inputs}, outputs={n: n for n in paired.outputs})
+        base, donor = self.asked(self.base, own), self.asked(self.donor, paired)
+        every = np.sort(np.concatenate(self.given.halves(self.config.seed)))
+        what = "samples" if self.given.are_real else "samples of noise"
+        mine, theirs = base.outputs((), every), donor.outputs((), every)
+        if deviation(theirs, mine) <= KEEPS:
+            yield told(self.donor.name, Kind.EQUAL, f"computes what the base does, on {len(every)} {what}")
+            return
+        constant = [name for name in mine if theirs[name].dtype.kind == "f" and is_constant(theirs[name])]
+        for name in constant:
+            value = "the same numbers" if theirs[name].any() else "zeros"
+            text = f"gives {value} in output {name!r} for all of {len(every)} {what}"
+            yield told(self.donor.name, Kind.CONSTANT, text, output=name)
+        if not self.given.are_real or self.given.count < 2 * FEWEST:
+            return
+        names = [name for name in mine if name not in constant and not is_constant(mine[name])]
+        readings = [one for name in names if (one := self.reading(name, mine[name], theirs[name])) is not None]
+        explained = [self.explained(reading, base, donor) for reading in readings[:MOST_OUTPUTS]]
+        seen: set[tuple[Kind, str, tuple[int, ...]]] = set()
+        for one in explained:
+            for meaning in self.of_output(one, base, donor):
+                if (meaning.kind, meaning.input or meaning.output, meaning.order) not in seen:
+                    seen.add((meaning.kind, meaning.input or meaning.output, meaning.order))
+                    yield meaning
+
+    def of_output(self, found: Explanation, base: Asked, donor: Asked) -> Iterator[Meaning]:
+        """What is to be said of one output."""
+        yield from said_of(found, self.donor.name, self.accuracies(found, base, donor))
+        if is_noise(found):
+            own = self.scored()
+            if own is None or (why := at_chance(own, self.given.labels)):
+                text = noise_text(found) + (f"; {why}" if own is not None else "")
+                yield told(self.donor.name, Kind.NOISE, text, output=found.reading.output)
+
+    def scored(self) -> Scores | str | None:
+        """The donor's own scores where there are labels, or why it has none."""
+        if self.given.labels is None:
+            return None
+        data = self.paired.for_donor({**self.given.inputs, LABELS: self.given.labels})
+        try:
+            prediction = predict(self.donor, data, output_kind=self.config.output_kind, runner=self.runner)
+            return score(prediction, self.given.labels, self.donor.name)
+        except DataError as error:
+            return str(error)
+
+    def accuracies(self, found: Explanation, base: Asked, donor: Asked) -> Accuracies | None:
+        """How often base and donor name the class of the label; None where there are no such labels."""
+        labels, reading, judging = self.given.labels, found.reading, self.given.halves(self.config.seed)[1]
+        if labels is None or labels.ndim != 1 or reading.columns is not None or not reading.are_scores:
+            return None
+        own, plain, changed = (
+            base.rows(reading, 0, (), judging),
+            donor.rows(reading, 1, (), judging),
+            found.trial.outputs.of(donor.rows(reading, 1, found.trial.inputs, judging)),
+        )
+        if own.shape[1] != 1:
+            return None
+        return Accuracies(
+            *(float((rows[:, 0].argmax(axis=1) == labels[judging]).mean()) for rows in (own, plain, changed))
+        )
+
+    def reading(self, name: str, mine: Array, theirs: Array) -> Reading | None:
+        """How an output is read; None where the two cannot be compared."""
+        if not can_be_read(mine, theirs, len(mine)):
+            return None
+        axis, labels = column_axis(mine.shape), self.given.labels
+        columns = self.columns(mine.shape, theirs.shape, axis)
+        if columns is None and mine.shape != theirs.shape:
+            return None
+        other = self.paired.outputs[name]
+        kinds = (
+            kind_by_values(mine, axis, read_output_kind(self.base, name)),
+            kind_by_values(theirs, axis, read_output_kind(self.donor, other)),
+        )
+        are_values = self.config.output_kind == "values" or (labels is not None and labels.dtype.kind == "f")
+        are_classes = mine.shape[axis] > 1 or "probabilities" in kinds or (labels is not None and not are_values)
+        plain = Reading(name, axis, columns, kinds, are_scores=not are_values and are_classes, is_told=are_values)
+        if plain.are_scores:
+            return plain
+        spread = plain.rows(mine, 0).std(axis=(0, 1))
+        return replace(plain, units=tuple(np.where(spread > 0, spread, 1.0).tolist()))
+
+    def columns(
+        self, mine: Sequence[int], theirs: Sequence[int], axis: int
+    ) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Which columns score the classes that both models name; None where they do not name them, or alike."""
+        given = self.config.labels_of or (None,) * (self.number + 1)
+        lists = [
+            class_names_of(graph, names).of_scores(shape)
+            for graph, names, shape in (
+                (self.base, given[0], mine),
+                (self.donor, given[self.number], theirs),
+            )
+        ]
+        if any(len(one) != 1 or len(one[0]) != shape[axis] for one, shape in zip(lists, (mine, theirs), strict=True)):
+            return None
+        own, others = lists[0][0], lists[1][0]
+        shared = [name for name in own if name in others]
+        if own == others or len(shared) < 2:
+            return None
+        return tuple(map(own.index, shared)), tuple(map(others.index, shared))
+
+    def explained(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
+        """What explains one output."""
+        copies = [partial(self.asked_copy, reading, number) for number in range(COPIES)]
+        tables = [
+            (name, array.shape[1])
+            for name, array in self.given.inputs.items()
+            if array.ndim == 2 and FEW < array.shape[1] <= MOST_FEATURES
+        ]
+        own, ask = partial(base.rows, reading, 0, ()), partial(donor.rows, reading, 1)
+        case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), tables)
+        return explain(case, self.changes)
+
+    def asked_copy(self, reading: Reading, number: int, changes: Sequence[InputChange], samples: Array) -> Array:
+        """The rows of a copy of the donor with its weights in random order."""
+        copy = shuffled(self.donor, self.config.seed + number)
+        return self.asked(copy, self.paired, remembers=False).rows(reading, 1, changes, samples)
+
+    @property
+    def changes(self) -> list[InputChange]:
+        return [change for name, array in self.given.inputs.items() for change in changes_of_input(name, array)]
