@@ -2,7 +2,7 @@
 
 from mal_graph.meaning.asking import Asked
 from mal_graph.meaning.explaining import LARGE, Case, Explanation, Trial, explain
-from mal_graph.meaning.input_changes import FEW, Family, InputChange, changes_of_input
+from mal_graph.meaning.input_changes import Family, InputChange, changes_of_input
 from mal_graph.meaning.output_changes import FEWEST, OutputChange
 from mal_graph.meaning.readings import Reading, can_be_read, column_axis, is_constant, kind_by_values
 
@@ -15,7 +15,6 @@ __all__ = [
     "explain",
     "Explanation",
     "Family",
-    "FEW",
     "FEWEST",
     "InputChange",
     "is_constant",

@@ -14,14 +14,23 @@ and decides by its biases alone.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import combinations
+from functools import cached_property, partial
 
 import numpy as np
 
 from mal_graph.brief import Brief
+from mal_graph.evaluation import Arrays
 from mal_graph.graph import Array
-from mal_graph.meaning.input_changes import Family, InputChange, reordered
+from mal_graph.meaning.input_changes import (
+    FEW,
+    Family,
+    InputChange,
+    exchanges,
+    is_numeric,
+    lines_near,
+    reordered,
+    unchanged,
+)
 from mal_graph.meaning.output_changes import TINY, OutputChange, as_is, changes_of, is_clear, losses, spread_of, tidied
 from mal_graph.meaning.readings import Reading
 
@@ -33,10 +42,13 @@ LIMITS = {  # what an explanation may leave of the loss, and what it must gain: 
     Family.FEATURES: (0.5, 0.15),  # of features that say the same, the wrong one often fits as well or better
 }
 OUTPUTS = (0.7, 0.05)  # the same of outputs
-SUSPICIOUS = 0.5  # a loss from which on a donor may be noise
-STEP_LEFT = 0.95  # of the loss: what an exchange of two features may leave
+NOISY = 0.85  # of the loss of the best copy: a donor that leaves more is no better
+SUSPICIOUS = 0.5  # a loss from which on a donor may be noise, and any line is tried on its numbers
+WORTH_A_SEARCH = 0.25  # a loss from which on an order of features is searched
+STEP_LEFT = 0.95  # of the loss: what one step of a search may leave
 ENOUGH = 0.9  # of what the best change gains: what a simpler one must gain to be taken in its place
 ROUNDS = 3
+MOST_FEATURES = 16  # of a table whose order is searched
 USUAL, LARGE = 3.0, 5.0  # times: how far the size of scores of other trainings may be off, and what is more than that
 NO_FURTHER = 1.1  # of the loss
 
@@ -54,7 +66,7 @@ class Case(Brief):
         ask: gives the donor's.
         copies: ask the same of copies of the donor with their weights in random order.
         fitting, judging: the numbers of the samples that choose, and of those that judge.
-        tables: names of the inputs whose features are so many that not every order can be tried, with their number.
+        inputs: all samples of every input.
     """
 
     reading: Reading
@@ -63,7 +75,7 @@ class Case(Brief):
     copies: Sequence[Ask]
     fitting: Array
     judging: Array
-    tables: Sequence[tuple[str, int]] = ()
+    inputs: Arrays = field(default_factory=dict)
 
     @cached_property
     def spread(self) -> float:
@@ -75,17 +87,21 @@ class Case(Brief):
             return np.full(len(samples), np.inf)
         return losses(self.base(samples), change.of(donor), self.reading, self.spread)
 
-    def judged(self, trial: "Trial", ask: Ask | None = None) -> Array:
+    def judged(self, trial: "Trial") -> Array:
         """The losses of a trial on the samples that judge."""
-        return self.losses((ask or self.ask)(trial.inputs, self.judging), self.judging, trial.outputs)
+        return self.losses(self.ask(trial.inputs, self.judging), self.judging, trial.outputs)
 
-    def fitted(self, trial: "Trial") -> Array:
-        """The losses of a trial on the samples that choose."""
-        return self.losses(self.ask(trial.inputs, self.fitting), self.fitting, trial.outputs)
+    def correlation(self, trial: "Trial") -> float:
+        """The mean correlation of the columns of base and donor on the samples that judge."""
+        donor = trial.outputs.of(self.ask(trial.inputs, self.judging))
+        a, b = (rows.reshape(-1, rows.shape[2]) for rows in (self.base(self.judging), donor))
+        a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+        sizes = np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0))
+        return float(np.mean((a * b).sum(axis=0) / np.maximum(sizes, TINY)))
 
-    def trials(self, inputs: Changes, ask: Ask | None = None) -> "Iterator[Trial]":
+    def trials(self, inputs: Changes) -> "Iterator[Trial]":
         """Every change of the outputs, with some changes of the inputs."""
-        donor = (ask or self.ask)(inputs, self.fitting)
+        donor = self.ask(inputs, self.fitting)
         if not np.isfinite(donor).all():
             return
         for change in changes_of(self.base(self.fitting), donor, self.reading):
@@ -140,6 +156,7 @@ class Explanation:
         resized: a change of the numbers of an input that brings that near to 1 and the outputs no further off; None
             where none does, or where nothing has to.
         chance: the least mean loss of copies with their weights in random order, where these were asked.
+        is_noise: whether the donor is no nearer to the base than these, and correlates no more with it.
     """
 
     reading: Reading
@@ -148,7 +165,8 @@ class Explanation:
     after: float
     decided: tuple[float, float] | None
     resized: Trial | None = None
-    chance: float | None = field(default=None)
+    chance: float | None = None
+    is_noise: bool = False
 
     @property
     def is_found(self) -> bool:
@@ -163,20 +181,25 @@ def explain(case: Case, changes: Sequence[InputChange]) -> Explanation:
         if further is None:
             break
         current = further
-    before, after = (case.judged(one) for one in (start, current))
+    before, after = (float(case.judged(one).mean()) for one in (start, current))
     chance = None
-    if current is not start or before.mean() > SUSPICIOUS:
-        chance = least_of_copies(case, current.inputs)
-        if after.mean() > LEFT * chance:
+    is_noise = False
+    if current is not start or before > SUSPICIOUS:
+        copies = [best_alone(replace(case, ask=ask), current.inputs) for ask in case.copies]
+        chance = min((loss for loss, _ in copies), default=1.0)
+        if after > LEFT * chance:
             current, after = start, before
+        loss, correlation = best_alone(case, ())
+        is_noise = current is start and loss >= NOISY * chance and correlation <= max(most for _, most in copies)
     return Explanation(
         reading=case.reading,
         trial=current,
-        before=float(before.mean()),
-        after=float(after.mean()),
+        before=before,
+        after=after,
         decided=decided(case, start, current),
         resized=None if 1 / LARGE < current.size < LARGE else resizing(case, current, changes),
         chance=chance,
+        is_noise=is_noise,
     )
 
 
@@ -200,7 +223,7 @@ def next_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Tr
     if is_better(case, current, first):
         return first
     second = best_trial(case, first, changes) if len(first.inputs) > len(current.inputs) else first
-    return next((one for one in (second, *searched_orders(case, current)) if is_better(case, current, one)), None)
+    return next((one for one in (second, *searched(case, current)) if is_better(case, current, one)), None)
 
 
 def best_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial:
@@ -239,39 +262,46 @@ def is_better(case: Case, current: Trial, chosen: Trial) -> bool:
     return is_clear(before, after, left) and float(before.mean() - after.mean()) >= gain
 
 
-def searched_orders(case: Case, current: Trial) -> Iterator[Trial]:
-    """For each table of many features the order that fits best, found by exchanging two at a time as long as that
-    clearly helps."""
-    if current.outputs.moved:
+def searched(case: Case, current: Trial) -> Iterator[Trial]:
+    """What only a search finds, where a donor says little of the base: a line for the numbers of an input, and the
+    order of the features of a table."""
+    if current.outputs.moved or current.loss < WORTH_A_SEARCH:
         return
-    for name, count in case.tables:
-        best, left = current, list(range(count))
-        while True:
-            orders = [exchanged(left, a, b) for a, b in combinations(range(count), 2)]
-            tried = [case.plain((*current.inputs, reordered(name, 2, 1, order))) for order in orders]
-            found = min(range(len(tried)), key=lambda place: tried[place].loss)
-            before, after = (case.fitted(one) for one in (best, tried[found]))
-            if not is_clear(before, after, STEP_LEFT):
-                break
-            best, left = tried[found], orders[found]
-        yield best
+    for name, values in case.inputs.items():
+        if is_numeric(values) and current.loss >= SUSPICIOUS:
+            yield climbed(case, current, partial(lines_near, values), unchanged(name))
+        if values.ndim == 2 and FEW < values.shape[1] <= MOST_FEATURES:
+            stays = tuple(range(values.shape[1]))
+            yield climbed(case, current, exchanges, reordered(name, 2, 1, stays))
 
 
-def exchanged(order: Sequence[int], a: int, b: int) -> list[int]:
-    """An order with two entries in each other's place."""
-    swapped = list(order)
-    swapped[a], swapped[b] = swapped[b], swapped[a]
-    return swapped
+def climbed(
+    case: Case, current: Trial, near: Callable[[InputChange], Iterator[InputChange]], start: InputChange
+) -> Trial:
+    """The trial that is reached by the best of the changes near by, again and again, as long as that helps."""
+    best, change = current, start
+    while True:
+        tried = [(case.plain((*current.inputs, one)), one) for one in near(change)]
+        trial, found = min(tried, key=lambda pair: pair[0].loss)
+        if not trial.loss <= STEP_LEFT * best.loss:
+            return best
+        best, change = trial, found
 
 
-def least_of_copies(case: Case, inputs: Changes) -> float:
-    """The least loss that copies of a donor with random weights leave, each by its best changes."""
-    left = [1.0]
-    for ask in case.copies:
-        tried = [trial for one in dict.fromkeys(((), inputs)) for trial in case.trials(one, ask)]
-        if tried:
-            left.append(float(case.judged(min(tried, key=lambda trial: trial.loss), ask).mean()))
-    return min(left)
+def best_alone(case: Case, inputs: Changes) -> tuple[float, float]:
+    """The loss that the best changes of the outputs leave, with changes of the inputs and without, and how the outputs
+    correlate with the base's then. Where an order was searched, one is searched here too."""
+    tried = [trial for one in dict.fromkeys(((), inputs)) for trial in case.trials(one)]
+    if any(is_searched(one) for one in inputs):
+        tried += searched(case, case.plain(()))
+    if not tried:
+        return 1.0, 0.0
+    best = min(tried, key=lambda trial: trial.loss)
+    return min(1.0, float(case.judged(best).mean())), case.correlation(best)
+
+
+def is_searched(change: InputChange) -> bool:
+    return len(change.order) > FEW
 
 
 def decided(case: Case, start: Trial, end: Trial) -> tuple[float, float] | None:

@@ -5,9 +5,9 @@ Channels, and features where they are few, are put in another order.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 
@@ -17,6 +17,9 @@ FEW = 4  # channels or features of which every order is tried
 RANGES = ((0, 1), (0, 255), (-1, 1), (-0.5, 0.5), (-128, 127))
 POWERS = (1, 2, 3, 4, 5, 6, 8, 10)  # of two, as factors and divisors
 PHOTOGRAPHS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation of ImageNet's channels in 0..1
+COARSE = range(-8, 9, 2)  # powers of two, as factors, from which a search starts
+PLACES = (0.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0)  # of the mean of the numbers, in deviations of what they become
+FINE = (0.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0)  # powers of two and deviations, by which a search goes on
 SAME = 1e-3  # of the range: a change that moves no number further is none
 
 
@@ -45,8 +48,8 @@ class InputChange:
     told: str
     axis: int = 0
     order: tuple[int, ...] = ()
-    factor: Array | None = None
-    shift: Array | None = None
+    factor: Array = field(default_factory=lambda: np.ones(()))
+    shift: Array = field(default_factory=lambda: np.zeros(()))
 
     def of(self, values: Array) -> Array:
         """The input changed, in its own type."""
@@ -58,10 +61,15 @@ class InputChange:
 def changes_of_input(name: str, values: Array) -> Iterator[InputChange]:
     """Every change of an input that is tried, well-known ones first."""
     yield from orders_of(name, values)
-    span = float(np.ptp(values)) if values.dtype.name in MERGEABLE_TYPES and values.ndim > 1 else 0.0
-    if span > 0:
+    if is_numeric(values):
+        span = float(np.ptp(values))
         numbers = values.astype(np.float64)
         yield from (one for one in numbers_of(name, numbers) if np.abs(one.of(numbers) - numbers).max() > SAME * span)
+
+
+def is_numeric(values: Array) -> bool:
+    """Whether an input holds numbers that may be meant in another range."""
+    return values.dtype.name in MERGEABLE_TYPES and values.ndim > 1 and float(np.ptp(values)) > 0
 
 
 def orders_of(name: str, values: Array) -> Iterator[InputChange]:
@@ -141,3 +149,30 @@ def standard(name: str, values: Array, axes: tuple[int, ...], told: str) -> Inpu
 def line(name: str, factor: Array, shift: Array, told: str) -> InputChange:
     factor, shift = np.asarray(factor), np.asarray(shift)
     return InputChange(name, Family.NUMBERS, f"the numbers of input {name!r} {told}", factor=factor, shift=shift)
+
+
+def unchanged(name: str) -> InputChange:
+    """The numbers of an input as they are."""
+    return line(name, np.ones(()), np.zeros(()), "as they are")
+
+
+def lines_near(values: Array, found: InputChange) -> Iterator[InputChange]:
+    """Other factors and shifts than those that were found; a coarse net of them around numbers as they are."""
+    mean, deviation = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    factor, shift = float(found.factor), float(found.shift)
+    place = (shift / factor + mean) / deviation
+    if (factor, shift) == (1.0, 0.0):
+        grid = [(2.0**power, place) for power in COARSE for place in (place, *PLACES)]
+    else:
+        grid = [(factor * 2.0**step, place + move) for step in FINE for move in FINE]
+    for factor, place in grid:
+        shift = factor * (place * deviation - mean)
+        yield line(found.input, np.asarray(factor), np.asarray(shift), f"times {factor:.2g}, plus {shift:.2g} (about)")
+
+
+def exchanges(found: InputChange) -> Iterator[InputChange]:
+    """The features of a table with two of them in each other's place."""
+    for a, b in combinations(range(len(found.order)), 2):
+        order = list(found.order)
+        order[a], order[b] = order[b], order[a]
+        yield reordered(found.input, 2, 1, order)

@@ -22,7 +22,7 @@ from mal_graph.meaning.readings import Reading
 TINY = 1e-30
 ALPHA = 1e-4  # how likely luck alone may make a change look useful on samples that it was not fitted on
 FEWEST = 6  # samples that can show it
-FAR = 3.0  # of the base's deviation: how far a single output of another training may be off that nobody calls a value
+FAR = 1.0  # of the base's deviation: how far a single output of another training may be off that nobody calls a value
 PASSES = 2  # in which an order and its factor are fitted in turn
 CYCLE_LEFT = 0.7  # of the loss on the samples of classes that change places: what may be left of it
 

@@ -47,7 +47,7 @@ class Reading:
         if not self.are_scores:
             return np.asarray(rows.astype(np.float64) / np.array(self.units))
         flat = log_probabilities(rows.reshape(-1, rows.shape[2]), self.kinds[side], self.output)
-        return (flat - flat.mean(axis=1, keepdims=True)).reshape(*rows.shape[:2], -1)
+        return np.asarray((flat - flat.mean(axis=1, keepdims=True)).reshape(*rows.shape[:2], -1))
 
 
 def placed(values: Array, axis: int) -> Array:

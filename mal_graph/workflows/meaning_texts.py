@@ -1,4 +1,4 @@
-"""What is said of a donor whose inputs or outputs do not mean what the base's do: each with its figures, and what to do."""
+"""What is said of a donor whose inputs or outputs do not mean what the base's do: the figures, and what to do."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from mal_graph.meaning import LARGE, Explanation
 
 SHOWN = 12  # classes that a sentence lists
 EXACT = 1e-4  # of loss: what is left where the outputs are the base's but for their size
-NOISY = 0.85  # of the loss of the best copy with random weights: a donor that leaves more is no better
+UNLIKE = 0.85  # of loss: of outputs that are further off the size says nothing
 
 
 class Kind(StrEnum):
@@ -46,6 +46,21 @@ ADVICE = {
 
 
 @dataclass(frozen=True)
+class Losses:
+    """How far a donor's outputs are from the base's on held-out samples: 0 where they are equal, 1 where they say
+    nothing of these.
+
+    Attributes:
+        before, after: as the donor is, and with what explains it.
+        chance: the least of copies of the donor with random weights; None where these were not run.
+    """
+
+    before: Figure
+    after: Figure
+    chance: Figure | None
+
+
+@dataclass(frozen=True)
 class Meaning:
     """One thing that was found of a donor.
 
@@ -56,8 +71,7 @@ class Meaning:
         advice: what to do.
         input, output: the base's name of what it is about.
         order: entry i of the base's order is number `order[i]` in the donor's, of channels, features or classes.
-        before, after: the loss beside the base on held-out samples, as the donor is and with what explains it.
-        chance: the least loss of copies of the donor with random weights.
+        losses: how far off the donor is, where an explanation was looked for.
     """
 
     donor: str
@@ -67,9 +81,7 @@ class Meaning:
     input: str = ""
     output: str = ""
     order: tuple[int, ...] = ()
-    before: Figure | None = None
-    after: Figure | None = None
-    chance: Figure | None = None
+    losses: Losses | None = None
 
     def __str__(self) -> str:
         return f"{self.donor} {self.text}: {self.advice}"
@@ -84,43 +96,45 @@ class Accuracies:
     after: float
 
 
-def told(donor: str, kind: Kind, text: str, **more: str) -> Meaning:
-    """What is said without a search."""
-    return Meaning(donor, kind, text, ADVICE[kind], **more)
+def told(donor: str, kind: Kind, text: str, output: str = "", losses: Losses | None = None) -> Meaning:
+    """What has no explanation, or needs none."""
+    return Meaning(donor, kind, text, ADVICE[kind], output=output, losses=losses)
 
 
 def said_of(found: Explanation, donor: str, accuracies: Accuracies | None) -> Iterator[Meaning]:
     """What one output of a donor shows."""
-    reading, figures = found.reading, evidence(found, accuracies)
-    losses = {"before": found.before, "after": found.after, "chance": found.chance}
+    reading, outputs, figures = found.reading, found.trial.outputs, evidence(found, accuracies)
+    losses = Losses(found.before, found.after, found.chance)
     for change in found.trial.inputs:
         text = f"agrees with the base when it is given {change.told}, {figures}"
         kind = Kind(change.family)
-        yield Meaning(donor, kind, text, ADVICE[kind], input=change.input, order=change.order, **losses)
-    if found.trial.outputs.moved:
+        yield Meaning(donor, kind, text, ADVICE[kind], change.input, "", change.order, losses)
+    if outputs.moved:
         order = full_order(found)
         text = f"has its classes in another order: {listed(order)}, {figures}"
-        yield Meaning(donor, Kind.CLASSES, text, ADVICE[Kind.CLASSES], output=reading.output, order=order, **losses)
-    elif any(found.trial.outputs.shift):
+        yield Meaning(donor, Kind.CLASSES, text, ADVICE[Kind.CLASSES], "", reading.output, order, losses)
+    elif outputs.is_turned:
+        yield told(
+            donor, Kind.SIGN, f"gives output {reading.output!r} with the other sign, {figures}", reading.output, losses
+        )
+    elif any(outputs.shift):
         text = f"gives output {reading.output!r} in other units: {line_of(found)}, {figures}"
-        yield Meaning(donor, Kind.UNITS, text, ADVICE[Kind.UNITS], output=reading.output, **losses)
-    elif found.trial.outputs.is_turned:
-        text = f"gives output {reading.output!r} with the other sign, {figures}"
-        yield Meaning(donor, Kind.SIGN, text, ADVICE[Kind.SIGN], output=reading.output, **losses)
+        yield told(donor, Kind.UNITS, text, reading.output, losses)
     if reading.kinds[0] != reading.kinds[1]:
         text = f"gives {reading.kinds[1]} in output {reading.output!r} where the base gives {reading.kinds[0]}"
-        yield told(donor, Kind.FORM, text, output=reading.output)
+        yield told(donor, Kind.FORM, text, reading.output)
     elif is_of_other_size(found):
-        yield told(donor, Kind.SIZE, size_text(found), output=reading.output)
+        yield told(donor, Kind.SIZE, size_text(found), reading.output, losses)
 
 
 def evidence(found: Explanation, accuracies: Accuracies | None) -> str:
     """How much better the donor is explained with the changes than as it is."""
+    several = "with all that is named of it " if found.trial.parts > 1 else ""
     if found.decided is not None:
         before, after = found.decided
-        text = f"which makes it decide like the base on {after:.0%} of held-out samples, not on {before:.0%}"
+        text = f"which {several} makes it decide like the base on {after:.0%} of held-out samples, not on {before:.0%}"
     else:
-        text = "which leaves less of its difference to the base on held-out samples"
+        text = f"which {several} leaves less of its difference to the base on held-out samples"
     text += f" (loss {found.after:.2f}, not {found.before:.2f}"
     text += f"; with random weights {found.chance:.2f} at least)" if found.chance is not None else ")"
     if accuracies is None:
@@ -151,7 +165,7 @@ def line_of(found: Explanation) -> str:
 
 def is_of_other_size(found: Explanation) -> bool:
     """Whether the scores are so much larger or smaller than the base's that another training does not explain it."""
-    if found.reading.is_told or any(found.trial.outputs.shift) or found.after > NOISY:
+    if found.reading.is_told or any(found.trial.outputs.shift) or found.after > UNLIKE:
         return False
     is_exact = found.after <= EXACT and abs(found.trial.size - 1) > EXACT**0.5
     return is_exact or not 1 / LARGE < found.trial.size < LARGE
@@ -162,11 +176,6 @@ def size_text(found: Explanation) -> str:
     if found.resized is None:
         return text
     return f"{text}, and of about its size when it is given {found.resized.inputs[-1].told}"
-
-
-def is_noise(found: Explanation) -> bool:
-    """Whether a donor is no nearer to the base than copies of it with random weights."""
-    return not found.is_found and found.chance is not None and found.after >= NOISY * found.chance
 
 
 def noise_text(found: Explanation) -> str:

@@ -5,21 +5,20 @@ more than whether the two compute the same, and whether the donor says anything 
 figures that it rests on, and never applied.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from mal_graph.compression import class_names_of
 from mal_graph.config import MergeConfig
-from mal_graph.errors import DataError, RunError
+from mal_graph.errors import DataError, LimitError, RunError
 from mal_graph.evaluation import LABELS, Arrays, Scores, calibration_inputs, predict, read_output_kind, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures, pair_signatures
 from mal_graph.meaning import (
-    FEW,
     FEWEST,
     Asked,
     Case,
@@ -39,14 +38,14 @@ from mal_graph.protocols import Runner
 from mal_graph.symmetry import deviation, graph_in_float32
 from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.findings import chance as at_chance
-from mal_graph.workflows.meaning_texts import Accuracies, Kind, Meaning, is_noise, noise_text, said_of, told
+from mal_graph.workflows.meaning_texts import Accuracies, Kind, Losses, Meaning, noise_text, said_of, told
 from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.steps import shuffled
 
 FITTING, JUDGING = 96, 128  # samples, at most
+LEAST, MOST_NUMBERS = 16, 1 << 21  # of larger ones fewer are run, so many numbers at once
 COPIES = 8  # of a donor with its weights in random order: what chance gives
 MOST_OUTPUTS = 4  # of a model that are looked at
-MOST_FEATURES = 16  # of a table whose order is searched
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,10 @@ class Given:
     def halves(self, seed: int) -> tuple[Array, Array]:
         """The numbers of samples that choose, and of others that judge."""
         order = np.random.default_rng(seed).permutation(self.count)
-        cut = min(FITTING, self.count // 2)
-        return np.sort(order[:cut]), np.sort(order[cut : cut + JUDGING])
+        numbers = sum(array[:1].size for array in self.inputs.values())
+        most = max(LEAST, MOST_NUMBERS // max(1, numbers))
+        cut = min(FITTING, self.count // 2, most)
+        return np.sort(order[:cut]), np.sort(order[cut : cut + min(JUDGING, 2 * most)])
 
 
 @np.errstate(all="ignore")  # what overflows under a change of its inputs explains nothing
@@ -93,7 +94,7 @@ def find_meanings(
         progress("comparing what models say", done, len(donors))
         try:
             found += Comparison(base, donor, number=done + 1, given=given, config=config, runner=runner).meanings()
-        except (RunError, DataError) as error:
+        except (RunError, LimitError, DataError) as error:
             found.append(told(donor.name, Kind.UNKNOWN, str(error)))
     progress("comparing what models say", len(donors), len(donors))
     return tuple(found)
@@ -153,8 +154,8 @@ class Comparison:
         readings = [one for name in names if (one := self.reading(name, mine[name], theirs[name])) is not None]
         explained = [self.explained(reading, base, donor) for reading in readings[:MOST_OUTPUTS]]
         seen: set[tuple[Kind, str, tuple[int, ...]]] = set()
-        for one in explained:
-            for meaning in self.of_output(one, base, donor):
+        for found in explained:
+            for meaning in self.of_output(found, base, donor):
                 if (meaning.kind, meaning.input or meaning.output, meaning.order) not in seen:
                     seen.add((meaning.kind, meaning.input or meaning.output, meaning.order))
                     yield meaning
@@ -162,11 +163,13 @@ class Comparison:
     def of_output(self, found: Explanation, base: Asked, donor: Asked) -> Iterator[Meaning]:
         """What is to be said of one output."""
         yield from said_of(found, self.donor.name, self.accuracies(found, base, donor))
-        if is_noise(found):
-            own = self.scored()
-            if own is None or (why := at_chance(own, self.given.labels)):
-                text = noise_text(found) + (f"; {why}" if own is not None else "")
-                yield told(self.donor.name, Kind.NOISE, text, output=found.reading.output)
+        if found.is_noise:
+            labels, own = self.given.labels, self.scored()
+            why = at_chance(own, labels) if labels is not None and own is not None else ""
+            if why or own is None:
+                losses = Losses(found.before, found.after, found.chance)
+                text = f"{noise_text(found)}; {why}" if why else noise_text(found)
+                yield told(self.donor.name, Kind.NOISE, text, found.reading.output, losses)
 
     def scored(self) -> Scores | str | None:
         """The donor's own scores where there are labels, or why it has none."""
@@ -238,21 +241,23 @@ class Comparison:
 
     def explained(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
         """What explains one output."""
-        copies = [partial(self.asked_copy, reading, number) for number in range(COPIES)]
-        tables = [
-            (name, array.shape[1])
-            for name, array in self.given.inputs.items()
-            if array.ndim == 2 and FEW < array.shape[1] <= MOST_FEATURES
-        ]
+        copied = cache(self.copied)  # each is opened once, if it is asked at all
+        copies = [partial(ask_copy, copied, number, reading) for number in range(COPIES)]
         own, ask = partial(base.rows, reading, 0, ()), partial(donor.rows, reading, 1)
-        case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), tables)
+        case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), self.given.inputs)
         return explain(case, self.changes)
 
-    def asked_copy(self, reading: Reading, number: int, changes: Sequence[InputChange], samples: Array) -> Array:
-        """The rows of a copy of the donor with its weights in random order."""
-        copy = shuffled(self.donor, self.config.seed + number)
-        return self.asked(copy, self.paired, remembers=False).rows(reading, 1, changes, samples)
+    def copied(self, number: int) -> Asked:
+        """A copy of the donor with its weights in random order. Raises RunError."""
+        return self.asked(shuffled(self.donor, self.config.seed + number), self.paired, remembers=False)
 
     @property
     def changes(self) -> list[InputChange]:
         return [change for name, array in self.given.inputs.items() for change in changes_of_input(name, array)]
+
+
+def ask_copy(
+    copied: Callable[[int], Asked], number: int, reading: Reading, changes: Sequence[InputChange], samples: Array
+) -> Array:
+    """The rows of one copy of a donor for some samples."""
+    return copied(number).rows(reading, 1, changes, samples)
