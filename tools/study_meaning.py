@@ -242,7 +242,8 @@ def run(task: Task, base: str, donor: str, one: Altered) -> Run:
     said = find_meanings(graphs, config, None, registry.runner(), silent)
     orders = [meaning.order for meaning in said if meaning.kind == one.kind]
     is_exact = one.order in orders if one.order and orders else None
-    return Run(task.name, base, donor, one.change, one.kind, tuple(str(m.kind) for m in said), is_exact)
+    kinds = ["numbers" if m.kind == "size" and m.input else str(m.kind) for m in said]  # both are named then
+    return Run(task.name, base, donor, one.change, one.kind, tuple(dict.fromkeys(kinds)), is_exact)
 
 
 def measure(tasks: Sequence[Task], donors: int) -> list[Run]:

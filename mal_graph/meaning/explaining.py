@@ -15,6 +15,7 @@ and decides by its biases alone.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 
 import numpy as np
 
@@ -216,14 +217,17 @@ def resizing(case: Case, current: Trial, changes: Sequence[InputChange]) -> Tria
 
 def next_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial | None:
     """What explains clearly more than the changes so far; None if nothing does. Two changes of inputs that help only
-    together are found where the first alone is at least the best there is."""
+    together are found where the first alone is at least the best there is, or reverses the channels."""
     if current.loss <= NOTHING_LEFT:
         return None
     first = best_trial(case, current, changes)
     if is_better(case, current, first):
         return first
-    second = best_trial(case, first, changes) if len(first.inputs) > len(current.inputs) else first
-    return next((one for one in (second, *searched(case, current)) if is_better(case, current, one)), None)
+    starts = [first] if len(first.inputs) > len(current.inputs) else []
+    if current.loss >= SUSPICIOUS:
+        starts += [case.plain((*current.inputs, one)) for one in changes if one.reverses_channels]
+    further = (best_trial(case, one, changes) for one in starts)
+    return next((one for one in chain(further, searched(case, current)) if is_better(case, current, one)), None)
 
 
 def best_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial:
@@ -283,7 +287,7 @@ def climbed(
     while True:
         tried = [(case.plain((*current.inputs, one)), one) for one in near(change)]
         trial, found = min(tried, key=lambda pair: pair[0].loss)
-        if not trial.loss <= STEP_LEFT * best.loss:
+        if not trial.loss < STEP_LEFT * best.loss:  # nor where both are 0, or infinite
             return best
         best, change = trial, found
 

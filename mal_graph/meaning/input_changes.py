@@ -51,6 +51,11 @@ class InputChange:
     factor: Array = field(default_factory=lambda: np.ones(()))
     shift: Array = field(default_factory=lambda: np.zeros(()))
 
+    @property
+    def reverses_channels(self) -> bool:
+        """Whether it makes RGB of BGR, or what is like it."""
+        return self.family is Family.CHANNELS and self.order == tuple(reversed(range(len(self.order))))
+
     def of(self, values: Array) -> Array:
         """The input changed, in its own type."""
         if self.order:
@@ -162,7 +167,7 @@ def lines_near(values: Array, found: InputChange) -> Iterator[InputChange]:
     factor, shift = float(found.factor), float(found.shift)
     place = (shift / factor + mean) / deviation
     if (factor, shift) == (1.0, 0.0):
-        grid = [(2.0**power, place) for power in COARSE for place in (place, *PLACES)]
+        grid = [(2.0**power, place) for power in COARSE for place in (mean / deviation, *PLACES)]
     else:
         grid = [(factor * 2.0**step, place + move) for step in FINE for move in FINE]
     for factor, place in grid:

@@ -122,9 +122,9 @@ def best_order(base: Array, donor: Array, reading: Reading) -> tuple[int, ...]:
 
 def is_clear(before: Array, after: Array, left: float) -> bool:
     """Whether losses fell to at most the share `left`, and chance would not do that (paired t-test, one-sided)."""
-    gains = before - after
-    if len(gains) < FEWEST or not np.isfinite(gains).all() or after.mean() > left * before.mean():
+    if len(before) < FEWEST or not np.isfinite([before, after]).all() or after.mean() > left * before.mean():
         return False
+    gains = before - after
     if np.ptp(gains) == 0:
         return bool(gains[0] > 0)
     return bool(ttest_1samp(gains, 0.0, alternative="greater").pvalue <= ALPHA)

@@ -46,7 +46,10 @@ class Reading:
             rows = rows[:, :, list(self.columns[side])]
         if not self.are_scores:
             return np.asarray(rows.astype(np.float64) / np.array(self.units))
-        flat = log_probabilities(rows.reshape(-1, rows.shape[2]), self.kinds[side], self.output)
+        flat = rows.reshape(-1, rows.shape[2])
+        if self.kinds[side] == "probabilities" or rows.shape[2] == 1:  # what is taken off logits is taken off below too
+            flat = log_probabilities(flat, self.kinds[side], self.output)
+        flat = flat.astype(np.float64)
         return np.asarray((flat - flat.mean(axis=1, keepdims=True)).reshape(*rows.shape[:2], -1))
 
 

@@ -69,7 +69,7 @@ class Meaning:
         kind: what it is about.
         text: what was found, with the figures.
         advice: what to do.
-        input, output: the base's name of what it is about.
+        input, output: the base's name of what it is about, or of what explains it.
         order: entry i of the base's order is number `order[i]` in the donor's, of channels, features or classes.
         losses: how far off the donor is, where an explanation was looked for.
     """
@@ -124,17 +124,18 @@ def said_of(found: Explanation, donor: str, accuracies: Accuracies | None) -> It
         text = f"gives {reading.kinds[1]} in output {reading.output!r} where the base gives {reading.kinds[0]}"
         yield told(donor, Kind.FORM, text, reading.output)
     elif is_of_other_size(found):
-        yield told(donor, Kind.SIZE, size_text(found), reading.output, losses)
+        resized = "" if found.resized is None else found.resized.inputs[-1].input
+        yield Meaning(donor, Kind.SIZE, size_text(found), ADVICE[Kind.SIZE], resized, reading.output, (), losses)
 
 
 def evidence(found: Explanation, accuracies: Accuracies | None) -> str:
     """How much better the donor is explained with the changes than as it is."""
-    several = "with all that is named of it " if found.trial.parts > 1 else ""
+    several = "with all that is named of it, " if found.trial.parts > 1 else ""
     if found.decided is not None:
         before, after = found.decided
-        text = f"which {several} makes it decide like the base on {after:.0%} of held-out samples, not on {before:.0%}"
+        text = f"{several}which makes it decide like the base on {after:.0%} of held-out samples, not on {before:.0%}"
     else:
-        text = f"which {several} leaves less of its difference to the base on held-out samples"
+        text = f"{several}which leaves less of its difference to the base on held-out samples"
     text += f" (loss {found.after:.2f}, not {found.before:.2f}"
     text += f"; with random weights {found.chance:.2f} at least)" if found.chance is not None else ")"
     if accuracies is None:

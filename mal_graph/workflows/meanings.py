@@ -88,7 +88,10 @@ def find_meanings(
     base, *donors = graphs
     if not donors or not config.compare:
         return ()
-    given = samples_of(base, config, data, runner)
+    try:
+        given = samples_of(base, config, data, runner)
+    except RunError:  # a base that cannot be run at all, which is said of it elsewhere
+        return ()
     found: list[Meaning] = []
     for done, donor in enumerate(donors):
         progress("comparing what models say", done, len(donors))
