@@ -86,7 +86,9 @@ def kind_by_values(values: Array, axis: int, kind: OutputKind) -> OutputKind:
 
 
 def is_constant(values: Array) -> bool:
-    """Whether an output is the same for all samples."""
+    """Whether an output of numbers is the same for all samples."""
+    if values.dtype.name not in MERGEABLE_TYPES or not values.ndim or len(values) < 2:
+        return False
     numbers = values.astype(np.float64)
     largest = float(np.abs(numbers).max(initial=0))
     return float(np.abs(numbers - numbers[:1]).max(initial=0)) <= FLAT * largest

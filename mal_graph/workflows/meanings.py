@@ -141,27 +141,34 @@ class Comparison:
         own = replace(paired, inputs={n: n for n in paired.inputs}, outputs={n: n for n in paired.outputs})
         base, donor = self.asked(self.base, own), self.asked(self.donor, paired)
         every = np.sort(np.concatenate(self.given.halves(self.config.seed)))
-        what = "samples" if self.given.are_real else "samples of noise"
         mine, theirs = base.outputs((), every), donor.outputs((), every)
+        told_alone = list(self.alone(mine, theirs, len(every)))
+        yield from told_alone
+        if self.given.are_real and len(every) >= 2 * FEWEST and all(one.kind != Kind.EQUAL for one in told_alone):
+            yield from self.explained(base, donor, mine, theirs)
+
+    def alone(self, mine: Mapping[str, Array], theirs: Mapping[str, Array], count: int) -> Iterator[Meaning]:
+        """What outputs say without labels and without a search: equal ones, and those that are always the same."""
+        what = f"{count} {'samples' if self.given.are_real else 'samples of noise'}"
         if deviation(theirs, mine) <= KEEPS:
-            yield told(self.donor.name, Kind.EQUAL, f"computes what the base does, on {len(every)} {what}")
+            yield told(self.donor.name, Kind.EQUAL, f"computes what the base does, on {what}")
             return
-        constant = [name for name in mine if theirs[name].dtype.kind == "f" and is_constant(theirs[name])]
-        for name in constant:
+        for name in (name for name in theirs if is_constant(theirs[name]) and not is_constant(mine[name])):
             value = "the same numbers" if theirs[name].any() else "zeros"
-            text = f"gives {value} in output {name!r} for all of {len(every)} {what}"
+            text = f"gives {value} in output {name!r} for all of {what}"
             yield told(self.donor.name, Kind.CONSTANT, text, output=name)
-        if not self.given.are_real or self.given.count < 2 * FEWEST:
-            return
-        names = [name for name in mine if name not in constant and not is_constant(mine[name])]
-        readings = [one for name in names if (one := self.reading(name, mine[name], theirs[name])) is not None]
-        explained = [self.explained(reading, base, donor) for reading in readings[:MOST_OUTPUTS]]
-        seen: set[tuple[Kind, str, tuple[int, ...]]] = set()
-        for found in explained:
-            for meaning in self.of_output(found, base, donor):
-                if (meaning.kind, meaning.input or meaning.output, meaning.order) not in seen:
-                    seen.add((meaning.kind, meaning.input or meaning.output, meaning.order))
-                    yield meaning
+
+    def explained(
+        self, base: Asked, donor: Asked, mine: Mapping[str, Array], theirs: Mapping[str, Array]
+    ) -> Iterator[Meaning]:
+        """What the search says of each output, and of an input once."""
+        varying = [name for name in mine if not is_constant(mine[name]) and not is_constant(theirs[name])]
+        readings = [one for name in varying if (one := self.reading(name, mine[name], theirs[name])) is not None]
+        said: dict[tuple[Kind, str, tuple[int, ...]], Meaning] = {}
+        for reading in readings[:MOST_OUTPUTS]:
+            for meaning in self.of_output(self.explanation(reading, base, donor), base, donor):
+                said.setdefault((meaning.kind, meaning.input or meaning.output, meaning.order), meaning)
+        yield from said.values()
 
     def of_output(self, found: Explanation, base: Asked, donor: Asked) -> Iterator[Meaning]:
         """What is to be said of one output."""
@@ -242,7 +249,7 @@ class Comparison:
             return None
         return tuple(map(own.index, shared)), tuple(map(others.index, shared))
 
-    def explained(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
+    def explanation(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
         """What explains one output."""
         copied = cache(self.copied)  # each is opened once, if it is asked at all
         copies = [partial(ask_copy, copied, number, reading) for number in range(COPIES)]

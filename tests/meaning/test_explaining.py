@@ -171,17 +171,17 @@ def test_other_units_of_values_are_named(seed, factor, shift):
 
 @pytest.mark.parametrize(("reading", "outputs"), [(SCORES, 2), (SCORES, 8), (VALUES, 2), (UNTOLD, 1)])
 def test_a_stranger_has_no_explanation(reading, outputs):
-    found = [Pair(seed, outputs).explained(Function(seed + 5, outputs), reading) for seed in range(0, 150, 30)]
+    found = [Pair(seed, outputs).explained(Function(seed + 5, outputs), reading) for seed in range(0, 90, 30)]
     assert sum(one.is_found for one in found) <= 1  # of few columns, one may fit better by chance than four copies
 
 
-@settings(max_examples=4, phases=UNSHRUNK)
+@settings(max_examples=2, phases=UNSHRUNK)
 @given(SEEDS)
 def test_an_order_of_many_features_is_searched(seed):
     rng = np.random.default_rng(seed)
-    pair, order = Pair(seed, share=0.1, shape=(7,)), rng.permutation(7)
+    pair, order = Pair(seed, share=0.1, shape=(6,)), rng.permutation(6)
     found = pair.explained(lambda x: pair.donor(x[:, np.argsort(order)]))
-    if (order == np.arange(7)).all():
+    if (order == np.arange(6)).all():
         assert not found.is_found
     else:
         assert found.trial.inputs[0].family is Family.FEATURES
