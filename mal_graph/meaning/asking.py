@@ -10,8 +10,10 @@ from mal_graph.evaluation import Arrays, list_batches
 from mal_graph.graph import Array
 from mal_graph.matching import Signatures
 from mal_graph.meaning.input_changes import InputChange
-from mal_graph.meaning.readings import Reading
+from mal_graph.meaning.readings import Reading, few_places
 from mal_graph.merging import Runnable
+
+MOST_KEPT = 1 << 28  # bytes of answers
 
 
 @dataclass(frozen=True, repr=False)
@@ -40,7 +42,8 @@ class Asked(Brief):
         for change in changes:
             inputs[change.input] = change.of(inputs[change.input])
         made = self.run(self.signatures.for_donor(inputs), len(samples))
-        if self.remembers:
+        size = sum(array.nbytes for array in made.values())
+        if self.remembers and size * (1 + len(self.known)) <= MOST_KEPT:
             self.known[key] = made
         return made
 
@@ -50,7 +53,8 @@ class Asked(Brief):
         types = {value.name: value.dtype or "float32" for value in graph.inputs}
         parts = []
         for batch in list_batches(graph, inputs, count):
-            parts.append(self.runnable.outputs({n: inputs[n][batch].astype(kind) for n, kind in types.items()}))
+            made = self.runnable.outputs({n: inputs[n][batch].astype(kind) for n, kind in types.items()})
+            parts.append({name: few_places(array) for name, array in made.items()})
         return {
             own: together([part[theirs] for part in parts], count) for own, theirs in self.signatures.outputs.items()
         }

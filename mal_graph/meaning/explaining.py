@@ -6,15 +6,15 @@ had no part in the choice, it takes away a good part of the loss, more than luck
 any copy of the donor with its weights in random order reaches with the same choice. What was found is applied, and the
 search goes on from there for what else there may be.
 
-Chosen: a held-out half, on which one test is made of one hypothesis, whatever number was tried before. Refused: a
-correction of the test for the number of trials - these are alike, and their number says nothing of the chance that one
-of them fits. Refused: correlations - a network whose inputs are 255 times too small keeps most of its correlations,
-and decides by its biases alone.
+Chosen: a held-out half, on which the best of each kind is tested and nothing else, whatever number was tried before.
+Refused: a correction of the test for the number of trials - these are alike, and their number says nothing of the
+chance that one of them fits. Refused: correlations - a network whose inputs are 255 times too small keeps most of its
+correlations, and decides by its biases alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 
 import numpy as np
@@ -46,6 +46,7 @@ OUTPUTS = (0.7, 0.05)  # the same of outputs
 NOISY = 0.85  # of the loss of the best copy: a donor that leaves more is no better
 SUSPICIOUS = 0.5  # a loss from which on a donor may be noise, and any line is tried on its numbers
 WORTH_A_SEARCH = 0.25  # a loss from which on an order of features is searched
+STARTS = 3  # orders drawn at random, from which it is searched too
 STEP_LEFT = 0.95  # of the loss: what one step of a search may leave
 ENOUGH = 0.9  # of what the best change gains: what a simpler one must gain to be taken in its place
 ROUNDS = 3
@@ -154,8 +155,8 @@ class Explanation:
         trial: the changes that explain it; without any if nothing does.
         before, after: the mean loss on the samples that judge as the donor is, and with the changes.
         decided: the share of places where donor and base decide the same, before and after; None of values.
-        resized: a change of the numbers of an input that brings that near to 1 and the outputs no further off; None
-            where none does, or where nothing has to.
+        resized: a change of the numbers of an input with which the rows are as large as the base's and no further off;
+            None where there is none, or none is needed.
         chance: the least mean loss of copies with their weights in random order, where these were asked.
         is_noise: whether the donor is no nearer to the base than these, and correlates no more with it.
     """
@@ -177,8 +178,9 @@ class Explanation:
 def explain(case: Case, changes: Sequence[InputChange]) -> Explanation:
     """The changes that explain a donor, as far as any do."""
     current = start = case.plain(())
+    by_chance = cache(partial(best_of_copies, case))
     for _ in range(ROUNDS):
-        further = next_trial(case, current, changes)
+        further = next_trial(case, current, changes, lambda inputs: by_chance(inputs)[0])
         if further is None:
             break
         current = further
@@ -186,12 +188,9 @@ def explain(case: Case, changes: Sequence[InputChange]) -> Explanation:
     chance = None
     is_noise = False
     if current is not start or before > SUSPICIOUS:
-        copies = [best_alone(replace(case, ask=ask), current.inputs) for ask in case.copies]
-        chance = min((loss for loss, _ in copies), default=1.0)
-        if after > LEFT * chance:
-            current, after = start, before
+        chance, most = by_chance(current.inputs)
         loss, correlation = best_alone(case, ())
-        is_noise = current is start and loss >= NOISY * chance and correlation <= max(most for _, most in copies)
+        is_noise = current is start and loss >= NOISY * chance and correlation <= most
     return Explanation(
         reading=case.reading,
         trial=current,
@@ -215,19 +214,26 @@ def resizing(case: Case, current: Trial, changes: Sequence[InputChange]) -> Tria
     return None
 
 
-def next_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial | None:
-    """What explains clearly more than the changes so far; None if nothing does. Two changes of inputs that help only
-    together are found where the first alone is at least the best there is, or reverses the channels."""
+def next_trial(
+    case: Case, current: Trial, changes: Sequence[InputChange], chance: Callable[[Changes], float]
+) -> Trial | None:
+    """What explains clearly more than the changes so far, and than `chance` does; None if nothing does. Two changes of
+    inputs that help only together are found where the first alone is at least the best there is, or reverses the
+    channels."""
+
+    def is_taken(chosen: Trial) -> bool:
+        return is_better(case, current, chosen) and case.judged(chosen).mean() <= LEFT * chance(chosen.inputs)
+
     if current.loss <= NOTHING_LEFT:
         return None
     first = best_trial(case, current, changes)
-    if is_better(case, current, first):
+    if is_taken(first):
         return first
     starts = [first] if len(first.inputs) > len(current.inputs) else []
     if current.loss >= SUSPICIOUS:
         starts += [case.plain((*current.inputs, one)) for one in changes if one.reverses_channels]
     further = (best_trial(case, one, changes) for one in starts)
-    return next((one for one in chain(further, searched(case, current)) if is_better(case, current, one)), None)
+    return next(filter(is_taken, chain(further, searched(case, current))), None)
 
 
 def best_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Trial:
@@ -275,21 +281,28 @@ def searched(case: Case, current: Trial) -> Iterator[Trial]:
         if is_numeric(values) and current.loss >= SUSPICIOUS:
             yield climbed(case, current, partial(lines_near, values), unchanged(name))
         if values.ndim == 2 and FEW < values.shape[1] <= MOST_FEATURES:
-            stays = tuple(range(values.shape[1]))
-            yield climbed(case, current, exchanges, reordered(name, 2, 1, stays))
+            rng = np.random.default_rng(0)
+            for start in (np.arange(values.shape[1]), *(rng.permutation(values.shape[1]) for _ in range(STARTS))):
+                yield climbed(case, current, exchanges, reordered(name, 2, 1, start.tolist()))
 
 
 def climbed(
     case: Case, current: Trial, near: Callable[[InputChange], Iterator[InputChange]], start: InputChange
 ) -> Trial:
-    """The trial that is reached by the best of the changes near by, again and again, as long as that helps."""
-    best, change = current, start
+    """The trial that is reached from a start by the best of the changes near by, as long as that helps."""
+    best, change = case.plain((*current.inputs, start)), start
     while True:
         tried = [(case.plain((*current.inputs, one)), one) for one in near(change)]
         trial, found = min(tried, key=lambda pair: pair[0].loss)
         if not trial.loss < STEP_LEFT * best.loss:  # nor where both are 0, or infinite
             return best
         best, change = trial, found
+
+
+def best_of_copies(case: Case, inputs: Changes) -> tuple[float, float]:
+    """The least loss of the copies, and the largest correlation."""
+    each = [best_alone(replace(case, ask=ask), inputs) for ask in case.copies]
+    return min((loss for loss, _ in each), default=1.0), max((most for _, most in each), default=0.0)
 
 
 def best_alone(case: Case, inputs: Changes) -> tuple[float, float]:

@@ -6,6 +6,7 @@ and probabilities become comparable with logits. Values are divided by how much 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from mal_graph.evaluation import PROBABILITY_SLACK, OutputKind, log_probabilitie
 from mal_graph.graph import MERGEABLE_TYPES, Array
 
 MOST_NUMBERS = 1 << 13  # of each sample: of a map or a sequence so many places are compared as give these
+MOST_HELD = 1 << 14  # of each sample: of more, so few places are held
 MOST_PLACES, MOST_COLUMNS = 64, 4096
 FLAT = 1e-6  # of the largest value: what varies less is the same for all samples
 
@@ -58,6 +60,15 @@ def placed(values: Array, axis: int) -> Array:
     rows = np.moveaxis(values, axis, -1).reshape(len(values), -1, values.shape[axis])
     most = min(MOST_PLACES, max(1, MOST_NUMBERS // rows.shape[2]))
     return rows[:, :: -(-rows.shape[1] // most)]
+
+
+def few_places(values: Array) -> Array:
+    """An output with so few of its places, evenly spread, that many samples of it can be held."""
+    axes = [axis for axis in range(1, values.ndim) if axis != column_axis(values.shape)]
+    if not axes or not len(values) or values[0].size <= MOST_HELD:
+        return values
+    step = ceil((values[0].size / MOST_HELD) ** (1 / len(axes)))
+    return values[tuple(slice(None, None, step if axis in axes else None) for axis in range(values.ndim))].copy()
 
 
 def column_axis(shape: Sequence[int]) -> int:

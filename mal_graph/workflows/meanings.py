@@ -43,7 +43,7 @@ from mal_graph.workflows.models import Progress, prepare
 from mal_graph.workflows.steps import shuffled
 
 FITTING, JUDGING = 96, 128  # samples, at most
-LEAST, MOST_NUMBERS = 16, 1 << 21  # of larger ones fewer are run, so many numbers at once
+LEAST, MOST_NUMBERS = 24, 1 << 21  # of larger ones fewer are run, so many numbers at once
 COPIES = 8  # of a donor with its weights in random order: what chance gives
 MOST_OUTPUTS = 4  # of a model that are looked at
 
@@ -66,7 +66,7 @@ class Given:
         numbers = sum(array[:1].size for array in self.inputs.values())
         most = max(LEAST, MOST_NUMBERS // max(1, numbers))
         cut = min(FITTING, self.count // 2, most)
-        return np.sort(order[:cut]), np.sort(order[cut : cut + min(JUDGING, 2 * most)])
+        return np.sort(order[:cut]), np.sort(order[cut : cut + min(JUDGING, most)])
 
 
 @np.errstate(all="ignore")  # what overflows under a change of its inputs explains nothing

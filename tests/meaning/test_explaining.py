@@ -175,17 +175,12 @@ def test_a_stranger_has_no_explanation(reading, outputs):
     assert sum(one.is_found for one in found) <= 1  # of few columns, one may fit better by chance than four copies
 
 
-@settings(max_examples=2, phases=UNSHRUNK)
-@given(SEEDS)
+@pytest.mark.parametrize("seed", range(4))
 def test_an_order_of_many_features_is_searched(seed):
     rng = np.random.default_rng(seed)
     pair, order = Pair(seed, share=0.1, shape=(6,)), rng.permutation(6)
     found = pair.explained(lambda x: pair.donor(x[:, np.argsort(order)]))
-    if (order == np.arange(6)).all():
-        assert not found.is_found
-    else:
-        assert found.trial.inputs[0].family is Family.FEATURES
-        assert found.after < 0.5 * found.before
+    assert [one.order for one in found.trial.inputs] == [tuple(order.tolist())]
 
 
 @settings(max_examples=5, phases=UNSHRUNK)
