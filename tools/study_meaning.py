@@ -1,14 +1,14 @@
 """What is said of donors whose inputs or outputs do not mean what the base's do, and of donors with which all is well.
 
     python tools/study_meaning.py -o tools/results/study_meaning.json
-    python tools/study_meaning.py --more FOLDER -o ...      # and models of one task with their data.npz in a folder
+    python tools/study_meaning.py --more FOLDER -o ...      # and models of `train_meaning_models.py`
 
 Models of one task are trained apart: on halves of the images, of other widths, depths and kinds. Each is the base once
 for each other, on inputs without labels. As it is, a donor must raise nothing. Then it is given another meaning - its
 classes in another order, its channels or features, its numbers in another range, its outputs turned or in other units
 - by an operator in front of it or behind it, which is what a training under that convention gives, and that has to be
 named. So has a donor that was never trained. The tables are written beside the figures, as Markdown. Needs
-scikit-learn; the models of the first example are read, those of tables trained. Takes a few minutes.
+scikit-learn; the models of the first example are read, those of tables trained. Takes half an hour of one core.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
@@ -246,13 +247,27 @@ def run(task: Task, base: str, donor: str, one: Altered) -> Run:
     return Run(task.name, base, donor, one.change, one.kind, tuple(dict.fromkeys(kinds)), is_exact)
 
 
-def measure(tasks: Sequence[Task], donors: int) -> list[Run]:
-    """All runs."""
-    made = []
-    for number, task in enumerate(tasks):
-        made += runs_of(task, number, donors)
-        print(f"{task.name}: {sum(one.task == task.name for one in made)} runs", flush=True)
-    return made
+def measure(tasks: Sequence[Task], donors: int, workers: int, output: Path) -> list[Run]:
+    """All runs, written after each task."""
+    made: list[Run] = []
+    with ProcessPoolExecutor(workers) as pool:
+        waiting = {pool.submit(all_runs, task, number, donors): task.name for number, task in enumerate(tasks)}
+        for done in as_completed(waiting):
+            made += done.result()
+            print(f"{waiting[done]}: {len(done.result())} runs", flush=True)
+            write(sorted(made, key=lambda one: [task.name for task in tasks].index(one.task)), output)
+    return sorted(made, key=lambda one: [task.name for task in tasks].index(one.task))
+
+
+def all_runs(task: Task, seed: int, donors: int) -> list[Run]:
+    return list(runs_of(task, seed, donors))
+
+
+def write(runs: Sequence[Run], output: Path) -> None:
+    """The figures, and the tables beside them."""
+    output.write_text(json.dumps({"made with": made_with(), "runs": [asdict(one) for one in runs]}, indent=1) + "\n")
+    lines = "\n".join(tables_of(runs))
+    output.with_suffix(".md").write_text(f"# What donors mean\n\nMade by `tools/study_meaning.py`.\n\n{lines}\n")
 
 
 # --- the tables ---------------------------------------------------------------------------------------------------
@@ -300,17 +315,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="JSON file to write; tables go beside it")
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="folders of models of one task")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each table")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each for one task at a time")
     parser.add_argument("--donors", type=int, default=2, help="that are given other meanings, for each base")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of scikit-learn, that a training was cut short
     tasks = [folder_task("examples", EXAMPLE), *(folder_task(one.name, one) for one in options.more)]
     tasks += tables(options.seeds)
-    runs = measure(tasks, options.donors)
-    document = {"made with": made_with(), "runs": [asdict(one) for one in runs]}
-    options.output.write_text(json.dumps(document, indent=1) + "\n")
-    lines = "\n".join(tables_of(runs))
-    options.output.with_suffix(".md").write_text(f"# What donors mean\n\n`tools/study_meaning.py`\n\n{lines}\n")
-    print(lines)
+    print("\n".join(tables_of(measure(tasks, options.donors, options.workers, options.output))))
 
 
 if __name__ == "__main__":
