@@ -12,6 +12,7 @@ from mal_graph.matching import Signatures
 from mal_graph.meaning.input_changes import InputChange
 from mal_graph.meaning.readings import Reading, few_places
 from mal_graph.merging import Runnable
+from mal_graph.network import SampleAxes, find_sample_axes
 
 MOST_KEPT = 1 << 28  # bytes of answers
 
@@ -24,12 +25,14 @@ class Asked(Brief):
         runnable: the model in a session.
         signatures: which of its inputs and outputs is which of the base's.
         inputs: every sample, by the base's names.
+        axes: where they lie in these.
         remembers: whether answers are kept, so that every output can be read of one run.
     """
 
     runnable: Runnable
     signatures: Signatures
     inputs: Arrays
+    axes: SampleAxes
     remembers: bool = True
     known: dict[tuple[Sequence[InputChange], bytes], dict[str, Array]] = field(default_factory=dict)
 
@@ -38,7 +41,7 @@ class Asked(Brief):
         key = (tuple(changes), samples.tobytes())
         if key in self.known:
             return self.known[key]
-        inputs = {name: array[samples] for name, array in self.inputs.items()}
+        inputs = self.axes.taken(self.inputs, samples)
         for change in changes:
             inputs[change.input] = change.of(inputs[change.input])
         made = self.run(self.signatures.for_donor(inputs), len(samples))
@@ -51,9 +54,11 @@ class Asked(Brief):
         """The outputs for inputs by the model's own names, batch by batch."""
         graph = self.runnable.graph
         types = {value.name: value.dtype or "float32" for value in graph.inputs}
-        parts = []
+        parts, axes = [], find_sample_axes(graph)
         for batch in list_batches(graph, inputs, count):
-            made = self.runnable.outputs({n: inputs[n][batch].astype(kind) for n, kind in types.items()})
+            made = self.runnable.outputs(
+                {name: axes.taken_of(name, inputs[name], batch).astype(kind) for name, kind in types.items()}
+            )
             parts.append({name: few_places(array) for name, array in made.items()})
         return {
             own: together([part[theirs] for part in parts], count) for own, theirs in self.signatures.outputs.items()

@@ -33,9 +33,9 @@ from mal_graph.meaning import (
     kind_by_values,
 )
 from mal_graph.merging import Sessions
-from mal_graph.network import probe
+from mal_graph.network import SampleAxes, find_sample_axes, graph_in_float32, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import deviation, graph_in_float32
+from mal_graph.symmetry import deviation
 from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.findings import chance as at_chance
 from mal_graph.workflows.meaning_texts import Accuracies, Kind, Losses, Meaning, noise_text, said_of, told
@@ -55,15 +55,16 @@ class Given:
     inputs: Arrays
     labels: Array | None
     are_real: bool
+    axes: SampleAxes
 
     @property
     def count(self) -> int:
-        return min(map(len, self.inputs.values()), default=0)
+        return self.axes.count(self.inputs)
 
     def halves(self, seed: int) -> tuple[Array, Array]:
         """The numbers of samples that choose, and of others that judge."""
         order = np.random.default_rng(seed).permutation(self.count)
-        numbers = sum(array[:1].size for array in self.inputs.values())
+        numbers = sum(array.size for array in self.inputs.values()) // max(1, self.count)
         most = max(LEAST, MOST_NUMBERS // max(1, numbers))
         cut = min(FITTING, self.count // 2, most)
         return np.sort(order[:cut]), np.sort(order[cut : cut + min(JUDGING, most)])
@@ -105,14 +106,15 @@ def find_meanings(
 
 def samples_of(base: LayerGraph, config: MergeConfig, data: Mapping[str, Any] | None, runner: Runner) -> Given:
     """The samples that models are run on. Raises DataError or RunError."""
+    axes = find_sample_axes(base)
     if data is not None:
         arrays = dict(prepare(base, data, config)[0])
         labels = arrays.pop(LABELS, None)
-        return Given(arrays, labels, True)
+        return Given(arrays, labels, True, axes)
     if config.calibrate is not None:
-        return Given(calibration_inputs(base, config.calibrate), None, True)
+        return Given(calibration_inputs(base, config.calibrate), None, True, axes)
     drawn = probe(base, runner, inputs=config.inputs, input_shapes=config.input_shapes, seed=config.seed).inputs
-    return Given(drawn, None, False)
+    return Given(drawn, None, False, axes)
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Comparison:
     def asked(self, graph: LayerGraph, paired: Signatures, *, remembers: bool = True) -> Asked:
         """A model in a session. Raises RunError."""
         opened = Sessions(self.runner).open(graph_in_float32(graph))
-        return Asked(opened, paired, self.given.inputs, remembers)
+        return Asked(opened, paired, self.given.inputs, self.given.axes, remembers)
 
     def meanings(self) -> Iterator[Meaning]:
         """What is to be said. Raises RunError or DataError."""
@@ -254,7 +256,7 @@ class Comparison:
         copied = cache(self.copied)  # each is opened once, if it is asked at all
         copies = [partial(ask_copy, copied, number, reading) for number in range(COPIES)]
         own, ask = partial(base.rows, reading, 0, ()), partial(donor.rows, reading, 1)
-        case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), self.given.inputs)
+        case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), self.changeable)
         return explain(case, self.changes)
 
     def copied(self, number: int) -> Asked:
@@ -263,7 +265,12 @@ class Comparison:
 
     @property
     def changes(self) -> list[InputChange]:
-        return [change for name, array in self.given.inputs.items() for change in changes_of_input(name, array)]
+        return [change for name, array in self.changeable.items() for change in changes_of_input(name, array)]
+
+    @property
+    def changeable(self) -> Arrays:
+        """The inputs that hold samples along their first axis."""
+        return {name: array for name, array in self.given.inputs.items() if self.given.axes.of(name) == 0}
 
 
 def ask_copy(
