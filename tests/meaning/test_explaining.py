@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mal_graph.meaning import Case, Family, Reading, changes_of_input, explain
-from mal_graph.meaning.output_changes import as_is, cycles_of, is_clear, losses, spread_of
+from mal_graph.meaning.output_changes import OutputChange, as_is, cycles_of, is_clear, losses, spread_of, tidied
 
 SAMPLES, FITTING = 160, 80
 UNSHRUNK = (Phase.explicit, Phase.generate)  # the numbers of a failing case say no more when they are small
@@ -197,6 +197,21 @@ def test_one_pair_of_classes_that_changed_places_is_named_alone():
     pair, order = Pair(3, outputs=8), [0, 1, 5, 3, 4, 2, 6, 7]
     found = pair.explained(lambda x: pair.donor(x)[:, order])
     assert found.trial.outputs.moved == (2, 5)
+
+
+@settings(max_examples=5, phases=UNSHRUNK)
+@given(SEEDS, st.permutations(range(3)))
+def test_another_order_of_values_is_named(seed, order):
+    pair = Pair(seed, outputs=3, share=0.1)
+    found = pair.explained(lambda x: pair.donor(x)[:, np.argsort(order)], VALUES)
+    assert found.trial.outputs.order == (() if order == sorted(order) else tuple(order))
+
+
+@given(SEEDS)
+def test_classes_that_need_not_change_places_do_not(seed):
+    base = SCORES.rows(np.random.default_rng(seed).normal(size=(60, 5)), 0)
+    kept = tidied(OutputChange((1, 0, 4, 3, 2)), base, base[:, :, [1, 0, 2, 3, 4]], SCORES, spread_of(base))
+    assert kept.order == (1, 0, 2, 3, 4)
 
 
 @given(st.permutations(range(9)))
