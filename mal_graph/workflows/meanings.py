@@ -93,6 +93,8 @@ def find_meanings(
         given = samples_of(base, config, data, runner)
     except RunError:  # a base that cannot be run at all, which is said of it elsewhere
         return ()
+    if not given.count:  # inputs that are single numbers
+        return ()
     found: list[Meaning] = []
     for done, donor in enumerate(donors):
         progress("comparing what models say", done, len(donors))
