@@ -46,6 +46,7 @@ PACKAGES = [
     "matching",
     "merging",
     "compression",
+    "meaning",
     "workflows",
     "ladder",
     "reporting",

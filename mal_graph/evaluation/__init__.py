@@ -16,13 +16,14 @@ from mal_graph.evaluation.data import (
     PreparedData,
     as_arrays,
     fixed_batches,
+    list_batches,
     match_inputs,
     prepare_data,
     read_labels,
     read_npz,
 )
 from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, split_holdout
-from mal_graph.evaluation.reading import OutputKind, read_output_kind
+from mal_graph.evaluation.reading import PROBABILITY_SLACK, OutputKind, log_probabilities, read_output_kind
 from mal_graph.evaluation.scores import (
     Metric,
     Prediction,
@@ -50,6 +51,8 @@ __all__ = [
     "fixed_batches",
     "HeldOut",
     "LABELS",
+    "list_batches",
+    "log_probabilities",
     "match_inputs",
     "measure",
     "Metric",
@@ -62,6 +65,7 @@ __all__ = [
     "Predictor",
     "prepare_data",
     "PreparedData",
+    "PROBABILITY_SLACK",
     "read_labels",
     "read_npz",
     "read_output_kind",

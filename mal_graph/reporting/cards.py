@@ -50,9 +50,14 @@ def card_page(audit: Audit, graph: LayerGraph, sha256: Mapping[str, str], report
         Section("Sources and licences", tuple(source_pieces(made, graph))),
         Section("Method", tuple(method_pieces(made))),
         Section("Scores", tuple(score_pieces(report))),
-        Section("Limits", (Bullets(tuple([*LIMITS, *(report.notes if report else ())])),)),
+        Section("Limits", (Bullets(tuple([*LIMITS, *limits_of(report)])),)),
     )
     return Page(f"Model card: {audit.path.name}", about, headline, sections, (), ())
+
+
+def limits_of(report: ResultDocument | None) -> list[str]:
+    """What a report warns of and notes."""
+    return [] if report is None else [*map(str, report.warnings), *report.notes]
 
 
 def file_pieces(graph: LayerGraph, sha256: Mapping[str, str]) -> Iterator[Piece]:

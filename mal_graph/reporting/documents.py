@@ -25,6 +25,7 @@ from mal_graph.workflows import (
     Assembly,
     Choice,
     Comparison,
+    Meaning,
     Merged,
     Outcome,
     ParetoEntry,
@@ -171,6 +172,7 @@ class ResultDocument(ReportDocument):
     base: str
     config: dict[str, Any]
     checks: list[Check]
+    warnings: list[Meaning] = []
     notes: list[str]
     choice: Choice | None = None
     pareto: list[ParetoEntry] = []
@@ -334,6 +336,7 @@ def shared_entries(assembly: Assembly) -> dict[str, Any]:
         "choice": assembly.choice,
         "pareto": list(assembly.pareto),
         "speeds": assembly.speeds,
+        "warnings": list(assembly.meanings),
         "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,

@@ -145,6 +145,7 @@ def how_good(document: ResultDocument, which: str = "") -> tuple[Any, ...]:
     """What was chosen and why, scores, and what was compared by cost and speed."""
     choice = document.choice
     return sections(
+        ("Warnings", bullets(map(str, document.warnings))),
         ("What was chosen", [] if choice is None else [f"{choice.taken}, for {choice.why}"]),
         ("Scores", score_pieces(document.scores, which)),
         ("Cost against score", pareto_pieces(document)),

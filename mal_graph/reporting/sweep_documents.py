@@ -10,7 +10,7 @@ from mal_graph.ladder import LadderEntry
 from mal_graph.protocols import Check
 from mal_graph.reporting.document import ReportDocument, csv_text
 from mal_graph.reporting.documents import RepairEntry, repair_entries
-from mal_graph.workflows import Curve, Grid, Sweep, notes_on
+from mal_graph.workflows import Curve, Grid, Meaning, Sweep, notes_on
 
 
 class CurveEntry(BaseModel):
@@ -40,6 +40,7 @@ class SweepDocument(ReportDocument):
     unscored: str = ""
     checks: list[Check] = []
     findings: list[str]
+    warnings: list[Meaning] = []
     repair: list[RepairEntry] = []
     notes: list[str] = []
     ladders: list[LadderEntry] = []
@@ -101,6 +102,7 @@ def sweep_document(sweep: Sweep) -> SweepDocument:
         unscored=sweep.unscored,
         checks=list(sweep.checks),
         findings=list(sweep.findings),
+        warnings=list(sweep.meanings),
         repair=list(repair_entries(sweep.step)),
         notes=[*sweep.data_notes, *notes_on([sweep.step], sweep.config)],
     )

@@ -33,6 +33,7 @@ def sweep_page(document: SweepDocument) -> Page:
         about=f"mal-graph sweep: {document.samples} samples; loss is {document.loss_name}, with {document.metric_name}",
         headline=Headline(text),
         before=sections(
+            ("Warnings", bullets(map(str, document.warnings))),
             ("Findings", bullets(document.findings)),
             ("Along lambda", curve_pieces(document)),
         ),

@@ -220,6 +220,7 @@ def end_lines(document: ResultDocument) -> Lines:
         yield f"method: {document.choice.taken}, for {document.choice.why}"
     yield from speed_lines(document.speeds)
     yield from check_lines(document.checks)
+    yield from (f"warning: {meaning}" for meaning in document.warnings)
     for note in document.notes:
         yield f"note: {note}"
     yield f"wrote {document.output}" if document.output else "no model was written"
@@ -314,6 +315,7 @@ def sweep_lines(document: SweepDocument, verbose: bool) -> Lines:
     yield from check_lines(document.checks)
     for finding in document.findings:
         yield f"finding: {finding}"
+    yield from (f"warning: {meaning}" for meaning in document.warnings)
     for note in document.notes:
         yield f"note: {note}"
 

@@ -68,6 +68,7 @@ def union_document(union: Union) -> UnionDocument:
         base=union.base.name,
         config=union.config.to_dict(),
         checks=list(union.checks),
+        warnings=list(union.meanings),
         notes=list(union.notes),
         choice=union.choice,
         pareto=list(union.pareto),

@@ -8,6 +8,7 @@ from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.layer_grid import Grid, grid
+from mal_graph.workflows.meaning_texts import Kind, Losses, Meaning
 from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
 from mal_graph.workflows.models import arrays_of, load, open_models, save, state_dict, to_module, trace, with_arrays
 from mal_graph.workflows.notes import notes_on
@@ -43,8 +44,11 @@ __all__ = [
     "grid",
     "inspect_groups",
     "KeptUnits",
+    "Kind",
     "load",
+    "Losses",
     "make_model",
+    "Meaning",
     "MERGED",
     "Merged",
     "notes_on",

@@ -16,6 +16,7 @@ from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
 from mal_graph.workflows.joint import open_joint
+from mal_graph.workflows.meanings import find_meanings
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, prepared, silent, with_arrays
 from mal_graph.workflows.provenance import Origin
 from mal_graph.workflows.steps import Known
@@ -120,7 +121,8 @@ def make_model(
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
     result = WAYS[config.method](graphs, config, data, progress, runner)
     job = "compress" if len(graphs) == 1 else "assemble"
-    result = replace(result, origin=Origin(job, tuple(graphs), config, data))
+    meanings = find_meanings(graphs, config, data, runner, progress)
+    result = replace(result, meanings=meanings, origin=Origin(job, tuple(graphs), config, data))
     return with_speeds(result, graphs, config, progress, runner)
 
 

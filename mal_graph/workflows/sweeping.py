@@ -20,6 +20,8 @@ from mal_graph.workflows.checks import accounts_check, check_calibration, check_
 from mal_graph.workflows.curves import ALIGNED, ALONE, PLAIN, SHUFFLED, STRANGER, Curve, curve
 from mal_graph.workflows.findings import findings
 from mal_graph.workflows.lambda_lines import Along, line_of, scored_along
+from mal_graph.workflows.meaning_texts import Meaning
+from mal_graph.workflows.meanings import find_meanings
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepared, silent, with_arrays
 from mal_graph.workflows.promises import is_whole
 from mal_graph.workflows.results import Result
@@ -37,6 +39,7 @@ class Sweep(Result):
         donor_scores: the donor itself on the same data; None where it cannot be scored on them.
         unscored: why it cannot; "" where it can.
         findings: the failures that the figures show, with the figures.
+        meanings: what inputs and outputs of the donor do not mean what the base's do.
         data_notes: what of the data was not taken literally.
         checks: what was checked of the aligned merge.
         step, config: what the aligned arm merges, and what of it is repaired; how all arms are made.
@@ -49,6 +52,7 @@ class Sweep(Result):
     donor_scores: Scores | None
     unscored: str
     findings: tuple[str, ...]
+    meanings: tuple[Meaning, ...]
     data_notes: tuple[str, ...]
     checks: tuple[Check, ...]
     step: Merged
@@ -109,6 +113,7 @@ def sweep(
         donor_scores=own,
         unscored=unscored,
         findings=tuple(shown),
+        meanings=find_meanings((first, second), settings, given, runner, report),
         data_notes=notes,
         checks=(accounts_check(first, [step]), *promise_checks([step])),
         step=step,

@@ -15,6 +15,7 @@ from mal_graph.errors import GateFailed
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.workflows.guarding import Choice
+from mal_graph.workflows.meaning_texts import Meaning
 from mal_graph.workflows.models import free_path
 from mal_graph.workflows.pareto import ParetoEntry
 from mal_graph.workflows.provenance import Orders, Origin, provenance_of, with_provenance
@@ -34,6 +35,7 @@ class Written(Result, ABC):
         base: the base as given.
         checks: what was checked of the model.
         origin: what it is made of, by which its file says how it was made; None for what was made by hand.
+        meanings: what inputs and outputs of the donors do not mean what the base's do, and what else they tell alone.
         speeds: how fast it is beside the models it is made of, where that was to be measured.
         choice: which way was taken, where that was left open.
         pareto: what it was compared with, by cost and score, the result among them; () where nothing was compared.
@@ -44,6 +46,7 @@ class Written(Result, ABC):
     checks: tuple[Check, ...]
     choice: Choice | None = None
     pareto: tuple[ParetoEntry, ...] = ()
+    meanings: tuple[Meaning, ...] = ()
     speeds: Speeds | None = None
     origin: Origin | None = None
 

@@ -15,7 +15,7 @@ layers nor the order of donors is known. Chosen: one decision for each donor, wi
 of its candidates. Refused: every subset of layers - exponentially many, with a gate that ever more pass by luck.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ from mal_graph.workflows.checkpoint import (
     write_checkpoint,
 )
 from mal_graph.workflows.checks import check_calibration, checks_of
+from mal_graph.workflows.meaning_texts import Meaning
+from mal_graph.workflows.meanings import find_meanings
 from mal_graph.workflows.models import (
     Arrays,
     Model,
@@ -159,10 +161,22 @@ def zoo(
     kept = tuple(outcome.kept for outcome in checkpoint.outcomes if outcome.kept is not None)
     assembly = replace(
         assemble_result(graph, result, terms),
+        meanings=tuple(meanings_of(graph, entries, given, terms)),
         data_notes=tuple(dict.fromkeys((*notes, *more))),
         origin=Origin("zoo", models, settings, given, kept),
     )
     return Zoo(assembly, checkpoint.outcomes, terms, result.best)
+
+
+def meanings_of(base: LayerGraph, entries: Sequence[Entry], data: Arrays | None, terms: Terms) -> Iterator[Meaning]:
+    """What is to be said of each donor beside the base, whatever became of it; one is open at a time."""
+    for entry in (entry for entry in entries if not entry.reason):
+        yield from find_meanings((base, opened(entry)), terms.config, data, terms.runner, terms.progress)
+
+
+def opened(entry: Entry) -> LayerGraph:
+    """A donor's graph."""
+    return entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
 
 
 def terms_of_search(
@@ -298,7 +312,7 @@ def replay(so_far: SoFar, entry: Entry, outcome: Outcome, terms: Terms, known: K
 
 def align_donor(so_far: SoFar, entry: Entry, terms: Terms, known: Known, strategy: Strategy | None = None) -> Merged:
     """The whole donor, matched, verified and aligned with the model so far."""
-    donor = entry.model if isinstance(entry.model, LayerGraph) else load(str(entry.model)).named(entry.name)
+    donor = opened(entry)
     return merge_step(so_far.graph, donor, terms.config, terms.runner, terms.progress, known, strategy)
 
 

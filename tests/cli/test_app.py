@@ -682,7 +682,10 @@ def test_a_zoo_is_merged_as_far_as_it_helps_and_everything_is_said(run, zoo_fold
     assert re.search(r"^a\.onnx +accepted +\S.* +0\.\d+ +(\d\.\d{4} *){3}$", ran.out, re.M)
     assert re.search(r"^broken.onnx is skipped: cannot load .*broken.onnx: it holds no graph", ran.out, re.M)
     assert "decided by labels\non the 40 samples that decided: cross-entropy" in ran.out
-    assert "check onnxruntime: passed\nwrote out.onnx\n\non samples that decided nothing:\n40 samples" in ran.out
+    assert (
+        "check onnxruntime: passed\nwarning: " in ran.out
+    )  # the donors' outputs have little in common with the base's
+    assert "wrote out.onnx\n\non samples that decided nothing:\n40 samples" in ran.out
     written = json.loads((zoo_folder / "report.json").read_text())
     assert next(iter(written)) == "schema"
     assert set(KEYS["zoo"]) <= set(written)
