@@ -19,7 +19,7 @@ from mal_graph.evaluation.data import LABELS, Arrays, match_inputs, read_labels
 from mal_graph.evaluation.reading import OutputKind
 from mal_graph.evaluation.scores import Metric, Scores, agreement, predict, score, wants_regression
 from mal_graph.graph import LayerGraph
-from mal_graph.network import find_sample_axes
+from mal_graph.network import SampleAxes, find_sample_axes
 from mal_graph.protocols import Runner
 
 MIN_SAMPLES = 20  # in each of the two parts
@@ -103,7 +103,7 @@ def split_holdout(
     parts = [check_part(base, part) for part in given]
     if not is_labelled:
         parts = [with_classes(base, part, score_output, output_kind, runner) for part in parts]
-    deciding, reporting = parts if reported is not None else halve(base, parts[0], seed)
+    deciding, reporting = parts if reported is not None else halve(parts[0], seed, find_sample_axes(base))
     for part, use in ((deciding, "decide by"), (reporting, "report on")):
         if len(part[LABELS]) < MIN_SAMPLES:
             more = f"give {2 * MIN_SAMPLES} or more, which are halved," if reported is None else "give more"
@@ -137,11 +137,10 @@ def with_classes(
     return {**part, LABELS: prediction.values.argmax(axis=1)}
 
 
-def halve(base: LayerGraph, part: Arrays, seed: int) -> tuple[Arrays, Arrays]:
+def halve(part: Arrays, seed: int, axes: SampleAxes) -> tuple[Arrays, Arrays]:
     """Two disjoint halves drawn at random; of every class the one has at most one sample more than the other."""
     labels = part[LABELS]
     order = np.random.default_rng(seed).permutation(len(labels))
     if labels.ndim == 1 and labels.dtype.kind in "biu":
         order = order[np.argsort(labels[order], kind="stable")]
-    axes = find_sample_axes(base)
     return axes.taken(part, np.sort(order[::2])), axes.taken(part, np.sort(order[1::2]))

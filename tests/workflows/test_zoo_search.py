@@ -18,6 +18,7 @@ from mal_graph.errors import DataError, FileError, MatchError, RunError, ShapeEr
 from mal_graph.evaluation import AcceptanceRule, Scores, agreement, predict, read_labels, score, split_holdout
 from mal_graph.evaluation.holdout import halve
 from mal_graph.merging import merge
+from mal_graph.network import SampleAxes
 from mal_graph.reporting.documents import zoo_document
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows import steps, write_result
@@ -364,11 +365,11 @@ def test_a_zoo_without_a_usable_donor_is_refused(tmp_path, make, message):
 def test_the_two_halves_are_disjoint_and_alike_in_every_class(samples, classes, seed):
     labels = np.random.default_rng(seed).integers(0, classes, samples)
     part = {"x": np.arange(samples), "labels": labels}
-    gate_part, report_part = halve(part, seed)
+    gate_part, report_part = halve(part, seed, SampleAxes({}))
     assert sorted([*gate_part["x"], *report_part["x"]]) == list(range(samples))
     counts = [np.bincount(half["labels"], minlength=classes) for half in (gate_part, report_part)]
     assert abs(counts[0] - counts[1]).max() <= 1
-    assert np.array_equal(halve(part, seed)[0]["x"], gate_part["x"])
+    assert np.array_equal(halve(part, seed, SampleAxes({}))[0]["x"], gate_part["x"])
 
 
 def test_data_to_report_on_may_be_a_file_of_their_own():
