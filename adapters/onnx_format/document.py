@@ -15,6 +15,7 @@ from . import guard
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
 BODY, RUNS = "mal_graph.body", "mal_graph.runs"  # note on what is shown the body it stands in, and those it runs
+WEIGHT = "mal_graph.weight"  # note on a tensor of the weight that it is computed of
 REGION = "mal_graph.region"  # notes on what is written out which node of the file it stands for
 
 
