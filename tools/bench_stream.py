@@ -84,6 +84,7 @@ def measured_merge(folder: Path, out: Path, is_sealed: bool) -> str:
     from mal_graph.merging import LayerLambdas, merge, plan_merge
     from mal_graph.symmetry import Network, axis_groups
     from mal_graph.workflows.provenance import Origin, provenance_of, with_provenance
+    from mal_graph_adapters.onnx_format.document import release_pages
 
     registry.adapter_for(str(out))
     imported = resident("VmRSS")
@@ -91,6 +92,7 @@ def measured_merge(folder: Path, out: Path, is_sealed: bool) -> str:
     groups = axis_groups(base), axis_groups(donor)
     pair = correspond(Network(base, groups[0]), Network(donor, groups[1]), match_layers(base, donor))
     plan = plan_merge(assign_at_random(pair, 0), LayerLambdas.of(0.3))
+    release_pages()  # those of the plan, as a save does first of all
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set is counted from here
     start = time.perf_counter()
     graph = merge(plan)

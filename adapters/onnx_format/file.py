@@ -30,7 +30,16 @@ from mal_graph.source_files import opened
 
 from . import guard
 from .build import built_model
-from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
+from .document import (
+    MAP,
+    OnnxDocument,
+    captured,
+    external_tensors,
+    map_data_of,
+    release_pages,
+    stored_values,
+    tensors,
+)
 from .edit import edited_model
 from .seal import Range, data_digest, has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
@@ -81,6 +90,7 @@ class OnnxAdapter:
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
         map_data_of(path)
+        release_pages()
         has_data = bool(external) or is_big
         write_whole(path, lambda draft: write_model(model, draft, has_data), accept, overwrite=overwrite)
 

@@ -79,17 +79,18 @@ class MappedBoxes:
 
     def copied(self, values: Array, box: Box) -> Array:
         """The values of a box of some rows, whose pages are let go of."""
-        chosen = np.array(take_box(values, box))
+        chosen = take_box(values, box)
+        if chosen.base is not None:  # it is a view of the file
+            chosen = chosen.copy()
         release(self.tensor)
         return chosen
 
 
 def release(tensor: ir.ExternalTensor) -> None:
-    """Let go of the pages that a tensor was read from: they are read again where they are needed."""
+    """Let go of the pages that a tensor was read from, and of those that the system mapped with them: they are read
+    again where they are needed."""
     if tensor.raw is not None:
-        begin = tensor.offset or 0
-        first = begin - begin % mmap.PAGESIZE
-        tensor.raw.madvise(mmap.MADV_DONTNEED, first, begin + tensor.nbytes - first)
+        tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 def share(stretch: Stretch, length: int) -> float:

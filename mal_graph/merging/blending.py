@@ -133,13 +133,13 @@ class Blend:
         chosen = tuple(within(partners, stretch) for partners, stretch in zip(self.partners, box, strict=True))
         theirs = self.pair.stored_form(self.theirs(chosen), box).astype(mine.dtype, copy=False)
         merged = interpolate(mine, theirs, self.lam)
-        changed = mine != theirs
+        if not self.marks and is_ordinary(merged):
+            return merged.astype(a.dtype, copy=False)
+        merged = np.where(mine != theirs, merged, mine)
         if self.marks:
-            merged = self.with_unmatched(np.where(changed, merged, mine), mine, theirs, box)
-            changed = np.ones_like(changed)
-        # What did not change keeps its bits, in the stored type too: computing loses infinities and the sign of zeros.
-        changed &= merged != mine
-        return merged.astype(a.dtype, copy=False) if changed.all() else np.where(changed, merged.astype(a.dtype), a)
+            merged = self.with_unmatched(merged, mine, theirs, box)
+        # What did not change keeps its bits, in the stored type too.
+        return np.where(merged == mine, a, merged.astype(a.dtype))
 
     def with_unmatched(self, merged: Array, mine: Array, theirs: Array, box: Box) -> Array:
         """The merged values of a box with those that lack a partner as the rule has them."""
@@ -151,6 +151,14 @@ class Blend:
         if fading.any():
             merged = np.where(fading, interpolate(mine, absent_values(self.pair, mine, box), self.lam), merged)
         return merged
+
+
+def is_ordinary(merged: Array) -> bool:
+    """Whether numbers that did not change have kept their bits anyway: computing loses infinities and the sign of zero
+    alone."""
+    is_kept = np.isfinite(merged)
+    is_kept &= merged != 0
+    return bool(is_kept.all())
 
 
 def absent_values(pair: TensorPair, like: Array, box: Box) -> Array:
