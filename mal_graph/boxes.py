@@ -30,6 +30,11 @@ class Boxed(ABC):
     def __call__(self) -> Array:
         """All values, read-only."""
 
+    @property
+    def most(self) -> int:
+        """How many numbers a box of them has at best."""
+        return MOST
+
     @abstractmethod
     def open(self) -> ReadBox:
         """What gives the values of a box, as an array of the box's lengths; what all boxes need is read here once."""
@@ -89,7 +94,7 @@ def is_in_place(positions: NDArray[np.int64]) -> bool:
     return bool((positions == np.arange(len(positions))).all())
 
 
-def contiguous_boxes(shape: Sequence[int], most: int = MOST) -> Iterator[tuple[slice, ...]]:
+def contiguous_boxes(shape: Sequence[int], most: int) -> Iterator[tuple[slice, ...]]:
     """Boxes that lie end to end in the order in which a tensor of a shape is stored, with at most so many numbers each;
     none where it is empty."""
     place, inner = len(shape), 1
@@ -112,13 +117,13 @@ def each_box(read: Callable[[], Array], shape: Sequence[int]) -> Iterator[Array]
         yield read()
         return
     read_box = read.open()
-    yield from (read_box(box) for box in contiguous_boxes(shape))
+    yield from (read_box(box) for box in contiguous_boxes(shape, read.most))
 
 
-def read_whole(read_box: ReadBox, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+def read_whole(read: Boxed, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """All values of a tensor, from its boxes; read-only."""
-    values = np.empty(shape, dtype)
-    for box in contiguous_boxes(shape):
+    values, read_box = np.empty(shape, dtype), read.open()
+    for box in contiguous_boxes(shape, read.most):
         values[box] = read_box(box)
     values.flags.writeable = False
     return values

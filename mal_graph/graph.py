@@ -9,7 +9,7 @@ storage - the analyses that visit every node once are several times faster over 
 safely between steps.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property
@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import networkx as nx
 import numpy as np
 
+from mal_graph.boxes import MOST, Box, Boxed, ReadBox, contiguous_boxes, open_values
 from mal_graph.boxes import Array as Array  # every step names it from here
-from mal_graph.boxes import ReadBox, open_values
 from mal_graph.brief import Brief
 from mal_graph.source_files import SourceFile
 
@@ -49,6 +49,11 @@ class Weight:
     def open(self) -> ReadBox:
         """What gives the values of a box at a time."""
         return open_values(self.read)
+
+    @property
+    def boxes(self) -> Iterator[Box]:
+        """The boxes that the values are best read in, in the order in which they are stored."""
+        return contiguous_boxes(self.shape, self.read.most if isinstance(self.read, Boxed) else MOST)
 
     @property
     def size(self) -> int:

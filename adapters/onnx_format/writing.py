@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from mal_graph.boxes import contiguous_boxes
 from mal_graph.graph import Weight
 from mal_graph.limits import usable_cores
 
@@ -97,6 +96,6 @@ def pieces_of(tensor: ir.TensorProtocol) -> Iterator[memoryview]:
         yield memoryview(tensor.tobytes())
         return
     read_box = weight.open()
-    for box in contiguous_boxes(weight.shape):
+    for box in weight.boxes:
         values = np.ascontiguousarray(read_box(box)).reshape(-1)
         yield values.view(np.uint8).data

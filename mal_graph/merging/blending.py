@@ -21,6 +21,9 @@ from mal_graph.merging.unmatched import (
     mark_axis,
     outer,
 )
+from mal_graph.network import Parameter
+
+TURNED = 8  # times as many numbers in a box where the donor stores rows as columns: all its rows are read for each
 
 
 def merge(plan: Plan) -> LayerGraph:
@@ -60,6 +63,14 @@ def merged_weight(plan: Plan, step: Step) -> Weight:
     return replace(plan.base.weights[step.tensor], read=MergedValues(plan, step))
 
 
+def outer_axis(parameter: Parameter) -> int:
+    """The canonical axis whose positions lie furthest apart where a parameter is stored; -1 where it has none."""
+    stored = {
+        axis: place for place, axis in enumerate(parameter.axes) if axis is not None and parameter.shape[place] > 1
+    }
+    return stored[min(stored)] if stored else -1
+
+
 @dataclass(frozen=True, repr=False)
 class MergedValues(Boxed):
     """One tensor of the result, in the base's layout and type."""
@@ -67,10 +78,16 @@ class MergedValues(Boxed):
     plan: Plan
     step: Step
 
+    @property
+    def most(self) -> int:
+        """How many numbers a box has at best."""
+        pair = self.step.pair
+        return super().most * (TURNED if outer_axis(pair.base) != outer_axis(pair.donor) else 1)
+
     def __call__(self) -> Array:
         """All values."""
         weight = self.plan.base.weights[self.step.tensor]
-        return read_whole(self.open(), weight.shape, weight.dtype)
+        return read_whole(self, weight.shape, weight.dtype)
 
     def open(self) -> ReadBox:
         """What gives the values of a box."""

@@ -59,7 +59,7 @@ def test_what_is_written_depends_neither_on_boxes_nor_on_cores(tmp_path, monkeyp
     values = {name: weight.read().tobytes() for name, weight in graph.weights.items()}
     for cores, most, rows in ((2, 10_000, 2**23), (2, 1000, 10_000), (1, 3000, 5000)):
         monkeypatch.setattr(writing, "usable_cores", lambda cores=cores: cores)
-        monkeypatch.setattr(boxes.contiguous_boxes, "__defaults__", (most,))
+        monkeypatch.setattr(boxes, "MOST", most)
         monkeypatch.setattr(stored_values, "LOOKED_THROUGH", rows)
         assert content(graph, tmp_path / "out.onnx") == first
     assert {name: weight.read().tobytes() for name, weight in graph.weights.items()} == values
@@ -68,7 +68,7 @@ def test_what_is_written_depends_neither_on_boxes_nor_on_cores(tmp_path, monkeyp
 @pytest.mark.parametrize("styles", [("gemm", "gemm"), ("gemm", "matmul")])
 def test_writing_takes_as_much_memory_for_four_times_the_model(tmp_path, monkeypatch, styles):
     """What is allocated while writing, and what of the files stays mapped; a tensor alone is more than the bound."""
-    monkeypatch.setattr(boxes.contiguous_boxes, "__defaults__", (512,))
+    monkeypatch.setattr(boxes, "MOST", 128)
     monkeypatch.setattr(stored_values, "LOOKED_THROUGH", 4096)
     peaks = []
     for depth in (3, 12):
