@@ -62,18 +62,28 @@ def resident(field: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
+def clocks() -> tuple[float, float]:
+    """Seconds by the clock, and of the processor: this process and those that it started."""
+    return time.perf_counter(), sum(os.times()[:4])
+
+
+def told(start: tuple[float, float], imported: float) -> str:
+    """The seconds since a start, and the MiB that this process had at most over what it had."""
+    seconds = (now - before for now, before in zip(clocks(), start, strict=True))
+    return f"{' '.join(map(str, seconds))} {max(0.0, resident('VmHWM') - imported)}"
+
+
 def measured(job: str, folder: Path) -> str:
     """Seconds of a job and the MiB that it took at most, over the imports."""
-    out = folder / "out.onnx"
+    out, imported = folder / "out.onnx", resident("VmRSS")
+    if job not in ("cp", "onnx"):
+        return measured_merge(folder, out, is_sealed="sealed" in job)
+    start = clocks()
     if job == "cp":
-        start = time.perf_counter()
         subprocess.run(["cp", folder / "base.onnx.data", folder / "out.onnx.copy.data"], check=True)
-        return f"{time.perf_counter() - start} 0"
-    if job == "onnx":
-        imported, start = resident("VmRSS"), time.perf_counter()
+    else:
         onnx.save(onnx.load(folder / "base.onnx"), out, save_as_external_data=True, location="out.onnx.data")
-        return f"{time.perf_counter() - start} {resident('VmHWM') - imported}"
-    return measured_merge(folder, out, is_sealed="sealed" in job)
+    return told(start, imported)
 
 
 def measured_merge(folder: Path, out: Path, is_sealed: bool) -> str:
@@ -94,28 +104,25 @@ def measured_merge(folder: Path, out: Path, is_sealed: bool) -> str:
     plan = plan_merge(assign_at_random(pair, 0), LayerLambdas.of(0.3))
     release_pages()  # those of the plan, as a save does first of all
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set is counted from here
-    start = time.perf_counter()
+    start = clocks()
     graph = merge(plan)
     if is_sealed:
         graph = with_provenance(graph, provenance_of(Origin("assemble", (base, donor), MergeConfig()), "", ()))
     registry.adapter_for(str(out)).save(graph, out)
-    return f"{time.perf_counter() - start} {resident('VmHWM') - imported}"
+    return told(start, imported)
 
 
-def results(folder: Path, rounds: int) -> Iterator[tuple[str, list[float], float]]:
-    """Of each job the seconds of every round, and the MiB of the worst."""
-    seconds: dict[str, list[float]] = {job: [] for job in JOBS}
-    memory = dict.fromkeys(JOBS, 0.0)
-    for _ in range(rounds):
-        for job in JOBS:
-            words = [sys.executable, __file__, "--job", job, "--folder", str(folder)]
-            environment = {**os.environ, "OMP_NUM_THREADS": "1" if job.endswith("one core") else "2"}
-            told = subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout.split()
-            seconds[job].append(float(told[0]))
-            memory[job] = max(memory[job], float(told[1]))
-            for path in folder.glob("out.onnx*"):
-                path.unlink()
-    return ((job, seconds[job], memory[job]) for job in JOBS)
+def results(folder: Path, rounds: int) -> dict[str, list[list[float]]]:
+    """Of each job and round the seconds by the clock, those of the processor, and MiB."""
+    measures: dict[str, list[list[float]]] = {job: [] for job in JOBS}
+    for job in JOBS * rounds:
+        words = [sys.executable, __file__, "--job", job, "--folder", str(folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1" if job.endswith("one core") else "2"}
+        said = subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout
+        measures[job].append([float(number) for number in said.split()])
+        for path in folder.glob("out.onnx*"):
+            path.unlink()
+    return measures
 
 
 def rows(given: argparse.Namespace) -> Iterator[str]:
@@ -125,11 +132,13 @@ def rows(given: argparse.Namespace) -> Iterator[str]:
             folder = Path(name)
             write_model(folder / "base.onnx", size, given.type, 1)
             write_model(folder / "donor.onnx", size, given.type, 2, given.turned)
-            copied = 0.0
-            for job, seconds, memory in results(folder, given.rounds):
-                median = statistics.median(seconds)
-                copied = copied or median
-                yield f"| {size} | {job} | {median:.2f} | {median / copied:.2f} | {memory:.0f} |"
+            measures = results(folder, given.rounds)
+        copied = [statistics.median(column) for column in zip(*measures["cp"], strict=True)]
+        for job, rounds in measures.items():
+            wall, cpu, memory = zip(*rounds, strict=True)
+            seconds = [statistics.median(column) for column in (wall, cpu)]
+            cells = (f"{own:.2f} | {own / max(one, 0.01):.1f}" for own, one in zip(seconds, copied, strict=False))
+            yield f"| {size} | {job} | {' | '.join(cells)} | {max(memory):.0f} |"
 
 
 def main() -> None:
@@ -147,14 +156,16 @@ def main() -> None:
         print(measured(given.job, given.folder))
         return
     lines = [
-        f"Type {given.type}{', the donor stored transposed' if given.turned else ''}; {given.rounds} rounds.",
+        f"Type {given.type}{', the donor stored transposed' if given.turned else ''}; medians of {given.rounds} rounds, "
+        "and the most memory of any.",
         "",
-        "| GiB | job | seconds, median | times `cp` | MiB over the imports |",
-        "|---|---|---|---|---|",
+        "| GiB | job | seconds | times `cp` | processor seconds | times `cp` | MiB over the imports |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for line in rows(given):
-        lines.append(line)
     print("\n".join(lines))
+    for line in rows(given):
+        print(line, flush=True)
+        lines.append(line)
     if given.output:
         Path(given.output).write_text("# What writing a merged file costs\n\n" + "\n".join(lines) + "\n")
 
