@@ -156,8 +156,8 @@ def main() -> None:
         print(measured(given.job, given.folder))
         return
     lines = [
-        f"Type {given.type}{', the donor stored transposed' if given.turned else ''}; medians of {given.rounds} rounds, "
-        "and the most memory of any.",
+        f"Type {given.type}{', the donor stored transposed' if given.turned else ''}.",
+        f"Medians of {given.rounds} rounds, and the most memory of any.",
         "",
         "| GiB | job | seconds | times `cp` | processor seconds | times `cp` | MiB over the imports |",
         "|---|---|---|---|---|---|---|",
