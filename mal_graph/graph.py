@@ -9,7 +9,7 @@ storage - the analyses that visit every node once are several times faster over 
 safely between steps.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cache, cached_property, wraps
@@ -18,12 +18,11 @@ from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
+from mal_graph.boxes import MOST, Box, Boxed, ReadBox, contiguous_boxes, open_values
+from mal_graph.boxes import Array as Array  # every step names it from here
 from mal_graph.brief import Brief
 from mal_graph.source_files import SourceFile
-
-Array = NDArray[Any]
 
 MERGEABLE_TYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -38,7 +37,7 @@ class Declared(StrEnum):
 
 @dataclass(frozen=True)
 class Weight:
-    """A handle on one stored tensor; `read()` gives its values as a read-only array of `shape`."""
+    """A handle on one stored tensor; `read()` gives its values as a read-only array of `shape`, all at once."""
 
     name: str
     shape: tuple[int, ...]
@@ -46,6 +45,15 @@ class Weight:
     read: Callable[[], Array] = field(repr=False, compare=False)
     scope: str = ""  # the subgraph it lives in, "" for the main graph
     declared: Declared = Declared.NOTHING
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box at a time."""
+        return open_values(self.read)
+
+    @property
+    def boxes(self) -> Iterator[Box]:
+        """The boxes that the values are best read in, in the order in which they are stored."""
+        return contiguous_boxes(self.shape, self.read.most if isinstance(self.read, Boxed) else MOST)
 
     @property
     def size(self) -> int:

@@ -7,6 +7,7 @@ Chosen: the limits in force stand beside the code that runs, as the runner does 
 of every function between the command and the session - most only hand it on.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, ClassVar
@@ -98,3 +99,10 @@ def limited(limits: Limits) -> Iterator[None]:
         yield
     finally:
         _in_force.pop()
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

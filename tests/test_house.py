@@ -25,6 +25,7 @@ FOR_ALL = [
     "label_lists",
     "limits",
     "text_files",
+    "boxes",
     "graph",
     "protocols",
     "registry",

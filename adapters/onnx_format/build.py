@@ -14,6 +14,7 @@ from mal_graph.graph import LayerGraph, Node, Value, Weight
 from mal_graph.network import as_stored
 
 from .bodies import put_into_bodies
+from .document import WEIGHT
 
 IR_VERSION = 10  # old enough for every onnxruntime in use, new enough for every element type
 
@@ -71,6 +72,7 @@ def lazy_tensor(weight: Weight, old: ir.TensorProtocol | None = None) -> ir.Lazy
         return ir.Tensor(np.asarray(weight.read(), order="C"), dtype=dtype, shape=shape)
 
     lazy = ir.LazyTensor(read, dtype, shape, name=weight.name)
+    lazy.meta[WEIGHT] = weight
     if old is not None:
         lazy.name, lazy.doc_string = old.name, old.doc_string
         lazy.metadata_props.update(old.metadata_props)

@@ -11,10 +11,12 @@ import onnx_ir as ir
 from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
 
+from .stored_values import release
 from .walking import all_nodes
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
 BODY, RUNS = "mal_graph.body", "mal_graph.runs"  # note on what is shown the body it stands in, and those it runs
+WEIGHT = "mal_graph.weight"  # note on a tensor of the weight that it is computed of
 REGION = "mal_graph.region"  # notes on what is written out which node of the file it stands for
 
 
@@ -134,3 +136,10 @@ def map_data_of(path: Path) -> None:
             if is_data_of(data.name, path.name) and data.parent.resolve() == path.parent.resolve():
                 with suppress(OSError, ValueError):  # what is lost already is named when it is read
                     tensor.numpy()
+
+
+def release_pages() -> None:
+    """Let go of the pages of files that loaded models were read from so far."""
+    for document in list(LOADED):
+        for tensor in document.external:
+            release(tensor)

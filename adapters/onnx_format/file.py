@@ -30,12 +30,22 @@ from mal_graph.source_files import opened
 from . import guard
 from .apart import library_in_force
 from .build import built_model
-from .document import MAP, OnnxDocument, captured, external_tensors, map_data_of, stored_values, tensors
+from .document import (
+    MAP,
+    OnnxDocument,
+    captured,
+    external_tensors,
+    map_data_of,
+    release_pages,
+    stored_values,
+    tensors,
+)
 from .edit import edited_model
-from .seal import file_digest, has_provenance, read_seal, sealed_pieces
+from .seal import Range, data_digest, has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
 from .view import handle, layer_graph
 from .walking import is_sorted, nodes_of, uncollected
+from .writing import write_tensors
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
 EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
@@ -85,6 +95,7 @@ class OnnxAdapter:
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
         map_data_of(path)
+        release_pages()
         has_data = bool(external) or is_big
         write_whole(path, lambda draft: write_model(model, draft, has_data), accept, overwrite=overwrite)
 
@@ -233,10 +244,9 @@ def has_bfloat16(path: Path) -> bool:
 def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:
     """Write a model, and its big weights to a data file beside it if it is to have one. Raises FileError."""
     try:
-        if has_data:
-            move_out(model, draft)
+        written = move_out(model, draft) if has_data else {}
         proto = with_maps(model)
-        pieces = sealed_pieces(proto, draft.parent) if has_provenance(proto) else (proto.SerializeToString(),)
+        pieces = sealed_pieces(proto, draft.parent, written) if has_provenance(proto) else (proto.SerializeToString(),)
         with draft.open("wb") as file:
             file.writelines(pieces)
     except EncodeError:
@@ -248,32 +258,33 @@ def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:
         raise root(error) from None
 
 
-def move_out(model: ir.Model, draft: Path) -> None:
-    """Write the initializers that are worth it to a data file beside a draft; strings cannot lie there."""
+def move_out(model: ir.Model, draft: Path) -> dict[Range, str]:
+    """Write the initializers that are worth it to a data file beside a draft; strings cannot lie there. Their digests,
+    by where they lie. Raises OSError, and what reading a weight raises."""
     values, stored = [], []
     for value in stored_values(model):
         tensor = value.const_value
         if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > EXTERNAL_TENSOR_FROM:
-            tensor.name = value.name
             values.append(value)
             stored.append(tensor)
     if not stored:
-        return
-    places = ir.external_data.convert_tensors_to_external(stored, draft.parent, UNNAMED)
-    name = data_name(draft.name, file_digest(draft.with_name(UNNAMED)))
+        return {}
+    written = write_tensors(stored, draft.with_name(UNNAMED))
+    name = data_name(draft.name, data_digest(draft.with_name(UNNAMED), written))
     os.replace(draft.with_name(UNNAMED), draft.with_name(name))
-    for value, old, place in zip(values, stored, places, strict=True):
+    for value, old, place in zip(values, stored, written, strict=True):
         value.const_value = ir.ExternalTensor(
             name,
             place.offset,
             place.length,
-            place.dtype,
-            shape=place.shape,
-            name=place.name,
+            old.dtype,
+            shape=ir.Shape(old.shape.numpy()),
+            name=value.name or "",
             doc_string=old.doc_string,
             metadata_props=dict(old.metadata_props),
             base_dir=draft.parent,
         )
+    return {(name, place.offset, place.length): place.digest for place in written}
 
 
 def root(error: BaseException) -> BaseException:

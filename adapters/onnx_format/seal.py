@@ -7,8 +7,9 @@ a parser skips would not count.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import onnx
 
@@ -27,9 +28,12 @@ from mal_graph.seals import (
 )
 
 from . import guard, places
+from .writing import Written, digest_of
 
 TENSORS, DIGEST = OWN + "tensors", OWN + "digest"
 MARK = DIGEST.encode() + bytes([0x12, LENGTH])  # what protobuf writes before the digest: its key, then tag and length
+PIECE = 2**20  # bytes that are read at once
+Range = tuple[str, int, int]  # a data file, and where in it the values of a tensor begin and how many bytes they have
 
 
 def has_provenance(proto: onnx.ModelProto) -> bool:
@@ -37,13 +41,18 @@ def has_provenance(proto: onnx.ModelProto) -> bool:
     return any(note.key == PROVENANCE for note in proto.metadata_props)
 
 
-def sealed_pieces(proto: onnx.ModelProto, folder: Path) -> tuple[bytes | memoryview, ...]:
-    """The content of a model's file with a seal, in pieces; its data lie in `folder`. The model is changed.
+def sealed_pieces(proto: onnx.ModelProto, folder: Path, written: Mapping[Range, str]) -> tuple[bytes | memoryview, ...]:
+    """The content of a model's file with a seal, in pieces. The model is changed.
+
+    Args:
+        proto: the model; its data lie in `folder`.
+        written: digests of tensors that were taken while they were written.
 
     Raises:
         FileError: something in the model looks like a seal.
     """
-    stored = {"data": data_digests(proto, folder), "tensors": tensor_digests(proto, folder)}
+    tensors = tensor_digests(proto, folder, written)
+    stored = {"data": data_digests(proto, folder, tensors), "tensors": tensors}
     proto.metadata_props.add(key=TENSORS, value=json.dumps(stored, separators=(",", ":")))
     proto.metadata_props.add(key=DIGEST, value=ZEROS.decode())
     return pieces_with_digest(proto.SerializeToString(), MARK, proto.graph.name)
@@ -75,7 +84,8 @@ def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
     """The parts of a sealed model, compared with what was noted of them. Raises FileError."""
     notes = {note.key: note.value for note in proto.metadata_props}
     noted = read_digests(notes.get(TENSORS, ""), path)
-    data, tensors = data_digests(proto, path.parent), tensor_digests(proto, path.parent)
+    tensors = tensor_digests(proto, path.parent)
+    data = data_digests(proto, path.parent, tensors)
     changed = [
         f"the data file {name!r} is not as it was written" for name in data if noted.data.get(name) != data[name]
     ]
@@ -83,48 +93,70 @@ def looked_into(proto: onnx.ModelProto, path: Path) -> Sealed:
     return Sealed(notes.get(PROVENANCE, ""), graph_digest(proto), tuple(tensors), tuple(changed))
 
 
-def data_digests(proto: onnx.ModelProto, folder: Path) -> dict[str, str]:
-    """SHA-256 of every data file of a model, by its name."""
-    names = {
-        one.value for _, tensor in places.Parsed(proto).tensors for one in tensor.external_data if one.key == "location"
-    }
-    return {name: file_digest(folder / name) for name in sorted(names)}
+def data_digests(proto: onnx.ModelProto, folder: Path, tensors: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The digest of every data file of a model, by its name, from those of its tensors."""
+    held: dict[str, list[Written]] = {}
+    for (_, tensor), (_, digest) in zip(places.Parsed(proto).tensors, tensors, strict=True):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            name, offset, length = range_of(tensor, folder)
+            held.setdefault(name, []).append(Written(offset, length, digest))
+    return {name: data_digest(folder / name, held[name]) for name in sorted(held)}
 
 
-def file_digest(path: Path) -> str:
+def data_digest(path: Path, tensors: Iterable[Written]) -> str:
+    """SHA-256 of the digests of the tensors in a data file, with their places, and of the bytes that belong to none."""
+    digest, end = hashlib.sha256(), 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for held in (*sorted(set(tensors)), Written(path.stat().st_size, 0, "")):
+            digest.update(f"{held.offset} {held.length} {held.digest}\n".encode())
+            for piece in pieces_between(file, end, held.offset):
+                digest.update(piece)
+            end = max(end, held.offset + held.length)
+    return digest.hexdigest()
 
 
-def tensor_digests(proto: onnx.ModelProto, folder: Path) -> list[tuple[str, str]]:
-    """SHA-256 of every stored tensor with its type and shape, each with where it is stored."""
-    return [(place, tensor_digest(tensor, folder)) for place, tensor in places.Parsed(proto).tensors]
+def tensor_digests(
+    proto: onnx.ModelProto, folder: Path, known: Mapping[Range, str] | None = None
+) -> list[tuple[str, str]]:
+    """SHA-256 of every stored tensor with its type and shape, each with where it is stored; some are known."""
+    return [
+        (place, (known or {}).get(range_of(tensor, folder)) or tensor_digest(tensor, folder))
+        for place, tensor in places.Parsed(proto).tensors
+    ]
 
 
 def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
     """SHA-256 of the values of a tensor as they are stored, with its type and shape."""
-    digest = hashlib.sha256(repr((tensor.data_type, tuple(tensor.dims))).encode())
-    for piece in stored_pieces(tensor, folder):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def stored_pieces(tensor: onnx.TensorProto, folder: Path) -> Iterator[bytes]:
-    """The stored values of a tensor, in pieces."""
+    digest = digest_of(tensor.data_type, tensor.dims)
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         bare = onnx.TensorProto()
         bare.CopyFrom(tensor)
         for field in ("name", "doc_string", "metadata_props"):
             bare.ClearField(field)
-        yield bare.SerializeToString(deterministic=True)
-        return
+        digest.update(bare.SerializeToString(deterministic=True))
+        return str(digest.hexdigest())
+    name, offset, length = range_of(tensor, folder)
+    with (folder / name).open("rb") as file:
+        for piece in pieces_between(file, offset, offset + length):
+            digest.update(piece)
+    return str(digest.hexdigest())
+
+
+def range_of(tensor: onnx.TensorProto, folder: Path) -> Range:
+    """The data file of a tensor, and where its values begin there and how long they are; "" where they are in the model
+    itself."""
     where = {one.key: one.value for one in tensor.external_data}
-    with (folder / where["location"]).open("rb") as file:
-        file.seek(int(where.get("offset", 0)))
-        left = int(where["length"]) if "length" in where else -1
-        while left and (piece := file.read(min(left, 2**20) if left > 0 else 2**20)):
-            left -= len(piece) if left > 0 else 0
-            yield piece
+    name, offset = where.get("location", ""), int(where.get("offset", 0))
+    left = (folder / name).stat().st_size - offset if name and "length" not in where else 0
+    return name, offset, int(where.get("length", left))
+
+
+def pieces_between(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
+    """The bytes of a file between two places, in pieces."""
+    file.seek(first)
+    while first < end and (piece := file.read(min(end - first, PIECE))):
+        first += len(piece)
+        yield piece
 
 
 def graph_digest(proto: onnx.ModelProto) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from mal_graph.errors import FileError
-from mal_graph.graph import Array, Declared, LayerGraph, Node, Value, Weight
+from mal_graph.graph import Declared, LayerGraph, Node, Value, Weight
 from mal_graph.network import as_viewed
 from mal_graph.seals import OWN, PROVENANCE
 
@@ -19,6 +18,7 @@ from .document import BODY, LOADED, MAP, REGION, RUNS, OnnxDocument, Region, cap
 from .joined import with_parts_joined
 from .lowering import SHARED, STORED_IN, lowered_model, region_places
 from .recurrent import parts_by_region
+from .stored_values import TensorValues
 from .walking import node_bodies
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
@@ -174,35 +174,7 @@ def inner_constants(graph: ir.Graph | ir.Function, scope: str) -> Iterator[tuple
 
 def handle(name: str, tensor: ir.TensorProtocol, scope: str = "") -> Weight:
     """A lazy handle: the values stay where they are until read."""
-
-    def read() -> Array:
-        try:
-            refuse_cut_off(tensor)
-            values = np.asarray(tensor_values(tensor)).view()
-        except (OSError, ValueError) as error:
-            raise FileError(
-                f"cannot read weight {name!r}: {error}; restore the file and load the model again"
-            ) from None
-        values.flags.writeable = False
-        return values
-
-    return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), read, scope)
-
-
-def refuse_cut_off(tensor: ir.TensorProtocol) -> None:
-    """Raise ValueError where the file that a tensor is mapped from has become too short for it: to read what is not
-    there any more would end the process without a word."""
-    if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
-        end, size = (tensor.offset or 0) + tensor.nbytes, tensor.raw.size()
-        if end > size:
-            raise ValueError(f"{tensor.path} was cut off at {size} bytes, and it ends at byte {end}")
-
-
-def tensor_values(tensor: ir.TensorProtocol) -> Array:
-    """The values of a tensor, texts as objects."""
-    if not isinstance(tensor, ir.StringTensor):
-        return tensor.numpy()
-    return np.fromiter(tensor.string_data(), object, tensor.size).reshape(tensor.shape.numpy())
+    return Weight(name, tuple(tensor.shape.numpy()), np.dtype(tensor.dtype.numpy()), TensorValues(name, tensor), scope)
 
 
 def constant_weight(node: ir.Node, weights: Mapping[str, Weight]) -> Weight | None:

@@ -164,7 +164,7 @@ class Tray:
         return np.ndarray(shape, dtype, self.mapped(end), placed["offset"]) if all(shape) else np.empty(shape, dtype)
 
 
-def write_at(handle: int, content: bytes, offset: int) -> None:
+def write_at(handle: int, content: bytes | memoryview, offset: int) -> None:
     """Write all of it: one call ends at 2 GiB. Raises OSError."""
     left = memoryview(content)
     while left:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mal_graph.graph import Array
+from mal_graph.boxes import Array, take_box
 from mal_graph.ladder.entries import HeatMap, UnitsEntry
 from mal_graph.matching import AxisPair, Orders, TensorPair, match_positions
 from mal_graph.merging import in_base_order
@@ -25,7 +25,7 @@ def compare_units(tensor: TensorPair, axes: Sequence[AxisPair], orders: Orders, 
     """
     base = tensor.base_values()
     theirs = tensor.donor_values()
-    mine, after = rows_of(base), rows_of(in_base_order(theirs, axes, orders, base.shape))
+    mine, after = rows_of(base), rows_of(take_box(theirs, in_base_order(axes, orders)))
     before = rows_of(cut_to(theirs, base.shape))
     positions = match_positions(axes[0], orders)
     assert positions is not None  # an alignment has every order

@@ -8,7 +8,7 @@ from mal_graph.matching.assignment import (
     assign_in_order,
     assign_units,
 )
-from mal_graph.matching.axis_pairs import AxisPair, take_positions
+from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.class_names import listed as listed_names
@@ -21,7 +21,7 @@ from mal_graph.matching.layer_profile import describe_window
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.nested_orders import extend_orders
 from mal_graph.matching.objective import Evidence
-from mal_graph.matching.orders import Order, Orders, inside_lone_units, is_whole, match_positions
+from mal_graph.matching.orders import Order, Orders, find_partners, inside_lone_units, match_positions
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
@@ -50,8 +50,8 @@ __all__ = [
     "extend_orders",
     "find_foldable_norm",
     "find_layer_edges",
+    "find_partners",
     "inside_lone_units",
-    "is_whole",
     "LayerPair",
     "link_layers",
     "listed_alike",
@@ -72,7 +72,6 @@ __all__ = [
     "SAME_PLACE",
     "SHARES",
     "Signatures",
-    "take_positions",
     "tell_pairs",
     "TensorPair",
     "tie_conflict",

@@ -7,15 +7,18 @@
   BatchNorms leave them, for their own size means nothing there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 
 import numpy as np
 
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.boxes import Array, Box, Boxed, ReadBox, take_box
+from mal_graph.brief import Brief
+from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import LayerPair
-from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, read_values, row_vector
+from mal_graph.matching.tensor_pairs import Read, StoredValues, TensorPair, by_role, read_values, row_vector
 from mal_graph.network import Layer, Parameter
 from mal_graph.operators import norm_epsilon, row_of
 
@@ -64,12 +67,12 @@ class Side:
         return folded | {p.tensor for p in (self.norm.parameters if self.norm else ())}
 
     def reading(self, parameter: Parameter) -> Read:
-        return partial(read_values, self.graph, parameter)
+        return StoredValues(self.graph, parameter)
 
     def reading_effective_weight(self, weight: Parameter) -> Read:
         """The weight as the BatchNorm leaves it."""
         assert self.norm is not None
-        return partial(fold_weight, self.graph, weight, self.norm)
+        return FoldedWeight(self.graph, weight, self.norm)
 
     def reading_effective_bias(self) -> Read:
         """The bias as the BatchNorm leaves it, where there is none that of the BatchNorm alone."""
@@ -142,19 +145,36 @@ def compare_folded(pair: TensorPair, base: Side, donor: Side) -> TensorPair:
     """The pair, compared as the BatchNorms of both sides leave a weight or a bias: its own size means nothing there."""
     if base.norm is None or donor.norm is None or pair.base.role not in ("weight", "bias"):
         return pair
-    fold = fold_weight if pair.is_weight else fold_bias
-    return replace(
-        pair,
-        base_values=partial(fold, base.graph, pair.base, base.norm),
-        donor_values=partial(fold, donor.graph, pair.donor, donor.norm),
-        incoming=pair.donor_values,
+    a, b = (base.graph, pair.base, base.norm), (donor.graph, pair.donor, donor.norm)
+    values: tuple[Read, Read] = (
+        (FoldedWeight(*a), FoldedWeight(*b)) if pair.is_weight else (partial(fold_bias, *a), partial(fold_bias, *b))
     )
+    return replace(pair, base_values=values[0], donor_values=values[1], incoming=pair.donor_values)
 
 
-def fold_weight(graph: LayerGraph, weight: Parameter, norm: BatchNorm) -> Array:
-    values = read_values(graph, weight)
-    folded: Array = values * by_row(norm.factor(graph), values)
-    return folded
+@dataclass(frozen=True, repr=False)
+class FoldedWeight(Boxed, Brief):
+    """A weight as the BatchNorm behind it leaves it."""
+
+    graph: LayerGraph
+    weight: Parameter
+    norm: BatchNorm
+
+    def __call__(self) -> Array:
+        """All values."""
+        values = read_values(self.graph, self.weight)
+        folded: Array = values * by_row(self.norm.factor(self.graph), values.shape)
+        return folded
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box."""
+        factor = by_row(self.norm.factor(self.graph), self.weight.shape)
+        return partial(self.read_box, StoredValues(self.graph, self.weight).open(), factor)
+
+    def read_box(self, read: ReadBox, factor: Array, box: Box) -> Array:
+        """The values of a box."""
+        folded: Array = read(box) * in_box(factor, box)
+        return folded
 
 
 def fold_bias(graph: LayerGraph, bias: Parameter | None, norm: BatchNorm) -> Array:
@@ -163,30 +183,36 @@ def fold_bias(graph: LayerGraph, bias: Parameter | None, norm: BatchNorm) -> Arr
     return folded
 
 
-def unfold_weight(graph: LayerGraph, weight: Parameter, norm: BatchNorm, values: Array) -> Array:
+def unfold_weight(graph: LayerGraph, weight: Parameter, norm: BatchNorm, values: Array, box: Box) -> Array:
     """The weight that has `values` as its effective rows behind the base's BatchNorm; dead channels keep the base's."""
     s = norm.factor(graph)
     alive = np.abs(s) >= TINY_SCALE
-    divided = values / by_row(np.where(alive, s, 1), values)
-    return np.where(by_row(alive, values), divided, read_values(graph, weight))
+    factor, is_alive = (in_box(by_row(rows, weight.shape), box) for rows in (np.where(alive, s, 1), alive))
+    return np.where(is_alive, values / factor, StoredValues(graph, weight).open()(box))
 
 
-def unfold_shift(graph: LayerGraph, bias: Parameter | None, norm: BatchNorm, values: Array) -> Array:
+def unfold_shift(graph: LayerGraph, bias: Parameter | None, norm: BatchNorm, values: Array, box: Box) -> Array:
     """The shift that gives `values` as effective bias beside the base's own mean and bias."""
-    s = norm.factor(graph)
-    before = read_values(graph, bias) if bias is not None else np.float32(0)
-    shift = values + s * (read_values(graph, norm.mean) - before)
-    return np.where(np.abs(s) >= TINY_SCALE, shift, read_values(graph, norm.shift))
+    s, mean, own = norm.factor(graph), read_values(graph, norm.mean), read_values(graph, norm.shift)
+    before = read_values(graph, bias) if bias is not None else np.zeros_like(mean)
+    shift = values + take_box(s * (mean - before), box)
+    return np.where(take_box(np.abs(s) >= TINY_SCALE, box), shift, take_box(own, box))
 
 
-def by_row(vector: Array, like: Array) -> Array:
-    """A value for every unit, as a factor of the weight that makes them: of a row, or, where a row makes one in each of
-    several blocks, of its columns there."""
-    if like.ndim < 2 or not like.size:
-        return vector.reshape(-1, *[1] * (like.ndim - 1))
-    blocks = len(vector) // len(like)
-    columns = np.repeat(vector.reshape(blocks, -1).T, like.shape[1] // blocks if blocks > 1 else 1, axis=1)
-    return columns.reshape(*columns.shape, *[1] * (like.ndim - 2))
+def by_row(vector: Array, shape: Sequence[int]) -> Array:
+    """A value for every unit, as a factor of a weight of some shape that makes them: of a row, or, where a row makes
+    one in each of several blocks, of its columns there."""
+    if len(shape) < 2 or not prod(shape):
+        return vector.reshape(-1, *[1] * (len(shape) - 1))
+    blocks = len(vector) // shape[0]
+    columns = np.repeat(vector.reshape(blocks, -1).T, shape[1] // blocks if blocks > 1 else 1, axis=1)
+    return columns.reshape(*columns.shape, *[1] * (len(shape) - 2))
+
+
+def in_box(factor: Array, box: Box) -> Array:
+    """A factor of a tensor, with one entry on the axes where it is the same, for the values of a box."""
+    same = zip(box, factor.shape, strict=True)
+    return take_box(factor, tuple(slice(0, 1) if length == 1 else stretch for stretch, length in same))
 
 
 def count_dead_channels(base: LayerGraph, donor: LayerGraph, layers: LayerPair) -> int:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
+from mal_graph.boxes import each_box
 from mal_graph.brief import Brief
 from mal_graph.matching.axis_pairs import AxisPair, GroupPair
 from mal_graph.matching.canonical import pair_tensors
@@ -14,7 +15,7 @@ from mal_graph.matching.layer_matching import Match
 from mal_graph.matching.nested_orders import Nests
 from mal_graph.matching.nested_pairs import Assigned
 from mal_graph.matching.signatures import Signatures, batched_inputs, pair_signatures
-from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.matching.tensor_pairs import StoredValues, TensorPair
 from mal_graph.matching.unit_kinds import Kinds, find_kinds
 from mal_graph.network import IntegerUse, Parameter, integer_use, masks_of_layers
 from mal_graph.symmetry import Network, PositionNames
@@ -185,7 +186,7 @@ def pair_masks(
             refused[layers.base.name] = f"it has {len(own)} stored masks, the donor's {len(others)}"
             continue
         for a, b in zip(own, others, strict=True):
-            reads = partial(read_values, base.graph, a), partial(read_values, donor.graph, b)
+            reads = StoredValues(base.graph, a), StoredValues(donor.graph, b)
             pair = TensorPair(layers, a, b, *reads)
             try:
                 masks.append((pair, pairing.axes_of(pair)))
@@ -210,5 +211,5 @@ def check_finite(tensor: TensorPair) -> None:
         ("base", tensor.base, tensor.base_values),
         ("donor", tensor.donor, tensor.donor_values),
     ):
-        if not np.isfinite(read()).all():
+        if not all(np.isfinite(values).all() for values in each_box(read, parameter.shape)):
             raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from mal_graph.boxes import Stretch, is_in_place
 from mal_graph.errors import ShapeError
 from mal_graph.matching.axis_pairs import NOWHERE, AxisPair, Index
 
@@ -123,6 +124,17 @@ def match_positions(axis: AxisPair, orders: Sequence[Order | None]) -> tuple[Ind
         base.append(block.base[rows].ravel())
         donor.append(block.donor[order[rows]].ravel())
     return np.concatenate(base), np.concatenate(donor)
+
+
+def find_partners(axis: AxisPair, orders: Orders) -> Stretch:
+    """For every position of a base's axis the donor's, -1 for none; a slice where they correspond from end to end."""
+    if is_whole(axis):
+        return slice(0, axis.size)
+    positions = match_positions(axis, orders)
+    assert positions is not None  # an alignment has every order
+    partners = np.full(axis.size, -1)
+    partners[positions[0]] = positions[1]
+    return slice(0, axis.size) if is_in_place(partners) else partners
 
 
 def inside_lone_units(axis: AxisPair, orders: Orders) -> Index:

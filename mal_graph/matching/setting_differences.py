@@ -9,7 +9,6 @@ length. Heads that grow into the donor's need its scale, and kept ones theirs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import zip_longest
 from math import prod
 from typing import NamedTuple
@@ -18,7 +17,7 @@ import numpy as np
 
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.layer_matching import LayerPair, Match
-from mal_graph.matching.tensor_pairs import TensorPair, read_values
+from mal_graph.matching.tensor_pairs import StoredValues, TensorPair
 from mal_graph.network import (
     NEGLIGIBLE,
     Layer,
@@ -99,7 +98,7 @@ def pair_scales(
     pairs = {}
     for own, other in zip(mine, theirs, strict=True):
         a, b = applied[0][own.setting.tensor], applied[1][other.setting.tensor]
-        reads = partial(read_values, graphs[0], a), partial(read_values, graphs[1], b)
+        reads = StoredValues(graphs[0], a), StoredValues(graphs[1], b)
         pairs[a.tensor] = TensorPair(layers, a, b, *reads)
     return list(pairs.values())
 

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from mal_graph.boxes import Array, Box, Boxed, ReadBox, take_box
 from mal_graph.brief import Brief
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import LayerPair
 from mal_graph.network import Layer, Parameter
 from mal_graph.operators import ParameterKind
 
 Read = Callable[[], Array]
-Restore = Callable[[Array], Array]
+Restore = Callable[[Array, Box], Array]
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,7 +32,7 @@ class TensorPair(Brief):
         lead: on every axis of a window the base's taps before the donor's first; empty where the windows are equal.
         misfit: why the donor's is no counterpart, as where its window does not lie in the base's; "" if it is one.
         restore: turns incoming values, already in the base's order, into the form the base stores; None where they are.
-            Takes and gives an array of the base's canonical shape.
+            Takes the values of a box of the base's canonical tensor, and that box; gives an array of the same shape.
     """
 
     layers: LayerPair
@@ -58,22 +60,50 @@ class TensorPair(Brief):
         positive, they would draw every unit to the donor's largest."""
         return self.base.kind is ParameterKind.WEIGHT or self.base.is_bias or len(self.base.shape) > 1
 
-    def stored_form(self, values: Array) -> Array:
-        """Donor values in the base's order, as the base stores them: before its BatchNorm and its factor."""
-        restored = values if self.restore is None else self.restore(values)
+    def stored_form(self, values: Array, box: Box) -> Array:
+        """Donor values of a box, in the base's order, as the base stores them: before its BatchNorm and its factor."""
+        restored = values if self.restore is None else self.restore(values, box)
         return restored if self.base.factor == 1.0 else restored / restored.dtype.type(self.base.factor)
 
-    def merged_values(self) -> Array:
+    @property
+    def merged_values(self) -> Read:
         """The donor's values that enter the merge, before they are ordered and restored."""
-        return (self.incoming or self.donor_values)()
+        return self.incoming or self.donor_values
+
+
+@dataclass(frozen=True, repr=False)
+class StoredValues(Boxed, Brief):
+    """A parameter's values as they take effect, in canonical form and float32 (float64 stays)."""
+
+    graph: LayerGraph
+    parameter: Parameter
+
+    def __call__(self) -> Array:
+        """All values."""
+        return self.in_effect(self.parameter.canonical(self.graph.weights[self.parameter.tensor].read()))
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box."""
+        weight = self.graph.weights[self.parameter.tensor]
+        return partial(self.read_box, weight.open(), len(weight.shape))
+
+    def read_box(self, read: ReadBox, rank: int, box: Box) -> Array:
+        """The values of a box of the canonical form."""
+        chosen = self.parameter.canonical(read(self.parameter.stored_box(box, rank)))
+        # An axis that is canonical alone is chosen from here: a unit of it may have no partner.
+        own = zip(self.parameter.axes, box, chosen.shape, strict=True)
+        alone = tuple(stretch if axis is None else slice(0, length) for axis, stretch, length in own)
+        return self.in_effect(take_box(chosen, alone))
+
+    def in_effect(self, canonical: Array) -> Array:
+        """Values as the operator applies them."""
+        values = canonical if canonical.dtype == np.float64 else canonical.astype(np.float32, copy=False)
+        return values if self.parameter.factor == 1.0 else values * values.dtype.type(self.parameter.factor)
 
 
 def read_values(graph: LayerGraph, parameter: Parameter) -> Array:
-    """A parameter's values as they take effect, in canonical form and float32 (float64 stays)."""
-    stored = graph.weights[parameter.tensor].read()
-    kept = stored if stored.dtype == np.float64 else stored.astype(np.float32, copy=False)
-    values = parameter.canonical(kept)
-    return values if parameter.factor == 1.0 else values * values.dtype.type(parameter.factor)
+    """All of a parameter's values as they take effect (see `StoredValues`)."""
+    return StoredValues(graph, parameter)()
 
 
 def row_vector(weight: Parameter) -> Parameter:

@@ -1,18 +1,29 @@
-"""Carrying out a plan: the merged values of every tensor, computed when they are read.
+"""Carrying out a plan: the merged values of every tensor, computed box by box when they are read or written.
 
 What entries without a partner become is said by the table in `unmatched`.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mal_graph.graph import Array, LayerGraph, Weight, weight_of
-from mal_graph.matching import AxisPair, Orders, TensorPair, is_whole, match_positions, take_positions
+from mal_graph.boxes import Array, Box, Boxed, ReadBox, Stretch, open_values, read_whole, within
+from mal_graph.graph import LayerGraph, Weight, weight_of
+from mal_graph.matching import AxisPair, Orders, TensorPair, find_partners
 from mal_graph.merging.planning import Ends, Plan, Step, matched_mask
-from mal_graph.merging.unmatched import UnmatchedRule, fading_entries, find_rule, given_entries, outer
+from mal_graph.merging.unmatched import (
+    AxisMarks,
+    UnmatchedRule,
+    fading_entries,
+    find_rule,
+    given_entries,
+    mark_axis,
+    outer,
+)
+from mal_graph.network import Parameter
+
+TURNED = 8  # times as many numbers in a box where the donor stores rows as columns: all its rows are read for each
 
 
 def merge(plan: Plan) -> LayerGraph:
@@ -49,19 +60,48 @@ def between(ends: Ends, lam: float) -> float:
 
 
 def merged_weight(plan: Plan, step: Step) -> Weight:
-    return replace(plan.base.weights[step.tensor], read=partial(merged_tensor, plan, step))
+    return replace(plan.base.weights[step.tensor], read=MergedValues(plan, step))
 
 
-def merged_tensor(plan: Plan, step: Step) -> Array:
+def outer_axis(parameter: Parameter) -> int:
+    """The canonical axis whose positions lie furthest apart where a parameter is stored; -1 where it has none."""
+    stored = {
+        axis: place for place, axis in enumerate(parameter.axes) if axis is not None and parameter.shape[place] > 1
+    }
+    return stored[min(stored)] if stored else -1
+
+
+@dataclass(frozen=True, repr=False)
+class MergedValues(Boxed):
     """One tensor of the result, in the base's layout and type."""
-    weight = plan.base.weights[step.tensor]
-    stored = weight.read()
-    a = step.pair.base.canonical(stored)
-    merged = blend(a, step.pair, step.axes, plan.alignment.orders, step.lam, find_rule(plan.unmatched))
-    result = step.pair.base.stored(merged, weight.shape).astype(weight.dtype, copy=False)
-    result = np.ascontiguousarray(result).reshape(result.shape)  # which would give a scalar an axis
-    result.flags.writeable = False
-    return result
+
+    plan: Plan
+    step: Step
+
+    @property
+    def most(self) -> int:
+        """How many numbers a box has at best."""
+        pair = self.step.pair
+        return super().most * (TURNED if outer_axis(pair.base) != outer_axis(pair.donor) else 1)
+
+    def __call__(self) -> Array:
+        """All values."""
+        weight = self.plan.base.weights[self.step.tensor]
+        return read_whole(self, weight.shape, weight.dtype)
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box."""
+        plan, step = self.plan, self.step
+        own, rule = plan.base.weights[step.tensor].open(), find_rule(plan.unmatched)
+        blend = open_blend(step.pair, step.axes, plan.alignment.orders, step.lam, rule)
+        parameter = step.pair.base
+
+        def read_box(box: Box) -> Array:
+            stored = own(box)
+            merged = blend(parameter.canonical(stored), parameter.canonical_box(box))
+            return parameter.stored(merged, stored.shape)
+
+        return read_box
 
 
 def blend(
@@ -75,45 +115,87 @@ def blend(
         lam: the merging factor.
         rule: what becomes of entries without a partner.
     """
-    mine = a.astype(np.float64 if a.dtype == np.float64 else np.float32)
+    return open_blend(pair, axes, orders, lam, rule)(a, tuple(slice(0, length) for length in a.shape))
+
+
+def open_blend(pair: TensorPair, axes: Sequence[AxisPair], orders: Orders, lam: float, rule: UnmatchedRule) -> "Blend":
+    """What `blend` does, for one box of a tensor at a time."""
     masks = [matched_mask(axis, orders) for axis in axes]
-    theirs = pair.stored_form(in_base_order(pair.merged_values(), axes, orders, mine.shape)).astype(mine.dtype)
-    merged = np.where(mine != theirs, interpolate(mine, theirs, lam), mine)
-    if not all(mask.all() for mask in masks) or any(axis.added.size for axis in axes):
-        both = outer(masks, mine.shape)
+    is_plain = all(mask.all() for mask in masks) and not any(axis.added.size for axis in axes)
+    marks = () if is_plain else tuple(mark_axis(axis, mask, orders) for axis, mask in zip(axes, masks, strict=True))
+    return Blend(pair, lam, rule, open_values(pair.merged_values), in_base_order(axes, orders), marks)
+
+
+@dataclass(frozen=True, repr=False)
+class Blend:
+    """What merges the values of a box, with all that the boxes of a tensor share.
+
+    Attributes:
+        pair, lam, rule: see `blend`.
+        theirs: the donor's values.
+        partners: the donor's positions on the base's.
+        marks: of every axis; () where all entries are matched and none was added.
+    """
+
+    pair: TensorPair
+    lam: float
+    rule: UnmatchedRule
+    theirs: ReadBox
+    partners: Box
+    marks: tuple[AxisMarks, ...]
+
+    def __call__(self, a: Array, box: Box) -> Array:
+        """The merged values of a box, of the base's there."""
+        mine = a.astype(np.float64 if a.dtype == np.float64 else np.float32, copy=False)
+        chosen = tuple(within(partners, stretch) for partners, stretch in zip(self.partners, box, strict=True))
+        theirs = self.pair.stored_form(self.theirs(chosen), box).astype(mine.dtype, copy=False)
+        merged = interpolate(mine, theirs, self.lam)
+        if not self.marks and is_ordinary(merged):
+            return merged.astype(a.dtype, copy=False)
+        merged = np.where(mine != theirs, merged, mine)
+        if self.marks:
+            merged = self.with_unmatched(merged, mine, theirs, box)
+        # What did not change keeps its bits, in the stored type too.
+        return np.where(merged == mine, a, merged.astype(a.dtype))
+
+    def with_unmatched(self, merged: Array, mine: Array, theirs: Array, box: Box) -> Array:
+        """The merged values of a box with those that lack a partner as the rule has them."""
+        marks = [axis.within(stretch) for axis, stretch in zip(self.marks, box, strict=True)]
+        both = outer([axis.matched for axis in marks])
         merged = np.where(both, merged, mine)
-        merged = np.where(both & given_entries(rule, pair, axes, mine.shape), theirs, merged)
-        fading = fading_entries(rule, pair, axes, orders, masks, mine.shape)
+        merged = np.where(both & given_entries(self.rule, self.pair, marks), theirs, merged)
+        fading = fading_entries(self.rule, self.pair, marks)
         if fading.any():
-            merged = np.where(fading, interpolate(mine, absent_values(pair, mine), lam), merged)
-    # What did not change keeps its bits, in the stored type too.
-    return np.where(merged == mine, a, merged.astype(a.dtype))
+            merged = np.where(fading, interpolate(mine, absent_values(self.pair, mine, box), self.lam), merged)
+        return merged
 
 
-def absent_values(pair: TensorPair, like: Array) -> Array:
-    """What a tensor holds for units that are not there. Behind a BatchNorm that stays the base's, it is the effective
-    weight that fades."""
+def is_ordinary(merged: Array) -> bool:
+    """Whether numbers that did not change have kept their bits anyway: computing loses infinities and the sign of zero
+    alone."""
+    is_kept = np.isfinite(merged)
+    is_kept &= merged != 0
+    return bool(is_kept.all())
+
+
+def absent_values(pair: TensorPair, like: Array, box: Box) -> Array:
+    """What a box of a tensor holds for units that are not there. Behind a BatchNorm that stays the base's, it is the
+    effective weight that fades."""
     if pair.restore is None:
         return np.full_like(like, pair.base.absent_value)
-    return pair.stored_form(np.zeros_like(like)).astype(like.dtype)
+    return pair.stored_form(np.zeros_like(like), box).astype(like.dtype)
 
 
 def interpolate(a: Array, b: Array, lam: float) -> Array:
     """(1 - lam) a + lam b; a copy at both ends, where computing would turn infinities into NaN."""
     if lam in (0.0, 1.0):
         return b if lam else a
-    moved: Array = a + a.dtype.type(lam) * (b - a)
+    moved: Array = np.asarray(b - a)
+    moved *= a.dtype.type(lam)
+    moved += a
     return moved
 
 
-def in_base_order(values: Array, axes: Sequence[AxisPair], orders: Orders, shape: tuple[int, ...]) -> Array:
-    """Donor values on the base's units, zero where a unit has no partner."""
-    for place, axis in enumerate(axes):
-        if is_whole(axis):
-            continue
-        positions = match_positions(axis, orders)
-        assert positions is not None  # an alignment has every order
-        partners = np.full(shape[place], -1)
-        partners[positions[0]] = positions[1]
-        values = take_positions(values, partners, place)
-    return values
+def in_base_order(axes: Sequence[AxisPair], orders: Orders) -> tuple[Stretch, ...]:
+    """Where the donor's values lie that stand on the base's: -1 where a unit has no partner."""
+    return tuple(find_partners(axis, orders) for axis in axes)

@@ -96,7 +96,7 @@ class RescaledLayer:
         varies = measured.sd > 0
         factor = np.where(varies, sd / np.where(varies, measured.sd, 1), 1.0)
         new = {p: p.canonical(weights[p.tensor].astype(np.float64)) for p in self.parameters}
-        new = {p: values * by_row(factor, values) if p in self.scaled else values for p, values in new.items()}
+        new = {p: values * by_row(factor, values.shape) if p in self.scaled else values for p, values in new.items()}
         if self.shift is not None:
             moved = (mean - factor * measured.mean) / self.shift.factor
             new[self.shift] = new[self.shift] + moved.reshape(new[self.shift].shape)

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.boxes import Stretch
 from mal_graph.errors import UsageError
 from mal_graph.matching import AxisPair, Orders, TensorPair, inside_lone_units
 
@@ -60,30 +61,40 @@ def find_rule(unmatched: str) -> UnmatchedRule:
     return UNMATCHED[unmatched]
 
 
-def fading_entries(
-    rule: UnmatchedRule,
-    pair: TensorPair,
-    axes: Sequence[AxisPair],
-    orders: Orders,
-    masks: Sequence[Mask],
-    shape: tuple[int, ...],
-) -> Mask:
-    """The entries without a partner that move towards the value of a unit that is not there.
+@dataclass(frozen=True)
+class AxisMarks:
+    """Positions of one axis of a base tensor, or those of a box, as masks.
 
-    Args:
-        axes, orders: what corresponds to them, and how.
-        masks: of every axis the positions with a partner.
-        shape: of the base's canonical tensor.
+    Attributes:
+        matched: those with a partner.
+        must_match: those where a live unit without a partner is not allowed.
+        given: those of added units, unless these move like all others.
     """
-    if not shape:
-        return np.zeros(shape, bool)
-    in_statistic = [
-        np.isin(np.arange(n), must_have_partners(axis, orders)) & ~mask
-        for n, axis, mask in zip(shape, axes, masks, strict=True)
-    ]
-    must_fade = any_of(rows_of(pair, in_statistic, is_marked=False), shape)
-    lone_row = ~outer(rows_of(pair, masks, is_marked=True), shape)
-    lone_column = ~outer(columns_of(pair, masks), shape)
+
+    matched: Mask
+    must_match: Mask
+    given: Mask
+
+    def within(self, stretch: Stretch) -> "AxisMarks":
+        """The marks at some positions."""
+        return AxisMarks(self.matched[stretch], self.must_match[stretch], self.given[stretch])
+
+
+def mark_axis(axis: AxisPair, matched: Mask, orders: Orders) -> AxisMarks:
+    """The marks of an axis, of which it is known what is matched."""
+    places = np.arange(axis.size)
+    given = np.setdiff1d(axis.added, np.union1d(axis.statistic, axis.statistic_inside))
+    return AxisMarks(matched, np.isin(places, must_have_partners(axis, orders)), np.isin(places, given))
+
+
+def fading_entries(rule: UnmatchedRule, pair: TensorPair, marks: Sequence[AxisMarks]) -> Mask:
+    """The entries without a partner that move towards the value of a unit that is not there."""
+    if not marks:
+        return np.zeros((), bool)
+    matched = [axis.matched for axis in marks]
+    must_fade = any_of(rows_of(pair, [axis.must_match & ~axis.matched for axis in marks], is_marked=False))
+    lone_row = ~outer(rows_of(pair, matched, is_marked=True))
+    lone_column = ~outer(columns_of(pair, matched))
     return must_fade | rule.fades(lone_row, lone_column)
 
 
@@ -92,15 +103,10 @@ def must_have_partners(axis: AxisPair, orders: Orders) -> Index:
     return np.union1d(axis.statistic, np.setdiff1d(axis.statistic_inside, inside_lone_units(axis, orders)))
 
 
-def given_entries(rule: UnmatchedRule, pair: TensorPair, axes: Sequence[AxisPair], shape: tuple[int, ...]) -> Mask:
+def given_entries(rule: UnmatchedRule, pair: TensorPair, marks: Sequence[AxisMarks]) -> Mask:
     """The entries that are the donor's whatever lambda: the rows of added units, unless these move like all others."""
-    if not rule.gives_added:
-        return np.zeros(shape, bool)
-    added = [
-        np.isin(np.arange(n), np.setdiff1d(axis.added, np.union1d(axis.statistic, axis.statistic_inside)))
-        for n, axis in zip(shape, axes, strict=True)
-    ]
-    return any_of(rows_of(pair, added, is_marked=False), shape)
+    given = any_of(rows_of(pair, [axis.given for axis in marks], is_marked=False))
+    return given if rule.gives_added else np.zeros_like(given)
 
 
 def rows_of(pair: TensorPair, masks: Sequence[Mask], *, is_marked: bool) -> list[Mask]:
@@ -118,14 +124,14 @@ def columns_of(pair: TensorPair, masks: Sequence[Mask]) -> list[Mask]:
     return [np.ones(len(masks[0]), bool), *masks[1:]]
 
 
-def outer(masks: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+def outer(masks: Sequence[Mask]) -> Mask:
     """Entries whose index is marked on every axis."""
-    whole = np.ones(shape, bool)
+    whole = np.ones([len(mask) for mask in masks], bool)
     for place, mask in enumerate(masks):
-        whole &= mask.reshape([-1 if place == i else 1 for i in range(len(shape))])
+        whole &= mask.reshape([-1 if place == i else 1 for i in range(len(masks))])
     return whole
 
 
-def any_of(masks: Sequence[Mask], shape: tuple[int, ...]) -> Mask:
+def any_of(masks: Sequence[Mask]) -> Mask:
     """Entries whose index is marked on some axis."""
-    return ~outer([~mask for mask in masks], shape)
+    return ~outer([~mask for mask in masks])

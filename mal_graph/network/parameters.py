@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mal_graph.graph import Array, LayerGraph, Node, once_per_graph
+from mal_graph.boxes import Array, Box
+from mal_graph.graph import LayerGraph, Node, once_per_graph
 from mal_graph.network.roots import Root, find_moved, find_root
 from mal_graph.network.unlearned import find_unlearned
 from mal_graph.network.weight_orders import find_weight_orders
@@ -69,13 +70,24 @@ class Parameter:
         return 1.0 if self.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE) else 0.0
 
     def canonical(self, stored: Array) -> Array:
-        """The stored tensor in canonical form."""
+        """The stored tensor, or a box of it, in canonical form."""
         kept = [axis for axis in self.axes if axis is not None]
         dropped = [axis for axis in range(stored.ndim) if axis not in kept]
-        return stored.transpose(*kept, *dropped).reshape(self.shape)
+        lengths = [1 if axis is None else stored.shape[axis] for axis in self.axes]
+        return stored.transpose(*kept, *dropped).reshape(lengths)
+
+    def canonical_box(self, stored: Box) -> Box:
+        """A box of the stored tensor as a box of its canonical form."""
+        return tuple(slice(0, 1) if axis is None else stored[axis] for axis in self.axes)
+
+    def stored_box(self, canonical: Box, rank: int) -> Box:
+        """A box of the canonical form as one of a stored tensor of so many axes; those of the canonical form alone are
+        left out."""
+        stretches = dict(zip(self.axes, canonical, strict=True))
+        return tuple(stretches.get(axis, slice(0, 1)) for axis in range(rank))
 
     def stored(self, canonical: Array, shape: tuple[int, ...]) -> Array:
-        """The inverse of `canonical`, for a stored tensor of `shape`."""
+        """The inverse of `canonical`, for a stored tensor, or a box of it, of `shape`."""
         kept = [axis for axis in self.axes if axis is not None]
         order = kept + [axis for axis in range(len(shape)) if axis not in kept]
         moved = canonical.reshape([shape[axis] for axis in order])

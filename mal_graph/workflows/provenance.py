@@ -7,7 +7,8 @@ bytes would differ from one version to the next.
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -21,6 +22,7 @@ from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
 from mal_graph.errors import FileError
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.limits import usable_cores
 from mal_graph.seals import PROVENANCE
 from mal_graph.workflows.checkpoint import Kept, digest, fingerprint
 
@@ -118,12 +120,18 @@ def provenance_of(origin: Origin, way: str, orders: tuple[Orders, ...]) -> Prove
         options={name: dumped[name] for name in sorted(set(origin.config.changed()) - hidden)},
         seed=origin.config.seed,
         versions=versions_used(),
-        sources=tuple(map(source_of, origin.models)),
+        sources=sources_of(origin.models),
         arrays={name: digest("", sorted(arrays.items())) for name, arrays in sorted(origin.arrays.items())},
         way=way,
         orders=tuple(tuple(map(packed, one)) for one in orders),
         kept=tuple(replace(one, orders=()) for one in origin.kept),
     )
+
+
+def sources_of(models: Sequence[LayerGraph]) -> tuple[Source, ...]:
+    """What models are told by, in order; their files are digested on as many cores as there are. Raises FileError."""
+    with ThreadPoolExecutor(usable_cores()) as cores:
+        return tuple(cores.map(source_of, models))
 
 
 def versions_used() -> dict[str, str]:

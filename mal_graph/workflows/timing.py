@@ -5,7 +5,6 @@ counts. A file is what this package makes of a model, without notes on how it wa
 so that they can be compared.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import Array, LayerGraph
+from mal_graph.limits import usable_cores
 from mal_graph.matching import pair_signatures
 from mal_graph.network import count_multiplications, probe
 from mal_graph.protocols import Runner, Session
@@ -113,13 +113,6 @@ def time_of(session: Session, own: Timed) -> float:
     """The seconds of one run."""
     session.run(own.inputs)
     return session.took
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def multiplications_of(own: Timed, runner: Runner) -> int:

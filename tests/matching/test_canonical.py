@@ -7,7 +7,7 @@ import pytest
 from builders import Net, deviation, inputs_of, mlp, narrower, network, run
 
 from mal_graph.matching import assign_units, correspond, count_dead_channels, find_foldable_norm, match_layers
-from mal_graph.matching.batchnorm_folding import TINY_SCALE, fold_bias, fold_weight
+from mal_graph.matching.batchnorm_folding import TINY_SCALE, FoldedWeight, fold_bias
 from mal_graph.matching.canonical import SEVERAL
 from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
 from mal_graph.network import find_layers
@@ -63,7 +63,7 @@ def effective(graph):
     bias = next((p for p in layer.parameters if p.role == "bias"), None)
     if norm is None:
         return tuple(graph.weights[p.tensor].read() for p in (layer.weight, bias))
-    return fold_weight(graph, layer.weight, norm), fold_bias(graph, bias, norm)
+    return FoldedWeight(graph, layer.weight, norm)(), fold_bias(graph, bias, norm)
 
 
 # --- lambda 1 ----------------------------------------------------------------------------------------------------
