@@ -21,7 +21,7 @@ from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role, find_foldable_norm
-from mal_graph.matching.batchnorm_folding import fold_bias, fold_weight
+from mal_graph.matching.batchnorm_folding import FoldedWeight, fold_bias
 from mal_graph.merging.repairing import output_of
 from mal_graph.network import Parameter, find_layers
 from mal_graph.operators import Span, groups_of, row_of, spans_of, summed_axis
@@ -123,7 +123,7 @@ def without_norms(graph: LayerGraph) -> LayerGraph:
         norm, bias = find_foldable_norm(graph, layer), by_role(layer).get("bias")
         if norm is None or layer.weight is None:
             continue
-        new[layer.weight] = fold_weight(graph, layer.weight, norm)
+        new[layer.weight] = FoldedWeight(graph, layer.weight, norm)()
         new[norm.shift] = fold_bias(graph, bias, norm)
         new[norm.scale], new[norm.mean] = np.ones(norm.scale.shape), np.zeros(norm.mean.shape)
         new[norm.variance] = np.full(norm.variance.shape, 1 - norm.epsilon)
