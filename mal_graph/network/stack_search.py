@@ -20,8 +20,6 @@ Lengths = frozenset[int]
 
 def find_stacks(graph: LayerGraph) -> dict[str, frozenset[Axes]]:
     """The stored tensors with axes that are one in the view, each with the sets of such axes."""
-    if not any(weight.is_float and is_of_blocks(weight.shape) for weight in graph.weights.values()):
-        return {}
     together = StackSearch(graph).search()
     tied = {*graph.tied, *(copy for copy, of in graph.copies.items() if of in graph.tied)}
     captured = {name for node in graph.nodes for name in node.captures}

@@ -40,7 +40,7 @@ from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.findings import chance as at_chance
 from mal_graph.workflows.meaning_texts import Accuracies, Kind, Losses, Meaning, noise_text, said_of, told
 from mal_graph.workflows.models import Progress, prepare
-from mal_graph.workflows.steps import shuffled
+from mal_graph.workflows.steps import renamed, shuffled
 
 FITTING, JUDGING = 96, 128  # samples, at most
 LEAST, MOST_NUMBERS = 24, 1 << 21  # of larger ones fewer are run, so many numbers at once
@@ -115,7 +115,8 @@ def samples_of(base: LayerGraph, config: MergeConfig, data: Mapping[str, Any] | 
         return Given(arrays, labels, True, axes)
     if config.calibrate is not None:
         return Given(calibration_inputs(base, config.calibrate), None, True, axes)
-    drawn = probe(base, runner, inputs=config.inputs, input_shapes=config.input_shapes, seed=config.seed).inputs
+    inputs, shapes = renamed(base, config.inputs), renamed(base, config.input_shapes)
+    drawn = probe(base, runner, inputs=inputs, input_shapes=shapes, seed=config.seed).inputs
     return Given(drawn, None, False, axes)
 
 

@@ -12,6 +12,7 @@ from mal_graph import registry
 from mal_graph.cli import app
 from mal_graph.errors import FileError, ShapeError
 from mal_graph.evaluation.holdout import halve
+from mal_graph.network import SampleAxes
 from mal_graph.workflows import write_result
 
 torch = pytest.importorskip("torch")
@@ -245,7 +246,7 @@ def test_the_base_of_a_zoo_may_be_a_factory(run, folder, target, more):
     assert (written["base"], written["checkpoint"]) == ("their:base", f"{target}.zoo.json")
     assert "their:base" not in written["sha256"]
     model = (target,) if target.endswith("onnx") else ("their:base", "--weights", target)
-    np.savez("held.npz", **halve(dict(np.load("data.npz")), 0)[1])  # as the seed 0 halves it
+    np.savez("held.npz", **halve(dict(np.load("data.npz")), 0, SampleAxes({}))[1])  # as the seed 0 halves it
     _, scores, _ = run("evaluate", *model, "--data", "held.npz", "--format", "json")
     (merged,) = (one["loss"] for one in written["scores"] if one["arm"] == "merged")
     assert json.loads(scores)["scores"][0]["loss"] == pytest.approx(merged, rel=1e-5)
