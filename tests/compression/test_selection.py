@@ -28,7 +28,8 @@ def test_parts_of_a_place_are_ranked_as_one_that_reads_them_apart(seed, cuts):
     other = drawn(rng, list(range(units)))
     apart, joined = (rank_units([place, [other]], 1, units) for place in (parts, [whole]))
     assert np.array_equal(apart.order, joined.order)
-    assert np.allclose(apart.explained, joined.explained)
+    # float64 sums in another order, of shares up to 2: what is left is rounding of some 9 units and 27 samples.
+    assert np.allclose(apart.explained, joined.explained, rtol=0, atol=1e-10)
     assert np.isclose(apart.explained[-1], 2)  # all of both places
 
 
