@@ -21,7 +21,7 @@ from google.protobuf.message import EncodeError
 
 from mal_graph import registry
 from mal_graph.atomic_write import data_name, write_whole
-from mal_graph.errors import DataFileWarning, FileError, LimitError, RunError, UnsupportedModel
+from mal_graph.errors import DataFileWarning, FileError, LimitError, MalGraphError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.seals import Sealed
@@ -225,10 +225,19 @@ def runtime_check(path: Path) -> Check:
     except LimitError as error:
         return Check("onnxruntime", False, str(error))
     except RunError as error:
-        if has_bfloat16(path):
-            return Check("onnxruntime", None, f"it was run in float32 ({error})")
-        return Check("onnxruntime", False, str(error))
+        if not has_bfloat16(path):
+            return Check("onnxruntime", False, str(error))
+        return check_in_float32(path)
     return Check("onnxruntime", True)
+
+
+def check_in_float32(path: Path) -> Check:
+    """Whether onnxruntime opens a file in float32, which it cannot open in bfloat16."""
+    try:
+        registry.runner().open(OnnxAdapter().load(path))
+    except MalGraphError as error:
+        return Check("onnxruntime", False, str(error))
+    return Check("onnxruntime", None, "it lacks operators for bfloat16; in float32 the file opens")
 
 
 def has_bfloat16(path: Path) -> bool:

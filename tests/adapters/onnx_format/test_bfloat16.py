@@ -10,7 +10,7 @@ import mal_graph
 from mal_graph.errors import RunError
 from mal_graph.network import types_of
 from mal_graph.symmetry import axis_groups, verify
-from mal_graph_adapters.onnx_format.file import has_bfloat16
+from mal_graph_adapters.onnx_format.file import OnnxAdapter, has_bfloat16
 from mal_graph_adapters.onnx_format.sessions import OrtSession
 
 
@@ -62,3 +62,14 @@ def test_a_permuted_copy_gives_back_the_base_in_its_own_type(tmp_path):
     assert {tensor.data_type for tensor in onnx.load(tmp_path / "merged.onnx").graph.initializer} == {
         onnx.TensorProto.BFLOAT16
     }
+
+
+def test_a_file_is_checked_in_float32(tmp_path):
+    path = tmp_path / "model.onnx"
+    graph = normalised(0, bfloat16)
+    mal_graph.save(graph, path)
+    assert [check.passed for check in OnnxAdapter().check(path)] == [True, None]
+    broken = onnx.load(path)
+    broken.graph.node[0].op_type = "Unheard"
+    onnx.save(broken, path)
+    assert [check.passed for check in OnnxAdapter().check(path)] == [False, False]
