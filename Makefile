@@ -38,7 +38,7 @@ test-all: test test-slow test-torch
 
 # The cases of laws that those above stand for: an hour more.
 test-whole: $(TORCH)/ready
-	$(TORCH)/bin/python -m $(PYTEST) -m whole
+	$(TORCH)/bin/python tools/run_whole_laws.py
 
 # The pages, with the reference made from the code, and the notebook as a reader runs it.
 docs: $(DOCS)/ready

@@ -12,7 +12,6 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +37,7 @@ from mal_graph.symmetry import AxisGroup
 
 Moves = list[tuple[AxisGroup, Order]]  # groups, each with the unit that takes the place of each of its units
 
+FRUITLESS = 8  # seeds in a row that lead nowhere new: of two equal scores one is chosen by all with 0.4 %
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
@@ -105,14 +105,17 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
       not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
     * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it.
 
-    Tiny problems are started several times, with equal scores decided at random (seeded).
+    Tiny problems are started several times, with equal scores decided at random (seeded), as long as that leads
+    somewhere new.
     """
     objective = Objective(correspondence, evidence)
     identity = correspondence.nests.identity()
     floor, spare = objective.value(identity), count_spare_starts(objective)
-    starts: list[tuple[str, Orders]] = []
+    starts: dict[tuple[bytes, ...], tuple[str, Orders]] = {}
     known: set[tuple[bytes, ...]] = set()
+    fruitless = 0
     for seed in range(1 + spare):
+        before = len(known) + len(starts)
         # Mostly of the same products.
         close, forward = None if evidence else assign_by_distance(objective, seed), assign_forward(objective, seed)
         if close is not None and key_of(close) not in known:  # else it leads where it led before
@@ -121,21 +124,18 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
             if is_copy(objective, nearest) and (worth := objective.value(nearest)) >= floor:
                 # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
                 return describe(objective, nearest, "nearest", (worth,))
-            starts.append(("nearest", nearest))
-        starts.append(("forward", forward))
-    raised = [(name, *ascend(objective, orders)) for name, orders in distinct(starts)]
+            starts.setdefault(key_of(nearest), ("nearest", nearest))
+        starts.setdefault(key_of(forward), ("forward", forward))
+        fruitless = 0 if len(known) + len(starts) > before else fruitless + 1
+        if fruitless == FRUITLESS:
+            break
+    raised = [(name, *ascend(objective, orders)) for name, orders in starts.values()]
     is_near = spare or floor > HALF * max(history[-1] for _, _, history in raised)
     if is_near and objective.is_allowed(identity):
         raised.append(("identity", *ascend(objective, identity)))
     name, orders, history = max(raised, key=lambda start: start[2][-1])
     tried = tuple((start, passes) for start, _, passes in raised)
     return replace(describe(objective, orders, name, history), starts=tried)
-
-
-def distinct(starts: Sequence[tuple[str, Orders]]) -> list[tuple[str, Orders]]:
-    """The starts without repetitions: where no scores are equal, every seed gives the same."""
-    by_key = {key_of(orders): (name, orders) for name, orders in reversed(starts)}
-    return list(reversed(by_key.values()))
 
 
 def key_of(orders: Orders) -> tuple[bytes, ...]:

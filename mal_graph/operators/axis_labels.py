@@ -32,11 +32,13 @@ class Label:
         parts: arrays of atoms, each with the tensor's rank and size 1 or full along every axis; no two vary along
             the same axis. An array that varies along two axes labels the product of both.
         pins: axes that may not be permuted. An axis in neither holds the same content at every index.
+        elements: of a list of tensors, which has no axes of its own, their labels.
     """
 
     shape: tuple[int, ...]
     parts: tuple[Atoms, ...] = ()
     pins: dict[int, Pin] = field(default_factory=dict)
+    elements: tuple["Label", ...] | None = None
 
     def part_on(self, axis: int) -> Atoms | None:
         """The part that varies along an axis, None if none does."""

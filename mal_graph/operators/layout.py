@@ -135,36 +135,6 @@ def split(call: Call) -> list[Label]:
     return [call.wiring.take(label, axis, run, call.name) for run in runs]
 
 
-def split_to_sequence(call: Call) -> list[Label]:
-    """Consecutive runs of one axis, kept under the sequence's name until one is picked."""
-    label, axis = call.label(0), call.node.attribute("axis", 0) % len(call.label(0).shape)
-    lengths = sequence_lengths(call, label.shape[axis])
-    if lengths is None:
-        return call.freeze(f"{call.name} has lengths that are computed at run time")
-    ends = np.cumsum([0, *lengths])
-    parts = [call.wiring.take(label, axis, np.arange(a, b), call.name) for a, b in pairwise(ends)]
-    if not call.given(1) and not call.node.attribute("keepdims", 1):
-        parts = [call.wiring.reshape(part, (*part.shape[:axis], *part.shape[axis + 1 :]), call.name) for part in parts]
-    call.wiring.sequences[call.node.outputs[0]] = parts
-    return [Label(())]
-
-
-def sequence_lengths(call: Call, size: int) -> tuple[int, ...] | None:
-    """The lengths of the parts of a split axis of `size`; None if they are computed at run time."""
-    lengths = call.ints(1, "") if call.given(1) else (1,)
-    if lengths is None or (call.given(1) and call.label(1).shape != ()):
-        return lengths
-    return tuple(min(lengths[0], size - start) for start in range(0, size, lengths[0]))
-
-
-def sequence_at(call: Call) -> list[Label]:
-    """One part of a sequence that a split made."""
-    parts, place = call.wiring.sequences.get(call.node.inputs[0]), call.ints(1, "")
-    if parts is None or place is None or parts[place[0]].shape != call.outputs[0]:
-        return call.freeze(f"{call.name} picks from a sequence that is made at run time")
-    return [parts[place[0]]]
-
-
 def expand(call: Call) -> list[Label]:
     """Axes of length 1 are repeated, and hold the same everywhere."""
     return [call.wiring.combine([call.label(0)], call.outputs[0])]
@@ -401,13 +371,6 @@ ROWS: Mapping[str, Row] = {
         size_constants={"split": part_lengths},
         homogeneity=Homogeneity.ONE,
     ),
-    "SplitToSequence": Row(
-        split_to_sequence,
-        slots=(X, setting("split")),
-        size_constants={"split": part_lengths},
-        is_sequence=True,
-    ),
-    "SequenceAt": Row(sequence_at, slots=(X, setting("position")), is_sequence=True),
     "Expand": Row(expand, adds=True, slots=(X, setting("shape")), size_constants={"shape": output_sizes}),
     "Pad": Row(pad, slots=(X, setting("pads"))),
     "Tile": Row(tile, slots=(X, setting("repeats")), size_constants={"repeats": times_tiled}),

@@ -12,16 +12,10 @@ from mal_graph.operators.control_flow import CONTROLS, NOT_SHOWN
 RUNS_A_GRAPH = "it runs a graph of its own"
 OTHERS: Mapping[str, tuple[str, ...]] = {
     RUNS_A_GRAPH: NOT_SHOWN,
-    "it works on sequences or optional values, which are no tensors of units": (
-        "ConcatFromSequence",
+    "it works on optional values, which are no tensors of units": (
         "Optional",
         "OptionalGetElement",
         "OptionalHasElement",
-        "SequenceConstruct",
-        "SequenceEmpty",
-        "SequenceErase",
-        "SequenceInsert",
-        "SequenceLength",
     ),
     "it works on texts or tokens, not on units": (
         "ImageDecoder",

@@ -72,7 +72,6 @@ class Wiring:
         self.sized_by: list[
             tuple[SizeConstant, Atoms]
         ] = []  # what holds a size, and the atoms on the axes of that size
-        self.sequences: dict[str, list[Label]] = {}  # what a sequence of tensors holds, by its name
         # by tensor that is reshaped its label with atoms for what it holds several times
         self.spread: dict[str, Label] = {}
         self.tiled: dict[str, dict[int, int]] = {}  # by tensor how often an axis holds the same, end to end
@@ -99,6 +98,8 @@ class Wiring:
         """Pin every atom of a label."""
         for part in label.parts:
             self.pin(part, pin)
+        for element in label.elements or ():
+            self.pin_label(element, pin)
 
     def mark_statistic(self, label: Label, axes: Iterable[int], statistic: Statistic) -> None:
         """Note that an operator takes a statistic over these axes, so that one more live unit would change it."""

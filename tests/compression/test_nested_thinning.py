@@ -53,6 +53,7 @@ def each_set(name):
     return network, Compressible(network, {}, registry.runner()).sets
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KINDS)
 def test_planted_copies_go_first_and_leave_the_function(name):
     network, sets = each_set(name)
@@ -70,6 +71,7 @@ def test_the_cost_is_what_is_counted_on_the_result_and_within_the_budget(name, s
     check_cost(compressible(KINDS[name]()), share)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", KINDS)
 def test_permuted_units_change_nothing(name):
     model = compressible(KINDS[name]())

@@ -21,6 +21,7 @@ def family(name, seed):
     return load(draw_pair(seed, name, "units_permuted", combined=False).base, name)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_planted_copies_go_first_and_leave_the_function(name, seed):
@@ -86,6 +87,7 @@ INVARIANT = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", INVARIANT)
 @pytest.mark.parametrize("change", ["permuted", "rescaled"])
 def test_permuted_and_positively_rescaled_units_change_nothing(name, change):

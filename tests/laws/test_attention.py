@@ -243,6 +243,7 @@ def test_permuting_by_hand_keeps_the_outputs(kind):
     assert far(donor, load(proto)) < SMALL
 
 
+@pytest.mark.sampled(3)
 @each(FREE)
 @pytest.mark.parametrize("lam", [0.3, 0.5, 1.0])
 def test_a_merge_with_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, lam):
@@ -446,6 +447,7 @@ GROWN = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("kind", "changed"), GROWN, ids=lambda one: getattr(one, "name", str(one)))
 @pytest.mark.parametrize("way", ["wider", "narrower"])
 def test_a_donor_with_other_heads_is_reached_exactly_and_the_base_is_where_it_starts(kind, changed, way):

@@ -62,6 +62,7 @@ def assert_nothing_is_kept(result):
     assert next(check.passed for check in result.checks if check.name == "accounts")
 
 
+@pytest.mark.sampled(3)
 @by_kind
 @pytest.mark.parametrize("lam", [0.3, 0.5])
 def test_a_permuted_copy_gives_back_the_base(kind: Kind, lam, tmp_path):
@@ -78,6 +79,7 @@ def test_a_permuted_copy_gives_back_the_base(kind: Kind, lam, tmp_path):
         assert apart(outputs_of(merged, inputs), outputs_of(base, inputs)) < SMALL
 
 
+@pytest.mark.sampled(3)
 @by_kind
 def test_the_whole_way_gives_the_donor(kind: Kind, tmp_path):
     base, donor = kind.make(kind.drawn(0)), kind.make(kind.drawn(1))

@@ -262,6 +262,7 @@ def test_what_follows_the_sum_and_does_something_the_second_time_forbids_a_block
     assert not any("no layer of kind linear" in why for why in reasons)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("opsets", [(22, 23), (23, 22), (17, 20), (20, 14)])
 def test_a_block_of_another_operator_set_is_placed_where_its_operators_mean_the_same(opsets, tmp_path):
     base, donor = (preactivated(count, count, opset=opset) for count, opset in zip((1, 2), opsets, strict=True))

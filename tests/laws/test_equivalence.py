@@ -59,6 +59,7 @@ def described(pair, outcome):
 # --- the law -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
 @settings(max_examples=2, phases=UNSHRUNK)

@@ -222,6 +222,7 @@ def written_out_norm(width, seed, *, centred, read=True):
     return net.graph(net.linear(x if read else norm(x), width, 3))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_written_out_rms_norm_grows_with_the_average_compensated(unmatched, tmp_path):
     base, donor = written_out_norm(6, 0, centred=False), written_out_norm(9, 1, centred=False)
@@ -622,6 +623,7 @@ def group_normed(groups, seed, form, size=2):
     return net.graph(net.conv(net.op("Relu", x), channels, 2))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("form", ["one operator", "old", "written out", "instance"])
 def test_whole_groups_of_a_group_norm_are_added(form, unmatched):
@@ -730,6 +732,7 @@ INSIDE = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
 def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatched, tmp_path):
@@ -745,6 +748,7 @@ def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatche
     assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
 def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, unmatched):
@@ -753,6 +757,7 @@ def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(bui
     assert far(merged(base, donor, 0.0, unmatched).graph, base) == 0.0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_more_blocks_and_more_heads_are_added(unmatched):
     for build in (blocks, attention):
@@ -768,6 +773,7 @@ def test_more_but_smaller_blocks_take_the_donors_function(unmatched):
     assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", [blocks, attention])
 def test_blocks_and_heads_get_company_and_get_larger_at_once(build, unmatched):
@@ -834,6 +840,7 @@ def test_frequencies_that_nobody_learned_keep_the_length_of_heads_with_the_reaso
     assert far(merged(base, donor, 0.0, "fade").graph, base) == 0.0
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(("mine", "theirs"), [(4, 4), (4, 8), (8, 4)])
 def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silently(mine, theirs, unmatched):

@@ -19,6 +19,7 @@ def far(graph, other):
     return deviation(run(graph, inputs), run(other, inputs))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", list(NETS))
 @settings(max_examples=4, deadline=None)
 @given(seed=SEEDS, lam=st.sampled_from([0.3, 0.5, 1.0]))
@@ -44,6 +45,7 @@ def test_planted_orders_are_found_in_noisy_copies(name):
         assert np.array_equal(mine, planted)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", list(NETS))
 def test_lambda_one_is_the_donor_for_networks_of_their_own(name):
     base = NETS[name]()
@@ -54,6 +56,7 @@ def test_lambda_one_is_the_donor_for_networks_of_their_own(name):
     assert all(check.passed is not False for check in result.checks)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("build", [attention, lambda **sizes: grouped(sizes["heads"] * sizes["size"], sizes["heads"])])
 @pytest.mark.parametrize("sizes", [(3, 4), (4, 3), (2, 6), (5, 2)])
 def test_other_numbers_of_blocks_and_sizes_inside_meet_in_what_they_have_in_common(build, sizes):

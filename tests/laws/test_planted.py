@@ -117,6 +117,7 @@ def test_units_of_a_trained_model_are_recovered(name, plant):
 # --- noise -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("plant", [permuted_copy, narrower, wider])
 def test_with_a_tenth_of_noise_nearly_every_unit_is_recovered(net, plant):

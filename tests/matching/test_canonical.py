@@ -78,6 +78,7 @@ def test_in_any_two_forms_lambda_1_computes_the_donor(form, other):
     assert same_function(result, donor)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("other", FORMS)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
@@ -314,6 +315,7 @@ def upsampler(seed, bias, norm):
     return net.graph(net.conv(net.op("Relu", net.norm(x, 12) if norm else x), 12, 2))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize(("bias", "norm"), FORMS)
 @pytest.mark.parametrize(("donor_bias", "donor_norm"), FORMS)

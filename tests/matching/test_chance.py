@@ -78,6 +78,7 @@ def test_a_good_pair_in_the_wrong_orders_has_nothing():
     assert compare_with_chance(assign_as_given(correspondence, wrong)).has_nothing_to_align
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", ["mlp", "cnn", "twin"])
 @pytest.mark.parametrize("seed", range(3))
 def test_many_numbers_are_judged_as_few_are(name, seed, monkeypatch):

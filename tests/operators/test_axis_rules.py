@@ -876,6 +876,70 @@ case(
 )
 
 
+def lists(make: Callable[[Net, list[str]], str], count: int = 2, **how: object) -> Step:
+    """What is made of equal parts of the units, laid end to end or stacked."""
+
+    def step(net, x):
+        parts = net.op("Split", x, outputs=count, axis=1, num_outputs=count)
+        return net.op("ConcatFromSequence", make(net, parts), axis=1, **how)
+
+    return step
+
+
+def inserted(*places: int) -> Callable[[Net, list[str]], str]:
+    """A list to which a part is added at each of some places, or at its end."""
+
+    def make(net, parts):
+        made = net.op("SequenceEmpty")
+        made = net.op("SequenceInsert", made, parts[0])
+        for part, place in zip(parts[1:], places, strict=True):
+            made = net.op("SequenceInsert", made, part, net.constant(place))
+        return made
+
+    return make
+
+
+def without_one(net: Net, parts: list[str]) -> str:
+    return net.op("SequenceErase", net.op("SequenceConstruct", *parts), net.constant(1))
+
+
+def counted(net: Net, x: str) -> str:
+    """Each unit times the number of parts."""
+    length = net.op("SequenceLength", net.op("SplitToSequence", x, net.constant(3), axis=1))
+    return net.op("Mul", x, cast(net, length))
+
+
+def passed_on(net: Net, parts: list[str]) -> str:
+    return net.op("Identity", net.op("SequenceConstruct", *parts))
+
+
+def flat(step: Step) -> Step:
+    """Without the axis along which parts were stacked."""
+    return lambda net, x: net.op("ReduceMax", step(net, x), net.constant([1]), keepdims=0)
+
+
+case("SequenceConstruct", vector(lists(lambda net, parts: net.op("SequenceConstruct", *parts))))
+case("SequenceInsert", vector(lists(inserted(0))))
+case("SequenceEmpty", vector(lists(inserted(-1))))
+case("SequenceErase", vector(lists(without_one, 3), 4), "4: down[1] up[0]", "2: up[0]")
+case("SequenceLength", vector(counted))
+case(
+    "ConcatFromSequence",
+    vector(flat(lists(lambda net, parts: net.op("SequenceConstruct", *parts), new_axis=1)), 3),
+    PAIRED,
+    *["2: up[0]"] * 3,
+    name="stacked",
+)
+case(
+    "ConcatFromSequence",
+    vector(lists(lambda net, parts: net.op("SequenceConstruct", parts[0], parts[1], parts[0])), 9),
+    *[PAIRED] * 2,
+    *["2: down[1]"] * 3,
+    name="one twice",
+)
+case("ConcatFromSequence", vector(lists(passed_on)), FROZEN, name="of a list whose elements are not told")
+
+
 BOTH, THREE = "2: down[1] up[0]", "3: down[1] up[0]"
 case("TopK", image(split(lambda net, x: top(net, x, 2))), BOTH, "3: up[0]", name="in blocks")
 case("CumSum", image(split(lambda net, x: net.op("CumSum", x, net.constant(1)))), THREE, name="over blocks")

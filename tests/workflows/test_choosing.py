@@ -96,6 +96,7 @@ WAYS = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("samples", [30, 200])
 @pytest.mark.parametrize("way", WAYS)
 def test_what_of_the_data_is_not_taken_literally_is_said_once(way, samples):

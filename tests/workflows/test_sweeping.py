@@ -58,6 +58,7 @@ def labelled_by(graph, data):
 # --- every point is the merge ------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, unmatched):
@@ -97,6 +98,7 @@ def normed(width, seed):
     return net.graph(net.linear(x, width, 3))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("shape", [{"width": "grow"}, {"width": "grow", "depth": "expand"}])
 def test_every_point_of_a_grown_base_is_the_merge_at_that_lambda(shape, unmatched):

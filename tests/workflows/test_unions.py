@@ -53,6 +53,7 @@ def test_any_family_can_be_united_and_written(name, tmp_path):
     assert deviation(run(mal_graph.load(tmp_path / "u.onnx"), inputs), run(base, inputs)) < 1e-5
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("budget", [1.0, 1.5])
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_budget_holds_on_the_written_file(name, budget, tmp_path):

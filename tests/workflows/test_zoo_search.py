@@ -653,6 +653,7 @@ def test_a_search_is_not_taken_up_with_other_calibration_inputs(tmp_path):
         zoo(base, donors, data, calibrate=inputs_only(), repair=False, **given)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("change", "what"),
     [
