@@ -23,6 +23,10 @@ class LimitError(MalGraphError):
     ways to run a model must not try this one again."""
 
 
+class MemoryLimitError(LimitError):
+    """A model took more memory than it may: on smaller inputs it may do with less."""
+
+
 class ShapeError(MalGraphError):
     """Two things that must agree in shape do not."""
 

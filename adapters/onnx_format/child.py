@@ -24,7 +24,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from mal_graph.errors import LimitError, RunError
+from mal_graph.errors import LimitError, MemoryLimitError, RunError
 from mal_graph.graph import Array
 from mal_graph.limits import Limits
 
@@ -179,7 +179,8 @@ class Child:
 
         Raises:
             RunError: the runtime refused, or the deadline passed.
-            LimitError: the process ended, or would have taken more than it may.
+            LimitError: the process ended, or took too long.
+            MemoryLimitError: it would have taken more memory than it may.
         """
         with self.lock:
             process = self.process
@@ -204,12 +205,12 @@ class Child:
                 is_over = isinstance(error, EOFError | ConnectionError | ProcessLookupError)
                 how = process.how_it_ended() if is_over else str(error)
                 self.replace(process)
-                raise LimitError(ended(name, how, self.limits.memory_for(held))) from None
+                raise ended(name, how, self.limits.memory_for(held)) from None
             except BaseException:  # an interrupt: its answer would be taken for that to the next message
                 self.replace(process)
                 raise
         if reply.get("is_short"):
-            raise LimitError(short(reply["error"], self.limits.memory_for(held)))
+            raise short(reply["error"], self.limits.memory_for(held))
         if "error" in reply:
             raise RunError(reply["error"])
         return {**reply, "made": made}
@@ -226,15 +227,15 @@ def too_long(name: str, seconds: float) -> str:
     )
 
 
-def short(reason: str, memory: int) -> str:
-    return f"{reason} (it may take {memory / 2**20:.0f} MiB: give more with `max_memory`)"
+def short(reason: str, memory: int) -> MemoryLimitError:
+    return MemoryLimitError(f"{reason} (it may take {memory / 2**20:.0f} MiB: give more with `max_memory`)")
 
 
-def ended(name: str, how: str, memory: int) -> str:
+def ended(name: str, how: str, memory: int) -> LimitError:
     fault = f"{name} ended the process that ran it ({how})"
     if how in ("SIGABRT", "SIGKILL", "SIGSEGV", "SIGBUS"):  # so do allocations that fail where nobody looks
         return short(fault, memory)
-    return f"{fault}: leave it out, or export it again"
+    return LimitError(f"{fault}: leave it out, or export it again")
 
 
 class ChildSession:

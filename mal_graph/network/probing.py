@@ -3,6 +3,7 @@
 Chosen: measuring. Static shape inference knew none of 330 shapes of a detector with dynamic axes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,7 +11,7 @@ from time import monotonic
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.errors import RunError
+from mal_graph.errors import MemoryLimitError, RunError
 from mal_graph.graph import Array, LayerGraph, needed_nodes
 from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
@@ -23,6 +24,7 @@ MOST_TOGETHER = 32  # runs that take as many branches as can be; branches in bra
 MOST_ALONE = 16  # branches that are taken one by one
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27
+MOST_TOO_LARGE = 3  # inputs that may take too much memory before the model is refused
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,6 +63,7 @@ def probe(
     Raises:
         DataError: an input or shape names no input of the model, or does not fit it.
         RunError: the model runs at none of the shapes tried.
+        LimitError: it takes more than it may.
     """
     runner, inputs = runner or registry.runner(), inputs or {}
     check_names(graph, [*inputs, *(input_shapes or {})])
@@ -68,20 +71,41 @@ def probe(
     fed = fed_weights(graph)
     read = [out for node in graph.nodes for out in node.outputs if out]
     session = runner.open(graph, read=read, variable=list(fed), deadline=deadline)
-    failure: RunError | None = None
+    failure: RunError | MemoryLimitError | None = None
+    too_large: list[int] = []  # numbers of inputs that took too much memory: only smaller ones are tried then
     for shapes in candidate_shapes(graph, dict(input_shapes or {})):
+        count = sum(map(math.prod, shapes.values()))
+        if too_large and (count >= too_large[-1] or len(too_large) == MOST_TOO_LARGE):
+            continue
         drawn = {**draw_inputs(graph, shapes, seed), **as_inputs(graph, inputs)}
         try:
-            shapes_known, values = measure(session, {**drawn, **fed}, deadline)
-            branches = Branches(graph, runner, {**drawn, **fed}, deadline, shapes_known, values)
-            branches.take_all()
-            probed = with_stored(graph, drawn, shapes_known, values)
-            return replace(probed, taken=tuple(branches.taken), not_run=branches.not_run)
-        except RunError as error:
+            return probe_on(drawn, graph, runner, session, fed, deadline)
+        except (RunError, MemoryLimitError) as error:
             failure = failure or error
+            if isinstance(error, MemoryLimitError):
+                too_large.append(count)
         if deadline is not None and monotonic() >= deadline:
             break
+    if isinstance(failure, MemoryLimitError):
+        raise failure
     raise RunError(f"{failure}; give shapes it runs at with `input_shapes`, or arrays with `inputs`")
+
+
+def probe_on(
+    inputs: Mapping[str, Array],
+    graph: LayerGraph,
+    runner: Runner,
+    session: Session,
+    fed: Mapping[str, Array],
+    deadline: float | None,
+) -> Probe:
+    """What runs on these inputs show. Raises RunError or LimitError."""
+    given = {**inputs, **fed}
+    shapes, values = measure(session, given, deadline)
+    branches = Branches(graph, runner, given, deadline, shapes, values)
+    branches.take_all()
+    probed = with_stored(graph, dict(inputs), shapes, values)
+    return replace(probed, taken=tuple(branches.taken), not_run=branches.not_run)
 
 
 @dataclass

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from builders import Net, cnn, mlp
 
-from mal_graph.errors import DataError, RunError
+from mal_graph import registry
+from mal_graph.errors import DataError, MemoryLimitError, RunError
+from mal_graph.limits import LEAST_MEMORY, Limits, limited
 from mal_graph.network import probe
 from mal_graph_adapters.onnx_format import onnxruntime_runner
 from mal_graph_adapters.onnx_format.onnxruntime_runner import OrtRunner
@@ -46,6 +48,20 @@ def test_a_large_image_keeps_its_size_where_a_layer_needs_it(net):
     x = net.op("Flatten", net.op("MaxPool", net.input("x", (1, 1, 100, 100)), kernel_shape=[10, 10], strides=[10, 10]))
     graph = net.graph(net.linear(x, 100, 2))
     assert probe(graph).shapes["x"] == (1, 1, 100, 100)
+
+
+@pytest.mark.parametrize(("copies", "batch"), [(1, 3), (8, 1)])
+def test_what_takes_too_much_memory_is_probed_on_fewer_samples(net, copies, batch):
+    x = net.input("x", ("N", 2**20))
+    graph = net.graph(net.op("Concat", *[x] * copies, axis=1))
+    with limited(Limits(max_memory=LEAST_MEMORY)):
+        assert probe(graph, registry.runner()).inputs["x"].shape[0] == batch
+
+
+def test_what_takes_too_much_memory_on_one_sample_is_refused(net):
+    graph = net.graph(net.op("Concat", *[net.input("x", ("N", 2**20))] * 40, axis=1))
+    with limited(Limits(max_memory=LEAST_MEMORY)), pytest.raises(MemoryLimitError, match="it may take 64 MiB"):
+        probe(graph, registry.runner())
 
 
 def test_shapes_and_arrays_can_be_given():
