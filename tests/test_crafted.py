@@ -95,7 +95,7 @@ def steps_of_loading(proto, folder):
 
 
 @pytest.mark.filterwarnings("ignore::mal_graph.errors.DataFileWarning")
-@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [25, pytest.param(250, marks=pytest.mark.slow)])
 def test_a_mutated_file_is_a_graph_or_refused_in_one_sentence(count, tmp_path):
     """Nothing is run, so that all is done in this process, the checker's look at each operator too: what crashes it
     ends the tests."""

@@ -141,6 +141,7 @@ def test_without_joins_nothing_holds_what_shares_a_head(monkeypatch):
     assert 3 not in [len(units) for units, around in described(graph) if around is None]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("heads", [(9, 3), (8, 4)], ids=["queries", "keys"])
 @pytest.mark.parametrize("form", ["written out", "in groups"])

@@ -172,7 +172,7 @@ RESIDUAL = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["keep", "fade", "zero"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
@@ -190,7 +190,7 @@ def test_residual_blocks_of_the_donor_come_to_stand_beside_the_stream(build, unm
     assert far(again, end.graph) == 0.0
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("widths", [(6, 9), (9, 6)], ids=["a wider donor", "a narrower donor"])
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
@@ -205,7 +205,7 @@ def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(bui
     assert result.passed
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.slow
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):
@@ -228,6 +228,7 @@ def test_blocks_have_partners_as_wholes_and_no_fewer_layers_have_one():
         assert {name.endswith(".added") for name in step.added} == {True}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [RESIDUAL["basic"], RESIDUAL["attention"]])
 def test_donors_deepen_a_residual_base_one_after_the_other(build):

@@ -77,7 +77,7 @@ def test_rewrites_hold_together(rewrite, seed):
     check_is_right(pair)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)

@@ -236,6 +236,7 @@ def test_a_written_out_rms_norm_grows_with_the_average_compensated(unmatched, tm
     assert [float(half.weights[n].read()) for n in result.merged[0].plan.growth.factors] == [1.25, 1.25]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_written_out_layer_norm_grows_where_nothing_else_reads_the_stream(unmatched):
@@ -398,7 +399,7 @@ def vision(width, size, seed, heads=4):
     return net.graph(linear(net.op("Gather", norm(x), net.constant(0), axis=1), width, 3))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(

@@ -923,6 +923,7 @@ def tiny(build):
     return net.graph(build(net))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [*TINY, tiny_sum, tiny_copies])
 def test_the_verified_groups_are_all_the_permutations_that_keep_the_function(build):

@@ -70,6 +70,7 @@ def test_a_group_that_lacks_any_one_member_does_not_pass(name):
     lacks_no_member_unnoticed(NETWORKS[name]())
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "half precision", "transformer", "heads", "nested twice"])
 def test_a_group_that_lacks_any_one_member_does_not_pass_in_larger_ones(name):

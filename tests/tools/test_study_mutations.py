@@ -25,6 +25,7 @@ def test_a_check_that_has_moved_is_named(study, monkeypatch):
         study.apply(moved)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ties", "equal_functions", "planted"])
 def test_a_mutation_is_caught(study, name):

@@ -74,6 +74,7 @@ def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, un
         assert [c.points[i].metric for c in found.curves] == [score.metric for score in expected]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [{}, {"repair": False}, {"width": "grow"}])
 @pytest.mark.parametrize("widths", [(9, 6), (6, 9)])
@@ -131,6 +132,7 @@ def far_from_repaired_merges(base, donor, **shape):
     return max(gaps)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [{}, {"unmatched": "zero"}, {"width": "grow"}, {"match_by": "both", "rescale_invariant": True}]

@@ -245,6 +245,7 @@ def bare(seed, widths=(6, 8, 5)):
     return net.graph(x)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
@@ -521,6 +522,7 @@ def stop_at(count):
     return report
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
