@@ -36,6 +36,7 @@ FOR_ALL = [
     "config",
     "option",
     "option_texts",
+    "parameter_settings",
     "brief",
     "figure",
 ]
@@ -45,6 +46,7 @@ PACKAGES = [
     "symmetry",
     "evaluation",
     "matching",
+    "methods",
     "merging",
     "compression",
     "meaning",

@@ -1,0 +1,192 @@
+"""Merge methods: one function each, from the tensors of several models to one tensor, with what is said of it.
+
+    @merge_method("ties", source="arXiv:2306.01708", needs=Need.ANCESTOR)
+    def ties(stack: Stack, *, density: Annotated[Vector, Field(0.2, ge=0, le=1, description="...")]) -> Array:
+        \"\"\"One line that says what it does.\"\"\"
+
+The keywords of the function are the parameters: name, type, range, default and description are said there and nowhere
+else. `float` and `bool` are one value for all models, `Vector` has one number for each. A trailing underscore is no
+part of the name. Methods are found by entry points of the group `mal_graph.merge_methods`, this package's too.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from enum import StrEnum
+from functools import cached_property
+from inspect import getdoc
+from typing import Annotated, Any, get_args, get_type_hints
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from mal_graph.boxes import Array
+from mal_graph.errors import UsageError
+from mal_graph.methods.stack import Stack, Vector
+
+Shares = Callable[[Mapping[str, Any], int], Vector]
+
+
+class Need(StrEnum):
+    """What a method cannot do without."""
+
+    NOTHING = "nothing"
+    ANCESTOR = "ancestor"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a method.
+
+    Attributes:
+        name: as it is given.
+        keyword: of the function.
+        kind: `float` or `bool`.
+        is_each: whether each model has its own.
+        field: default, range and description.
+    """
+
+    name: str
+    keyword: str
+    kind: type
+    is_each: bool
+    field: FieldInfo
+
+    @property
+    def default(self) -> float | bool:
+        value: float | bool = self.field.default
+        return value
+
+    @property
+    def description(self) -> str:
+        return self.field.description or ""
+
+    @property
+    def range(self) -> str:
+        """What values it may have, in words."""
+        if self.kind is bool:
+            return "true or false"
+        least, above, most = (bound_of(self.field, name) for name in ("ge", "gt", "le"))
+        ends = ["" if least is None else f"from {least:g}", "" if above is None else f"above {above:g}"]
+        ends += ["" if most is None else f"up to {most:g}"]
+        return " ".join(filter(None, ["a number", *ends]))
+
+    def checked(self, value: Any) -> float | bool:
+        """A value that it may have. Raises UsageError."""
+        try:
+            result: float | bool = self.adapter.validate_python(value)
+        except ValidationError:
+            raise UsageError(f"`parameters` {self.name} is {value!r}: give {self.range}") from None
+        return result
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        annotated: Any = Annotated[(self.kind, *self.field.metadata)]
+        return TypeAdapter(annotated)
+
+
+def bound_of(own: FieldInfo, name: str) -> float | None:
+    """One end of the range of a field; None where it has none."""
+    return next((getattr(fact, name) for fact in own.metadata if hasattr(fact, name)), None)
+
+
+@dataclass(frozen=True, eq=False)
+class MergeMethod:
+    """A merge method, and what is said of it.
+
+    Attributes:
+        name: what `method` calls it.
+        source: where it is published; "" where nowhere.
+        needs: what it cannot do without.
+        function: makes one tensor of a stack.
+        deviations: what is not as published, each with the reason.
+        models: how many models it takes, where not any number.
+        by_entry: whether an entry of the result depends on that entry of the models alone.
+        shares_of: how much each model counts, from the parameters and the number of models: what is said of the result,
+            and how statistics are averaged.
+    """
+
+    name: str
+    source: str
+    needs: Need
+    function: Callable[..., Array] = field(repr=False)
+    deviations: tuple[str, ...] = ()
+    models: int | None = None
+    by_entry: bool = False
+    shares_of: Shares | None = field(default=None, repr=False)
+
+    def __call__(self, stack: Stack, **given: Any) -> Array:
+        """One tensor of a stack, shape (*tensor,); what is not given is as by default.
+
+        Args:
+            stack: see `Stack`.
+            given: parameters by name, of each model's own a number for all or one for each.
+        """
+        values = {parameter.keyword: self.value_for(parameter, stack, given) for parameter in self.parameters.values()}
+        return self.function(stack, **values)
+
+    @staticmethod
+    def value_for(parameter: Parameter, stack: Stack, given: Mapping[str, Any]) -> Any:
+        value = given.get(parameter.name, parameter.default)
+        return np.broadcast_to(np.asarray(value, np.float64), (stack.count,)) if parameter.is_each else value
+
+    @property
+    def summary(self) -> str:
+        """What it does, in one line."""
+        return (getdoc(self.function) or "").split("\n", 1)[0]
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Its parameters by name."""
+        hints = get_type_hints(self.function, include_extras=True)
+        own = [parameter_of(keyword, hint) for keyword, hint in hints.items() if keyword not in ("stack", "return")]
+        return {parameter.name: parameter for parameter in own}
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter of a name. Raises UsageError."""
+        if name not in self.parameters:
+            near = did_you_mean(name, self.parameters)
+            raise UsageError(f"{self.name} has no parameter {name!r}: {near}it has {', '.join(self.parameters)}")
+        return self.parameters[name]
+
+    def shares(self, values: Mapping[str, Any], count: int) -> Vector:
+        """How much each of some models counts: their weights, or all alike where these are none that a mean takes."""
+        if self.shares_of is not None:
+            return self.shares_of(values, count)
+        weight = np.broadcast_to(np.asarray(values.get("weight", 1.0), np.float64), (count,))
+        return weight / weight.sum() if (weight >= 0).all() and weight.any() else np.full(count, 1 / count)
+
+
+def parameter_of(keyword: str, hint: Any) -> Parameter:
+    """What a keyword of a method says. Raises TypeError where it is no parameter."""
+    kind, *facts = get_args(hint) or (hint,)
+    fields = [fact for fact in facts if isinstance(fact, FieldInfo)]
+    is_each = kind not in (float, bool)
+    if len(fields) != 1 or (is_each and kind != Vector):
+        raise TypeError(f"{keyword} must be Annotated[float, bool or Vector, Field(...)], not {hint!r}")
+    return Parameter(keyword.rstrip("_"), keyword, float if is_each else kind, is_each, fields[0])
+
+
+def merge_method(
+    name: str,
+    *,
+    source: str = "",
+    needs: Need = Need.NOTHING,
+    deviations: tuple[str, ...] = (),
+    models: int | None = None,
+    by_entry: bool = False,
+    shares_of: Shares | None = None,
+) -> Callable[[Callable[..., Array]], MergeMethod]:
+    """Make a merge method of a function from a stack to a tensor; arguments as for `MergeMethod`."""
+
+    def decorate(function: Callable[..., Array]) -> MergeMethod:
+        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of)
+
+    return decorate
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion, or "" where nothing is like it."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -1,0 +1,115 @@
+"""Methods on the singular values of task vectors; tensors that are no matrix get the mean of the task vectors.
+
+Taps of a convolution count as columns. Computed in float64.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from mal_graph.boxes import Array
+from mal_graph.methods.method import Need, merge_method
+from mal_graph.methods.stack import Stack
+
+Scale = Annotated[float, Field(1.0, allow_inf_nan=False, description="what the merged task vector is times")]
+
+OTHERS = "the scale is for matrices alone: vectors get the mean of the task vectors, whatever it is"
+
+
+@merge_method("tsv_m", source="arXiv:2412.00081", needs=Need.ANCESTOR, deviations=(OTHERS,))
+def tsv_m(stack: Stack, *, lambda_: Scale) -> Array:
+    """The strongest directions of each task vector, made orthogonal to those of the others."""
+    if not stack.is_matrix:
+        return moved_by_mean(stack)
+    parts = [np.linalg.svd(delta, full_matrices=False) for delta in matrices(stack)]
+    rank = max(1, len(parts[0][1]) // stack.count)
+    left = orthogonal(np.hstack([u[:, :rank] for u, _, _ in parts]))
+    right = orthogonal(np.vstack([v[:rank] for _, _, v in parts]))
+    strengths = np.concatenate([s[:rank] for _, s, _ in parts])
+    return stack.moved(((left * strengths) @ right).astype(stack.models.dtype), lambda_)
+
+
+@merge_method("iso_c", source="arXiv:2502.04959", needs=Need.ANCESTOR, deviations=(OTHERS,))
+def iso_c(stack: Stack, *, lambda_: Scale) -> Array:
+    """The sum of the task vectors with all its directions equally strong."""
+    if not stack.is_matrix:
+        return moved_by_mean(stack)
+    u, s, v = np.linalg.svd(matrices(stack).sum(axis=0), full_matrices=False)
+    return stack.moved((s.mean() * (u @ v)).astype(stack.models.dtype), lambda_)
+
+
+@merge_method(
+    "wudi",
+    source="arXiv:2503.08099",
+    needs=Need.ANCESTOR,
+    deviations=(
+        "the minimum of the published objective in closed form, the shortest where there are several: the paper goes "
+        "towards it in a few hundred steps of Adam from the sum of the task vectors",
+        OTHERS,
+    ),
+)
+def wudi(stack: Stack, *, lambda_: Scale) -> Array:
+    """The task vector whose difference from each of the others is small on the inputs which that one has learned."""
+    if not stack.is_matrix:
+        return moved_by_mean(stack)
+    deltas = matrices(stack)
+    sizes = (deltas**2).sum(axis=(1, 2))
+    deltas = deltas[sizes > 0]
+    if not len(deltas):
+        return stack.origin
+    grams = deltas.transpose(0, 2, 1) @ deltas / sizes[sizes > 0, None, None]  # (models, in, in)
+    merged = (deltas @ grams).sum(axis=0) @ np.linalg.pinv(grams.sum(axis=0), rcond=1e-10, hermitian=True)
+    return stack.moved(merged.astype(stack.models.dtype), lambda_)
+
+
+@merge_method(
+    "opcm",
+    source="arXiv:2501.09522",
+    needs=Need.ANCESTOR,
+    deviations=("lengths are those of each tensor, not of whole task vectors: tensors are merged one at a time",),
+)
+def opcm(
+    stack: Stack,
+    *,
+    alpha: Annotated[float, Field(0.5, ge=0, le=1, description="the share of strength that what is there protects")],
+) -> Array:
+    """One task vector after the other, each without its part along the strongest directions of those before."""
+    if not stack.is_matrix:
+        return moved_by_mean(stack)
+    deltas = [delta for delta in matrices(stack) if delta.any()]
+    if not deltas:
+        return stack.origin
+    merged, scale, lengths = deltas[0], 1.0, [float(np.linalg.norm(deltas[0]))]
+    for delta in deltas[1:]:
+        lengths.append(float(np.linalg.norm(delta)))
+        together = scale * merged + outside(delta, merged, alpha)
+        scale = float(np.linalg.norm(together)) / float(np.mean(lengths)) or 1.0
+        merged = together / scale
+    return stack.moved(merged.astype(stack.models.dtype))
+
+
+def outside(delta: Array, merged: Array, alpha: float) -> Array:
+    """What of a task vector is not along the strongest directions of another, nor along pairs of its directions."""
+    u, s, v = np.linalg.svd(merged)
+    rank = int(np.searchsorted(np.cumsum(s) / s.sum(), alpha)) + 1
+    projected = u.T @ delta @ v.T
+    np.fill_diagonal(projected, 0)
+    projected[:rank, :rank] = 0
+    return np.asarray(u @ projected @ v)
+
+
+def matrices(stack: Stack) -> Array:
+    """The task vectors as matrices, shape (models, rows, columns), in float64."""
+    return stack.deltas.reshape(stack.count, stack.deltas.shape[1], -1).astype(np.float64)
+
+
+def moved_by_mean(stack: Stack) -> Array:
+    """The ancestor, moved by the mean of the task vectors: the mean of the models."""
+    return stack.mean(np.ones(stack.count))
+
+
+def orthogonal(matrix: Array) -> Array:
+    """The nearest matrix whose rows or columns are orthonormal (Procrustes)."""
+    u, _, v = np.linalg.svd(matrix, full_matrices=False)
+    return np.asarray(u @ v)

@@ -1,0 +1,117 @@
+"""A stack: one tensor of several models, each in the base's frame, as a merge method takes it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mal_graph.boxes import Array
+from mal_graph.brief import Brief
+
+Mask = NDArray[np.bool_]
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, repr=False)
+class Stack(Brief):
+    """One tensor of several models: permuted, padded and in the canonical form of the base's.
+
+    What a model lacks is not zero. It has no task vector there: it holds the ancestor's value; and without an ancestor
+    it holds what the base does, and counts in no mean.
+
+    Attributes:
+        models: the values, float32 or float64, shape (models, *tensor); the first axis of a weight's tensor are the
+            units that it produces, the second one those that it consumes.
+        ancestor: the values of the model that all were tuned from, shape (*tensor,); None without one.
+        present: which entries each model has, of the shape of `models`; None where all have all.
+        numbers: which model each is: 0 for the base, 1 for the first donor...
+        role: what the tensor is in its layer: "weight", "bias", "scale"...
+        depth: of its layer, from 0 for the first to 1 for the last.
+        seed: what random draws begin with.
+    """
+
+    models: Array
+    ancestor: Array | None = None
+    present: Mask | None = None
+    numbers: tuple[int, ...] = ()
+    role: str = "weight"
+    depth: float = 0.0
+    seed: tuple[int, ...] = (0,)
+
+    @property
+    def origin(self) -> Array:
+        """The ancestor's values, of a method that needs an ancestor."""
+        assert self.ancestor is not None
+        return self.ancestor
+
+    @cached_property
+    def deltas(self) -> Array:
+        """The task vectors: each model less the ancestor; zero where it lacks the entry."""
+        deltas: Array = self.models - self.origin
+        return deltas
+
+    @property
+    def count(self) -> int:
+        """How many models there are."""
+        return len(self.models)
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the tensor has rows and columns; behind them it may have taps."""
+        return self.models.ndim > 2
+
+    @cached_property
+    def shared(self) -> Mask | None:
+        """The entries that all models have; None where that is all of them."""
+        return None if self.present is None else np.asarray(self.present.all(axis=0))
+
+    def sizes(self) -> list[int]:
+        """How many entries each model has."""
+        if self.present is None:
+            return [self.models[0].size] * self.count
+        return [int(mask.sum()) for mask in self.present]
+
+    def generators(self) -> Iterator[np.random.Generator]:
+        """For each model the same random numbers in every run, whatever others there are."""
+        numbers = self.numbers or range(self.count)
+        yield from (np.random.default_rng((*self.seed, number)) for number in numbers)
+
+    def mean(self, weight: Vector) -> Array:
+        """The mean of the models, weighted; of each entry over those that have it."""
+        return mean_of(self.models, weight, self.present)
+
+    def moved(self, delta: Array, scale: float = 1.0) -> Array:
+        """The ancestor, moved."""
+        moved: Array = self.origin + self.models.dtype.type(scale) * delta.reshape(self.origin.shape)
+        return moved
+
+
+def mean_of(values: Array, weight: Vector, present: Mask | None = None) -> Array:
+    """The weighted mean over the first axis, of each entry over those that are present.
+
+    Where all weights of those are 0 they count alike. What is equal in all stays as it is, bit for bit, and so does
+    what alone has a weight: the mean is taken of the distances to the heaviest.
+    """
+    if present is None:
+        first = int(np.argmax(weight))
+        shares = (weight / weight.sum()).astype(values.dtype)
+        result: Array = values[first].copy()
+        for share, one in zip(shares, values, strict=True):
+            if share:
+                result += share * (one - values[first])
+        return result
+    spread = weight.reshape(-1, *[1] * (values.ndim - 1)) * present
+    total = spread.sum(axis=0)
+    count = np.maximum(present.sum(axis=0), 1)
+    shares = np.where(total > 0, spread / np.where(total > 0, total, 1.0), present / count).astype(values.dtype)
+    heaviest = np.take_along_axis(values, np.argmax(shares, axis=0)[None], axis=0)[0]
+    mean: Array = heaviest + (shares * (values - heaviest)).sum(axis=0)
+    return mean
+
+
+def spread_over(weight: Vector, like: Array) -> Array:
+    """One number for each model, in a form that multiplies a stack."""
+    spread = weight.astype(like.dtype)
+    return np.asarray(spread.reshape(-1, *[1] * (like.ndim - 1)))

@@ -1,0 +1,307 @@
+"""What every merge method must give, whatever the tensors: laws that say which methods they are for."""
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from mal_graph import registry
+from mal_graph.methods import Need, Stack, merge_method
+
+METHODS = {name: registry.merge_method(name) for name in registry.merge_methods()}
+MEANS = ["linear", "slerp", "karcher"]
+ON_TASK_VECTORS = [name for name, method in METHODS.items() if method.needs is Need.ANCESTOR]
+SPECTRAL = ["tsv_m", "iso_c", "wudi", "opcm"]
+RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
+CLOSE = 2e-5  # float32, of sums of a few products and of singular vectors of small matrices
+
+# What makes a method take all of one model, and nothing of those that stayed where they were.
+WHOLE = {
+    "task_arithmetic": {"weight": 1.0},
+    "ties": {"density": 1.0},
+    "dare_linear": {"density": 1.0},
+    "dare_ties": {"density": 1.0},
+    "della": {"density": 1.0},
+    "della_linear": {"density": 1.0},
+    "breadcrumbs": {"density": 1.0, "gamma": 0.0},
+    "breadcrumbs_ties": {"density": 1.0, "gamma": 0.0},
+    "lines": {"alpha": 1.0, "beta": 0.0},
+    "consensus": {"least": 1.0, "lambda": 1.0},
+    "wudi": {},
+    "opcm": {},
+}
+few = settings(max_examples=3, deadline=None, phases=[Phase.reuse, Phase.generate])  # nothing here is large
+
+
+@st.composite
+def stacks(draw, name, least=2, most=4):
+    """A stack of some models of a method, all of whose entries are there."""
+    count = METHODS[name].models or draw(st.integers(least, most))
+    shape = draw(st.sampled_from([*([] if name in SPECTRAL else [(5,)]), (4, 6), (6, 4), (3, 2, 2, 2), (1, 7)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    models = rng.standard_normal((count, *shape)).astype(np.float32)
+    ancestor = rng.standard_normal(shape).astype(np.float32) if METHODS[name].needs is Need.ANCESTOR else None
+    return Stack(models, ancestor, numbers=tuple(range(count)), depth=draw(st.sampled_from([0.0, 0.5, 1.0])))
+
+
+def other(stack, **changes):
+    fields = {name: getattr(stack, name) for name in ("models", "ancestor", "present", "numbers", "depth", "seed")}
+    return Stack(**{**fields, **changes})
+
+
+def assert_close(mine, theirs, like=None):
+    scale = np.abs(theirs if like is None else like).max(initial=1e-6)
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=CLOSE * scale)
+
+
+# --- all equal ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEANS)
+@given(data=st.data())
+@few
+def test_of_equal_models_a_mean_is_the_model_bit_for_bit(name, data):
+    stack = data.draw(stacks(name))
+    equal = other(stack, models=np.repeat(stack.models[:1], stack.count, axis=0))
+    assert np.array_equal(METHODS[name](equal), stack.models[0])
+
+
+@pytest.mark.parametrize("name", ON_TASK_VECTORS)
+@given(data=st.data())
+@few
+def test_models_that_learned_nothing_give_the_ancestor_bit_for_bit(name, data):
+    stack = data.draw(stacks(name))
+    still = other(stack, models=np.repeat(stack.ancestor[None], stack.count, axis=0))
+    assert np.array_equal(METHODS[name](still), stack.ancestor)
+
+
+@given(data=st.data())
+@few
+def test_of_equal_models_model_stock_is_the_model(data):
+    stack = data.draw(stacks("model_stock"))
+    equal = other(stack, models=np.repeat(stack.models[:1], stack.count, axis=0))
+    assert_close(METHODS["model_stock"](equal), stack.models[0])
+
+
+# --- one alone ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["linear", "karcher"])
+@given(data=st.data())
+@few
+def test_a_model_that_alone_has_a_weight_is_the_mean(name, data):
+    stack = data.draw(stacks(name))
+    one = data.draw(st.integers(0, stack.count - 1))
+    merged = METHODS[name](stack, weight=np.eye(stack.count)[one])
+    assert_close(merged, stack.models[one])
+    if name == "linear":
+        assert np.array_equal(merged, stack.models[one])
+
+
+@given(data=st.data(), end=st.sampled_from([0, 1]))
+@few
+def test_the_arc_begins_at_the_base_and_ends_at_the_donor_bit_for_bit(data, end):
+    stack = data.draw(stacks("slerp"))
+    assert np.array_equal(METHODS["slerp"](stack, t=float(end)), stack.models[end])
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@given(data=st.data())
+@few
+def test_what_one_model_alone_has_learned_is_taken_whole(name, data):
+    stack = data.draw(stacks(name))
+    one = data.draw(st.integers(0, stack.count - 1))
+    models = np.repeat(stack.ancestor[None], stack.count, axis=0)
+    models[one] = stack.models[one]
+    assert_close(METHODS[name](other(stack, models=models), **WHOLE[name]), stack.models[one])
+
+
+@pytest.mark.parametrize("name", [*WHOLE, "tsv_m"])
+@given(data=st.data())
+@few
+def test_one_model_alone_is_the_result(name, data):
+    stack = data.draw(stacks(name, least=1, most=1))
+    assert_close(METHODS[name](stack, **WHOLE.get(name, {})), stack.models[0])
+
+
+# --- homogeneity, symmetry, permutations --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in ON_TASK_VECTORS if name != "pcb"])  # it has a tanh
+@given(data=st.data(), power=st.integers(-3, 3))
+@few
+def test_twice_as_much_learned_is_twice_as_much_merged(name, data, power):
+    stack = data.draw(stacks(name))
+    centred = other(stack, models=stack.deltas, ancestor=np.zeros_like(stack.ancestor))
+    scaled = other(centred, models=stack.deltas * np.float32(2.0**power))
+    assert_close(METHODS[name](scaled) / 2.0**power, METHODS[name](centred), stack.deltas)
+
+
+@pytest.mark.parametrize("name", MEANS)
+@given(data=st.data(), power=st.integers(-3, 3))
+@few
+def test_a_mean_of_scaled_models_is_the_scaled_mean(name, data, power):
+    stack = data.draw(stacks(name))
+    scaled = other(stack, models=stack.models * np.float32(2.0**power))
+    assert_close(METHODS[name](scaled) / 2.0**power, METHODS[name](stack))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "opcm"])  # it takes one after the other
+@given(data=st.data())
+@few
+def test_the_order_of_the_models_does_not_matter(name, data):
+    stack, method = data.draw(stacks(name)), METHODS[name]
+    order = np.roll(np.arange(stack.count), data.draw(st.integers(1, stack.count - 1)))
+    weight = np.linspace(0.2, 1.0, stack.count)
+    own = {"weight": weight} if "weight" in method.parameters else {}
+    turned = {"weight": weight[order]} if own else {}
+    moved = other(stack, models=stack.models[order], numbers=tuple(map(int, order)))
+    assert_close(method(moved, **turned), method(stack, **own), stack.models)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in RANDOM])
+@given(data=st.data())
+@few
+def test_permuted_units_are_merged_as_they_were(name, data):
+    stack = data.draw(stacks(name))
+    orders = [np.array(data.draw(st.permutations(range(length)))) for length in stack.models.shape[1:]]
+
+    def permuted(values):
+        return values[np.ix_(*orders)]
+
+    models = np.stack([permuted(model) for model in stack.models])
+    ancestor = None if stack.ancestor is None else permuted(stack.ancestor)
+    merged = METHODS[name](other(stack, models=models, ancestor=ancestor))
+    assert_close(merged, permuted(METHODS[name](stack)), stack.models)
+
+
+# --- entries that a model lacks -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEANS)
+@given(data=st.data())
+@few
+def test_what_one_model_lacks_is_that_of_the_others(name, data):
+    stack = data.draw(stacks(name))
+    present = np.ones(stack.models.shape, bool)
+    present[0] = np.random.default_rng(data.draw(st.integers(0, 99))).random(present[0].shape) < 0.5
+    merged = METHODS[name](other(stack, present=present))
+    assert_close(merged[~present[0]], stack.models[1:].mean(axis=0)[~present[0]], stack.models)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in RANDOM])
+@given(data=st.data())
+@few
+def test_entries_that_all_models_have_need_no_mask(name, data):
+    stack = data.draw(stacks(name))
+    masked = other(stack, present=np.ones(stack.models.shape, bool))
+    assert_close(METHODS[name](masked), METHODS[name](stack), stack.models)
+
+
+# --- what single methods promise ----------------------------------------------------------------------------------
+
+
+@given(data=st.data(), t=st.floats(0.05, 0.95))
+@few
+def test_the_karcher_mean_of_two_models_of_one_length_lies_on_their_arc(data, t):
+    stack = data.draw(stacks("slerp"))
+    sizes = np.linalg.norm(stack.models.reshape(2, -1), axis=1).reshape(-1, *[1] * (stack.models.ndim - 1))
+    unit = other(stack, models=stack.models / sizes)
+    assert_close(METHODS["karcher"](unit, weight=[1 - t, t]), METHODS["slerp"](unit, t=t))
+
+
+@given(data=st.data())
+@few
+def test_ties_of_models_that_agree_is_their_mean_and_of_two_that_do_not_the_larger(data):
+    stack = data.draw(stacks("ties"))
+    agreeing = other(stack, models=stack.ancestor + np.abs(stack.deltas))
+    assert_close(METHODS["ties"](agreeing, density=1.0), agreeing.models.mean(axis=0))
+    opposite = np.stack([stack.ancestor + 2 * stack.deltas[0], stack.ancestor - stack.deltas[0]])
+    two = other(stack, models=opposite, numbers=(0, 1))
+    assert_close(METHODS["ties"](two, density=1.0), opposite[0])
+
+
+@given(data=st.data(), share=st.floats(0.05, 0.95))
+@few
+def test_ties_keeps_the_largest_entries(data, share):
+    stack = data.draw(stacks("ties", least=1, most=1))
+    moved = METHODS["ties"](stack, density=share) != stack.ancestor
+    size = moved.size
+    assert moved.sum() == max(1, int(share * size))
+    deltas = np.abs(stack.deltas[0])
+    assert deltas[moved].min() >= deltas[~moved].max(initial=0)
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_entries_left_out_at_random_leave_the_mean_as_it_was(name):
+    """Over 400 draws of 20 entries; the largest of their deviations is about 2 in 20."""
+    models = np.full((1, 4, 5), 1.0, np.float32)
+    ancestor = np.zeros((4, 5), np.float32)
+    draws = [METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(seed,))) for seed in range(400)]
+    assert np.mean(draws) == pytest.approx(1.0, abs=0.06)
+    assert np.array_equal(draws[0], METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(0,))))
+    assert not np.array_equal(draws[0], draws[1])
+
+
+@given(data=st.data())
+@few
+def test_iso_c_moves_the_same_distance_in_every_direction(data):
+    stack = data.draw(stacks("iso_c"))
+    moved = (METHODS["iso_c"](stack) - stack.ancestor).reshape(len(stack.ancestor), -1)
+    strengths = np.linalg.svd(moved, compute_uv=False)
+    assert_close(strengths, np.full_like(strengths, strengths.mean()))
+
+
+@pytest.mark.parametrize("name", SPECTRAL)
+def test_vectors_have_no_directions_and_get_the_mean(name):
+    rng = np.random.default_rng(0)
+    models, ancestor = rng.standard_normal((3, 7)).astype(np.float32), np.zeros(7, np.float32)
+    assert_close(METHODS[name](Stack(models, ancestor)), models.mean(axis=0))
+
+
+@given(data=st.data())
+@few
+def test_model_stock_forgets_models_that_have_nothing_in_common(data):
+    stack = data.draw(stacks("model_stock"))
+    apart = np.zeros_like(stack.models)
+    for place in range(stack.count):
+        apart[place].flat[place] = 1.0
+    models = stack.ancestor + apart
+    assert_close(METHODS["model_stock"](other(stack, models=models)), stack.ancestor)
+
+
+@given(data=st.data())
+@few
+def test_wudi_has_no_slope_in_the_objective_that_it_minimises(data):
+    stack = data.draw(stacks("wudi"))
+    shape = (stack.count, len(stack.ancestor), -1)
+    deltas = stack.deltas.reshape(shape).astype(np.float64)
+    merged = (METHODS["wudi"](stack) - stack.ancestor).reshape(shape[1:]).astype(np.float64)
+    sizes = (deltas**2).sum(axis=(1, 2), keepdims=True)
+    slope = ((merged - deltas) @ (deltas.transpose(0, 2, 1) @ deltas) / sizes).sum(axis=0)
+    assert_close(slope, np.zeros_like(slope), deltas)
+
+
+# --- the laws can fail --------------------------------------------------------------------------------------------
+
+
+@merge_method("heavy", needs=Need.ANCESTOR)
+def heavy(stack):
+    """A sum of the models that takes the first one twice and moves nothing into place."""
+    return stack.origin + 2 * stack.deltas[0].ravel().reshape(stack.origin.shape) ** 2 + stack.deltas.sum(axis=0)
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        test_twice_as_much_learned_is_twice_as_much_merged,
+        test_the_order_of_the_models_does_not_matter,
+        test_what_one_model_alone_has_learned_is_taken_whole,
+        test_one_model_alone_is_the_result,
+    ],
+)
+def test_a_method_that_breaks_a_law_is_found(law, monkeypatch):
+    monkeypatch.setitem(METHODS, "heavy", heavy)
+    monkeypatch.setitem(WHOLE, "heavy", {})
+    with pytest.raises(AssertionError):
+        law(name="heavy")
