@@ -6,13 +6,11 @@ counts. Names in backticks in the error messages of this package are such fields
 
 Chosen: flat names in three parts (what is aligned, what is merged, what is checked and measured) that one class
 inherits, so that a function can ask for the part it needs. Refused: nested parts - each keyword and flag would have to
-be routed to its part, which is a second list of options.
-
-Nothing here loads numpy: `mal-graph --help` is made from this module alone.
+be routed to its part, which is a second list of options. Nothing here loads numpy: `mal-graph --help` is made of it.
 """
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature, signature
+from inspect import Parameter, signature
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
@@ -20,24 +18,25 @@ from pydantic.fields import FieldInfo
 
 from mal_graph import option_texts as texts
 from mal_graph.errors import UsageError
-from mal_graph.option import MERGES, DataOption, Option, Options, option_of
+from mal_graph.method_names import MERGE_METHOD, WAYS, known_methods, method_of, way_of
+from mal_graph.option import MERGES, DataOption, Option, Options, option_of, set_signature
+from mal_graph.parameter_settings import Setting, setting_texts, settings_of
 
 MatchBy = Literal["weights", "activations", "both"]
 Unmatched = Literal["keep", "fade", "zero"]
 WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
-Method = Literal["auto", "mal", "average", "union"]
 Keep = Literal["base", "none"]
 Labels = Literal["base", "union"]
 
 ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
 RUNS = (*MERGES, "grid", "inspect", "compress")
 ALIGNS, BLENDS = ("mal",), ("mal", "average")
+PLUS = ("mal", MERGE_METHOD)
 SCORES = (*MERGES, "grid", "evaluate", "compress")
 
 F = TypeVar("F", bound=Callable[..., Any])
-
 
 Factor = Annotated[float, Field(ge=0.0, le=1.0)]
 WHOLE = "give 0 or more, in 18 digits at most"
@@ -48,7 +47,7 @@ class AlignOptions(Options):
     """What is aligned."""
 
     match_by: Annotated[
-        MatchBy, Option("What says which units are alike.", ALIGNMENT, methods=ALIGNS, jobs=(*MERGES, "align"))
+        MatchBy, Option("What says which units are alike.", ALIGNMENT, methods=PLUS, jobs=(*MERGES, "align"))
     ] = "weights"
     rescale_invariant: Annotated[
         bool,
@@ -64,7 +63,7 @@ class AlignOptions(Options):
         Option(
             "Merge frozen axes, and units inside others, in stored order (models with a common ancestor).",
             ALIGNMENT,
-            methods=ALIGNS,
+            methods=PLUS,
             jobs=(*MERGES, "grid", "align"),
         ),
     ] = False
@@ -136,7 +135,7 @@ class BlendOptions(Options):
         Option(
             "Merge these only: a name pattern, 0:5 or 0%:50%.",
             metavar="SELECTOR",
-            methods=ALIGNS,
+            methods=PLUS,
             jobs=("assemble", "sweep"),
         ),
     ] = None
@@ -161,7 +160,9 @@ class BlendOptions(Options):
     repair: Annotated[
         bool,
         Option(
-            "Whether to repair what was merged, on calibration inputs where there are any.", ALIGNMENT, methods=BLENDS
+            "Whether to repair what was merged, on calibration inputs where there are any.",
+            ALIGNMENT,
+            methods=(*BLENDS, MERGE_METHOD),
         ),
     ] = True
 
@@ -170,13 +171,30 @@ class MethodOptions(Options):
     """By which way the result is reached."""
 
     method: Annotated[
-        Method,
+        str,
+        BeforeValidator(method_of),
         Option(
             "mal aligns and blends weights, average blends them in stored order, union thins the models and averages "
-            "their outputs; auto takes what comes nearest to the ensemble.",
+            "their outputs; auto takes what comes nearest to the ensemble; a merge method, such as ties, makes each "
+            "tensor of those of all models (`mal-graph methods` lists them).",
+            metavar="|".join((*WAYS, "METHOD")),
             jobs=("assemble",),
+            known=known_methods,
         ),
     ] = "auto"
+    parameters: Annotated[
+        tuple[Setting, ...],
+        BeforeValidator(settings_of),
+        PlainSerializer(setting_texts),
+        Option(
+            "A parameter of the merge method; 1:NAME for the first donor alone, NAME@PART for some tensors.",
+            flag="set",
+            metavar="NAME=VALUE",
+            methods=(MERGE_METHOD,),
+            jobs=("assemble",),
+            is_repeated=True,
+        ),
+    ] = ()
     budget: Annotated[
         float,
         Field(allow_inf_nan=True),
@@ -243,7 +261,7 @@ class CheckOptions(Options):
         Option(
             "Compare a merge with what it promises by running it, or leave it uncompared.",
             CHECKS,
-            methods=("auto", *BLENDS),
+            methods=("auto", *BLENDS, MERGE_METHOD),
         ),
     ] = True
     verify_timeout: Annotated[
@@ -324,7 +342,7 @@ class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions):
         """Raise UsageError where an option of another method is given."""
         for name in sorted(self.model_fields_set):
             own = option_of(type(self).model_fields[name])
-            if own.methods and self.method not in own.methods:
+            if own.methods and way_of(self.method) not in own.methods:
                 raise UsageError(
                     f"`{name}` is an option of `method` {' and '.join(own.methods)}, not of {self.method}: leave it "
                     "out, or give another `method`"
@@ -451,24 +469,10 @@ def configured(job: str, config: Options | None, given: Mapping[str, Any]) -> An
     return own(**{**kept, **given})
 
 
-RENAMED = {
-    "pads": "unmatched",
-    "signal": "match_by",
-    "scale_free": "rescale_invariant",
-    "proof": "verify",
-    "prove": "verify",
-    "prove_timeout": "verify_timeout",
-    "output": "score_output",
-    "scores": "output_kind",
-    "state": "checkpoint",
-    "resume": "checkpoint",
-}
-
-
 def instead_of(name: str, job: str) -> str:
     """What to give instead of an option that a job does not have."""
-    if name in RENAMED:
-        return f"it is `{RENAMED[name]}` now"
+    if name in texts.RENAMED:
+        return f"it is `{texts.RENAMED[name]}` now"
     elsewhere = [other for other in CONFIGS if other != job and name in options_of(other)]
     if elsewhere:
         return f"it is one of {' and '.join(elsewhere)}"
@@ -493,8 +497,3 @@ def shows_options(job: str) -> Callable[[F], F]:
         return function
 
     return decorate
-
-
-def set_signature(function: Callable[..., Any], shown: Signature) -> None:
-    """Have `inspect` and typer, which asks it, find this signature instead of the one in the code."""
-    function.__signature__ = shown  # type: ignore[attr-defined]  # PEP 362 has it, mypy's type of functions has not

@@ -1,7 +1,8 @@
 """What an option is: a field of a configuration, with what it says of itself and of values that it refuses."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Signature
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -40,6 +41,7 @@ class Option:
         is_repeated: whether the flag may be given several times.
         reads_file: whether a text is the path of a file that is read.
         methods: the ways to a result that it belongs to; () where all take it.
+        known: the texts that it may hold, where these are not known before packages are asked.
     """
 
     help: str
@@ -51,6 +53,7 @@ class Option:
     is_repeated: bool = False
     reads_file: bool = False
     methods: tuple[str, ...] = ()
+    known: Callable[[], Sequence[str]] | None = None
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "description": self.help}
@@ -149,6 +152,9 @@ def advice_on(field: FieldInfo) -> str:
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:
     """The texts that a field may hold; () where it is no choice."""
+    known = option_of(field).known
+    if known is not None:
+        return tuple(known())
     kinds = [field.annotation, *get_args(field.annotation)]
     return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 
@@ -159,3 +165,8 @@ def short(value: object) -> str:
         return f"{{{', '.join(map(repr, value))}}}"
     text = repr(value) if not isinstance(value, float) else f"{value:g}"
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def set_signature(function: Callable[..., Any], shown: Signature) -> None:
+    """Have `inspect` and typer, which asks it, find this signature instead of the one in the code."""
+    function.__signature__ = shown  # type: ignore[attr-defined]  # PEP 362 has it, mypy's type of functions has not

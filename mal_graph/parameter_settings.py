@@ -2,7 +2,8 @@
 
 As a text a setting is `[MODEL:]NAME[@WHERE]=VALUE`: MODEL is 0 for the base, 1 for the first donor and so on; WHERE is
 a part of the names of the tensors or layers that it is for; VALUE is a number, `true` or `false`, or several numbers
-from the first layer to the last. Of several settings that are for one tensor and model the last one holds.
+from the first layer to the last. What is said of one model holds before what is said of all, and of several such
+settings that are for one tensor the last one holds.
 
 Nothing here loads numpy: settings are options of the command line.
 """
@@ -93,10 +94,15 @@ def checked_value(key: str, value: Any) -> Given:
     several = isinstance(value, list | tuple)
     numbers = tuple(value) if several else (value,)
     is_number = all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
-    if not numbers or not is_number or not all(abs(one) < 1e300 and isfinite(one) for one in numbers):
+    if not numbers or not is_number or not all(abs(one) < 1e18 and isfinite(one) for one in numbers):
         raise UsageError(
             f"`parameters` {key!r} is {value!r}: give a number, true or false, or numbers from the first layer to the "
             "last"
         )
     floats = tuple(map(float, numbers))
     return floats if several and len(floats) > 1 else floats[0]
+
+
+def setting_texts(settings: Iterable[Setting]) -> list[str]:
+    """Parameters of a merge method as a report holds them."""
+    return [setting.text for setting in settings]

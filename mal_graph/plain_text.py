@@ -4,6 +4,9 @@ A name in a file may hold what a terminal obeys, what breaks a line, and what tu
 All of these are written out as in JSON, so that two names that differ are seen to differ, and JSON stays JSON.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
 
 
@@ -39,3 +42,9 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion for a name that there is not, or "" where nothing is like it."""
+    near = get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
 
     from mal_graph.graph import LayerGraph
     from mal_graph.limits import Limits
-    from mal_graph.methods import MergeMethod
     from mal_graph.protocols import Adapter, Reporter, Runner, Tracer
 
 
@@ -86,20 +85,6 @@ def make_registered(kind: str, name: str) -> Any:
 def merge_methods() -> "dict[str, EntryPoint]":
     """The merge methods that are registered, by name; none of them is loaded."""
     return {point.name: point for point in sorted(entry_points(group="mal_graph.merge_methods"))}
-
-
-@cache
-def merge_method(name: str) -> "MergeMethod":
-    """The merge method registered under `name`. Raises UsageError if there is none, or if it is none."""
-    from mal_graph.methods import MergeMethod
-
-    if name not in merge_methods():
-        raise UsageError(f"no merge method is called {name!r}: found {sorted(merge_methods())}; reinstall mal-graph")
-    point = merge_methods()[name]
-    made = point.load()
-    if not isinstance(made, MergeMethod) or made.name != name:
-        raise UsageError(f"{point.value} is no merge method called {name!r}: make it with @merge_method({name!r}, ...)")
-    return made
 
 
 @cache

@@ -37,6 +37,7 @@ FOR_ALL = [
     "option",
     "option_texts",
     "parameter_settings",
+    "method_names",
     "brief",
     "figure",
 ]

@@ -1,5 +1,5 @@
-"""The command line: `mal-graph inspect | match | diagram | assemble | compress | evaluate | sweep | zoo | report |
-audit | card`.
+"""The command line: `mal-graph inspect | match | diagram | assemble | merge | methods | compress | evaluate | sweep |
+zoo | report | audit | card`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
@@ -20,13 +20,16 @@ import typer
 from typer.exceptions import TyperException
 
 from mal_graph import registry
+from mal_graph.cli.assembling import Job, run_job
 from mal_graph.cli.audits import audit, card
 from mal_graph.cli.factories import open_named_models, told_warnings
 from mal_graph.cli.flags import in_flags, refuse_broken_words, refuse_old_flags
 from mal_graph.cli.options import (
     INTERRUPTED,
     OUTPUT,
+    Ancestor,
     Base,
+    DryRun,
     FailIfWorse,
     Force,
     LabelledData,
@@ -41,8 +44,17 @@ from mal_graph.cli.options import (
 )
 from mal_graph.cli.output import captured_logs, emit, log, native_code_muted, progress_bars
 from mal_graph.cli.pictures import diagram, match
+from mal_graph.cli.recipes import merge, methods
 from mal_graph.cli.reports import report
-from mal_graph.cli.results import emit_document, emit_report, write_plot, write_result_file
+from mal_graph.cli.results import (
+    GATE_FAILED,
+    emit_document,
+    emit_report,
+    fail_if_refused,
+    fail_where_worse,
+    write_plot,
+    write_result_file,
+)
 from mal_graph.cli.targets import (
     IMAGES,
     checked_report,
@@ -56,15 +68,13 @@ from mal_graph.cli.targets import (
     report_targets,
 )
 from mal_graph.config import configured
-from mal_graph.errors import MalGraphError, UsageError
-from mal_graph.option import COMMON
+from mal_graph.errors import MalGraphError
 from mal_graph.source_files import all_opened
 
 if TYPE_CHECKING:
     from mal_graph.evaluation import Scores
-    from mal_graph.workflows import Written
 
-GOOD, GATE_FAILED, BAD_INPUT = 0, 1, 2
+GOOD, BAD_INPUT = 0, 2
 MOST_HASHED = 2**31  # bytes: a file of more is no model, and takes minutes
 BUG = "mal-graph failed in a way that it should not"
 
@@ -128,57 +138,29 @@ def assemble(
     base: Base,
     donors: Annotated[list[str], typer.Argument(metavar="DONOR", help="Models merged into it, in order.")],
     output: MergedFile = None,
+    ancestor: Ancestor = None,
     data: MaybeData = None,
     weights: Weights = None,
     fail_if_worse: FailIfWorse = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be merged; write no model.", rich_help_panel=COMMON)
-    ] = False,
+    dry_run: DryRun = False,
     report: ReportFile = None,
     plot: PlotFile = None,
+    save_recipe: Annotated[
+        str | None,
+        typer.Option("--save-recipe", metavar="FILE.yaml", help="Write it as a recipe for `mal-graph merge`."),
+    ] = None,
     force: Force = False,
     *,
     options: dict[str, Any],
     shown: Shown,
 ) -> None:
     """Merge the weights of DONORs into BASE and write one runnable ONNX file."""
-    from mal_graph.reporting import result_document
-    from mal_graph.workflows import arrays_of, check_donors, compares, make_model, with_arrays, write_result
+    job = Job(base, donors, ancestor, data, weights or (), output, report, plot, save_recipe)
+    run_job(replace(job, force=force, dry_run=dry_run, fail_if_worse=fail_if_worse), options, shown)
 
-    sources = [base, *donors]
-    files = given(*sources, data, *(weights or ()), *input_files("assemble", options))
-    read = all_opened(files)
-    target = merged_target(output, base, files, force, write=not dry_run)
-    report_to, plot_to = report_targets(report, plot, target, files, force)
-    if target.suffix == ".safetensors":  # it holds weights of the base's own class
-        options.setdefault("method", "mal")
-    config, arrays = with_arrays(configured("assemble", None, options)), arrays_of(data)
-    check_donors(donors, config)
-    if plot is not None and not compares(config):
-        raise UsageError("--plot draws what `method` auto or union compares: leave it out, or give one of these")
-    examples = config.calibrate if arrays is None else arrays
-    with progress_bars(shown.quiet) as progress:
-        graphs = open_named_models(sources, weights, config, examples, shown.verbose, progress)
-        result = make_model(graphs, config, arrays, progress, registry.runner())
-    for line in result.nothing_to_align:
-        log(f"note: {line}", shown.quiet)
-    is_good = result.choice is None or result.choice.is_good or not is_worse(result)
-    is_wanted = is_good or not fail_if_worse
-    hashes = digests_of(read, graphs)
-    if is_wanted and not dry_run:
-        result = write_result(result, target, overwrite=force)
-    is_written = result.passed and is_wanted and not dry_run
-    document = result_document(
-        result,
-        command=shown.command,
-        hashes=hashes,
-        output=str(target) if is_written else None,
-        written=digests_of_written(target) if is_written else {},
-    )
-    write_plot(plot_to, result.pareto, shown, force)
-    emit_report(document, report_to, shown, force)
-    fail_if_refused(result)
-    fail_where_worse(result, fail_if_worse)
+
+app.command()(with_options("assemble")(merge))
+app.command()(with_options()(methods))
 
 
 @app.command()
@@ -375,29 +357,6 @@ app.command()(with_options()(card))
 
 
 # --- in common ----------------------------------------------------------------------------------------------------
-
-
-def fail_where_worse(result: "Written", wanted: bool) -> None:
-    """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
-    reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
-    if is_worse(result):
-        reasons.append("the result is worse than the base")
-    if wanted and reasons:
-        log(f"error: {' and '.join(reasons)} (--fail-if-worse)")
-        raise typer.Exit(GATE_FAILED)
-
-
-def is_worse(result: "Written") -> bool:
-    """Whether the verdict is that the base is better."""
-    return result.verdict is not None and result.verdict.is_worse
-
-
-def fail_if_refused(result: "Written") -> None:
-    """End with exit code 1 where a check failed, so that no model was written."""
-    if not result.passed:
-        failed = "; ".join(f"{check.name} {check}" for check in result.failures)
-        log(f"error: no merged model was written: {failed}; try other options")
-        raise typer.Exit(GATE_FAILED)
 
 
 def image_kinds(targets: Sequence[Path]) -> set[str]:

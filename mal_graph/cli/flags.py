@@ -4,13 +4,20 @@ import re
 from collections.abc import Sequence
 
 from mal_graph.cli.options import flag_of
-from mal_graph.config import CONFIGS, RENAMED, options_of
+from mal_graph.config import CONFIGS, options_of
 from mal_graph.errors import UsageError
 from mal_graph.limits import Limits
+from mal_graph.option_texts import RENAMED
 
 FLAGS = {name: flag_of(name, field) for job in CONFIGS for name, field in options_of(job).items()}
 FLAGS |= {name: flag_of(name, field) for name, field in Limits.model_fields.items()}
-FLAGS |= {"restart": "--force", "overwrite": "--force", "config": "--config", "data": "--data"}
+FLAGS |= {
+    "restart": "--force",
+    "overwrite": "--force",
+    "config": "--config",
+    "data": "--data",
+    "ancestor": "--ancestor",
+}
 
 OLD_FLAGS = {
     f"--{old.replace('_', '-')}": FLAGS[new] for old, new in RENAMED.items() if old not in ("output", "state", "proof")

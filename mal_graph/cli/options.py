@@ -10,10 +10,10 @@ import typer
 from pydantic.fields import FieldInfo
 
 from mal_graph.cli.output import log
-from mal_graph.config import options_of, set_signature
+from mal_graph.config import options_of
 from mal_graph.errors import UsageError
 from mal_graph.limits import Limits, limited
-from mal_graph.option import COMMON, choices_of, option_of
+from mal_graph.option import COMMON, choices_of, option_of, set_signature
 
 OUTPUT = "Output"
 INTERRUPTED = 130
@@ -63,6 +63,18 @@ PlotFile = Annotated[
         help="Draw cost and score of what was compared, as an .svg or .png.",
         rich_help_panel=OUTPUT,
     ),
+]
+Ancestor = Annotated[
+    str | None,
+    typer.Option(
+        "--ancestor",
+        metavar="MODEL",
+        help="What all models were tuned from, for a merge method that needs it; BASE itself may be.",
+        rich_help_panel=COMMON,
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be merged; write no model.", rich_help_panel=COMMON)
 ]
 FailIfWorse = Annotated[
     bool,
@@ -160,7 +172,8 @@ def with_options(
 
 def annotation(name: str, field: FieldInfo) -> Any:
     """The type and flag of one option. Values are texts, which the configuration reads and refuses in its own words."""
-    option, choices, default = option_of(field), choices_of(field), default_text(field)
+    option, default = option_of(field), default_text(field)
+    choices = () if option.known is not None else choices_of(field)
     kind = bool if field.annotation is bool else list[str] if option.is_repeated else str
     flag = flag_of(name, field)
     declared = f"{flag}/--no-{flag[2:]}" if field.annotation is bool and field.default else flag
@@ -172,7 +185,7 @@ def annotation(name: str, field: FieldInfo) -> Any:
             metavar="|".join(choices) or option.metavar or None,
             show_default=False,  # it is None, where the flag is not given
             rich_help_panel=option.panel,
-            autocompletion=(lambda: list(choices)) if choices else None,
+            autocompletion=(lambda: list(choices_of(field))) if choices or option.known is not None else None,
         ),
     ]
 

@@ -16,7 +16,9 @@ from mal_graph.plain_text import one_line
 
 if TYPE_CHECKING:
     from mal_graph.reporting import Document, Report
-    from mal_graph.workflows import ParetoEntry
+    from mal_graph.workflows import ParetoEntry, Written
+
+GATE_FAILED = 1  # the exit code where a check or a gate failed
 
 
 def emit_document(document: "Document", format_: str, verbose: bool = False) -> None:
@@ -97,3 +99,26 @@ def terminal_width() -> int | None:
 def has_colours() -> bool:
     """Whether stdout is a terminal and nobody asked for plain text (https://no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def fail_where_worse(result: "Written", wanted: bool) -> None:
+    """End with exit code 1 where the result is worse than the base, or nothing could be aligned, if that is wanted."""
+    reasons = ["a donor has nothing to align with the base"] if result.nothing_to_align else []
+    if is_worse(result):
+        reasons.append("the result is worse than the base")
+    if wanted and reasons:
+        log(f"error: {' and '.join(reasons)} (--fail-if-worse)")
+        raise typer.Exit(GATE_FAILED)
+
+
+def is_worse(result: "Written") -> bool:
+    """Whether the verdict is that the base is better."""
+    return result.verdict is not None and result.verdict.is_worse
+
+
+def fail_if_refused(result: "Written") -> None:
+    """End with exit code 1 where a check failed, so that no model was written."""
+    if not result.passed:
+        failed = "; ".join(f"{check.name} {check}" for check in result.failures)
+        log(f"error: no merged model was written: {failed}; try other options")
+        raise typer.Exit(GATE_FAILED)

@@ -29,7 +29,8 @@ def input_files(job: str, options: dict[str, Any]) -> list[str]:
 
     fields = options_of(job)
     values = [value for name, value in options.items() if name in fields and option_of(fields[name]).reads_file]
-    return [path for value in values for path in ([value] if isinstance(value, str) else value) if path != "-"]
+    several = [path for value in values for path in ([value] if isinstance(value, str) else value)]
+    return [path for path in several if isinstance(path, str) and path != "-"]  # a recipe has read some of them
 
 
 def digests_of(read: Mapping[str, SourceFile], graphs: Sequence["LayerGraph"]) -> dict[str, str]:
@@ -142,6 +143,16 @@ def checked_report(
     target = None if path is None else checked_target(path, sources, force)
     refuse_one_file([*others, target], what)
     refuse_other_kinds(target)
+    return target
+
+
+def checked_recipe(path: str | None, others: Sequence[Path | None], sources: Sequence[str], force: bool) -> Path | None:
+    """Where a recipe goes, which is none of the `others` that are written. Raises FileError or UsageError before any
+    work is done."""
+    target = None if path is None else checked_target(path, sources, force)
+    refuse_one_file([*others, target], "the model, the recipe and what else is written")
+    if target is not None and target.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"cannot write a recipe to {target}: its name must end in .yaml")
     return target
 
 

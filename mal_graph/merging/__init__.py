@@ -7,9 +7,10 @@ from mal_graph.merging.folding import fold
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.outputs import Runnable, Sessions, compare_outputs, run_outputs
 from mal_graph.merging.planning import Plan, plan_merge
-from mal_graph.merging.repairing import Repair, Repairs, repair
+from mal_graph.merging.repairing import Repair, Repairs, measure_norms, repair
 from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows, with_zero_bias
+from mal_graph.merging.stacking import Stacking, stack_merge
 from mal_graph.merging.variances import ExpectedVariances, expect_variances
 from mal_graph.merging.widening import widen
 
@@ -27,6 +28,7 @@ __all__ = [
     "fold",
     "in_base_order",
     "LayerLambdas",
+    "measure_norms",
     "merge",
     "Plan",
     "plan_merge",
@@ -37,6 +39,8 @@ __all__ = [
     "Runnable",
     "select_layers",
     "Sessions",
+    "stack_merge",
+    "Stacking",
     "widen",
     "with_bias_slots",
     "with_larger_windows",

@@ -14,6 +14,7 @@ from mal_graph.matching import AxisPair, Orders, TensorPair, find_partners
 from mal_graph.merging.planning import Ends, Plan, Step, matched_mask
 from mal_graph.merging.unmatched import (
     AxisMarks,
+    Mask,
     UnmatchedRule,
     fading_entries,
     find_rule,
@@ -157,6 +158,14 @@ class Blend:
             merged = self.with_unmatched(merged, mine, theirs, box)
         # What did not change keeps its bits, in the stored type too.
         return np.where(merged == mine, a, merged.astype(a.dtype))
+
+    def present(self, box: Box) -> Mask | None:
+        """Which entries of a box the donor has, those that fade into units that are not there among them; None where it
+        has all."""
+        if not self.marks:
+            return None
+        marks = [axis.within(stretch) for axis, stretch in zip(self.marks, box, strict=True)]
+        return outer([axis.matched for axis in marks]) | fading_entries(self.rule, self.pair, marks)
 
     def with_unmatched(self, merged: Array, mine: Array, theirs: Array, box: Box) -> Array:
         """The merged values of a box with those that lack a partner as the rule has them."""

@@ -144,6 +144,26 @@ def repair(
     return repairs.graph.with_weights(repairs.weights_of(plan, {}, progress)), repairs.done
 
 
+def measure_norms(
+    graph: LayerGraph, plans: Sequence[Plan], arrays: Mapping[str, Array], runner: Runner
+) -> tuple[LayerGraph, Repair | None]:
+    """Measure the statistics of BatchNormalizations anew that were merged by some plans, and repair nothing else; None
+    where there are none. Raises DataError or RunError."""
+    left: dict[str, str] = {}
+    resets = {layer.node: layer for plan in plans for layer in find_resets(graph, plan, left)}
+    if not resets:
+        return graph, None
+    layers = list(resets.values())
+    names = [parameter.tensor for layer in layers for parameter in layer.parameters]
+    stream = Stream(graph, arrays, runner, [layer.place.tensor for layer in layers], names)
+    weights: dict[str, Array] = {name: stream.fed[name] for name in names}
+    for level in by_level(graph, layers):
+        moments = measure(stream, [layer.place for layer in level], weights)
+        for layer in level:
+            weights.update(layer.repair(weights, moments[layer.place], plans[0]))
+    return graph.with_weights(weights), Repair(stream.samples, (), tuple(layer.layer for layer in layers), left)
+
+
 class Repairs:
     """The repairs of one merge at any lambda: base and donor are measured once, and one session measures the merge.
 

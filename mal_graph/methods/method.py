@@ -9,9 +9,8 @@ else. `float` and `bool` are one value for all models, `Vector` has one number f
 part of the name. Methods are found by entry points of the group `mal_graph.merge_methods`, this package's too.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from functools import cached_property
 from inspect import getdoc
@@ -24,6 +23,7 @@ from pydantic.fields import FieldInfo
 from mal_graph.boxes import Array
 from mal_graph.errors import UsageError
 from mal_graph.methods.stack import Stack, Vector
+from mal_graph.plain_text import did_you_mean
 
 Shares = Callable[[Mapping[str, Any], int], Vector]
 
@@ -82,7 +82,7 @@ class Parameter:
 
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
-        annotated: Any = Annotated[(self.kind, *self.field.metadata)]
+        annotated: Any = Annotated[(self.kind, *self.field.metadata)] if self.field.metadata else self.kind
         return TypeAdapter(annotated)
 
 
@@ -143,6 +143,11 @@ class MergeMethod:
         own = [parameter_of(keyword, hint) for keyword, hint in hints.items() if keyword not in ("stack", "return")]
         return {parameter.name: parameter for parameter in own}
 
+    @property
+    def takes_a_mean(self) -> bool:
+        """Whether its weights are those of a mean, so that one at least is more than 0."""
+        return "weight" in self.parameters and bound_of(self.parameters["weight"].field, "ge") == 0
+
     def parameter(self, name: str) -> Parameter:
         """The parameter of a name. Raises UsageError."""
         if name not in self.parameters:
@@ -184,9 +189,3 @@ def merge_method(
         return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of)
 
     return decorate
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A suggestion, or "" where nothing is like it."""
-    near = get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]}? " if near else ""

@@ -13,6 +13,7 @@ from mal_graph.reporting.documents import (
 )
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
+from mal_graph.reporting.method_lists import MethodsDocument, methods_document, methods_page
 from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
 from mal_graph.reporting.reading import SCHEMAS, Report, read_report, schema_of
 from mal_graph.reporting.reporter import KINDS, DefaultReporter, card_text, rendered, report_text, result_document
@@ -41,6 +42,9 @@ __all__ = [
     "match_document",
     "MergeDocument",
     "mermaid",
+    "methods_document",
+    "methods_page",
+    "MethodsDocument",
     "model_explorer",
     "new_figure",
     "new_table",

@@ -57,7 +57,7 @@ def made_lines(made: Mapping[str, Any], verbose: bool) -> Iterator[str]:
     yield f"{document_title(made)}{way}, seed {made['seed']}"
     for place, source in enumerate(made["sources"]):
         digests = [text if verbose else text[:FIGURES] for text in source["files"]] or ["in memory"]
-        yield f"{role_of(place)}: {' and '.join(digests)}"
+        yield f"{role_of(place, made['ancestor'])}: {' and '.join(digests)}"
     for name, value in made["options"].items():
         yield f"option {name}: {value}"
 
@@ -66,5 +66,7 @@ def document_title(made: Mapping[str, Any]) -> str:
     return f"made by mal-graph {made['versions'].get('mal-graph', '?')}, {made['job']}"
 
 
-def role_of(place: int) -> str:
+def role_of(place: int, ancestor: int | None = None) -> str:
+    if place and place == ancestor:
+        return "ancestor"
     return "base" if place == 0 else f"donor {place}"

@@ -82,7 +82,7 @@ def value_cells(value: Value) -> tuple[str, str, str]:
 def source_pieces(made: Provenance, graph: LayerGraph) -> Iterator[Piece]:
     """What the model was made of, and what these files state of themselves."""
     table = new_table("", "SHA-256 of the file and its data", "licence", "said of itself")
-    for role, source in sources_of(made.sources):
+    for role, source in sources_of(made.sources, ancestor=made.ancestor):
         licence = [text for key, text in source.notes.items() if is_licence(key)]
         said = [f"{key}: {text}" for key, text in source.notes.items() if not is_licence(key)]
         table.add_row(
@@ -95,10 +95,12 @@ def source_pieces(made: Provenance, graph: LayerGraph) -> Iterator[Piece]:
     )
 
 
-def sources_of(sources: Iterable[Source], before: str = "") -> Iterator[tuple[str, Source]]:
+def sources_of(
+    sources: Iterable[Source], before: str = "", ancestor: int | None = None
+) -> Iterator[tuple[str, Source]]:
     """All sources with their roles; those of a source follow it."""
     for place, source in enumerate(sources):
-        role = f"{before}{role_of(place)}"
+        role = f"{before}{role_of(place, ancestor)}"
         yield role, source
         yield from sources_of(source.sources, f"{role}, its ")
 

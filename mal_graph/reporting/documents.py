@@ -21,6 +21,7 @@ from mal_graph.network import Layer
 from mal_graph.protocols import Check
 from mal_graph.reporting.accounting import AccountsEntry, accounts_entry
 from mal_graph.reporting.document import Document, ReportDocument
+from mal_graph.reporting.method_lists import UsedMethodEntry, used_method
 from mal_graph.workflows import (
     Assembly,
     Choice,
@@ -198,6 +199,7 @@ class AssembleDocument(MergeDocument):
 
     schema_: str = Field("mal-graph/assemble/5", alias="schema")
     donors: list[str]
+    method: UsedMethodEntry | None = None
     lam: float
     skipped: list[ReasonEntry]
     unmatched_donor: list[ReasonEntry]
@@ -306,6 +308,7 @@ def assemble_document(assembly: Assembly) -> AssembleDocument:
     return AssembleDocument(
         **shared_entries(assembly),
         donors=[step.donor.name for step in steps],
+        method=None if assembly.stacked is None else used_method(assembly.stacked),
         lam=steps[0].plan.mean_lam,
         skipped=list(skipped_layers(assembly)),
         unmatched_donor=list(unused_donor_layers(assembly)),

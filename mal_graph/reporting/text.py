@@ -31,6 +31,7 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.folding import match_table
 from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.inspection_text import inspection_lines, shape_text
+from mal_graph.reporting.method_lists import MethodsDocument, UsedMethodEntry, methods_lines
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import RESULT, Lines, new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
@@ -104,7 +105,7 @@ def unmatched_lines(side: str, layers: Sequence[ReasonEntry], verbose: bool) -> 
 
 
 def assembly_lines(document: AssembleDocument, verbose: bool) -> Lines:
-    several = len({layer.lam for layer in document.merged}) > 1
+    several = document.method is None and len({layer.lam for layer in document.merged}) > 1
     yield merged_table(document, several)
     yield from signature_lines(document.signatures)
     yield from left_out_lines(document, verbose)
@@ -122,9 +123,17 @@ def merged_line(document: AssembleDocument) -> str:
     """How much was merged, and what each model contributes."""
     mean = "a mean " if len({layer.lam for layer in document.merged}) > 1 else ""
     contributions = zip([document.base, *document.donors], document.shares, strict=True)
-    return f"{document.merged_parameters:,} parameters merged at {mean}lambda {document.lam:g}; shares: " + ", ".join(
+    way = f"at {mean}lambda {document.lam:g}" if document.method is None else f"by {way_of(document.method)}"
+    return f"{document.merged_parameters:,} parameters merged {way}; shares: " + ", ".join(
         f"{name} {share:.1%}" for name, share in contributions
     )
+
+
+def way_of(method: UsedMethodEntry) -> str:
+    """A merge method as it was used."""
+    source = f" ({method.source})" if method.source else ""
+    given = f" with {', '.join(method.parameters)}" if method.parameters else ""
+    return f"{method.name}{source}{given}{f' from {method.ancestor}' if method.ancestor else ''}"
 
 
 def merged_table(document: MergeDocument, several: bool) -> Table:
@@ -445,4 +454,5 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     ZooDocument: zoo_lines,
     UnionDocument: union_lines,
     AuditDocument: audit_lines,
+    MethodsDocument: methods_lines,
 }

@@ -14,6 +14,7 @@ from mal_graph.workflows.models import arrays_of, load, open_models, save, state
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.pareto import ParetoEntry
 from mal_graph.workflows.provenance import Provenance, Source
+from mal_graph.workflows.recipes import Recipe, check_dtype, read_recipe
 from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
@@ -33,6 +34,7 @@ __all__ = [
     "audit",
     "Branch",
     "check_donors",
+    "check_dtype",
     "Choice",
     "compare_models",
     "compares",
@@ -56,6 +58,8 @@ __all__ = [
     "Outcome",
     "ParetoEntry",
     "Provenance",
+    "read_recipe",
+    "Recipe",
     "save",
     "Source",
     "Speed",

@@ -11,10 +11,10 @@ from mal_graph.config import AlignOptions, MergeConfig, configured, shows_option
 from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import Alignment, Match, assign_units
-from mal_graph.merging import Accounts, Plan, combine_accounts
+from mal_graph.merging import Accounts, Plan, Stacking, combine_accounts
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
-from mal_graph.workflows.baselines import scored_arms
+from mal_graph.workflows.baselines import Rebuild, scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Progress, prepare, with_arrays
 from mal_graph.workflows.provenance import Orders
@@ -35,6 +35,7 @@ class Assembly(Written):
         config: every option.
         unscored: why a donor has no score, by its name in the table.
         data_notes: what of the data was not taken literally.
+        stacked: how tensors were made, where all models were merged at once by a merge method.
     """
 
     merged: tuple[Merged, ...]
@@ -43,6 +44,7 @@ class Assembly(Written):
     config: MergeConfig = field(default_factory=MergeConfig)
     unscored: Mapping[str, str] = field(default_factory=dict)
     data_notes: tuple[str, ...] = ()
+    stacked: Stacking | None = None
 
     @property
     def accounts(self) -> Accounts:
@@ -138,11 +140,14 @@ def assemble_graphs(
 
 
 @np.errstate(all="ignore")
-def with_scores(assembly: Assembly, data: Mapping[str, Any], progress: Progress, runner: Runner) -> Assembly:
-    """A result scored beside its baselines. Raises DataError where the data do not fit."""
+def with_scores(
+    assembly: Assembly, data: Mapping[str, Any], progress: Progress, runner: Runner, again: Rebuild | None = None
+) -> Assembly:
+    """A result scored beside its baselines, for which `again` makes it once more. Raises DataError where the data do
+    not fit."""
     base, steps, config = assembly.base, assembly.merged, assembly.config
     arrays, notes = prepare(base, data, config)
-    scores, unscored = scored_arms(base, steps, assembly.graph, config, arrays, runner, progress)
+    scores, unscored = scored_arms(base, steps, assembly.graph, config, arrays, runner, progress, again=again)
     return replace(assembly, scores=scores, unscored=unscored, data_notes=notes)
 
 

@@ -72,7 +72,8 @@ def audit(
 
     Args:
         path: a file that `assemble`, `compress` or `zoo` wrote.
-        sources: the base and the donors that were merged, in order: the job is done again with them.
+        sources: the base and the donors that were merged, in order, and behind them the ancestor, where one was given
+            that is not the base: the job is done again with them.
         data: the labelled data that were given then.
         config, options: the other arrays that were given then, as one value or as keywords; see below. Without them a
             job that used them is not repeated.
@@ -92,7 +93,7 @@ def audit(
     if len(sources) != len(provenance.sources):
         raise UsageError(
             f"{path} was made of {len(provenance.sources)} models, and {len(sources)} are given: give the base and the "
-            "donors that were merged, in order"
+            f"donors that were merged, in order{', and the ancestor behind them' if provenance.ancestor else ''}"
         )
     arrays = Origin("audit", (), settings, arrays_of(data)).arrays
     graphs = open_models(sources, settings, arrays.get("data"))
@@ -123,7 +124,7 @@ def inputs_check(
 ) -> Check:
     """Whether models and arrays are those that a file was made of."""
     wrong = [
-        f"{graph.name} is not the model that was the {role_of(place)}"
+        f"{graph.name} is not the model that was the {role_of(place, provenance.ancestor)}"
         for place, (graph, source) in enumerate(zip(graphs, provenance.sources, strict=True))
         if not is_source(graph, source)
     ]
@@ -135,7 +136,9 @@ def inputs_check(
     return Check(INPUTS, not wrong, "; ".join(wrong) or f"{len(graphs)} models have the digests that were noted")
 
 
-def role_of(place: int) -> str:
+def role_of(place: int, ancestor: int | None) -> str:
+    if place and place == ancestor:
+        return "ancestor"
     return "base" if place == 0 else f"donor number {place}"
 
 
@@ -188,7 +191,9 @@ def repeat(
         decided = [replace(one, orders=()).with_orders(tuple(map(unpacked, orders))) for one, orders in kept]
         result = repeat_zoo(graphs, decided, config, arrays.get("data"), progress, runner)
     else:
-        result = make_model(graphs, config, arrays.get("data"), progress, runner)
+        own = provenance.ancestor
+        ancestor, models = None if own is None else graphs[own], graphs[: own or None]  # it is the base or comes last
+        result = make_model(models, config, arrays.get("data"), progress, runner, ancestor)
     with TemporaryDirectory(prefix="mal-graph-") as folder:
         path = Path(folder, f"again{form}")
         adapter = registry.writer_for(str(path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from mal_graph import registry
 from mal_graph.config import MergeConfig
@@ -15,6 +16,14 @@ from mal_graph.workflows.models import Progress
 from mal_graph.workflows.steps import Merged, Strategy, replanned, shuffled, with_repair
 
 
+class Rebuild(Protocol):
+    """Makes a merge once more."""
+
+    def __call__(
+        self, strategy: Strategy | None, /, *, shuffle: bool = False, is_merged: bool = True
+    ) -> LayerGraph: ...
+
+
 def scored_arms(
     base: LayerGraph,
     steps: Sequence[Merged],
@@ -24,14 +33,18 @@ def scored_arms(
     runner: Runner,
     progress: Progress,
     metric: Metric = score,
+    again: Rebuild | None = None,
 ) -> tuple[tuple[Scores, ...], dict[str, str]]:
     """Scores of the merged model beside every control that uses the same data: none, or the calibration inputs.
+
+    Args:
+        again: what makes the merge once more with other orders or donors; `rebuilt` if left out.
 
     Returns:
         the scores; and why a donor has none, by its arm. The ensemble is that of the models that have one.
     """
     labels = read_labels(data)
-    again = partial(rebuilt, base, steps, config, runner=runner)
+    again = again or partial(rebuilt, base, steps, config, runner=runner)
     models: dict[str, Callable[[], LayerGraph]] = {
         "merged": lambda: result,
         "plain average": lambda: again(assign_in_order),

@@ -1,4 +1,4 @@
-"""The ways to a result: one table, by the name of `method`."""
+"""The ways to a result: one table, by the name of `method`; merge methods are one more way, whatever their number."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +19,7 @@ from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.meanings import find_meanings
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, prepared, silent, with_arrays
 from mal_graph.workflows.provenance import Origin
+from mal_graph.workflows.stacking import check_needs, merge_by_method
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.timing import with_speeds
 from mal_graph.workflows.unions import Union
@@ -115,14 +116,22 @@ def make_model(
     data: Mapping[str, Any] | None,
     progress: Progress,
     runner: Runner,
+    ancestor: LayerGraph | None = None,
 ) -> Written:
-    """One model of several by the way that the options name. Raises as `assemble`."""
+    """One model of several by the way that the options name. Raises as `assemble`.
+
+    Args:
+        ancestor: the model that all were tuned from, for a merge method that needs one.
+    """
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
-    result = WAYS[config.method](graphs, config, data, progress, runner)
+    if config.method in WAYS:
+        result = WAYS[config.method](graphs, config, data, progress, runner)
+    else:
+        result = merge_by_method(graphs, ancestor, config, data, progress, runner)
     job = "compress" if len(graphs) == 1 else "assemble"
     meanings = find_meanings(graphs, config, data, runner, progress)
-    result = replace(result, meanings=meanings, origin=Origin(job, tuple(graphs), config, data))
+    result = replace(result, meanings=meanings, origin=Origin(job, tuple(graphs), config, data, ancestor=ancestor))
     return with_speeds(result, graphs, config, progress, runner)
 
 
@@ -131,18 +140,21 @@ def assemble(
     base: Model,
     donors: Model | Sequence[Model],
     *,
+    ancestor: Model | None = None,
     config: MergeConfig | None = None,
     data: Data | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
     **options: Any,
 ) -> Written:
-    """Merge donors into a base, one after the other: W <- (1 - lam) W + lam B.
+    """Merge donors into a base, one after the other: W <- (1 - lam) W + lam B; or all at once by a merge method.
 
     Args:
         base: gives the graph, the signature and the names. A path, an `onnx.ModelProto`, a `LayerGraph` or a torch
             module, as is each donor.
-        donors: one model or several; each is matched with and aligned to the result so far.
+        donors: one model or several; each is matched with and aligned to the result so far, or to the base by a merge
+            method.
+        ancestor: the model that all were tuned from, for a merge method that needs one; it may be the base itself.
         config, options: every option as one value, or as keywords; see below.
         data: inputs and `labels`, by name or as an .npz path; the merge and its baselines are then scored.
         progress: called with what is done, how much of it, of how much.
@@ -158,10 +170,12 @@ def assemble(
     settings = with_arrays(configured("assemble", config, options))
     arrays = arrays_of(data)
     several = list(donors) if isinstance(donors, list | tuple) else [donors]
-    check_donors(several, settings)
+    check_donors(several, settings, has_ancestor=ancestor is not None)
     examples = settings.calibrate if arrays is None else arrays
-    graphs = open_models([base, *several], settings, examples)
-    return make_model(graphs, settings, arrays, progress or silent, runner or registry.runner())
+    named = [base, *several, *([] if ancestor is None else [ancestor])]
+    graphs = open_models(named, settings, examples)
+    own = None if ancestor is None else graphs.pop()
+    return make_model(graphs, settings, arrays, progress or silent, runner or registry.runner(), own)
 
 
 @shows_options("compress")
@@ -194,10 +208,17 @@ def compress(
     return made
 
 
-def check_donors(donors: Sequence[Model], config: MergeConfig) -> None:
-    """Raise UsageError where there is no donor, or options do not go with so many models."""
+def check_donors(donors: Sequence[Model], config: MergeConfig, *, has_ancestor: bool = False) -> None:
+    """Raise UsageError where there is no donor, or options do not go with the models; before any of them is loaded."""
     if not donors:
         raise UsageError("no donor given: name at least one model to merge into the base")
+    if config.method not in WAYS:
+        check_needs(config, len(donors), has_ancestor=has_ancestor)
+    elif has_ancestor:
+        raise UsageError(
+            f"`ancestor` is for a merge method such as ties, and `method` is {config.method}: leave it out, or give "
+            "another `method`"
+        )
     if config.matches is not None and len(donors) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     if config.labels_of and len(config.labels_of) != 1 + len(donors):

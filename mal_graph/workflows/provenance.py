@@ -63,11 +63,12 @@ class Provenance:
         options: those that are not what they are by default and decide about the result; none that hold arrays.
         seed: of every random draw.
         versions: of what it was made with.
-        sources: the base and the donors that were merged, in order.
+        sources: the base and the donors that were merged, in order, and the ancestor where it is not the base.
         arrays: digests of the arrays that were given, by the name of the option.
         way: which way was taken, where that was left open.
         orders: for each donor and pair of groups the donor unit on each base unit, packed.
         kept: of a zoo what was merged of each donor, without the orders.
+        ancestor: the place of the ancestor among the sources; None without one.
     """
 
     job: str
@@ -79,6 +80,7 @@ class Provenance:
     way: str = ""
     orders: tuple[tuple[str, ...], ...] = ()
     kept: tuple[Kept, ...] = ()
+    ancestor: int | None = None
     schema: str = SCHEMA
 
 
@@ -95,6 +97,7 @@ class Origin(Brief):
         config: every option.
         data: the labelled data; None where there were none.
         kept: of a zoo what was merged of each donor.
+        ancestor: the model that all were tuned from; None where none was given.
     """
 
     job: str
@@ -102,6 +105,20 @@ class Origin(Brief):
     config: MergeConfig
     data: Arrays | None = None
     kept: tuple[Kept, ...] = ()
+    ancestor: LayerGraph | None = None
+
+    @property
+    def sources(self) -> tuple[LayerGraph, ...]:
+        """Every model, the ancestor last where it is not the base."""
+        is_other = self.ancestor is not None and self.ancestor is not self.models[0]
+        return (*self.models, self.ancestor) if self.ancestor is not None and is_other else self.models
+
+    @property
+    def place_of_ancestor(self) -> int | None:
+        """The place of the ancestor among the sources; None without one."""
+        if self.ancestor is None:
+            return None
+        return 0 if self.ancestor is self.models[0] else len(self.models)
 
     @property
     def arrays(self) -> dict[str, Arrays]:
@@ -120,7 +137,8 @@ def provenance_of(origin: Origin, way: str, orders: tuple[Orders, ...]) -> Prove
         options={name: dumped[name] for name in sorted(set(origin.config.changed()) - hidden)},
         seed=origin.config.seed,
         versions=versions_used(),
-        sources=sources_of(origin.models),
+        sources=sources_of(origin.sources),
+        ancestor=origin.place_of_ancestor,
         arrays={name: digest("", sorted(arrays.items())) for name, arrays in sorted(origin.arrays.items())},
         way=way,
         orders=tuple(tuple(map(packed, one)) for one in orders),

@@ -280,6 +280,15 @@ def prepared(
     return with_bias_slots(base, donor, match, selected)
 
 
+def with_places_for(base: LayerGraph, donor: LayerGraph, config: MergeConfig, runner: Runner) -> LayerGraph:
+    """The base with a place for what a donor has, before the two are aligned. Raises MatchError."""
+    donor = dequantised(donor, runner)
+    paired = pair_signatures(base, donor, config.pair)
+    match = match_layers(base, paired.in_base_order(donor), config.matches, outputs=paired.known_outputs)
+    selected = None if config.layers is None else select_layers(match.base, config.layers)
+    return prepared(base, donor, match, config, selected)[0]
+
+
 def larger_windows(before: Sequence[Layer], after: Sequence[Layer]) -> dict[str, Windows]:
     """What the windows of layers were and are, where these differ, by name of the layer."""
     old, new = ({layer.name: layer.weight.shape[2:] for layer in side if layer.weight} for side in (before, after))

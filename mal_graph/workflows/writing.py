@@ -109,7 +109,7 @@ def write_result(result: W, path: Path, *, overwrite: bool = False) -> W:
         return result
     adapter = registry.writer_for(str(path))
     checks: list[Check] = []
-    sources = () if result.origin is None else [file for model in result.origin.models for file in model.files]
+    sources = () if result.origin is None else [file for model in result.origin.sources for file in model.files]
 
     def accept(written: Path) -> None:
         for file in sources:  # weights are read from them until the last one is written

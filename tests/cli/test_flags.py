@@ -4,7 +4,8 @@ import pytest
 
 from mal_graph.cli import app
 from mal_graph.cli.flags import FLAGS, OLD_FLAGS, in_flags
-from mal_graph.config import CONFIGS, RENAMED, options_of
+from mal_graph.config import CONFIGS, options_of
+from mal_graph.option_texts import RENAMED
 
 
 @pytest.mark.parametrize("flag", sorted(OLD_FLAGS))

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mal_graph import registry
-from mal_graph.methods import Need, Stack, merge_method
+from mal_graph.methods import Need, Stack, all_methods, merge_method
 
-METHODS = {name: registry.merge_method(name) for name in registry.merge_methods()}
+METHODS = {method.name: method for method in all_methods()}
 MEANS = ["linear", "slerp", "karcher"]
 ON_TASK_VECTORS = [name for name, method in METHODS.items() if method.needs is Need.ANCESTOR]
 SPECTRAL = ["tsv_m", "iso_c", "wudi", "opcm"]

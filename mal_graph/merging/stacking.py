@@ -1,0 +1,229 @@
+"""Stacking: every tensor of the base made by a merge method of those of all models at once.
+
+Each donor is aligned to the base, not to what others left of it: its tensors at lambda 1, where units without a partner
+keep the base's values, are the donor in the base's frame. So is the ancestor, if there is one and it is not the base
+itself. Methods whose entries depend on one entry of each model are computed box by box, the others tensor by tensor.
+
+Means and variances that a norm has measured are no weights: they are averaged, whatever the method.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, read_whole
+from mal_graph.brief import Brief
+from mal_graph.errors import UsageError
+from mal_graph.graph import LayerGraph, Weight
+from mal_graph.merging.blending import TURNED, Blend, open_blend, outer_axis
+from mal_graph.merging.planning import Plan, Step
+from mal_graph.merging.unmatched import find_rule
+from mal_graph.methods import MergeMethod, Stack, resolve
+from mal_graph.network import Layer
+from mal_graph.network import Parameter as Tensor
+from mal_graph.operators import ParameterKind
+from mal_graph.parameter_settings import Setting
+
+MEAN = "mean"  # the role of a mean that a norm has measured
+
+
+@dataclass(frozen=True, repr=False)
+class Stacking(Brief):
+    """What becomes of the tensors of several models.
+
+    Attributes:
+        base: the model that gives the graph.
+        method: what makes one tensor of several.
+        settings: what was given for its parameters.
+        plans: of every donor how it corresponds to the base, in order.
+        ancestor: how the model corresponds to the base that all were tuned from; None without one, or where the base is
+            that model.
+        is_from_base: whether the base is the ancestor, and so none of the models that are merged.
+        seed: of every random draw.
+    """
+
+    base: LayerGraph
+    method: MergeMethod
+    settings: tuple[Setting, ...]
+    plans: tuple[Plan, ...]
+    ancestor: Plan | None = None
+    is_from_base: bool = False
+    seed: int = 0
+
+    @cached_property
+    def tensors(self) -> Mapping[str, Mapping[int, Step]]:
+        """By name of each tensor that is merged the step of every donor that has it, by number from 1 on."""
+        steps: dict[str, dict[int, Step]] = {}
+        for number, plan in enumerate(self.plans, 1):
+            for step in plan.steps:
+                steps.setdefault(step.tensor, {})[number] = step
+        return steps
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Which models are merged: 0 for the base, 1 for the first donor..."""
+        return tuple(range(int(self.is_from_base), len(self.plans) + 1))
+
+    @cached_property
+    def shares(self) -> tuple[float, ...]:
+        """How much each model counts, base first, where a setting is for all tensors."""
+        own = tuple(setting for setting in self.settings if not setting.where)
+        values = resolve(self.method, own, self.numbers, (), 0.0)
+        shares = self.method.shares(values, len(self.numbers))
+        return (*[0.0] * int(self.is_from_base), *map(float, shares))
+
+    def values_of(self, tensor: str) -> "StackedValues":
+        """How one tensor is made."""
+        steps = self.tensors[tensor]
+        layer = next(iter(steps.values())).layers.base
+        numbers = tuple(number for number in self.numbers if number == 0 or number in steps)
+        deepest = max((other.depth for other in self.plans[0].match.base), default=0) or 1
+        depth = min(1.0, layer.depth / deepest)
+        values = resolve(self.method, self.settings, numbers, names_of(tensor, layer), depth)
+        return StackedValues(self, tensor, numbers, depth, values)
+
+
+def stack_merge(stacking: Stacking) -> LayerGraph:
+    """The base with every tensor that is merged made by the method; values are computed when they are read.
+
+    Raises:
+        UsageError: a parameter has a value that it may not have, no model has a weight in a mean, or what is set is for
+            no tensor.
+    """
+    refuse_settings_of_nothing(stacking)
+    weights = stacking.base.weights
+    made = [replace(weights[tensor], read=stacking.values_of(tensor)) for tensor in stacking.tensors]
+    return stacking.base.with_weights(made)
+
+
+@dataclass(frozen=True, repr=False)
+class StackedValues(Boxed):
+    """One tensor of the result, in the base's layout and type.
+
+    Attributes:
+        stacking, tensor: what is made.
+        numbers: the models that have it.
+        depth: of its layer, from 0 to 1.
+        values: the parameters by name, of each model's own one for each of `numbers`.
+    """
+
+    stacking: Stacking
+    tensor: str
+    numbers: tuple[int, ...]
+    depth: float
+    values: Mapping[str, Any]
+
+    @property
+    def steps(self) -> Mapping[int, Step]:
+        return self.stacking.tensors[self.tensor]
+
+    @property
+    def weight(self) -> Weight:
+        """The base's."""
+        return self.stacking.base.weights[self.tensor]
+
+    @property
+    def parameter(self) -> Tensor:
+        """How the base applies it."""
+        return next(iter(self.steps.values())).pair.base
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether a norm has measured it."""
+        return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
+
+    @property
+    def most(self) -> int:
+        """How many numbers a box has at best."""
+        own = outer_axis(self.parameter)
+        is_turned = any(outer_axis(step.pair.donor) != own for step in self.steps.values())
+        return super().most * (TURNED if is_turned else 1)
+
+    def __call__(self) -> Array:
+        """All values."""
+        return read_whole(self, self.weight.shape, self.weight.dtype)
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box; a method that needs the whole tensor computes it here."""
+        own, frames = self.weight.open(), {number: self.frame(number) for number in self.numbers if number}
+        ancestor = self.ancestor_frame()
+
+        def read_box(box: Box) -> Array:
+            stored = own(box)
+            mine = self.parameter.canonical(stored)
+            merged = self.merged(mine, self.parameter.canonical_box(box), frames, ancestor)
+            return self.parameter.stored(merged, stored.shape)
+
+        if self.stacking.method.by_entry or self.is_statistic:
+            return read_box
+        return BoxesOf(read_box(tuple(slice(0, length) for length in self.weight.shape)))
+
+    def merged(self, mine: Array, box: Box, frames: Mapping[int, Blend], ancestor: Blend | None) -> Array:
+        """The merged values of a box, of the base's there; what does not change keeps its bits."""
+        own = mine.astype(np.float64 if mine.dtype == np.float64 else np.float32, copy=False)
+        origin = own if self.stacking.is_from_base else None if ancestor is None else ancestor(own, box)
+        stack = self.stack(own, box, frames, origin)
+        if self.is_statistic:
+            merged = stack.mean(self.stacking.method.shares(self.values, stack.count))
+        else:
+            merged = self.stacking.method(stack, **self.values)
+        return np.where(merged == own, mine, merged.astype(mine.dtype))
+
+    def stack(self, own: Array, box: Box, frames: Mapping[int, Blend], ancestor: Array | None) -> Stack:
+        """The tensors of all models in a box."""
+        models = np.stack([frames[number](own, box) if number else own for number in self.numbers])
+        masks = [frames[number].present(box) if number else None for number in self.numbers]
+        present = None
+        if any(mask is not None for mask in masks):
+            present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
+            models = models if ancestor is None else np.where(present, models, ancestor)
+        return Stack(
+            models,
+            ancestor,
+            present,
+            self.numbers,
+            self.parameter.role,
+            self.depth,
+            (self.stacking.seed, crc32(self.tensor.encode())),
+        )
+
+    def frame(self, number: int) -> Blend:
+        """What gives a donor's values in the base's frame."""
+        return frame_of(self.stacking.plans[number - 1], self.steps[number])
+
+    def ancestor_frame(self) -> Blend | None:
+        """What gives the ancestor's values in the base's frame."""
+        plan = self.stacking.ancestor
+        return None if plan is None else frame_of(plan, next(s for s in plan.steps if s.tensor == self.tensor))
+
+
+def frame_of(plan: Plan, step: Step) -> Blend:
+    """What gives one tensor of a model in the base's frame, box by box; the base's values where it has none."""
+    return open_blend(step.pair, step.axes, plan.alignment.orders, 1.0, find_rule("keep"))
+
+
+def names_of(tensor: str, layer: Layer) -> tuple[str, str]:
+    """The names by which a setting finds a tensor."""
+    return tensor, layer.name
+
+
+def refuse_settings_of_nothing(stacking: Stacking) -> None:
+    """Raise UsageError where a setting is for tensors that there are not."""
+    names = [name for tensor, steps in stacking.tensors.items() for name in names_of(tensor, first_layer(steps))]
+    for setting in unused(stacking.settings, names):
+        raise UsageError(
+            f"`parameters` {setting.key} is for no tensor: {setting.where!r} is in no name of the "
+            f"{len(stacking.tensors)} tensors that are merged, nor of their layers"
+        )
+
+
+def unused(settings: Sequence[Setting], names: Sequence[str]) -> Iterator[Setting]:
+    return (setting for setting in settings if setting.where and not any(setting.where in name for name in names))
+
+
+def first_layer(steps: Mapping[int, Step]) -> Layer:
+    return next(iter(steps.values())).layers.base

@@ -1,0 +1,28 @@
+"""What `method` may be called: the ways to a result, and the merge methods that are registered. None is loaded here."""
+
+from typing import Any
+
+from mal_graph import registry
+from mal_graph.errors import UsageError
+from mal_graph.plain_text import did_you_mean
+
+WAYS = ("auto", "mal", "average", "union")
+MERGE_METHOD = "a merge method (`mal-graph methods` lists them)"
+
+
+def known_methods() -> tuple[str, ...]:
+    """What `method` may be: the ways to a result, and the merge methods that are registered."""
+    return (*WAYS, *registry.merge_methods())
+
+
+def way_of(method: str) -> str:
+    """The way to a result that a method belongs to: one of `WAYS`, or that of all merge methods."""
+    return method if method in WAYS else MERGE_METHOD
+
+
+def method_of(given: Any) -> str:
+    """The name of a way or of a merge method. Raises UsageError."""
+    if isinstance(given, str) and given in known_methods():
+        return given
+    near = did_you_mean(str(given), known_methods())
+    raise UsageError(f"`method` is {str(given)[:40]!r}: {near}choose {', '.join(WAYS)}, or {MERGE_METHOD}")

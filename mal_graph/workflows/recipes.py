@@ -1,0 +1,357 @@
+"""Recipes: a merge written down in YAML, with the keys that users of mergekit know.
+
+    merge_method: ties
+    base_model: ancestor.onnx          # gives the graph; the ancestor, where the method needs one
+    models:
+      - model: one.onnx
+        parameters: {weight: 0.5}      # of this model alone
+      - model: two.onnx
+        parameters: {weight: [0.2, 0.8]}   # from the first layer to the last
+    parameters:
+      density: [{filter: conv, value: 0.5}, {value: 0.2}]   # the first that fits holds
+    options: {seed: 3, calibrate: inputs.npz}   # every option of `assemble`, by its name in Python
+
+Paths are seen from the folder of the recipe. `ancestor` names an ancestor that is not the base. Flags, keywords of
+Python and recipes are one configuration: what is given for a parameter becomes a `Setting`, wherever it stood.
+
+A recipe is the text of a stranger: it has a largest size, no anchors, and no key twice. What is unknown is refused.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mal_graph.config import MergeConfig, configured, options_of
+from mal_graph.errors import FileError, UsageError
+from mal_graph.graph import LayerGraph
+from mal_graph.method_names import WAYS
+from mal_graph.methods import Need, find_method
+from mal_graph.option import option_of
+from mal_graph.parameter_settings import Setting, setting_of
+from mal_graph.plain_text import did_you_mean
+from mal_graph.text_files import read_text
+
+MOST = 2**20  # letters of a recipe
+NOT_HERE = {
+    "slices": "layers are merged where they stand, and not cut out and stacked",
+    "tokenizer_source": "a graph has no tokenizer",
+    "tokenizer": "a graph has no tokenizer",
+    "chat_template": "a graph has no chat template",
+    "out_dtype": "the result keeps the types of the base",
+    "modules": "a recipe makes one graph",
+}
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A merge that is written down.
+
+    Attributes:
+        base, donors, ancestor: paths of models, or `package.module:factory`; no ancestor is None.
+        data: path of the labelled data; None without any.
+        config: every option.
+        dtype: what it says the numbers of the result are; None where it does not.
+    """
+
+    base: str
+    donors: tuple[str, ...]
+    ancestor: str | None = None
+    data: str | None = None
+    config: MergeConfig = field(default_factory=MergeConfig)
+    dtype: str | None = None
+
+    def text(self, folder: str | PathLike[str] = ".") -> str:
+        """It in YAML, with paths as they are seen from a folder."""
+        return yaml.safe_dump(written(self, Path(folder)), sort_keys=False, allow_unicode=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that are not as by default, by name."""
+        return {name: getattr(self.config, name) for name in self.config.changed()}
+
+
+class Model(BaseModel):
+    """One of the models of a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1)
+    parameters: dict[str, Any] = {}
+
+
+class Document(BaseModel):
+    """The keys of a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    merge_method: str
+    base_model: str | None = None
+    ancestor: str | None = None
+    models: list[Model] = Field(min_length=1)
+    parameters: dict[str, Any] = {}
+    dtype: str | None = None
+    data: str | None = None
+    options: dict[str, Any] = {}
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+def read_recipe(path: str | PathLike[str]) -> Recipe:
+    """The merge that a file in YAML says.
+
+    Raises:
+        FileError: it cannot be read, is no YAML, or files that it names are missing: all of them are named.
+        UsageError: a key, an option or a parameter is unknown or refused.
+    """
+    document, folder = document_of(path), Path(path).parent
+    paths = [model.model for model in document.models]
+    base = document.base_model or paths[0]
+    is_listed = base in paths
+    donors = [one for place, one in enumerate(paths) if one != base or place != paths.index(base)]
+    ancestor = ancestor_of(document, base, is_listed=is_listed)
+    settings = (*settings_in(document.parameters, None), *settings_of_models(document, base))
+    options = {**document.options, "method": document.merge_method}
+    if settings:
+        options["parameters"] = settings
+    refuse_doubled(document.options)
+    options = {name: seen_from(folder, value) if reads_file(name) else value for name, value in options.items()}
+    named = [base, *donors, *filter(None, [ancestor, document.data])]
+    base, *rest = (seen_from(folder, one) for one in named)
+    refuse_missing([base, *rest, *files_in_options(options)], str(path))
+    config = configured("assemble", None, options)
+    data = rest.pop() if document.data is not None else None
+    own = rest.pop() if ancestor is not None else None
+    return Recipe(base, tuple(rest), own, data, config, document.dtype)
+
+
+def document_of(path: str | PathLike[str]) -> Document:
+    """What a file says, in its keys. Raises FileError or UsageError."""
+    try:
+        text = read_text(Path(path))
+        if len(text) > MOST:
+            raise FileError(f"cannot read {path}: it has {len(text):,} letters, and a recipe ends at {MOST:,}")
+        content = yaml.load(text, PlainLoader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = "" if where is None else f" in line {where.line + 1}"
+        why = getattr(error, "problem", None) or "it is no YAML"
+        raise FileError(f"cannot read {path}: {why}{line}; write a recipe in plain YAML") from None
+    except RecursionError:
+        raise FileError(f"cannot read {path}: it is lists in lists without end; write a recipe in plain YAML") from None
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the path") from None
+    if not isinstance(content, Mapping):
+        raise FileError(f"{path} is no recipe: it has no keys; write merge_method, models and base_model")
+    try:
+        return Document.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{path}: {'; '.join(dict.fromkeys(refusals(error)))}") from None
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Plain YAML: what stands in it is all there is, and stands there once."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        own: Any = self
+        event = own.peek_event()
+        if getattr(event, "anchor", None) is not None:  # of what is marked, and of what refers to it
+            raise yaml.MarkedYAMLError(problem="it has anchors, which are not read", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def refusals(error: ValidationError) -> Iterator[str]:
+    """One sentence for each key that is refused."""
+    for fault in error.errors(include_url=False):
+        *outer, name = map(str, fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = Model.model_fields if outer[:1] == ["models"] else Document.model_fields
+            reason = NOT_HERE.get(name, "")
+            near = f"{reason}; leave it out" if reason else f"{did_you_mean(name, known)}choose from {', '.join(known)}"
+            yield f"there is no key {name!r} here: {near}"
+        elif fault["type"] == "missing":
+            yield f"the key {name!r} is missing"
+        else:
+            yield f"{'.'.join([*outer, name])} is {str(fault['input'])[:40]!r}: {fault['msg'].lower()}"
+
+
+def ancestor_of(document: Document, base: str, *, is_listed: bool) -> str | None:
+    """The ancestor that a recipe names. Raises UsageError where its base would be merged though it is not listed."""
+    if document.merge_method in WAYS:
+        return document.ancestor
+    needs = find_method_of(document).needs
+    if document.ancestor is None and needs is Need.ANCESTOR:
+        return document.base_model
+    if document.base_model is not None and not is_listed:
+        raise UsageError(
+            f"base_model {base} is not among the models, and {document.merge_method} merges it too: list it there, "
+            "or leave base_model out"
+        )
+    return document.ancestor
+
+
+def find_method_of(document: Document) -> Any:
+    """The merge method of a recipe. Raises UsageError."""
+    MergeConfig(method=document.merge_method)  # which says what there is instead
+    return find_method(document.merge_method)
+
+
+# --- parameters ---------------------------------------------------------------------------------------------------
+
+
+def settings_of_models(document: Document, base: str) -> Iterator[Setting]:
+    """What is said of single models, by their numbers: 0 for the base, then the donors in order."""
+    number, has_base = 0, False
+    for model in document.models:
+        is_base = model.model == base and not has_base
+        has_base = has_base or is_base
+        number += not is_base
+        yield from settings_in(model.parameters, 0 if is_base else number)
+
+
+def settings_in(parameters: Mapping[str, Any], model: int | None) -> Iterator[Setting]:
+    """What is said in a block of parameters: a value, several over the depth, or one for each filter, of which the
+    first that fits holds. Raises UsageError."""
+    before = "" if model is None else f"{model}:"
+    for name, value in parameters.items():
+        filtered = isinstance(value, list) and any(isinstance(one, Mapping) for one in value)
+        for one in reversed(value) if filtered else [{"value": value}]:  # of settings the last that fits holds
+            if not isinstance(one, Mapping) or not {"value"} <= set(one) <= {"filter", "value"}:
+                raise UsageError(
+                    f"parameters {name}: {str(one)[:40]!r} is no filter: write {{filter: TEXT, value: NUMBER}}"
+                )
+            where = one.get("filter") or ""
+            yield setting_of(f"{before}{name}{f'@{where}' if where else ''}", number_of(one["value"]))
+
+
+def number_of(value: Any) -> Any:
+    """A value; numbers such as 1e-3, which YAML takes for a text, are numbers."""
+    if isinstance(value, list):
+        return tuple(map(number_of, value))
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+def reads_file(name: str) -> bool:
+    """Whether an option names a file that is read."""
+    fields = options_of("assemble")
+    return name in fields and option_of(fields[name]).reads_file
+
+
+def refuse_doubled(options: Mapping[str, Any]) -> None:
+    """Raise UsageError where an option is said by a key of its own too."""
+    for name, key in (("method", "merge_method"), ("parameters", "parameters")):
+        if name in options:
+            raise UsageError(f"options {name} has a key of its own: write {key} beside options")
+
+
+def is_factory(path: str) -> bool:
+    """Whether a model is named as a function that makes it."""
+    module, colon, name = path.partition(":")
+    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def seen_from(folder: Path, value: Any) -> Any:
+    """A path, or several, of a recipe in this folder as they are seen from here."""
+    if isinstance(value, list | tuple):
+        return [seen_from(folder, one) for one in value]
+    if not isinstance(value, str) or value == "-" or is_factory(value):
+        return value
+    return os.path.normpath(folder / value)
+
+
+def files_in_options(options: Mapping[str, Any]) -> Iterator[str]:
+    """The files that options name."""
+    for value in (value for name, value in options.items() if reads_file(name)):
+        several = value if isinstance(value, list | tuple) else [value]
+        yield from (one for one in several if isinstance(one, str) and one != "-")
+
+
+def refuse_missing(paths: Iterable[str], recipe: str) -> None:
+    """Raise FileError where files are missing; all of them are named."""
+    missing = [path for path in dict.fromkeys(paths) if not is_factory(path) and not Path(path).is_file()]
+    if missing:
+        raise FileError(
+            f"{recipe} names {'files that are' if len(missing) > 1 else 'a file that is'} not there: "
+            f"{', '.join(missing)}; paths are seen from the folder of the recipe"
+        )
+
+
+def check_dtype(base: LayerGraph, dtype: str | None) -> None:
+    """Raise UsageError where a recipe asks for another type of numbers than the base has."""
+    if dtype is None:
+        return
+    held = sorted({weight.dtype.name for weight in base.weights.values() if weight.is_float})
+    if held != [dtype]:
+        raise UsageError(
+            f"dtype is {dtype[:40]!r}, and {base.name} holds {' and '.join(held)}, as the result does: leave it out"
+        )
+
+
+# --- writing ------------------------------------------------------------------------------------------------------
+
+
+def written(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The keys of a recipe with their values, without those that say nothing."""
+    settings = recipe.config.parameters
+    is_from_base = recipe.ancestor == recipe.base
+    models = [(number, path) for number, path in enumerate((recipe.base, *recipe.donors)) if number or not is_from_base]
+    listed = [
+        {"model": path_from(folder, path), "parameters": parameters_of(settings, number)} for number, path in models
+    ]
+    dumped, arrays = recipe.config.to_dict(), recipe.config.data_options()
+    options = {name: dumped[name] for name in recipe.options if name not in ("method", "parameters")}
+    keys = {
+        "merge_method": recipe.config.method,
+        "base_model": path_from(folder, recipe.base),
+        "ancestor": None if recipe.ancestor is None or is_from_base else path_from(folder, recipe.ancestor),
+        "models": [{key: value for key, value in model.items() if value} for model in listed],
+        "parameters": parameters_of(settings, None),
+        "dtype": recipe.dtype,
+        "data": None if recipe.data is None else path_from(folder, recipe.data),
+        "options": {name: path_from(folder, value) if name in arrays else value for name, value in options.items()},
+    }
+    return {key: value for key, value in keys.items() if value}
+
+
+def parameters_of(settings: Sequence[Setting], model: int | None) -> dict[str, Any]:
+    """What settings say of one model, or of all, as a block of parameters."""
+    own = [setting for setting in settings if setting.model == model]
+    block: dict[str, Any] = {}
+    for name in dict.fromkeys(setting.name for setting in own):
+        mine = [setting for setting in own if setting.name == name]
+        values = [list(one.value) if isinstance(one.value, tuple) else one.value for one in mine]
+        filtered = [
+            {"filter": one.where, "value": value} if one.where else {"value": value}
+            for one, value in zip(mine, values, strict=True)
+        ]
+        block[name] = filtered[::-1] if any(one.where for one in mine) else values[-1]
+    return block
+
+
+def path_from(folder: Path, value: Any) -> Any:
+    """A path, or several, as they are seen from a folder."""
+    if isinstance(value, list | tuple):
+        return [path_from(folder, one) for one in value]
+    if not isinstance(value, str) or value == "-" or is_factory(value):
+        return value
+    return os.path.relpath(value, folder)

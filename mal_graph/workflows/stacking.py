@@ -1,0 +1,265 @@
+"""The way of the merge methods: every donor aligned to the base, and each tensor made of those of all models at once.
+
+Chosen: the steps of a merge of two, once for each donor and once for the ancestor, all with the base as it was; what is
+verified, compared with its promises and kept there holds here too. Refused: donor after donor - methods that elect or
+count must see all models, and the result would depend on their order.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mal_graph.boxes import each_box
+from mal_graph.brief import Brief
+from mal_graph.config import MergeConfig
+from mal_graph.errors import MatchError, UsageError
+from mal_graph.graph import LayerGraph
+from mal_graph.matching import assign_in_order
+from mal_graph.merging import Plan, Stacking, compare_outputs, measure_norms, stack_merge
+from mal_graph.methods import MergeMethod, Need, check_settings, find_method
+from mal_graph.network import find_parameters
+from mal_graph.protocols import Check, Runner
+from mal_graph.symmetry import SAME_FUNCTION
+from mal_graph.workflows.assembly import Assembly, with_scores
+from mal_graph.workflows.checkpoint import fingerprint
+from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
+from mal_graph.workflows.models import Progress
+from mal_graph.workflows.steps import (
+    Known,
+    Merged,
+    Strategy,
+    chance_of,
+    merge_step,
+    planned_again,
+    replanned,
+    with_places_for,
+)
+
+ALIKE = "equal_models"
+
+
+def check_needs(config: MergeConfig, donors: int, *, has_ancestor: bool) -> None:
+    """Raise UsageError where a merge method cannot do with what is given; before any model is loaded."""
+    method = find_method(config.method)
+    if method.needs is Need.ANCESTOR and not has_ancestor:
+        raise UsageError(
+            f"{method.name} merges what models have learned since they parted: give `ancestor`, the model that all "
+            "were tuned from (it may be the base itself), or a method that needs none, such as linear"
+        )
+    if has_ancestor and method.needs is not Need.ANCESTOR:
+        raise UsageError(f"`ancestor` is given, and {method.name} needs none: leave it out, or give another `method`")
+    if method.models is not None and donors + 1 != method.models:
+        raise UsageError(
+            f"{method.name} merges {method.models} models, the base and {method.models - 1} donor, and {donors} donors "
+            "are given: merge fewer, or give another `method`, such as karcher"
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class Frames(Brief):
+    """All models in the base's frame.
+
+    Attributes:
+        base: the base with a place for what the others have.
+        steps: how each donor corresponds to it, in order.
+        ancestor: how the ancestor does; None without one, or where it is the base.
+    """
+
+    base: LayerGraph
+    steps: tuple[Merged, ...]
+    ancestor: Merged | None
+
+
+@np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+def merge_by_method(
+    graphs: Sequence[LayerGraph],
+    ancestor: LayerGraph | None,
+    config: MergeConfig,
+    data: Mapping[str, Any] | None,
+    progress: Progress,
+    runner: Runner,
+) -> Assembly:
+    """Merge loaded donors and a loaded base, which comes first, by a merge method, check the result, and score it.
+
+    Args:
+        ancestor: the model that all were tuned from, where the method needs one.
+
+    Raises:
+        MatchError: nothing can be merged, a model is not finite, or a narrower donor cannot be brought into the frame.
+        UsageError: a parameter is refused.
+        DataError: as for `assemble`.
+    """
+    base, *donors = graphs
+    method, is_from_base = find_method(config.method), ancestor is not None and is_same(ancestor, base)
+    others = donors if ancestor is None or is_from_base else [*donors, ancestor]
+    for other in others:
+        check_inputs(base, other, config.pair)
+    check_calibration(base, others, config)
+    check_settings(method, config.parameters, range(int(is_from_base), len(graphs)))
+    for graph in (base, *others):
+        refuse_broken(graph)
+    frames = in_one_frame(base, donors, None if is_from_base else ancestor, config, runner, progress)
+    stacking = stacking_of(frames, method, config, is_from_base=is_from_base)
+    merged = stack_merge(stacking)
+    checks = (*checks_of(base, merged, frames.steps, runner), *equal_models_check(frames, merged, method, runner))
+    graph, steps = repaired(merged, with_shares(frames.steps, stacking), config, runner)
+    assembly = Assembly(
+        graph=graph,
+        base=base,
+        merged=tuple(replace(step, chance=chance_of(step, config, progress)) for step in steps),
+        shares=stacking.shares,
+        checks=checks,
+        config=config,
+        stacked=stacking,
+    )
+    again = partial(made_again, frames, stacking, config, runner=runner)
+    return assembly if data is None else with_scores(assembly, data, progress, runner, again)
+
+
+def is_same(a: LayerGraph, b: LayerGraph) -> bool:
+    """Whether two models are one, from one file or two."""
+    return a is b or fingerprint(a) == fingerprint(b)
+
+
+def refuse_broken(graph: LayerGraph) -> None:
+    """Raise MatchError where a number that was learned is none."""
+    for name in dict.fromkeys(parameter.tensor for parameter in find_parameters(graph)):
+        weight = graph.weights[name]
+        if not all(np.isfinite(box).all() for box in each_box(weight.read, weight.shape)):
+            raise MatchError(
+                f"{graph.name} cannot be merged: its tensor {name!r} holds numbers that are infinite or none (NaN); "
+                "leave this model out, or train it again"
+            )
+
+
+# --- the frame ----------------------------------------------------------------------------------------------------
+
+
+def in_one_frame(
+    base: LayerGraph,
+    donors: Sequence[LayerGraph],
+    ancestor: LayerGraph | None,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+) -> Frames:
+    """Every donor, and the ancestor, aligned to the base. Raises MatchError."""
+    others = [*donors, *([] if ancestor is None else [ancestor])]
+    for other in others:
+        base = with_places_for(base, other, config, runner)
+    config = config.replaced(lam=1 / (1 + len(donors)))  # at which, and at others, promises are compared
+    known: Known = []
+    steps = [merge_step(base, other, config, runner, progress, known) for other in others]
+    for step in steps:
+        refuse_compensation(step)
+    own = None if ancestor is None else steps.pop()
+    whys = [{**kept_settings(step.plan), **({} if own is None else kept_without(own, step.plan))} for step in steps]
+    kept = tuple(without_layers(step, why, config, runner) for step, why in zip(steps, whys, strict=True))
+    if not any(step.plan.steps for step in kept):
+        reasons = dict(pair for why in whys for pair in why.items())
+        first = [f"layer {layer}: {why}" for layer, why in list(reasons.items())[:2]]
+        raise MatchError(f"nothing can be merged: {'; '.join(first)}; give the model that all were tuned from")
+    return Frames(base, kept, own)
+
+
+def refuse_compensation(step: Merged) -> None:
+    """Raise MatchError where a narrower donor needs other numbers in an operator than the base: one result has one."""
+    growth = step.plan.growth
+    if not growth.is_none:
+        raise MatchError(
+            f"{step.donor.name} has fewer units than the base where a norm or mean is taken over them: merge methods "
+            "do not compensate that; make the narrowest model the base, or give `method` mal"
+        )
+
+
+def kept_settings(plan: Plan) -> dict[str, str]:
+    """Why layers keep the base's weights: numbers of an operator's own that would have to go along with them."""
+    nodes = {name for name, _ in plan.settings}
+    layers = {step.pair.layer for step in plan.steps if plan.base.nodes[step.pair.base.node].name in nodes}
+    return dict.fromkeys(layers, "its epsilon is not the donor's, and settings are not merged")
+
+
+def kept_without(ancestor: Merged, plan: Plan) -> dict[str, str]:
+    """Why layers keep the base's weights: the ancestor has no counterpart of all their numbers."""
+    covered = {step.tensor: step.matched for step in ancestor.plan.steps}
+    skipped = ancestor.plan.skipped
+    kept: dict[str, str] = {}
+    for step in plan.steps:
+        layer = step.pair.layer
+        if step.tensor not in covered:
+            kept[layer] = (
+                f"{ancestor.donor.name}, the ancestor, has none: {skipped.get(layer, 'no tensor is like its')}"
+            )
+        elif covered[step.tensor] < 1:
+            kept[layer] = f"{ancestor.donor.name}, the ancestor, has fewer units there"
+    return kept
+
+
+def without_layers(step: Merged, kept: Mapping[str, str], config: MergeConfig, runner: Runner) -> Merged:
+    """The same step with some more layers kept."""
+    if not kept:
+        return step
+    chosen = None if step.selected is None else set(step.selected)
+    ungrown, plan = planned_again(step.ungrown, config, chosen, (), runner, {**step.promises.kept, **kept})
+    return replace(step, ungrown=ungrown, plan=plan, match=plan.match)
+
+
+# --- the result ---------------------------------------------------------------------------------------------------
+
+
+def stacking_of(frames: Frames, method: MergeMethod, config: MergeConfig, *, is_from_base: bool) -> Stacking:
+    """How all tensors are made."""
+    plans = tuple(step.plan for step in frames.steps)
+    own = None if frames.ancestor is None else frames.ancestor.plan
+    return Stacking(frames.base, method, config.parameters, plans, own, is_from_base, config.seed)
+
+
+def with_shares(steps: Sequence[Merged], stacking: Stacking) -> list[Merged]:
+    """The steps with how much each donor counts as its lambda, which is what a report says of it."""
+    shares = stacking.shares[1:]
+    return [replace(step, plan=step.plan.at(share)) for step, share in zip(steps, shares, strict=True)]
+
+
+def repaired(
+    graph: LayerGraph, steps: Sequence[Merged], config: MergeConfig, runner: Runner
+) -> tuple[LayerGraph, list[Merged]]:
+    """The result with statistics measured anew where there are inputs for that; the last step tells it."""
+    if not config.repair or config.calibrate is None:
+        return graph, list(steps)
+    graph, repair = measure_norms(graph, [step.plan for step in steps], config.calibrate, runner)
+    return graph, [*steps[:-1], replace(steps[-1], repair=repair)]
+
+
+def equal_models_check(frames: Frames, merged: LayerGraph, method: MergeMethod, runner: Runner) -> Iterator[Check]:
+    """That models which all compute the base's function, the ancestor among them, give a model that does."""
+    others = [*frames.steps, *([] if frames.ancestor is None else [frames.ancestor])]
+    if not all(step.promises.of_equal_functions for step in others):
+        return
+    inputs = frames.steps[0].groups.probed.inputs
+    moved = compare_outputs(merged, frames.base, inputs, runner)
+    yield Check(ALIKE, moved <= SAME_FUNCTION, f"all models compute the same, and the result is off by {moved:.1e}")
+
+
+def made_again(
+    frames: Frames,
+    stacking: Stacking,
+    config: MergeConfig,
+    strategy: Strategy | None,
+    *,
+    shuffle: bool = False,
+    is_merged: bool = True,
+    runner: Runner,
+) -> LayerGraph:
+    """The merge once more, with the same pairs of layers and other orders, or with shuffled donors; in stored order it
+    is the plain average. Without `is_merged` the base is repaired alone."""
+    plans = [replanned(frames.base, step, config, strategy, runner, shuffle=shuffle) for step in frames.steps]
+    method, settings = stacking.method, stacking.settings
+    if strategy is assign_in_order:
+        method, settings = find_method("linear"), ()
+    other = replace(stacking, plans=tuple(plans), method=method, settings=settings)
+    graph = stack_merge(other) if is_merged else frames.base
+    steps = [replace(step, plan=plan) for step, plan in zip(frames.steps, plans, strict=True)]
+    return repaired(graph, steps, config, runner)[0]
