@@ -39,6 +39,8 @@ from .workflows.models import save as save
 from .workflows.models import state_dict as state_dict
 from .workflows.models import to_module as to_module
 from .workflows.models import trace as trace
+from .workflows.recipes import Recipe as Recipe
+from .workflows.recipes import read_recipe as read_recipe
 from .workflows.sweeping import Sweep as Sweep
 from .workflows.sweeping import sweep as sweep
 from .workflows.unions import Union as Union

@@ -33,7 +33,6 @@ from mal_graph.workflows import (
     Speeds,
     Verdict,
     Zoo,
-    notes_on,
 )
 
 
@@ -340,7 +339,7 @@ def shared_entries(assembly: Assembly) -> dict[str, Any]:
         "pareto": list(assembly.pareto),
         "speeds": assembly.speeds,
         "warnings": list(assembly.meanings),
-        "notes": [*assembly.data_notes, *unscored, *notes_on(assembly.merged, assembly.config)],
+        "notes": [*assembly.data_notes, *unscored, *assembly.notes],
         "scores": list(assembly.scores),
         "verdict": assembly.verdict,
     }

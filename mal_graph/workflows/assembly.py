@@ -12,13 +12,15 @@ from mal_graph.evaluation import Scores
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import Alignment, Match, assign_units
 from mal_graph.merging import Accounts, Plan, Stacking, combine_accounts
+from mal_graph.methods import Need
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network
 from mal_graph.workflows.baselines import Rebuild, scored_arms
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Progress, prepare, with_arrays
+from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.provenance import Orders
-from mal_graph.workflows.relations import nothing_to_align
+from mal_graph.workflows.relations import ancestor_notes, nothing_to_align
 from mal_graph.workflows.steps import Known, Merged, Strategy, compared, merged_into
 from mal_graph.workflows.verdict import Verdict, judge, judge_choice
 from mal_graph.workflows.writing import Written
@@ -63,6 +65,14 @@ class Assembly(Written):
     def orders(self) -> tuple[Orders, ...]:
         """For each donor and pair of groups the donor unit on each base unit, before the base grew."""
         return tuple(step.ungrown.alignment.orders for step in self.merged)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the scores should know beside them, a sentence each."""
+        stacked = self.stacked
+        has_ancestor = stacked is not None and stacked.method.needs is Need.ANCESTOR
+        own = [] if stacked is None or stacked.ancestor is None else ancestor_notes(stacked.ancestor)
+        return (*notes_on(self.merged, self.config, has_ancestor=has_ancestor), *own)
 
     @property
     def nothing_to_align(self) -> tuple[str, ...]:

@@ -13,12 +13,16 @@ from mal_graph.workflows.relations import relations_of
 from mal_graph.workflows.steps import Merged
 
 
-def notes_on(steps: Sequence[Merged], config: MergeConfig) -> Iterator[str]:
-    """One sentence for each thing that the scores do not show; none where nothing was merged."""
+def notes_on(steps: Sequence[Merged], config: MergeConfig, *, has_ancestor: bool = False) -> Iterator[str]:
+    """One sentence for each thing that the scores do not show; none where nothing was merged.
+
+    Args:
+        has_ancestor: whether it is known what the models were tuned from.
+    """
     if not any(step.plan.is_moving for step in steps):
         return
     for step in steps:
-        yield from relations_of(step)
+        yield from relations_of(step, has_ancestor=has_ancestor)
         if step.dequantised:
             yield (
                 f"{step.dequantised} weights of {step.donor.name} are stored as integers: the floats that these stand "

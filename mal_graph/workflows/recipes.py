@@ -37,7 +37,7 @@ from mal_graph.parameter_settings import Setting, setting_of
 from mal_graph.plain_text import did_you_mean
 from mal_graph.text_files import read_text
 
-MOST = 2**20  # letters of a recipe
+MOST, DEEPEST = 2**18, 20  # letters of a recipe, and lists in lists
 NOT_HERE = {
     "slices": "layers are merged where they stand, and not cut out and stacked",
     "tokenizer_source": "a graph has no tokenizer",
@@ -144,8 +144,6 @@ def document_of(path: str | PathLike[str]) -> Document:
         line = "" if where is None else f" in line {where.line + 1}"
         why = getattr(error, "problem", None) or "it is no YAML"
         raise FileError(f"cannot read {path}: {why}{line}; write a recipe in plain YAML") from None
-    except RecursionError:
-        raise FileError(f"cannot read {path}: it is lists in lists without end; write a recipe in plain YAML") from None
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the path") from None
     if not isinstance(content, Mapping):
@@ -159,12 +157,19 @@ def document_of(path: str | PathLike[str]) -> Document:
 class PlainLoader(yaml.SafeLoader):
     """Plain YAML: what stands in it is all there is, and stands there once."""
 
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         own: Any = self
         event = own.peek_event()
         if getattr(event, "anchor", None) is not None:  # of what is marked, and of what refers to it
             raise yaml.MarkedYAMLError(problem="it has anchors, which are not read", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        if self.depth >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem="it has lists in lists without end", problem_mark=event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -1,9 +1,10 @@
 """How two models are related, as far as their weights and outputs tell: said before a merge is judged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from mal_graph.graph import Array
 from mal_graph.matching import Orders
 from mal_graph.merging import Plan, merge
 from mal_graph.workflows.both_models import KEEPS
@@ -12,8 +13,9 @@ from mal_graph.workflows.steps import Merged
 RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
 
 
-def relations_of(step: Merged) -> Iterator[str]:
-    """One sentence for each relation between base and donor that was found."""
+def relations_of(step: Merged, *, has_ancestor: bool = False) -> Iterator[str]:
+    """One sentence for each relation between base and donor that was found; that an ancestor would help, where there is
+    none."""
     plan, donor = step.plan, step.donor.name
     equal = step.promises.of_equal_functions
     if equal and not step.promises.kept and is_reordered_base(plan):
@@ -32,9 +34,10 @@ def relations_of(step: Merged) -> Iterator[str]:
     if cosine >= RELATED:
         moved = moved_units(plan.alignment.orders)
         used = "which was used" if not moved else f"though {moved} units fit better elsewhere"
+        more = "" if has_ancestor else "; merge methods such as ties can do more with that model as their `ancestor`"
         yield (
             f"{donor} and the base look like fine-tunes of one model: the cosine of their weights is {cosine:.2f} in "
-            f"stored order, {used}"
+            f"stored order, {used}{more}"
         )
 
 
@@ -49,6 +52,19 @@ def nothing_to_align(step: Merged) -> str:
         f"{chance.cosine:.3f}, with the donor's weights in random order it is {chance.random:.3f}, and no less than "
         f"{chance.least:.3f} would be better than chance"
     )
+
+
+def ancestor_notes(plan: Plan) -> Iterator[str]:
+    """That what was given as the ancestor does not look like one."""
+    end = merge(plan.at(1.0))
+    weights = [step for step in plan.steps if step.pair.is_compared]
+    pairs = [(plan.base.weights[step.tensor].read(), end.weights[step.tensor].read()) for step in weights]
+    cosine = cosine_of(pairs)
+    if cosine < RELATED:
+        yield (
+            f"{plan.donor.graph.name} does not look like an ancestor of the base: the cosine of their aligned weights "
+            f"is {cosine:.2f}, and of fine-tunes it is above {RELATED:g}"
+        )
 
 
 def is_reordered_base(plan: Plan) -> bool:
@@ -69,11 +85,15 @@ def moved_units(orders: Orders) -> int:
 def cosine_in_stored_order(plan: Plan) -> float:
     """The cosine of the weights of two models as they are stored, over the tensors of equal shape; 0 where they have
     none."""
+    steps = [step for step in plan.steps if step.pair.is_compared and step.pair.base.shape == step.pair.donor.shape]
+    return cosine_of((step.pair.base_values(), step.pair.donor_values()) for step in steps)
+
+
+def cosine_of(pairs: Iterable[tuple[Array, Array]]) -> float:
+    """The cosine of what two models hold, tensor by tensor; 0 where one holds nothing."""
     inner, norms = 0.0, [0.0, 0.0]
-    for step in plan.steps:
-        if not step.pair.is_compared or step.pair.base.shape != step.pair.donor.shape:
-            continue
-        a, b = (np.asarray(read(), np.float64).ravel() for read in (step.pair.base_values, step.pair.donor_values))
+    for both in pairs:
+        a, b = (np.asarray(values, np.float64).ravel() for values in both)
         inner += float(a @ b)
         norms = [norms[0] + float(a @ a), norms[1] + float(b @ b)]
     return inner / float(np.sqrt(norms[0] * norms[1])) if all(norms) else 0.0

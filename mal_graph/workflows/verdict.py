@@ -11,6 +11,7 @@ from math import isnan, sqrt
 
 from mal_graph.config import MergeConfig
 from mal_graph.evaluation import Scores
+from mal_graph.method_names import WAYS
 from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.notes import unmeasured_norms
 from mal_graph.workflows.steps import Merged
@@ -157,15 +158,15 @@ def advice(is_worse: bool, steps: Sequence[Merged], config: MergeConfig) -> Iter
     """What the evidence at hand suggests, where the result is worse than the base."""
     if not is_worse:
         return
-    if any(is_wider(step) for step in steps) and config.width == "base":
+    blends, norms = config.method in WAYS, unmeasured_norms(steps)
+    if blends and any(is_wider(step) for step in steps) and config.width == "base":
         yield "swap base and donor, for the donor is wider, or `width`=grow"
-    if config.calibrate is None:
-        norms = unmeasured_norms(steps)
+    if config.calibrate is None and (blends or norms):
         why = f": {norms} BatchNormalizations keep statistics that nothing measured" if norms else ""
         yield f"`calibrate` with unlabelled inputs, which repairs the merge{why}"
-    elif config.match_by == "weights":
+    elif config.calibrate is not None and config.match_by == "weights":
         yield "`match_by`=both"
-    yield "a smaller `lam`"
+    yield "a smaller `lam`" if blends else "other `parameters`, or another `method`"
 
 
 def is_wider(step: Merged) -> bool:

@@ -1,0 +1,97 @@
+"""Recipes and methods on the command line."""
+
+import json
+
+import pytest
+from builders import mlp, save
+
+from mal_graph.methods import all_methods
+
+
+def test_the_recipe_of_a_run_gives_the_same_file_again(run, folder):
+    (folder / "sub").mkdir()
+    words = ("assemble", "base.onnx", "donor.onnx", "--method", "ties", "--ancestor", "base.onnx", "--no-compare")
+    given = ("--set", "density=0.5", "--set", "1:weight=0.25,1", "--seed", 3, "--no-verify", "-q")
+    ran = run(*words, *given, "-o", "one.onnx", "--save-recipe", "sub/r.yaml", "--report", "one.json")
+    assert (ran.code, ran.err) == (0, "")
+    assert "model: ../donor.onnx" in (folder / "sub/r.yaml").read_text()
+    ran = run("merge", "sub/r.yaml", "-o", "two.onnx", "-q", "--report", "two.json")
+    assert (ran.code, ran.err) == (0, "")
+    assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()
+    configs = [json.loads((folder / name).read_text())["config"] for name in ("one.json", "two.json")]
+    assert configs[0] == configs[1]
+    assert configs[0]["parameters"] == ["density=0.5", "1:weight=0.25,1.0"]
+    ran = run("merge", "sub/r.yaml", "-o", "three.onnx", "-q", "--set", "density=1", "--report", "three.json")
+    assert json.loads((folder / "three.json").read_text())["config"]["parameters"][-1] == "density=1.0"
+    assert run("audit", "two.onnx", "--from", "base.onnx", "donor.onnx").code == 0
+
+
+def test_an_audit_knows_the_ancestor(run, folder):
+    save(mlp((8, 16, 12, 5), seed=3), folder / "old.onnx")
+    words = (
+        "--method",
+        "task_arithmetic",
+        "--ancestor",
+        "old.onnx",
+        "--no-verify",
+        "--no-compare",
+        "-o",
+        "m.onnx",
+        "-q",
+    )
+    assert run("assemble", "base.onnx", "donor.onnx", *words).code == 0
+    ran = run("audit", "m.onnx", "--from", "base.onnx", "donor.onnx", "old.onnx")
+    assert ran.code == 0
+    assert "ancestor: " in ran.out
+    ran = run("audit", "m.onnx", "--from", "base.onnx", "donor.onnx")
+    assert (ran.code, "in order, and the ancestor behind them" in ran.err) == (2, True)
+    ran = run("audit", "m.onnx", "--from", "base.onnx", "donor.onnx", "other.onnx")
+    assert "other.onnx is not the model that was the ancestor" in ran.err
+
+
+RECIPE = "merge_method: linear\nmodels: [{model: base.onnx}, {model: donor.onnx}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "match"),
+    [
+        (RECIPE, ("-o", "r.yaml"), "cannot write r.yaml: it is one of the inputs"),
+        (
+            f"{RECIPE}dtype: float16",
+            (),
+            "dtype is 'float16', and base.onnx holds float32, as the result does: leave it",
+        ),
+        (f"{RECIPE}parameters: {{weight: 0}}", (), "--set the weights sum to zero"),
+        (RECIPE, ("--set", "wait=1"), "linear has no parameter 'wait'"),
+        (RECIPE, ("--method", "ties"), "ties merges what models have learned since they parted: give --ancestor"),
+        (RECIPE.replace("donor", "lost"), (), "r.yaml names a file that is not there: lost.onnx"),
+    ],
+)
+def test_a_recipe_that_cannot_be_done_is_refused(refused, folder, text, words, match):
+    (folder / "r.yaml").write_text(text)
+    refused("merge", "r.yaml", *words, "--no-verify", "-q", match=match)
+
+
+def test_what_a_method_needs_is_said_before_anything_is_loaded(refused):
+    words = ("assemble", "base.onnx", "donor.onnx", "other.onnx", "--method")
+    refused(*words, "slerp", match="slerp merges 2 models")
+    refused(*words, "ties", match="give --ancestor, the model that all were tuned from")
+    refused(*words, "tise", match=r"--method is 'tise': did you mean ties\?")
+    refused(*words, "linear", "--save-recipe", "r.txt", match="its name must end in .yaml")
+
+
+def test_methods_are_listed_with_all_that_is_said_of_them(run):
+    listed = run("methods")
+    assert listed.code == 0
+    held = run("methods", "--format", "json").json["methods"]
+    for method, entry in zip(all_methods(), held, strict=True):
+        assert method.name in listed.out
+        alone = run("methods", method.name).out
+        said = [method.summary, method.source or "published nowhere", *method.deviations, *method.parameters]
+        assert all(text in alone for text in said)
+        assert [one["name"] for one in entry["parameters"]] == list(method.parameters)
+        assert method.source or method.deviations, f"{method.name} says neither where it is published nor what it is"
+
+
+def test_a_method_that_there_is_not_is_refused(refused):
+    refused("methods", "magic", match="no merge method is called 'magic': choose one of breadcrumbs")

@@ -1,0 +1,164 @@
+"""Merge methods as a whole job: what is refused before the work, what is kept, checked and told."""
+
+import numpy as np
+import pytest
+from builders import cnn, inputs_of, mlp, permuted_copy, run
+
+import mal_graph
+from mal_graph.errors import MatchError, UsageError
+from mal_graph.symmetry import axis_groups
+from mal_graph.workflows.stacking import ALIKE
+
+QUICK = {"verify": False, "compare": False}  # what these say is not asked here
+
+
+def tuned(graph, seed, size=0.02):
+    """The graph after a little training, so to say."""
+    rng = np.random.default_rng(seed)
+    weights = {name: weight.read() for name, weight in graph.weights.items() if weight.is_float}
+    moved = {name: array * rng.uniform(1 - size, 1 + size, array.shape) for name, array in weights.items()}
+    return graph.with_weights({name: array.astype(np.float32) for name, array in moved.items()}).named(f"tuned{seed}")
+
+
+def test_copies_of_the_base_from_the_base_give_the_base_and_the_report_says_how():
+    base = mlp((4, 6, 3), 0)
+    copies = [permuted_copy(base, axis_groups(base), seed)[0] for seed in (1, 2)]
+    result = mal_graph.assemble(base, copies, method="ties", ancestor=base, parameters={"density": 0.5})
+    assert result.check(ALIKE).passed
+    assert result.passed
+    x = inputs_of(base)
+    assert [np.array_equal(mine, own) for mine, own in zip(run(result.graph, x), run(base, x), strict=True)] == [True]
+    document = result.to_dict()
+    assert document["method"] == {
+        "name": "ties",
+        "source": "arXiv:2306.01708",
+        "parameters": ["density=0.5"],
+        "ancestor": base.name,
+    }
+    assert "merged by ties (arXiv:2306.01708) with density=0.5 from" in result.summary()
+    assert document["shares"] == [0.0, 0.5, 0.5]
+
+
+def test_a_result_that_is_not_the_common_function_of_its_models_does_not_pass(monkeypatch):
+    """A method that moves what is equal is found by the check."""
+    from mal_graph.methods import merge_method
+    from mal_graph.workflows import stacking
+
+    wrong = merge_method("linear")(lambda stack, **weights: stack.models[0] * 1.1)
+    monkeypatch.setattr(stacking, "find_method", lambda name: wrong)
+    base = mlp((4, 6, 3), 0)
+    result = mal_graph.assemble(base, [permuted_copy(base, axis_groups(base), 1)[0]], method="linear", verify=False)
+    assert [check.name for check in result.failures] == [ALIKE]
+
+
+def test_the_copy_of_a_base_is_the_base_as_an_ancestor():
+    base = mlp((4, 6, 3), 0)
+    again = base.with_weights({name: weight.read().copy() for name, weight in base.weights.items()})
+    result = mal_graph.assemble(base, tuned(base, 1), method="tsv_m", ancestor=again, **QUICK)
+    assert result.stacked.is_from_base
+    assert result.shares == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "message"),
+    [
+        (1, {"method": "ties"}, "ties merges what models have learned since they parted: give `ancestor`"),
+        (1, {"method": "linear", "ancestor": 0}, "`ancestor` is given, and linear needs none"),
+        (1, {"method": "mal", "ancestor": 0}, "`ancestor` is for a merge method such as ties, and `method` is mal"),
+        (2, {"method": "slerp"}, "slerp merges 2 models, the base and 1 donor, and 2 donors are given"),
+        (1, {"method": "tiez"}, r"`method` is 'tiez': did you mean ties\? choose auto, mal, average, union, or"),
+        (1, {"method": "ties", "lam": 0.5}, "`lam` is an option of `method` mal and average, not of ties"),
+        (1, {"parameters": ["weight=1"]}, "`parameters` is an option of `method` a merge method"),
+        (
+            1,
+            {"method": "linear", "parameters": {"weigth": 1}},
+            r"linear has no parameter 'weigth': did you mean weight\?",
+        ),
+        (1, {"method": "linear", "parameters": {"weight": -1}}, "`parameters` weight is -1.0: give a number from 0"),
+        (1, {"method": "linear", "parameters": {"weight": 0}}, "the weights sum to zero, and linear divides by them"),
+        (
+            1,
+            {"method": "linear", "parameters": {"2:weight": 1}},
+            "2:weight is for a model that is not merged: there are 1",
+        ),
+        (1, {"method": "slerp", "parameters": {"1:t": 0.1}}, "1:t: t is one value for all models"),
+        (1, {"method": "slerp", "parameters": {"t": (0.1, 2)}}, "`parameters` t is 2.0: give a number from 0 up to 1"),
+        (1, {"method": "linear", "parameters": {"weight": "x"}}, "'weight' is 'x': give a number"),
+    ],
+)
+def test_what_a_method_cannot_do_is_refused(count, options, message):
+    base = mlp((4, 6, 3), 0)
+    ancestor = base if options.pop("ancestor", None) is not None else None
+    with pytest.raises(UsageError, match=message):
+        mal_graph.assemble(base, [tuned(base, seed) for seed in range(count)], ancestor=ancestor, **options, **QUICK)
+
+
+def test_a_model_that_is_not_finite_is_refused_by_its_name():
+    base = mlp((4, 6, 3), 0)
+    name = next(iter(base.weights))
+    broken = base.with_weights({name: np.full(base.weights[name].shape, np.nan, np.float32)}).named("broken")
+    with pytest.raises(
+        MatchError, match=f"broken cannot be merged: its tensor '{name}' holds numbers that are infinite"
+    ):
+        mal_graph.assemble(base, [tuned(base, 1), broken], method="linear", **QUICK)
+
+
+def test_an_ancestor_of_another_architecture_is_refused():
+    base = mlp((4, 6, 3), 0)
+    with pytest.raises(
+        MatchError, match=r"nothing can be merged: layer .*: mlp 4-5-3.onnx, the ancestor, has fewer units"
+    ):
+        mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=mlp((4, 5, 3), 1), **QUICK)
+    with pytest.raises(MatchError, match=r"the inputs of .* do not fit"):
+        mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=cnn((4,), blocks=0, size=4), **QUICK)
+
+
+def test_layers_that_the_ancestor_lacks_keep_the_weights_of_the_base_and_a_stranger_is_told():
+    base = mlp((4, 6, 5, 3), 0)
+    stranger = mlp((4, 6, 4, 3), 1)
+    result = mal_graph.assemble(base, tuned(base, 1), method="task_arithmetic", ancestor=stranger, **QUICK)
+    reasons = [entry["reason"] for entry in result.to_dict()["skipped"]]
+    assert reasons == ["mlp 4-6-4-3.onnx, the ancestor, has fewer units there"] * 2
+    assert any("does not look like an ancestor of the base" in note for note in result.notes)
+    merged = {entry["base"] for entry in result.to_dict()["merged"]}
+    assert len(merged) == 1
+
+
+def test_fine_tunes_without_an_ancestor_are_told():
+    base = mlp((4, 6, 3), 0)
+    with_none = mal_graph.assemble(base, tuned(base, 1), method="linear", **QUICK)
+    assert any(
+        "merge methods such as ties can do more with that model as their `ancestor`" in n for n in with_none.notes
+    )
+    with_one = mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=base, **QUICK)
+    assert not any("can do more" in note for note in with_one.notes)
+
+
+def test_statistics_are_measured_anew_where_there_are_inputs():
+    base = cnn((4,), blocks=0, size=4)
+    donor = tuned(base, 1)
+    inputs = {"x": np.random.default_rng(0).normal(size=(64, 3, 4, 4)).astype(np.float32)}
+    result = mal_graph.assemble(base, donor, method="linear", calibrate=inputs, **QUICK)
+    norm = next(node for node in base.nodes if node.op == "BatchNormalization")
+    assert result.merged[-1].repair.reset == (norm.name,)
+    plain = mal_graph.assemble(base, donor, method="linear", **QUICK)
+    variance = norm.inputs[4]
+    mean = (base.weights[variance].read() + donor.weights[variance].read()) / 2
+    np.testing.assert_allclose(plain.graph.weights[variance].read(), mean, rtol=1e-6)  # float32
+    assert not np.allclose(result.graph.weights[variance].read(), mean, rtol=1e-2)
+
+
+def test_scores_stand_beside_the_plain_average_and_other_orders():
+    base = mlp((4, 6, 3), 0)
+    donor = permuted_copy(tuned(base, 1), axis_groups(base), 2)[0]
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(40, 4)).astype(np.float32), "labels": rng.integers(0, 3, 40)}
+    result = mal_graph.assemble(base, donor, method="linear", data=data, **QUICK)
+    by_name = {score.arm: score for score in result.scores}
+    assert {"base", "donor", "merged", "plain average", "random permutation", "random donor", "ensemble"} <= set(
+        by_name
+    )
+    assert by_name["merged"].loss != by_name["plain average"].loss != by_name["random permutation"].loss
+    same = mal_graph.assemble(base, tuned(base, 1), method="linear", data=data, **QUICK)
+    in_order = {score.arm: score for score in same.scores}
+    assert in_order["merged"].loss == pytest.approx(in_order["plain average"].loss, rel=1e-6)
