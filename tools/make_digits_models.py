@@ -185,15 +185,20 @@ def train_vit(
     return train(lambda: VisionTransformer(width, heads, blocks), seed, data or split().train_a, epochs)
 
 
-def tune_mlp(hidden: Sequence[int], seed: int, parts: Split, data: Images) -> nn.Module:
-    """An MLP trained a little on all training images, then on `data`; with the same seed the first part is the same."""
+def train_ancestor(hidden: Sequence[int], seed: int, parts: Split) -> nn.Module:
+    """An MLP trained a little on all training images."""
     both = Images(
         *(
             np.concatenate([getattr(half, name) for half in (parts.train_a, parts.train_b)])
             for name in ("image", "labels")
         )
     )
-    ancestor = train_mlp(hidden, seed, both, ANCESTOR_EPOCHS)
+    return train_mlp(hidden, seed, both, ANCESTOR_EPOCHS)
+
+
+def tune_mlp(hidden: Sequence[int], seed: int, parts: Split, data: Images) -> nn.Module:
+    """The ancestor of this seed, trained on `data`."""
+    ancestor = train_ancestor(hidden, seed, parts)
     return train(lambda: ancestor.train(), seed, data, TUNING_EPOCHS)
 
 
@@ -319,6 +324,7 @@ MODELS: dict[str, Callable[[Split], nn.Module]] = {
     "mlp_b": lambda parts: train_mlp((96, 64, 32), 2, parts.train_b),
     "twin_a": lambda parts: train_mlp((64, 64), 3, parts.train_a),
     "twin_b": lambda parts: train_mlp((64, 64), 4, parts.train_b),
+    "tuned_from": lambda parts: train_ancestor((64, 64), 7, parts),
     "tuned_a": lambda parts: tune_mlp((64, 64), 7, parts, parts.train_a),
     "tuned_b": lambda parts: tune_mlp((64, 64), 7, parts, parts.train_b),
     "cnn_a": lambda parts: train_cnn((16, 32), (1, 1), 5, parts.train_a),
@@ -335,12 +341,12 @@ def main() -> None:
     parts = split(options.seed)
     low = parts.test.take(np.flatnonzero(parts.test.labels < CLASSES // 2))
     high = parts.test.take(np.flatnonzero(parts.test.labels >= CLASSES // 2))
-    print(f"{'model':8}{'test':>8}{'0-4':>8}{'5-9':>8}{'bytes':>9}")
+    print(f"{'model':10}{'test':>8}{'0-4':>8}{'5-9':>8}{'bytes':>9}")
     for name, make in MODELS.items():
         model, path = make(parts), options.out / f"{name}.onnx"
         export(model, path)
         shares = "".join(f"{accuracy(model, part):8.3f}" for part in (parts.test, low, high))
-        print(f"{name:8}{shares}{path.stat().st_size:9,}")
+        print(f"{name:10}{shares}{path.stat().st_size:9,}")
     save_npz(options.out / "data.npz", {"image": parts.test.image, "labels": parts.test.labels})
     save_npz(options.out / "calib.npz", {"image": parts.validation.image})
 

@@ -2,11 +2,14 @@
 
 from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations
 from mal_graph.matching.assignment import (
+    RELATED,
     Alignment,
     assign_as_given,
     assign_at_random,
     assign_in_order,
+    assign_relatives,
     assign_units,
+    cosine_of,
 )
 from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
@@ -31,6 +34,7 @@ __all__ = [
     "assign_as_given",
     "assign_at_random",
     "assign_in_order",
+    "assign_relatives",
     "assign_units",
     "AxisPair",
     "BatchNorm",
@@ -42,6 +46,7 @@ __all__ = [
     "compare_with_chance",
     "correspond",
     "Correspondence",
+    "cosine_of",
     "count_dead_channels",
     "describe_window",
     "Difference",
@@ -66,6 +71,7 @@ __all__ = [
     "Orders",
     "pair_signatures",
     "Read",
+    "RELATED",
     "Relation",
     "rescale",
     "row_vector",

@@ -39,27 +39,27 @@ def iso_c(stack: Stack, *, lambda_: Scale) -> Array:
     return stack.moved((s.mean() * (u @ v)).astype(stack.models.dtype), lambda_)
 
 
-@merge_method(
-    "wudi",
-    source="arXiv:2503.08099",
-    needs=Need.ANCESTOR,
-    deviations=(
-        "the minimum of the published objective in closed form, the shortest where there are several: the paper goes "
-        "towards it in a few hundred steps of Adam from the sum of the task vectors",
-        OTHERS,
-    ),
-)
-def wudi(stack: Stack, *, lambda_: Scale) -> Array:
-    """The task vector whose difference from each of the others is small on the inputs which that one has learned."""
+@merge_method("wudi", source="arXiv:2503.08099", needs=Need.ANCESTOR, deviations=(OTHERS,))
+def wudi(
+    stack: Stack,
+    *,
+    steps: Annotated[float, Field(300.0, ge=0, le=10_000, description="how many steps of Adam are taken")],
+    rate: Annotated[float, Field(1e-5, ge=0, allow_inf_nan=False, description="how far a number goes in a step")],
+    lambda_: Scale,
+) -> Array:
+    """The sum of the task vectors, moved so that it differs less from each on the inputs which that one has learned."""
     if not stack.is_matrix:
         return moved_by_mean(stack)
     deltas = matrices(stack)
-    sizes = (deltas**2).sum(axis=(1, 2))
-    deltas = deltas[sizes > 0]
-    if not len(deltas):
-        return stack.origin
-    grams = deltas.transpose(0, 2, 1) @ deltas / sizes[sizes > 0, None, None]  # (models, in, in)
-    merged = (deltas @ grams).sum(axis=0) @ np.linalg.pinv(grams.sum(axis=0), rcond=1e-10, hermitian=True)
+    sizes = (deltas**2).sum(axis=(1, 2), keepdims=True)
+    grams = deltas.transpose(0, 2, 1) @ deltas / np.where(sizes > 0, sizes, 1.0)  # (models, columns, columns)
+    gram, aim = grams.sum(axis=0), (deltas @ grams).sum(axis=0)
+    merged = deltas.sum(axis=0)
+    mean, square = np.zeros((2, *merged.shape))
+    for step in range(1, int(steps) + 1):
+        slope = 2 * (merged @ gram - aim)
+        mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        merged -= rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
     return stack.moved(merged.astype(stack.models.dtype), lambda_)
 
 

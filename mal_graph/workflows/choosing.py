@@ -18,7 +18,7 @@ from mal_graph.config import MergeConfig
 from mal_graph.errors import MalGraphError, MatchError, RunError, ShapeError, UsageError
 from mal_graph.evaluation import MIN_SAMPLES, Scores, read_labels, score, split_holdout
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.matching import assign_in_order
+from mal_graph.matching import RELATED, assign_in_order
 from mal_graph.merging import Plan, merge
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import Assembly, assemble_graphs, with_scores
@@ -26,7 +26,6 @@ from mal_graph.workflows.guarding import Choice, Guard
 from mal_graph.workflows.joint import Joint, Thinned, open_joint
 from mal_graph.workflows.models import Progress, prepared
 from mal_graph.workflows.pareto import ParetoEntry, pareto_table
-from mal_graph.workflows.relations import RELATED
 from mal_graph.workflows.steps import Known, with_repair
 from mal_graph.workflows.unions import Union, union_of
 from mal_graph.workflows.verdict import OUTPUTS, REFITTED, beats

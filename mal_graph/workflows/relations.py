@@ -1,16 +1,13 @@
 """How two models are related, as far as their weights and outputs tell: said before a merge is judged."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from mal_graph.graph import Array
-from mal_graph.matching import Orders
+from mal_graph.matching import RELATED, Orders, cosine_of
 from mal_graph.merging import Plan, merge
 from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.steps import Merged
-
-RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
 
 
 def relations_of(step: Merged, *, has_ancestor: bool = False) -> Iterator[str]:
@@ -87,13 +84,3 @@ def cosine_in_stored_order(plan: Plan) -> float:
     none."""
     steps = [step for step in plan.steps if step.pair.is_compared and step.pair.base.shape == step.pair.donor.shape]
     return cosine_of((step.pair.base_values(), step.pair.donor_values()) for step in steps)
-
-
-def cosine_of(pairs: Iterable[tuple[Array, Array]]) -> float:
-    """The cosine of what two models hold, tensor by tensor; 0 where one holds nothing."""
-    inner, norms = 0.0, [0.0, 0.0]
-    for both in pairs:
-        a, b = (np.asarray(values, np.float64).ravel() for values in both)
-        inner += float(a @ b)
-        norms = [norms[0] + float(a @ a), norms[1] + float(b @ b)]
-    return inner / float(np.sqrt(norms[0] * norms[1])) if all(norms) else 0.0

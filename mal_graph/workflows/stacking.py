@@ -17,7 +17,7 @@ from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.graph import LayerGraph
-from mal_graph.matching import assign_in_order
+from mal_graph.matching import assign_in_order, assign_relatives
 from mal_graph.merging import Plan, Stacking, compare_outputs, measure_norms, stack_merge
 from mal_graph.methods import MergeMethod, Need, check_settings, find_method
 from mal_graph.network import find_parameters
@@ -152,7 +152,7 @@ def in_one_frame(
         base = with_places_for(base, other, config, runner)
     config = config.replaced(lam=1 / (1 + len(donors)))  # at which, and at others, promises are compared
     known: Known = []
-    steps = [merge_step(base, other, config, runner, progress, known) for other in others]
+    steps = [merge_step(base, other, config, runner, progress, known, assign_relatives) for other in others]
     for step in steps:
         refuse_compensation(step)
     own = None if ancestor is None else steps.pop()

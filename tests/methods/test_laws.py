@@ -12,6 +12,7 @@ MEANS = ["linear", "slerp", "karcher"]
 ON_TASK_VECTORS = [name for name, method in METHODS.items() if method.needs is Need.ANCESTOR]
 SPECTRAL = ["tsv_m", "iso_c", "wudi", "opcm"]
 RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
+UNEVEN = ["pcb", "wudi"]  # one has a tanh, the other takes steps of one size
 CLOSE = 2e-5  # float32, of sums of a few products and of singular vectors of small matrices
 
 # What makes a method take all of one model, and nothing of those that stayed where they were.
@@ -126,7 +127,7 @@ def test_one_model_alone_is_the_result(name, data):
 # --- homogeneity, symmetry, permutations --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [name for name in ON_TASK_VECTORS if name != "pcb"])  # it has a tanh
+@pytest.mark.parametrize("name", [name for name in ON_TASK_VECTORS if name not in UNEVEN])
 @given(data=st.data(), power=st.integers(-3, 3))
 @few
 def test_twice_as_much_learned_is_twice_as_much_merged(name, data, power):
@@ -271,14 +272,18 @@ def test_model_stock_forgets_models_that_have_nothing_in_common(data):
 
 @given(data=st.data())
 @few
-def test_wudi_has_no_slope_in_the_objective_that_it_minimises(data):
+def test_wudi_comes_nearer_to_what_each_model_has_learned_on_its_own_inputs(data):
     stack = data.draw(stacks("wudi"))
     shape = (stack.count, len(stack.ancestor), -1)
     deltas = stack.deltas.reshape(shape).astype(np.float64)
-    merged = (METHODS["wudi"](stack) - stack.ancestor).reshape(shape[1:]).astype(np.float64)
-    sizes = (deltas**2).sum(axis=(1, 2), keepdims=True)
-    slope = ((merged - deltas) @ (deltas.transpose(0, 2, 1) @ deltas) / sizes).sum(axis=0)
-    assert_close(slope, np.zeros_like(slope), deltas)
+    sizes = (deltas**2).sum(axis=(1, 2))
+
+    def interference(merged):
+        apart = (merged - stack.ancestor).reshape(shape[1:]) - deltas
+        return (((apart @ deltas.transpose(0, 2, 1)) ** 2).sum(axis=(1, 2)) / sizes).sum()
+
+    start, some, more = (interference(METHODS["wudi"](stack, steps=steps, rate=1e-3)) for steps in (0, 100, 300))
+    assert more < some < start
 
 
 # --- the laws can fail --------------------------------------------------------------------------------------------
