@@ -1,4 +1,5 @@
-"""The pages that are made from the code: the command line from its flags, the API from its stub, the JSON schemas."""
+"""The pages that are made from the code: the command line from its flags, the API from its stub, the merge methods, the
+JSON schemas."""
 
 import ast
 import json
@@ -12,7 +13,8 @@ from mkdocs.structure.files import File, Files
 
 import mal_graph
 from mal_graph.cli.app import app
-from mal_graph.reporting import SCHEMAS
+from mal_graph.methods import all_methods
+from mal_graph.reporting import SCHEMAS, methods_document, methods_page
 
 RESULTS = Path(__file__).parents[1] / "tools" / "results"
 
@@ -20,6 +22,7 @@ RESULTS = Path(__file__).parents[1] / "tools" / "results"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages; called by mkdocs."""
     pages = {"reference/cli.md": cli_page(), "reference/api.md": api_page(), "reference/schemas.md": schema_page()}
+    pages["reference/methods.md"] = methods_page(methods_document(all_methods()))
     pages |= {f"results/{path.name}": path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
     for name, lines in pages.items():
         content = lines if isinstance(lines, str) else "\n".join(lines)

@@ -5,13 +5,14 @@ from typing import Annotated, Any
 import typer
 
 from mal_graph.cli.assembling import Job, run_job
-from mal_graph.cli.options import DryRun, FailIfWorse, Force, MergedFile, ReportFile, Shown, Weights
+from mal_graph.cli.options import DryRun, FailIfWorse, Force, MaybeData, MergedFile, ReportFile, Shown, Weights
 from mal_graph.cli.results import emit_document
 
 
 def merge(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE.yaml", help="What is merged, and how.")],
     output: MergedFile = None,
+    data: MaybeData = None,
     weights: Weights = None,
     fail_if_worse: FailIfWorse = False,
     dry_run: DryRun = False,
@@ -31,7 +32,7 @@ def merge(
         read.base,
         read.donors,
         read.ancestor,
-        read.data,
+        data or read.data,
         weights or (),
         output,
         report,

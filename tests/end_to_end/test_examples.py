@@ -47,6 +47,8 @@ TORCH = [block for block in PYTHON if "import torch" in block.values[0]]
 
 FILES = [
     *(f"{kind}_{half}.onnx" for kind in ("mlp", "twin", "tuned", "cnn") for half in "ab"),
+    "tuned_from.onnx",
+    "recipe.yaml",
     "data.npz",
     "calib.npz",
 ]  # what the repository holds, whatever a reader's commands left beside it
