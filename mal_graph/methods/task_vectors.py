@@ -19,6 +19,8 @@ Scale = Annotated[float, Field(1.0, allow_inf_nan=False, description="what the m
 Density = Annotated[Vector, Field(0.5, gt=0, le=1, description="the share of its task vector that a model keeps")]
 Normalize = Annotated[bool, Field(False, description="divide by the weights of the models that count in an entry")]
 
+Mean = Annotated[bool, Field(True, description="divide by the weights of the models that agree")]
+
 BY_TENSOR = "shares are of each tensor, not of the model as a whole: tensors are merged one at a time"
 Thin = Callable[[Array, int, float, np.random.Generator], Array]
 
@@ -41,7 +43,7 @@ def ties(
     weight: Weight,
     density: Annotated[Vector, Field(0.2, gt=0, le=1, description="the share of its task vector that a model keeps")],
     lambda_: Scale,
-    normalize: Annotated[bool, Field(True, description="divide by the weights of the models that agree")],
+    normalize: Mean,
 ) -> Array:
     """The largest entries of each task vector, of which those count that have the sign that most of them have."""
     return stack.moved(elected(thinned(stack, largest, density), weight, normalize), lambda_)
@@ -66,7 +68,7 @@ Epsilon = Annotated[
 
 @merge_method("della", source="arXiv:2406.11617", needs=Need.ANCESTOR)
 def della(
-    stack: Stack, *, weight: Weight, density: Density, epsilon: Epsilon, lambda_: Scale, normalize: Normalize
+    stack: Stack, *, weight: Weight, density: Density, epsilon: Epsilon, lambda_: Scale, normalize: Mean
 ) -> Array:
     """As dare_ties, where large entries of a row stay more often than small ones."""
     return stack.moved(elected(thinned(stack, ranked_drop(epsilon), density), weight, normalize), lambda_)
