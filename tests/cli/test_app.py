@@ -820,7 +820,7 @@ def test_help_of_the_command_lists_the_verbs(run):
         (["assemble"], "missing argument"),
         (["assemble", "base.onnx"], "missing argument"),
         (["evaluate", "base.onnx"], "missing option '--data'"),
-        (["merge", "a", "b"], "no such command 'merge'"),
+        (["blend", "a", "b"], "no such command 'blend'"),
         (["inspect", "base.onnx", "--format", "yaml"], "--format is 'yaml': choose one of text, json"),
         (["assemble", "base.onnx", "donor.onnx", "--lambda", "x"], "--lambda 'x' is no merging factor"),
         (["inspect", "base.onnx", "--seed", "-1"], "--seed is '-1': give 0 or more"),

@@ -19,7 +19,7 @@ from builders import mlp, save
 from cli_runs import contents
 
 from mal_graph import source_files
-from mal_graph.cli import app
+from mal_graph.cli import app, assembling
 from mal_graph.cli.output import LogLines
 from mal_graph.workflows import models, writing
 
@@ -131,14 +131,14 @@ def test_an_input_that_is_replaced_during_the_run_is_told_and_nothing_is_written
     np.savez(folder / "calib.npz", x=np.load("data.npz")["x"])
     model = onnx.load("donor.onnx")
     onnx.save(model, "donor.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    digests, before = app.digests_of, contents(folder)
+    digests, before = assembling.digests_of, contents(folder)
 
     def replaced_before(*given):
         Path("new").write_bytes(Path(name).read_bytes())
         os.replace("new", name)
         return digests(*given)
 
-    monkeypatch.setattr(app, "digests_of", replaced_before)
+    monkeypatch.setattr(assembling, "digests_of", replaced_before)
     ran = run(*MERGE, "--data", "data.npz", "--calibrate", "calib.npz", "-o", "m.onnx")
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(rf"error: \S*{name} is not what it was when the run began: it was replaced .*\n", ran.err)
