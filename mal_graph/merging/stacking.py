@@ -76,6 +76,12 @@ class Stacking(Brief):
         shares = self.method.shares(values, len(self.numbers))
         return (*[0.0] * int(self.is_from_base), *map(float, shares))
 
+    @property
+    def peak_bytes(self) -> int:
+        """Memory of the largest tensor: all models, what they have learned, ancestor, base and result in float32."""
+        sizes = [self.base.weights[tensor].size for tensor in self.tensors]
+        return 4 * (2 * len(self.numbers) + 3) * max(sizes, default=0)
+
     def values_of(self, tensor: str) -> "StackedValues":
         """How one tensor is made."""
         steps = self.tensors[tensor]

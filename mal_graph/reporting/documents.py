@@ -319,7 +319,7 @@ def assemble_document(assembly: Assembly) -> AssembleDocument:
         added_layers=[name for step in steps for name in step.added],
         objective=[step.plan.alignment.objective for step in steps],
         starts=[entry for step in steps for entry in start_entries(step)],
-        peak_bytes=max((step.plan.peak_bytes for step in steps), default=0),
+        peak_bytes=assembly.peak_bytes,
     )
 
 

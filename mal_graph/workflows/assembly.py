@@ -75,6 +75,13 @@ class Assembly(Written):
         return (*notes_on(self.merged, self.config, has_ancestor=has_ancestor), *own)
 
     @property
+    def peak_bytes(self) -> int:
+        """Memory of the largest tensor that is merged, with all that it is made of."""
+        if self.stacked is not None:
+            return self.stacked.peak_bytes
+        return max((step.plan.peak_bytes for step in self.merged), default=0)
+
+    @property
     def nothing_to_align(self) -> tuple[str, ...]:
         """The donors that have nothing in common with the base that an alignment could find, a sentence each."""
         return tuple(filter(None, map(nothing_to_align, self.merged)))
