@@ -150,6 +150,8 @@ def checked_recipe(path: str | None, others: Sequence[Path | None], sources: Seq
     """Where a recipe goes, which is none of the `others` that are written. Raises FileError or UsageError before any
     work is done."""
     target = None if path is None else checked_target(path, sources, force)
+    if target is not None and any(map(is_factory, sources)):
+        raise UsageError(f"cannot write a recipe to {target}: it names files alone, and a module here is none")
     refuse_one_file([*others, target], "the model, the recipe and what else is written")
     if target is not None and target.suffix not in (".yaml", ".yml"):
         raise UsageError(f"cannot write a recipe to {target}: its name must end in .yaml")

@@ -14,7 +14,8 @@
 Paths are seen from the folder of the recipe. `ancestor` names an ancestor that is not the base. Flags, keywords of
 Python and recipes are one configuration: what is given for a parameter becomes a `Setting`, wherever it stood.
 
-A recipe is the text of a stranger: it has a largest size, no anchors, and no key twice. What is unknown is refused.
+A recipe is the text of a stranger: it has a largest size, no anchors, and no key twice, what is unknown is refused, and
+it names files alone: a module that a function makes is named on a command line, for its code is run.
 """
 
 import os
@@ -54,7 +55,7 @@ class Recipe:
     """A merge that is written down.
 
     Attributes:
-        base, donors, ancestor: paths of models, or `package.module:factory`; no ancestor is None.
+        base, donors, ancestor: paths of models; no ancestor is None.
         data: path of the labelled data; None without any.
         config: every option.
         dtype: what it says the numbers of the result are; None where it does not.
@@ -124,6 +125,7 @@ def read_recipe(path: str | PathLike[str]) -> Recipe:
     refuse_doubled(document.options)
     options = {name: seen_from(folder, value) if reads_file(name) else value for name, value in options.items()}
     named = [base, *donors, *filter(None, [ancestor, document.data])]
+    refuse_code(named)
     base, *rest = (seen_from(folder, one) for one in named)
     refuse_missing([base, *rest, *files_in_options(options)], str(path))
     config = configured("assemble", None, options)
@@ -269,17 +271,19 @@ def refuse_doubled(options: Mapping[str, Any]) -> None:
             raise UsageError(f"options {name} has a key of its own: write {key} beside options")
 
 
-def is_factory(path: str) -> bool:
-    """Whether a model is named as a function that makes it."""
-    module, colon, name = path.partition(":")
-    return bool(colon) and name.isidentifier() and all(part.isidentifier() for part in module.split("."))
+def refuse_code(paths: Iterable[str]) -> None:
+    """Raise UsageError for a model that is named as a function that makes it: `package.module:factory`."""
+    for path in paths:
+        module, colon, name = path.partition(":")
+        if colon and name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+            raise UsageError(f"{path} is a function, and a recipe names files alone: name it on the command line")
 
 
 def seen_from(folder: Path, value: Any) -> Any:
     """A path, or several, of a recipe in this folder as they are seen from here."""
     if isinstance(value, list | tuple):
         return [seen_from(folder, one) for one in value]
-    if not isinstance(value, str) or value == "-" or is_factory(value):
+    if not isinstance(value, str) or value == "-":
         return value
     return os.path.normpath(folder / value)
 
@@ -293,7 +297,7 @@ def files_in_options(options: Mapping[str, Any]) -> Iterator[str]:
 
 def refuse_missing(paths: Iterable[str], recipe: str) -> None:
     """Raise FileError where files are missing; all of them are named."""
-    missing = [path for path in dict.fromkeys(paths) if not is_factory(path) and not Path(path).is_file()]
+    missing = [path for path in dict.fromkeys(paths) if not Path(path).is_file()]
     if missing:
         raise FileError(
             f"{recipe} names {'files that are' if len(missing) > 1 else 'a file that is'} not there: "
@@ -357,6 +361,6 @@ def path_from(folder: Path, value: Any) -> Any:
     """A path, or several, as they are seen from a folder."""
     if isinstance(value, list | tuple):
         return [path_from(folder, one) for one in value]
-    if not isinstance(value, str) or value == "-" or is_factory(value):
+    if not isinstance(value, str) or value == "-":
         return value
     return os.path.relpath(value, folder)

@@ -78,6 +78,7 @@ def test_what_a_method_needs_is_said_before_anything_is_loaded(refused):
     refused(*words, "ties", match="give --ancestor, the model that all were tuned from")
     refused(*words, "tise", match=r"--method is 'tise': did you mean ties\?")
     refused(*words, "linear", "--save-recipe", "r.txt", match="its name must end in .yaml")
+    refused("assemble", "os:getcwd", "donor.onnx", "--save-recipe", "r.yaml", match="it names files alone")
 
 
 def test_methods_are_listed_with_all_that_is_said_of_them(run):

@@ -144,6 +144,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
     ("text", "message"),
     [
         (f"{PLAIN}merge_metod: ties", r"no key 'merge_metod' here: did you mean merge_method\?"),
+        (PLAIN.replace("b.onnx", "os:getcwd"), "os:getcwd is a function, and a recipe names files alone"),
         (f"{PLAIN}slices: []", "no key 'slices' here: layers are merged where they stand"),
         (f"{PLAIN}tokenizer_source: union", "no key 'tokenizer_source' here: a graph has no tokenizer; leave it out"),
         (
