@@ -1,7 +1,8 @@
 """Methods on task vectors, entry by entry: what each model has learned since the ancestor, thinned, elected and added.
 
-Thinning and electing vary apart from each other: `thinned` lists how task vectors are thinned, and each method says
-which of them it takes and whether the models elect a sign for each entry.
+Thinning and electing vary apart from each other: each method says how task vectors are thinned, and whether the models
+elect a sign for each entry. Where task vectors are added, a weight is 0.3 by default, as is usual for task arithmetic;
+where they are averaged it is 1.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,10 @@ from mal_graph.methods.method import Need, merge_method
 from mal_graph.methods.stack import Mask, Stack, Vector, spread_over
 
 Weight = Annotated[Vector, Field(1.0, allow_inf_nan=False, description="what the task vector of a model is times")]
+Part = Annotated[Vector, Field(0.3, allow_inf_nan=False, description="what the task vector of a model is times")]
 Scale = Annotated[float, Field(1.0, allow_inf_nan=False, description="what the merged task vector is times")]
 Density = Annotated[Vector, Field(0.5, gt=0, le=1, description="the share of its task vector that a model keeps")]
 Normalize = Annotated[bool, Field(False, description="divide by the weights of the models that count in an entry")]
-
 Mean = Annotated[bool, Field(True, description="divide by the weights of the models that agree")]
 
 BY_TENSOR = "shares are of each tensor, not of the model as a whole: tensors are merged one at a time"
@@ -29,7 +30,7 @@ Thin = Callable[[Array, int, float, np.random.Generator], Array]
 def task_arithmetic(
     stack: Stack,
     *,
-    weight: Annotated[Vector, Field(0.3, allow_inf_nan=False, description="what the task vector of a model is times")],
+    weight: Part,
     lambda_: Scale,
 ) -> Array:
     """The ancestor and the sum of all task vectors."""
@@ -50,13 +51,13 @@ def ties(
 
 
 @merge_method("dare_linear", source="arXiv:2311.03099", needs=Need.ANCESTOR)
-def dare_linear(stack: Stack, *, weight: Weight, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
+def dare_linear(stack: Stack, *, weight: Part, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
     """The sum of task vectors of which random entries are left out and the others enlarged."""
     return stack.moved(summed(thinned(stack, dropped, density), weight, normalize), lambda_)
 
 
 @merge_method("dare_ties", source="arXiv:2311.03099", needs=Need.ANCESTOR)
-def dare_ties(stack: Stack, *, weight: Weight, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
+def dare_ties(stack: Stack, *, weight: Part, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
     """Task vectors of which random entries are left out and the others enlarged, then elected as in ties."""
     return stack.moved(elected(thinned(stack, dropped, density), weight, normalize), lambda_)
 
@@ -76,7 +77,7 @@ def della(
 
 @merge_method("della_linear", source="arXiv:2406.11617", needs=Need.ANCESTOR)
 def della_linear(
-    stack: Stack, *, weight: Weight, density: Density, epsilon: Epsilon, lambda_: Scale, normalize: Normalize
+    stack: Stack, *, weight: Part, density: Density, epsilon: Epsilon, lambda_: Scale, normalize: Normalize
 ) -> Array:
     """As dare_linear, where large entries of a row stay more often than small ones."""
     return stack.moved(summed(thinned(stack, ranked_drop(epsilon), density), weight, normalize), lambda_)
@@ -90,7 +91,7 @@ Outliers = Annotated[
 
 @merge_method("breadcrumbs", source="arXiv:2312.06795", needs=Need.ANCESTOR)
 def breadcrumbs(
-    stack: Stack, *, weight: Weight, density: Kept, gamma: Outliers, lambda_: Scale, normalize: Normalize
+    stack: Stack, *, weight: Part, density: Kept, gamma: Outliers, lambda_: Scale, normalize: Normalize
 ) -> Array:
     """The sum of task vectors without their largest and smallest entries."""
     return stack.moved(summed(thinned(stack, middle(gamma), density), weight, normalize), lambda_)
@@ -100,7 +101,7 @@ def breadcrumbs(
     "breadcrumbs_ties", needs=Need.ANCESTOR, deviations=("published nowhere: breadcrumbs, elected as in ties",)
 )
 def breadcrumbs_ties(
-    stack: Stack, *, weight: Weight, density: Kept, gamma: Outliers, lambda_: Scale, normalize: Normalize
+    stack: Stack, *, weight: Part, density: Kept, gamma: Outliers, lambda_: Scale, normalize: Normalize
 ) -> Array:
     """Task vectors without their largest and smallest entries, then elected as in ties."""
     return stack.moved(elected(thinned(stack, middle(gamma), density), weight, normalize), lambda_)

@@ -19,12 +19,12 @@ CLOSE = 2e-5  # float32, of sums of a few products and of singular vectors of sm
 WHOLE = {
     "task_arithmetic": {"weight": 1.0},
     "ties": {"density": 1.0},
-    "dare_linear": {"density": 1.0},
-    "dare_ties": {"density": 1.0},
+    "dare_linear": {"density": 1.0, "weight": 1.0},
+    "dare_ties": {"density": 1.0, "weight": 1.0},
     "della": {"density": 1.0},
-    "della_linear": {"density": 1.0},
-    "breadcrumbs": {"density": 1.0, "gamma": 0.0},
-    "breadcrumbs_ties": {"density": 1.0, "gamma": 0.0},
+    "della_linear": {"density": 1.0, "weight": 1.0},
+    "breadcrumbs": {"density": 1.0, "gamma": 0.0, "weight": 1.0},
+    "breadcrumbs_ties": {"density": 1.0, "gamma": 0.0, "weight": 1.0},
     "lines": {"alpha": 1.0, "beta": 0.0},
     "consensus": {"least": 1.0, "lambda": 1.0},
     "wudi": {},
@@ -237,9 +237,9 @@ def test_entries_left_out_at_random_leave_the_mean_as_it_was(name):
     """Over 400 draws of 20 entries; the largest of their deviations is about 2 in 20."""
     models = np.full((1, 4, 5), 1.0, np.float32)
     ancestor = np.zeros((4, 5), np.float32)
-    draws = [METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(seed,))) for seed in range(400)]
+    draws = [METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(seed,)), weight=1) for seed in range(400)]
     assert np.mean(draws) == pytest.approx(1.0, abs=0.06)
-    assert np.array_equal(draws[0], METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(0,))))
+    assert np.array_equal(draws[0], METHODS[name](Stack(models, ancestor, numbers=(1,), seed=(0,)), weight=1))
     assert not np.array_equal(draws[0], draws[1])
 
 
