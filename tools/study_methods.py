@@ -1,0 +1,185 @@
+"""Merge methods on eight tasks: experts that were tuned from one ancestor, merged by every method, beside controls.
+
+    python tools/study_methods.py --seeds 3 > tools/results/study_methods.md
+
+Small: the tasks are eight views of scikit-learn's digits (dim, moved, thick, striped), the ancestor is a perceptron
+that was trained a little on all of them, and each expert is the ancestor trained on one task alone. In the second table
+half of the experts have other widths: the ancestor lost a quarter of the units of each hidden layer before these were
+trained. The base is the ancestor. Methods with a scale are shown as by default, and with the one of five scales that is
+best on 200 other images of each task, as papers choose it. Accuracy is the mean over the tasks, each on 500 images that
+nobody was trained on and nothing was chosen by. Controls: the ancestor, each expert on its own task and on all, the
+plain mean (`linear`), and the ensemble of all experts, which costs eight times as much.
+
+Needs torch and scikit-learn; about a minute for each seed and table on one core.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import make_digits_models as digits
+import numpy as np
+import torch
+from make_digits_models import Images
+from torch import nn
+
+import mal_graph
+from mal_graph import registry
+from mal_graph.config import MergeConfig
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.merging import Stacking, run_outputs, stack_merge
+from mal_graph.methods import all_methods
+from mal_graph.parameter_settings import settings_of
+from mal_graph.workflows.models import silent
+from mal_graph.workflows.stacking import Frames, in_one_frame, stacking_of
+
+HIDDEN = (256, 256)
+ANCESTOR_EPOCHS, EXPERT_EPOCHS = 1, 3
+SCALES = (0.1, 0.2, 0.3, 0.5, 1.0)
+LOST = 0.25  # of the units of each hidden layer, where experts are narrower
+
+
+def thickened(x: Array) -> Array:
+    return np.maximum.reduce([x, np.roll(x, 1, 3), np.roll(x, 1, 2)])
+
+
+def striped(x: Array) -> Array:
+    return np.where(np.arange(x.shape[2])[:, None] % 2, x, 0)
+
+
+VIEWS: dict[str, Callable[[Array], Array]] = {
+    "as they are": lambda x: x,
+    "dim": lambda x: 0.4 * x,
+    "moved left": lambda x: np.roll(x, -1, 3),
+    "moved right": lambda x: np.roll(x, 1, 3),
+    "moved up": lambda x: np.roll(x, -1, 2),
+    "moved down": lambda x: np.roll(x, 1, 2),
+    "thick": thickened,
+    "striped": striped,
+}
+
+
+def seen(images: Images, view: Callable[[Array], Array]) -> Images:
+    """Images as one task shows them."""
+    return Images(np.ascontiguousarray(view(images.image), np.float32), images.labels)
+
+
+def joined(parts: Sequence[Images]) -> Images:
+    return Images(np.concatenate([part.image for part in parts]), np.concatenate([part.labels for part in parts]))
+
+
+def narrowed(model: nn.Sequential, share: float) -> nn.Sequential:
+    """The perceptron without the units of each hidden layer that have the smallest weights."""
+    linear = [layer for layer in model if isinstance(layer, nn.Linear)]
+    kept = [torch.arange(linear[0].in_features)]
+    for into, out in pairwise(linear):
+        size = into.weight.norm(dim=1) * out.weight.norm(dim=0)
+        kept.append(size.argsort()[int(share * len(size)) :].sort().values)
+    kept.append(torch.arange(linear[-1].out_features))
+    thin = digits.mlp([len(units) for units in kept[1:-1]])
+    own = [layer for layer in thin if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for place, (old, new) in enumerate(zip(linear, own, strict=True)):
+            new.weight.copy_(old.weight[kept[place + 1]][:, kept[place]])
+            new.bias.copy_(old.bias[kept[place + 1]])
+    return thin
+
+
+def trained(seed: int, train: Sequence[Images], folder: Path, *, narrow: bool) -> tuple[LayerGraph, list[LayerGraph]]:
+    """An ancestor and one expert for each task; every second one narrower where that is asked for."""
+    ancestor = digits.train(lambda: digits.mlp(HIDDEN), seed, joined(train), ANCESTOR_EPOCHS)
+    graphs = [written(ancestor, folder / "ancestor.onnx")]
+    state = {name: values.clone() for name, values in ancestor.state_dict().items()}
+    for number, task in enumerate(train):
+        start = digits.mlp(HIDDEN)
+        start.load_state_dict(state)
+        start = narrowed(start, LOST) if narrow and number % 2 else start
+        expert = digits.train(lambda start=start: start.train(), seed, task, EXPERT_EPOCHS)
+        graphs.append(written(expert, folder / f"expert{number}.onnx"))
+    return graphs[0], graphs[1:]
+
+
+def written(model: nn.Module, path: Path) -> LayerGraph:
+    digits.export(model, path)
+    return mal_graph.load(path)
+
+
+def accuracies(graph: LayerGraph, tests: Sequence[Images]) -> list[float]:
+    """On each task."""
+    answers = np.split(scores(graph, joined(tests)).argmax(1), len(tests))
+    return [float((own == task.labels).mean()) for own, task in zip(answers, tests, strict=True)]
+
+
+def scores(graph: LayerGraph, task: Images) -> Array:
+    (logits,) = run_outputs(graph, {"image": task.image}, registry.runner()).values()
+    return logits
+
+
+def of_ensemble(experts: Sequence[LayerGraph], tests: Sequence[Images]) -> float:
+    """The accuracy of the experts' mean probabilities."""
+    images = joined(tests)
+    chances = [torch.softmax(torch.from_numpy(scores(expert, images).copy()), 1).numpy() for expert in experts]
+    return float((np.mean(chances, axis=0).argmax(1) == images.labels).mean())
+
+
+def rows(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
+    """What each model reaches, as the mean over all tasks."""
+    parts = digits.split(seed)
+    whole = joined([parts.train_a, parts.train_b])
+    train, choosing, tests = (
+        [seen(part, view) for view in VIEWS.values()] for part in (whole, parts.validation, parts.test)
+    )
+    with TemporaryDirectory() as folder:
+        ancestor, experts = trained(seed, train, Path(folder), narrow=narrow)
+        yield "ancestor", float(np.mean(accuracies(ancestor, tests)))
+        own = [accuracies(expert, [task])[0] for expert, task in zip(experts, tests, strict=True)]
+        yield "experts, each on its own task", float(np.mean(own))
+        yield "experts, on all tasks", float(np.mean([accuracies(expert, tests) for expert in experts]))
+        yield "ensemble of the experts (8 times the cost)", of_ensemble(experts, tests)
+        config = MergeConfig(method="linear", compare=False)
+        frames: Frames = in_one_frame(ancestor, experts, None, config, registry.runner(), silent)
+        for method in all_methods():
+            if method.models is None:
+                made = replace(stacking_of(frames, method, config, is_from_base=True), seed=seed)
+                yield f"{method.name}, as by default", float(np.mean(accuracies(stack_merge(made), tests)))
+                if "lambda" in method.parameters:
+                    yield method.name, scaled(made, choosing, tests)
+
+
+def scaled(made: Stacking, choosing: Sequence[Images], tests: Sequence[Images]) -> float:
+    """The accuracy of a merge with the scale that is best on other images."""
+    weight = {"weight": 1.0} if "weight" in made.method.parameters else {}
+    merged = [stack_merge(replace(made, settings=settings_of({**weight, "lambda": scale}))) for scale in SCALES]
+    best = max(merged, key=lambda graph: np.mean(accuracies(graph, choosing)))
+    return float(np.mean(accuracies(best, tests)))
+
+
+def table(seeds: int, *, narrow: bool) -> Iterator[str]:
+    """Mean and spread over the seeds, by rising accuracy."""
+    found: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        for name, reached in rows(seed, narrow=narrow):
+            found.setdefault(name, []).append(reached)
+    yield f"| model | mean accuracy on {len(VIEWS)} tasks | from - to |"
+    yield "|---|---|---|"
+    for name, values in sorted(found.items(), key=lambda row: np.mean(row[1])):
+        yield f"| {name} | {np.mean(values):.3f} | {min(values):.3f} - {max(values):.3f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3, help="how many ancestors with their experts")
+    options = parser.parse_args()
+    print("# Merge methods on eight tasks\n")
+    print(f"`python tools/study_methods.py --seeds {options.seeds}`; what was done stands in its docstring.\n")
+    print("## Experts of one width\n")
+    print("\n".join(table(options.seeds, narrow=False)))
+    print("\n## Half of the experts narrower by a quarter\n")
+    print("\n".join(table(options.seeds, narrow=True)))
+
+
+if __name__ == "__main__":
+    main()
