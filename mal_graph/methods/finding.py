@@ -13,7 +13,10 @@ def find_method(name: str) -> MergeMethod:
     points = registry.merge_methods()
     if name not in points:
         raise UsageError(f"no merge method is called {name!r}: choose one of {', '.join(points)}")
-    made = points[name].load()
+    try:
+        made = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"the merge method {name!r} cannot be loaded: {error}; reinstall the package of it") from None
     if not isinstance(made, MergeMethod) or made.name != name:
         raise UsageError(f"{points[name].value} is no merge method called {name!r}: register what @merge_method makes")
     return made

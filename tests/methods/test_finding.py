@@ -32,6 +32,7 @@ def others(monkeypatch):
     monkeypatch.setitem(sys.modules, "others", module)
     offered = {"halfway": "halfway", "number": "number", "third": "halfway"}
     points = {name: EntryPoint(name, f"others:{value}", "mal_graph.merge_methods") for name, value in offered.items()}
+    points["lost"] = EntryPoint("lost", "package_that_is_not_there:lost", "mal_graph.merge_methods")
     known = {**registry.merge_methods(), **points}
     monkeypatch.setattr(registry, "merge_methods", lambda: known)
     find_method.cache_clear()
@@ -59,6 +60,11 @@ def test_what_is_no_method_of_that_name_is_refused(others, name):
         UsageError, match=rf"others:\w+ is no merge method called '{name}': register what @merge_method"
     ):
         find_method(name)
+
+
+def test_a_method_that_cannot_be_loaded_is_told(others):
+    with pytest.raises(UsageError, match="the merge method 'lost' cannot be loaded: No module named"):
+        find_method("lost")
 
 
 def test_what_a_keyword_says_of_no_parameter_is_found():
