@@ -4,10 +4,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from mal_graph.errors import MatchError
 from mal_graph.matching import RELATED, Orders, cosine_of
 from mal_graph.merging import Plan, merge
 from mal_graph.workflows.both_models import KEEPS
 from mal_graph.workflows.steps import Merged
+
+KIN = 0.3  # cosine in stored order from which a base may be far from its ancestor; trained apart it is below 0.1
 
 
 def relations_of(step: Merged, *, has_ancestor: bool = False) -> Iterator[str]:
@@ -51,17 +54,33 @@ def nothing_to_align(step: Merged) -> str:
     )
 
 
+def refuse_stranger(plan: Plan) -> None:
+    """Raise MatchError where what was given as the ancestor of the base is none: what a model has learned since another
+    one says nothing unless it comes from that one. A model far from its ancestor still goes with it in stored order."""
+    aligned = aligned_cosine(plan)
+    if aligned < RELATED and cosine_in_stored_order(plan) < KIN:
+        raise MatchError(
+            f"{plan.donor.graph.name} is no ancestor of {plan.base.name}: the cosine of their aligned weights is "
+            f"{aligned:.2f}, and of fine-tunes it is above {RELATED:g}; give the model that all were tuned from, or a "
+            "method that needs none, such as linear"
+        )
+
+
 def ancestor_notes(plan: Plan) -> Iterator[str]:
-    """That what was given as the ancestor does not look like one."""
-    end = merge(plan.at(1.0))
-    weights = [step for step in plan.steps if step.pair.is_compared]
-    pairs = [(plan.base.weights[step.tensor].read(), end.weights[step.tensor].read()) for step in weights]
-    cosine = cosine_of(pairs)
+    """That the base is far from its ancestor."""
+    cosine = aligned_cosine(plan)
     if cosine < RELATED:
         yield (
-            f"{plan.donor.graph.name} does not look like an ancestor of the base: the cosine of their aligned weights "
-            f"is {cosine:.2f}, and of fine-tunes it is above {RELATED:g}"
+            f"{plan.donor.graph.name} is far from the base for an ancestor: the cosine of their aligned weights is "
+            f"{cosine:.2f}, and of fine-tunes it is above {RELATED:g}"
         )
+
+
+def aligned_cosine(plan: Plan) -> float:
+    """The cosine of the weights of two models, the donor's where they were put."""
+    end = merge(plan.at(1.0))
+    weights = [step for step in plan.steps if step.pair.is_compared]
+    return cosine_of((plan.base.weights[step.tensor].read(), end.weights[step.tensor].read()) for step in weights)
 
 
 def is_reordered_base(plan: Plan) -> bool:

@@ -27,6 +27,7 @@ from mal_graph.workflows.assembly import Assembly, with_scores
 from mal_graph.workflows.checkpoint import fingerprint
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
 from mal_graph.workflows.models import Progress
+from mal_graph.workflows.relations import refuse_stranger
 from mal_graph.workflows.steps import (
     Known,
     Merged,
@@ -156,6 +157,8 @@ def in_one_frame(
     for step in steps:
         refuse_compensation(step)
     own = None if ancestor is None else steps.pop()
+    if own is not None:
+        refuse_stranger(own.plan)
     whys = [{**kept_settings(step.plan), **({} if own is None else kept_without(own, step.plan))} for step in steps]
     kept = tuple(without_layers(step, why, config, runner) for step, why in zip(steps, whys, strict=True))
     if not any(step.plan.steps for step in kept):

@@ -105,23 +105,47 @@ def test_a_model_that_is_not_finite_is_refused_by_its_name():
 
 def test_an_ancestor_of_another_architecture_is_refused():
     base = mlp((4, 6, 3), 0)
-    with pytest.raises(
-        MatchError, match=r"nothing can be merged: layer .*: mlp 4-5-3.onnx, the ancestor, has fewer units"
-    ):
-        mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=mlp((4, 5, 3), 1), **QUICK)
+    narrow = mlp((4, 5, 3), 0)
+    with pytest.raises(MatchError, match=r"nothing can be merged: layer .*: .*, the ancestor, has fewer units"):
+        mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=cut_to(narrow, base), **QUICK)
     with pytest.raises(MatchError, match=r"the inputs of .* do not fit"):
         mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=cnn((4,), blocks=0, size=4), **QUICK)
 
 
-def test_layers_that_the_ancestor_lacks_keep_the_weights_of_the_base_and_a_stranger_is_told():
-    base = mlp((4, 6, 5, 3), 0)
-    stranger = mlp((4, 6, 4, 3), 1)
-    result = mal_graph.assemble(base, tuned(base, 1), method="task_arithmetic", ancestor=stranger, **QUICK)
+def test_layers_that_the_ancestor_lacks_keep_the_weights_of_the_base():
+    base, narrow = mlp((4, 6, 5, 3), 0), mlp((4, 6, 4, 3), 0)
+    result = mal_graph.assemble(base, tuned(base, 1), method="task_arithmetic", ancestor=cut_to(narrow, base), **QUICK)
     reasons = [entry["reason"] for entry in result.to_dict()["skipped"]]
-    assert reasons == ["mlp 4-6-4-3.onnx, the ancestor, has fewer units there"] * 2
-    assert any("does not look like an ancestor of the base" in note for note in result.notes)
-    merged = {entry["base"] for entry in result.to_dict()["merged"]}
-    assert len(merged) == 1
+    assert len(reasons) == 2
+    assert all(reason.endswith("the ancestor, has fewer units there") for reason in reasons)
+    assert len({entry["base"] for entry in result.to_dict()["merged"]}) == 1
+
+
+def cut_to(narrow, base):
+    """A narrower model with the base's numbers."""
+    cut = {name: base.weights[name].read()[tuple(map(slice, own.shape))] for name, own in narrow.weights.items()}
+    return narrow.with_weights(cut)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_model_that_was_trained_apart_is_no_ancestor(seed):
+    base = mlp((6, 24, 16, 3), seed)
+    apart = mlp((6, 24, 16, 3), seed + 100).named("apart")
+    with pytest.raises(
+        MatchError, match=r"apart is no ancestor of .*: the cosine of their aligned weights is 0\.\d\d, "
+    ):
+        mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=apart, **QUICK)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.5])
+def test_a_base_may_be_far_from_its_ancestor_which_is_told(share):
+    """Tuned by up to one and a half times what was there."""
+    ancestor = mlp((6, 24, 16, 3), 0)
+    other = mlp((6, 24, 16, 3), 1)
+    far = {name: w.read() + np.float32(share) * other.weights[name].read() for name, w in ancestor.weights.items()}
+    base = ancestor.with_weights(far)
+    result = mal_graph.assemble(base, tuned(base, 1), method="ties", ancestor=ancestor, **QUICK)
+    assert any("is far from the base for an ancestor" in note for note in result.notes) == (share > 1)
 
 
 def test_fine_tunes_without_an_ancestor_are_told():
