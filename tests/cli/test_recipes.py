@@ -2,9 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
-from builders import mlp, save
 
+import mal_graph
 from mal_graph.methods import all_methods
 
 
@@ -27,7 +28,9 @@ def test_the_recipe_of_a_run_gives_the_same_file_again(run, folder):
 
 
 def test_an_audit_knows_the_ancestor(run, folder):
-    save(mlp((8, 16, 12, 5), seed=3), folder / "old.onnx")
+    base = mal_graph.load(folder / "base.onnx")
+    old = {name: np.float32(0.9) * weight.read() for name, weight in base.weights.items()}
+    mal_graph.save(base.with_weights(old), folder / "old.onnx")
     words = (
         "--method",
         "task_arithmetic",
