@@ -12,7 +12,7 @@ def as_mask(bits: int, count: int) -> NDArray[np.bool_]:
 
 def members(bits: int, count: int) -> NDArray[np.intp]:
     """The layers in a set, in order."""
-    return np.flatnonzero(as_mask(bits, count))
+    return as_mask(bits, count).nonzero()[0]
 
 
 def as_bits(layers: NDArray[np.intp], count: int) -> int:

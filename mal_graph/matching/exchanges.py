@@ -110,8 +110,10 @@ class Pairing:
         # A step between the two layers that move counts in the loss of both, and may be one that only they make.
         beside = as_mask(self.a.network.before[i] | self.a.network.after[i], len(self.partners))
         for way in (Following.by_degrees, Following.by_neighbours, Following.by_count):
+            if not j.size:
+                break
             more = way(self.ahead, i, j) - self.following[i]
-            held = np.flatnonzero(self.holders[j] >= 0)
+            held = (self.holders[j] >= 0).nonzero()[0]
             holder = self.holders[j[held]]
             more[held] += 2 * beside[holder] - self.following[holder]
             if own >= 0:
@@ -125,7 +127,7 @@ class Pairing:
         new = self.scores.at(i, j)
         j, new = j[new >= MIN_SCORE], new[new >= MIN_SCORE]
         old = np.full(len(j), self.own[i])
-        held = np.flatnonzero(self.holders[j] >= 0)
+        held = (self.holders[j] >= 0).nonzero()[0]
         holder = self.holders[j[held]]
         if self.partners[i] >= 0:
             swapped = self.scores.at(holder, self.partners[i])

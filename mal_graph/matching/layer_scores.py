@@ -39,8 +39,10 @@ class Levels:
 
     def at(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Scores:
         """The share of levels on which the hashes of layers i and j are equal."""
-        equal = np.zeros(np.broadcast_shapes(i.shape, j.shape), np.int8)
-        for x, y in zip(self.mine, self.theirs, strict=True):
+        levels = zip(self.mine, self.theirs, strict=True)
+        x, y = next(levels)
+        equal = (x[i] == y[j]).astype(np.int8)
+        for x, y in levels:
             equal += x[i] == y[j]
         share: Scores = equal / len(self.mine)
         return share
@@ -62,7 +64,7 @@ class Kinds:
     def at(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Scores:
         """How layers i and j compare."""
         if self.table.size == 1:
-            return np.broadcast_to(self.table[0, 0], np.broadcast_shapes(i.shape, j.shape))
+            return self.table.reshape(())  # it broadcasts
         if i.ndim == 2 and j.ndim == 1:  # a block
             return self.table[self.mine[i[:, 0]]].take(self.theirs[j], axis=1)
         at: Scores = self.table[self.mine[i], self.theirs[j]]
