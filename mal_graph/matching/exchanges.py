@@ -107,15 +107,14 @@ class Pairing:
         cannot gain is sifted out, in ways that are slower the fewer are left."""
         own = self.partners[i]
         j, won = self.what_scores_win(i, j)
-        # A step between the two layers that move counts in the loss of both, and may be one that only they make.
-        beside = as_mask(self.a.network.before[i] | self.a.network.after[i], len(self.partners))
+        # What the two that move have between them is no matter: where it is lost or made, an order is reversed.
         for way in (Following.by_degrees, Following.by_neighbours, Following.by_count):
             if not j.size:
                 break
             more = way(self.ahead, i, j) - self.following[i]
             held = (self.holders[j] >= 0).nonzero()[0]
             holder = self.holders[j[held]]
-            more[held] += 2 * beside[holder] - self.following[holder]
+            more[held] -= self.following[holder]
             if own >= 0:
                 more[held] += way(self.back, int(own), holder)
             may = won + FOLLOWS * more > LEAST_GAIN
