@@ -74,36 +74,34 @@ def follows(a):
     return np.array([as_mask(bits, len(a.layers)) for bits in a.network.after])
 
 
-def reverses(a, b, chosen):
-    """Whether two pairs stand one way in the base and the other way in the donor."""
-    ours, theirs = reaches(a), reaches(b)
-    return any(ours[i, r] and theirs[c, j] for (i, j), (r, c) in product(chosen.items(), repeat=2))
+def between(ours, theirs, chosen):
+    """What holds between every two pairs: in the base, and in the donor."""
+    rows, columns = list(chosen), list(chosen.values())
+    return ours[np.ix_(rows, rows)], theirs[np.ix_(columns, columns)]
 
 
-def worth(a, b, scores, chosen):
+def worth(ours, theirs, scores, chosen):
     """What a pairing is worth: its scores, and what follows each other in both models."""
-    ours, theirs = follows(a), follows(b)
-    steps = sum(ours[i, r] and theirs[j, c] for (i, j), (r, c) in product(chosen.items(), repeat=2))
+    steps = np.logical_and(*between(ours, theirs, chosen)).sum()
     return sum(scores[i, j] if scores[i, j] >= MIN_SCORE else -np.inf for i, j in chosen.items()) + FOLLOWS * steps
 
 
 def every_exchange(a, b, scores, chosen):
     """The same by trying all."""
-    chosen = dict(chosen)
-    improved = True
+    ours, theirs, steps, their_steps = reaches(a), reaches(b), follows(a), follows(b)
+    chosen, improved = dict(chosen), True
     while improved:
-        improved = False
+        improved, now = False, worth(steps, their_steps, scores, chosen)
         for i, j in product(a.order, b.order):
             holder = next((h for h, c in chosen.items() if c == j), None)
             if scores[i, j] < MIN_SCORE or holder == i:
                 continue
-            trial = {**chosen, i: j}
-            if holder is not None:
-                trial[holder] = chosen.get(i, -1)
+            trial = {**chosen, i: j} if holder is None else {**chosen, i: j, holder: chosen.get(i, -1)}
             trial = {i: j for i, j in trial.items() if j >= 0}
-            if worth(a, b, scores, trial) - worth(a, b, scores, chosen) <= LEAST_GAIN or reverses(a, b, trial):
-                continue
-            chosen, improved = trial, True
+            gained = worth(steps, their_steps, scores, trial)
+            mine, other = between(ours, theirs, trial)
+            if gained - now > LEAST_GAIN and not (mine & other.T).any():
+                chosen, improved, now = trial, True, gained
     return chosen
 
 
