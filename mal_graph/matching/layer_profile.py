@@ -7,13 +7,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.graph import LayerGraph
+from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching.bits import members
 from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
 from mal_graph.matching.differences import Operations, find_in_front, find_operations
 from mal_graph.matching.layer_links import LayerNetwork, Reading, find_network, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
+
+BLOCK = 2**16  # values of a weight that are gone through at once in float64
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,22 @@ def measure_weight(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     leading = layer.leading
     if leading is None:
         return 0.0, 0.0
-    values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
-    root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    values = leading.canonical(graph.weights[leading.tensor].read())
+    flat, rows = values.ravel(order="K"), values.reshape(values.shape[0] if values.ndim else 1, -1)
+    root = float(np.sqrt(add_up(flat, np.square) / values.size)) if values.size else 0.0
     if not np.isfinite(root) or root == 0.0:
         return 0.0, 0.0
-    rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
-    return float(np.mean(np.abs(values)) / root), float(np.sqrt(np.mean(rows.mean(axis=1) ** 2)) / root)
+    step = max(1, BLOCK // rows.shape[1])
+    blocks = (rows[start : start + step].astype(np.float64) for start in range(0, len(rows), step))
+    means = np.concatenate([block.mean(axis=1) for block in blocks])
+    return add_up(flat, np.abs) / values.size / root, float(np.sqrt(np.mean(means**2))) / root
+
+
+def add_up(values: Array, of: np.ufunc) -> float:
+    """The sum of a function of all values, in float64 but never of all at once: halved as numpy halves, so that the sum
+    is the same to the last bit."""
+    if len(values) <= BLOCK:
+        return float(np.sum(of(values.astype(np.float64))))
+    half = len(values) // 2
+    half -= half % 8
+    return add_up(values[:half], of) + add_up(values[half:], of)

@@ -4,13 +4,14 @@ from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from builders import Net, cnn, mlp, vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.matching.bits import as_bits, as_mask, members
 from mal_graph.matching.exchanges import FOLLOWS, LEAST_GAIN, Pairing, exchange_partners
-from mal_graph.matching.layer_profile import profile_layers
+from mal_graph.matching.layer_profile import measure_weight, profile_layers
 from mal_graph.matching.layer_scores import LayerScores, compare_kinds
 from mal_graph.matching.pairing import MIN_SCORE, pair_monotonely
 from mal_graph.matching.reversals import Reversals
@@ -189,3 +190,18 @@ def test_kinds_compare_as_their_members_do(mine, theirs):
     expected = [[float(first[x // 2] <= y) for y in theirs] for x in mine]
     at = np.broadcast_to(kinds.at(i[:, None], j), (len(mine), len(theirs)))
     assert at.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(700, 300), (300, 70, 3, 3), (200_001,), (1, 200_000), (200_000, 1)])
+def test_figures_of_a_weight_do_not_depend_on_blocks(shape, dtype):
+    """To the last bit, also where the file stores the axes in another order."""
+    stored = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    for values in (stored, stored.T):
+        leading = SimpleNamespace(tensor="w", canonical=lambda read: read)
+        graph = SimpleNamespace(weights={"w": SimpleNamespace(read=lambda values=values: values)})
+        whole = values.astype(np.float64)
+        root = float(np.sqrt(np.mean(whole**2)))
+        means = whole.reshape(len(whole), -1).mean(axis=1)
+        expected = float(np.mean(np.abs(whole)) / root), float(np.sqrt(np.mean(means**2)) / root)
+        assert measure_weight(graph, SimpleNamespace(leading=leading)) == expected
