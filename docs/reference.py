@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 
 import mal_graph
 from mal_graph.cli.app import app
+from mal_graph.cli.commands import flagged
 from mal_graph.methods import all_methods
 from mal_graph.reporting import SCHEMAS, methods_document, methods_page
 
@@ -38,7 +39,8 @@ def cli_page() -> Iterator[str]:
     yield "Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a check or gate failed, 2 bad input"
     yield "or usage, 130 interrupted. `mal-graph --install-completion` completes commands and flags in your shell."
     group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name in group.commands:
+        command = flagged(name)
         yield f"\n## mal-graph {name}\n\n{command.help}\n"
         yield from command_table(command)
 

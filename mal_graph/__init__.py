@@ -10,7 +10,4 @@ loads no framework and no numpy.
 
 import lazy_loader
 
-from mal_graph.registry import version
-
-__version__ = version()
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

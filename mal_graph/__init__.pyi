@@ -26,6 +26,7 @@ from .symmetry.groups import AxisGroups as AxisGroups
 from .symmetry.networks import Network as Network
 from .symmetry.networks import build_network as build_network
 from .symmetry.verification import verify as verify
+from .version import __version__ as __version__
 from .workflows.assembly import Assembly as Assembly
 from .workflows.assembly import align as align
 from .workflows.auditing import Audit as Audit
@@ -48,5 +49,4 @@ from .workflows.verdict import Verdict as Verdict
 from .workflows.zoo_search import Zoo as Zoo
 from .workflows.zoo_search import zoo as zoo
 
-__version__: str
 __all__: list[str]

@@ -20,6 +20,7 @@ from mal_graph import option_texts as texts
 from mal_graph.errors import UsageError
 from mal_graph.method_names import MERGE_METHOD, WAYS, known_methods, method_of, way_of
 from mal_graph.option import MERGES, DataOption, Option, Options, option_of, set_signature
+from mal_graph.option_names import RENAMED
 from mal_graph.parameter_settings import Setting, setting_texts, settings_of
 
 MatchBy = Literal["weights", "activations", "both"]
@@ -471,8 +472,8 @@ def configured(job: str, config: Options | None, given: Mapping[str, Any]) -> An
 
 def instead_of(name: str, job: str) -> str:
     """What to give instead of an option that a job does not have."""
-    if name in texts.RENAMED:
-        return f"it is `{texts.RENAMED[name]}` now"
+    if name in RENAMED:
+        return f"it is `{RENAMED[name]}` now"
     elsewhere = [other for other in CONFIGS if other != job and name in options_of(other)]
     if elsewhere:
         return f"it is one of {' and '.join(elsewhere)}"

@@ -15,7 +15,8 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 
 from mal_graph import option_texts as texts
-from mal_graph.option import COMMON, Option, Options
+from mal_graph.option import Option, Options
+from mal_graph.option_names import COMMON
 
 LEAST_MEMORY = 64 * 2**20  # bytes that a process is given in any case: with less not even a session is made
 MEMORY, MEMORY_FACTOR = 512 * 2**20, 4  # bytes, and times what the models hold

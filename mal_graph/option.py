@@ -11,6 +11,7 @@ from pydantic import ValidationError as InvalidFields
 from pydantic.fields import FieldInfo
 
 from mal_graph.errors import UsageError
+from mal_graph.option_names import COMMON
 
 if TYPE_CHECKING:
     from mal_graph.graph import Array
@@ -21,7 +22,6 @@ else:
 
 Data = Arrays | str | PathLike[str]
 
-COMMON = "Common"
 MERGES = ("assemble", "sweep", "zoo")
 
 C = TypeVar("C", bound="Options")

@@ -15,19 +15,6 @@ from mal_graph.errors import FileError, MatchError, UsageError
 from mal_graph.label_lists import Names, names_of, read_label_list
 from mal_graph.text_files import read_text
 
-RENAMED = {
-    "pads": "unmatched",
-    "signal": "match_by",
-    "scale_free": "rescale_invariant",
-    "proof": "verify",
-    "prove": "verify",
-    "prove_timeout": "verify_timeout",
-    "output": "score_output",
-    "scores": "output_kind",
-    "state": "checkpoint",
-    "resume": "checkpoint",
-}
-
 MOST_POINTS = 10_000  # of a range of lambdas
 MOST = 10**18 - 1  # of a whole number: what numpy and every reader of JSON hold
 MOST_BYTES = 2**62  # more than any machine has, and what the system counts in

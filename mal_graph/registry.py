@@ -2,9 +2,6 @@
 
 from contextlib import suppress
 from functools import cache, lru_cache
-from importlib.metadata import PackageNotFoundError, entry_points
-from importlib.metadata import version as installed_version
-from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from mal_graph.errors import FileError, UsageError
@@ -20,17 +17,14 @@ if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
 Model = Any  # a LayerGraph, or what an adapter loads: a path, a document
 
 
-@cache
-def version() -> str:
-    """The version of this package."""
-    try:
-        return installed_version("mal-graph")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "0"
-
-
 def versions() -> dict[str, str]:
     """The versions of what results are made with, by name: this package, Python, and what is installed of the rest."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed_version
+    from platform import python_version
+
+    from mal_graph.version import version
+
     found = {"mal-graph": version(), "python": python_version()}
     for name in ("numpy", "scipy", "onnx", "onnxruntime", "torch"):
         with suppress(PackageNotFoundError):
@@ -38,9 +32,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def registered(kind: str) -> "list[EntryPoint]":
+    """The entry points of the group `mal_graph.<kind>s`, by name."""
+    from importlib.metadata import entry_points  # it reads mail, and takes as long as all else of this package
+
+    return sorted(entry_points(group=f"mal_graph.{kind}s"))
+
+
 @cache
 def adapters() -> "tuple[Adapter, ...]":
-    return tuple(point.load()() for point in sorted(entry_points(group="mal_graph.adapters")))
+    return tuple(point.load()() for point in registered("adapter"))
 
 
 def runner(name: str = "") -> "Runner":
@@ -75,7 +76,7 @@ def reporter(name: str = "default") -> "Reporter":
 
 def make_registered(kind: str, name: str) -> Any:
     """What an entry point of the group `mal_graph.<kind>s` makes. Raises UsageError if none has this name."""
-    offered = {point.name: point for point in entry_points(group=f"mal_graph.{kind}s")}
+    offered = {point.name: point for point in registered(kind)}
     if name not in offered:
         raise UsageError(f"no {kind} is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
     return offered[name].load()()
@@ -84,13 +85,13 @@ def make_registered(kind: str, name: str) -> Any:
 @cache
 def merge_methods() -> "dict[str, EntryPoint]":
     """The merge methods that are registered, by name; none of them is loaded."""
-    return {point.name: point for point in sorted(entry_points(group="mal_graph.merge_methods"))}
+    return {point.name: point for point in registered("merge_method")}
 
 
 @cache
 def tracer() -> "Tracer":
     """What traces modules. Raises UsageError where its framework is not installed."""
-    for point in sorted(entry_points(group="mal_graph.tracers")):
+    for point in registered("tracer"):
         try:
             made: Tracer = point.load()()
         except ModuleNotFoundError as error:

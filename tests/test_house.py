@@ -24,6 +24,8 @@ FOR_ALL = [
     "errors",
     "label_lists",
     "limits",
+    "option_names",
+    "version",
     "text_files",
     "boxes",
     "graph",

@@ -35,7 +35,14 @@ SEED, MUTANTS, PATIENCE, GOAL = 20261129, 16, 60, 0.85
 PARTS = {  # a part of the core: the modules that hold it
     "align": ("matching/assignment.py", "matching/orders.py", "matching/objective.py", "matching/nested_orders.py"),
     "correspond": ("matching/correspondence.py", "matching/axis_pairs.py", "matching/group_pairing.py"),
-    "match": ("matching/layer_matching.py", "matching/layer_scores.py", "matching/pairing.py"),
+    "match": (
+        "matching/layer_matching.py",
+        "matching/layer_scores.py",
+        "matching/pairing.py",
+        "matching/exchanges.py",
+        "matching/following.py",
+        "matching/reversals.py",
+    ),
     "merge": ("merging/blending.py", "merging/planning.py", "merging/unmatched.py", "merging/lambdas.py"),
     "groups": ("symmetry/groups.py", "symmetry/grouping.py", "symmetry/tracing.py"),
     "labels": ("operators/axis_labels.py", "operators/wiring.py", "operators/call.py"),

@@ -22,6 +22,7 @@ from typer.exceptions import TyperException
 from mal_graph import registry
 from mal_graph.cli.assembling import Job, run_job
 from mal_graph.cli.audits import audit, card
+from mal_graph.cli.commands import app, command
 from mal_graph.cli.factories import open_named_models, told_warnings
 from mal_graph.cli.flags import in_flags, refuse_broken_words, refuse_old_flags
 from mal_graph.cli.options import (
@@ -40,7 +41,6 @@ from mal_graph.cli.options import (
     ReportFile,
     Shown,
     Weights,
-    with_options,
 )
 from mal_graph.cli.output import captured_logs, emit, log, native_code_muted, progress_bars
 from mal_graph.cli.pictures import diagram, match
@@ -67,7 +67,6 @@ from mal_graph.cli.targets import (
     merged_target,
     report_targets,
 )
-from mal_graph.config import configured
 from mal_graph.errors import MalGraphError
 from mal_graph.source_files import all_opened
 
@@ -78,16 +77,12 @@ GOOD, BAD_INPUT = 0, 2
 MOST_HASHED = 2**31  # bytes: a file of more is no model, and takes minutes
 BUG = "mal-graph failed in a way that it should not"
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
 
 def print_version(wanted: bool) -> None:
     if wanted:
-        emit(f"mal-graph {registry.version()}")
+        from mal_graph.version import version
+
+        emit(f"mal-graph {version()}")
         raise typer.Exit(GOOD)
 
 
@@ -100,8 +95,7 @@ def options(
     """Merge the weights of neural networks: two ONNX files or torch modules of any width and depth in, one out."""
 
 
-@app.command()
-@with_options("inspect")
+@command("inspect")
 def inspect(
     model: Model,
     verify_full: Annotated[bool, typer.Option(help="Leave out every member in turn, not one a role.")] = False,
@@ -114,6 +108,7 @@ def inspect(
     shown: Shown,
 ) -> None:
     """Show a model's layers and axis groups, and verify the groups by running it."""
+    from mal_graph.config import configured
     from mal_graph.reporting import inspect_document
     from mal_graph.symmetry import check_resizes
     from mal_graph.workflows import inspect_groups, with_arrays
@@ -128,12 +123,11 @@ def inspect(
     emit_document(inspect_document(graph, groups, checks), shown.format_, shown.verbose)
 
 
-app.command()(with_options("match", formats=("text", "json", "mermaid", "dot", "model-explorer"))(match))
-app.command()(with_options("inspect")(diagram))
+command("match", formats=("text", "json", "mermaid", "dot", "model-explorer"))(match)
+command("inspect")(diagram)
 
 
-@app.command()
-@with_options("assemble")
+@command("assemble")
 def assemble(
     base: Base,
     donors: Annotated[list[str], typer.Argument(metavar="DONOR", help="Models merged into it, in order.")],
@@ -159,12 +153,11 @@ def assemble(
     run_job(replace(job, force=force, dry_run=dry_run, fail_if_worse=fail_if_worse), options, shown)
 
 
-app.command()(with_options("assemble")(merge))
-app.command()(with_options()(methods))
+command("assemble")(merge)
+command()(methods)
 
 
-@app.command()
-@with_options("compress")
+@command("compress")
 def compress(
     model: Model,
     output: MergedFile = None,
@@ -179,6 +172,7 @@ def compress(
     shown: Shown,
 ) -> None:
     """Thin MODEL to a budget of multiplications; the units that stay take over what they can from those that go."""
+    from mal_graph.config import configured
     from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, make_model, with_arrays, write_result
 
@@ -206,8 +200,7 @@ def compress(
     fail_where_worse(result, fail_if_worse)
 
 
-@app.command()
-@with_options("evaluate")
+@command("evaluate")
 def evaluate(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models to score.")],
     data: LabelledData,
@@ -217,6 +210,7 @@ def evaluate(
     shown: Shown,
 ) -> None:
     """Score models on labelled data: cross-entropy and accuracy, or squared error and R2."""
+    from mal_graph.config import configured
     from mal_graph.evaluation import evaluate as score_model
     from mal_graph.evaluation import prepare_data
     from mal_graph.reporting import EvaluateDocument
@@ -235,8 +229,7 @@ def evaluate(
     emit_document(EvaluateDocument(scores=scores, notes=list(notes)), shown.format_, shown.verbose)
 
 
-@app.command()
-@with_options("sweep", "grid")
+@command("sweep", "grid")
 def sweep(
     base: Base,
     donor: Annotated[str, typer.Argument(metavar="DONOR", help="The model merged into it.")],
@@ -262,6 +255,7 @@ def sweep(
     shown: Shown,
 ) -> None:
     """Score the merge of DONOR into BASE along lambda, beside what plain and random merges give."""
+    from mal_graph.config import configured
     from mal_graph.reporting import draw_curves, draw_heat_map, result_document
     from mal_graph.workflows import arrays_of, with_arrays
     from mal_graph.workflows import grid as map_layers
@@ -289,8 +283,7 @@ def sweep(
     emit_report(document, report_to, shown, force)
 
 
-@app.command()
-@with_options("zoo")
+@command("zoo")
 def zoo(
     base: Base,
     folder: Annotated[str, typer.Argument(metavar="ZOO_DIR", help="A folder of .onnx files, taken by name.")],
@@ -309,6 +302,7 @@ def zoo(
     Half of --data decides, half is reported. Every decision is kept in a checkpoint: the same command, given again
     after an interruption, goes on from there; --force starts anew where the checkpoint is of another search.
     """
+    from mal_graph.config import configured
     from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, files_in, with_arrays, write_result
     from mal_graph.workflows import zoo as search_zoo
@@ -351,9 +345,9 @@ def zoo(
     fail_where_worse(result, fail_if_worse)
 
 
-app.command()(with_options()(report))
-app.command()(with_options("audit")(audit))
-app.command()(with_options()(card))
+command()(report)
+command("audit")(audit)
+command()(card)
 
 
 # --- in common ----------------------------------------------------------------------------------------------------

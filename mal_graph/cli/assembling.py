@@ -19,7 +19,6 @@ from mal_graph.cli.targets import (
     merged_target,
     report_targets,
 )
-from mal_graph.config import configured
 from mal_graph.errors import UsageError
 from mal_graph.source_files import all_opened
 
@@ -70,6 +69,7 @@ class Job:
 
 def run_job(job: Job, options: dict[str, Any], shown: Shown) -> None:
     """Merge models, write the result and tell it; what cannot be done is refused before any work."""
+    from mal_graph.config import configured
     from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, check_donors, compares, with_arrays, write_result
 

@@ -11,7 +11,6 @@ from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.reports import read_source
 from mal_graph.cli.results import emit_document
 from mal_graph.cli.targets import checked_target
-from mal_graph.config import configured
 from mal_graph.errors import UsageError
 
 GATE_FAILED = 1
@@ -34,6 +33,7 @@ def audit(
     shown: Shown,
 ) -> None:
     """Check that FILE is as it was written; with --from, that it is what the models give that it was made of."""
+    from mal_graph.config import configured
     from mal_graph.reporting import audit_document
     from mal_graph.workflows import arrays_of, with_arrays
     from mal_graph.workflows import audit as audit_model

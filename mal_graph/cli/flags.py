@@ -2,32 +2,39 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from mal_graph.cli.options import flag_of
-from mal_graph.config import CONFIGS, options_of
 from mal_graph.errors import UsageError
-from mal_graph.limits import Limits
-from mal_graph.option_texts import RENAMED
+from mal_graph.option_names import RENAMED
 
-FLAGS = {name: flag_of(name, field) for job in CONFIGS for name, field in options_of(job).items()}
-FLAGS |= {name: flag_of(name, field) for name, field in Limits.model_fields.items()}
-FLAGS |= {
-    "restart": "--force",
-    "overwrite": "--force",
-    "config": "--config",
-    "data": "--data",
-    "ancestor": "--ancestor",
-}
-
+# The option that an old flag means, or the flag that it is now.
 OLD_FLAGS = {
-    f"--{old.replace('_', '-')}": FLAGS[new] for old, new in RENAMED.items() if old not in ("output", "state", "proof")
+    f"--{old.replace('_', '-')}": new for old, new in RENAMED.items() if old not in ("output", "state", "proof")
 }
 OLD_FLAGS |= {"--no-prove": "--no-verify", "--prove-full": "--verify-full", "--padding": "--resize-checks"}
 
 
+@cache
+def flags() -> dict[str, str]:
+    """The flag of every option."""
+    from mal_graph.config import CONFIGS, options_of
+    from mal_graph.limits import Limits
+
+    fields = [options_of(job) for job in CONFIGS] + [Limits.model_fields]
+    named = {name: flag_of(name, field) for own in fields for name, field in own.items()}
+    own = {"config": "--config", "data": "--data", "ancestor": "--ancestor"}
+    return {**named, "restart": "--force", "overwrite": "--force", **own}
+
+
 def in_flags(text: str) -> str:
     """A message of the library, in which backticks hold options, for people who gave flags."""
-    return re.sub(r"`(\w+)`", lambda match: FLAGS.get(match[1], match[0]), text)
+    return re.sub(r"`(\w+)`", lambda match: flags().get(match[1], match[0]), text)
+
+
+def new_flag(old: str) -> str:
+    """The flag that an old one is now."""
+    return flags().get(OLD_FLAGS[old], OLD_FLAGS[old])
 
 
 def refuse_old_flags(words: Sequence[str]) -> None:
@@ -35,7 +42,7 @@ def refuse_old_flags(words: Sequence[str]) -> None:
     for word in words:
         flag = word.partition("=")[0]
         if flag in OLD_FLAGS:
-            raise UsageError(f"there is no {flag}: it is {OLD_FLAGS[flag]} now")
+            raise UsageError(f"there is no {flag}: it is {new_flag(flag)} now")
     if "evaluate" in words[:1] and "--output" in [word.partition("=")[0] for word in words]:
         raise UsageError("there is no --output: it is --score-output now")
 

@@ -4,16 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 
 from mal_graph.cli.output import log
-from mal_graph.config import options_of
 from mal_graph.errors import UsageError
-from mal_graph.limits import Limits, limited
-from mal_graph.option import COMMON, choices_of, option_of, set_signature
+from mal_graph.option_names import COMMON
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 OUTPUT = "Output"
 INTERRUPTED = 130
@@ -133,6 +133,10 @@ def with_options(
     The command gets the values that were given as `options`, by name, and how to show its result as `shown`. One that
     opens models runs them within limits.
     """
+    from mal_graph.config import options_of
+    from mal_graph.limits import Limits, limited
+    from mal_graph.option import set_signature
+
     own_fields = {name: field for job in jobs for name, field in options_of(job).items()}
     fields = {**own_fields, **Limits.model_fields} if jobs else {}
     showing = shown_flags(formats)
@@ -170,8 +174,10 @@ def with_options(
     return decorate
 
 
-def annotation(name: str, field: FieldInfo) -> Any:
+def annotation(name: str, field: "FieldInfo") -> Any:
     """The type and flag of one option. Values are texts, which the configuration reads and refuses in its own words."""
+    from mal_graph.option import choices_of, option_of
+
     option, default = option_of(field), default_text(field)
     choices = () if option.known is not None else choices_of(field)
     kind = bool if field.annotation is bool else list[str] if option.is_repeated else str
@@ -190,11 +196,13 @@ def annotation(name: str, field: FieldInfo) -> Any:
     ]
 
 
-def flag_of(name: str, field: FieldInfo) -> str:
+def flag_of(name: str, field: "FieldInfo") -> str:
+    from mal_graph.option import option_of
+
     return f"--{option_of(field).flag or name.replace('_', '-')}"
 
 
-def default_text(field: FieldInfo) -> str:
+def default_text(field: "FieldInfo") -> str:
     """The default as it would be written, "" where it goes without saying."""
     value = field.default
     if isinstance(value, bool) or value is None or value == ():

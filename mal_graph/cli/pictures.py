@@ -14,7 +14,6 @@ from mal_graph.cli.options import FORMATS, OUTPUT, Base, Force, Model, Shown, We
 from mal_graph.cli.output import emit, log, progress_bars
 from mal_graph.cli.results import emit_candidates, emit_document
 from mal_graph.cli.targets import IMAGES, checked_target, given, input_files
-from mal_graph.config import configured
 from mal_graph.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,6 +89,7 @@ def match(
     shown: Shown,
 ) -> None:
     """Show which layer of BASE corresponds to which layer of DONOR, and why."""
+    from mal_graph.config import configured
     from mal_graph.network import dequantised
     from mal_graph.reporting import dot, match_document, mermaid, model_explorer
     from mal_graph.workflows import compare_models, with_arrays
@@ -150,6 +150,7 @@ def diagram(
     shown: Shown,
 ) -> None:
     """Draw the layers of one MODEL, with its axis groups, verified by running it."""
+    from mal_graph.config import configured
     from mal_graph.ladder import LadderEntry, model_entry
     from mal_graph.reporting import inspect_document
     from mal_graph.workflows import inspect_groups, with_arrays

@@ -14,6 +14,7 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
 from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import Order, Orders, is_assignment
+from mal_graph.matching.soft_starts import assign_softly, is_faint
 from mal_graph.matching.starts import (
     TOLERANCE,
     assign_by_distance,
@@ -54,8 +56,8 @@ class Alignment(Brief):
         objective: the sum over all tensors, and over the evidence, if there is any.
         values: what each pair of groups contributes, given the others.
         random_values: the mean of the same over all random assignments.
-        start: the start that led to the best objective: "forward", "nearest" or "identity"; "in order", "random" and
-            "given" are of orders that were not assigned at all.
+        start: the start that led to the best objective: "forward", "nearest", "identity" or "soft"; "in order",
+            "random" and "given" are of orders that were not assigned at all.
         history: the objective before the first and after each pass over the pairs that still change.
         starts: every start that was raised, with its history.
     """
@@ -106,7 +108,9 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     * forward from the inputs, each pair by the tensors whose other axes are already assigned;
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
       not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
-    * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it.
+    * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it;
+    * soft orders (see `soft_starts`), where most pairs are assigned no better than by chance, and the problem is not
+      tiny.
 
     Tiny problems are started several times, with equal scores decided at random (seeded), as long as that leads
     somewhere new.
@@ -136,9 +140,17 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     is_near = spare or floor > HALF * max(history[-1] for _, _, history in raised)
     if is_near and objective.is_allowed(identity):
         raised.append(("identity", *ascend(objective, identity)))
-    name, orders, history = max(raised, key=lambda start: start[2][-1])
+    _, orders, history = max(raised, key=worth_of)
+    if not spare and is_faint(objective, orders) and (soft := assign_softly(objective)) is not None:
+        raised.append(("soft", *ascend(objective, soft, least=history[-1])))
+    name, orders, history = max(raised, key=worth_of)
     tried = tuple((start, passes) for start, _, passes in raised)
     return replace(describe(objective, orders, name, history), starts=tried)
+
+
+def worth_of(raised: tuple[str, Orders, tuple[float, ...]]) -> float:
+    """What a start led to."""
+    return raised[2][-1]
 
 
 def key_of(orders: Orders) -> tuple[bytes, ...]:
@@ -214,8 +226,9 @@ def assign_at_random(correspondence: Correspondence, seed: int, evidence: Eviden
     return describe(objective, orders, "random", (objective.value(orders),))
 
 
-def ascend(objective: Objective, start: Orders) -> tuple[Orders, tuple[float, ...]]:
-    """Solve pair after pair, each again when a neighbour changed, until none gains."""
+def ascend(objective: Objective, start: Orders, least: float = -inf) -> tuple[Orders, tuple[float, ...]]:
+    """Solve pair after pair, each again when a neighbour changed, until none gains; given up where the first pass leads
+    to less than `least`."""
     orders = list(start)
     history = [objective.value(start)]
     waiting = deque(objective.nests.bundles)
@@ -228,6 +241,8 @@ def ascend(objective: Objective, start: Orders) -> tuple[Orders, tuple[float, ..
             if gain:
                 waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
         history.append(history[-1] + gained)
+        if len(history) == 2 and history[-1] < least:
+            break
     return tuple(orders), tuple(history)
 
 

@@ -5,7 +5,7 @@ means is no difference: the epsilon of a BatchNorm, which the donor's variance t
 any other norm whose scale is merged, which is interpolated like it (see `merging.planning`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -149,6 +149,25 @@ def is_exact_epsilon(a: Operation, b: Operation) -> bool:
         return True
     own, other = dict(a.settings)[EPSILON], dict(b.settings)[EPSILON]
     return isinstance(own, float) and isinstance(other, float) and b.least_variance + other - own >= 0
+
+
+def tell_settings_apart(
+    mine: Sequence[Operations], theirs: Sequence[Operations]
+) -> tuple[list[Hashable], list[Hashable]]:
+    """What `is_set_alike` asks of the layers of two models: equal for layers of one model that compare alike. Of a
+    variance that is how it lies to the base's epsilons: the number itself is another in every layer."""
+    epsilons = {dict(operation.settings).get(EPSILON) for layer in mine for operation in layer}
+    own = sorted(epsilon for epsilon in epsilons if isinstance(epsilon, float))
+
+    def key(operation: Operation, epsilons: Sequence[float]) -> Hashable:
+        least, other = operation.least_variance, dict(operation.settings).get(EPSILON)
+        takes_in = [least + other - one >= 0 for one in epsilons if least is not None and isinstance(other, float)]
+        return operation.op, operation.settings, operation.is_telling, least is None, tuple(takes_in)
+
+    return (
+        [tuple(key(one, ()) for one in layer) for layer in mine],
+        [tuple(key(one, own) for one in layer) for layer in theirs],
+    )
 
 
 def is_set_alike(mine: Operations, theirs: Operations) -> bool:

@@ -3,13 +3,12 @@
 A place is an origin (see `network.layers`): a layer, a join of several signals or a model input.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mal_graph.graph import LayerGraph
+from mal_graph.graph import LayerGraph, once_per_graph
+from mal_graph.matching.bits import members
 from mal_graph.network import Layer, Parameter, data_inputs, find_origins, find_parameters
 from mal_graph.operators import row_of
 
@@ -39,6 +38,7 @@ class Links(NamedTuple):
     ordered: list[bool]
 
 
+@once_per_graph
 def link_layers(graph: LayerGraph) -> Links:
     """The network that the layers of a graph lie in."""
     by_node: dict[int, list[Parameter]] = {}
@@ -68,16 +68,12 @@ def link_layers(graph: LayerGraph) -> Links:
 
 def find_layer_edges(graph: LayerGraph, layers: Sequence[Layer]) -> list[tuple[str, str]]:
     """Which layer's output the next layer reads, joins seen through, as pairs of names of layers."""
-    places, reads, *_ = link_layers(graph)
-    index = {layer.start: i for i, layer in enumerate(layers)}
-    behind: list[set[int]] = []  # the layers that each place's output comes from
-    edges: list[tuple[str, str]] = []
-    for start, sources in zip(places, reads, strict=True):
-        before = {i for one in sources for i in behind[one.place]}
-        if start in index:
-            edges += [(layers[i].name, layers[index[start]].name) for i in sorted(before)]
-        behind.append({index[start]} if start in index else before)
-    return edges
+    network = find_network(graph, layers)
+    return [
+        (layers[source].name, layers[target].name)
+        for target in network.layer_at.values()
+        for source in members(network.before[target], len(layers))
+    ]
 
 
 def turn_around(reads: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
@@ -89,18 +85,69 @@ def turn_around(reads: Sequence[Sequence[Reading]]) -> list[list[Reading]]:
     return feeds
 
 
-def find_descendants(
-    feeds: Sequence[Sequence[Reading]], layers: Collection[int]
-) -> tuple[NDArray[np.bool_], list[int]]:
-    """What each place reaches, and how many layers the longest path from it passes."""
-    reaches = np.zeros((len(feeds), len(feeds)), bool)
+@dataclass(frozen=True)
+class LayerNetwork:
+    """How the layers of a graph follow each other. Sets of layers are bits, see `bits`.
+
+    Attributes:
+        reads, feeds: the places that each place reads, and those that read it.
+        layer_at: the layer at each place that is one, in topological order.
+        place_of: the place of each layer.
+        before, after: the layers that each layer reads, and those that read it, joins seen through.
+        ancestors, descendants: all layers that each layer is computed from, and all that are computed from it.
+        heights: the longest path from each layer to an output, in layers.
+    """
+
+    reads: list[list[int]]
+    feeds: list[list[int]]
+    layer_at: Mapping[int, int]
+    place_of: list[int]
+    before: list[int]
+    after: list[int]
+    ancestors: list[int]
+    descendants: list[int]
+    heights: list[int]
+
+
+def find_network(graph: LayerGraph, layers: Sequence[Layer]) -> LayerNetwork:
+    """How the layers of a graph follow each other."""
+    starts, readings, *_ = link_layers(graph)
+    reads = [[one.place for one in near] for near in readings]
+    feeds = [[one.place for one in near] for near in turn_around(readings)]
+    place_at = {start: place for place, start in enumerate(starts)}
+    place_of = [place_at[layer.start] for layer in layers]
+    layer_at = {place: i for i, place in sorted(enumerate(place_of), key=lambda one: one[1])}
+    forward = range(len(starts))
+    before, ancestors = (spread(reads, forward, layer_at) for spread in (see_through, see_all))
+    after, descendants = (spread(feeds, forward[::-1], layer_at) for spread in (see_through, see_all))
+    sets = before, after, ancestors, descendants, measure_heights(feeds, layer_at)
+    return LayerNetwork(reads, feeds, layer_at, place_of, *([one[place] for place in place_of] for one in sets))
+
+
+def see_through(links: Sequence[Sequence[int]], order: Iterable[int], layer_at: Mapping[int, int]) -> list[int]:
+    """The first layers along the links from each place; in `order` each place comes behind what it is linked with."""
+    seen = [0] * len(links)
+    for place in order:
+        for other in links[place]:
+            seen[place] |= 1 << layer_at[other] if other in layer_at else seen[other]
+    return seen
+
+
+def see_all(links: Sequence[Sequence[int]], order: Iterable[int], layer_at: Mapping[int, int]) -> list[int]:
+    """All layers along the links from each place; in `order` each place comes behind what it is linked with."""
+    seen = [0] * len(links)
+    for place in order:
+        for other in links[place]:
+            seen[place] |= seen[other] | (1 << layer_at[other] if other in layer_at else 0)
+    return seen
+
+
+def measure_heights(feeds: Sequence[Sequence[int]], layers: Collection[int]) -> list[int]:
+    """How many layers the longest path from each place passes."""
     heights = [0] * len(feeds)
     for place in reversed(range(len(feeds))):  # topological order: successors come later
-        for _, _, target in feeds[place]:
-            reaches[place] |= reaches[target]
-            reaches[place, target] = True
-            heights[place] = max(heights[place], heights[target] + (target in layers))
-    return reaches, heights
+        heights[place] = max((heights[target] + (target in layers) for target in feeds[place]), default=0)
+    return heights
 
 
 def find_outputs(graph: LayerGraph, layers: Sequence[Layer]) -> list[frozenset[str]]:

@@ -19,10 +19,11 @@ from mal_graph.brief import Brief
 from mal_graph.errors import MatchError
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.differences import Difference, compare_operations
+from mal_graph.matching.exchanges import exchange_partners
 from mal_graph.matching.layer_links import find_outputs
 from mal_graph.matching.layer_profile import Profile, profile_layers
-from mal_graph.matching.layer_scores import explain_pair, find_same_places, score_layers, score_parts
-from mal_graph.matching.pairing import MIN_SCORE, exchange_partners, pair_monotonely
+from mal_graph.matching.layer_scores import LayerScores, explain_pair
+from mal_graph.matching.pairing import MIN_SCORE, pair_monotonely
 from mal_graph.network import Layer
 from mal_graph.registry import Model
 
@@ -125,10 +126,8 @@ def match_layers(
     """
     base, donor = registry.as_graph(base), registry.as_graph(donor)
     a, b = profile_layers(base), profile_layers(donor)
-    scores = score_layers(a, b)
-    scores[:, [layer.name in without for layer in b.layers]] = -np.inf
-    if outputs:
-        scores[lead_apart(find_outputs(base, a.layers), find_outputs(donor, b.layers), outputs)] = -np.inf
+    leads = (find_outputs(base, a.layers), find_outputs(donor, b.layers)) if outputs else ((), ())
+    scores = LayerScores(a, b, without, outputs, leads)
     if pairs is None:
         chosen = exchange_partners(a, b, scores, pair_monotonely(a, b, scores))
     else:
@@ -139,44 +138,34 @@ def match_layers(
             f"found {count_kinds(a)} against {count_kinds(b)}; "
             "inspect both models, or give pairs by hand with `matches`"
         )
-    parts, same = score_parts(a, b), find_same_places(a, b)
     taken = {j: i for i, j in chosen.items()}
-    paired = tuple(
-        LayerPair(
-            a.layers[i],
-            b.layers[j],
-            round(max(0.0, float(scores[i, j])), 4),
-            explain_pair(parts, bool(same[i, j]), i, j),
-            relate_widths(a.layers[i], b.layers[j]),
-            compare_operations(a.operations[i], b.operations[j]),
-            {name: round(float(part[i, j]), 4) for name, part in parts.items()},
-            find_runner_up(i, j, scores, taken, a, b),
-        )
-        for i, j in sorted(chosen.items())
-    )
-    return Match(
-        a.layers,
-        b.layers,
-        paired,
-        {layer.name: explain_unmatched(i, scores, taken, b, a) for i, layer in enumerate(a.layers) if i not in chosen},
-        {
-            layer.name: explain_unmatched(j, scores.T, chosen, a, b)
-            for j, layer in enumerate(b.layers)
-            if j not in taken
-        },
-        (base, donor),
-    )
+    paired: list[LayerPair] = []
+    alone: list[dict[str, str]] = [{}, {}]
+    for i, row in scores.rows(range(len(a.layers))):
+        if i in chosen:
+            paired.append(describe_pair(scores, i, chosen[i], row, taken))
+        else:
+            alone[0][a.layers[i].name] = explain_unmatched(i, row, taken, b, a)
+    for j, column in scores.columns([j for j in range(len(b.layers)) if j not in taken]):
+        alone[1][b.layers[j].name] = explain_unmatched(j, column, chosen, a, b)
+    return Match(a.layers, b.layers, tuple(paired), alone[0], alone[1], (base, donor))
 
 
-def lead_apart(
-    mine: Sequence[frozenset[str]], theirs: Sequence[frozenset[str]], outputs: Mapping[str, str]
-) -> NDArray[np.bool_]:
-    """Which layers lead to outputs that correspond to each other, but to none in common; shape (base layers, donor
-    layers)."""
-    known = [{outputs[name] for name in names if name in outputs} for names in mine]
-    others = [names & set(outputs.values()) for names in theirs]
-    apart = [[bool(one and other and not one & other) for other in others] for one in known]
-    return np.array(apart, bool).reshape(len(mine), len(theirs))
+def describe_pair(scores: LayerScores, i: int, j: int, row: NDArray[np.float64], taken: Mapping[int, int]) -> LayerPair:
+    """Base layer i and donor layer j as a pair. `row` has the scores of i with all donor layers, `taken` the base's
+    partner of each donor layer."""
+    a, b = scores.a, scores.b
+    parts = scores.parts_of(i, j)
+    return LayerPair(
+        a.layers[i],
+        b.layers[j],
+        round(max(0.0, float(row[j])), 4),
+        explain_pair(parts, scores.is_same_place(i, j)),
+        relate_widths(a.layers[i], b.layers[j]),
+        compare_operations(a.operations[i], b.operations[j]),
+        {name: round(part, 4) for name, part in parts.items()},
+        find_runner_up(i, j, row, taken, a, b),
+    )
 
 
 def match_itself(layers: tuple[Layer, ...]) -> Match:
@@ -194,17 +183,18 @@ def relate_widths(a: Layer, b: Layer) -> Relation:
 
 
 def find_runner_up(
-    i: int, j: int, scores: NDArray[np.float64], taken: Mapping[int, int], a: Profile, b: Profile
+    i: int, j: int, row: NDArray[np.float64], taken: Mapping[int, int], a: Profile, b: Profile
 ) -> RunnerUp | None:
-    """The donor layer that base layer i is most like beside its partner j; `taken` has the base's partner of each."""
-    others = scores[i].copy()
+    """The donor layer that base layer i is most like beside its partner j; `row` has the scores of i, `taken` the
+    base's partner of each donor layer."""
+    others = row.copy()
     others[j] = -np.inf
     best = int(np.argmax(others))
     if not np.isfinite(others[best]):
         return None
     if best in taken:
         reason = f"it corresponds to {a.layers[taken[best]].name}"
-    elif others[best] < scores[i, j]:
+    elif others[best] < row[j]:
         reason = "it is less alike"
     else:
         reason = "the pair would reverse the order of layers, or keep better ones apart"
@@ -214,17 +204,17 @@ def find_runner_up(
 def explain_unmatched(
     i: int, scores: NDArray[np.float64], taken: Mapping[int, int], others: Profile, own: Profile
 ) -> str:
-    """Why a layer has no partner. `scores` has its side as rows; `taken` maps layers of the other side to this one."""
+    """Why a layer has no partner. `scores` are its own; `taken` maps layers of the other side to this one."""
     layer = own.layers[i]
-    if not len(others.layers) or not np.isfinite(scores[i]).any():
+    if not len(others.layers) or not np.isfinite(scores).any():
         return f"the other model has no layer of kind {layer.kind} with such a window"
-    best = int(np.argmax(scores[i]))
-    if scores[i, best] < MIN_SCORE:
-        return f"nothing alike enough: {others.layers[best].name} comes closest with {scores[i, best]:.2f}"
+    best = int(np.argmax(scores))
+    if scores[best] < MIN_SCORE:
+        return f"nothing alike enough: {others.layers[best].name} comes closest with {scores[best]:.2f}"
     if best in taken:
         partner = own.layers[taken[best]].name
-        return f"its best partner {others.layers[best].name} ({scores[i, best]:.2f}) corresponds to {partner}"
-    return f"pairing it with {others.layers[best].name} ({scores[i, best]:.2f}) would reverse the order of layers"
+        return f"its best partner {others.layers[best].name} ({scores[best]:.2f}) corresponds to {partner}"
+    return f"pairing it with {others.layers[best].name} ({scores[best]:.2f}) would reverse the order of layers"
 
 
 def count_kinds(a: Profile) -> str:
@@ -266,9 +256,7 @@ def explain_layer(base: LayerGraph, donor: LayerGraph, name: str) -> list[tuple[
     """The donor layers most like one base layer: name, score and the parts of the score, best first."""
     a, b = profile_layers(base), profile_layers(donor)
     i = find_layer(base, a.layers, name)
-    scores, parts = score_layers(a, b)[i], score_parts(a, b)
+    compared = LayerScores(a, b)
+    scores = compared.at(i, np.arange(len(b.layers)))
     ranked = [int(j) for j in np.argsort(-scores, kind="stable") if np.isfinite(scores[j])]
-    return [
-        (b.layers[j].name, float(scores[j]), {name: float(part[i, j]) for name, part in parts.items()})
-        for j in ranked[:5]
-    ]
+    return [(b.layers[j].name, float(scores[j]), compared.parts_of(i, j)) for j in ranked[:5]]

@@ -1,18 +1,21 @@
 """What the matcher knows of the layers of one model, all of it free of names."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mal_graph.graph import LayerGraph
+from mal_graph.graph import Array, LayerGraph
+from mal_graph.matching.bits import members
 from mal_graph.matching.context_hashes import hash_contexts, refine_fully, unfold
 from mal_graph.matching.differences import Operations, find_in_front, find_operations
-from mal_graph.matching.layer_links import Reading, find_descendants, find_layer_edges, link_layers, turn_around
+from mal_graph.matching.layer_links import LayerNetwork, Reading, find_network, link_layers, turn_around
 from mal_graph.network import Layer, find_layers
 from mal_graph.operators import dilations_of, groups_of, is_pointwise, row_of, strides_of
+
+BLOCK = 2**16  # values of a weight that are gone through at once in float64
 
 
 @dataclass(frozen=True)
@@ -21,10 +24,8 @@ class Profile:
 
     Attributes:
         layers: the layers.
-        reaches: reaches[i, j] is true if layer j is computed from layer i, shape (layers, layers).
-        heights: the longest path from each layer to an output, in layers.
+        network: how they follow each other.
         up, down: hashes of each layer with what is before and after it, at radius 0 to CONTEXT, then without limit.
-        edges: which layer's output the next one reads, as pairs of layer indices.
         roles: hashes of each layer with all that is around it, layers told apart by their activations too; radii as for
             `up` and `down`.
         activations: the operators inside that are neither contraction, norm nor arrangement.
@@ -35,11 +36,9 @@ class Profile:
     """
 
     layers: tuple[Layer, ...]
-    reaches: NDArray[np.bool_]
-    heights: tuple[int, ...]
+    network: LayerNetwork
     up: tuple[tuple[str, ...], ...]
     down: tuple[tuple[str, ...], ...]
-    edges: tuple[tuple[int, int], ...]
     roles: tuple[tuple[str, ...], ...]
     activations: tuple[frozenset[str], ...]
     windows: tuple[tuple[object, ...], ...]
@@ -51,47 +50,44 @@ class Profile:
     def order(self) -> list[int]:
         """A linear order of the layers that no renaming or re-ordering of the file changes; branches alike keep theirs
         from layer to layer."""
-        rank: dict[int, int] = {}
-        behind = self.reaches @ np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
+        count = len(self.layers)
+        rank = np.zeros(count, int)
+        sizes = np.array([layer.in_out for layer in self.layers]).reshape(-1, 2)
 
         def key(i: int) -> tuple[object, ...]:
             layer = self.layers[i]
             return (
-                -self.heights[i],
+                -self.network.heights[i],
                 self.up[i][-1],
                 self.down[i][-1],
                 self.roles[i][-1],
-                sorted(rank[j] for j in self.before[i]),
+                np.sort(rank[members(self.network.before[i], count)]).tolist(),
                 layer.in_out,
-                behind[i].tolist(),
+                sizes[members(self.network.descendants[i], count)].sum(axis=0).tolist(),
                 tuple(self.statistics[i].tolist()),
             )
 
-        for depth in sorted({layer.depth for layer in self.layers}):
-            here = [i for i, layer in enumerate(self.layers) if layer.depth == depth]
-            rank |= {i: len(rank) + place for place, i in enumerate(sorted(here, key=key))}
-        return list(rank)
+        at_depth: dict[int, list[int]] = {}
+        for i, layer in enumerate(self.layers):
+            at_depth.setdefault(layer.depth, []).append(i)
+        order: list[int] = []
+        for _, here in sorted(at_depth.items()):
+            ranked = sorted(here, key=key) if len(here) > 1 else here
+            rank[ranked] = range(len(order), len(order) + len(ranked))
+            order += ranked
+        return order
 
     @cached_property
-    def before(self) -> list[list[int]]:
-        """The layers that each one reads."""
-        return group_seconds(((j, i) for i, j in self.edges), len(self.layers))
-
-    @cached_property
-    def after(self) -> list[list[int]]:
-        """The layers that read each one."""
-        return group_seconds(self.edges, len(self.layers))
-
-    def position(self, i: int) -> float:
-        """How deep layer i lies, from 0 to 1."""
-        length = self.layers[i].depth + self.heights[i]
-        return self.layers[i].depth / length if length else 0.5
+    def positions(self) -> NDArray[np.float64]:
+        """How deep each layer lies, from 0 to 1."""
+        depths = [layer.depth for layer in self.layers]
+        lengths = [depth + height for depth, height in zip(depths, self.network.heights, strict=True)]
+        return np.array([x / length if length else 0.5 for x, length in zip(depths, lengths, strict=True)])
 
 
 def profile_layers(graph: LayerGraph) -> Profile:
     """Describe every layer of a graph without using a name."""
     layers = find_layers(graph)
-    number = {layer.name: i for i, layer in enumerate(layers)}
     windows = tuple(describe_window(graph, layer) for layer in layers)
     activated = tuple(find_activations(graph, layer) for layer in layers)
     in_front = find_in_front(graph, layers)
@@ -106,14 +102,11 @@ def profile_layers(graph: LayerGraph) -> Profile:
         finer[place] = repr((labels[place], sorted(operators)))
     up, down = hash_both_ways(labels, reads, feeds)
     roles = hash_all_around(finer, reads, feeds)
-    reaches, heights = find_descendants(feeds, frozenset(own))
     return Profile(
         layers,
-        reaches[np.ix_(own, own)],
-        tuple(heights[p] for p in own),
+        find_network(graph, layers),
         levels_at(own, up),
         levels_at(own, down),
-        tuple((number[source], number[target]) for source, target in find_layer_edges(graph, layers)),
         levels_at(own, roles),
         activated,
         windows,
@@ -152,14 +145,6 @@ def hash_all_around(
 def levels_at(places: Sequence[int], levels: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     """The hashes of some places at every level."""
     return tuple(tuple(level[place] for level in levels) for place in places)
-
-
-def group_seconds(pairs: Iterable[tuple[int, int]], count: int) -> list[list[int]]:
-    """The second numbers of pairs, by the first, which runs up to `count`."""
-    grouped: list[list[int]] = [[] for _ in range(count)]
-    for first, second in pairs:
-        grouped[first].append(second)
-    return grouped
 
 
 def join_label(graph: LayerGraph, start: int) -> str:
@@ -209,9 +194,22 @@ def measure_weight(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     leading = layer.leading
     if leading is None:
         return 0.0, 0.0
-    values = leading.canonical(graph.weights[leading.tensor].read()).astype(np.float64)
-    root = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
+    values = leading.canonical(graph.weights[leading.tensor].read())
+    flat, rows = values.ravel(order="K"), values.reshape(values.shape[0] if values.ndim else 1, -1)
+    root = float(np.sqrt(add_up(flat, np.square) / values.size)) if values.size else 0.0
     if not np.isfinite(root) or root == 0.0:
         return 0.0, 0.0
-    rows = values.reshape(values.shape[0] if values.ndim else 1, -1)
-    return float(np.mean(np.abs(values)) / root), float(np.sqrt(np.mean(rows.mean(axis=1) ** 2)) / root)
+    step = max(1, BLOCK // rows.shape[1])
+    blocks = (rows[start : start + step].astype(np.float64) for start in range(0, len(rows), step))
+    means = np.concatenate([block.mean(axis=1) for block in blocks])
+    return add_up(flat, np.abs) / values.size / root, float(np.sqrt(np.mean(means**2))) / root
+
+
+def add_up(values: Array, of: np.ufunc) -> float:
+    """The sum of a function of all values, in float64 but never of all at once: halved as numpy halves, so that the sum
+    is the same to the last bit."""
+    if len(values) <= BLOCK:
+        return float(np.sum(of(values.astype(np.float64))))
+    half = len(values) // 2
+    half -= half % 8
+    return add_up(values[:half], of) + add_up(values[half:], of)

@@ -3,79 +3,228 @@
 Layers at the same place of graphs of the same structure score highest; else context, position, widths, window,
 activation and weight statistics count, each between 0 and 1. Where settings that change the function differ, a score is
 lowered, at the same place never below SAME_PLACE.
+
+Chosen: scores are computed where they are asked for, a block of layers after the other. Refused: a table of all, which
+for ten thousand layers takes a GiB for each part of a score.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from mal_graph.matching.differences import is_set_alike
+from mal_graph.matching.differences import is_set_alike, tell_settings_apart
 from mal_graph.matching.layer_profile import Profile
 
-T = TypeVar("T", bound=Hashable)
+T = TypeVar("T")
 
 SAME_PLACE = 0.9  # what two layers at the same place of isomorphic graphs score at least
 OTHER_SETTINGS = 0.05  # what a score loses at most where operators of two layers have other settings
 WEIGHTS = {"context": 0.25, "position": 0.2, "widths": 0.2, "window": 0.2, "activation": 0.1, "statistics": 0.05}
+BLOCK = 2**19  # scores that are computed at once: their parts stay in the cache
+
+Scores = NDArray[np.float64]
+Leads = Sequence[frozenset[str]]  # of each layer, the outputs that it leads to
 
 
-def score_layers(a: Profile, b: Profile) -> NDArray[np.float64]:
-    """Scores of every two layers, shape (base layers, donor layers); -inf where their kinds differ."""
-    parts = score_parts(a, b)
-    different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.zeros((len(a.layers), len(b.layers))))
-    alike = 0.5 * compare_levels(a.roles, b.roles) + 0.5 * parts["activation"]
-    settings = compare_kinds(a.operations, b.operations, lambda x, y: float(is_set_alike(x, y)))
-    different = different - OTHER_SETTINGS * (1 - settings)
-    same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
-    scores = np.where(find_same_places(a, b), SAME_PLACE + (1 - SAME_PLACE) * same * settings, SAME_PLACE * different)
-    return np.where(compare_kinds(a.meanings, b.meanings, lambda x, y: bool(x & y)), scores, -np.inf)
+@dataclass(frozen=True)
+class Levels:
+    """The hashes of the layers of two models on several levels, as numbers, shape (levels, layers)."""
+
+    mine: NDArray[np.int64]
+    theirs: NDArray[np.int64]
+
+    def at(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Scores:
+        """The share of levels on which the hashes of layers i and j are equal."""
+        levels = zip(self.mine, self.theirs, strict=True)
+        x, y = next(levels)
+        equal = (x[i] == y[j]).astype(np.int8)
+        for x, y in levels:
+            equal += x[i] == y[j]
+        share: Scores = equal / len(self.mine)
+        return share
 
 
-def find_same_places(a: Profile, b: Profile) -> NDArray[np.bool_]:
-    """Which layers have the same before and behind them in both graphs, shape (base layers, donor layers)."""
-    ends = [[(up[-1], down[-1]) for up, down in zip(side.up, side.down, strict=True)] for side in (a, b)]
-    same: NDArray[np.bool_] = compare_levels(*([(end,) for end in side] for side in ends)) == 1.0
-    return same
+@dataclass(frozen=True)
+class Kinds:
+    """A comparison of the layers of two models, which differ in few kinds.
+
+    Attributes:
+        mine, theirs: the kind of each layer.
+        table: how two kinds compare, shape (kinds, kinds).
+    """
+
+    mine: NDArray[np.int64]
+    theirs: NDArray[np.int64]
+    table: Scores
+
+    def at(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Scores:
+        """How layers i and j compare."""
+        if self.table.size == 1:
+            return self.table.reshape(())  # it broadcasts
+        if i.ndim == 2 and j.ndim == 1:  # a block
+            return self.table[self.mine[i[:, 0]]].take(self.theirs[j], axis=1)
+        at: Scores = self.table[self.mine[i], self.theirs[j]]
+        return at
 
 
-def compare_levels(mine: Sequence[Sequence[Hashable]], theirs: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
-    """The share of levels on which the hashes of two layers are equal, shape (base layers, donor layers)."""
+@dataclass(frozen=True)
+class LayerScores:
+    """The scores of the layers of two models.
+
+    Attributes:
+        a, b: what is known of the layers of the base and of the donor.
+        without: names of donor layers that shall have no partner.
+        outputs: the donor's name of outputs of the base, where it is known: layers that lead to none in common are not
+            paired.
+        leads: the outputs that each layer leads to, of both sides.
+    """
+
+    a: Profile
+    b: Profile
+    without: Collection[str] = ()
+    outputs: Mapping[str, str] | None = None
+    leads: tuple[Leads, Leads] = ((), ())
+
+    def at(self, i: ArrayLike, j: ArrayLike) -> Scores:
+        """The scores of base layers i and donor layers j, which broadcast; -inf where they can be no pair."""
+        i, j = np.asarray(i), np.asarray(j)
+        parts = self.parts(i, j)
+        different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.float64(0))
+        settings = self.settings.at(i, j)
+        different = different - OTHER_SETTINGS * (1 - settings)
+        alike = 0.5 * self.roles.at(i, j) + 0.5 * parts["activation"]
+        same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
+        same = SAME_PLACE + (1 - SAME_PLACE) * same * settings
+        scores = np.where(self.same_place(i, j), same, SAME_PLACE * different)
+        allowed = np.logical_and.reduce([kinds.at(i, j) > 0 for kinds in self.may_be])
+        return np.where(allowed, scores, -np.inf)
+
+    def rows(self, layers: Sequence[int]) -> Iterator[tuple[int, Scores]]:
+        """Base layers, one by one, each with its scores with all donor layers."""
+        every = np.arange(len(self.b.layers))
+        size = max(1, BLOCK // max(1, len(every)))
+        for start in range(0, len(layers), size):
+            block = np.array(layers[start : start + size], int)
+            yield from zip(block.tolist(), self.at(block[:, None], every), strict=True)
+
+    def columns(self, layers: Sequence[int]) -> Iterator[tuple[int, Scores]]:
+        """Donor layers, one by one, each with its scores with all base layers."""
+        every = np.arange(len(self.a.layers))
+        size = max(1, BLOCK // max(1, len(every)))
+        for start in range(0, len(layers), size):
+            block = np.array(layers[start : start + size], int)
+            yield from zip(block.tolist(), self.at(every[:, None], block).T.copy(), strict=True)
+
+    def parts(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> dict[str, Scores]:
+        """What the scores are made of; every part is between 0 and 1."""
+        a, b = self.a, self.b
+        apart = [
+            np.abs(x[i, 0] - y[j, 0]) + np.abs(x[i, 1] - y[j, 1]) for x, y in (self.sizes, (a.statistics, b.statistics))
+        ]
+        return {
+            "context": 0.5 * self.up.at(i, j) + 0.5 * self.down.at(i, j),
+            "position": 1.0 - np.abs(a.positions[i] - b.positions[j]),
+            "widths": np.exp2(-0.5 * apart[0]),
+            "window": self.windows.at(i, j),
+            "activation": self.activations.at(i, j),
+            "statistics": np.exp(-apart[1]),
+        }
+
+    def parts_of(self, i: int, j: int) -> dict[str, float]:
+        """What one score is made of."""
+        return {name: float(part) for name, part in self.parts(np.array(i), np.array(j)).items()}
+
+    def is_same_place(self, i: int, j: int) -> bool:
+        """Whether two layers have the same before and behind them in both graphs."""
+        return bool(self.same_place(np.array(i), np.array(j)))
+
+    def same_place(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether layers i and j have the same before and behind them in both graphs."""
+        same: NDArray[np.bool_] = (self.up.mine[-1, i] == self.up.theirs[-1, j]) & (
+            self.down.mine[-1, i] == self.down.theirs[-1, j]
+        )
+        return same
+
+    @cached_property
+    def up(self) -> Levels:
+        return number_levels(self.a.up, self.b.up)
+
+    @cached_property
+    def down(self) -> Levels:
+        return number_levels(self.a.down, self.b.down)
+
+    @cached_property
+    def roles(self) -> Levels:
+        return number_levels(self.a.roles, self.b.roles)
+
+    @cached_property
+    def sizes(self) -> tuple[Scores, Scores]:
+        mine, theirs = (np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (self.a, self.b))
+        return mine, theirs
+
+    @cached_property
+    def windows(self) -> Kinds:
+        return compare_kinds(self.a.windows, self.b.windows, compare_windows)
+
+    @cached_property
+    def activations(self) -> Kinds:
+        return compare_kinds(
+            self.a.activations, self.b.activations, lambda x, y: len(x & y) / len(x | y) if x | y else 1.0
+        )
+
+    @cached_property
+    def settings(self) -> Kinds:
+        mine, theirs = self.a.operations, self.b.operations
+        return compare_kinds(mine, theirs, lambda x, y: float(is_set_alike(x, y)), tell_settings_apart(mine, theirs))
+
+    @cached_property
+    def may_be(self) -> list[Kinds]:
+        """What two layers must all have in common to be a pair."""
+        kept = [layer.name not in self.without for layer in self.b.layers]
+        allowed = [
+            compare_kinds(self.a.meanings, self.b.meanings, lambda x, y: bool(x & y)),
+            compare_kinds([True] * len(self.a.layers), kept, lambda _, is_kept: is_kept),
+        ]
+        if self.outputs:
+            outputs = self.outputs
+            mine = [frozenset(outputs[name] for name in names if name in outputs) for names in self.leads[0]]
+            theirs = [names & frozenset(outputs.values()) for names in self.leads[1]]
+            allowed.append(compare_kinds(mine, theirs, lambda x, y: not (x and y and not x & y)))
+        return [kinds for kinds in allowed if not kinds.table.all()] or allowed[:1]
+
+
+def number_levels(mine: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> Levels:
+    """The hashes of layers on every level, as numbers that are equal where they are."""
     number: dict[Hashable, int] = {}
+    levels = max((len(row) for row in (*mine, *theirs)), default=1)
     one, other = (
-        np.array([[number.setdefault((level, x), len(number)) for level, x in enumerate(row)] for row in side])
+        np.array([[number.setdefault(hashed, len(number)) for hashed in row] for row in side], int).reshape(-1, levels)
         for side in (mine, theirs)
     )
-    if not len(mine) or not len(theirs):
-        return np.zeros((len(mine), len(theirs)))
-    equal: NDArray[np.float64] = np.mean([np.equal.outer(x, y) for x, y in zip(one.T, other.T, strict=True)], axis=0)
-    return equal
+    return Levels(np.ascontiguousarray(one.T), np.ascontiguousarray(other.T))
 
 
-def compare_kinds(mine: Sequence[T], theirs: Sequence[T], compare: Callable[[T, T], float]) -> NDArray[np.float64]:
-    """A comparison of every two layers, which differ in few kinds; shape (base layers, donor layers)."""
-    kinds: list[dict[T, int]] = [{}, {}]
-    of = [[kind.setdefault(x, len(kind)) for x in side] for kind, side in zip(kinds, (mine, theirs), strict=True)]
-    table = np.array([[compare(x, y) for y in kinds[1]] for x in kinds[0]]).reshape(len(kinds[0]), len(kinds[1]))
-    return table[np.ix_(*of)] if all(of) else np.zeros((len(mine), len(theirs)))
-
-
-def score_parts(a: Profile, b: Profile) -> dict[str, NDArray[np.float64]]:
-    """What the scores are made of; every part is between 0 and 1, shape (base layers, donor layers)."""
-    sides = [np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (a, b)]
-    places = [np.array([side.position(i) for i in range(len(side.layers))]) for side in (a, b)]
-    apart = [np.abs(x[:, None] - y[None]).sum(axis=2) for x, y in (sides, (a.statistics, b.statistics))]
-    return {
-        "context": 0.5 * compare_levels(a.up, b.up) + 0.5 * compare_levels(a.down, b.down),
-        "position": 1.0 - np.abs(np.subtract.outer(*places)),
-        "widths": np.exp2(-0.5 * apart[0]),
-        "window": compare_kinds(a.windows, b.windows, compare_windows),
-        "activation": compare_kinds(
-            a.activations, b.activations, lambda x, y: len(x & y) / len(x | y) if x | y else 1.0
-        ),
-        "statistics": np.exp(-apart[1]),
-    }
+def compare_kinds(
+    mine: Sequence[T],
+    theirs: Sequence[T],
+    compare: Callable[[T, T], float],
+    keys: tuple[Sequence[Hashable], Sequence[Hashable]] | None = None,
+) -> Kinds:
+    """A comparison of every two layers, which differ in few kinds; `keys` tell the kinds apart where the values
+    themselves do not."""
+    of: list[NDArray[np.int64]] = []
+    kinds: list[list[T]] = []
+    for side, told in zip((mine, theirs), keys or (mine, theirs), strict=True):
+        number: dict[Hashable, int] = {}
+        of.append(np.array([number.setdefault(key, len(number)) for key in told], int))
+        first = dict(zip(reversed(of[-1].tolist()), reversed(side), strict=True))
+        kinds.append([first[kind] for kind in range(len(number))])
+    table = np.array([[compare(x, y) for y in kinds[1]] for x in kinds[0]], float)
+    return Kinds(of[0], of[1], table.reshape(len(kinds[0]), len(kinds[1])))
 
 
 def compare_windows(a: tuple[object, ...], b: tuple[object, ...]) -> float:
@@ -84,10 +233,10 @@ def compare_windows(a: tuple[object, ...], b: tuple[object, ...]) -> float:
     return float(np.mean(equal)) if equal else 1.0
 
 
-def explain_pair(parts: Mapping[str, NDArray[np.float64]], is_same: bool, i: int, j: int) -> str:
+def explain_pair(parts: Mapping[str, float], is_same: bool) -> str:
     """Why two layers were paired, in words."""
     if is_same:
         return "the same place in graphs of the same structure"
-    good = [name for name, part in parts.items() if part[i, j] >= 0.8]
-    poor = [name for name, part in parts.items() if part[i, j] < 0.5]
+    good = [name for name, part in parts.items() if part >= 0.8]
+    poor = [name for name, part in parts.items() if part < 0.5]
     return f"alike in {', '.join(good) or 'kind'}" + (f"; unlike in {', '.join(poor)}" if poor else "")

@@ -33,6 +33,7 @@ from mal_graph.matching import assign_as_given
 from mal_graph.merging import merge
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
+from mal_graph.version import version
 from mal_graph.workflows.assembly import Assembly, shares
 from mal_graph.workflows.baselines import scored_arms
 from mal_graph.workflows.checkpoint import (
@@ -240,7 +241,7 @@ def inputs_of(
         "data": digest("", (data or {}).items()),
         "reporting data": digest("", (config.report_data or {}).items()),
         "set of calibration inputs": digest("", (config.calibrate or {}).items()),
-        "set of options": digest(repr((registry.version(), plain)), (config.inputs or {}).items()),
+        "set of options": digest(repr((version(), plain)), (config.inputs or {}).items()),
         **{f"donor {place} ({entry.name})": entry.digest for place, entry in enumerate(entries, 1)},
     }
 

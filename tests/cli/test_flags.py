@@ -3,15 +3,15 @@
 import pytest
 
 from mal_graph.cli import app
-from mal_graph.cli.flags import FLAGS, OLD_FLAGS, in_flags
+from mal_graph.cli.flags import OLD_FLAGS, flags, in_flags, new_flag
 from mal_graph.config import CONFIGS, options_of
-from mal_graph.option_texts import RENAMED
+from mal_graph.option_names import RENAMED
 
 
 @pytest.mark.parametrize("flag", sorted(OLD_FLAGS))
 def test_a_flag_that_was_renamed_is_refused_with_its_new_name(capfd, flag):
     assert app.main(["assemble", "a.onnx", "b.onnx", flag, "--method", "mal"]) == app.BAD_INPUT
-    assert capfd.readouterr() == ("", f"error: there is no {flag}: it is {OLD_FLAGS[flag]} now\n")
+    assert capfd.readouterr() == ("", f"error: there is no {flag}: it is {new_flag(flag)} now\n")
     assert app.main(["assemble", "a.onnx", "b.onnx", f"{flag}=x", "--method", "mal"]) == app.BAD_INPUT
 
 
@@ -22,8 +22,8 @@ def test_the_output_that_is_scored_has_one_name(capfd):
 
 def test_every_old_name_leads_to_an_option_that_there_is():
     assert {new for new in RENAMED.values()} <= {name for job in CONFIGS for name in options_of(job)}
-    assert set(OLD_FLAGS.values()) - {"--no-verify", "--verify-full", "--resize-checks"} <= set(FLAGS.values())
-    assert not set(OLD_FLAGS) & set(FLAGS.values())
+    assert set(map(new_flag, OLD_FLAGS)) - {"--no-verify", "--verify-full", "--resize-checks"} <= set(flags().values())
+    assert not set(OLD_FLAGS) & set(flags().values())
 
 
 def test_messages_of_the_library_speak_of_flags():

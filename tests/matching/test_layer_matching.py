@@ -1,7 +1,5 @@
 """Which layer corresponds to which: by structure, never by name, and never against the order of layers."""
 
-from importlib import import_module
-
 import networkx as nx
 import pytest
 from builders import (
@@ -24,6 +22,7 @@ from hypothesis import strategies as st
 import mal_graph
 from mal_graph.errors import MatchError
 from mal_graph.matching import explain_layer, find_layer_edges, match_itself, match_layers
+from mal_graph.matching.exchanges import Pairing
 from mal_graph.matching.layer_profile import profile_layers
 from mal_graph.network import find_layers
 from mal_graph.symmetry import axis_groups
@@ -189,8 +188,7 @@ def test_layers_that_stand_in_opposite_order_are_not_both_paired():
 
 def test_without_the_rule_they_would_be_paired_in_reverse(monkeypatch):
     """The law has something to forbid."""
-    matcher = import_module("mal_graph.matching.pairing")
-    monkeypatch.setattr(matcher, "is_monotone", lambda *arguments: True)
+    monkeypatch.setattr(Pairing, "is_monotone", lambda *arguments: True)
     base, donor = crossing(Net(0), (1, 4, 16), (3, 16, 4)), crossing(Net(1), (3, 16, 4), (1, 4, 16))
     assert reversals(base, donor, match_layers(base, donor))
 

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 import pytest
 from report_results import HOSTILE, MAKERS, result
 
-from mal_graph import registry
 from mal_graph.errors import FileError, UsageError
 from mal_graph.ladder import Role
 from mal_graph.reporting import KINDS, read_report, rendered, report_text, result_document, schema_of, text_of
 from mal_graph.reporting.reading import FORMS, SCHEMAS
+from mal_graph.version import version
 
 VOID = {"meta", "link", "br", "img", "input", "rect", "path", "circle"}
 LAYERED = ("merged", "grown", "hostile", "zoo")
@@ -178,7 +178,7 @@ def test_a_sweep_marks_lambda_star_and_the_barrier():
 
 
 def test_a_report_says_with_what_it_was_made(document):
-    assert document.versions["mal-graph"] == registry.version()
+    assert document.versions["mal-graph"] == version()
     assert {"python", "numpy", "onnxruntime"} <= set(document.versions)
     page = " ".join(Reader(report_text(document, "html")).texts)
     assert "mal-graph 'x y'" in page

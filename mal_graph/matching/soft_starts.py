@@ -1,0 +1,107 @@
+"""A start of the assignment that does not decide on the way: forward from the inputs, with soft orders.
+
+Where the units of a layer can hardly be told apart, deciding on each pair in turn is wrong so often that the layers
+behind are compared with their inputs in a wrong order, and nothing leads back. A soft order keeps all that is likely:
+it multiplies an axis of the donor by shares whose rows and columns add up (Sinkhorn and Knopp 1967; as in the soft
+assignment of Gold and Rangarajan 1996). Every pair is assigned by the scores that it gets so.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import log, sqrt
+from statistics import median
+
+import numpy as np
+
+from mal_graph.graph import Array
+from mal_graph.matching.axis_pairs import AxisPair, take_positions, unit_rows
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.orders import Order, Orders, ScoreTable
+from mal_graph.matching.starts import next_pairs, put
+
+SHARPNESS = 2.5  # of the shares: how many standard deviations of a score make e times the share
+ROUNDS = 8  # of making rows and columns add up
+LOWEST = -300.0  # logarithm of the least share of a best one: products of what is less are no numbers any more
+
+Shares = Mapping[int, Array]  # of each pair whose units are known softly, shape (base units, donor units)
+
+
+def assign_softly(objective: Objective) -> Orders | None:
+    """Assign the pairs in the order of the base's layers by what is known softly before them; None where groups lie
+    inside others, whose shares would have to be those of both."""
+    if any(len(bundle) > 1 for bundle in objective.nests.bundles.values()):
+        return None
+    orders: list[Order | None] = [None] * objective.count
+    shares: dict[int, Array] = {}
+    for root in next_pairs(objective, orders, compared=True):
+        shares[root], logarithms = balanced(soft_scores(objective, root, shares))
+        put(objective.solve(root, {root: logarithms}), orders)
+    return tuple(order for order in orders if order is not None)
+
+
+def soft_scores(objective: Objective, pair: int, shares: Shares) -> ScoreTable:
+    """The scores of the units of a pair by the tensors whose other axes are known."""
+    scores = np.zeros(objective.units[pair])
+    for t, place, b in objective.touching[pair]:
+        axes = objective.axes[t]
+        known = all(
+            block.pair < 0 or block.pair in shares
+            for other, axis in enumerate(axes)
+            if other != place
+            for block in axis.blocks
+        )
+        if not objective.is_compared[t] or not known:
+            continue
+        a, d = objective.values[t]
+        block = axes[place].blocks[b]
+        d = take_positions(d, block.donor.ravel(), place)
+        for other, axis in enumerate(axes):
+            if other != place:
+                d = softly_placed(d, other, axis, shares)
+        own = np.arange(block.donor.size).reshape(block.donor.shape)
+        scores += unit_rows(a, place, block.base) @ unit_rows(d, place, own).T
+    return scores + objective.extra[pair] if objective.extra else scores
+
+
+def softly_placed(values: Array, place: int, axis: AxisPair, shares: Shares) -> Array:
+    """The donor's values with each entry of one axis replaced by those that may stand there, by their shares."""
+    moved = np.moveaxis(values, place, 0)
+    placed = np.zeros((axis.size, *moved.shape[1:]), np.float32)
+    for block in axis.blocks:
+        if block.pair < 0:
+            placed[block.base.ravel()] = moved[block.donor.ravel()]
+            continue
+        taken = moved[block.donor.ravel()].reshape(len(block.donor), -1)
+        made = shares[block.pair] @ taken
+        placed[block.base.ravel()] = made.reshape(-1, *moved.shape[1:])
+    return np.moveaxis(placed, 0, place)
+
+
+def balanced(scores: ScoreTable) -> tuple[Array, ScoreTable]:
+    """Shares of the units of either side in each other, and their logarithms.
+
+    The logarithms are the scores, stretched and less a number for each row and column, so that between sides of equal
+    length the same assignment is best; it is found several times faster.
+    """
+    units, others = scores.shape
+    heights = SHARPNESS * (scores - scores.max(axis=1, keepdims=True)) / (float(scores.std()) or 1.0)
+    heights = np.maximum(heights, LOWEST)
+    shares = np.exp(heights)
+    rows, columns = np.ones(units), np.ones(others)
+    for _ in range(ROUNDS):  # no unit is used up more than once
+        columns = min(units, others) / others / (rows @ shares)
+        rows = min(units, others) / units / (shares @ columns)
+    logarithms: ScoreTable = heights + np.log(rows)[:, None] + np.log(columns)
+    return (rows[:, None] * shares * columns).astype(np.float32), logarithms
+
+
+def is_faint(objective: Objective, orders: Sequence[Order]) -> bool:
+    """Whether most pairs are assigned no better than chance allows: the best of n normal draws lies sqrt(2 ln n)
+    deviations above their mean."""
+    heights = []
+    for pair, order in enumerate(orders):
+        table, rows = objective.scores(pair, orders), np.flatnonzero(order >= 0)
+        spread, count = float(table.std()), max(table.shape)
+        if spread and count > 1:
+            chosen = float(table[rows, order[rows]].mean() - table.mean())
+            heights.append(chosen / spread / sqrt(2 * log(count)))
+    return bool(heights) and median(heights) < 1
