@@ -70,11 +70,12 @@ class Stacking(Brief):
 
     @cached_property
     def shares(self) -> tuple[float, ...]:
-        """How much each model counts, base first, where a setting is for all tensors."""
-        own = tuple(setting for setting in self.settings if not setting.where)
-        values = resolve(self.method, own, self.numbers, (), 0.0)
-        shares = self.method.shares(values, len(self.numbers))
-        return (*[0.0] * int(self.is_from_base), *map(float, shares))
+        """How much each model counts, base first: the mean over all numbers that are merged."""
+        counts = np.zeros(1 + len(self.plans))
+        for tensor in self.tensors:
+            own = self.values_of(tensor)
+            counts[list(own.numbers)] += own.weight.size * self.method.shares(own.values, len(own.numbers))
+        return tuple((counts / counts.sum()).tolist())
 
     @property
     def peak_bytes(self) -> int:

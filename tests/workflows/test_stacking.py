@@ -93,6 +93,13 @@ def test_what_a_method_cannot_do_is_refused(count, options, message):
         mal_graph.assemble(base, [tuned(base, seed) for seed in range(count)], ancestor=ancestor, **options, **QUICK)
 
 
+def test_what_models_count_is_the_mean_over_all_that_is_merged():
+    base = mlp((4, 6, 3), 0)
+    result = mal_graph.assemble(base, tuned(base, 1), method="slerp", parameters=["t=0,1"], **QUICK)
+    sizes = [5 * 6, 7 * 3]  # weights and biases of the first layer and of the last one
+    assert result.shares == pytest.approx([one / sum(sizes) for one in sizes])
+
+
 def test_a_model_that_is_not_finite_is_refused_by_its_name():
     base = mlp((4, 6, 3), 0)
     name = next(iter(base.weights))
