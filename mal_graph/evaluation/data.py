@@ -260,10 +260,12 @@ def cast_losslessly(array: Array, value: Value) -> Array:
 
 
 def fixed_batches(graph: LayerGraph) -> set[int]:
-    """The lengths at which a model fixes the axes of its inputs that hold samples."""
+    """The lengths at which a model fixes the axes of its inputs that hold samples: 1 where one that is the same for all
+    samples may be the state of one."""
     axes = find_sample_axes(graph)
     placed = [(value.shape, axes.of(value.name)) for value in graph.inputs if value.shape]
     lengths = [shape[axis] for shape, axis in placed if axis is not None]
+    lengths += [1 for shape, axis in placed if axis is None and 1 in shape[1:]]
     return {length for length in lengths if isinstance(length, int)} - {0}
 
 

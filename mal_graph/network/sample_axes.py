@@ -1,7 +1,8 @@
 """Which axes of a model's inputs hold samples.
 
 Mostly the first one of every input. States of recurrent layers hold layers there and samples behind; and an input
-without axes, such as a rate or a mode, is one value for all samples.
+without axes, such as a rate or a mode, is one value for all samples. So is one of a fixed length in front where others
+hold any number of samples, such as a mask, a table, or a state that was exported for one sample.
 """
 
 from collections.abc import Collection, Mapping
@@ -62,7 +63,8 @@ def find_sample_axes(graph: LayerGraph) -> SampleAxes:
 
     What stands as the first axis of an input - the name of a dynamic axis, or the length of a fixed one - tells them in
     other inputs: an input that has a fixed length in front and this further behind holds them there. Where the names
-    tell nothing, this is the only axis whose length is open.
+    tell nothing, this is the only axis whose length is open. What is found nowhere in an input whose length in front is
+    fixed is held by others alone.
     """
     first = [value.shape[0] for value in graph.inputs if value.shape]
     known: set[int | str | None] = {dim for dim in first if not isinstance(dim, int)}
@@ -79,4 +81,7 @@ def find_axis(value: Value, known: Collection[int | str | None]) -> int | None:
         return 0
     named = [axis for axis, dim in enumerate(shape) if dim is not None and dim in known]
     unnamed = [axis for axis, dim in enumerate(shape) if dim is None and None in known]
-    return named[0] if named else unnamed[0] if len(unnamed) == 1 else 0
+    if named:
+        return named[0]
+    is_open = not all(isinstance(dim, int) for dim in known)
+    return unnamed[0] if len(unnamed) == 1 else None if is_open else 0

@@ -16,10 +16,12 @@ DECLARED = {
     "a state in front": ({"state": (2, "N", 3), "x": ("N", 4)}, {"state": 1, "x": 0}),
     "lengths": ({"x": (1, 4), "state": (2, 1, 3)}, {"x": 0, "state": 1}),
     "open lengths": ({"x": (None, None), "state": (2, None, 3)}, {"x": 0, "state": 1}),
-    "open lengths that tell nothing": ({"x": (None, 3), "y": (2, None, None)}, {"x": 0, "y": 0}),
-    "other names": ({"x": ("N", "T"), "mask": (1, "T")}, {"x": 0, "mask": 0}),
-    "a mask for all samples": ({"x": ("N", 4), "mask": (1, 4)}, {"x": 0, "mask": 0}),
-    "names before lengths": ({"x": ("N", 1), "y": (4, 1)}, {"x": 0, "y": 0}),
+    "open lengths that tell nothing": ({"x": (None, 3), "y": (2, None, None)}, {"x": 0, "y": None}),
+    "other names": ({"x": ("N", "T"), "mask": (1, "T")}, {"x": 0, "mask": None}),
+    "a mask for all samples": ({"x": ("N", 4), "mask": (1, 4)}, {"x": 0, "mask": None}),
+    "a state of one sample": ({"x": ("N", 4), "state": (2, 1, 3)}, {"x": 0, "state": None}),
+    "names before lengths": ({"x": ("N", 1), "y": (4, 1)}, {"x": 0, "y": None}),
+    "fixed lengths": ({"x": (3, 4), "y": (5, 4)}, {"x": 0, "y": 0}),
     "single numbers alone": ({"rate": ()}, {"rate": None}),
 }
 
@@ -45,10 +47,10 @@ def test_samples_that_are_taken_and_joined_are_what_they_were(data, axis, count)
     assert all(np.array_equal(again[name], array) for name, array in arrays.items())
 
 
-def stepping(seed, *, declared=("N", 4)):
+def stepping(seed, *, declared=("N", 4), states=(1, "N", 3)):
     """A recurrent layer that runs one step; its state has layers in front of samples, and a rate is one number."""
     net = Net(seed)
-    x, state, rate = net.input("x", declared), net.input("state", (1, "N", 3)), net.input("rate", ())
+    x, state, rate = net.input("x", declared), net.input("state", states), net.input("rate", ())
     scaled = net.op("Unsqueeze", net.op("Mul", x, rate), net.constant([0]))
     weights = [net.weight(1, 12, 4), net.weight(1, 12, 3), net.weight(1, 24)]
     _, last, _ = net.op("LSTM", scaled, *weights, "", state, outputs=3, hidden_size=3)
@@ -73,6 +75,18 @@ def test_every_sample_is_scored_with_its_own_state():
     scores = evaluate(graph, {**arrays, "labels": labels}, score_output=graph.outputs[0].name)
     assert scores.metric == np.mean(given_outputs.argmax(axis=1) == labels)
     assert scores.samples == count
+
+
+def test_a_state_that_was_exported_for_one_sample_is_that_of_each():
+    graph, arrays = stepping(0, states=(1, 1, 3)), arrays_for(40)
+    one = {**arrays, "state": arrays["state"][:, :1]}
+    labels = np.random.default_rng(0).integers(0, 5, 40)
+    every = {**arrays, "state": np.repeat(one["state"], 40, axis=1)}
+    expected = run(stepping(0), {**every, "rate": np.array(arrays["rate"])}, "onnxruntime")[0]
+    scores = evaluate(graph, {**one, "labels": labels}, score_output=graph.outputs[0].name)
+    assert (scores.metric, scores.samples) == (np.mean(expected.argmax(axis=1) == labels), 40)
+    merged = mal_graph.assemble(graph, stepping(1, states=(1, 1, 3)), calibrate=one, method="union", budget="full")
+    assert merged.passed
 
 
 def test_arrays_that_hold_other_numbers_of_samples_are_refused():
