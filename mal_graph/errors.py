@@ -27,6 +27,10 @@ class MemoryLimitError(LimitError):
     """A model took more memory than it may: on smaller inputs it may do with less."""
 
 
+class TimeLimitError(LimitError):
+    """A model took more time than it may: on fewer samples it may do with less."""
+
+
 class ShapeError(MalGraphError):
     """Two things that must agree in shape do not."""
 

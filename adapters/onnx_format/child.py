@@ -24,7 +24,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from mal_graph.errors import LimitError, MemoryLimitError, RunError
+from mal_graph.errors import LimitError, MemoryLimitError, RunError, TimeLimitError
 from mal_graph.graph import Array
 from mal_graph.limits import Limits
 
@@ -179,8 +179,8 @@ class Child:
 
         Raises:
             RunError: the runtime refused, or the deadline passed.
-            LimitError: the process ended, or took too long.
-            MemoryLimitError: it would have taken more memory than it may.
+            LimitError: the process ended; MemoryLimitError or TimeLimitError where it took, or would have taken, more
+                than it may.
         """
         with self.lock:
             process = self.process
@@ -200,7 +200,7 @@ class Child:
                 self.replace(process)
                 if deadline is not None and monotonic() >= deadline:
                     raise RunError(f"{name} was not through when its time was up") from None
-                raise LimitError(too_long(name, seconds)) from None
+                raise TimeLimitError(too_long(name, seconds)) from None
             except (EOFError, OSError) as error:
                 is_over = isinstance(error, EOFError | ConnectionError | ProcessLookupError)
                 how = process.how_it_ended() if is_over else str(error)

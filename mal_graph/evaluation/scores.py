@@ -10,6 +10,7 @@ network whose logits happen to lie in [0, 1] would be scored wrongly without a w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from os import PathLike
 from typing import Literal, Protocol, get_args
 
@@ -18,8 +19,16 @@ from scipy.special import logsumexp
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.errors import DataError, UsageError
-from mal_graph.evaluation.data import LABELS, Arrays, list_batches, match_inputs, prepare_data, read_labels
+from mal_graph.errors import DataError, MemoryLimitError, TimeLimitError, UsageError
+from mal_graph.evaluation.data import (
+    LABELS,
+    Arrays,
+    fixed_batches,
+    list_batches,
+    match_inputs,
+    prepare_data,
+    read_labels,
+)
 from mal_graph.evaluation.reading import (
     OutputKind,
     choose_output,
@@ -133,6 +142,7 @@ class Predictor:
             names = ", ".join(sorted(graph.output_names))
             raise DataError(f"{graph.name} has no output {score_output!r}: take one of {names}")
         self.score_output = score_output
+        self.most = inf  # samples that are run together
         self.session = (runner or default_runner()).open(graph, optimize=True, variable=variable)
 
     def predict(self, weights: Mapping[str, Array] | None = None) -> Prediction:
@@ -149,12 +159,27 @@ class Predictor:
         names = [value.name for value in self.graph.outputs if session.types.get(value.name) != ""]
         first, *rest = list_batches(self.graph, self.inputs, len(labels))
         wanted = [self.score_output] if self.score_output else names
-        values = session.run(self.axes.taken(self.inputs, first), weights, wanted)
+        values = self.run_batch(first, weights, wanted)
         name = choose_output(self.graph, values, labels[first], labels, self.is_regression)
         parts = [values[name]]
         for batch in rest:
-            parts.append(session.run(self.axes.taken(self.inputs, batch), weights, [name])[name])
+            parts.append(self.run_batch(batch, weights, [name])[name])
         return name, np.concatenate(parts)[: len(labels)]
+
+    def run_batch(self, batch: Array, weights: Mapping[str, Array] | None, wanted: Sequence[str]) -> dict[str, Array]:
+        """Some outputs for some samples, half by half where together they take more memory or time than they may."""
+        if len(batch) <= self.most:
+            try:
+                return self.session.run(self.axes.taken(self.inputs, batch), weights, wanted)
+            except (MemoryLimitError, TimeLimitError):
+                if len(batch) == 1 or fixed_batches(self.graph):
+                    raise
+                self.most = len(batch) // 2
+        halves = [self.run_batch(half, weights, wanted) for half in np.array_split(batch, 2)]
+        return {
+            name: np.concatenate([half[name] for half in halves]) if halves[0][name].ndim else halves[0][name]
+            for name in wanted
+        }
 
 
 def ensemble(predictions: Sequence[Prediction]) -> Prediction:

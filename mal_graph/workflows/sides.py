@@ -36,6 +36,7 @@ from mal_graph.workflows.steps import Known, verified_groups
 MOST_NOISE, LEAST_NOISE = 1024, 64  # samples
 MOST_RUNS = 256  # for one pass of the samples, where the batch is fixed
 NOISE_ENTRIES = 1 << 23  # numbers in all samples together
+NOISE_WORK = 1 << 37  # multiplications of the base on all of them: a choice runs them some dozens of times
 HELD_OUT = 4  # one calibration input of so many is judged on
 LEAST = 16  # calibration inputs to fit on, and to judge on
 FEW, ADDED = 100, 512  # with fewer inputs to fit on than that, so much noise is added
@@ -175,7 +176,7 @@ def opened(network: Network, paired: Signatures, samples: Samples, runner: Runne
         return Side(paired, Compressible(network, inputs, runner, measured, by_tap=False), runner)
     is_mixed = samples.are_few and not find_norms(network.graph)
     if is_mixed:
-        noise = draw_samples(network.graph, inputs, ADDED, seed)
+        noise = draw_samples(network.graph, inputs, affordable(network, ADDED), seed)
         inputs = find_sample_axes(network.graph).joined(inputs, noise)
     return Side(paired, Compressible(network, inputs, runner, by_tap=not is_mixed), runner)
 
@@ -204,6 +205,13 @@ def samples_for(base: Network, config: MergeConfig) -> Samples:
     return Samples(kept, (held,), told, int((~is_held).sum()), True, True)
 
 
+def affordable(network: Network, count: int) -> int:
+    """So many samples of noise, or fewer where each takes long."""
+    samples = find_sample_axes(network.graph).count(network.probe.inputs)
+    work = count_multiplications(network.graph, network.probe.shapes) // max(1, samples)
+    return max(LEAST, min(count, NOISE_WORK // max(1, work)))
+
+
 def noise_for(base: Network, config: MergeConfig) -> Samples:
     """Noise to fit on, and of several kinds to judge on. Raises DataError where no input holds samples."""
     like = base.probe.inputs
@@ -217,6 +225,7 @@ def noise_for(base: Network, config: MergeConfig) -> Samples:
     fixed = fixed_batches(base.graph)
     most = MOST_RUNS * max(fixed) if fixed else MOST_NOISE  # where every few samples are a run of their own
     count = max(LEAST_NOISE, min(MOST_NOISE, most, NOISE_ENTRIES // entries))
+    count = affordable(base, count)
     draw = partial(draw_samples, base.graph, like, count)
     fresh = tuple(draw(config.seed + 1 + kind, slope) for kind, slope in enumerate(SLOPES))
     told = f"{count} samples of noise, of {len(SLOPES)} kinds"

@@ -6,7 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, r2_score
 
-from mal_graph.errors import DataError, UsageError
+from mal_graph import registry
+from mal_graph.errors import DataError, MemoryLimitError, TimeLimitError, UsageError
 from mal_graph.evaluation import Prediction, ensemble, evaluate, match_inputs, predict, read_npz, score
 from mal_graph.evaluation.reading import read_output_kind
 from mal_graph_adapters.onnx_format.file import OnnxAdapter
@@ -273,6 +274,37 @@ def test_a_fixed_batch_changes_nothing(build, images, labels, batch):
 
 
 # --- ensembles ---
+
+
+@pytest.mark.parametrize("error", [MemoryLimitError, TimeLimitError])
+def test_samples_that_take_too_much_together_are_run_in_parts(build, images, labels, error):
+    """A runner that takes no more than five samples at once; and one that takes none."""
+    graph = build([linear()])
+    expected = evaluate(graph, {"x": images, "labels": labels})
+    found = evaluate(graph, {"x": images, "labels": labels}, runner=Narrow(5, error))
+    assert (found.metric, found.samples) == (expected.metric, expected.samples)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    with pytest.raises(error):
+        evaluate(graph, {"x": images, "labels": labels}, runner=Narrow(0, error))
+
+
+class Narrow:
+    """A runner whose sessions take so many samples at once."""
+
+    def __init__(self, most, error):
+        self.most, self.error = most, error
+
+    def open(self, *given, **how):
+        session = registry.runner("onnxruntime").open(*given, **how)
+        run = session.run
+
+        def run_few(inputs, *more):
+            if len(inputs["x"]) > self.most:
+                raise self.error("too much")
+            return run(inputs, *more)
+
+        session.run = run_few
+        return session
 
 
 def test_an_ensemble_is_the_mean_probability(build, images, labels):
