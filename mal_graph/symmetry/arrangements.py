@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mal_graph import registry
 from mal_graph.errors import RunError
@@ -171,12 +170,44 @@ def traced_back(
     return composed(known, arranged[name]) if len(known) == len(before) else unmoved(name, shape)
 
 
-def reaching(arrangement: Arrangement, source: str, axis: int, along: int) -> NDArray[np.bool_]:
-    """Which indices of a source's axis reach each index along an axis, as a table of truths; all False in a row where
-    nothing of it does."""
+@dataclass(frozen=True)
+class Reach:
+    """Which indices of an axis of a source reach which indices of an axis of an arrangement. There may be too many of
+    both for a table.
+
+    Attributes:
+        sizes: how many indices the arrangement's axis has, and the source's.
+        places, indices: the pairs, each once, by place and then by index.
+    """
+
+    sizes: tuple[int, int]
+    places: Ints
+    indices: Ints
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the same indices reach every place."""
+        count, left = divmod(len(self.places), self.sizes[0])
+        if left or not count:
+            return not left
+        rows = self.indices.reshape(-1, count)
+        return bool((rows == rows[0]).all()) and self.has_so_many(count)
+
+    def has_so_many(self, count: int) -> bool:
+        """Whether so many indices reach every place."""
+        return bool((np.bincount(self.places, minlength=self.sizes[0]) == count).all())
+
+    def turned(self) -> "Reach":
+        """The same, seen from the source."""
+        order = np.lexsort((self.places, self.indices))
+        return Reach(self.sizes[::-1], self.indices[order], self.places[order])
+
+
+def reaching(arrangement: Arrangement, source: str, axis: int, along: int) -> Reach:
+    """Which indices of a source's axis reach each index along an axis."""
     shape, start = arrangement.sources[source], arrangement.starts()[source]
     entries = np.moveaxis(arrangement.entries, along, 0).reshape(arrangement.entries.shape[along], -1)
     row, column = np.nonzero((entries >= start) & (entries < start + int(np.prod(shape, dtype=np.int64))))
-    table = np.zeros((len(entries), shape[axis]), bool)
-    table[row, np.unravel_index(entries[row, column] - start, shape)[axis]] = True
-    return table
+    index = np.unravel_index(entries[row, column] - start, shape)[axis]
+    pairs = np.unique(row * shape[axis] + index)
+    return Reach((len(entries), shape[axis]), *np.divmod(pairs, shape[axis]))

@@ -26,7 +26,16 @@ from numpy.typing import NDArray
 from mal_graph.graph import LayerGraph, Node, Value
 from mal_graph.network import Parameter, Probe, find_masks
 from mal_graph.operators import BATCH, ROWS, GroupState, Label, Pin, Row, Wiring, row_of
-from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, live_inputs, reaching, traced_back, unmoved
+from mal_graph.symmetry.arrangements import (
+    Arrangement,
+    Reach,
+    arrange,
+    composed,
+    live_inputs,
+    reaching,
+    traced_back,
+    unmoved,
+)
 from mal_graph.symmetry.groups import AxisGroups
 from mal_graph.symmetry.interchangeable import united
 from mal_graph.symmetry.links import Hashes, Ints, distinct, joined, mixed
@@ -187,7 +196,7 @@ class Namer:
         for name, shape in arranged.sources.items():
             for axis in range(len(shape)):
                 reached = reaching(arranged, name, axis, along)
-                if (reached == reached[0]).all():
+                if reached.is_alike:
                     continue
                 if self.is_samples(name, axis, shape):
                     holds_samples = True
@@ -197,9 +206,8 @@ class Namer:
             return BATCH
         atoms = self.indices(size, 0)
         for root, reached in telling:
-            place, index = np.nonzero(reached)
-            self.named.append((atoms[place], mixed(root, reached.shape[1], index)))
-        if len(telling) == 1 and (telling[0][1].sum(axis=1) == 1).all():
+            self.named.append((atoms[reached.places], mixed(root, reached.sizes[1], reached.indices)))
+        if len(telling) == 1 and telling[0][1].has_so_many(1):
             self.runs.append((int(atoms[0]), size, root_in_order(*telling[0])))
         return atoms
 
@@ -228,11 +236,10 @@ class Namer:
                 if not isinstance(atoms, np.ndarray):
                     continue
                 for along in set(range(arranged.entries.ndim)) - is_batch:
-                    reached = reaching(arranged, name, axis, along).T  # (index of the source, index of the output)
-                    if not (reached == reached[0]).all():
-                        index, place = np.nonzero(reached)
+                    reached = reaching(arranged, name, axis, along).turned()
+                    if not reached.is_alike:
                         root = root_of("output", called, along)
-                        self.named.append((atoms[index], mixed(root, reached.shape[1], place)))
+                        self.named.append((atoms[reached.places], mixed(root, reached.sizes[1], reached.indices)))
 
     def name_outputs(self, tracing: Tracing, node: Node) -> None:
         """Give the axes along which a node slides a window atoms of their own: indices of the same axis."""
@@ -321,10 +328,10 @@ def made_by(graph: LayerGraph, node: Node, learned: Collection[str]) -> int:
     return int.from_bytes(hashlib.blake2b(repr((node.op, plain, stored)).encode(), digest_size=8).digest(), "big")
 
 
-def root_in_order(root: int, reached: NDArray[np.bool_]) -> int:
-    """A number for an axis of which the indices stand in some order: `root` itself where all are in their places."""
-    order = reached.argmax(axis=1)
-    if np.array_equal(order, np.arange(reached.shape[1])):
+def root_in_order(root: int, reached: Reach) -> int:
+    """A number for an axis of which one index of a source reaches each: `root` itself where all are in their places."""
+    order = reached.indices
+    if np.array_equal(order, np.arange(reached.sizes[1])):
         return root
     return int(mixed(root, np.add.reduce(mixed(np.arange(len(order)), order)))[0]) | 1
 

@@ -12,7 +12,7 @@ import mal_graph
 from mal_graph.errors import MatchError
 from mal_graph.matching.named_positions import pair_by_names
 from mal_graph.operators import row_of
-from mal_graph.symmetry.arrangements import arrange, composed, unmoved
+from mal_graph.symmetry.arrangements import Arrangement, arrange, composed, reaching, unmoved
 from mal_graph.symmetry.lookups import looked_up_values
 
 IMAGE = (3, 4, 4)
@@ -282,6 +282,36 @@ def test_arrangements_are_composed():
     assert np.array_equal(again.entries, turn.entries)
     assert turn.is_moved
     assert not unmoved("x", (3, 2)).is_moved
+
+
+@given(st.data())
+def test_what_reaches_a_place_is_what_a_table_of_truths_says(data):
+    """Entries of two tensors, some several times and some nowhere, in any places."""
+    rows, columns = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    sources = {"x": (2, 3), "y": (rows, 2)}
+    few = data.draw(st.integers(-1, 5 + 2 * rows))  # all alike, or a row over and over
+    number = st.integers(-1, 5 + 2 * rows) if data.draw(st.booleans()) else st.just(few)
+    line = st.lists(number, min_size=columns, max_size=columns)
+    lines = data.draw(st.lists(line, min_size=rows, max_size=rows)) if data.draw(st.booleans()) else None
+    entries = np.array(lines or [data.draw(line)] * rows)
+    found = reaching(Arrangement(sources, entries), "y", 0, 0)
+    table = np.zeros((rows, rows), bool)
+    for place, index in np.ndindex(entries.shape):
+        if entries[place, index] >= 6:
+            table[place, (entries[place, index] - 6) // 2] = True
+    for reach, truths in ((found, table), (found.turned(), table.T)):
+        assert reach.sizes == truths.shape
+        assert [reach.places.tolist(), reach.indices.tolist()] == [one.tolist() for one in np.nonzero(truths)]
+        assert reach.is_alike == (truths == truths[0]).all()
+        assert all(reach.has_so_many(count) == (truths.sum(axis=1) == count).all() for count in range(3))
+
+
+def test_a_long_axis_needs_no_table_of_all_pairs():
+    """It would take 40 GB."""
+    places = 200_000
+    reach = reaching(Arrangement({"x": (places,)}, np.arange(places)[::-1]), "x", 0, 0)
+    assert reach.has_so_many(1)
+    assert not reach.is_alike
 
 
 # --- never silently wrong ------------------------------------------------------------------------------------------
