@@ -22,7 +22,10 @@ def list_of(elements: Sequence[Label]) -> list[Label]:
 
 def split_to_list(call: Call) -> list[Label]:
     """Consecutive runs of one axis."""
-    label, axis = call.label(0), call.node.attribute("axis", 0) % len(call.label(0).shape)
+    label = call.label(0)
+    if not label.shape:  # it was not measured
+        return unknown(call)
+    axis = call.node.attribute("axis", 0) % len(label.shape)
     lengths = lengths_of_parts(call, label.shape[axis])
     if lengths is None:
         return call.freeze(f"{call.name} has lengths that are computed at run time")
@@ -77,7 +80,7 @@ def element_at(call: Call) -> list[Label]:
 def concat_list(call: Call) -> list[Label]:
     """The elements end to end along one axis, or stacked along a new one."""
     elements = call.label(0).elements
-    if not elements:
+    if not elements or not call.outputs[0]:  # the shape of the result was not measured
         return unknown(call)
     rank = len(call.outputs[0])
     axis, laid = int(call.node.attribute("axis", 0)) % rank, list(elements)
