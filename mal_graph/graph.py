@@ -75,6 +75,11 @@ def is_mergeable(dtype: np.dtype[Any]) -> bool:
     return dtype.name in MERGEABLE_TYPES
 
 
+def is_list(array: Array) -> bool:
+    """Whether an array of one object stands for a list of tensors, or of anything else."""
+    return array.dtype == object and not array.ndim and isinstance(array[()], list)
+
+
 def weight_of(name: str, values: Array) -> Weight:
     """A handle on an array in memory, made read-only so that steps can share it."""
     values = np.asarray(values).view()

@@ -62,6 +62,10 @@ def value(name, kind=FLOAT, shape=None):
     return helper.make_tensor_value_info(name, kind, shape)
 
 
+def value_of_list(name):
+    return helper.make_tensor_sequence_value_info(name, FLOAT, None)
+
+
 def stored(weights, *names):
     return [numpy_helper.from_array(np.asarray(weights[name]), name) for name in names]
 
@@ -501,7 +505,167 @@ HALVING = Kind(
     {"r": [("ta", 1), ("ea", 1), ("v", 0)]},
     X,
 )
+
+
+def collecting(weights):
+    """A loop that carries a state, and a list of what it gave in each run."""
+    cell = body(
+        [
+            "a1 = MatMul(state, r)",
+            "a2 = MatMul(x, c)",
+            "a3 = Add(a1, a2)",
+            "new = Tanh(a3)",
+            "seen = MatMul(new, f)",
+            "longer = SequenceInsert(parts, seen)",
+            "on = Identity(go)",
+        ],
+        [value("on", BOOL, []), "new", value_of_list("longer")],
+        [value("run", INT, []), value("go", BOOL, []), value("state"), value_of_list("parts")],
+        stored(weights, "r", "f"),
+    )
+    lines = [
+        constant("count", np.int64(4)),
+        "h0 = MatMul(x, u)",
+        "nothing = SequenceEmpty()",
+        ("last all = Loop(count, , h0, nothing)", {"body": cell}),
+        ("rows = ConcatFromSequence(all)", {"axis": 1, "new_axis": 1}),
+        ("mean = ReduceMean(rows)", {"axes": [1], "keepdims": 0}),
+        "y1 = MatMul(last, v)",
+        "y2 = MatMul(mean, v2)",
+        "y = Add(y1, y2)",
+    ]
+    return model(lines, stored(weights, "u", "c", "v", "v2"), X)
+
+
+COLLECTING = Kind(
+    "a list that a loop makes",
+    collecting,
+    {"u": (6, 8), "r": (8, 8), "c": (6, 8), "f": (8, 5), "v": (8, CLASSES), "v2": (5, CLASSES)},
+    {
+        "state": [("u", 1), ("r", 0), ("r", 1), ("c", 1), ("f", 0), ("v", 0)],
+        "seen": [("f", 1), ("v2", 0)],
+    },
+    X,
+)
+
+
+def attending_back(weights):
+    """A loop that reads the list that it carries: each step begins from the mean of all that went before."""
+    cell = body(
+        [
+            ("rows = ConcatFromSequence(parts)", {"axis": 1}),
+            ("mean = ReduceMean(rows)", {"axes": [1], "keepdims": 1}),
+            "a1 = MatMul(mean, r)",
+            constant("back", np.int64(-1)),
+            "latest = SequenceAt(parts, back)",
+            "a2 = MatMul(latest, c)",
+            "a3 = Add(a1, a2)",
+            "new = Tanh(a3)",
+            "longer = SequenceInsert(parts, new)",
+            "on = Identity(go)",
+        ],
+        [value("on", BOOL, []), value_of_list("longer")],
+        [value("run", INT, []), value("go", BOOL, []), value_of_list("parts")],
+        stored(weights, "r", "c"),
+    )
+    lines = [
+        constant("count", np.int64(3)),
+        constant("one", np.array([1])),
+        "x1 = Unsqueeze(x, one)",
+        "h0 = MatMul(x1, u)",
+        "first = SequenceConstruct(h0)",
+        ("all = Loop(count, , first)", {"body": cell}),
+        ("rows = ConcatFromSequence(all)", {"axis": 1}),
+        ("mean = ReduceMean(rows)", {"axes": [1], "keepdims": 0}),
+        "y = MatMul(mean, v)",
+    ]
+    return model(lines, stored(weights, "u", "v"), X)
+
+
+ATTENDING_BACK = Kind(
+    "a list that a loop makes and reads",
+    attending_back,
+    {"u": (6, 8), "r": (8, 8), "c": (8, 8), "v": (8, CLASSES)},
+    {"state": [("u", 1), ("r", 0), ("r", 1), ("c", 0), ("c", 1), ("v", 0)]},
+    X,
+)
+
+
+def going_through(weights):
+    """A loop over the elements of a list."""
+    cell = body(
+        [
+            "step = SequenceAt(parts, run)",
+            "a1 = MatMul(state, r)",
+            "a2 = MatMul(step, c)",
+            "a3 = Add(a1, a2)",
+            "new = Tanh(a3)",
+            "on = Identity(go)",
+        ],
+        [value("on", BOOL, []), "new"],
+        [value("run", INT, []), value("go", BOOL, []), value("state")],
+        stored(weights, "r", "c"),
+    )
+    lines = [
+        "e = MatMul(x, w)",
+        "e1 = Relu(e)",
+        ("parts = SplitToSequence(e1)", {"axis": 1, "keepdims": 0}),
+        "count = SequenceLength(parts)",
+        ("m = ReduceMean(x)", {"axes": [1], "keepdims": 0}),
+        "h0 = MatMul(m, u)",
+        ("last = Loop(count, , h0)", {"body": cell}),
+        "y = MatMul(last, v)",
+    ]
+    return model(lines, stored(weights, "w", "u", "v"), STEPS)
+
+
+GOING_THROUGH = Kind(
+    "a loop over the elements of a list",
+    going_through,
+    {"w": (6, 7), "u": (6, 8), "r": (8, 8), "c": (7, 8), "v": (8, CLASSES)},
+    {"e": [("w", 1), ("c", 0)], "state": [("u", 1), ("r", 0), ("r", 1), ("c", 1), ("v", 0)]},
+    STEPS,
+)
+
+
+def mapping(weights):
+    """The same layers for each element of a list, with what is one for all."""
+    each = body(
+        ["a1 = MatMul(part, c)", "a2 = MatMul(whole, d)", "a3 = Add(a1, a2)", "a4 = Relu(a3)", "made = MatMul(a4, f)"],
+        ["made"],
+        ["part", "whole"],
+        stored(weights, "c", "d"),
+    )
+    lines = [
+        "e = MatMul(x, w)",
+        "e1 = Relu(e)",
+        ("parts = SplitToSequence(e1)", {"axis": 1, "keepdims": 0}),
+        ("m = ReduceMean(e1)", {"axes": [1], "keepdims": 0}),
+        ("all = SequenceMap(parts, m)", {"body": each}),
+        ("rows = ConcatFromSequence(all)", {"axis": 1, "new_axis": 1}),
+        ("top = ReduceMax(rows)", {"axes": [1], "keepdims": 0}),
+        "y = MatMul(top, v)",
+    ]
+    return model(lines, stored(weights, "w", "f", "v"), STEPS)
+
+
+MAPPING = Kind(
+    "layers for each element of a list",
+    mapping,
+    {"w": (6, 8), "c": (8, 9), "d": (8, 9), "f": (9, 5), "v": (5, CLASSES)},
+    {
+        "e": [("w", 1), ("c", 0), ("d", 0)],
+        "inner": [("c", 1), ("d", 1), ("f", 0)],
+        "made": [("f", 1), ("v", 0)],
+    },
+    STEPS,
+)
+
 KINDS = [
+    COLLECTING,
+    ATTENDING_BACK,
+    GOING_THROUGH,
+    MAPPING,
     SKIPPING,
     HALVING,
     BRANCHES,

@@ -1,4 +1,4 @@
-"""Bodies of If, Loop and Scan among the other operators, and back in the attributes that hold them.
+"""Bodies of If, Loop, Scan and SequenceMap among the other operators, and back in the attributes that hold them.
 
 In the view the operators of a body stand in the graph itself, under names that begin with the body's, before the
 operator that runs it (see `mal_graph.network.bodies`). Whatever is run or written has them in their bodies.
@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from mal_graph.graph import LayerGraph, Node
 from mal_graph.network import Body, Run, nested
-from mal_graph.operators import CONTROLS, control_of
+from mal_graph.operators import CONTROLS, GIVEN_TYPES, control_of
 
 from .document import BODY, REGION, RUNS, captured
 
@@ -66,7 +66,8 @@ def show_node(model: ir.Model, node: ir.Node, taken: set[str]) -> list[ir.Node]:
         if control.begin:
             begin = begin_of(node, body, scope)
             model.graph.insert_before(node, begin)
-            states = list(begin.outputs)[control.steering : len(begin.outputs) - scanned(node)]
+            carried = slice(control.steering, len(begin.outputs) - scanned(node)) if control.carries else slice(0)
+            states = list(begin.outputs)[carried]
         inputs += list(body.outputs)
         body.outputs.clear()
         moved += move_out(model, node, body, scope)
@@ -128,6 +129,8 @@ def begin_of(node: ir.Node, body: ir.Graph, scope: str) -> ir.Node:
     control = CONTROLS[node.op_type]
     given = [*node.inputs, *[None] * (len(body.inputs) - len(node.inputs))]
     attributes = {name: each.value for name, each in node.attributes.items() if name not in control.keys}
+    if not control.carries:
+        attributes[GIVEN_TYPES] = [int(value.dtype or 0) for value in body.outputs]
     domain, _, op = control.begin.rpartition(".")
     begin = ir.node(
         op,
@@ -189,7 +192,7 @@ def item_protos(
         proto.input[:] = item.inputs
         for body in item.bodies:
             nodes = item_protos(body.items, to_proto, numbers)
-            outputs = [onnx.helper.make_empty_tensor_value_info(name) for name, _ in given_apart(body)]
+            outputs = [declared(name, kind) for (name, _), kind in zip_longest(given_apart(body), types_told(body))]
             copies = [onnx.helper.make_node("Identity", [old], [new]) for new, old in given_apart(body) if new != old]
             made = onnx.helper.make_graph([*nodes, *copies], body.name, begun(item, body), outputs)
             proto.attribute.append(onnx.helper.make_attribute(body.key, made))
@@ -203,6 +206,18 @@ def begun(run: Run, body: Body) -> list[onnx.ValueInfoProto]:
     kinds = COUNTS[: control_of(run.end).steering]
     steering = [onnx.helper.make_tensor_value_info(name, kind, ()) for name, kind in zip(names, kinds, strict=False)]
     return [*steering, *map(onnx.helper.make_empty_tensor_value_info, names[len(steering) :])]
+
+
+def declared(name: str, kind: int | None) -> onnx.ValueInfoProto:
+    """What a body gives, of a type that runtimes find by themselves if None."""
+    known = onnx.helper.make_tensor_value_info(name, kind or 0, None)
+    return onnx.helper.make_empty_tensor_value_info(name) if kind is None else known
+
+
+def types_told(body: Body) -> Sequence[int]:
+    """The types of what each run for an element of a list gives: they are those of the lists, which may be empty."""
+    told: Sequence[int] = () if body.begin is None else body.begin.attribute(GIVEN_TYPES, ())
+    return told
 
 
 def given_apart(body: Body) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 * A call of a function that the file defines becomes the operators of the function. What the function stores is one
   weight, however often it is called.
-* The bodies of If, Loop and Scan stand among the other operators (see `bodies`).
+* The bodies of If, Loop, Scan and SequenceMap stand among the other operators (see `bodies`).
 * A recurrent node of two directions becomes two of one, and loses initial states of zeros (see `recurrent`).
 * An operator of onnxruntime that holds the weights of several layers becomes one for each (see `fused`).
 * A linear model that holds its weights in attributes (`HELD`) becomes a Gemm with stored weights and, behind it, the

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from mal_graph.graph import Array, LayerGraph, Node, Value
+from mal_graph.graph import Array, LayerGraph, Node, Value, is_list
 from mal_graph.network import Body, Run, nested
-from mal_graph.operators import carried_into, control_of
+from mal_graph.operators import CONTROLS, carried_into, control_of
 from mal_graph.protocols import Session
 
 MOST_RUNS = 16  # of a loop, until all tensors that are asked for were made
@@ -90,9 +90,10 @@ class SteppedSession:
         last = first + len(carried_into(run.end))
         count, goes = (*steering, None, None)[:2]
         values: dict[str, Array] = {}
+        empty: dict[str, Array] = {}  # lists that have held nothing so far
         states = list(given)
         for number in range(MOST_RUNS):
-            slices = slices_of(begin, states[last:], number)
+            slices = (slices_of if control.carries else elements_of)(begin, states[last:], number)
             is_over = (count is not None and number >= count) or (goes is not None and not np.all(goes))
             if is_over or slices is None or set(wanted) <= values.keys():
                 break
@@ -101,13 +102,14 @@ class SteppedSession:
             own = {**fed, **{name: array for name, array in begun.items() if array is not None}}
             made = self.made_by(body, own, [*wanted, *body.outputs], deadline)
             known = {**own, **made}
-            values = {**{name: known[name] for name in wanted if name in known}, **values}
+            for name in (name for name in wanted if name in known and name not in values):
+                (empty if is_list(known[name]) and not known[name][()] else values)[name] = known[name]
             if not all(name in known or name in self.graph.weights for name in body.outputs):
-                break  # it carries a sequence
+                break  # it carries what is neither a tensor nor a list of tensors
             back = [self.value(name, known) for name in body.outputs]
             goes = back[0] if control.conditions else None
             states[first:last] = back[control.conditions :][: last - first]
-        return values
+        return {**empty, **values}
 
     def value(self, name: str, fed: Mapping[str, Array]) -> Array:
         """A tensor that is known: fed, computed or stored."""
@@ -121,23 +123,51 @@ class SteppedSession:
         read = {name for node in nodes for name in node.reads}
         arriving = {name: array for name, array in fed.items() if name in read}
         made = {name for node in nodes for name in node.outputs}
-        if made.isdisjoint(wanted) or any(is_sequence(array) for array in arriving.values()):
+        if made.isdisjoint(wanted) or any(is_opaque(array) for array in arriving.values()):
             return {}
-        key = body.name, tuple(f"{name} {array.dtype}" for name, array in arriving.items())
+        lists = {name: array for name, array in arriving.items() if is_list(array)}
+        taken_apart = {name: array for name, array in arriving.items() if name not in lists}
+        for name, array in lists.items():
+            taken_apart |= {f"{name}/{place}": element for place, element in enumerate(array[()])}
+        key = body.name, tuple(f"{name} {array.dtype}" for name, array in taken_apart.items())
         if key not in self.parts:
-            declared = {name: Value(name, array.dtype.name, (None,) * array.ndim) for name, array in arriving.items()}
-            inputs = tuple(value for name, value in declared.items() if name not in self.graph.weights)
-            part = replace(self.graph, nodes=tuple(nodes), inputs=inputs, outputs=())
+            put_together = [self.listing(name, len(array[()])) for name, array in lists.items()]
+            values = (Value(name, array.dtype.name, (None,) * array.ndim) for name, array in taken_apart.items())
+            inputs = tuple(value for value in values if value.name not in self.graph.weights)
+            part = replace(self.graph, nodes=(*put_together, *nodes), inputs=inputs, outputs=())
             every = [name for name in dict.fromkeys([*sorted(self.inner), *body.outputs]) if name in made]
             self.parts[key] = self.open_graph(part, every)
         wanted = [name for name in dict.fromkeys(wanted) if name in made]
-        plain = [name for name in wanted if self.parts[key].types.get(name)]  # no sequences
-        return self.parts[key].run(arriving, arriving, read=plain, deadline=deadline)
+        given = self.parts[key].run(taken_apart, taken_apart, read=wanted, deadline=deadline)
+        return {name: array for name, array in given.items() if not is_opaque(array)}
+
+    def listing(self, name: str, length: int) -> Node:
+        """What makes a list of its elements."""
+        if length:
+            inputs = tuple(f"{name}/{place}" for place in range(length))
+            return Node(f"{name}/list", "SequenceConstruct", inputs, (name,))
+        return Node(f"{name}/list", "SequenceEmpty", (), (name,), {"dtype": self.kind_of(name)})
+
+    def kind_of(self, name: str) -> int:
+        """What a list that is empty would hold, in ONNX's numbering, as the operator says that first made it."""
+        graph, begins = self.graph, {control.begin for control in CONTROLS.values()}
+        while name in graph.producer:
+            node = graph.nodes[graph.producer[name]]
+            if node.op == "SequenceEmpty":
+                return int(node.attribute("dtype", 1))
+            slot = node.outputs.index(name) if node.op in begins else 0
+            name = node.inputs[slot] if slot < len(node.inputs) else ""
+        return 1
 
 
-def is_sequence(array: Array) -> bool:
-    """Whether an array stands for a sequence of tensors."""
-    return array.dtype == object and not array.ndim
+def is_opaque(array: Array) -> bool:
+    """Whether an array stands for what is neither a tensor nor a list of tensors."""
+    held = array[()] if array.dtype == object and not array.ndim else ""
+    return not isinstance(held, str | bytes | list) or (is_list(array) and not all(map(is_tensor, held)))
+
+
+def is_tensor(element: object) -> bool:
+    return isinstance(element, np.ndarray)
 
 
 def slices_of(begin: Node, tensors: Sequence[Array | None], number: int) -> list[Array] | None:
@@ -150,6 +180,14 @@ def slices_of(begin: Node, tensors: Sequence[Array | None], number: int) -> list
             return None
         slices.append(np.take(array, array.shape[axis] - 1 - number if way else number, axis))
     return slices
+
+
+def elements_of(begin: Node, given: Sequence[Array | None], number: int) -> list[Array | None] | None:
+    """What one run of a SequenceMap takes; None behind the last one."""
+    lists = [array[()] for array in given if array is not None and is_list(array)]
+    if any(number >= len(each) for each in lists):
+        return None
+    return [array[()][number] if array is not None and is_list(array) else array for array in given]
 
 
 def made_inside(run: Run) -> set[str]:

@@ -4,15 +4,17 @@ Chosen: measuring. Static shape inference knew none of 330 shapes of a detector 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from time import monotonic
 
+import numpy as np
+
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import MemoryLimitError, RunError
-from mal_graph.graph import Array, LayerGraph, needed_nodes
+from mal_graph.graph import Array, LayerGraph, is_list, needed_nodes
 from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
@@ -25,6 +27,7 @@ MOST_ALONE = 16  # branches that are taken one by one
 CHUNK = 256  # tensors read in the first run; then twice as many each time, while they stay below
 CHUNK_BYTES = 1 << 27
 MOST_TOO_LARGE = 3  # inputs that may take too much memory before the model is refused
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +35,7 @@ class Probe(Brief):
     """What one run showed: the inputs used, the shape of every tensor, the values of small integer ones.
 
     Attributes:
+        lists: by list of tensors the shapes of its elements.
         taken: branches that the inputs do not take, and that the model runs with all the same: one set for each
             further run.
         not_run: the bodies that no run reached, each with how messages say so.
@@ -40,6 +44,7 @@ class Probe(Brief):
     inputs: Mapping[str, Array]
     shapes: Mapping[str, tuple[int, ...]]
     values: Mapping[str, Array]
+    lists: Mapping[str, Shapes] = field(default_factory=dict)
     taken: tuple[Choices, ...] = ()
     not_run: Mapping[str, str] = field(default_factory=dict)
 
@@ -101,11 +106,34 @@ def probe_on(
 ) -> Probe:
     """What runs on these inputs show. Raises RunError or LimitError."""
     given = {**inputs, **fed}
-    shapes, values = measure(session, given, deadline)
-    branches = Branches(graph, runner, given, deadline, shapes, values)
+    branches = Branches(graph, runner, given, deadline, measure(session, given, deadline))
     branches.take_all()
-    probed = with_stored(graph, dict(inputs), shapes, values)
+    probed = with_stored(graph, dict(inputs), branches.seen)
     return replace(probed, taken=tuple(branches.taken), not_run=branches.not_run)
+
+
+@dataclass
+class Seen:
+    """What runs showed: shapes of tensors, values of the small integer ones, and of lists the shapes of elements."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    values: dict[str, Array] = field(default_factory=dict)
+    lists: dict[str, Shapes] = field(default_factory=dict)
+
+    def note(self, name: str, array: Array) -> None:
+        """Note what one tensor, or a list of them, was."""
+        if is_list(array):
+            self.lists[name] = tuple(np.shape(element) for element in array[()])
+        elif array.dtype != object or array.ndim or isinstance(array[()], str | bytes):
+            self.shapes[name] = array.shape
+            if array.dtype.kind in "iub" and array.size <= KEPT_VALUES:
+                self.values[name] = array
+
+    def add(self, other: "Seen", names: Container[str]) -> None:
+        """Add what another run showed of some tensors."""
+        self.shapes.update({name: shape for name, shape in other.shapes.items() if name in names})
+        self.values.update({name: value for name, value in other.values.items() if name in names})
+        self.lists.update({name: shapes for name, shapes in other.lists.items() if name in names})
 
 
 @dataclass
@@ -113,7 +141,7 @@ class Branches:
     """The branches that a run did not take, taken in further runs.
 
     Attributes:
-        shapes, values: what all runs showed so far.
+        seen: what all runs showed so far.
         taken: the branches taken in each further run.
     """
 
@@ -121,8 +149,7 @@ class Branches:
     runner: Runner
     fed: Mapping[str, Array]
     deadline: float | None
-    shapes: dict[str, tuple[int, ...]]
-    values: dict[str, Array]
+    seen: Seen
     taken: list[Choices] = field(default_factory=list)
 
     @cached_property
@@ -166,17 +193,16 @@ class Branches:
 
     def take(self, choices: Choices) -> bool:
         """Whether the model runs with some branches taken."""
-        inner = self.graph.inner - self.shapes.keys()
+        inner = self.graph.inner - self.seen.shapes.keys() - self.seen.lists.keys()
         read = [*(value.name for value in self.graph.outputs), *sorted(inner)]
         changed = with_branches(self.graph, choices)
         variable = [name for name in self.fed if name in self.graph.weights]
         try:
             session = self.runner.open(changed, read=read, variable=variable, deadline=self.deadline)
-            shapes, values = measure(session, self.fed, self.deadline)
+            seen = measure(session, self.fed, self.deadline)
         except RunError:
             return False
-        self.shapes.update({name: shape for name, shape in shapes.items() if name in inner})
-        self.values.update({name: value for name, value in values.items() if name in inner})
+        self.seen.add(seen, inner)
         self.taken.append(choices)
         return True
 
@@ -187,7 +213,7 @@ class Branches:
         is_taken = any(choices.items() <= taken.items() for taken in self.taken)
         if not made:
             return is_taken or not choices
-        return not made.isdisjoint(self.shapes) or name in self.passing
+        return not made.isdisjoint(self.seen.shapes) or name in self.passing
 
     @property
     def not_run(self) -> dict[str, str]:
@@ -204,16 +230,12 @@ def fed_weights(graph: LayerGraph) -> dict[str, Array]:
 
 def probe_without_running(graph: LayerGraph) -> Probe:
     """What is known of a model that cannot be run: its stored tensors."""
-    return with_stored(graph, {}, {}, {})
+    return with_stored(graph, {}, Seen())
 
 
-def measure(
-    session: Session, inputs: Mapping[str, Array], deadline: float | None = None
-) -> tuple[dict[str, tuple[int, ...]], dict[str, Array]]:
-    """Shapes of all tensors that a session can read, and values of the small integer ones."""
-    names = [name for name, dtype in session.types.items() if dtype]
-    shapes: dict[str, tuple[int, ...]] = {}
-    values: dict[str, Array] = {}
+def measure(session: Session, inputs: Mapping[str, Array], deadline: float | None = None) -> Seen:
+    """Shapes of all tensors that a session makes, values of the small integer ones, and shapes in lists of tensors."""
+    names, seen = list(session.types), Seen()
     start, count = 0, CHUNK
     while start < len(names):
         read = session.run(inputs, read=names[start : start + count], deadline=deadline)
@@ -221,21 +243,17 @@ def measure(
         if sum(array.nbytes for array in read.values()) < CHUNK_BYTES:
             count *= 2
         for name, array in read.items():
-            shapes[name] = array.shape
-            if array.dtype.kind in "iub" and array.size <= KEPT_VALUES:
-                values[name] = array
-    return shapes, values
+            seen.note(name, array)
+    return seen
 
 
-def with_stored(
-    graph: LayerGraph, inputs: dict[str, Array], shapes: dict[str, tuple[int, ...]], values: dict[str, Array]
-) -> Probe:
+def with_stored(graph: LayerGraph, inputs: dict[str, Array], seen: Seen) -> Probe:
     """Add what needs no run: inputs and weights. Values that depend on an input's values are not constants."""
-    shapes.update({name: array.shape for name, array in inputs.items()})
+    shapes = {**seen.shapes, **{name: array.shape for name, array in inputs.items()}}
     live = data_dependent(graph)
-    known = {name: value for name, value in values.items() if name not in live}
+    known = {name: value for name, value in seen.values.items() if name not in live}
     for name, weight in graph.weights.items():
         shapes[name] = weight.shape
         if not weight.scope and weight.dtype.kind in "iub" and weight.size <= KEPT_VALUES:
             known[name] = weight.read()
-    return Probe(inputs, shapes, known)
+    return Probe(inputs, shapes, known, seen.lists)

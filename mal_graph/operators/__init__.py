@@ -2,7 +2,7 @@
 
 from mal_graph.operators.axis_labels import Atoms, Label, pinned_label, spans
 from mal_graph.operators.call import BATCH, Call
-from mal_graph.operators.control_flow import CONTROLS, Control, carried_into, control_of, outputs_of_run
+from mal_graph.operators.control_flow import CONTROLS, GIVEN_TYPES, Control, carried_into, control_of, outputs_of_run
 from mal_graph.operators.elementwise import cast_to_float32, cast_type
 from mal_graph.operators.functions import Setting, differing_settings, function_of, said
 from mal_graph.operators.indexing import are_codes, table_axis
@@ -47,6 +47,7 @@ __all__ = [
     "enlarged",
     "explain_missing",
     "function_of",
+    "GIVEN_TYPES",
     "groups_of",
     "GroupState",
     "Homogeneity",

@@ -33,12 +33,14 @@ class Label:
             the same axis. An array that varies along two axes labels the product of both.
         pins: axes that may not be permuted. An axis in neither holds the same content at every index.
         elements: of a list of tensors, which has no axes of its own, their labels.
+        is_open: whether there may be any number of them: the label of one stands for all.
     """
 
     shape: tuple[int, ...]
     parts: tuple[Atoms, ...] = ()
     pins: dict[int, Pin] = field(default_factory=dict)
     elements: tuple["Label", ...] | None = None
+    is_open: bool = False
 
     def part_on(self, axis: int) -> Atoms | None:
         """The part that varies along an axis, None if none does."""

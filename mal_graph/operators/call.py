@@ -16,11 +16,13 @@ from mal_graph.operators.wiring import Wiring
 
 WINDOW = Pin(GroupState.PINNED, "positions a window slides over")
 BATCH = Pin(GroupState.PINNED, "samples")
+STEPS = Pin(GroupState.PINNED, "steps of a loop")
 
 
 @dataclass(frozen=True)
 class Call:
-    """One node as its axis rule sees it: labels and shapes of the inputs, shapes of the outputs, known values."""
+    """One node as its axis rule sees it: labels and shapes of the inputs, shapes of the outputs, known values. What is
+    a list of tensors has no shape, but its elements have."""
 
     node: Node
     wiring: Wiring
@@ -30,6 +32,7 @@ class Call:
     opset: int = 26  # of the operator's domain
     stored: Sequence[bool] = ()  # whether each input is a stored tensor
     told: Sequence[bool] = ()  # whether each output is one of the model's, moved or cast at most
+    lists: Sequence[Sequence[tuple[int, ...]] | None] = ()  # of outputs that are lists, the shapes of their elements
 
     @property
     def name(self) -> str:
@@ -101,6 +104,23 @@ def pin_each(call: Call, axis_labels: Sequence[AxisLabel], pin: Pin) -> None:
     for axis_label in axis_labels:
         if isinstance(axis_label, np.ndarray):
             call.wiring.pin(axis_label, pin)
+
+
+def agreed(call: Call, labels: Sequence[Label], shape: Sequence[int], pin: Pin) -> Label | None:
+    """The label of what is one tensor now and another one then; None where they have other numbers of axes. Axes of
+    other lengths are pinned."""
+    wiring = call.wiring
+    if not labels or any(len(label.shape) != len(shape) for label in labels):
+        return None
+    lengths = zip(shape, *(label.shape for label in labels), strict=True)
+    differing = [axis for axis, sizes in enumerate(lengths) if len(set(sizes)) > 1]
+    for axis in differing:
+        pin_each(call, [wiring.axis_label(label, axis) for label in labels], pin)
+        labels = [wiring.without(label, axis) for label in labels]
+    agreed = wiring.combine(labels, labels[0].shape)
+    for axis in differing:
+        agreed = wiring.with_axis_label(agreed, axis, pin, shape[axis])
+    return agreed
 
 
 def pin_axes(call: Call, label: Label, axes: Collection[int], pin: Pin) -> list[AxisLabel]:

@@ -151,7 +151,6 @@ ROWS: Mapping[str, Row] = {
         at_zero=AtZero.UNSAFE,
         class_names=LABELS,
         with_classes=with_classes,
-        is_sequence=True,
     ),
 }
 

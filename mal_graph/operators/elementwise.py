@@ -8,6 +8,7 @@ import numpy as np
 from mal_graph.graph import Node
 from mal_graph.operators.axis_labels import Label
 from mal_graph.operators.call import Call
+from mal_graph.operators.control_flow import GIVEN_TYPES, MAP_RUN
 from mal_graph.operators.generators import random
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, SHIFT, AtZero, Homogeneity, ParameterKind, Row, Slot, X, setting
@@ -40,7 +41,9 @@ def equal(call: Call) -> list[Label]:
 
 
 def unary(call: Call) -> list[Label]:
-    """Every output has the axes of the first input; the other inputs are settings."""
+    """Every output has the axes of the first input, or is the same list; the other inputs are settings."""
+    if call.label(0).elements is not None:
+        return [call.label(0)]
     return [call.wiring.combine([call.label(0)], shape) for shape in call.outputs]
 
 
@@ -53,6 +56,13 @@ def dropout(call: Call) -> list[Label]:
 POSITIVE = replace(X, kind=ParameterKind.SCALE)  # what holds a number below zero would make no number of
 
 FLOAT_TYPES = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}  # in ONNX's numbering
+TYPE_KEYS = {  # the attributes that say which type of numbers an operator gives
+    "Cast": "to",
+    "SequenceEmpty": "dtype",
+    MAP_RUN: GIVEN_TYPES,
+    **dict.fromkeys(["EyeLike", "Bernoulli", "RandomNormal", "RandomNormalLike"], "dtype"),
+    **dict.fromkeys(["RandomUniform", "RandomUniformLike"], "dtype"),
+}
 
 
 def bit_cast(call: Call) -> list[Label]:
@@ -63,10 +73,13 @@ def bit_cast(call: Call) -> list[Label]:
 
 
 def cast_to_float32(node: Node) -> Node:
-    """The node, with a cast to another float type made a cast to float32."""
-    if cast_type(node) in ("float16", "float64", "bfloat16"):
-        return replace(node, attributes={**node.attributes, "to": 1})
-    return node
+    """The node, with another float type that it is to give made float32."""
+    key = TYPE_KEYS.get(node.op, "")
+    told = node.attribute(key)
+    if told is None:
+        return node
+    kinds = [1 if kind in FLOAT_TYPES else kind for kind in np.ravel(told).tolist()]
+    return replace(node, attributes={**node.attributes, key: kinds if np.ndim(told) else kinds[0]})
 
 
 def cast_type(node: Node) -> str:

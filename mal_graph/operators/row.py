@@ -163,7 +163,6 @@ class Row:
         class_names: the attributes that give the entries of its input's last axis names.
         with_classes: makes of a node with such names one with others; None where it cannot have these.
         prepares: the attributes that hold numbers taken from training data, to prepare what comes in.
-        is_sequence: it takes or gives a sequence of tensors, which has no shape.
         homogeneity: where positive factors on units come out as they came in.
         by_element: every entry of its output is made of those of its inputs at the same place.
         divides: it divides by its last input.
@@ -210,7 +209,6 @@ class Row:
     class_names: tuple[str, ...] = ()
     with_classes: Callable[[Node, Sequence[str]], Node | None] | None = None
     prepares: tuple[str, ...] = ()
-    is_sequence: bool = False
     has_window: bool = False
     pointwise: str = ""
     is_idempotent: bool = False

@@ -66,7 +66,7 @@ def arrange(
     """
     live = live_inputs(graph, probed, node)
     shapes = {name: probed.shapes.get(name) for name in (*live, *node.outputs) if name}
-    if row is None or not live or node.captures or row.is_sequence or None in shapes.values():
+    if row is None or not live or node.captures or None in shapes.values():
         return None
     known = {name: shape for name, shape in shapes.items() if shape is not None}
     sources = {name: known[name] for name in live}

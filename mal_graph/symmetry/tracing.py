@@ -249,8 +249,9 @@ def outputs_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node, r
     if any(name in tracing.passing for name in node.runs):
         call = without_passed(tracing, call)
     read = [name for name, label in zip(node.inputs, call.inputs, strict=True) if name and label is not None]
-    unmeasured = next((name for name in (*read, *node.outputs) if name and name not in probed.shapes), None)
-    if unmeasured is not None and not row.reads_shape_only and not row.is_sequence:
+    seen = (name for name in (*read, *node.outputs) if name)
+    unmeasured = next((name for name in seen if name not in probed.shapes and name not in probed.lists), None)
+    if unmeasured is not None and not row.reads_shape_only:
         return call.freeze(f"the shape of {unmeasured!r} could not be measured")
     try:
         return list(row.rule(call))
@@ -281,6 +282,7 @@ def call_of(tracing: Tracing, graph: LayerGraph, probed: Probe, node: Node) -> C
         tracing.wiring,
         inputs=[tracing.labels.get(name) if name else None for name in node.inputs],
         outputs=[probed.shapes.get(name, ()) if name else () for name in node.outputs],
+        lists=[probed.lists.get(name) for name in node.outputs],
         values=[probed.values.get(name) for name in node.inputs],
         opset=graph.opsets.get(node.op.rpartition(".")[0], 1),
         stored=[name in graph.weights for name in node.inputs],

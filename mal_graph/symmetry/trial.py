@@ -149,7 +149,8 @@ def open_trial(
     inputs = {value.name: groups.probed.inputs[value.name].astype(value.dtype or "float32") for value in graph.inputs}
     graph, weights = calibrate(graph, groups, runner, inputs, seed, centred, deadline)
     taken = groups.probed.taken
-    session = open_with_branches(graph, runner, taken, watched(graph, table), list(weights), deadline)
+    read = [name for name in watched(graph, table) if name not in groups.probed.lists]
+    session = open_with_branches(graph, runner, taken, read, list(weights), deadline)
     readable = [name for name, dtype in session.types.items() if dtype]
     outputs = session.run(inputs, weights, read=readable, deadline=deadline)
     trial = Trial(graph, session, inputs, weights, outputs, deadline, taken)

@@ -1,4 +1,5 @@
-"""Laws of bodies: weights in an If, a Loop or a Scan, and weights that these read from outside, merge as any others.
+"""Laws of bodies: weights in an If, a Loop, a Scan or a SequenceMap, and such as these read from outside, merge as any
+others.
 
 Donors are permuted by hand in the tensors of the file, by code that knows nothing of axis rules.
 """
@@ -10,12 +11,15 @@ import onnx
 import onnxruntime as ort
 import pytest
 from body_nets import (
+    ATTENDING_BACK,
     BRANCHES,
     CLASSES,
     FLATTENING,
+    GOING_THROUGH,
     KINDS,
     LISTENING,
     LOOPING,
+    MAPPING,
     NESTING,
     SCANNING,
     SWAPPING,
@@ -30,7 +34,8 @@ from builders import load
 import mal_graph
 from mal_graph.errors import UsageError
 from mal_graph.operators import ROWS, GroupState, pinned_label
-from mal_graph.operators.bodies import STEPS
+from mal_graph.operators.call import STEPS
+from mal_graph.operators.lists import list_of_any
 from mal_graph.symmetry import axis_groups, verify
 from mal_graph_adapters.onnx_format.onnxruntime_runner import OrtRunner
 
@@ -137,11 +142,18 @@ def without_a_start(call):
     return [call.wiring.fresh_label(shape) for shape in call.outputs]
 
 
+def only_the_latest(call):
+    return [list_of_any(call.wiring.fresh_label(call.label(1).shape))]
+
+
 WRONG = {
     "an If that forgets a branch": (BRANCHES, "If", of_the_first_branch),
     "a state that comes out as another": (LOOPING, "Loop", as_it_came_out),
     "a state that starts as another": (LOOPING, "mal_graph.LoopRun", without_a_start),
     "a scan that starts from another state": (SCANNING, "mal_graph.ScanRun", without_a_start),
+    "an element of a list as another": (GOING_THROUGH, "SequenceAt", without_a_start),
+    "a list that a loop forgets": (ATTENDING_BACK, "SequenceInsert", only_the_latest),
+    "a map that takes other elements": (MAPPING, "mal_graph.MapRun", without_a_start),
 }
 
 

@@ -871,7 +871,7 @@ case("SequenceAt", vector(lambda net, x: gated_parts(net, x, net.constant([3, 3]
 case(
     "SplitToSequence",
     image(lambda net, x: net.op("Unsqueeze", gated_parts(net, x, keepdims=0), net.constant([1])), 1),
-    "frozen: up[0]",
+    "pinned: up[0]",
     name="into single units",
 )
 
@@ -937,7 +937,7 @@ case(
     *["2: down[1]"] * 3,
     name="one twice",
 )
-case("ConcatFromSequence", vector(lists(passed_on)), FROZEN, name="of a list whose elements are not told")
+case("ConcatFromSequence", vector(lists(passed_on)), name="of a list that is passed on")
 
 
 BOTH, THREE = "2: down[1] up[0]", "3: down[1] up[0]"
