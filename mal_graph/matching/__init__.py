@@ -2,14 +2,11 @@
 
 from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations
 from mal_graph.matching.assignment import (
-    RELATED,
     Alignment,
     assign_as_given,
     assign_at_random,
     assign_in_order,
-    assign_relatives,
     assign_units,
-    cosine_of,
 )
 from mal_graph.matching.axis_pairs import AxisPair
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
@@ -25,6 +22,7 @@ from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.nested_orders import extend_orders
 from mal_graph.matching.objective import Evidence
 from mal_graph.matching.orders import Order, Orders, find_partners, inside_lone_units, match_positions
+from mal_graph.matching.relatives import RELATED, assign_relatives, cosine_of
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector

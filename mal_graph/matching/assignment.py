@@ -12,7 +12,6 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -20,7 +19,6 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
-from mal_graph.graph import Array
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
 from mal_graph.matching.objective import Evidence, Objective
@@ -42,7 +40,6 @@ from mal_graph.symmetry import AxisGroup
 Moves = list[tuple[AxisGroup, Order]]  # groups, each with the unit that takes the place of each of its units
 
 FRUITLESS = 8  # seeds in a row that lead nowhere new: of two equal scores one is chosen by all with 0.4 %
-RELATED = 0.7  # cosine of all weights in stored order; of networks that were trained apart it is below 0.1
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
@@ -176,31 +173,6 @@ def assign_in_order(correspondence: Correspondence, evidence: Evidence | None = 
     objective = Objective(correspondence, evidence)
     orders = correspondence.nests.identity()
     return describe(objective, orders, "in order", (objective.value(orders),))
-
-
-def assign_relatives(correspondence: Correspondence, evidence: Evidence | None = None) -> Alignment:
-    """Units where they are stored, if the weights of the two models go together there, as those of fine-tunes do; else
-    as `assign_units` does it.
-
-    Of fine-tunes every unit has its counterpart in its own place. To look for better ones moves units that hardly do
-    anything, and makes differences between models where nothing was learned.
-    """
-    objective, identity = Objective(correspondence, evidence), correspondence.nests.identity()
-    compared = [pair for pair, _ in correspondence.tensors if pair.is_compared]
-    is_alike = all(pair.base.shape == pair.donor.shape for pair in compared) and objective.is_allowed(identity)
-    if is_alike and cosine_of((pair.base_values(), pair.donor_values()) for pair in compared) >= RELATED:
-        return describe(objective, identity, "in order", (objective.value(identity),))
-    return assign_units(correspondence, evidence)
-
-
-def cosine_of(pairs: Iterable[tuple[Array, Array]]) -> float:
-    """The cosine of what two models hold, tensor by tensor; 0 where one holds nothing."""
-    inner, norms = 0.0, [0.0, 0.0]
-    for both in pairs:
-        a, b = (np.asarray(values, np.float64).ravel() for values in both)
-        inner += float(a @ b)
-        norms = [norms[0] + float(a @ a), norms[1] + float(b @ b)]
-    return inner / float(np.sqrt(norms[0] * norms[1])) if all(norms) else 0.0
 
 
 def assign_as_given(correspondence: Correspondence, orders: Orders, evidence: Evidence | None = None) -> Alignment:

@@ -143,19 +143,29 @@ def compare_distances(
         the distances but for what every assignment pays: the squared lengths of a side of which every unit has a
         partner; half of what it pays; half the donor's squared lengths, summed.
     """
-    touches = objective.touching[pair]
-    under = {touch: others for touch in touches if (others := objective.others(touch, orders)) is not None}
-    rest = {touch: others for touch, others in under.items() if not objective.is_compared[touch[0]]}
-    table = objective.weight_scores(pair, orders)
-    if rest:
-        table = table + objective.products(rest)
-    a, d = (0.5 * sum_squares(objective, pair, side, under) for side in (0, 1))
+    table, *squares = compare_units(objective, pair, orders)
+    a, d = (0.5 * side for side in squares)
     if len(a) > len(d):
         table = table - a[:, None]
     if len(a) < len(d):
         table = table - d
     paid = sum(float(side.sum()) for side in (a, d) if len(side) == min(len(a), len(d)))
     return table, paid, float(d.sum())
+
+
+def compare_units(
+    objective: Objective, pair: int, orders: Sequence[Order | None]
+) -> tuple[ScoreTable, ScoreTable, ScoreTable]:
+    """The inner products of the base's units with the donor's, over all tensors, compared or not, and the squared
+    lengths of the units of either side."""
+    touches = objective.touching[pair]
+    under = {touch: others for touch in touches if (others := objective.others(touch, orders)) is not None}
+    rest = {touch: others for touch, others in under.items() if not objective.is_compared[touch[0]]}
+    table = objective.weight_scores(pair, orders)
+    if rest:
+        table = table + objective.products(rest)
+    a, d = (sum_squares(objective, pair, side, under) for side in (0, 1))
+    return table, a, d
 
 
 def largest(tables: Mapping[int, ScoreTable]) -> float:
