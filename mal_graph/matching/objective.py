@@ -33,6 +33,7 @@ from mal_graph.matching.unit_kinds import keep_apart
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
+MOST_HELD = 1 << 29  # bytes of tables; those of VGG16, the largest of which are dear to make, take 300 MiB
 BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
 
 Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
@@ -78,7 +79,8 @@ class Objective:
                 for b, block in enumerate(axis.blocks):
                     if block.pair >= 0:
                         self.touching[block.pair].append((t, place, b))
-        self.known: dict[int, Table] = {}
+        self.known: dict[int, Table] = {}  # what was asked for last stands last
+        self.held = 0  # bytes of these
 
     @cached_property
     def values(self) -> list[tuple[Array, Array]]:
@@ -120,9 +122,11 @@ class Objective:
         """
         touches = [touch for touch in self.touching[pair] if self.is_compared[touch[0]]]
         under = {touch: other for touch in touches if (other := self.others(touch, orders)) is not None}
-        table = self.known.get(pair)
+        table = self.known.pop(pair, None)
+        self.held -= 0 if table is None else table.scores.nbytes
         if table is None or self.is_stale(table, under):
-            table = self.known[pair] = Table(np.zeros(self.units[pair]), {})
+            table = Table(np.zeros(self.units[pair]), {})
+        self.hold(pair, table)
         new = {touch: others for touch, others in under.items() if touch not in table.under}
         if new:
             table.scores += self.products(new)
@@ -130,6 +134,13 @@ class Objective:
             self.update(table.scores, touch, before, under[touch])
         table.under = under
         return table.scores
+
+    def hold(self, pair: int, table: Table) -> None:
+        """Keep a table, and let go of those that were not asked for longest: they can be made anew."""
+        self.known[pair] = table
+        self.held += table.scores.nbytes
+        while self.held > MOST_HELD and len(self.known) > 1:
+            self.held -= self.known.pop(next(iter(self.known))).scores.nbytes
 
     def others(self, touch: Touch, orders: Sequence[Order | None]) -> dict[int, Order] | None:
         """The donor position on each base position of a tensor's other axes, where they are not whole; None if that is

@@ -15,6 +15,7 @@ from mal_graph.matching import (
     assign_units,
     assignment,
     match_positions,
+    objective,
     starts,
 )
 from mal_graph.matching import orders as orders_module
@@ -208,6 +209,21 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
         for pair in range(len(orders)):
             expected = Objective(found).scores(pair, orders)
             np.testing.assert_allclose(problem.scores(pair, orders), expected, atol=1e-5 * abs(expected).max())
+
+
+@pytest.mark.parametrize("most", [1, 3000])
+def test_tables_that_are_let_go_of_are_made_anew(most, monkeypatch):
+    monkeypatch.setattr(objective, "MOST_HELD", most)
+    found = correspondence_of(NETS["mlp"](0), NETS["mlp"](1))
+    problem, rng = Objective(found), np.random.default_rng(0)
+    orders = [random_order(a, b, rng) for a, b in found.units]
+    for pair in (0, 1, 0, 1):
+        expected = Objective(found).scores(pair, orders)
+        np.testing.assert_array_equal(problem.scores(pair, orders), expected)
+        sizes = [table.scores.nbytes for table in problem.known.values()]
+        assert problem.held == sum(sizes)
+        assert problem.held <= most or len(sizes) == 1
+    assert len(problem.known) == (1 if most == 1 else 2)
 
 
 def exchanged(order, rng):
