@@ -205,7 +205,7 @@ def test_residual_blocks_take_the_width_of_the_stream_that_they_stand_beside(bui
     assert result.passed
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(9)
 @pytest.mark.slow
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_what_does_not_end_a_new_branch_is_the_donors_at_any_lambda_but_in_literal(build):

@@ -145,10 +145,12 @@ def test_a_round_trip_keeps_every_file_of_the_corpus(file: Path, tmp_path: Path)
     assert_same(onnx.load(file), saved(adapter.load(file), tmp_path / "model.onnx"))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.slow
-def test_a_round_trip_keeps_every_generated_model_or_refuses_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(4))
+def test_a_round_trip_keeps_every_generated_model_or_refuses_it(tmp_path: Path, part: int) -> None:
     source, target, refused = tmp_path / "source.onnx", tmp_path / "target.onnx", 0
-    for case in cases():
+    for case in cases()[part::4]:
         source.write_bytes(case.model.SerializeToString())
         try:
             graph = adapter.load(source)
@@ -156,7 +158,7 @@ def test_a_round_trip_keeps_every_generated_model_or_refuses_it(tmp_path: Path) 
             refused += 1
             continue
         assert_same(case.model, saved(graph, target))
-    assert refused < len(cases()) / 4, "only newer opsets and integer arithmetic are refused"
+    assert refused < len(cases()) / 16, "only newer opsets and integer arithmetic are refused"
 
 
 def zoo() -> dict[str, np.ndarray[Any, Any]]:
