@@ -1,7 +1,7 @@
 """Small networks with weights in the bodies of operators, and donors permuted by hand in the tensors of the file."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -212,10 +212,10 @@ NESTING = Kind(
 )
 
 
-def looping(weights, start="h0 = MatMul(x, u)"):
+def looping(weights, start="h0 = MatMul(x, u)", runs=4):
     cell = body(
         [
-            "a1 = MatMul(state, r)",
+            "a1 = Gemm(state, r, rb)" if "rb" in weights else "a1 = MatMul(state, r)",
             "a2 = MatMul(x, c)",
             "a3 = Add(a1, a2)",
             "a4 = Add(a3, b)",
@@ -227,10 +227,10 @@ def looping(weights, start="h0 = MatMul(x, u)"):
         ],
         [value("on", BOOL, []), "new", "seen"],
         [value("run", INT, []), value("go", BOOL, []), value("state")],
-        stored(weights, "r", "f"),
+        stored(weights, "r", "f", *(name for name in ("rb",) if name in weights)),
     )
     lines = [
-        constant("count", np.int64(4)),
+        constant("count", np.int64(runs)),
         constant("true", np.array(True)),
         start,
         ("last all = Loop(count, true, h0)", {"body": cell}),
@@ -278,6 +278,14 @@ FROM_ZEROS = Kind(
     lambda weights: looping(weights, ("h0 = ConstantOfShape(size)", {})),
     *without("u"),
     X,
+)
+
+FOR_LONG = replace(
+    FROM_ZEROS,
+    name="a state that starts from zeros, for many runs",
+    make=lambda weights: looping(weights, ("h0 = ConstantOfShape(size)", {}), runs=96),
+    shapes={**FROM_ZEROS.shapes, "rb": (8,)},
+    units={**FROM_ZEROS.units, "state": [("rb", 0), *FROM_ZEROS.units["state"]]},
 )
 
 LEARNED = Kind(
@@ -673,6 +681,7 @@ KINDS = [
     NESTING,
     LOOPING,
     FROM_ZEROS,
+    FOR_LONG,
     LEARNED,
     SCANNING,
     BRANCHING_LOOP,

@@ -1,6 +1,15 @@
 """What one network is: its layers, and the shapes and values of one run."""
 
-from mal_graph.network.bodies import Body, Choices, Run, find_bodies, nested, passing_bodies, with_branches
+from mal_graph.network.bodies import (
+    Body,
+    Choices,
+    Run,
+    find_bodies,
+    find_carried,
+    nested,
+    passing_bodies,
+    with_branches,
+)
 from mal_graph.network.copies import find_shared, with_copies
 from mal_graph.network.dequantising import dequantised
 from mal_graph.network.in_float32 import graph_in_float32, types_of
@@ -31,6 +40,7 @@ __all__ = [
     "fed_weights",
     "find_applied",
     "find_bodies",
+    "find_carried",
     "find_inner",
     "find_layers",
     "find_masks",

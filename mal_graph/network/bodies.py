@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mal_graph.errors import RunError
-from mal_graph.graph import LayerGraph, Node, bodies_of, weight_of
-from mal_graph.operators import control_of, outputs_of_run, row_of
+from mal_graph.graph import LayerGraph, Node, bodies_of, once_per_graph, weight_of
+from mal_graph.operators import carried_into, control_of, outputs_of_run, row_of
 
 TRUTHS = "taken/then", "taken/else"  # weights that say which branch of an If is taken
 Choices = Mapping[str, int]  # which branch is taken, by the first output of an If
@@ -111,6 +111,16 @@ def find_bodies(graph: LayerGraph) -> dict[str, Placed]:
             bodies[body.name] = Placed(run.end if isinstance(run, Run) else run, body)
             waiting += body.items
     return bodies
+
+
+@once_per_graph
+def find_carried(graph: LayerGraph) -> frozenset[str]:
+    """The tensors in bodies that depend on what a run gives to the next one."""
+    carried = {name for node in graph.nodes if node.runs for name in carried_into(node)}
+    for node in graph.nodes if carried else ():
+        if node.body and not carried.isdisjoint(node.reads):
+            carried.update(filter(None, node.outputs))
+    return frozenset(carried)
 
 
 def with_branches(graph: LayerGraph, choices: Choices) -> LayerGraph:

@@ -6,6 +6,8 @@ from it: every weighted contraction gives unit output, most of each channel's me
 one, and BatchNorm statistics are those of their inputs, jittered. A contraction whose weight is itself computed (weight
 standardisation) is followed by a factor instead. In the spirit of LSUV (Mishkin and Matas 2015, arXiv:1511.06422).
 
+What is in a loop, and depends on what its runs give each other, keeps the weights that were drawn.
+
 What matters is how a rounding error grows on its way to the outputs. BatchNorm with its true statistics doubles one
 every few layers (Yang et al. 2019, arXiv:1902.08129), and a channel that hardly varies, divided by its own size, is
 nothing but rounding. So a mean is only partly taken off, and the power of all channels counts in the variance of each.
@@ -19,7 +21,7 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network import Parameter, data_dependent, find_applied, find_masks
+from mal_graph.network import Parameter, data_dependent, find_applied, find_carried, find_masks
 from mal_graph.operators import ParameterKind, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.branches import measure_with_branches
@@ -178,6 +180,7 @@ class GaugedGraph:
         self.opset = graph.opsets.get("", 1)
         self.shapes = groups.probed.shapes
         self.live = data_dependent(graph)
+        self.carried = find_carried(graph)
         self.nodes: list[Node] = []
         self.plain: list[Node] = []
         self.factors: dict[str, Array] = {}
@@ -212,7 +215,9 @@ class GaugedGraph:
     def place(self, node: Node, own: Mapping[str, Parameter]) -> None:
         """Add one operator, with the gauge that it needs; `own` are its parameters by role."""
         row = row_of(node)
-        has_state = row is not None and row.has_state  # it bounds what it gives: no factor on its weights scales that
+        # An operator with a state bounds what it gives: no factor on its weights scales that. In a loop the first run
+        # tells nothing of the others: what they are given may be zeros then, and a factor too large makes chaos.
+        has_state = row is not None and (row.has_state or not self.carried.isdisjoint(node.reads))
         is_made = row is not None and row.is_contraction and "weight" not in own and self.has_computed_weight(node)
         if is_made and not has_state:
             self.gauge_factor(node)
