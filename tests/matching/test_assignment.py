@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import ShapeError
@@ -20,7 +20,7 @@ from mal_graph.matching import (
 )
 from mal_graph.matching import orders as orders_module
 from mal_graph.matching.axis_pairs import Block
-from mal_graph.matching.objective import Objective
+from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import as_permutation, cropped_identity, match_units, random_order, score_order
 from mal_graph.symmetry import axis_groups
 
@@ -129,6 +129,36 @@ def test_the_objective_is_the_inner_product_of_the_matched_entries():
     assert done.objective == pytest.approx(total, rel=1e-6)
 
 
+@settings(max_examples=30)  # nets differ little more
+@given(st.integers(0, 10**6))
+def test_evidence_adds_what_it_says_of_the_units_that_are_assigned(seed):
+    found = correspondence_of(mlp((5, 9, 7, 3), 0), mlp((5, 9, 7, 3), 1))
+    rng = np.random.default_rng(seed)
+    tables = tuple(rng.uniform(0.1, 1.0, units) for units in found.units)
+    bare, told = Objective(found), Objective(found, Evidence(tables, bound=16.0, share=0.4))
+    orders = [random_order(a, b, rng) for a, b in found.units]
+    factors = {float((extra / table).mean()) for extra, table in zip(told.extra, tables, strict=True)}
+    assert max(factors) == pytest.approx(min(factors))
+    more = max(factors) * sum(score_order(table, order) for table, order in zip(tables, orders, strict=True))
+    assert more > 0
+    assert told.value(orders) == pytest.approx(bare.value(orders) + more)
+
+
+@settings(max_examples=30)  # nets differ little more
+@given(st.integers(0, 10**6))
+def test_units_for_which_two_files_hold_other_settings_are_never_on_each_other(seed):
+    """Biases that hold the same numbers in both, in another order, were set and not learned."""
+    rng, models = np.random.default_rng(seed), []
+    for number in (0, 1):
+        model = mlp((5, 10, 3), seed + number)
+        bias = model.nodes[0].inputs[2]
+        settings = rng.permutation(np.repeat(np.float32([0.5, 2.0]), 5))
+        models.append((model.with_weights({bias: settings}), settings))
+    (base, mine), (donor, theirs) = models
+    (order,) = assign_units(correspondence_of(base, donor)).orders
+    np.testing.assert_array_equal(theirs[order], mine)
+
+
 def test_the_controls_use_the_same_pairs():
     found = correspondence_of(cnn((6, 8), 1, 0), cnn((8, 6), 1, 1))
     arms = [assign_units(found), assign_in_order(found), assign_at_random(found, 3)]
@@ -193,6 +223,7 @@ NETS = {
 }
 
 
+@settings(max_examples=30)  # nets differ little more
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
     """Orders change in part or wholly, become unknown and known again; a fresh problem gives the same scores."""
