@@ -78,6 +78,24 @@ HOLDS_DATA = BeforeValidator(checked_data)
 DataOption = Annotated[Any, HOLDS_DATA, PlainSerializer(described_data)]
 
 
+def described_data_of_each(data: Any) -> Any:
+    """What a report says of the arrays of several models."""
+    return [described_data(one) for one in data] if isinstance(data, tuple) else described_data(data)
+
+
+def checked_data_of_each(data: Any) -> Any:
+    """Arrays of several models; as one dictionary they have the number of their model in front of their name."""
+    if isinstance(data, list | tuple):
+        return tuple(map(checked_data, data)) or None
+    if isinstance(data, Mapping | None):
+        return data
+    raise UsageError(f"arrays of each model are given as a {type(data).__name__}: give a list, one entry for each")
+
+
+HOLDS_DATA_OF_EACH = BeforeValidator(checked_data_of_each)
+DataOfEach = Annotated[Any, HOLDS_DATA_OF_EACH, PlainSerializer(described_data_of_each)]
+
+
 class Options(BaseModel):
     """Options that are checked when they are made. Raises UsageError."""
 
@@ -100,7 +118,8 @@ class Options(BaseModel):
     @classmethod
     def data_options(cls) -> list[str]:
         """Names of the options that hold arrays, or the path of an .npz file with them."""
-        return [name for name, field in cls.model_fields.items() if HOLDS_DATA in field.metadata]
+        kinds = (HOLDS_DATA, HOLDS_DATA_OF_EACH)
+        return [name for name, field in cls.model_fields.items() if any(kind in field.metadata for kind in kinds)]
 
     def is_changed(self, name: str) -> bool:
         """Whether an option is not what it is by default."""

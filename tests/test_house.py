@@ -40,6 +40,7 @@ FOR_ALL = [
     "option_texts",
     "parameter_settings",
     "method_names",
+    "method_options",
     "brief",
     "figure",
 ]

@@ -16,9 +16,9 @@ from pays_tables import GUARDS
 
 import mal_graph
 from mal_graph.compression import allocate, thin
-from mal_graph.compression.readers import data_slot
 from mal_graph.config import MergeConfig
 from mal_graph.errors import UsageError
+from mal_graph.evaluation import data_slot
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role
 from mal_graph.network import Parameter, find_layers

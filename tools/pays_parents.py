@@ -13,12 +13,11 @@ import numpy as np
 from pays_blends import Likeness
 
 from mal_graph.brief import Brief
-from mal_graph.compression.patches import find_patches
-from mal_graph.compression.readers import data_slot
 from mal_graph.compression.staying import find_sets
 from mal_graph.compression.unit_sets import UnitSet
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError
+from mal_graph.evaluation import data_slot, find_patches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role, find_foldable_norm
 from mal_graph.matching.batchnorm_folding import FoldedWeight, fold_bias

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 
 from mal_graph.brief import Brief
 from mal_graph.compression.moments import Halves
-from mal_graph.compression.patches import MOST_TAPS, find_patches, window_of
-from mal_graph.compression.readers import Reader, data_slot
+from mal_graph.compression.readers import Reader
 from mal_graph.compression.recovery import recover
 from mal_graph.compression.unit_sets import Ints
 from mal_graph.errors import ShapeError
-from mal_graph.evaluation import Walk, find_walk_batches, walk_together
+from mal_graph.evaluation import (
+    MOST_TAPS,
+    Walk,
+    data_slot,
+    find_levels,
+    find_patches,
+    find_walk_batches,
+    walk_together,
+    window_of,
+)
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import by_role
 from mal_graph.merging import with_zero_bias
@@ -197,7 +205,7 @@ def with_zero_biases(graph: LayerGraph, fits: Sequence[Fit]) -> LayerGraph:
 def with_places(graph: LayerGraph, fits: Sequence[Fit]) -> list[Fit]:
     """The fits with the biases that take what is left in the mean, and their levels."""
     layers = find_layers(graph)
-    level_of = levels(graph, {fit.parameter.node for fit in fits})
+    level_of = find_levels(graph, {fit.parameter.node for fit in fits})
     return [
         replace(
             fit,
@@ -224,15 +232,6 @@ def usable_bias(graph: LayerGraph, layer: Layer | None) -> Parameter | None:
     if is_apart and len(graph.consumers[graph.nodes[layer.weight.node].outputs[0]]) > 1:
         return None
     return bias
-
-
-def levels(graph: LayerGraph, readers: set[int]) -> dict[str, int]:
-    """For each tensor how many readers come before it at most."""
-    level: dict[str, int] = {}
-    for index, node in enumerate(graph.nodes):
-        before = max((level.get(name, 0) for name in (*node.inputs, *node.captures)), default=0)
-        level.update(dict.fromkeys(node.outputs, before + (index in readers)))
-    return {**dict.fromkeys((value.name for value in graph.inputs), 0), **level}
 
 
 def half_of(reader: Reader, shape: Sequence[int], half: int) -> tuple[slice, ...]:

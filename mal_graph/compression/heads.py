@@ -12,9 +12,8 @@ import numpy as np
 
 from mal_graph.compression.fitting import layer_at, usable_bias
 from mal_graph.compression.moments import Halves
-from mal_graph.compression.readers import data_slot
 from mal_graph.compression.recovery import recover
-from mal_graph.evaluation import Place, Stream, find_batches
+from mal_graph.evaluation import Place, Stream, data_slot, find_batches
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import Layer, Parameter, find_layers
 from mal_graph.operators import is_pointwise, row_of, summed_axis, unit_axis

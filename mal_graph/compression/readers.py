@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from mal_graph.brief import Brief
 from mal_graph.compression.unit_sets import Holders, Ints, Units, UnitSet, held_by
+from mal_graph.evaluation import data_slot, reads_state
 from mal_graph.graph import Array, Node
 from mal_graph.network import Parameter, multiplications_of
-from mal_graph.operators import row_of, spans, summed_axis
+from mal_graph.operators import spans, summed_axis
 from mal_graph.symmetry import Network
 
 FLAT = 1e-14  # of the largest variance: what is below this is rounding
@@ -212,14 +213,3 @@ def place_read(node: Node, parameter: Parameter, shapes: Mapping[str, tuple[int,
         return (name, summed_axis(node, slot, len(shapes[name]))) if name in shapes else None
     given = next((name for name in node.outputs[:2] if name), "")
     return (given, len(shapes[given]) - 1) if given in shapes else None
-
-
-def reads_state(node: Node, parameter: Parameter) -> bool:
-    """Whether a weight reads units as a state which the operator carries from step to step."""
-    row = row_of(node)
-    return row is not None and row.slot(parameter.slot).reads_state
-
-
-def data_slot(parameter: Parameter) -> int:
-    """The input of a contraction that its weight is multiplied with."""
-    return 1 if parameter.slot == 0 else 0

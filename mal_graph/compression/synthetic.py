@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mal_graph.compression.fitting import levels
-from mal_graph.evaluation import Moments, Place, Walk, find_walk_batches
+from mal_graph.evaluation import Moments, Place, Walk, find_levels, find_walk_batches
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.network import draw_inputs, find_parameters, find_sample_axes
 from mal_graph.operators import row_of
@@ -70,7 +69,7 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
     norms = find_norms(graph)
     if not norms:
         return {}
-    level_of = levels(graph, set(norms))
+    level_of = find_levels(graph, set(norms))
     places = {index: place_of(graph.nodes[index]) for index in norms}
     names = [tensor for tensors in norms.values() for tensor in tensors.values()]
     weights = {name: graph.weights[name].read() for name in names}

@@ -23,6 +23,7 @@ from mal_graph.evaluation.data import (
     read_npz,
 )
 from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, split_holdout
+from mal_graph.evaluation.patches import MOST_TAPS, find_patches, window_of
 from mal_graph.evaluation.reading import PROBABILITY_SLACK, OutputKind, log_probabilities, read_output_kind
 from mal_graph.evaluation.scores import (
     Metric,
@@ -36,6 +37,7 @@ from mal_graph.evaluation.scores import (
     score,
 )
 from mal_graph.evaluation.walking import Walk, find_walk_batches, walk_together
+from mal_graph.evaluation.weight_inputs import WeightInput, data_slot, find_levels, find_weight_inputs, reads_state
 
 __all__ = [
     "AcceptanceRule",
@@ -44,10 +46,14 @@ __all__ = [
     "as_arrays",
     "calibration_inputs",
     "Comoments",
+    "data_slot",
     "ensemble",
     "evaluate",
     "find_batches",
+    "find_levels",
+    "find_patches",
     "find_walk_batches",
+    "find_weight_inputs",
     "fixed_batches",
     "HeldOut",
     "LABELS",
@@ -58,6 +64,7 @@ __all__ = [
     "Metric",
     "MIN_SAMPLES",
     "Moments",
+    "MOST_TAPS",
     "OutputKind",
     "Place",
     "predict",
@@ -69,6 +76,7 @@ __all__ = [
     "read_labels",
     "read_npz",
     "read_output_kind",
+    "reads_state",
     "score",
     "Scores",
     "split_holdout",
@@ -76,4 +84,6 @@ __all__ = [
     "stream_together",
     "Walk",
     "walk_together",
+    "WeightInput",
+    "window_of",
 ]

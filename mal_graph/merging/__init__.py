@@ -4,6 +4,7 @@ from mal_graph.merging.accounts import Account, Accounts, Fate, account_for, com
 from mal_graph.merging.blending import in_base_order, merge
 from mal_graph.merging.deepening import Deepened, deepen
 from mal_graph.merging.folding import fold
+from mal_graph.merging.input_moments import MeasuredStacking
 from mal_graph.merging.lambdas import LayerLambdas
 from mal_graph.merging.outputs import Runnable, Sessions, compare_outputs, run_outputs
 from mal_graph.merging.planning import Plan, plan_merge
@@ -29,6 +30,7 @@ __all__ = [
     "in_base_order",
     "LayerLambdas",
     "measure_norms",
+    "MeasuredStacking",
     "merge",
     "Plan",
     "plan_merge",

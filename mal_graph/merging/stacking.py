@@ -10,6 +10,7 @@ Means and variances that a norm has measured are no weights: they are averaged, 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 from zlib import crc32
 
@@ -79,9 +80,13 @@ class Stacking(Brief):
 
     @property
     def peak_bytes(self) -> int:
-        """Memory of the largest tensor: all models, what they have learned, ancestor, base and result in float32."""
+        """Memory of the largest tensor: all models, what they have learned, ancestor, base and result in float32; and
+        where it is measured what a weight reads, products of its columns in float64 of as many models."""
         sizes = [self.base.weights[tensor].size for tensor in self.tensors]
-        return 4 * (2 * len(self.numbers) + 3) * max(sizes, default=0)
+        applied = [next(iter(steps.values())).pair.base for steps in self.tensors.values()]
+        columns = [prod(weight.shape[1:]) for weight in applied if weight.is_weight and self.method.measured]
+        numbers = len(self.numbers)
+        return 4 * (2 * numbers + 3) * max(sizes, default=0) + 8 * numbers * max(columns, default=0) ** 2
 
     def values_of(self, tensor: str) -> "StackedValues":
         """How one tensor is made."""
@@ -116,6 +121,7 @@ class StackedValues(Boxed):
         numbers: the models that have it.
         depth: of its layer, from 0 to 1.
         values: the parameters by name, of each model's own one for each of `numbers`.
+        moments: what the models read with it (see `Stack`), where a method takes that and it was measured.
     """
 
     stacking: Stacking
@@ -123,6 +129,7 @@ class StackedValues(Boxed):
     numbers: tuple[int, ...]
     depth: float
     values: Mapping[str, Any]
+    moments: Array | None = None
 
     @property
     def steps(self) -> Mapping[int, Step]:
@@ -196,6 +203,7 @@ class StackedValues(Boxed):
             self.parameter.role,
             self.depth,
             (self.stacking.seed, crc32(self.tensor.encode())),
+            self.moments,
         )
 
     def frame(self, number: int) -> Blend:

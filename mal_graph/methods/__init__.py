@@ -1,7 +1,7 @@
 """Merge methods: from one tensor of several models, all in the base's frame, to one tensor."""
 
 from mal_graph.methods.finding import all_methods, find_method
-from mal_graph.methods.method import MergeMethod, Need, Parameter, merge_method
+from mal_graph.methods.method import Measured, MergeMethod, Need, Parameter, merge_method
 from mal_graph.methods.resolving import check_settings, resolve
 from mal_graph.methods.stack import Mask, Stack, Vector, mean_of
 
@@ -11,6 +11,7 @@ __all__ = [
     "find_method",
     "Mask",
     "mean_of",
+    "Measured",
     "merge_method",
     "MergeMethod",
     "Need",

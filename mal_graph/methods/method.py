@@ -33,6 +33,15 @@ class Need(StrEnum):
 
     NOTHING = "nothing"
     ANCESTOR = "ancestor"
+    ACTIVATIONS = "activations"
+
+
+class Measured(StrEnum):
+    """Where it is measured what weights are multiplied with."""
+
+    OWN = "in each model, on its own inputs"
+    TOGETHER = "in all models, on the inputs of all"
+    MERGED = "in the result, layer by layer, on the inputs of each model"
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,7 @@ class MergeMethod:
         by_entry: whether an entry of the result depends on that entry of the models alone.
         shares_of: how much each model counts, from the parameters and the number of models: what is said of the result,
             and how statistics are averaged.
+        measured: where the inputs of layers are measured, of a method that needs activations.
     """
 
     name: str
@@ -115,6 +125,7 @@ class MergeMethod:
     models: int | None = None
     by_entry: bool = False
     shares_of: Shares | None = field(default=None, repr=False)
+    measured: Measured | None = None
 
     def __call__(self, stack: Stack, **given: Any) -> Array:
         """One tensor of a stack, shape (*tensor,); what is not given is as by default.
@@ -182,10 +193,11 @@ def merge_method(
     models: int | None = None,
     by_entry: bool = False,
     shares_of: Shares | None = None,
+    measured: Measured | None = None,
 ) -> Callable[[Callable[..., Array]], MergeMethod]:
     """Make a merge method of a function from a stack to a tensor; arguments as for `MergeMethod`."""
 
     def decorate(function: Callable[..., Array]) -> MergeMethod:
-        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of)
+        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of, measured)
 
     return decorate

@@ -30,6 +30,10 @@ class Stack(Brief):
         role: what the tensor is in its layer: "weight", "bias", "scale"...
         depth: of its layer, from 0 for the first to 1 for the last.
         seed: what random draws begin with.
+        moments: of a weight, the mean products of what it is multiplied with in each model, in float64, shape (models,
+            blocks, columns, columns): a column is an entry of all axes behind the first in a row, and the rows of the
+            weight are read in as many blocks. Shape (models, models, blocks, columns, columns) where a method takes
+            products of different models too. None where nothing shows it.
     """
 
     models: Array
@@ -39,6 +43,7 @@ class Stack(Brief):
     role: str = "weight"
     depth: float = 0.0
     seed: tuple[int, ...] = (0,)
+    moments: Array | None = None
 
     @property
     def origin(self) -> Array:

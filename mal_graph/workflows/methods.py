@@ -219,6 +219,11 @@ def check_donors(donors: Sequence[Model], config: MergeConfig, *, has_ancestor: 
             f"`ancestor` is for a merge method such as ties, and `method` is {config.method}: leave it out, or give "
             "another `method`"
         )
+    if config.method in WAYS and config.calibrate_of is not None:
+        raise UsageError(
+            f"`calibrate_of` is for a merge method that measures activations, such as regmean, and `method` is "
+            f"{config.method}: leave it out, or give another `method`"
+        )
     if config.matches is not None and len(donors) > 1:
         raise UsageError("a pair list belongs to one donor: merge the donors one by one")
     if config.labels_of and len(config.labels_of) != 1 + len(donors):

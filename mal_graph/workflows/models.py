@@ -10,7 +10,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.config import CheckOptions
-from mal_graph.errors import FileError, UsageError
+from mal_graph.errors import DataError, FileError, UsageError
 from mal_graph.evaluation import LABELS, as_arrays, prepare_data
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
@@ -100,9 +100,23 @@ def free_path(path: str | PathLike[str], overwrite: bool) -> Path:
     return target
 
 
-def arrays_of(data: Data | None) -> Arrays | None:
-    """Arrays by name, read where a path is given. Raises DataError or FileError."""
+def arrays_of(data: Data | list[Data] | tuple[Data, ...] | None) -> Arrays | None:
+    """Arrays by name, read where a path is given; those of several models with the number of theirs in front: `1:x`.
+    Raises DataError or FileError."""
+    if isinstance(data, list | tuple):
+        return {f"{number}:{name}": array for number, own in enumerate(data) for name, array in as_arrays(own).items()}
     return None if data is None else as_arrays(data)
+
+
+def arrays_by_model(arrays: Arrays) -> list[Arrays]:
+    """The arrays of each of several models, the base first, from all of them (see `arrays_of`). Raises DataError."""
+    by_number: dict[int, dict[str, Array]] = {}
+    for numbered, array in arrays.items():
+        number, _, name = numbered.partition(":")
+        if not number.isdecimal():
+            raise DataError(f"the array {numbered!r} has no number of a model in front: call it 1:{numbered}, or so")
+        by_number.setdefault(int(number), {})[name] = array
+    return [by_number[number] for number in sorted(by_number)]
 
 
 def prepare(graph: LayerGraph, data: Arrays, config: CheckOptions) -> tuple[Arrays, tuple[str, ...]]:

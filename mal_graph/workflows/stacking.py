@@ -16,17 +16,18 @@ from mal_graph.boxes import each_box
 from mal_graph.brief import Brief
 from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError, UsageError
+from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import assign_in_order, assign_relatives
-from mal_graph.merging import Plan, Stacking, compare_outputs, measure_norms, stack_merge
-from mal_graph.methods import MergeMethod, Need, check_settings, find_method
+from mal_graph.merging import MeasuredStacking, Plan, Stacking, compare_outputs, measure_norms, stack_merge
+from mal_graph.methods import Measured, MergeMethod, Need, check_settings, find_method
 from mal_graph.network import find_parameters
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import SAME_FUNCTION
 from mal_graph.workflows.assembly import Assembly, with_scores
 from mal_graph.workflows.checkpoint import fingerprint
 from mal_graph.workflows.checks import check_calibration, check_inputs, checks_of
-from mal_graph.workflows.models import Progress
+from mal_graph.workflows.models import Progress, arrays_by_model
 from mal_graph.workflows.relations import refuse_stranger
 from mal_graph.workflows.steps import (
     Known,
@@ -52,10 +53,36 @@ def check_needs(config: MergeConfig, donors: int, *, has_ancestor: bool) -> None
         )
     if has_ancestor and method.needs is not Need.ANCESTOR:
         raise UsageError(f"`ancestor` is given, and {method.name} needs none: leave it out, or give another `method`")
+    check_inputs_of_models(config, method, donors)
     if method.models is not None and donors + 1 != method.models:
         raise UsageError(
             f"{method.name} merges {method.models} models, the base and {method.models - 1} donor, and {donors} donors "
             "are given: merge fewer, or give another `method`, such as karcher"
+        )
+
+
+def check_inputs_of_models(config: MergeConfig, method: MergeMethod, donors: int) -> None:
+    """Raise UsageError where inputs that a method measures activations on are missing, or are given for no use."""
+    is_given = config.calibrate_of is not None
+    if method.measured is None and is_given:
+        raise UsageError(
+            f"`calibrate_of` is given, and {method.name} measures no activations: leave it out, or give another "
+            "`method`, such as regmean"
+        )
+    if method.measured is not None and not is_given and config.calibrate is None:
+        raise UsageError(
+            f"{method.name} measures what layers read: give unlabelled inputs with `calibrate`, or those of each model "
+            "with `calibrate_of`"
+        )
+    if method.measured is Measured.MERGED and not is_given:
+        raise UsageError(
+            f"{method.name} measures the result on the inputs of each model, and on the same ones it is the plain "
+            "mean: give `calibrate_of` once for each model, the base first"
+        )
+    given = len(arrays_by_model(config.calibrate_of)) if is_given else donors + 1
+    if given != donors + 1:
+        raise UsageError(
+            f"`calibrate_of` is given {given} times for {donors + 1} models: give it once for each, the base first"
         )
 
 
@@ -99,12 +126,13 @@ def merge_by_method(
     for other in others:
         check_inputs(base, other, config.pair)
     check_calibration(base, others, config)
+    inputs = inputs_by_number(graphs, config)
     check_settings(method, config.parameters, range(int(is_from_base), len(graphs)))
     for graph in (base, *others):
         refuse_broken(graph)
     frames = in_one_frame(base, donors, None if is_from_base else ancestor, config, runner, progress)
     stacking = stacking_of(frames, method, config, is_from_base=is_from_base)
-    merged = stack_merge(stacking)
+    merged = merged_stack(stacking, inputs, runner)
     checks = (*checks_of(base, merged, frames.steps, runner), *equal_models_check(frames, merged, method, runner))
     graph, steps = repaired(merged, with_shares(frames.steps, stacking), config, runner)
     assembly = Assembly(
@@ -116,8 +144,23 @@ def merge_by_method(
         config=config,
         stacked=stacking,
     )
-    again = partial(made_again, frames, stacking, config, runner=runner)
+    again = partial(made_again, frames, stacking, config, inputs, runner=runner)
     return assembly if data is None else with_scores(assembly, data, progress, runner, again)
+
+
+def inputs_by_number(graphs: Sequence[LayerGraph], config: MergeConfig) -> dict[int, Mapping[str, Any]]:
+    """The inputs that activations are measured on, by the number of the model. Raises DataError."""
+    if config.calibrate_of is None:
+        return {} if config.calibrate is None else {number: config.calibrate for number in range(len(graphs))}
+    base, each = graphs[0], arrays_by_model(config.calibrate_of)
+    return {number: calibration_inputs(base, arrays) for number, arrays in enumerate(each)}
+
+
+def merged_stack(stacking: Stacking, inputs: Mapping[int, Mapping[str, Any]], runner: Runner) -> LayerGraph:
+    """The result of a method, measured before where the method asks for that. Raises DataError or RunError."""
+    if stacking.method.measured is None:
+        return stack_merge(stacking)
+    return MeasuredStacking(stacking, inputs, runner).merged()
 
 
 def is_same(a: LayerGraph, b: LayerGraph) -> bool:
@@ -250,6 +293,7 @@ def made_again(
     frames: Frames,
     stacking: Stacking,
     config: MergeConfig,
+    inputs: Mapping[int, Mapping[str, Any]],
     strategy: Strategy | None,
     *,
     shuffle: bool = False,
@@ -263,6 +307,6 @@ def made_again(
     if strategy is assign_in_order:
         method, settings = find_method("linear"), ()
     other = replace(stacking, plans=tuple(plans), method=method, settings=settings)
-    graph = stack_merge(other) if is_merged else frames.base
+    graph = merged_stack(other, inputs, runner) if is_merged else frames.base
     steps = [replace(step, plan=plan) for step, plan in zip(frames.steps, plans, strict=True)]
     return repaired(graph, steps, config, runner)[0]

@@ -52,6 +52,28 @@ def test_an_audit_knows_the_ancestor(run, folder):
     assert "other.onnx is not the model that was the ancestor" in ran.err
 
 
+def test_inputs_of_each_model_go_into_the_recipe_and_the_seal(run, folder, refused):
+    base, rng = mal_graph.load(folder / "base.onnx"), np.random.default_rng(0)
+    (value,) = base.inputs
+    for name in ("one", "two"):
+        shape = (20, *(length if isinstance(length, int) else 1 for length in value.shape[1:]))
+        np.savez(folder / f"{name}.npz", **{value.name: rng.normal(size=shape).astype(np.float32)})
+    each = ("--calibrate-of", "one.npz", "--calibrate-of", "two.npz")
+    words = ("assemble", "base.onnx", "donor.onnx", "--method", "regmean", "--no-compare", "--no-verify", "-q")
+    assert run(*words, *each, "-o", "one.onnx", "--save-recipe", "r.yaml").code == 0
+    assert run("merge", "r.yaml", "-o", "two.onnx", "-q").code == 0
+    assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()
+    ran = run("audit", "one.onnx", "--from", "base.onnx", "donor.onnx")
+    assert "it was made with `calibrate_of`: give these arrays too" in ran.out.replace(
+        "--calibrate-of", "`calibrate_of`"
+    )
+    assert run("audit", "one.onnx", "--from", "base.onnx", "donor.onnx", *each).code == 0
+    ran = run("audit", "one.onnx", "--from", "base.onnx", "donor.onnx", *each[:3], "one.npz")
+    assert ran.code == 1
+    refused(*words, "--calibrate-of", "one.npz", match="--calibrate-of is given 1 times for 2 models")
+    refused(*words, "--calibrate-of", "lost.npz", "--calibrate-of", "one.npz", match="no data file at lost.npz")
+
+
 RECIPE = "merge_method: linear\nmodels: [{model: base.onnx}, {model: donor.onnx}]\n"
 
 

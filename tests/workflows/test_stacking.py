@@ -5,7 +5,7 @@ import pytest
 from builders import cnn, inputs_of, mlp, permuted_copy, run
 
 import mal_graph
-from mal_graph.errors import MatchError, UsageError
+from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.symmetry import axis_groups
 from mal_graph.workflows.stacking import ALIKE
 
@@ -67,6 +67,20 @@ def test_the_copy_of_a_base_is_the_base_as_an_ancestor():
         (1, {"method": "mal", "ancestor": 0}, "`ancestor` is for a merge method such as ties, and `method` is mal"),
         (2, {"method": "slerp"}, "slerp merges 2 models, the base and 1 donor, and 2 donors are given"),
         (1, {"method": "tiez"}, r"`method` is 'tiez': did you mean ties\? choose auto, mal, average, union, or"),
+        (1, {"method": "regmean"}, "regmean measures what layers read: give unlabelled inputs with `calibrate`"),
+        (
+            1,
+            {"method": "regmean_plus_plus", "calibrate": {"x": np.zeros((20, 4), np.float32)}},
+            "on the same ones it is the plain mean: give `calibrate_of` once for each model",
+        ),
+        (1, {"method": "linear", "calibrate_of": [{}, {}]}, "`calibrate_of` is given, and linear measures no"),
+        (1, {"method": "mal", "calibrate_of": [{}, {}]}, "`calibrate_of` is for a merge method that measures"),
+        (
+            2,
+            {"method": "pleas", "calibrate_of": [{"x": np.zeros((20, 4), np.float32)}] * 2},
+            "`calibrate_of` is given 2 times for 3 models: give it once for each, the base first",
+        ),
+        (1, {"method": "regmean", "calibrate_of": 3}, "arrays of each model are given as a int: give a list"),
         (1, {"method": "ties", "lam": 0.5}, "`lam` is an option of `method` mal and average, not of ties"),
         (1, {"parameters": ["weight=1"]}, "`parameters` is an option of `method` a merge method"),
         (
@@ -177,6 +191,47 @@ def test_statistics_are_measured_anew_where_there_are_inputs():
     mean = (base.weights[variance].read() + donor.weights[variance].read()) / 2
     np.testing.assert_allclose(plain.graph.weights[variance].read(), mean, rtol=1e-6)  # float32
     assert not np.allclose(result.graph.weights[variance].read(), mean, rtol=1e-2)
+
+
+def inputs_of_each(count, scale=1.0):
+    rng = np.random.default_rng(0)
+    return [{"x": (scale * (1 + place) * rng.normal(size=(20, 4))).astype(np.float32)} for place in range(count)]
+
+
+def test_what_layers_read_is_measured_on_the_inputs_of_each_model():
+    base = mlp((4, 6, 3), 0)
+    donor = permuted_copy(tuned(base, 1, 0.3), axis_groups(base), 2)[0]
+    each = inputs_of_each(2)
+    apart = mal_graph.assemble(base, donor, method="regmean", calibrate_of=each, **QUICK)
+    alike = mal_graph.assemble(base, donor, method="regmean", calibrate=each[0], **QUICK)
+    one = mal_graph.assemble(base, donor, method="regmean", calibrate_of=[each[0]] * 2, **QUICK)
+    first, *_ = (name for name, weight in base.weights.items() if len(weight.shape) == 2)
+    weights = [result.graph.weights[first].read() for result in (apart, alike, one)]
+    assert np.array_equal(weights[1], weights[2])
+    assert not np.allclose(weights[0], weights[1], rtol=1e-3)
+    assert apart.to_dict()["config"]["calibrate_of"] == {
+        "0:x": {"dtype": "float32", "shape": [20, 4]},
+        "1:x": {"dtype": "float32", "shape": [20, 4]},
+    }
+
+
+def test_copies_of_the_base_give_the_base_by_what_they_read_too():
+    base = mlp((4, 6, 3), 0)
+    copies = [permuted_copy(base, axis_groups(base), seed)[0] for seed in (1, 2)]
+    result = mal_graph.assemble(base, copies, method="regmean_plus_plus", calibrate_of=inputs_of_each(3), verify=False)
+    assert result.check(ALIKE).passed
+    assert all(
+        np.array_equal(weight.read(), base.weights[name].read()) for name, weight in result.graph.weights.items()
+    )
+
+
+def test_inputs_of_a_model_that_do_not_fit_are_refused():
+    base = mlp((4, 6, 3), 0)
+    few = [{"x": np.zeros((20, 4), np.float32)}, {"x": np.zeros((3, 4), np.float32)}]
+    with pytest.raises(DataError, match="there are 3 calibration samples: give at least 16"):
+        mal_graph.assemble(base, tuned(base, 1), method="regmean", calibrate_of=few, **QUICK)
+    with pytest.raises(DataError, match="the array 'x' has no number of a model in front: call it 1:x, or so"):
+        mal_graph.assemble(base, tuned(base, 1), method="regmean", calibrate_of=few[0], **QUICK)
 
 
 def test_scores_stand_beside_the_plain_average_and_other_orders():

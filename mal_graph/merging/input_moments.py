@@ -1,0 +1,187 @@
+"""Stacks of whole models for methods on activations: what every weight is multiplied with, in the base's frame.
+
+Samples stream by: of each weight the products of its columns are summed up, and it is merged as soon as these are
+known; they are measured for as many weights at once as there is room for. What is merged layer by layer is measured in
+the base's graph, which holds what is merged by then.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from mal_graph.boxes import Array
+from mal_graph.brief import Brief
+from mal_graph.evaluation import Stream, Walk, find_levels, find_walk_batches, stream_together
+from mal_graph.graph import LayerGraph
+from mal_graph.merging.input_rows import InputRows, rows_of_base, rows_of_donor
+from mal_graph.merging.stacking import Stacking, stack_merge
+from mal_graph.methods import Measured
+from mal_graph.network import find_sample_axes
+from mal_graph.protocols import Runner
+
+MOST_COLUMNS = 8192  # of a weight whose columns are measured: their products take half a gigabyte
+MOST_BYTES = 1 << 30  # of products that are summed up at once
+
+Inputs = Mapping[str, Array]
+Reads = Mapping[int, InputRows]  # what each model reads with a weight, by its number
+
+
+@dataclass
+class Products:
+    """Summed products of the columns of weights, of each model with each."""
+
+    sums: dict[str, Array] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
+
+    def add(self, tensor: str, rows: Sequence[Array | None]) -> None:
+        """What some models read in a batch, each of shape (blocks, columns, samples); where these are not rows of the
+        same samples, nothing is known of the weight."""
+        known = [one for one in rows if one is not None]
+        if len(known) < len(rows) or len({one.shape for one in known}) > 1:
+            self.unseen.add(tensor)
+            return
+        several = np.stack(known)
+        products = several[:, None] @ several.transpose(0, 1, 3, 2)
+        self.sums[tensor] = products if tensor not in self.sums else self.sums[tensor] + products
+        self.counts[tensor] = self.counts.get(tensor, 0) + several.shape[-1]
+
+    def means(self) -> dict[str, Array]:
+        """By weight, shape (models, models, blocks, columns, columns)."""
+        return {tensor: total / self.counts[tensor] for tensor, total in self.sums.items() if tensor not in self.unseen}
+
+
+@dataclass(frozen=True, repr=False)
+class MeasuredStacking(Brief):
+    """A stacking whose method takes what weights are multiplied with.
+
+    Attributes:
+        stacking: what becomes of the tensors.
+        inputs: of each model that is merged, by its number, arrays by the base's names.
+        runner: runs the models.
+    """
+
+    stacking: Stacking
+    inputs: Mapping[int, Inputs]
+    runner: Runner
+
+    @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+    def merged(self) -> LayerGraph:
+        """The base with every tensor that is merged made by the method; those that were measured are computed.
+
+        Raises:
+            UsageError: as `stack_merge`.
+            DataError, RunError: a model does not run on its inputs.
+        """
+        graph, measured = stack_merge(self.stacking), self.stacking.method.measured
+        if measured is Measured.MERGED:
+            return graph.with_weights(self.in_order(graph))
+        measure = self.each_alone if measured is Measured.OWN else self.all_together
+        new: dict[str, Array] = {}
+        for tensors in self.batches_of_weights():
+            new |= {tensor: self.value(tensor, moments) for tensor, moments in measure(tensors).items()}
+        return graph.with_weights(new)
+
+    def value(self, tensor: str, moments: Array) -> Array:
+        """A merged weight, computed."""
+        return replace(self.stacking.values_of(tensor), moments=moments)()
+
+    @cached_property
+    def reads(self) -> Mapping[str, Reads]:
+        """What every model reads with each weight that all of them show."""
+        stacking, found = self.stacking, dict[str, Reads]()
+        for tensor, steps in stacking.tensors.items():
+            weight = next(iter(steps.values())).pair.base
+            own = rows_of_base(stacking.base, weight) if weight.is_weight else None
+            if own is None or prod(weight.shape[1:]) > MOST_COLUMNS:
+                continue
+            sides = {number: rows_of_donor(stacking.plans[number - 1], step, own) for number, step in steps.items()}
+            known = {number: side for number, side in ({0: own} | sides).items() if side is not None}
+            if len(known) > len(sides):
+                found[tensor] = known
+        return found
+
+    def batches_of_weights(self) -> Iterator[list[str]]:
+        """The weights that are measured at once."""
+        batch, taken = list[str](), 0
+        power = 2 if self.stacking.method.measured is Measured.TOGETHER else 1
+        for tensor, reads in self.reads.items():
+            size = 8 * len(reads) ** power * reads[0].size
+            if batch and taken + size > MOST_BYTES:
+                yield batch
+                batch, taken = [], 0
+            batch.append(tensor)
+            taken += size
+        if batch:
+            yield batch
+
+    def stream(self, number: int, arrays: Inputs, tensors: Sequence[str]) -> tuple[Stream, list[str]]:
+        """Arrays on their way through one model, and what is read of it."""
+        graph, named = self.stacking.base, arrays
+        if number:
+            alignment = self.stacking.plans[number - 1].alignment.correspondence
+            graph, named = alignment.donor.graph, alignment.signatures.for_donor(arrays)
+        reads = [self.reads[tensor][number] for tensor in tensors if number in self.reads[tensor]]
+        names = list(dict.fromkeys(name for one in reads for name in one.tensors))
+        return Stream(graph, named, self.runner, names), names
+
+    def each_alone(self, tensors: Sequence[str]) -> dict[str, Array]:
+        """The moments of some weights in each model on its own inputs, shape (models, blocks, columns, columns)."""
+        each: dict[str, list[Array]] = {tensor: [] for tensor in tensors}
+        for number in self.stacking.numbers:
+            own, products = [tensor for tensor in tensors if number in self.reads[tensor]], Products()
+            for values in stream_together([self.stream(number, self.inputs[number], own)]) if own else ():
+                for tensor in own:
+                    products.add(tensor, [self.reads[tensor][number].rows(values[0])])
+            for tensor, moments in products.means().items():
+                each[tensor].append(moments[0, 0])
+        return {tensor: np.stack(own) for tensor, own in each.items() if len(own) == len(self.reads[tensor])}
+
+    def all_together(self, tensors: Sequence[str]) -> dict[str, Array]:
+        """The products of what all models read on the inputs of all, shape (models, models, blocks, columns,
+        columns)."""
+        arrays, products = self.joined_inputs(), Products()
+        numbers = self.stacking.numbers
+        for values in stream_together([self.stream(number, arrays, tensors) for number in numbers]):
+            read = dict(zip(numbers, values, strict=True))
+            for tensor in tensors:
+                products.add(tensor, [rows.rows(read[number]) for number, rows in self.reads[tensor].items()])
+        return products.means()
+
+    def joined_inputs(self) -> Inputs:
+        """The inputs of all models, one after the other; what is given for several of them once."""
+        axes = find_sample_axes(self.stacking.base)
+        first, *others = {id(arrays): arrays for arrays in self.inputs.values()}.values()
+        for arrays in others:
+            first = axes.joined(first, arrays)
+        return first
+
+    def in_order(self, graph: LayerGraph) -> dict[str, Array]:
+        """The merged weights, layer by layer: each by what those before give, on the inputs of every model."""
+        reads = {tensor: own[0] for tensor, own in self.reads.items()}
+        level_of = find_levels(graph, {one.parameter.node for own in reads.values() for one in own.inputs})
+        levels: dict[int, list[str]] = {}
+        for tensor, own in reads.items():
+            levels.setdefault(max(level_of[name] for name in own.tensors), []).append(tensor)
+        stages = [[name for tensor in levels[level] for name in reads[tensor].tensors] for level in sorted(levels)]
+        walks = {
+            number: Walk(graph, arrays, self.runner, stages, list(reads)) for number, arrays in self.inputs.items()
+        }
+        batches = {number: find_walk_batches([walk]) for number, walk in walks.items()}
+        new: dict[str, Array] = {}
+        for level in sorted(levels):
+            each: dict[str, dict[int, Array]] = {tensor: {} for tensor in levels[level]}
+            for number, walk in walks.items():
+                products = Products()
+                for values in walk.next_stage(batches[number], new):
+                    for tensor in levels[level]:
+                        products.add(tensor, [reads[tensor].rows(values)])
+                for tensor, moments in products.means().items():
+                    each[tensor][number] = moments[0, 0]
+            for tensor, known in each.items():
+                if known:
+                    new[tensor] = self.value(tensor, np.stack([known[number] for number in self.reads[tensor]]))
+        return new
