@@ -2,6 +2,7 @@
 
 from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations
 from mal_graph.matching.assignment import (
+    IN_ORDER,
     Alignment,
     assign_as_given,
     assign_at_random,
@@ -26,8 +27,11 @@ from mal_graph.matching.relatives import RELATED, assign_relatives, cosine_of
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
+from mal_graph.matching.universe import align_in_rounds, align_in_universe
 
 __all__ = [
+    "align_in_rounds",
+    "align_in_universe",
     "Alignment",
     "assign_as_given",
     "assign_at_random",
@@ -54,6 +58,7 @@ __all__ = [
     "find_foldable_norm",
     "find_layer_edges",
     "find_partners",
+    "IN_ORDER",
     "inside_lone_units",
     "LayerPair",
     "link_layers",

@@ -40,6 +40,7 @@ from mal_graph.symmetry import AxisGroup
 Moves = list[tuple[AxisGroup, Order]]  # groups, each with the unit that takes the place of each of its units
 
 FRUITLESS = 8  # seeds in a row that lead nowhere new: of two equal scores one is chosen by all with 0.4 %
+IN_ORDER = "in order"  # the start of an alignment that leaves units where they are stored
 HALF = 0.5  # of the best value: what the identity must be worth to be raised too
 
 
@@ -172,7 +173,7 @@ def assign_in_order(correspondence: Correspondence, evidence: Evidence | None = 
     """Every unit on the unit with its own number: the control "plain average"."""
     objective = Objective(correspondence, evidence)
     orders = correspondence.nests.identity()
-    return describe(objective, orders, "in order", (objective.value(orders),))
+    return describe(objective, orders, IN_ORDER, (objective.value(orders),))
 
 
 def assign_as_given(correspondence: Correspondence, orders: Orders, evidence: Evidence | None = None) -> Alignment:

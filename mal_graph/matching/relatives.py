@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from mal_graph.graph import Array
-from mal_graph.matching.assignment import Alignment, assign_units, describe
+from mal_graph.matching.assignment import IN_ORDER, Alignment, assign_units, describe
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import Order, Orders
@@ -30,7 +30,7 @@ def assign_relatives(correspondence: Correspondence, evidence: Evidence | None =
     nearest = assign_nearest(objective, identity)
     orders = nearest if is_copy(objective, nearest) else with_strays(objective, identity, nearest)
     in_place = all(np.array_equal(order, place) for order, place in zip(orders, identity, strict=True))
-    return describe(objective, orders, "in order" if in_place else "nearest", (objective.value(orders),))
+    return describe(objective, orders, IN_ORDER if in_place else "nearest", (objective.value(orders),))
 
 
 def with_strays(objective: Objective, identity: Orders, nearest: Orders) -> Orders:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from mal_graph.boxes import Array
-from mal_graph.methods.method import Need, merge_method
+from mal_graph.methods.method import Aligned, Need, merge_method
 from mal_graph.methods.stack import Stack, Vector, mean_of, spread_over
 
 Weight = Annotated[Vector, Field(1.0, ge=0, description="how much a model counts in the mean")]
@@ -21,6 +21,38 @@ PASSES, STILL = 100, 1e-10  # of the Karcher mean: the most, and the step from w
 @merge_method("linear", source="arXiv:2203.05482", by_entry=True)
 def linear(stack: Stack, *, weight: Weight) -> Array:
     """The weighted mean of the models."""
+    return stack.mean(weight)
+
+
+KEPT_IN_ORDER = "models whose weights go together in stored order, as those of fine-tunes do, stay in it"
+
+
+@merge_method(
+    "c2m3",
+    source="arXiv:2405.17897",
+    by_entry=True,
+    aligned=Aligned.IN_UNIVERSE,
+    deviations=(
+        "it begins with the orders of the base with each donor, not with the identity",
+        "models may have other widths, and the universe is as wide as the widest: in the paper all have one",
+        "units inside heads, and others that are not told alike by all models, stay aligned to the base",
+        KEPT_IN_ORDER,
+    ),
+)
+def c2m3(stack: Stack, *, weight: Weight) -> Array:
+    """The weighted mean of models that are all aligned to each other, with orders that agree along every way."""
+    return stack.mean(weight)
+
+
+@merge_method(
+    "merge_many",
+    source="arXiv:2209.04836",
+    by_entry=True,
+    aligned=Aligned.IN_ROUNDS,
+    deviations=("it begins with the orders of the base with each donor, not with those that are stored", KEPT_IN_ORDER),
+)
+def merge_many(stack: Stack, *, weight: Weight) -> Array:
+    """The weighted mean of models of which each in turn was aligned to the sum of the others, until none moved."""
     return stack.mean(weight)
 
 

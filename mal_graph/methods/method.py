@@ -36,6 +36,14 @@ class Need(StrEnum):
     ACTIVATIONS = "activations"
 
 
+class Aligned(StrEnum):
+    """How the units of all models are put into the base's frame."""
+
+    TO_BASE = "each donor to the base"
+    IN_UNIVERSE = "all models to each other at once"
+    IN_ROUNDS = "each model in turn to the sum of the others"
+
+
 class Measured(StrEnum):
     """Where it is measured what weights are multiplied with."""
 
@@ -114,6 +122,7 @@ class MergeMethod:
         by_entry: whether an entry of the result depends on that entry of the models alone.
         shares_of: how much each model counts, from the parameters and the number of models: what is said of the result,
             and how statistics are averaged.
+        aligned: how its models are brought into one frame.
         measured: where the inputs of layers are measured, of a method that needs activations.
     """
 
@@ -126,6 +135,7 @@ class MergeMethod:
     by_entry: bool = False
     shares_of: Shares | None = field(default=None, repr=False)
     measured: Measured | None = None
+    aligned: Aligned = Aligned.TO_BASE
 
     def __call__(self, stack: Stack, **given: Any) -> Array:
         """One tensor of a stack, shape (*tensor,); what is not given is as by default.
@@ -194,10 +204,11 @@ def merge_method(
     by_entry: bool = False,
     shares_of: Shares | None = None,
     measured: Measured | None = None,
+    aligned: Aligned = Aligned.TO_BASE,
 ) -> Callable[[Callable[..., Array]], MergeMethod]:
     """Make a merge method of a function from a stack to a tensor; arguments as for `MergeMethod`."""
 
     def decorate(function: Callable[..., Array]) -> MergeMethod:
-        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of, measured)
+        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of, measured, aligned)
 
     return decorate

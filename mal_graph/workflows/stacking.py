@@ -18,9 +18,20 @@ from mal_graph.config import MergeConfig
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.evaluation import calibration_inputs
 from mal_graph.graph import LayerGraph
-from mal_graph.matching import assign_in_order, assign_relatives
+from mal_graph.matching import (
+    IN_ORDER,
+    Alignment,
+    Correspondence,
+    Evidence,
+    Orders,
+    align_in_rounds,
+    align_in_universe,
+    assign_as_given,
+    assign_in_order,
+    assign_relatives,
+)
 from mal_graph.merging import MeasuredStacking, Plan, Stacking, compare_outputs, measure_norms, stack_merge
-from mal_graph.methods import Measured, MergeMethod, Need, check_settings, find_method
+from mal_graph.methods import Aligned, Measured, MergeMethod, Need, check_settings, find_method
 from mal_graph.network import find_parameters
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import SAME_FUNCTION
@@ -196,7 +207,15 @@ def in_one_frame(
         base = with_places_for(base, other, config, runner)
     config = config.replaced(lam=1 / (1 + len(donors)))  # at which, and at others, promises are compared
     known: Known = []
-    steps = [merge_step(base, other, config, runner, progress, known, assign_relatives) for other in others]
+    strategies: list[Strategy] = [assign_relatives] * len(others)
+    if (aligned := find_method(config.method).aligned) is not Aligned.TO_BASE:
+        quick = config.replaced(compare=False)
+        alone = [merge_step(base, other, quick, runner, progress, known, assign_relatives) for other in donors]
+        strategies[: len(donors)] = together(aligned, [step.ungrown.alignment for step in alone], config.seed)
+    steps = [
+        merge_step(base, other, config, runner, progress, known, strategy)
+        for other, strategy in zip(others, strategies, strict=True)
+    ]
     for step in steps:
         refuse_compensation(step)
     own = None if ancestor is None else steps.pop()
@@ -209,6 +228,24 @@ def in_one_frame(
         first = [f"layer {layer}: {why}" for layer, why in list(reasons.items())[:2]]
         raise MatchError(f"nothing can be merged: {'; '.join(first)}; give the model that all were tuned from")
     return Frames(base, kept, own)
+
+
+def together(aligned: Aligned, alignments: Sequence[Alignment], seed: int) -> list[Strategy]:
+    """What aligns each donor to the base so that all models are aligned to each other."""
+    if all(alignment.start == IN_ORDER for alignment in alignments):
+        orders = [alignment.orders for alignment in alignments]
+    elif aligned is Aligned.IN_UNIVERSE:
+        orders = align_in_universe(alignments).orders
+    else:
+        orders = align_in_rounds(alignments, seed).orders
+    return [partial(assign_again, alignment, own) for alignment, own in zip(alignments, orders, strict=True)]
+
+
+def assign_again(
+    alignment: Alignment, orders: Orders, correspondence: Correspondence, *, evidence: Evidence | None
+) -> Alignment:
+    """Units by these orders, without the layers that an alignment refused."""
+    return assign_as_given(correspondence.without(alignment.correspondence.refused), orders, evidence)
 
 
 def refuse_compensation(step: Merged) -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import cnn, inputs_of, mlp, permuted_copy, run
+from builders import cnn, inputs_of, mlp, narrower, permuted_copy, run
 
 import mal_graph
 from mal_graph.errors import DataError, MatchError, UsageError
@@ -248,3 +248,35 @@ def test_scores_stand_beside_the_plain_average_and_other_orders():
     same = mal_graph.assemble(base, tuned(base, 1), method="linear", data=data, **QUICK)
     in_order = {score.arm: score for score in same.scores}
     assert in_order["merged"].loss == pytest.approx(in_order["plain average"].loss, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["c2m3", "merge_many"])
+def test_models_aligned_to_each_other_are_merged_whatever_their_orders(method):
+    base = mlp((4, 12, 3), 0)
+    donors = [noisy(base, seed, 0.5) for seed in (1, 2, 3)]
+    moved = [permuted_copy(donor, axis_groups(base), seed)[0] for seed, donor in enumerate(donors)]
+    mine, theirs = (mal_graph.assemble(base, own, method=method) for own in (donors, moved))
+    assert mine.passed
+    assert theirs.passed
+    for name, weight in mine.graph.weights.items():
+        np.testing.assert_allclose(theirs.graph.weights[name].read(), weight.read(), rtol=0, atol=1e-6)  # float32
+    copies = [permuted_copy(base, axis_groups(base), seed)[0] for seed in (1, 2)]
+    result = mal_graph.assemble(base, copies, method=method)
+    assert result.check(ALIKE).passed
+    assert all(np.array_equal(w.read(), base.weights[name].read()) for name, w in result.graph.weights.items())
+
+
+def noisy(graph, seed, size):
+    """The graph with noise of so many deviations on every weight."""
+    rng = np.random.default_rng(seed)
+    weights = {name: weight.read() for name, weight in graph.weights.items()}
+    moved = {name: array + size * array.std() * rng.standard_normal(array.shape) for name, array in weights.items()}
+    return graph.with_weights({name: array.astype(np.float32) for name, array in moved.items()}).named(f"noisy{seed}")
+
+
+def test_models_of_other_widths_are_aligned_to_each_other_too():
+    base = mlp((4, 12, 3), 0)
+    thin = narrower(noisy(base, 1, 0.5), axis_groups(base), 0)[0].named("thin")
+    result = mal_graph.assemble(base, [thin, noisy(base, 2, 0.5)], method="c2m3")
+    assert result.passed
+    assert result.graph.weights.keys() == base.weights.keys()
