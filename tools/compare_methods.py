@@ -167,6 +167,47 @@ def pcb(models: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
     return ancestor + ((share * deltas).sum(0) / torch.where(total > 0, total, 1)).reshape(ancestor.shape)
 
 
+def tsv_c(models: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
+    """Each task vector projected on the eigenvectors of its Gram matrix that are strongest."""
+    deltas = flat(models, ancestor)
+    rank = min(deltas.shape[1:]) // len(deltas)
+    vectors = [torch.linalg.eigh(delta @ delta.T)[1][:, -rank:] for delta in deltas]
+    projected = [own @ own.T @ delta for own, delta in zip(vectors, deltas, strict=True)]
+    return ancestor + torch.stack(projected).sum(0).reshape(ancestor.shape)
+
+
+def t_switch(models: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
+    """Entries in order of their size, in plain loops."""
+    merged = torch.zeros(ancestor.numel(), dtype=ancestor.dtype)
+    for model in models:
+        delta = (model - ancestor).reshape(-1)
+        kept = delta.abs().argsort(descending=True)[: int(0.4 * len(delta))]
+        for place in kept:
+            merged[place] += delta[place].sign() * delta.norm() / len(kept) ** 0.5 / len(models)
+    return ancestor + merged.reshape(ancestor.shape)
+
+
+def widen(models: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
+    """Column by column, in plain loops."""
+    first = ancestor.reshape(len(ancestor), -1)
+    own = models.reshape(len(models), *first.shape)
+    moves = torch.stack(
+        [
+            (own.norm(dim=1) - first.norm(dim=0)).abs(),
+            1 - torch.cosine_similarity(own, first.expand_as(own), dim=1),
+        ]
+    )
+    ranks = (moves.argsort(dim=2).argsort(dim=2) + 1) / moves.shape[2]
+    merged = first.clone()
+    for column in range(first.shape[1]):
+        for model in range(len(own)):
+            for kind in range(2):
+                rank = ranks[kind, model, column]
+                share = 1 if rank > ranks[kind, model].mean() else torch.softmax(ranks[kind, :, column], 0)[model]
+                merged[:, column] += share / 2 * (own[model] - first)[:, column]
+    return merged.reshape(ancestor.shape)
+
+
 def lines(models: torch.Tensor, ancestor: torch.Tensor) -> torch.Tensor:
     """At half of the depth."""
     return ancestor + (0.2 + 0.3 / 2) * (models - ancestor).sum(0)
@@ -180,6 +221,9 @@ WRITTEN: dict[str, Other] = {
     "consensus": consensus,
     "pcb": pcb,
     "lines": lines,
+    "tsv_c": tsv_c,
+    "t_switch": t_switch,
+    "widen": widen,
 }
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from mal_graph.boxes import Array
 from mal_graph.methods.method import Need, merge_method
-from mal_graph.methods.stack import Stack
+from mal_graph.methods.stack import Stack, Vector
 
 Scale = Annotated[float, Field(1.0, allow_inf_nan=False, description="what the merged task vector is times")]
 
@@ -28,6 +28,33 @@ def tsv_m(stack: Stack, *, lambda_: Scale) -> Array:
     right = orthogonal(np.vstack([v[:rank] for _, _, v in parts]))
     strengths = np.concatenate([s[:rank] for _, s, _ in parts])
     return stack.moved(((left * strengths) @ right).astype(stack.models.dtype), lambda_)
+
+
+@merge_method(
+    "tsv_c",
+    source="arXiv:2412.00081",
+    needs=Need.ANCESTOR,
+    deviations=(
+        "the paper keeps the directions of all tasks and takes those of one at a time: a model here holds one sum of "
+        "them, which is that of one task where its weight is 1 and the others are 0",
+        OTHERS,
+    ),
+)
+def tsv_c(
+    stack: Stack,
+    *,
+    weight: Annotated[Vector, Field(1.0, allow_inf_nan=False, description="what the task vector of a model is times")],
+    share: Annotated[float, Field(0.0, ge=0, le=1, description="of the rank that a model keeps; 0 for equal shares")],
+) -> Array:
+    """The sum of the strongest directions of each task vector: experts compressed to their share of the rank."""
+    if not stack.is_matrix:
+        return moved_by_mean(stack)
+    total = np.zeros(matrices(stack).shape[1:])
+    for factor, delta in zip(weight, matrices(stack), strict=True):
+        u, s, v = np.linalg.svd(delta, full_matrices=False)
+        rank = max(1, int(len(s) * share) if share else len(s) // stack.count)
+        total += factor * (u[:, :rank] * s[:rank]) @ v[:rank]
+    return stack.moved(total.astype(stack.models.dtype))
 
 
 @merge_method("iso_c", source="arXiv:2502.04959", needs=Need.ANCESTOR, deviations=(OTHERS,))

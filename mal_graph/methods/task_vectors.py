@@ -176,6 +176,66 @@ def consensus(
     return stack.moved(np.where(matters.sum(axis=0) >= min(least, stack.count), together, 0), lambda_)
 
 
+@merge_method(
+    "t_switch",
+    source="arXiv:2412.00054",
+    needs=Need.ANCESTOR,
+    deviations=(
+        BY_TENSOR,
+        "what size the signs have is not said where we know the paper from: it is that which keeps the length",
+        "the paper switches task vectors on by task, or by what is near to a sample: here weights say how much",
+    ),
+)
+def t_switch(
+    stack: Stack,
+    *,
+    weight: Annotated[Vector, Field(1.0, ge=0, description="how much a model counts in the mean")],
+    density: Annotated[Vector, Field(0.4, gt=0, le=1, description="the share of its task vector that a model keeps")],
+) -> Array:
+    """The mean of task vectors of which the largest entries stay as signs, all of one size, as long as they were."""
+    kept = thinned(stack, largest, density)
+    counts = np.maximum((kept != 0).reshape(stack.count, -1).sum(axis=1), 1)
+    lengths = np.linalg.norm(stack.deltas.reshape(stack.count, -1).astype(np.float64), axis=1)
+    sizes = weight / weight.sum() * lengths / np.sqrt(counts)
+    return stack.moved(total(np.sign(kept), sizes))
+
+
+@merge_method(
+    "widen",
+    source="arXiv:2408.03092",
+    needs=Need.ANCESTOR,
+    deviations=(
+        "a column is above the mean by its rank in its own model; vectors get the mean of the task vectors",
+        "taps of a convolution count as columns: the paper has none",
+    ),
+)
+def widen(
+    stack: Stack,
+    *,
+    ratio: Annotated[float, Field(1.0, ge=0, description="how far above the mean of its model a column counts whole")],
+) -> Array:
+    """Task vectors, each column times how far its length and its direction went beside those of the other models."""
+    if not stack.is_matrix:
+        return stack.mean(np.ones(stack.count))
+    shape = (stack.count, len(stack.origin), -1)
+    own, origin = stack.models.astype(np.float64).reshape(shape), stack.origin.astype(np.float64).reshape(shape[1:])
+    lengths, length = np.linalg.norm(own, axis=1), np.linalg.norm(origin, axis=0)
+    sizes = lengths * length
+    cosines = (own * origin).sum(axis=1) / np.where(sizes > 0, sizes, 1.0)
+    turned = np.where(sizes > 0, 1 - cosines, 0.0)
+    shares = [weighed_by_rank(moves, ratio) for moves in (np.abs(lengths - length), turned)]
+    deltas = stack.deltas.reshape(shape)
+    return stack.moved(((shares[0] + shares[1])[:, None] / 2 * deltas).sum(axis=0).astype(stack.models.dtype))
+
+
+def weighed_by_rank(moves: Array, ratio: float) -> Array:
+    """How much each column of each model counts, by the share of its model's columns that moved no further, shape
+    (models, columns): all of it where that is so many times the mean."""
+    ranks = np.stack([np.searchsorted(np.sort(row), row, side="right") / len(row) for row in moves])
+    shares = np.exp(ranks) / np.exp(ranks).sum(axis=0)
+    return np.where(ranks > ratio * ranks.mean(axis=1, keepdims=True), 1.0, shares)
+
+
 # --- thinning -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ METHODS = {method.name: method for method in all_methods()}
 MEANS = ["linear", "slerp", "karcher"]
 REGRESSIONS = [name for name, method in METHODS.items() if method.measured is not None]
 ON_TASK_VECTORS = [name for name, method in METHODS.items() if method.needs is Need.ANCESTOR]
-SPECTRAL = ["tsv_m", "iso_c", "wudi", "opcm"]
+SPECTRAL = ["tsv_m", "tsv_c", "iso_c", "wudi", "opcm"]
 RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
 UNEVEN = ["pcb", "wudi"]  # one has a tanh, the other takes steps of one size
 CLOSE = 2e-5  # float32, of sums of a few products and of singular vectors of small matrices
@@ -29,6 +29,7 @@ WHOLE = {
     "lines": {"alpha": 1.0, "beta": 0.0},
     "consensus": {"least": 1.0, "lambda": 1.0},
     "wudi": {},
+    "tsv_c": {"share": 1.0},
     "opcm": {},
 }
 few = settings(max_examples=3, deadline=None, phases=[Phase.reuse, Phase.generate])  # nothing here is large
@@ -130,7 +131,7 @@ def test_what_one_model_alone_has_learned_is_taken_whole(name, data):
     assert_close(METHODS[name](other(stack, models=models), **WHOLE[name]), stack.models[one])
 
 
-@pytest.mark.parametrize("name", [*WHOLE, "tsv_m"])
+@pytest.mark.parametrize("name", [*WHOLE, "tsv_m", "widen"])
 @given(data=st.data())
 @few
 def test_one_model_alone_is_the_result(name, data):
@@ -304,6 +305,46 @@ def test_wudi_comes_nearer_to_what_each_model_has_learned_on_its_own_inputs(data
 
     start, some, more = (interference(METHODS["wudi"](stack, steps=steps, rate=1e-3)) for steps in (0, 100, 300))
     assert more < some < start
+
+
+@given(data=st.data())
+@few
+def test_tsv_c_is_the_nearest_matrix_of_its_rank(data):
+    stack = data.draw(stacks("tsv_c", least=2, most=2))
+    weight = np.array([1.0, 0.0])
+    moved = (METHODS["tsv_c"](stack, weight=weight) - stack.ancestor).reshape(len(stack.ancestor), -1)
+    delta = stack.deltas[0].reshape(moved.shape)
+    strengths = np.linalg.svd(delta, compute_uv=False)
+    rank = max(1, len(strengths) // 2)
+    assert np.linalg.matrix_rank(moved, tol=1e-4 * strengths[0]) <= rank
+    left = np.linalg.svd(delta - moved, compute_uv=False)[: len(strengths) - rank]
+    assert_close(left, strengths[rank:], strengths)
+
+
+@given(data=st.data(), share=st.floats(0.1, 1.0))
+@few
+def test_t_switch_keeps_signs_and_the_length(data, share):
+    stack = data.draw(stacks("t_switch", least=1, most=1))
+    moved = METHODS["t_switch"](stack, density=share) - stack.ancestor
+    lengths = [np.linalg.norm(one) for one in (moved, stack.deltas[0])]
+    assert lengths[0] == pytest.approx(lengths[1], rel=1e-4)
+    kept = np.abs(moved) > 1e-3 * np.abs(moved).max()
+    assert kept.sum() == max(1, int(share * kept.size))
+    assert_close(np.abs(moved[kept]), np.full(kept.sum(), np.abs(moved).max()), stack.models)
+    assert np.array_equal(np.sign(moved[kept]), np.sign(stack.deltas[0][kept]))
+
+
+def test_widen_takes_columns_that_moved_far_whole_and_of_the_others_a_share():
+    rng = np.random.default_rng(0)
+    ancestor = rng.standard_normal((4, 6)).astype(np.float32)
+    models = np.repeat(ancestor[None], 2, axis=0)
+    models[0, :, 5] = 1 - 3 * ancestor[:, 5]  # farther than any other, in length and direction
+    models[0, :, 0] *= np.float32(1.01)  # a little, and in length alone
+    merged = METHODS["widen"](Stack(models, ancestor))
+    assert_close(merged[:, 5], models[0][:, 5])
+    assert np.array_equal(merged[:, 1:5], ancestor[:, 1:5])
+    part = (merged - ancestor)[:, 0] / (models[0] - ancestor)[:, 0]
+    assert 0.2 < part.min() <= part.max() <= 1 + 1e-4
 
 
 # --- the laws can fail --------------------------------------------------------------------------------------------
