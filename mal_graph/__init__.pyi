@@ -42,6 +42,8 @@ from .workflows.models import to_module as to_module
 from .workflows.models import trace as trace
 from .workflows.recipes import Recipe as Recipe
 from .workflows.recipes import read_recipe as read_recipe
+from .workflows.restacking import Stacked as Stacked
+from .workflows.restacking import stack as stack
 from .workflows.sweeping import Sweep as Sweep
 from .workflows.sweeping import sweep as sweep
 from .workflows.unions import Union as Union

@@ -37,6 +37,7 @@ class Job:
         output, report, plot, recipe: what is to be written; the model by the name of the base if None.
         source: the recipe that says all this; None where words do.
         dtype: what a recipe says the numbers of the result are; None where it does not.
+        blocks: how many equal blocks a recipe says that models have; None where it does not.
         force: whether existing files are overwritten.
         dry_run: whether no model is written.
         fail_if_worse: whether a result that is worse than the base is not written.
@@ -53,6 +54,7 @@ class Job:
     recipe: str | None = None
     source: str | None = None
     dtype: str | None = None
+    blocks: int | None = None
     force: bool = False
     dry_run: bool = False
     fail_if_worse: bool = False
@@ -110,12 +112,13 @@ def run_job(job: Job, options: dict[str, Any], shown: Shown) -> None:
 
 def merged(job: Job, config: Any, arrays: Any, shown: Shown) -> "tuple[Written, list[LayerGraph]]":
     """The result of a job, and all models as they were opened."""
-    from mal_graph.workflows import check_dtype, make_model
+    from mal_graph.workflows import check_blocks, check_dtype, make_model
 
     examples = config.calibrate if arrays is None else arrays
     with progress_bars(shown.quiet) as progress:
         graphs = open_named_models(job.models, job.weights, config, examples, shown.verbose, progress)
         check_dtype(graphs[0], job.dtype)
+        check_blocks(graphs, job.blocks)
         models, ancestor = graphs[: 1 + len(job.donors)], graphs[-1] if job.ancestor is not None else None
         return make_model(models, config, arrays, progress, registry.runner(), ancestor), graphs
 

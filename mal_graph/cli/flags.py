@@ -23,7 +23,7 @@ def flags() -> dict[str, str]:
 
     fields = [options_of(job) for job in CONFIGS] + [Limits.model_fields]
     named = {name: flag_of(name, field) for own in fields for name, field in own.items()}
-    own = {"config": "--config", "data": "--data", "ancestor": "--ancestor"}
+    own = {"config": "--config", "data": "--data", "ancestor": "--ancestor", "models": "--model"}
     return {**named, "restart": "--force", "overwrite": "--force", **own}
 
 

@@ -1,12 +1,21 @@
 """`mal-graph merge`, which does what a recipe says, and `mal-graph methods`, which lists what recipes may name."""
 
-from typing import Annotated, Any
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mal_graph.cli.assembling import Job, run_job
 from mal_graph.cli.options import DryRun, FailIfWorse, Force, MaybeData, MergedFile, ReportFile, Shown, Weights
 from mal_graph.cli.results import emit_document
+from mal_graph.cli.targets import digests_of, given, merged_target
+from mal_graph.errors import UsageError
+from mal_graph.option_names import COMMON
+from mal_graph.source_files import all_opened
+
+if TYPE_CHECKING:
+    from mal_graph.workflows import Recipe
 
 
 def merge(
@@ -18,6 +27,18 @@ def merge(
     dry_run: DryRun = False,
     report: ReportFile = None,
     force: Force = False,
+    from_mergekit: Annotated[
+        bool, typer.Option("--from-mergekit", help="RECIPE.yaml was written for mergekit.", rich_help_panel=COMMON)
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            metavar="NAME=FILE",
+            help="Which file a model is that RECIPE.yaml names otherwise; once for each.",
+            rich_help_panel=COMMON,
+        ),
+    ] = None,
     *,
     options: dict[str, Any],
     shown: Shown,
@@ -25,7 +46,10 @@ def merge(
     """Merge the models that RECIPE.yaml names as it says; flags beside it hold before what it says."""
     from mal_graph.workflows import read_recipe
 
-    read = read_recipe(recipe)
+    read = read_recipe(recipe, from_mergekit=from_mergekit, models=files_by_name(model or (), recipe, from_mergekit))
+    if read.slices:
+        run_stack(read, recipe, output, data or read.data, [report, fail_if_worse, *options], shown, force, dry_run)
+        return
     own = {**read.options, "method": read.config.method}
     both = {**own, **options, "parameters": (*read.config.parameters, *options.get("parameters", ()))}
     job = Job(
@@ -38,11 +62,56 @@ def merge(
         report,
         source=recipe,
         dtype=read.dtype,
+        blocks=read.blocks,
         force=force,
         dry_run=dry_run,
         fail_if_worse=fail_if_worse,
     )
     run_job(job, both if both["parameters"] else {**own, **options}, shown)
+
+
+def files_by_name(given: Sequence[str], recipe: str, from_mergekit: bool) -> dict[str, str]:
+    """The files that are named beside a recipe, as seen from its folder. Raises UsageError."""
+    if given and not from_mergekit:
+        raise UsageError(
+            "--model is for recipes of mergekit: give --from-mergekit too, or write the file in the recipe"
+        )
+    files = {}
+    for one in given:
+        name, equals, path = one.rpartition("=")
+        if not equals or not name or not path:
+            raise UsageError(f"--model {one!r} names no file: write NAME=FILE, the name as it stands in the recipe")
+        files[name] = os.path.relpath(path, os.path.dirname(recipe) or ".")
+    return files
+
+
+def run_stack(
+    read: "Recipe",
+    recipe: str,
+    output: str | None,
+    data: str | None,
+    others: list[Any],
+    shown: Shown,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    """Stack slices and write the network; `others` are flags that have no meaning here."""
+    from mal_graph.reporting import stack_document
+    from mal_graph.workflows import check_dtype, stack
+
+    if any(others):
+        raise UsageError(
+            f"{recipe} stacks slices, which takes none of these flags: leave out all but -o, --data, --force"
+        )
+    files = given(recipe, data, *(one.model for one in read.slices))
+    opened = all_opened(files)
+    target = merged_target(output, read.slices[0].model, files, force, write=not dry_run, suffix="stacked")
+    result = stack(read.slices, data=data)
+    check_dtype(result.graph, read.dtype)
+    written = result if dry_run else result.save(target, overwrite=force)
+    hashes = digests_of(opened, [chain.graph for chain in result.chains])
+    document = stack_document(written, command=shown.command, hashes=hashes, output=None if dry_run else str(target))
+    emit_document(document, shown.format_, shown.verbose)
 
 
 def methods(

@@ -17,6 +17,7 @@ from mal_graph.reporting.method_lists import MethodsDocument, methods_document, 
 from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
 from mal_graph.reporting.reading import SCHEMAS, Report, read_report, schema_of
 from mal_graph.reporting.reporter import KINDS, DefaultReporter, card_text, rendered, report_text, result_document
+from mal_graph.reporting.stacks import StackDocument, stack_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
 from mal_graph.reporting.text import text_of
@@ -56,6 +57,8 @@ __all__ = [
     "ResultDocument",
     "schema_of",
     "SCHEMAS",
+    "stack_document",
+    "StackDocument",
     "sweep_document",
     "SweepDocument",
     "table_text",

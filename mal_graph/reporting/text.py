@@ -32,6 +32,7 @@ from mal_graph.reporting.folding import match_table
 from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.inspection_text import inspection_lines, shape_text
 from mal_graph.reporting.method_lists import MethodsDocument, UsedMethodEntry, methods_lines
+from mal_graph.reporting.stacks import StackDocument, slice_lines
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import RESULT, Lines, new_table, numbers_table, table_text
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
@@ -298,6 +299,16 @@ def score_table(scores: Sequence[Scores], what: str) -> Table:
     return table
 
 
+def stack_lines(document: StackDocument, verbose: bool) -> Lines:
+    yield from slice_lines(document)
+    yield from check_lines(document.checks)
+    if document.output is not None:
+        yield f"wrote {document.output}"
+    if document.scores:
+        yield ""
+        yield from score_lines(document.scores, "model")
+
+
 # --- evaluate, sweep, grid, zoo -----------------------------------------------------------------------------------
 
 
@@ -455,4 +466,5 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     UnionDocument: union_lines,
     AuditDocument: audit_lines,
     MethodsDocument: methods_lines,
+    StackDocument: stack_lines,
 }

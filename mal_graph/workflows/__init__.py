@@ -14,7 +14,8 @@ from mal_graph.workflows.models import arrays_of, load, open_models, save, state
 from mal_graph.workflows.notes import notes_on
 from mal_graph.workflows.pareto import ParetoEntry
 from mal_graph.workflows.provenance import Provenance, Source
-from mal_graph.workflows.recipes import Recipe, check_dtype, read_recipe
+from mal_graph.workflows.recipes import Recipe, check_blocks, check_dtype, read_recipe
+from mal_graph.workflows.restacking import Slice, Stacked, stack
 from mal_graph.workflows.speeds import Speed, Speeds
 from mal_graph.workflows.steps import Merged
 from mal_graph.workflows.sweeping import Sweep, sweep
@@ -33,6 +34,7 @@ __all__ = [
     "Audit",
     "audit",
     "Branch",
+    "check_blocks",
     "check_donors",
     "check_dtype",
     "Choice",
@@ -61,9 +63,12 @@ __all__ = [
     "read_recipe",
     "Recipe",
     "save",
+    "Slice",
     "Source",
     "Speed",
     "Speeds",
+    "stack",
+    "Stacked",
     "state_dict",
     "Sweep",
     "sweep",

@@ -11,6 +11,12 @@
       density: [{filter: conv, value: 0.5}, {value: 0.2}]   # the first that fits holds
     options: {seed: 3, calibrate: inputs.npz}   # every option of `assemble`, by its name in Python
 
+A recipe with `slices` says what is stacked, with merge_method passthrough:
+
+    slices:
+      - sources: [{model: one.onnx, layer_range: [0, 4]}]   # the first four of the equal blocks of a model
+      - sources: [{model: two.onnx, layer_range: [2, 6]}]
+
 Paths are seen from the folder of the recipe. `ancestor` names an ancestor that is not the base. Flags, keywords of
 Python and recipes are one configuration: what is given for a parameter becomes a `Setting`, wherever it stood.
 
@@ -31,23 +37,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mal_graph.config import MergeConfig, configured, options_of
 from mal_graph.errors import FileError, UsageError
 from mal_graph.graph import LayerGraph
+from mal_graph.merging import find_chain
 from mal_graph.method_names import WAYS
 from mal_graph.methods import Need, find_method
 from mal_graph.option import option_of
 from mal_graph.parameter_settings import Setting, setting_of
 from mal_graph.plain_text import did_you_mean
 from mal_graph.text_files import read_text
+from mal_graph.workflows.mergekit import NOT_HERE, translated
+from mal_graph.workflows.restacking import Slice
 
 MOST, DEEPEST = 2**18, 20  # letters of a recipe, and lists in lists
-NOT_HERE = {
-    "slices": "layers are merged where they stand, and not cut out and stacked",
-    "tokenizer_source": "a graph has no tokenizer",
-    "tokenizer": "a graph has no tokenizer",
-    "chat_template": "a graph has no chat template",
-    "out_dtype": "the result keeps the types of the base",
-    "modules": "a recipe makes one graph",
-}
-FLOATS = ("float16", "bfloat16", "float32", "float64")
+PASSTHROUGH = "passthrough"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Recipe:
         data: path of the labelled data; None without any.
         config: every option.
         dtype: what it says the numbers of the result are; None where it does not.
+        slices: blocks of models that are stacked, instead of all that is merged; () where models are merged.
+        blocks: how many equal blocks each model has to have; None where that was not said.
     """
 
     base: str
@@ -67,6 +70,8 @@ class Recipe:
     data: str | None = None
     config: MergeConfig = field(default_factory=MergeConfig)
     dtype: str | None = None
+    slices: tuple[Slice, ...] = ()
+    blocks: int | None = None
 
     def text(self, folder: str | PathLike[str] = ".") -> str:
         """It in YAML, with paths as they are seen from a folder."""
@@ -87,6 +92,23 @@ class Model(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+class Source(BaseModel):
+    """A model of which blocks are taken: from the first number on, up to and without the second."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1)
+    layer_range: tuple[int, int]
+
+
+class SliceEntry(BaseModel):
+    """Blocks that are stacked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sources: list[Source] = Field(min_length=1)
+
+
 class Document(BaseModel):
     """The keys of a recipe."""
 
@@ -95,24 +117,40 @@ class Document(BaseModel):
     merge_method: str
     base_model: str | None = None
     ancestor: str | None = None
-    models: list[Model] = Field(min_length=1)
+    models: list[Model] = []
+    slices: list[SliceEntry] = []
     parameters: dict[str, Any] = {}
     dtype: str | None = None
     data: str | None = None
     options: dict[str, Any] = {}
+    blocks: int | None = None
+
+
+INSIDE: dict[str, type[BaseModel]] = {"sources": Source, "slices": SliceEntry, "models": Model}  # the innermost first
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-def read_recipe(path: str | PathLike[str]) -> Recipe:
+def read_recipe(
+    path: str | PathLike[str], *, from_mergekit: bool = False, models: Mapping[str, str] | None = None
+) -> Recipe:
     """The merge that a file in YAML says.
+
+    Args:
+        from_mergekit: whether it was written for mergekit: its defaults hold, and what has no counterpart is refused.
+        models: the file of each model by the name that the recipe has for it, as seen from the folder of the recipe.
 
     Raises:
         FileError: it cannot be read, is no YAML, or files that it names are missing: all of them are named.
         UsageError: a key, an option or a parameter is unknown or refused.
     """
-    document, folder = document_of(path), Path(path).parent
+    content, folder = content_of(path), Path(path).parent
+    document = document_of(translated(content, models or {}) if from_mergekit else content, str(path))
+    if document.slices or document.merge_method == PASSTHROUGH:
+        return recipe_of_slices(document, folder, str(path))
+    if not document.models:
+        raise UsageError(f"{path}: the key 'models' is missing")
     paths = [model.model for model in document.models]
     base = document.base_model or paths[0]
     is_listed = base in paths
@@ -131,11 +169,32 @@ def read_recipe(path: str | PathLike[str]) -> Recipe:
     config = configured("assemble", None, options)
     data = rest.pop() if document.data is not None else None
     own = rest.pop() if ancestor is not None else None
-    return Recipe(base, tuple(rest), own, data, config, document.dtype)
+    return Recipe(base, tuple(rest), own, data, config, document.dtype, blocks=document.blocks)
 
 
-def document_of(path: str | PathLike[str]) -> Document:
-    """What a file says, in its keys. Raises FileError or UsageError."""
+def recipe_of_slices(document: Document, folder: Path, path: str) -> Recipe:
+    """The recipe of a network that is stacked. Raises FileError or UsageError."""
+    if document.merge_method != PASSTHROUGH or any(len(one.sources) > 1 for one in document.slices):
+        raise UsageError(
+            f"{path}: slices are stacked as they are, by merge_method {PASSTHROUGH}, each of one source: stack each "
+            "model by a recipe of its own, and merge what these give"
+        )
+    if not document.slices:
+        raise UsageError(f"{path}: merge_method {PASSTHROUGH} stacks slices: write the key slices, or another method")
+    for name in ("base_model", "models", "parameters", "options", "ancestor"):
+        if getattr(document, name):
+            raise UsageError(f"{path}: {name} has no meaning beside slices, which are taken as they are: leave it out")
+    sources = [entry.sources[0] for entry in document.slices]
+    named = [*(one.model for one in sources), *filter(None, [document.data])]
+    refuse_code(named)
+    refuse_missing([seen_from(folder, one) for one in named], path)
+    slices = tuple(Slice(seen_from(folder, one.model), *one.layer_range) for one in sources)
+    data = None if document.data is None else seen_from(folder, document.data)
+    return Recipe(slices[0].model, (), data=data, dtype=document.dtype, slices=slices)
+
+
+def content_of(path: str | PathLike[str]) -> Mapping[str, Any]:
+    """What a file says. Raises FileError."""
     try:
         text = read_text(Path(path))
         if len(text) > MOST:
@@ -150,6 +209,11 @@ def document_of(path: str | PathLike[str]) -> Document:
         raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}; check the path") from None
     if not isinstance(content, Mapping):
         raise FileError(f"{path} is no recipe: it has no keys; write merge_method, models and base_model")
+    return content
+
+
+def document_of(content: Mapping[str, Any], path: str) -> Document:
+    """It in its keys. Raises UsageError."""
     try:
         return Document.model_validate(content)
     except ValidationError as error:
@@ -186,7 +250,7 @@ def refusals(error: ValidationError) -> Iterator[str]:
     for fault in error.errors(include_url=False):
         *outer, name = map(str, fault["loc"])
         if fault["type"] == "extra_forbidden":
-            known = Model.model_fields if outer[:1] == ["models"] else Document.model_fields
+            known = next((kind for key, kind in INSIDE.items() if key in outer), Document).model_fields
             reason = NOT_HERE.get(name, "")
             near = f"{reason}; leave it out" if reason else f"{did_you_mean(name, known)}choose from {', '.join(known)}"
             yield f"there is no key {name!r} here: {near}"
@@ -316,11 +380,24 @@ def check_dtype(base: LayerGraph, dtype: str | None) -> None:
         )
 
 
+def check_blocks(graphs: Iterable[LayerGraph], blocks: int | None) -> None:
+    """Raise UsageError where a recipe names another number of blocks than a model has. Raises MatchError where it has
+    none."""
+    for graph in graphs if blocks is not None else ():
+        if (count := len(find_chain(graph))) != blocks:
+            raise UsageError(
+                f"the recipe is for {blocks} blocks, and {graph.name} has {count}: stack those that are meant by a "
+                "recipe of their own, and merge what that gives"
+            )
+
+
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
 def written(recipe: Recipe, folder: Path) -> dict[str, Any]:
     """The keys of a recipe with their values, without those that say nothing."""
+    if recipe.slices:
+        return written_slices(recipe, folder)
     settings = recipe.config.parameters
     is_from_base = recipe.ancestor == recipe.base
     models = [(number, path) for number, path in enumerate((recipe.base, *recipe.donors)) if number or not is_from_base]
@@ -337,7 +414,21 @@ def written(recipe: Recipe, folder: Path) -> dict[str, Any]:
         "parameters": parameters_of(settings, None),
         "dtype": recipe.dtype,
         "data": None if recipe.data is None else path_from(folder, recipe.data),
+        "blocks": recipe.blocks,
         "options": {name: path_from(folder, value) if name in arrays else value for name, value in options.items()},
+    }
+    return {key: value for key, value in keys.items() if value}
+
+
+def written_slices(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The same of a network that is stacked."""
+    sources = [{"model": path_from(folder, one.model), "layer_range": [one.first, one.stop]} for one in recipe.slices]
+    data = None if recipe.data is None else path_from(folder, recipe.data)
+    keys = {
+        "merge_method": PASSTHROUGH,
+        "slices": [{"sources": [one]} for one in sources],
+        "dtype": recipe.dtype,
+        "data": data,
     }
     return {key: value for key, value in keys.items() if value}
 

@@ -14,6 +14,7 @@ from mal_graph import registry
 from mal_graph.errors import GateFailed
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
+from mal_graph.source_files import SourceFile
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.meaning_texts import Meaning
 from mal_graph.workflows.models import free_path
@@ -107,20 +108,36 @@ def write_result(result: W, path: Path, *, overwrite: bool = False) -> W:
     """
     if not result.passed:
         return result
+    sources = () if result.origin is None else [file for model in result.origin.sources for file in model.files]
+    checks = write_checked(with_origin(result), path, result.base, sources, overwrite=overwrite)
+    return replace(result, checks=(*result.checks, *checks))
+
+
+def write_checked(
+    graph: LayerGraph, path: Path, base: LayerGraph, sources: Sequence[SourceFile], *, overwrite: bool
+) -> list[Check]:
+    """Write a model unless a check on the written file fails; the checks.
+
+    Args:
+        base: what its own file does not pass either is no fault of the model.
+        sources: the files that weights are read from.
+
+    Raises:
+        FileError: it cannot be written, or one of the files is not the one any more that was opened.
+    """
     adapter = registry.writer_for(str(path))
     checks: list[Check] = []
-    sources = () if result.origin is None else [file for model in result.origin.sources for file in model.files]
 
     def accept(written: Path) -> None:
         for file in sources:  # weights are read from them until the last one is written
             file.refuse_changed()
-        checks[:] = excused(adapter.check(written), adapter, result.base)
+        checks[:] = excused(adapter.check(written), adapter, base)
         if any(check.failed for check in checks):
             raise GateFailed(f"{written.name} is not sound")
 
     with suppress(GateFailed):  # the checks say it
-        adapter.save(with_origin(result), path, accept, overwrite=overwrite)
-    return replace(result, checks=(*result.checks, *checks))
+        adapter.save(graph, path, accept, overwrite=overwrite)
+    return checks
 
 
 def with_origin(result: Written) -> LayerGraph:

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from builders import mlp
 
 import mal_graph
 from mal_graph.methods import all_methods
@@ -121,3 +122,47 @@ def test_methods_are_listed_with_all_that_is_said_of_them(run):
 
 def test_a_method_that_there_is_not_is_refused(refused):
     refused("methods", "magic", match="no merge method is called 'magic': choose one of breadcrumbs")
+
+
+def test_a_recipe_of_slices_stacks_blocks(run, refused, folder):
+    for seed in range(2):
+        mal_graph.save(mlp((4, 6, 6, 6, 3), seed), folder / f"deep{seed}.onnx")
+    slices = [{"sources": [{"model": f"deep{seed}.onnx", "layer_range": [seed, 2]}]} for seed in range(2)]
+    (folder / "s.yaml").write_text(json.dumps({"merge_method": "passthrough", "slices": slices, "dtype": "float32"}))
+    ran = run("merge", "s.yaml", "-o", "stacked.onnx", "--format", "json")
+    assert (ran.code, ran.err) == (0, "")
+    assert [(one["model"], one["first"], one["stop"], one["of"]) for one in ran.json["slices"]] == [
+        ("deep0.onnx", 0, 2, 2),
+        ("deep1.onnx", 1, 2, 2),
+    ]
+    text = run("merge", "s.yaml", "-o", "stacked.onnx", "--force").out
+    assert "3 blocks, " in text
+    assert "check onnxruntime: passed" in text
+    assert run("merge", "s.yaml", "-o", "none.onnx", "--dry-run").code == 0
+    assert not (folder / "none.onnx").exists()
+    recipe = mal_graph.read_recipe(folder / "s.yaml")
+    (folder / "again.yaml").write_text(recipe.text(folder))
+    assert mal_graph.read_recipe(folder / "again.yaml") == recipe
+    refused("merge", "s.yaml", "-o", "deep0.onnx", "--force", match="cannot write deep0.onnx: it is one of the inputs")
+    refused("merge", "s.yaml", "--seed", "3", match="s.yaml stacks slices, which takes none of these flags")
+    (folder / "s.yaml").write_text(
+        json.dumps({"merge_method": "passthrough", "slices": slices[:1], "dtype": "float16"})
+    )
+    refused("merge", "s.yaml", match="dtype is 'float16', and deep0.onnx holds float32")
+
+
+def test_a_recipe_of_mergekit_is_read_with_the_files_of_its_models(run, refused, folder):
+    (folder / "sub").mkdir()
+    models = [{"model": name, "parameters": {"weight": 1, "density": 1}} for name in ("org/one", "org/two")]
+    text = {"merge_method": "ties", "base_model": "org/old", "models": models, "parameters": {"int8_mask": False}}
+    (folder / "sub/m.yml").write_text(json.dumps(text))
+    files = [f"org/{name}={path}.onnx" for name, path in (("one", "other"), ("two", "donor"), ("old", "base"))]
+    words = ("merge", "sub/m.yml", "--from-mergekit", *(word for file in files for word in ("--model", file)))
+    ran = run(*words, "--no-verify", "--no-compare", "-q", "-o", "m.onnx")
+    assert (ran.code, ran.err) == (0, "")
+    assert (folder / "m.onnx").exists()
+    refused(
+        *words[:-2], match="'org/old' is no ONNX file: export that model, and name its file with --model org/old=FILE"
+    )
+    refused("merge", "sub/m.yml", "--model", files[0], match="--model is for recipes of mergekit: give --from-mergekit")
+    refused(*words, "--model", "x", match="--model 'x' names no file: write NAME=FILE")

@@ -137,6 +137,8 @@ def meaning(recipe, model, name):
 
 
 PLAIN = "merge_method: linear\nmodels: [{model: a.onnx}, {model: b.onnx}]\n"
+SLICE = "{model: a.onnx, layer_range: [0, 1]}"
+STACK = f"merge_method: passthrough\nslices: [{{sources: [{SLICE}]}}]\n"
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 
 
@@ -145,7 +147,18 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
     [
         (f"{PLAIN}merge_metod: ties", r"no key 'merge_metod' here: did you mean merge_method\?"),
         (PLAIN.replace("b.onnx", "os:getcwd"), "os:getcwd is a function, and a recipe names files alone"),
-        (f"{PLAIN}slices: []", "no key 'slices' here: layers are merged where they stand"),
+        (f"{PLAIN}slices: [{{sources: [{SLICE}]}}]", "slices are stacked as they are, by merge_method passthrough"),
+        (
+            f"merge_method: passthrough\nslices: [{{sources: [{SLICE}, {SLICE}]}}]",
+            "each of one source: stack each model",
+        ),
+        ("merge_method: passthrough", "merge_method passthrough stacks slices: write the key slices"),
+        (f"{STACK}base_model: a.onnx", "base_model has no meaning beside slices"),
+        (f"{STACK}parameters: {{weight: 1}}", "parameters has no meaning beside slices"),
+        (STACK.replace("[0, 1]", "[0]"), r"slices.0.sources.0.layer_range.1|'1' is missing"),
+        (STACK.replace("a.onnx", "lost.onnx"), "names a file that is not there: .*lost.onnx"),
+        (STACK.replace("sources", "source"), "no key 'source' here: did you mean sources"),
+        (STACK.replace("layer_range", "range"), "no key 'range' here: .*layer_range"),
         (f"{PLAIN}tokenizer_source: union", "no key 'tokenizer_source' here: a graph has no tokenizer; leave it out"),
         (
             PLAIN.replace("{model: b.onnx}", "{model: b.onnx, weight: 1}"),
@@ -153,7 +166,7 @@ BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
         ),
         (PLAIN.replace("linear", "linaer"), r"`method` is 'linaer': did you mean linear\?"),
         ("models: [{model: a.onnx}]", "the key 'merge_method' is missing"),
-        ("merge_method: linear\nmodels: []", r"models is '\[\]'"),
+        ("merge_method: linear\nmodels: []", "the key 'models' is missing"),
         ("merge_method: linear\nmodels: a.onnx", "models is 'a.onnx': input should be a valid list"),
         (f"{PLAIN}parameters: {{weight: [{{filter: x}}]}}", "parameters weight: .* is no filter: write"),
         (f"{PLAIN}parameters: {{weight: heavy}}", "'weight' is 'heavy': give a number"),
