@@ -10,6 +10,10 @@ best on 200 other images of each task, as papers choose it. Accuracy is the mean
 nobody was trained on and nothing was chosen by. Controls: the ancestor, each expert on its own task and on all, the
 plain mean (`linear`), and the ensemble of all experts, which costs eight times as much.
 
+Methods on activations get up to 1000 of the images that each expert was trained on. A third and a fourth table are of
+three models that were trained apart, from different beginnings, on all tasks: of one width, and of three. There the
+base is one of the models, and methods that need no ancestor are shown, those on activations on the same images for all.
+
 Needs torch and scikit-learn; about a minute for each seed and table on one core.
 """
 
@@ -31,14 +35,15 @@ from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.merging import Stacking, run_outputs, stack_merge
-from mal_graph.methods import all_methods
+from mal_graph.methods import Aligned, Measured, Need, all_methods
 from mal_graph.parameter_settings import settings_of
 from mal_graph.workflows.models import silent
-from mal_graph.workflows.stacking import Frames, in_one_frame, stacking_of
+from mal_graph.workflows.stacking import Frames, in_one_frame, merged_stack, stacking_of
 
 HIDDEN = (256, 256)
 ANCESTOR_EPOCHS, EXPERT_EPOCHS = 1, 3
 SCALES = (0.1, 0.2, 0.3, 0.5, 1.0)
+SAMPLES, APART_EPOCHS = 1000, 2
 LOST = 0.25  # of the units of each hidden layer, where experts are narrower
 
 
@@ -142,11 +147,42 @@ def rows(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
         config = MergeConfig(method="linear", compare=False)
         frames: Frames = in_one_frame(ancestor, experts, None, config, registry.runner(), silent)
         for method in all_methods():
-            if method.models is None:
+            if method.models is None and method.aligned is Aligned.TO_BASE:
                 made = replace(stacking_of(frames, method, config, is_from_base=True), seed=seed)
-                yield f"{method.name}, as by default", float(np.mean(accuracies(stack_merge(made), tests)))
+                inputs = {number: {"image": task.image[:SAMPLES]} for number, task in enumerate(train, 1)}
+                merged = merged_stack(made, inputs, registry.runner())
+                yield f"{method.name}, as by default", float(np.mean(accuracies(merged, tests)))
                 if "lambda" in method.parameters:
                     yield method.name, scaled(made, choosing, tests)
+
+
+def rows_apart(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
+    """What models that were trained apart reach, and what is made of them."""
+    parts = digits.split(seed)
+    train, test = (
+        joined([seen(part, view) for view in VIEWS.values()])
+        for part in (joined([parts.train_a, parts.train_b]), parts.test)
+    )
+    widths = (HIDDEN, (192, 192), (320, 320)) if narrow else (HIDDEN,) * 3
+    with TemporaryDirectory() as folder:
+        models = [
+            written(
+                digits.train(lambda hidden=hidden: digits.mlp(hidden), 10 * seed + number, train, APART_EPOCHS),
+                Path(folder) / f"model{number}.onnx",
+            )
+            for number, hidden in enumerate(widths)
+        ]
+        yield "models", float(np.mean([accuracies(model, [test]) for model in models]))
+        yield "ensemble of the models (3 times the cost)", of_ensemble(models, [test])
+        order = np.random.default_rng(seed).permutation(len(train.image))[:SAMPLES]
+        options = {"compare": False, "calibrate": {"image": train.image[order]}}
+        for method in all_methods():
+            if method.models is None and method.needs is not Need.ANCESTOR and method.measured is not Measured.MERGED:
+                made = mal_graph.assemble(models[0], models[1:], method=method.name, repair=False, **options)
+                yield method.name, float(np.mean(accuracies(made.graph, [test])))
+        if not narrow:
+            plain = mal_graph.assemble(models[0], models[1], method="average", repair=False, **options).graph
+            yield "two of them, averaged in stored order", float(np.mean(accuracies(plain, [test])))
 
 
 def scaled(made: Stacking, choosing: Sequence[Images], tests: Sequence[Images]) -> float:
@@ -157,11 +193,11 @@ def scaled(made: Stacking, choosing: Sequence[Images], tests: Sequence[Images]) 
     return float(np.mean(accuracies(best, tests)))
 
 
-def table(seeds: int, *, narrow: bool) -> Iterator[str]:
+def table(seeds: int, make: Callable[..., Iterator[tuple[str, float]]], *, narrow: bool) -> Iterator[str]:
     """Mean and spread over the seeds, by rising accuracy."""
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
-        for name, reached in rows(seed, narrow=narrow):
+        for name, reached in make(seed, narrow=narrow):
             found.setdefault(name, []).append(reached)
     yield f"| model | mean accuracy on {len(VIEWS)} tasks | from - to |"
     yield "|---|---|---|"
@@ -176,9 +212,13 @@ def main() -> None:
     print("# Merge methods on eight tasks\n")
     print(f"`python tools/study_methods.py --seeds {options.seeds}`; what was done stands in its docstring.\n")
     print("## Experts of one width\n")
-    print("\n".join(table(options.seeds, narrow=False)))
+    print("\n".join(table(options.seeds, rows, narrow=False)))
     print("\n## Half of the experts narrower by a quarter\n")
-    print("\n".join(table(options.seeds, narrow=True)))
+    print("\n".join(table(options.seeds, rows, narrow=True)))
+    print("\n## Three models trained apart, of one width\n")
+    print("\n".join(table(options.seeds, rows_apart, narrow=False)))
+    print("\n## Three models trained apart, of three widths\n")
+    print("\n".join(table(options.seeds, rows_apart, narrow=True)))
 
 
 if __name__ == "__main__":

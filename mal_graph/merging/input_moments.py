@@ -90,17 +90,27 @@ class MeasuredStacking(Brief):
         return replace(self.stacking.values_of(tensor), moments=moments)()
 
     @cached_property
-    def reads(self) -> Mapping[str, Reads]:
-        """What every model reads with each weight that all of them show."""
-        stacking, found = self.stacking, dict[str, Reads]()
-        for tensor, steps in stacking.tensors.items():
+    def base_reads(self) -> Mapping[str, InputRows]:
+        """What the base reads with each weight."""
+        found = {}
+        for tensor, steps in self.stacking.tensors.items():
             weight = next(iter(steps.values())).pair.base
-            own = rows_of_base(stacking.base, weight) if weight.is_weight else None
-            if own is None or prod(weight.shape[1:]) > MOST_COLUMNS:
-                continue
-            sides = {number: rows_of_donor(stacking.plans[number - 1], step, own) for number, step in steps.items()}
-            known = {number: side for number, side in ({0: own} | sides).items() if side is not None}
-            if len(known) > len(sides):
+            own = rows_of_base(self.stacking.base, weight) if weight.is_weight else None
+            if own is not None and prod(weight.shape[1:]) <= MOST_COLUMNS:
+                found[tensor] = own
+        return found
+
+    @cached_property
+    def reads(self) -> Mapping[str, Reads]:
+        """What every model that is merged reads with each weight that all of them show."""
+        stacking, found = self.stacking, dict[str, Reads]()
+        for tensor, own in self.base_reads.items():
+            steps, numbers = stacking.tensors[tensor], stacking.values_of(tensor).numbers
+            sides = [
+                rows_of_donor(stacking.plans[number - 1], steps[number], own) if number else own for number in numbers
+            ]
+            known = {number: side for number, side in zip(numbers, sides, strict=True) if side is not None}
+            if len(known) == len(numbers):
                 found[tensor] = known
         return found
 
@@ -109,7 +119,7 @@ class MeasuredStacking(Brief):
         batch, taken = list[str](), 0
         power = 2 if self.stacking.method.measured is Measured.TOGETHER else 1
         for tensor, reads in self.reads.items():
-            size = 8 * len(reads) ** power * reads[0].size
+            size = 8 * len(reads) ** power * self.base_reads[tensor].size
             if batch and taken + size > MOST_BYTES:
                 yield batch
                 batch, taken = [], 0
@@ -151,24 +161,30 @@ class MeasuredStacking(Brief):
                 products.add(tensor, [rows.rows(read[number]) for number, rows in self.reads[tensor].items()])
         return products.means()
 
+    @property
+    def merged_inputs(self) -> Mapping[int, Inputs]:
+        """Those of the models that are merged, by number: of all but the base where it is the ancestor."""
+        return {number: self.inputs[number] for number in self.stacking.numbers}
+
     def joined_inputs(self) -> Inputs:
         """The inputs of all models, one after the other; what is given for several of them once."""
         axes = find_sample_axes(self.stacking.base)
-        first, *others = {id(arrays): arrays for arrays in self.inputs.values()}.values()
+        first, *others = {id(arrays): arrays for arrays in self.merged_inputs.values()}.values()
         for arrays in others:
             first = axes.joined(first, arrays)
         return first
 
     def in_order(self, graph: LayerGraph) -> dict[str, Array]:
         """The merged weights, layer by layer: each by what those before give, on the inputs of every model."""
-        reads = {tensor: own[0] for tensor, own in self.reads.items()}
+        reads = {tensor: self.base_reads[tensor] for tensor in self.reads}
         level_of = find_levels(graph, {one.parameter.node for own in reads.values() for one in own.inputs})
         levels: dict[int, list[str]] = {}
         for tensor, own in reads.items():
             levels.setdefault(max(level_of[name] for name in own.tensors), []).append(tensor)
         stages = [[name for tensor in levels[level] for name in reads[tensor].tensors] for level in sorted(levels)]
         walks = {
-            number: Walk(graph, arrays, self.runner, stages, list(reads)) for number, arrays in self.inputs.items()
+            number: Walk(graph, arrays, self.runner, stages, list(reads))
+            for number, arrays in self.merged_inputs.items()
         }
         batches = {number: find_walk_batches([walk]) for number, walk in walks.items()}
         new: dict[str, Array] = {}

@@ -22,6 +22,7 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph, Weight
 from mal_graph.merging.blending import TURNED, Blend, open_blend, outer_axis
 from mal_graph.merging.planning import Plan, Step
+from mal_graph.merging.shelves import Once, Shelf
 from mal_graph.merging.unmatched import find_rule
 from mal_graph.methods import MergeMethod, Stack, resolve
 from mal_graph.network import Layer
@@ -100,16 +101,22 @@ class Stacking(Brief):
 
 
 def stack_merge(stacking: Stacking) -> LayerGraph:
-    """The base with every tensor that is merged made by the method; values are computed when they are read.
+    """The base with every tensor that is merged made by the method: box by box when it is read, or, where a method
+    needs the whole tensor, once, when it is first read.
 
     Raises:
         UsageError: a parameter has a value that it may not have, no model has a weight in a mean, or what is set is for
             no tensor.
     """
     refuse_settings_of_nothing(stacking)
-    weights = stacking.base.weights
-    made = [replace(weights[tensor], read=stacking.values_of(tensor)) for tensor in stacking.tensors]
-    return stacking.base.with_weights(made)
+    shelf = Shelf()
+    return stacking.base.with_weights([weight_made(stacking.values_of(tensor), shelf) for tensor in stacking.tensors])
+
+
+def weight_made(values: "StackedValues", shelf: Shelf) -> Weight:
+    """A merged weight; one that is made as a whole is computed once."""
+    weight = values.weight
+    return replace(weight, read=values if values.is_by_box else Once(values, weight.shape, weight.dtype, shelf))
 
 
 @dataclass(frozen=True, repr=False)
@@ -151,6 +158,11 @@ class StackedValues(Boxed):
         return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
 
     @property
+    def is_by_box(self) -> bool:
+        """Whether what is in a box depends on what all models have there alone."""
+        return self.stacking.method.by_entry or self.is_statistic
+
+    @property
     def most(self) -> int:
         """How many numbers a box has at best."""
         own = outer_axis(self.parameter)
@@ -172,7 +184,7 @@ class StackedValues(Boxed):
             merged = self.merged(mine, self.parameter.canonical_box(box), frames, ancestor)
             return self.parameter.stored(merged, stored.shape)
 
-        if self.stacking.method.by_entry or self.is_statistic:
+        if self.is_by_box:
             return read_box
         return BoxesOf(read_box(tuple(slice(0, length) for length in self.weight.shape)))
 
@@ -189,7 +201,9 @@ class StackedValues(Boxed):
 
     def stack(self, own: Array, box: Box, frames: Mapping[int, Blend], ancestor: Array | None) -> Stack:
         """The tensors of all models in a box."""
-        models = np.stack([frames[number](own, box) if number else own for number in self.numbers])
+        models = np.empty((len(self.numbers), *own.shape), own.dtype)
+        for place, number in enumerate(self.numbers):  # one at a time: a list of them would be there twice
+            models[place] = frames[number](own, box) if number else own
         masks = [frames[number].present(box) if number else None for number in self.numbers]
         present = None
         if any(mask is not None for mask in masks):

@@ -12,7 +12,7 @@ from mal_graph import boxes
 from mal_graph.errors import UsageError
 from mal_graph.matching import assign_units, correspond, match_layers
 from mal_graph.merging import LayerLambdas, Plan, Stacking, plan_merge, stack_merge, with_bias_slots
-from mal_graph.methods import Need, all_methods
+from mal_graph.methods import Need, all_methods, merge_method
 from mal_graph.parameter_settings import settings_of
 from mal_graph.symmetry import Network, axis_groups
 
@@ -201,3 +201,20 @@ def test_a_mean_without_any_weight_is_refused():
     base = mlp((4, 6, 3), 0)
     with pytest.raises(UsageError, match=r"the weights of .* sum to zero"):
         stacked(base, [tuned(base, 1)], "linear", given=["weight@Gemm_0=0"])
+
+
+def test_a_tensor_that_is_made_as_a_whole_is_made_once():
+    base = mlp((4, 6, 3), 0)
+    made = []
+
+    def count(stack):
+        made.append(stack.role)
+        return stack.models.mean(axis=0)
+
+    method = merge_method("counted")(count)
+    merged = stack_merge(Stacking(base, method, (), (planned(base, tuned(base, 1)),)))
+    first = values(merged)
+    assert len(made) == len(merged.weights)
+    again = values(merged)
+    assert len(made) == len(merged.weights)
+    assert all(np.array_equal(first[name], array) for name, array in again.items())
