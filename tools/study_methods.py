@@ -150,7 +150,7 @@ def rows(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
             if method.models is None and method.aligned is Aligned.TO_BASE:
                 made = replace(stacking_of(frames, method, config, is_from_base=True), seed=seed)
                 inputs = {number: {"image": task.image[:SAMPLES]} for number, task in enumerate(train, 1)}
-                merged = merged_stack(made, inputs, registry.runner())
+                merged, _ = merged_stack(made, inputs, registry.runner())
                 yield f"{method.name}, as by default", float(np.mean(accuracies(merged, tests)))
                 if "lambda" in method.parameters:
                     yield method.name, scaled(made, choosing, tests)

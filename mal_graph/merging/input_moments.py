@@ -16,7 +16,10 @@ from mal_graph.boxes import Array
 from mal_graph.brief import Brief
 from mal_graph.evaluation import Stream, Walk, find_levels, find_walk_batches, stream_together
 from mal_graph.graph import LayerGraph
-from mal_graph.merging.input_rows import InputRows, rows_of_base, rows_of_donor
+from mal_graph.matching import find_partners
+from mal_graph.merging.fisher import head_of
+from mal_graph.merging.input_rows import InputRows, listed, rows_of_base, rows_of_donor
+from mal_graph.merging.planning import Step
 from mal_graph.merging.stacking import Stacking, stack_merge
 from mal_graph.methods import Measured
 from mal_graph.network import find_sample_axes
@@ -68,7 +71,6 @@ class MeasuredStacking(Brief):
     inputs: Mapping[int, Inputs]
     runner: Runner
 
-    @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
     def merged(self) -> LayerGraph:
         """The base with every tensor that is merged made by the method; those that were measured are computed.
 
@@ -76,14 +78,26 @@ class MeasuredStacking(Brief):
             UsageError: as `stack_merge`.
             DataError, RunError: a model does not run on its inputs.
         """
-        graph, measured = stack_merge(self.stacking), self.stacking.method.measured
-        if measured is Measured.MERGED:
-            return graph.with_weights(self.in_order(graph))
-        measure = self.each_alone if measured is Measured.OWN else self.all_together
+        graph = stack_merge(self.stacking)
+        return graph.with_weights(self.measured(graph))
+
+    @np.errstate(all="ignore")  # what overflows is found, and said, by the check for finite outputs
+    def measured(self, graph: LayerGraph) -> dict[str, Array]:
+        """The merged values of every tensor of which something was measured, by name; `graph` has the means.
+
+        Raises:
+            DataError, RunError: a model does not run on its inputs.
+        """
+        where = self.stacking.method.measured
+        if where is Measured.MERGED:
+            return self.in_order(graph)
+        if where is Measured.OUTPUTS:
+            return self.by_fisher()
+        measure = self.each_alone if where is Measured.OWN else self.all_together
         new: dict[str, Array] = {}
         for tensors in self.batches_of_weights():
             new |= {tensor: self.value(tensor, moments) for tensor, moments in measure(tensors).items()}
-        return graph.with_weights(new)
+        return new
 
     def value(self, tensor: str, moments: Array) -> Array:
         """A merged weight, computed."""
@@ -127,6 +141,58 @@ class MeasuredStacking(Brief):
             taken += size
         if batch:
             yield batch
+
+    def by_fisher(self) -> dict[str, Array]:
+        """The merged weights and biases of last layers, by how much their entries say of the outputs of each model."""
+        each: dict[str, list[Array]] = {}
+        for tensor, reads in self.reads.items():
+            heads = {number: head_of(self.graph_of(number), rows.inputs) for number, rows in reads.items()}
+            known = {number: head for number, head in heads.items() if head is not None}
+            biases = [
+                name
+                for name, steps in self.stacking.tensors.items()
+                for step in list(steps.values())[:1]
+                if step.pair.base.is_bias and step.pair.layer == self.first_step(tensor).pair.layer
+            ]
+            if len(known) < len(heads) or len(reads[self.stacking.numbers[0]].inputs) > 1:
+                continue
+            for number, head in known.items():
+                both = head.fisher(self.stream_of(number, [*reads[number].tensors, head.output]), reads[number])
+                if both is None:
+                    break
+                for name, own in zip((tensor, *biases[:1]), both, strict=False):
+                    each.setdefault(name, []).append(self.in_rows(number, name, own))
+        return {
+            tensor: replace(self.stacking.values_of(tensor), fisher=np.stack(several))()
+            for tensor, several in each.items()
+            if len(several) == len(self.stacking.values_of(tensor).numbers)
+        }
+
+    def first_step(self, tensor: str) -> Step:
+        """How the first donor that has a tensor corresponds to the base there."""
+        return next(iter(self.stacking.tensors[tensor].values()))
+
+    def in_rows(self, number: int, tensor: str, values: Array) -> Array:
+        """Values for each row of one model's tensor where the base has these; 0 where the model lacks one."""
+        shape = self.first_step(tensor).pair.base.shape
+        if not number:
+            return values.reshape(shape)
+        step, orders = self.stacking.tensors[tensor][number], self.stacking.plans[number - 1].alignment.orders
+        partners = listed(find_partners(step.axes[0], orders), shape[0])
+        moved = values[partners]
+        moved[partners < 0] = 0
+        return moved.reshape(shape)
+
+    def graph_of(self, number: int) -> LayerGraph:
+        """One of the models, by its number."""
+        return self.stacking.plans[number - 1].donor.graph if number else self.stacking.base
+
+    def stream_of(self, number: int, names: Sequence[str]) -> Stream:
+        """The inputs of a model on their way through it."""
+        arrays = self.inputs[number]
+        if number:
+            arrays = self.stacking.plans[number - 1].alignment.correspondence.signatures.for_donor(arrays)
+        return Stream(self.graph_of(number), arrays, self.runner, names)
 
     def stream(self, number: int, arrays: Inputs, tensors: Sequence[str]) -> tuple[Stream, list[str]]:
         """Arrays on their way through one model, and what is read of it."""

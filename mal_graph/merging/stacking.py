@@ -46,6 +46,7 @@ class Stacking(Brief):
             that model.
         is_from_base: whether the base is the ancestor, and so none of the models that are merged.
         seed: of every random draw.
+        measured: the tensors of which a method on activations knows what it needs; it averages the others.
     """
 
     base: LayerGraph
@@ -55,6 +56,16 @@ class Stacking(Brief):
     ancestor: Plan | None = None
     is_from_base: bool = False
     seed: int = 0
+    measured: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What of the weights a method on activations did not see; "" where it saw all, or the method is none."""
+        weights = [name for name, steps in self.tensors.items() if first_step(steps).pair.is_weight]
+        seen = [name for name in weights if name in self.measured]
+        if self.method.measured is None or len(seen) == len(weights):
+            return ""
+        return f"{self.method.name} measured {len(seen)} of {len(weights)} weights; the others are the plain mean"
 
     @cached_property
     def tensors(self) -> Mapping[str, Mapping[int, Step]]:
@@ -128,7 +139,7 @@ class StackedValues(Boxed):
         numbers: the models that have it.
         depth: of its layer, from 0 to 1.
         values: the parameters by name, of each model's own one for each of `numbers`.
-        moments: what the models read with it (see `Stack`), where a method takes that and it was measured.
+        moments, fisher: see `Stack`; None where a method does not take that, or it was not measured.
     """
 
     stacking: Stacking
@@ -137,6 +148,7 @@ class StackedValues(Boxed):
     depth: float
     values: Mapping[str, Any]
     moments: Array | None = None
+    fisher: Array | None = None
 
     @property
     def steps(self) -> Mapping[int, Step]:
@@ -218,6 +230,7 @@ class StackedValues(Boxed):
             self.depth,
             (self.stacking.seed, crc32(self.tensor.encode())),
             self.moments,
+            self.fisher,
         )
 
     def frame(self, number: int) -> Blend:
@@ -254,5 +267,9 @@ def unused(settings: Sequence[Setting], names: Sequence[str]) -> Iterator[Settin
     return (setting for setting in settings if setting.where and not any(setting.where in name for name in names))
 
 
+def first_step(steps: Mapping[int, Step]) -> Step:
+    return next(iter(steps.values()))
+
+
 def first_layer(steps: Mapping[int, Step]) -> Layer:
-    return next(iter(steps.values())).layers.base
+    return first_step(steps).layers.base

@@ -49,6 +49,7 @@ class Measured(StrEnum):
 
     OWN = "in each model, on its own inputs"
     TOGETHER = "in all models, on the inputs of all"
+    OUTPUTS = "in each model, on its own inputs, with what it gives"
     MERGED = "in the result, layer by layer, on the inputs of each model"
 
 

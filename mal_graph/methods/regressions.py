@@ -15,7 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 from mal_graph.boxes import Array
 from mal_graph.methods.means import Weight
 from mal_graph.methods.method import Measured, Need, merge_method
-from mal_graph.methods.stack import Mask, Stack, Vector
+from mal_graph.methods.stack import Mask, Stack, Vector, spread_over
 
 RIDGE = 1e-9  # of the mean square of each column: what others say of it to eight digits is not drawn to the mean
 
@@ -132,3 +132,33 @@ def solved(total: Array, aim: Array) -> Array:
     scale = np.where(sizes > 0, 1 / np.where(sizes > 0, sizes, 1), 0.0)
     correlations = total * np.outer(scale, scale) + RIDGE * np.eye(len(total))
     return np.asarray(cho_solve(cho_factor(correlations), (aim * scale).T).T * scale)
+
+
+@merge_method(
+    "fisher",
+    source="arXiv:2111.09832",
+    needs=Need.ACTIVATIONS,
+    measured=Measured.OUTPUTS,
+    deviations=(
+        "the information is that of a last linear layer alone, where it needs no gradients: other tensors get the mean",
+        "it is divided by its length in each tensor, not in the model as a whole",
+    ),
+)
+def fisher(
+    stack: Stack,
+    *,
+    weight: Weight,
+    floor: Annotated[float, Field(1e-6, gt=0, le=1, description="the least that an entry counts")],
+) -> Array:
+    """The mean of the models, each entry weighted by how much it says of the classes that its model gives."""
+    mean = stack.mean(weight)
+    if stack.fisher is None:
+        return mean
+    lengths = np.sqrt((stack.fisher.reshape(stack.count, -1) ** 2).sum(axis=1))
+    shares = spread_over(weight / np.where(lengths > 0, lengths, 1.0), stack.fisher) * np.maximum(stack.fisher, 0)
+    shares = np.maximum(shares, floor * spread_over(weight, stack.fisher))
+    if stack.present is not None:
+        shares = shares * stack.present
+    total = shares.sum(axis=0)
+    moved = (shares * (stack.models - mean)).sum(axis=0) / np.where(total > 0, total, 1.0)
+    return np.asarray(np.where(moved == 0, mean, mean + moved), mean.dtype)

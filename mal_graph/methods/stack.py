@@ -34,6 +34,8 @@ class Stack(Brief):
             blocks, columns, columns): a column is an entry of all axes behind the first in a row, and the rows of the
             weight are read in as many blocks. Shape (models, models, blocks, columns, columns) where a method takes
             products of different models too. None where nothing shows it.
+        fisher: how much each entry of each model says of its outputs, of the shape of `models`, in float64; None where
+            that is not known.
     """
 
     models: Array
@@ -44,6 +46,7 @@ class Stack(Brief):
     depth: float = 0.0
     seed: tuple[int, ...] = (0,)
     moments: Array | None = None
+    fisher: Array | None = None
 
     @property
     def origin(self) -> Array:

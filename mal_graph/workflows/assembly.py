@@ -72,7 +72,8 @@ class Assembly(Written):
         stacked = self.stacked
         has_ancestor = stacked is not None and stacked.method.needs is Need.ANCESTOR
         own = [] if stacked is None or stacked.ancestor is None else ancestor_notes(stacked.ancestor)
-        return (*notes_on(self.merged, self.config, has_ancestor=has_ancestor), *own)
+        unseen = [] if stacked is None or not stacked.note else [stacked.note]
+        return (*notes_on(self.merged, self.config, has_ancestor=has_ancestor), *own, *unseen)
 
     @property
     def peak_bytes(self) -> int:

@@ -143,7 +143,7 @@ def merge_by_method(
         refuse_broken(graph)
     frames = in_one_frame(base, donors, None if is_from_base else ancestor, config, runner, progress)
     stacking = stacking_of(frames, method, config, is_from_base=is_from_base)
-    merged = merged_stack(stacking, inputs, runner)
+    merged, stacking = merged_stack(stacking, inputs, runner)
     checks = (*checks_of(base, merged, frames.steps, runner), *equal_models_check(frames, merged, method, runner))
     graph, steps = repaired(merged, with_shares(frames.steps, stacking), config, runner)
     assembly = Assembly(
@@ -167,11 +167,15 @@ def inputs_by_number(graphs: Sequence[LayerGraph], config: MergeConfig) -> dict[
     return {number: calibration_inputs(base, arrays) for number, arrays in enumerate(each)}
 
 
-def merged_stack(stacking: Stacking, inputs: Mapping[int, Mapping[str, Any]], runner: Runner) -> LayerGraph:
-    """The result of a method, measured before where the method asks for that. Raises DataError or RunError."""
+def merged_stack(
+    stacking: Stacking, inputs: Mapping[int, Mapping[str, Any]], runner: Runner
+) -> tuple[LayerGraph, Stacking]:
+    """The result of a method, and the stacking with what was measured for it. Raises DataError or RunError."""
+    graph = stack_merge(stacking)
     if stacking.method.measured is None:
-        return stack_merge(stacking)
-    return MeasuredStacking(stacking, inputs, runner).merged()
+        return graph, stacking
+    new = MeasuredStacking(stacking, inputs, runner).measured(graph)
+    return graph.with_weights(new), replace(stacking, measured=tuple(new))
 
 
 def is_same(a: LayerGraph, b: LayerGraph) -> bool:
@@ -344,6 +348,6 @@ def made_again(
     if strategy is assign_in_order:
         method, settings = find_method("linear"), ()
     other = replace(stacking, plans=tuple(plans), method=method, settings=settings)
-    graph = merged_stack(other, inputs, runner) if is_merged else frames.base
+    graph = merged_stack(other, inputs, runner)[0] if is_merged else frames.base
     steps = [replace(step, plan=plan) for step, plan in zip(frames.steps, plans, strict=True)]
     return repaired(graph, steps, config, runner)[0]

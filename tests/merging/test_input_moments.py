@@ -144,6 +144,44 @@ def test_few_weights_at_a_time_are_the_same_weights(monkeypatch):
         assert all(np.array_equal(part[name], array) for name, array in whole[method].items())
 
 
+@pytest.mark.parametrize("ending", ["logits", "softmax"])
+def test_fisher_of_a_last_layer_is_that_of_gradients_drawn_by_hand(ending):
+    """The mean over all labels, each as likely as the model says, of the squares of the gradients."""
+    net = Net()
+    x = net.op("Relu", net.linear(net.input("x", ("N", 4)), 4, 6))
+    logits = net.linear(x, 6, 3)
+    base = net.graph(logits if ending == "logits" else net.op("Softmax", logits, axis=-1))
+    donor = permuted_copy(tuned(base, 1), axis_groups(base), 2)[0]
+    plain, inputs = tuned(base, 1), inputs_for(base, 2)
+    result, biases = dense(merged(base, [donor], "fisher", inputs))
+    sides = []
+    for model, own in zip((base, plain), inputs.values(), strict=True):
+        matrices, shifts = dense(values(model))
+        hidden = np.maximum(own["x"] @ matrices[0].T + shifts[0], 0)
+        scores = np.exp(hidden @ matrices[1].T + shifts[1])
+        chances = scores / scores.sum(axis=1, keepdims=True)
+        squares = np.zeros((3, 7))
+        for sample, chance in zip(np.column_stack([hidden, np.ones(len(hidden))]), chances, strict=True):
+            for label in range(3):
+                squares += chance[label] * np.outer(chance - np.eye(3)[label], sample) ** 2
+        sides.append((np.column_stack([matrices[1], shifts[1]]), squares / len(hidden)))
+    for part, mine in ((slice(0, 6), result[1]), (6, biases[1])):
+        shares = np.stack([own[:, part] / np.linalg.norm(own[:, part]) for _, own in sides])
+        shares = np.maximum(shares, 1e-6)
+        assert_close({0: mine}, {0: np.average([own[:, part] for own, _ in sides], axis=0, weights=shares)})
+    np.testing.assert_allclose(result[0], (dense(values(base))[0][0] + dense(values(plain))[0][0]) / 2, rtol=1e-5)
+
+
+def test_a_network_whose_last_layer_gives_no_classes_is_averaged_by_fisher():
+    net = Net()
+    x = net.op("Relu", net.linear(net.input("x", ("N", 4)), 4, 6))
+    base = net.graph(net.op("Tanh", net.linear(x, 6, 3)))
+    donor = tuned(base, 1)
+    result = merged(base, [donor], "fisher", inputs_for(base, 2))
+    for name, array in values(base).items():
+        np.testing.assert_allclose(result[name], (array + values(donor)[name]) / 2, rtol=1e-5, atol=1e-6)
+
+
 def test_weights_that_are_too_wide_or_read_in_no_way_that_shows_get_the_mean(monkeypatch):
     base = mlp((4, 6, 3))
     donor, inputs = tuned(base, 1), inputs_for(base, 2)

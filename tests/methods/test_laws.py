@@ -45,12 +45,13 @@ def stacks(draw, name, least=2, most=4):
     ancestor = rng.standard_normal(shape).astype(np.float32) if METHODS[name].needs is Need.ANCESTOR else None
     depth = draw(st.sampled_from([0.0, 0.5, 1.0]))
     moments = drawn_moments(rng, models, METHODS[name].measured) if len(shape) > 1 else None
-    return Stack(models, ancestor, numbers=tuple(range(count)), depth=depth, moments=moments)
+    fisher = rng.random(models.shape) if METHODS[name].measured is Measured.OUTPUTS else None
+    return Stack(models, ancestor, numbers=tuple(range(count)), depth=depth, moments=moments, fisher=fisher)
 
 
 def drawn_moments(rng, models, measured):
     """Of some inputs of each model, as a method takes them; the columns of the weight lie in one block."""
-    if measured is None:
+    if measured in (None, Measured.OUTPUTS):
         return None
     inputs = rng.standard_normal((len(models), models[0, 0].size, 40))
     if measured is Measured.TOGETHER:
@@ -59,7 +60,7 @@ def drawn_moments(rng, models, measured):
 
 
 def other(stack, **changes):
-    names = ("models", "ancestor", "present", "numbers", "depth", "seed", "moments")
+    names = ("models", "ancestor", "present", "numbers", "depth", "seed", "moments", "fisher")
     fields = {name: getattr(stack, name) for name in names}
     return Stack(**{**fields, **changes})
 
@@ -172,7 +173,9 @@ def test_the_order_of_the_models_does_not_matter(name, data):
     turned = {"weight": weight[order]} if own else {}
     moments = stack.moments if stack.moments is None else stack.moments[order]
     moments = moments[:, order] if moments is not None and moments.ndim == 5 else moments
-    moved = other(stack, models=stack.models[order], numbers=tuple(map(int, order)), moments=moments)
+    fisher = stack.fisher if stack.fisher is None else stack.fisher[order]
+    numbers = tuple(map(int, order))
+    moved = other(stack, models=stack.models[order], numbers=numbers, moments=moments, fisher=fisher)
     assert_close(method(moved, **turned), method(stack, **own), stack.models)
 
 
@@ -192,7 +195,8 @@ def test_permuted_units_are_merged_as_they_were(name, data):
     if moments is not None:
         columns = np.arange(models[0, 0].size).reshape(models.shape[2:])[np.ix_(*orders[1:])].ravel()
         moments = moments[..., columns[:, None], columns]
-    merged = METHODS[name](other(stack, models=models, ancestor=ancestor, moments=moments))
+    fisher = None if stack.fisher is None else np.stack([permuted(one) for one in stack.fisher])
+    merged = METHODS[name](other(stack, models=models, ancestor=ancestor, moments=moments, fisher=fisher))
     assert_close(merged, permuted(METHODS[name](stack)), stack.models)
 
 

@@ -95,3 +95,22 @@ def test_what_inputs_never_show_is_the_mean():
     assert_close(merged[:, 4], weights[:, :, 4].mean(axis=0))
     for name in ("regmean", "pleas", "regmean_plus_plus"):
         assert_close(find_method(name)(Stack(weights)), weights.mean(axis=0))
+
+
+@given(seed=seeds)
+@few
+def test_fisher_weighs_each_entry_by_its_share_of_the_information(seed):
+    weights, _ = drawn(seed, 3, 4, 5)
+    information = np.random.default_rng(seed).random(weights.shape)
+    shares = np.array([1.0, 2.0, 0.5])
+    merged = find_method("fisher")(Stack(weights, fisher=information), weight=shares)
+    scaled = shares[:, None, None] * np.stack([one / np.linalg.norm(one) for one in information])
+    assert_close(merged, np.average(weights, axis=0, weights=scaled))
+    information[1:, 0] = 0
+    alone = find_method("fisher")(Stack(weights, fisher=information), floor=1e-12)
+    assert_close(alone[0], weights[0, 0])
+    present = np.ones(weights.shape, bool)
+    present[0, 1] = False
+    lacking = find_method("fisher")(Stack(weights, fisher=information, present=present))
+    changed = weights + 100 * ~present
+    assert_close(find_method("fisher")(Stack(changed, fisher=information, present=present)), lacking)

@@ -209,6 +209,9 @@ def test_what_layers_read_is_measured_on_the_inputs_of_each_model():
     weights = [result.graph.weights[first].read() for result in (apart, alike, one)]
     assert np.array_equal(weights[1], weights[2])
     assert not np.allclose(weights[0], weights[1], rtol=1e-3)
+    assert not any("plain mean" in note for note in apart.notes)
+    head = mal_graph.assemble(base, donor, method="fisher", calibrate_of=each, **QUICK)
+    assert "fisher measured 1 of 2 weights; the others are the plain mean" in head.notes
     assert apart.to_dict()["config"]["calibrate_of"] == {
         "0:x": {"dtype": "float32", "shape": [20, 4]},
         "1:x": {"dtype": "float32", "shape": [20, 4]},
