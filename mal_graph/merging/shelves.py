@@ -70,7 +70,7 @@ def write_at(handle: int, content: bytes, place: int) -> int:
     return written
 
 
-@dataclass(repr=False)
+@dataclass(repr=False, eq=False)
 class Once(Boxed):
     """Values that are computed once.
 

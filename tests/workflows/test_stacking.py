@@ -253,7 +253,7 @@ def test_scores_stand_beside_the_plain_average_and_other_orders():
     assert in_order["merged"].loss == pytest.approx(in_order["plain average"].loss, rel=1e-6)
 
 
-@pytest.mark.parametrize("method", ["c2m3", "merge_many"])
+@pytest.mark.parametrize("method", ["c2m3", pytest.param("merge_many", marks=pytest.mark.slow)])
 def test_models_aligned_to_each_other_are_merged_whatever_their_orders(method):
     base = mlp((4, 12, 3), 0)
     donors = [noisy(base, seed, 0.5) for seed in (1, 2, 3)]
