@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from bench_stream import WIDTH, clocks, resident, told, write_model
 
-METHODS = ("linear", "task_arithmetic", "consensus", "model_stock", "ties", "dare_linear")
+METHODS = ("linear", "consensus", "ties", "dare_linear")
 LARGEST = WIDTH * WIDTH * 4 / 2**20  # MiB of a float32 tensor
 NAMES = ("base", "one", "two")
 
