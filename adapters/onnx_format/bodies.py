@@ -267,6 +267,8 @@ def put_run(run: Run, main: ir.Graph, own: Mapping[str, ir.Node]) -> ir.Node:
                 nodes.append(ir.node("Identity", [known[copied]], name=name))
                 nodes[-1].outputs[0].name = name
             outputs.append(nodes[-1].outputs[0] if name != copied else known[name])
+        for value, kind in zip(outputs, types_told(body), strict=False):
+            value.type = ir.TensorType(ir.DataType(kind))
         for node in nodes:
             if node.graph is main:
                 main.remove(node)
