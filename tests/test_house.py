@@ -40,6 +40,7 @@ FOR_ALL = [
     "option_texts",
     "parameter_settings",
     "method_names",
+    "search_options",
     "brief",
     "figure",
 ]
@@ -54,6 +55,7 @@ PACKAGES = [
     "compression",
     "meaning",
     "workflows",
+    "searching",
     "ladder",
     "reporting",
     "cli",

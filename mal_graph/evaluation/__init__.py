@@ -22,7 +22,7 @@ from mal_graph.evaluation.data import (
     read_labels,
     read_npz,
 )
-from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, split_holdout
+from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, halve, split_holdout
 from mal_graph.evaluation.reading import PROBABILITY_SLACK, OutputKind, log_probabilities, read_output_kind
 from mal_graph.evaluation.scores import (
     Metric,
@@ -49,6 +49,7 @@ __all__ = [
     "find_batches",
     "find_walk_batches",
     "fixed_batches",
+    "halve",
     "HeldOut",
     "LABELS",
     "list_batches",

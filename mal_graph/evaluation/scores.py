@@ -131,8 +131,10 @@ class Predictor:
         output_kind: OutputKind | None = None,
         runner: Runner | None = None,
         variable: Sequence[str] = (),
+        threads: int | None = None,
     ) -> None:
-        """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction."""
+        """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction, and the
+        session has so many `threads`, where that matters."""
         self.graph, self.axes = graph, find_sample_axes(graph)
         self.labels = read_labels(data)
         self.is_regression = wants_regression(self.labels, output_kind)
@@ -143,7 +145,8 @@ class Predictor:
             raise DataError(f"{graph.name} has no output {score_output!r}: take one of {names}")
         self.score_output = score_output
         self.most = inf  # samples that are run together
-        self.session = (runner or default_runner()).open(graph, optimize=True, variable=variable)
+        opened = (runner or default_runner()).open(graph, optimize=True, variable=variable, threads=threads)
+        self.session = opened
 
     def predict(self, weights: Mapping[str, Array] | None = None) -> Prediction:
         """What the model says of every sample."""

@@ -21,7 +21,7 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph, Weight
 from mal_graph.merging.blending import TURNED, Blend, open_blend, outer_axis
 from mal_graph.merging.planning import Plan, Step
-from mal_graph.merging.unmatched import find_rule
+from mal_graph.merging.unmatched import Mask, find_rule
 from mal_graph.methods import MergeMethod, Stack, resolve
 from mal_graph.network import Layer
 from mal_graph.network import Parameter as Tensor
@@ -108,6 +108,71 @@ def stack_merge(stacking: Stacking) -> LayerGraph:
 
 
 @dataclass(frozen=True, repr=False)
+class InFrame(Brief):
+    """One tensor of a model in the base's frame.
+
+    Attributes:
+        values: canonical, float32 or float64; the base's where the model has none.
+        present: which of them the model has, of the same shape; None where it has all.
+    """
+
+    values: Array
+    present: Mask | None
+
+
+@dataclass(frozen=True, repr=False)
+class TensorRule(Brief):
+    """What makes one tensor of those of several models, wherever their values come from.
+
+    Attributes:
+        method, values: the merge method, and its parameters by name.
+        numbers: the models that have the tensor: 0 for the base, 1 for the first donor...
+        parameter: how the base applies it.
+        depth: of its layer, from 0 to 1.
+        seed: of random draws.
+        is_from_base: whether the base is the ancestor.
+    """
+
+    method: MergeMethod
+    values: Mapping[str, Any]
+    numbers: tuple[int, ...]
+    parameter: Tensor
+    depth: float
+    seed: tuple[int, ...]
+    is_from_base: bool
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether a norm has measured it."""
+        return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
+
+    def __call__(self, mine: Array, others: Mapping[int, InFrame], ancestor: Array | None = None) -> Array:
+        """The merged values of a box of the base's, in their type; what does not change keeps its bits."""
+        own = in_float(mine)
+        stack = self.stack(own, others, own if self.is_from_base else ancestor)
+        if self.is_statistic:
+            merged = stack.mean(self.method.shares(self.values, stack.count))
+        else:
+            merged = self.method(stack, **self.values)
+        return np.where(merged == own, mine, merged.astype(mine.dtype))
+
+    def stack(self, own: Array, others: Mapping[int, InFrame], ancestor: Array | None) -> Stack:
+        """The tensors of all models in a box."""
+        models = np.stack([others[number].values if number else own for number in self.numbers])
+        masks = [others[number].present if number else None for number in self.numbers]
+        present = None
+        if any(mask is not None for mask in masks):
+            present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
+            models = models if ancestor is None else np.where(present, models, ancestor)
+        return Stack(models, ancestor, present, self.numbers, self.parameter.role, self.depth, self.seed)
+
+
+def in_float(values: Array) -> Array:
+    """Values in the type that they are computed in: float32, or float64 where they are stored so."""
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+
+
+@dataclass(frozen=True, repr=False)
 class StackedValues(Boxed):
     """One tensor of the result, in the base's layout and type.
 
@@ -139,11 +204,6 @@ class StackedValues(Boxed):
         return next(iter(self.steps.values())).pair.base
 
     @property
-    def is_statistic(self) -> bool:
-        """Whether a norm has measured it."""
-        return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
-
-    @property
     def most(self) -> int:
         """How many numbers a box has at best."""
         own = outer_axis(self.parameter)
@@ -165,37 +225,28 @@ class StackedValues(Boxed):
             merged = self.merged(mine, self.parameter.canonical_box(box), frames, ancestor)
             return self.parameter.stored(merged, stored.shape)
 
-        if self.stacking.method.by_entry or self.is_statistic:
+        if self.stacking.method.by_entry or self.rule.is_statistic:
             return read_box
         return BoxesOf(read_box(tuple(slice(0, length) for length in self.weight.shape)))
 
     def merged(self, mine: Array, box: Box, frames: Mapping[int, Blend], ancestor: Blend | None) -> Array:
-        """The merged values of a box, of the base's there; what does not change keeps its bits."""
-        own = mine.astype(np.float64 if mine.dtype == np.float64 else np.float32, copy=False)
-        origin = own if self.stacking.is_from_base else None if ancestor is None else ancestor(own, box)
-        stack = self.stack(own, box, frames, origin)
-        if self.is_statistic:
-            merged = stack.mean(self.stacking.method.shares(self.values, stack.count))
-        else:
-            merged = self.stacking.method(stack, **self.values)
-        return np.where(merged == own, mine, merged.astype(mine.dtype))
+        """The merged values of a box, of the base's there."""
+        own = in_float(mine)
+        others = {number: InFrame(frame(own, box), frame.present(box)) for number, frame in frames.items()}
+        return self.rule(mine, others, None if ancestor is None else ancestor(own, box))
 
-    def stack(self, own: Array, box: Box, frames: Mapping[int, Blend], ancestor: Array | None) -> Stack:
-        """The tensors of all models in a box."""
-        models = np.stack([frames[number](own, box) if number else own for number in self.numbers])
-        masks = [frames[number].present(box) if number else None for number in self.numbers]
-        present = None
-        if any(mask is not None for mask in masks):
-            present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
-            models = models if ancestor is None else np.where(present, models, ancestor)
-        return Stack(
-            models,
-            ancestor,
-            present,
+    @property
+    def rule(self) -> "TensorRule":
+        """What makes the tensor of those of all models."""
+        stacking = self.stacking
+        return TensorRule(
+            stacking.method,
+            self.values,
             self.numbers,
-            self.parameter.role,
+            self.parameter,
             self.depth,
-            (self.stacking.seed, crc32(self.tensor.encode())),
+            (stacking.seed, crc32(self.tensor.encode())),
+            stacking.is_from_base,
         )
 
     def frame(self, number: int) -> Blend:

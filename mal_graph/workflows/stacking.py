@@ -153,9 +153,7 @@ def in_one_frame(
         base = with_places_for(base, other, config, runner)
     config = config.replaced(lam=1 / (1 + len(donors)))  # at which, and at others, promises are compared
     known: Known = []
-    steps = [merge_step(base, other, config, runner, progress, known, assign_relatives) for other in others]
-    for step in steps:
-        refuse_compensation(step)
+    steps = [in_frame(base, other, config, runner, progress, known) for other in others]
     own = None if ancestor is None else steps.pop()
     if own is not None:
         refuse_stranger(own.plan)
@@ -166,6 +164,15 @@ def in_one_frame(
         first = [f"layer {layer}: {why}" for layer, why in list(reasons.items())[:2]]
         raise MatchError(f"nothing can be merged: {'; '.join(first)}; give the model that all were tuned from")
     return Frames(base, kept, own)
+
+
+def in_frame(
+    base: LayerGraph, other: LayerGraph, config: MergeConfig, runner: Runner, progress: Progress, known: Known
+) -> Merged:
+    """One model aligned to the base. Raises MatchError."""
+    step = merge_step(base, other, config, runner, progress, known, assign_relatives)
+    refuse_compensation(step)
+    return step
 
 
 def refuse_compensation(step: Merged) -> None:

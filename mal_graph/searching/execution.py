@@ -1,0 +1,165 @@
+"""Who does the work: any `concurrent.futures.Executor`, and what becomes of tasks whose worker is lost.
+
+Chosen: a worker that crashes, is killed or ends itself takes with it the tasks that were under way, whichever of them
+was to blame; each is done once more, alone, and only what is lost again is given up. Refused: to count failures of each
+task as they come - one bad task would use up the chances of all its neighbours.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mal_graph.errors import LimitError, UsageError
+from mal_graph.searching.tasks import Failure
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PRELOADED = "mal_graph.searching.tasks"  # by the process that all workers are forked from
+ANSWER = 10.0  # seconds that a scheduler has to answer
+LOST = "its worker ended, twice: it crashed, was killed, or took longer than `task_timeout` allows"
+
+
+class SerialExecutor(Executor):
+    """Does every task at once, in this process."""
+
+    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> "Future[R]":
+        future: Future[R] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A kind of executor.
+
+    Attributes:
+        make: a new executor of this kind. Raises UsageError.
+        lost: what a task raises whose worker was lost.
+        name: what messages call it.
+    """
+
+    make: Callable[[], Executor]
+    lost: tuple[type[BaseException], ...]
+    name: str
+
+
+def engine_of(workers: int, scheduler: str | None) -> Engine:
+    """What the options ask for. Raises UsageError."""
+    if scheduler is not None:
+        if workers > 1:
+            raise UsageError(f"`workers` is {workers}, and the workers of `scheduler` do the work: give one of them")
+        return dask_engine(scheduler)
+    if workers == 1:
+        return Engine(SerialExecutor, (), "this process")
+    return Engine(lambda: process_pool(workers), (BrokenExecutor,), f"{workers} processes")
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+def process_pool(workers: int) -> Executor:
+    """Processes of this machine, each with the package loaded already where the system can fork them so."""
+    is_forking = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if is_forking else "spawn")
+    if is_forking:
+        context.set_forkserver_preload([PRELOADED])
+    return ProcessPoolExecutor(workers, context, initializer=begin_worker)
+
+
+def begin_worker() -> None:
+    """Leave interrupts to the process that searches, and end with it, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+
+def end_with(parent: Any) -> None:
+    """End this process when another one has ended: nobody waits for what it does."""
+    parent.join()
+    os._exit(1)
+
+
+# --- a cluster ----------------------------------------------------------------------------------------------------
+
+
+def dask_engine(scheduler: str) -> Engine:
+    """The workers of a Dask scheduler. Raises UsageError where there is none, or Dask is not installed."""
+    try:
+        import distributed.scheduler
+    except ImportError:
+        raise UsageError(
+            "`scheduler` needs Dask distributed, which is not installed: pip install 'mal-graph[cluster]', or leave "
+            "it out"
+        ) from None
+    cluster: Any = distributed  # it has no types
+    try:
+        client = cluster.Client(scheduler, timeout=ANSWER)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"the scheduler {scheduler} does not answer ({type(error).__name__}): start it, or leave `scheduler` out "
+            "and give `workers`"
+        ) from None
+    lost = (cluster.scheduler.KilledWorker, CancelledError)
+    return Engine(lambda: client.get_executor(pure=False), lost, f"the workers of {scheduler}")
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+class Workers:
+    """An engine at work; one that breaks is made anew. To be closed."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.executor = engine.make()
+
+    def close(self) -> None:
+        """Let go of all that is not done yet."""
+        self.executor.shutdown(wait=False)
+
+    def results(self, function: Callable[[T], R | Failure], tasks: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
+        """What becomes of tasks, each with its place, as they are done; a `Failure` for what loses its worker twice.
+
+        Raises whatever the function raises.
+        """
+        places = {self.submit(function, task): place for place, task in enumerate(tasks)}
+        lost = []
+        try:
+            for future in as_completed(places):
+                try:
+                    yield places[future], future.result()
+                except self.engine.lost:
+                    lost.append(places[future])
+        finally:
+            for future in places:  # where the search is interrupted
+                future.cancel()
+        for place in sorted(lost):
+            yield place, self.alone(function, tasks[place])
+
+    def alone(self, function: Callable[[T], R | Failure], task: T) -> R | Failure:
+        """What becomes of a task beside which nothing else is done."""
+        try:
+            return self.submit(function, task).result()
+        except self.engine.lost:
+            return Failure(LOST)
+
+    def submit(self, function: Callable[[T], R], task: T) -> "Future[R]":
+        """A task on its way; to a new executor where the old one is broken."""
+        try:
+            return self.executor.submit(function, task)
+        except BrokenExecutor:
+            self.close()
+            self.executor = self.engine.make()
+            return self.executor.submit(function, task)
+        except RuntimeError as error:
+            raise LimitError(f"{self.engine.name} do no more work: {error}; go on with `resume`") from None
