@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from mal_graph.searching.candidates import Candidate, Trial
+from mal_graph.searching.candidates import Candidate
 from mal_graph.searching.method import Proposals, Space, search_method
 
 LEVELS = (1.0, 0.5, 0.25, 0.1)  # of the largest weight
@@ -35,13 +35,3 @@ def rows(space: Space) -> Iterator[tuple[float, ...]]:
         if space.stages > 1:
             last = space.stages - 1
             yield tuple(level * space.most * (last - stage) / last for stage in range(space.stages))
-
-
-def best_of_each(space: Space, trials: list[Trial]) -> dict[str, Trial]:
-    """The trial of each donor alone with the lowest loss, by its name, best first."""
-    alone = [trial for trial in trials if len(trial.candidate.donors) == 1]
-    ranked = sorted(alone, key=lambda trial: trial.loss)
-    first: dict[str, Trial] = {}
-    for trial in ranked:
-        first.setdefault(trial.candidate.donors[0], trial)
-    return first

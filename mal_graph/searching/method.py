@@ -10,17 +10,19 @@ A search is a function of the space and of what it is told, of nothing else: so 
 give the same model. Searches are found by entry points of the group `mal_graph.searches`, this package's too.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from inspect import getdoc
-from itertools import islice
+from typing import TypeVar
 
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import UsageError
 from mal_graph.searching.candidates import Candidate, Trial
 
-Proposals = Generator[Sequence[Candidate], Sequence[Trial], None]
+R = TypeVar("R")
+Asking = Generator[Sequence[Candidate], Sequence[Trial], R]  # proposes, is told, and comes to something
+Proposals = Asking[None]
 
 
 @dataclass(frozen=True, repr=False)
@@ -135,13 +137,15 @@ def run_search(
             batch = next(proposals) if told is None else proposals.send(told)
         except StopIteration:
             break
-        told = score(list(islice(batch, space.trials - len(trials))))
+        told = score(batch[: space.trials - len(trials)])
         trials += told
     proposals.close()
     return trials
 
 
-def in_batches(candidates: Sequence[Candidate], size: int) -> Iterator[Sequence[Candidate]]:
-    """Candidates, so many at once."""
-    for start in range(0, len(candidates), size):
-        yield candidates[start : start + size]
+def in_batches(space: Space, candidates: Sequence[Candidate]) -> Asking[list[Trial]]:
+    """What is found of candidates, of which no more are proposed at once than a batch has."""
+    trials: list[Trial] = []
+    for start in range(0, len(candidates), space.batch):
+        trials += yield candidates[start : start + space.batch]
+    return trials
