@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,11 +70,46 @@ class Record:
 MOST_LOSS = 1e300  # what the storage holds of a loss without end
 
 
-def open_record(storage: str, inputs: Mapping[str, str], sets: int, most: float, *, resume: bool) -> Record:
+@dataclass(frozen=True)
+class Storage:
+    """A storage of Optuna, and what messages call it."""
+
+    opened: Any
+    where: str
+
+
+def open_storage(storage: str, *, resume: bool) -> Storage:
+    """A journal by its path, or a database by its URL. Raises FileError where it cannot be used, or is missing and
+    `resume` is given."""
+    optuna, where = load_optuna(), told(storage)
+    if "://" in storage:
+        with told_errors(where):
+            return Storage(optuna.storages.RDBStorage(storage), where)
+    path = Path(storage)
+    if resume and not path.is_file():
+        raise FileError(f"cannot go on with the study in {where}: there is no such file; leave `resume` out")
+    with told_errors(where):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cut_off_torn_line(path)
+        return Storage(optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage)), where)
+
+
+def cut_off_torn_line(path: Path) -> None:
+    """Remove what a killed run left of a line of a journal: it was never taken for written."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def open_record(storage: Storage, inputs: Mapping[str, str], sets: int, most: float, *, resume: bool) -> Record:
     """The record of a search in a storage: a new one, or with `resume` the one that is there.
 
     Args:
-        storage: the path of a journal, or the URL of a database.
+        storage: what `open_storage` opened.
         inputs: a digest of everything that decides the course of the search, by what it is.
         sets: how many sets of data there are.
         most: the largest weight.
@@ -85,9 +120,8 @@ def open_record(storage: str, inputs: Mapping[str, str], sets: int, most: float,
     """
     optuna = load_optuna()
     name = f"mal-graph {hashlib.sha256(json.dumps(dict(inputs), sort_keys=True).encode()).hexdigest()[:16]}"
-    where = told(storage)
+    opened, where = storage.opened, storage.where
     with told_errors(where):
-        opened = open_storage(optuna, storage)
         held = {one.study_name: one.user_attrs for one in optuna.get_all_study_summaries(opened)}
     if name in held and not resume:
         raise FileError(f"{where} holds this search already: go on with `resume`, or name another `storage`")
@@ -100,21 +134,6 @@ def open_record(storage: str, inputs: Mapping[str, str], sets: int, most: float,
             study.set_user_attr(INPUTS, dict(inputs))
         trials = study.get_trials(deepcopy=False)
     return Record(study, where, dict(read_trial(one.user_attrs, name, where) for one in trials), most)
-
-
-def open_storage(optuna: Any, storage: str) -> Any:
-    """A storage of Optuna; of a journal what a killed run left of a line is cut off: it was never taken for written."""
-    if "://" in storage:
-        return optuna.storages.RDBStorage(storage)
-    path = Path(storage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            with path.open("r+b") as file:
-                file.truncate(whole)
-    return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage))
 
 
 def told(storage: str) -> str:
@@ -133,8 +152,8 @@ def told_errors(where: str) -> Iterator[None]:
     except Exception as error:  # storages raise what files, databases and JSON raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise FileError(
-            f"cannot use {where} as the storage of a study: {reason}; what was recorded there is kept: go on with "
-            "`resume`, or leave `storage` out, and it is a journal in the folder of the search"
+            f"cannot use {where} as the storage of a study: {reason}; leave `storage` out, and it is a journal in the "
+            "folder of the search; what a storage holds is kept, and `resume` goes on with it"
         ) from None
 
 

@@ -38,6 +38,7 @@ class Search(Result):
         base: what was found of the base, by the name of the part of the data.
         reported: what was found of the result on the reporting part; None where it is the base.
         samples: how many there are in each part of each set of data.
+        donors: the names of those that take part.
         refused: why a donor takes no part, by its name.
     """
 
@@ -49,6 +50,7 @@ class Search(Result):
     base: Mapping[str, Trial]
     reported: Trial | None
     samples: tuple[Mapping[str, int], ...]
+    donors: tuple[str, ...]
     refused: Mapping[str, str]
 
     @property
@@ -63,9 +65,18 @@ class Search(Result):
         return tuple(pareto_front([objectives(trial) for trial in self.trials]))
 
     @property
-    def failures(self) -> dict[str, str]:
-        """Why candidates could not be scored, by what they are."""
-        return {str(trial.candidate): trial.failure for trial in self.trials if trial.failure}
+    def found(self) -> dict[str, Trial]:
+        """What was found of the result, by the name of the part of the data; nothing where it is the base."""
+        if self.winner is None or self.reported is None:
+            return {}
+        parts = self.trials[self.winner.place], self.winner.gate, self.reported
+        return dict(zip(self.base, parts, strict=True))
+
+    @property
+    def untried(self) -> tuple[str, ...]:
+        """The donors that no candidate holds."""
+        tried = {donor for trial in self.trials for donor in trial.candidate.donors}
+        return tuple(donor for donor in self.donors if donor not in tried)
 
 
 def objectives(trial: Trial) -> Sequence[float]:

@@ -33,7 +33,7 @@ from mal_graph.searching.candidates import WEIGHT, Candidate, Trial
 from mal_graph.searching.execution import Workers, engine_of
 from mal_graph.searching.method import Space, find_search, run_search
 from mal_graph.searching.parts import GATE, PARTS, REPORT, SEARCH, Parts, split_in_parts
-from mal_graph.searching.record import Record, load_optuna, open_record
+from mal_graph.searching.record import Record, Storage, load_optuna, open_record, open_storage
 from mal_graph.searching.results import Finalist, Search, without_merge
 from mal_graph.searching.tasks import Aligned, AlignTask, Failure, ScoreTask, align_donor, score_candidate
 from mal_graph.workflows import (
@@ -53,6 +53,7 @@ from mal_graph.workflows import (
 
 ALIGNED_AT_ONCE = 50  # donors: what is lost with a worker is aligned alone
 AS_SEARCHED = "as_searched"
+JOURNAL = "study.journal"
 EMPTY = Candidate((), ())  # the base
 
 
@@ -108,14 +109,15 @@ def search(
     engine = engine_of(settings.workers, settings.scheduler)
     job = opened_job(base, donors, arrays_of(data), settings, progress or silent)
     with folder_of(settings) as folder:
-        workers: Workers = Workers(engine)
+        storage = open_storage(settings.storage or str(folder / JOURNAL), resume=settings.resume)
+        workers = Workers(engine)
         try:
-            return searched(job, folder, workers)
+            return searched(job, folder, storage, workers)
         finally:
             workers.close()
 
 
-def searched(job: Job, folder: Path, workers: Workers) -> Search:
+def searched(job: Job, folder: Path, storage: Storage, workers: Workers) -> Search:
     """The result of a job."""
     config = job.config
     plain = config.replaced(report_data=None, second_data=None)
@@ -132,9 +134,7 @@ def searched(job: Job, folder: Path, workers: Workers) -> Search:
     aligned, refused = align_all(job, setup, workers)
     slots = {slot.name: slot for one in aligned.values() for slot in one.slots}
     team = Team(replace(setup, slots=tuple(slots.values())), aligned, workers, job.progress)
-    storage = config.storage or str(folder / "study.journal")
-    inputs = inputs_of(job, aligned)
-    record = open_record(storage, inputs, len(job.parts), config.most_weight, resume=config.resume)
+    record = open_record(storage, inputs_of(job, aligned), len(job.parts), config.most_weight, resume=config.resume)
     base = {part: team.scored([EMPTY], part)[0] for part in (SEARCH, GATE)}
     refuse_unscored(base[SEARCH], job.base.name)
     method, space = find_search(config.search), space_of(job, aligned, base[SEARCH])
@@ -153,6 +153,7 @@ def searched(job: Job, folder: Path, workers: Workers) -> Search:
         base=base,
         reported=reported[0] if reported else None,
         samples=tuple(parts.samples for parts in job.parts),
+        donors=tuple(aligned),
         refused=refused,
     )
 
@@ -218,12 +219,14 @@ def folder_of(config: SearchConfig) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="mal-graph-") as folder:
             yield Path(folder)
         return
-    folder_path = Path(config.study)
+    path = Path(config.study)
+    if config.resume and not path.is_dir():
+        raise FileError(f"cannot go on with the study in {path}: there is no such folder; leave `resume` out")
     try:
-        folder_path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FileError(f"cannot use the folder {config.study}: {error.strerror}; name another `study`") from None
-    yield folder_path
+        raise FileError(f"cannot use the folder {path}: {error.strerror}; name another `study`") from None
+    yield path
 
 
 def inputs_of(job: Job, aligned: Mapping[str, Aligned]) -> dict[str, str]:
