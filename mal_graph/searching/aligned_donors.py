@@ -113,11 +113,15 @@ class AlignedDonor(Brief):
     def description(self) -> Description:
         """Raises FileError where it cannot be read, or the values are not those that it is of."""
         description = read_description(self.path)
-        if description is None or hashlib.sha256(self.values.data).hexdigest() != description.sha256:
+        if description is None or not self.is_as_described(description):
             raise FileError(
                 f"the aligned donor {self.path} is not as it was written: remove it, and it is aligned anew"
             )
         return description
+
+    def is_as_described(self, description: Description) -> bool:
+        """Whether the values are those that a description is of."""
+        return hashlib.sha256(self.values.data).hexdigest() == description.sha256
 
     @cached_property
     def values(self) -> Array:
@@ -178,9 +182,17 @@ def align_once(
     if digests[0] == digests[1]:
         raise MatchError("it is the same model as the base")
     path = aligned_path(folder, *digests, config)
-    if read_description(path) is None:
+    if not is_there(path):
         write_aligned(aligned(base, donor, config, runner, known), base, path)
     return path
+
+
+def is_there(path: Path) -> bool:
+    """Whether an aligned donor lies at a path, as it was written."""
+    try:
+        return AlignedDonor(path).description.schema == SCHEMA
+    except FileError:
+        return False
 
 
 def aligned(base: LayerGraph, donor: LayerGraph, config: SearchConfig, runner: Runner, known: Known) -> Plan:

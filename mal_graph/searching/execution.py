@@ -42,14 +42,16 @@ class Engine:
     """A kind of executor.
 
     Attributes:
-        make: a new executor of this kind. Raises UsageError.
+        make: a new executor of this kind.
         lost: what a task raises whose worker was lost.
         name: what messages call it.
+        close: lets go of what executors are made of.
     """
 
     make: Callable[[], Executor]
     lost: tuple[type[BaseException], ...]
     name: str
+    close: Callable[[], object] = lambda: None
 
 
 def engine_of(workers: int, scheduler: str | None) -> Engine:
@@ -109,8 +111,8 @@ def dask_engine(scheduler: str) -> Engine:
             f"the scheduler {scheduler} does not answer ({type(error).__name__}): start it, or leave `scheduler` out "
             "and give `workers`"
         ) from None
-    lost = (cluster.scheduler.KilledWorker, CancelledError)
-    return Engine(lambda: client.get_executor(pure=False), lost, f"the workers of {scheduler}")
+    lost = (cluster.scheduler.KilledWorker,)  # Dask has tried it on several workers by then
+    return Engine(lambda: client.get_executor(pure=False), lost, f"the workers of {scheduler}", client.close)
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------
@@ -126,11 +128,12 @@ class Workers:
     def close(self) -> None:
         """Let go of all that is not done yet."""
         self.executor.shutdown(wait=False)
+        self.engine.close()
 
     def results(self, function: Callable[[T], R | Failure], tasks: Sequence[T]) -> Iterator[tuple[int, R | Failure]]:
         """What becomes of tasks, each with its place, as they are done; a `Failure` for what loses its worker twice.
 
-        Raises whatever the function raises.
+        Raises LimitError where nobody is left to do them, and whatever the function raises.
         """
         places = {self.submit(function, task): place for place, task in enumerate(tasks)}
         lost = []
@@ -140,6 +143,8 @@ class Workers:
                     yield places[future], future.result()
                 except self.engine.lost:
                     lost.append(places[future])
+                except CancelledError:
+                    raise self.gone("they were cancelled") from None
         finally:
             for future in places:  # where the search is interrupted
                 future.cancel()
@@ -158,8 +163,15 @@ class Workers:
         try:
             return self.executor.submit(function, task)
         except BrokenExecutor:
-            self.close()
+            self.executor.shutdown(wait=False)
             self.executor = self.engine.make()
             return self.executor.submit(function, task)
-        except RuntimeError as error:
-            raise LimitError(f"{self.engine.name} do no more work: {error}; go on with `resume`") from None
+        except (RuntimeError, OSError) as error:
+            raise self.gone(str(error)) from None
+
+    def gone(self, why: str) -> LimitError:
+        """That nobody is left to do the work: no task is to blame."""
+        return LimitError(
+            f"{self.engine.name} do no more work ({why}): what was found is kept; start them again, and go on with "
+            "`resume`"
+        )

@@ -43,6 +43,7 @@ def double(number):
     return 2 * number
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_replaced():
     workers = Workers(engine_of(2, None))
     try:

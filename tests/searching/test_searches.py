@@ -49,7 +49,7 @@ def bowl(space, seed=0):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(st.integers(1, 12), st.sampled_from([1, 2]), st.integers(1, 60), st.integers(0, 5))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_searches_stay_in_their_space_and_budget_and_find_the_same_again(name, donors, sets, trials, seed):
     space = space_of(donors, sets, trials=trials, seed=seed)
     result = run_search(find_search(name), space, bowl(space, seed))
