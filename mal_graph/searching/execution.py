@@ -20,7 +20,7 @@ from mal_graph.searching.tasks import Failure
 T = TypeVar("T")
 R = TypeVar("R")
 
-PRELOADED = "mal_graph.searching.tasks"  # by the process that all workers are forked from
+PRELOADED = "mal_graph.searching.warm"  # by the process that all workers are forked from
 ANSWER = 10.0  # seconds that a scheduler has to answer
 LOST = "its worker ended, twice: it crashed, was killed, or took longer than `task_timeout` allows"
 
