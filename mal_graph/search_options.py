@@ -135,7 +135,18 @@ class SearchOptions(HeldOutOptions):
             advice=AT_LEAST_ONE,
             jobs=("search",),
         ),
-    ] = 8
+    ] = 3
+    confidence: Annotated[
+        float,
+        Field(ge=0.5, lt=1.0),
+        Option(
+            "How sure it has to be that a finalist's loss is below the base's on these; 0.5 is as likely as not.",
+            SEARCH,
+            metavar="NUMBER",
+            advice="give a number from 0.5, less than 1",
+            jobs=("search",),
+        ),
+    ] = 0.95
     second_data: Annotated[
         DataOption,
         Option(

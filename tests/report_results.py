@@ -83,7 +83,7 @@ def search():
             }
             save(teacher.with_weights(noisy), Path(folder) / name)
         save(mlp((7, 5)), Path(folder) / "d3.onnx")
-        x = rng.normal(size=(160, 8)).astype(np.float32)
+        x = rng.normal(size=(400, 8)).astype(np.float32)
         known = {"x": x, "labels": run(teacher, {"x": x})[0].argmax(axis=1)}
         donors = [Path(folder) / f"d{number}.onnx" for number in (1, 2, 3)]
         options = {"search": "medsamix", "sampler": "random", "trials": 8, "verify": False}

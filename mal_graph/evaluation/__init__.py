@@ -33,6 +33,7 @@ from mal_graph.evaluation.scores import (
     ensemble,
     evaluate,
     predict,
+    sample_losses,
     score,
 )
 from mal_graph.evaluation.walking import Walk, find_walk_batches, walk_together
@@ -70,6 +71,7 @@ __all__ = [
     "read_labels",
     "read_npz",
     "read_output_kind",
+    "sample_losses",
     "score",
     "Scores",
     "split_holdout",

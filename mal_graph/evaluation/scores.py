@@ -267,6 +267,20 @@ def regression_scores(prediction: Prediction, labels: Array) -> tuple[float, flo
     return float(squares.mean()), float(r2.mean())
 
 
+def sample_losses(prediction: Prediction, labels: Array) -> Array:
+    """The loss of every sample, shape (labels,), float64; their mean is the loss that `score` gives.
+
+    Args:
+        prediction, labels: that `score` takes.
+    """
+    if prediction.output_kind == "values":
+        target = labels.reshape(len(labels), -1).astype(np.float64)
+        squares: Array = ((prediction.values - target) ** 2).mean(axis=1)
+        return squares
+    right: Array = prediction.values[np.arange(labels.size), labels.reshape(-1).astype(np.int64)]
+    return 0.0 - right
+
+
 def wants_regression(labels: Array, output_kind: OutputKind | None) -> bool:
     """Whether the labels are values to meet, by their type unless `output_kind` says it."""
     if output_kind is None:

@@ -103,7 +103,7 @@ def draw_search(search: Search, kind: str) -> bytes:
     course.plot(range(1, len(losses) + 1), lowest_so_far([base, *losses])[1:], label="lowest so far")
     course.axhline(base, color="grey", linestyle=":", label="base")
     lowest = min([base, *losses])
-    course.set_ylim(lowest - 0.1 * (base - lowest) - 1e-9, base + 2 * (base - lowest) + 1e-9)
+    course.set_ylim(lowest - 0.1 * (base - lowest) - 1e-9, base + (base - lowest) / 2 + 1e-9)
     course.set_xlabel("candidate")
     course.set_ylabel(document.names[0])
     course.legend()

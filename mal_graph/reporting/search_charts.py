@@ -41,7 +41,7 @@ def draw_history(document: SearchDocument, losses: list[float]) -> Picture:
     numbers = [float(number) for number in range(1, len(losses) + 1)]
     base = sum(one.loss for one in document.parts[0].base) / len(document.parts[0].base)
     lowest = lowest_so_far([base, *losses])[1:]
-    shown = [loss for loss in losses if isfinite(loss) and loss <= base + 2 * (base - lowest[-1])]
+    shown = [loss for loss in losses if isfinite(loss) and loss <= base + (base - lowest[-1]) / 2]
     axes = Axes(span(numbers), span([*shown, base, lowest[-1]]))
     items: list[Shape] = list(axes.shapes("candidate", document.names[0]))
     for number, loss in zip(numbers, losses, strict=True):

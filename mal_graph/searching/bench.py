@@ -15,7 +15,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.config import SearchConfig
-from mal_graph.evaluation import Predictor, read_npz, score
+from mal_graph.evaluation import Predictor, read_npz, sample_losses, score
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.limits import Limits
 from mal_graph.merging import TensorRule
@@ -107,11 +107,14 @@ class Bench:
         return self.predictors[part]
 
     @np.errstate(all="ignore")  # a merge that overflows has a loss that says so
-    def scored(self, candidate: Candidate, paths: Sequence[str], part: str) -> tuple[Figure, ...]:
+    def scored(
+        self, candidate: Candidate, paths: Sequence[str], part: str, *, with_samples: bool = False
+    ) -> tuple[Figure, ...]:
         """How a candidate does on each set of one part of the data.
 
         Args:
             paths: where its aligned donors lie, in their order.
+            with_samples: whether the loss of every sample is wanted.
 
         Raises:
             FileError: an aligned donor is not as it was written.
@@ -121,8 +124,10 @@ class Bench:
         weights = {**self.stored, **self.weights(candidate, paths)}
         figures = []
         for predictor in self.predictors_of(part):
-            scores = score(predictor.predict(weights), predictor.labels, "candidate")
-            figures.append(Figure(scores.loss, scores.metric))
+            prediction, labels = predictor.predict(weights), predictor.labels
+            scores = score(prediction, labels, "candidate")
+            each = tuple(sample_losses(prediction, labels).tolist()) if with_samples else ()
+            figures.append(Figure(scores.loss, scores.metric, each))
         return tuple(figures)
 
     def weights(self, candidate: Candidate, paths: Sequence[str]) -> dict[str, Array]:

@@ -54,10 +54,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Figure:
-    """How a candidate does on one set of data; the loss may be nan."""
+    """How a candidate does on one set of data.
+
+    Attributes:
+        loss, metric: over all samples; the loss may be nan.
+        each: the loss of every sample, where that was asked for.
+    """
 
     loss: float
     metric: float
+    each: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

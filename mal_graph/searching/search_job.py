@@ -31,6 +31,7 @@ from mal_graph.search_options import RUNNING
 from mal_graph.searching.bench import Bench, Setup
 from mal_graph.searching.candidates import WEIGHT, Candidate, Trial
 from mal_graph.searching.execution import Workers, engine_of
+from mal_graph.searching.gate import highest_rise
 from mal_graph.searching.method import Space, find_search, run_search
 from mal_graph.searching.parts import GATE, PARTS, REPORT, SEARCH, Parts, split_in_parts
 from mal_graph.searching.record import Record, Storage, load_optuna, open_record, open_storage
@@ -306,8 +307,9 @@ class Team:
         return tuple(self.aligned[donor].path for donor in candidate.donors)
 
     def found(self, candidates: Sequence[Candidate], part: str) -> Iterator[tuple[int, Trial]]:
-        """What is found of candidates on one part of the data, each with its place, as it comes."""
-        tasks = [ScoreTask(self.packed, candidate, self.paths(candidate), part) for candidate in candidates]
+        """What is found of candidates on one part of the data, each with its place, as it comes; for the gate the loss
+        of every sample too."""
+        tasks = [ScoreTask(self.packed, one, self.paths(one), part, with_samples=part == GATE) for one in candidates]
         for place, one in self.workers.results(score_candidate, tasks):
             candidate = candidates[place]
             if isinstance(one, Failure):
@@ -343,15 +345,24 @@ def held_at_gate(job: Job, team: Team, trials: Sequence[Trial], base: Mapping[st
             first.setdefault(trial.candidate.key, place)
     places = sorted(first.values(), key=lambda place: trials[place].loss)[:most]
     gate = team.scored([trials[place].candidate for place in places], GATE)
-    finalists = []
-    for place, trial in zip(places, gate, strict=True):
-        reason = trial.failure
-        if not reason and not trial.passes(base[GATE], eps):
-            reason = "its metric falls below the base's on samples that the search has not seen"
-        if not reason and not trial.loss < base[GATE].loss:
-            reason = "its loss is not below the base's on samples that the search has not seen"
-        finalists.append(Finalist(place, trial, reason))
+    reasons = [why_not(trial, base[GATE], job.config, len(gate)) for trial in gate]
+    finalists = [Finalist(*one) for one in zip(places, gate, reasons, strict=True)]
     return sorted(finalists, key=lambda one: (bool(one.reason), one.gate.loss))
+
+
+def why_not(trial: Trial, base: Trial, config: SearchConfig, finalists: int) -> str:
+    """Why a finalist does not pass the gate; "" where it does."""
+    if trial.failure:
+        return trial.failure
+    if not trial.passes(base, config.eps):
+        return "its metric falls below the base's on samples that the search has not seen"
+    rise = highest_rise(trial, base, config.confidence, finalists)
+    if not rise < 0:
+        return (
+            f"on samples that the search has not seen its loss changes by {trial.loss - base.loss:+.4f}, and may rise "
+            f"by {rise:.4f}, at {config.confidence:g}"
+        )
+    return ""
 
 
 def made(

@@ -51,12 +51,14 @@ class AlignTask:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Score one candidate: the `Setup` as bytes, where its donors lie, and by which part of the data."""
+    """Score one candidate: the `Setup` as bytes, where its donors lie, by which part of the data, and whether the loss
+    of every sample is wanted."""
 
     setup: bytes
     candidate: Candidate
     paths: tuple[str, ...]
     part: str
+    with_samples: bool = False
 
 
 def align_donor(task: AlignTask) -> Aligned | Failure:
@@ -76,7 +78,7 @@ def score_candidate(task: ScoreTask) -> tuple[Figure, ...] | Failure:
     """How a candidate does on each set of data. Raises UsageError where the worker is another version."""
     with opened(task.setup) as bench:
         try:
-            return bench.scored(task.candidate, task.paths, task.part)
+            return bench.scored(task.candidate, task.paths, task.part, with_samples=task.with_samples)
         except MalGraphError as error:
             return Failure(str(error))
 
@@ -86,14 +88,15 @@ def opened(packed: bytes) -> Iterator[Bench]:
     """The bench of a task, in a worker that is fit for it. Raises UsageError."""
     with ONE_AT_A_TIME:
         setup = setup_of(packed)
-        refuse_other_versions(setup.versions)
         with limited(setup.limits), ended_in_time(setup):
             yield bench_of(packed)
 
 
 @lru_cache(1)
 def setup_of(packed: bytes) -> Setup:
+    """Kept for the tasks that follow, where this process is fit for it. Raises UsageError."""
     setup: Setup = pickle.loads(packed)
+    refuse_other_versions(setup.versions)
     return setup
 
 

@@ -10,7 +10,7 @@ from builders import mlp, permuted_copy, save, stored
 from mal_graph import registry
 from mal_graph.symmetry import axis_groups
 
-DONORS, SAMPLES = 3, 160
+DONORS, SAMPLES = 3, 240
 
 
 def noisy(graph, share, seed):

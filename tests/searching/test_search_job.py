@@ -246,4 +246,4 @@ def undisturbed_scores(result):
     known = {(trial.candidate, "search"): trial.figures for trial in result.trials}
     known |= {(one.gate.candidate, "gate"): one.gate.figures for one in result.finalists}
     known |= {(base.candidate, part): base.figures for part, base in result.base.items()}
-    return lambda self, candidate, paths, part: known[candidate, part]
+    return lambda self, candidate, paths, part, with_samples=False: known[candidate, part]
