@@ -65,6 +65,11 @@ def engine_of(workers: int, scheduler: str | None) -> Engine:
     return Engine(lambda: process_pool(workers), (BrokenExecutor,), f"{workers} processes")
 
 
+def engine_of_executor(make: Callable[[], Executor]) -> Engine:
+    """What a user gives."""
+    return Engine(make, (BrokenExecutor,), "the given executor")
+
+
 # --- processes ----------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,8 @@ with every check, and the tensors must be, bit for bit, those that were scored.
 import os
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from mal_graph.protocols import Check
 from mal_graph.search_options import RUNNING
 from mal_graph.searching.bench import Bench, Setup
 from mal_graph.searching.candidates import WEIGHT, Candidate, Trial
-from mal_graph.searching.execution import Workers, engine_of
+from mal_graph.searching.execution import Workers, engine_of, engine_of_executor
 from mal_graph.searching.gate import highest_rise
 from mal_graph.searching.method import Space, find_search, run_search
 from mal_graph.searching.parts import GATE, PARTS, REPORT, SEARCH, Parts, split_in_parts
@@ -85,6 +86,7 @@ def search(
     *,
     config: MergeConfig | None = None,
     progress: Progress | None = None,
+    executor: Callable[[], Executor] | None = None,
     **options: Any,
 ) -> Search:
     """Search for what to merge of many donors, and how much of each, by what it does on held-out data.
@@ -97,6 +99,8 @@ def search(
         config, options: every option as one value, or as keywords; see below. Workers are processes that import the
             calling script: it has to guard what it does by `if __name__ == "__main__":`.
         progress: called with what is done, how much of it, of how much.
+        executor: makes what does the work, instead of `workers` and `scheduler`: a pool of MPI processes, or anything
+            else of the protocol of `concurrent.futures`. It is called again where one breaks.
 
     Raises:
         FileError: a file is missing or broken, or the storage is of another search, was altered or cannot be used.
@@ -107,7 +111,7 @@ def search(
     settings: SearchConfig = with_arrays(configured("search", config, options))
     refuse_unweighted(settings.method)
     load_optuna()
-    engine = engine_of(settings.workers, settings.scheduler)
+    engine = engine_of(settings.workers, settings.scheduler) if executor is None else engine_of_executor(executor)
     job = opened_job(base, donors, arrays_of(data), settings, progress or silent)
     with folder_of(settings) as folder:
         storage = open_storage(settings.storage or str(folder / JOURNAL), resume=settings.resume)
@@ -191,6 +195,8 @@ def paths_of(donors: Any) -> dict[str, Path]:
     named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
     if not named:
         raise UsageError("no donor given: name a folder of models, or at least one path")
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise FileError(f"there is no file {missing[0]}: name a folder of models, or files")
     return named
 
 

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -49,6 +50,13 @@ def test_two_workers_give_the_same_model_to_the_byte(small_zoo, undisturbed, tmp
     result = search(small_zoo.base, small_zoo.donors, small_zoo.data, study=tmp_path, workers=2, **FAST)
     assert result.trials == undisturbed[0].trials
     assert bytes_of(result, tmp_path) == undisturbed[1]
+
+
+def test_any_executor_gives_the_same_model(small_zoo, undisturbed, tmp_path):
+    shutil.copytree(undisturbed[2] / "donors", tmp_path / "donors")
+    given = (small_zoo.base, small_zoo.donors, small_zoo.data)
+    result = search(*given, study=tmp_path, executor=lambda: ThreadPoolExecutor(3), **FAST)
+    assert result.trials == undisturbed[0].trials
 
 
 KILLED = """
