@@ -6,8 +6,10 @@ A base and 20 donors of random widths and depths are trained on skewed halves of
 decide and 500 others are reported; no model was trained on either. Every arm runs in a process of its own, with all the
 processes that it starts: their CPU seconds are those of the system, wall seconds those of a clock, which other work on
 the machine lengthens. Then `--many` noisy copies of a small network, each with its units in another order, are searched
-by 2 workers, and a tenth as many, for the memory that each takes. Exit code 1 if 1 and 2 workers do not give the same
-bytes. Linux alone; needs torch and scikit-learn.
+by 2 workers, and a tenth as many, for the memory that each takes. Last, `--zoos` random zoos of such copies, some of
+them so noisy that they have nothing to give, say how often a result is worse than its base on the reported samples.
+Exit code 1 if 1 and 2 workers do not give the same bytes. Linux alone; needs torch and scikit-learn. `--parts` makes
+some parts anew and keeps the rest of the results.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -33,9 +35,10 @@ import mal_graph
 
 WIDTHS, DEPTHS, DONORS, TRIALS = (32, 48, 64, 96), (1, 2, 3), 20, 400
 SMALL = (16, 24, 4)  # of the networks that are many
-SAMPLES = 400
+SAMPLES, NOISE = 400, 0.6
+NOISES = (0.3, 0.6, 1.0, 1.5, 3.0, 10.0)  # of the donors of a random zoo
 SUBREAPER = 36  # of prctl: what descendants leave behind comes to this process
-SEARCHES = ("greedy", "coordinates", "medsamix", "map")
+SEARCHES = ("greedy", "coordinates", "medsamix", "map", "m2n2")
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,13 @@ def train_digits(folder: Path, seed: int = 0) -> None:
         np.savez(folder / f"{name}.npz", image=part.image, labels=part.labels)
 
 
-def simulate(folder: Path, donors: int) -> None:
-    """A small network as teacher, a noisy copy of it as base, and others with their units in another order."""
+def simulate(folder: Path, noises: Sequence[float], seed: int = 0) -> None:
+    """A small network as teacher, a noisy copy of it as base, and others with their units in another order, each with
+    noise of its own."""
     import onnx
     from onnx import helper, numpy_helper
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     inputs, units, classes = SMALL
     plain = {"w1": (units, inputs), "b1": (units,), "w2": (classes, units), "b2": (classes,)}
     teacher = {name: rng.normal(0, 1 / np.sqrt(shape[-1]), shape) for name, shape in plain.items()}
@@ -109,9 +113,9 @@ def simulate(folder: Path, donors: int) -> None:
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
     (folder / "donors").mkdir(parents=True)
-    write(folder / "base.onnx", 0.6)
-    for number in range(donors):
-        write(folder / f"donors/d{number:04}.onnx", 0.6)
+    write(folder / "base.onnx", NOISE)
+    for number, noise in enumerate(noises):
+        write(folder / f"donors/d{number:04}.onnx", noise)
     for name in ("decide", "report"):
         x = rng.normal(size=(SAMPLES, inputs)).astype(np.float32)
         hidden = np.maximum(x @ teacher["w1"].T + teacher["b1"], 0)
@@ -130,7 +134,8 @@ def run_zoo(folder: Path, target: Path, controls: int) -> dict[str, Any]:
         report_data=folder / "report.npz",
         controls=controls,
     )
-    result.assembly.save(target)
+    if result.assembly.merged:
+        result.assembly.save(target)
     tried = sum(len(one.points) for outcome in result.outcomes for one in outcome.tried)
     gate = result.terms.gate
     fell = gate.base.loss - result.best.loss if gate is not None and result.best is not None else 0.0
@@ -194,6 +199,20 @@ def run_arm(arm: str, folder: Path, target: Path) -> None:
     print(json.dumps(told))
 
 
+def random_zoo(seed: int, folder: Path) -> dict[str, float]:
+    """The reported losses of a base, and of what zoo and searches make of the same donors."""
+    simulate(folder, np.random.default_rng(seed).permutation(NOISES).tolist(), seed)
+    losses = {"base": mal_graph.evaluate(folder / "base.onnx", folder / "report.npz").loss}
+    arms = {"zoo": ARMS["zoo"]}
+    arms |= {name: partial(run_search, search=name, workers=1, trials=60) for name in ("greedy", "medsamix")}
+    for name, arm in arms.items():
+        target = folder / f"{name}.onnx"
+        arm(folder, target)
+        made = target if target.exists() else folder / "base.onnx"
+        losses[name] = mal_graph.evaluate(made, folder / "report.npz").loss
+    return losses
+
+
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
@@ -212,20 +231,32 @@ def table(rows: list[Figures], base: Mapping[str, float]) -> list[str]:
     return lines
 
 
+def zoo_table(zoos: Sequence[Mapping[str, float]]) -> list[str]:
+    """How often each arm is better and worse than the base over random zoos, as Markdown."""
+    lines = ["| arm | mean loss | falls | stays | rises | rises at most by |", "|---|---|---|---|---|---|"]
+    for arm in zoos[0]:
+        rises = [losses[arm] - losses["base"] for losses in zoos]
+        counts = [sum(test(rise) for rise in rises) for test in ((0).__gt__, (0).__eq__, (0).__lt__)]
+        cells = (f"{np.mean([losses[arm] for losses in zoos]):.4f}", *map(str, counts), f"{max(0.0, *rises):.4f}")
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return lines
+
+
 def page(held: Mapping[str, Any]) -> str:
     """The study as Markdown."""
     digits, many = ([Figures(**one) for one in held[name]] for name in ("digits", "many"))
-    base = held["base"]
-    loads = ", ".join(f"{load:.1f}" for load in held["load"])
+    base = held["digits base"]
+    loads = "; ".join(f"{part} {before:.1f} to {after:.1f}" for part, (before, after) in held["load"].items())
     lines = [
         "# Searches beside the zoo",
         "",
-        f"Made by `python tools/study_search.py` on {held['cores']} cores with Python {held['python']}; other work ran "
-        f"on the machine meanwhile (load {loads} before and after), so CPU seconds are what counts, and wall seconds "
-        "are an upper end.",
+        f"Made by `python tools/study_search.py` on {held['cores']} cores with Python {held['python']}. Other work ran "
+        f"on the machine meanwhile (load before and after: {loads}), so CPU seconds are what counts; wall seconds are an "
+        "upper end.",
         "",
         f"{DONORS} donors of other widths and depths, digits; the base has loss {base['loss']:.4f} and accuracy "
-        f"{base['accuracy']:.4f} on the reported images. A zoo scores a candidate at 5 lambdas, and each counts here.",
+        f"{base['accuracy']:.4f} on the reported images. A zoo scores a candidate at 5 lambdas, and each counts here. "
+        "Where the loss does not fall, no finalist passed, and the base stays.",
         "",
         *table(digits, base),
         "",
@@ -233,8 +264,37 @@ def page(held: Mapping[str, Any]) -> str:
         "",
         *table(many, held["many base"]),
         "",
+        f"{len(held['zoos'])} random zoos of {len(NOISES)} such donors, of noise {', '.join(map(str, NOISES))} where "
+        f"the base has {NOISE}: reported losses, and how many of them are below and above the base's:",
+        "",
+        *zoo_table(held["zoos"]),
+        "",
     ]
     return "\n".join(lines)
+
+
+def digits_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    train_digits(options.cache)
+    rows = [asdict(measured(arm, options.cache, folder / f"{place}.onnx")) for place, arm in enumerate(ARMS)]
+    scored = mal_graph.evaluate(options.cache / "base.onnx", options.cache / "report.npz")
+    return {"digits": rows, "digits base": {"loss": scored.loss, "accuracy": scored.metric}}
+
+
+def many_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    rows = []
+    for count in (options.many // 10, options.many):
+        own = folder / f"{count}"
+        simulate(own, [NOISE] * count)
+        rows.append(asdict(measured("many", own, folder / f"{count}.onnx")) | {"arm": f"{count} donors"})
+    scored = mal_graph.evaluate(own / "base.onnx", own / "report.npz")
+    return {"many": rows, "many base": {"loss": scored.loss, "accuracy": scored.metric}}
+
+
+def zoos_part(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    return {"zoos": [random_zoo(seed, folder / f"zoo{seed}") for seed in range(options.zoos)]}
+
+
+PARTS = {"digits": digits_part, "many": many_part, "zoos": zoos_part}
 
 
 def main() -> int:
@@ -242,37 +302,26 @@ def main() -> int:
     parser.add_argument("--cache", type=Path, required=True, help="keeps the trained models")
     parser.add_argument("--out", type=Path, required=True, help="results, without the ending")
     parser.add_argument("--many", type=int, default=1000, help="simulated donors")
+    parser.add_argument("--zoos", type=int, default=20, help="random zoos")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what is made anew")
     parser.add_argument("--arm", choices=[*ARMS, *MANY], help="run one arm in this process")
     options = parser.parse_args()
     if options.arm:
         run_arm(options.arm, options.cache, options.out)
         return 0
     ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
-    train_digits(options.cache)
-    load = [os.getloadavg()[0]]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        digits = [measured(arm, options.cache, folder / f"{place}.onnx") for place, arm in enumerate(ARMS)]
-        many = []
-        for count in (options.many // 10, options.many):
-            simulate(folder / f"{count}", count)
-            one = measured("many", folder / f"{count}", folder / f"{count}.onnx")
-            many.append(asdict(one) | {"arm": f"{count} donors"})
-        scored = mal_graph.evaluate(options.cache / "base.onnx", options.cache / "report.npz")
-        small = mal_graph.evaluate(folder / f"{options.many}" / "base.onnx", folder / f"{options.many}" / "report.npz")
-    load.append(os.getloadavg()[0])
-    held = {
-        "python": python_version(),
-        "cores": os.cpu_count(),
-        "load": load,
-        "base": {"loss": scored.loss, "accuracy": scored.metric},
-        "digits": [asdict(one) for one in digits],
-        "many": many,
-        "many base": {"loss": small.loss, "accuracy": small.metric},
-    }
-    options.out.with_suffix(".json").write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-    options.out.with_suffix(".md").write_text(page(held), encoding="utf-8")
-    by_arm = {one.arm: one.sha256 for one in digits}
+    target = options.out.with_suffix(".json")
+    held: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.exists() else {"load": {}}
+    held |= {"python": python_version(), "cores": os.cpu_count()}
+    for part in options.parts:
+        before = os.getloadavg()[0]
+        with tempfile.TemporaryDirectory() as name:
+            held |= PARTS[part](options, Path(name))
+        held["load"][part] = (before, os.getloadavg()[0])
+        target.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    if all(part in held for part in PARTS):
+        options.out.with_suffix(".md").write_text(page(held), encoding="utf-8")
+    by_arm = {one["arm"]: one["sha256"] for one in held.get("digits", [])}
     pairs = [name for name in SEARCHES if f"{name}, 2 workers" in by_arm]
     return 1 if any(by_arm[f"{name}, 1 worker"] != by_arm[f"{name}, 2 workers"] for name in pairs) else 0
 

@@ -80,12 +80,14 @@ class SearchMethod:
         source: where it is published.
         function: makes its proposals.
         deviations: what is not as published, each with the reason.
+        needs_samples: whether it is told the loss of every sample.
     """
 
     name: str
     source: str
     function: Callable[[Space], Proposals] = field(repr=False)
     deviations: tuple[str, ...] = ()
+    needs_samples: bool = False
 
     def __call__(self, space: Space) -> Proposals:
         return self.function(space)
@@ -97,12 +99,12 @@ class SearchMethod:
 
 
 def search_method(
-    name: str, *, source: str, deviations: tuple[str, ...] = ()
+    name: str, *, source: str, deviations: tuple[str, ...] = (), needs_samples: bool = False
 ) -> Callable[[Callable[[Space], Proposals]], SearchMethod]:
     """Make a search of a function; arguments as for `SearchMethod`."""
 
     def decorate(function: Callable[[Space], Proposals]) -> SearchMethod:
-        return SearchMethod(name, source, function, deviations)
+        return SearchMethod(name, source, function, deviations, needs_samples)
 
     return decorate
 

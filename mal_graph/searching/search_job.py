@@ -8,7 +8,7 @@ with every check, and the tensors must be, bit for bit, those that were scored.
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -138,11 +138,13 @@ def searched(job: Job, folder: Path, storage: Storage, workers: Workers) -> Sear
     )
     aligned, refused = align_all(job, setup, workers)
     slots = {slot.name: slot for one in aligned.values() for slot in one.slots}
-    team = Team(replace(setup, slots=tuple(slots.values())), aligned, workers, job.progress)
+    method = find_search(config.search)
+    by_sample = {GATE, SEARCH} if method.needs_samples else {GATE}
+    team = Team(replace(setup, slots=tuple(slots.values())), aligned, workers, job.progress, by_sample)
     record = open_record(storage, inputs_of(job, aligned), len(job.parts), config.most_weight, resume=config.resume)
     base = {part: team.scored([EMPTY], part)[0] for part in (SEARCH, GATE)}
     refuse_unscored(base[SEARCH], job.base.name)
-    method, space = find_search(config.search), space_of(job, aligned, base[SEARCH])
+    space = space_of(job, aligned, base[SEARCH])
     trials = run_search(method, space, lambda batch: team.recorded(batch, record, space.trials))
     finalists = held_at_gate(job, team, trials, base)
     assembly, finalists = made(job, team, finalists, trials)
@@ -302,10 +304,18 @@ def align_all(job: Job, setup: Setup, workers: Workers) -> tuple[dict[str, Align
 
 
 class Team:
-    """Workers that score candidates."""
+    """Workers that score candidates, by some parts of the data sample by sample."""
 
-    def __init__(self, setup: Setup, aligned: Mapping[str, Aligned], workers: Workers, progress: Progress) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        aligned: Mapping[str, Aligned],
+        workers: Workers,
+        progress: Progress,
+        by_sample: Collection[str],
+    ) -> None:
         self.setup, self.aligned, self.workers, self.progress = setup, aligned, workers, progress
+        self.by_sample = by_sample
         self.packed = pickle.dumps(setup)
         self.done = 0
 
@@ -313,9 +323,9 @@ class Team:
         return tuple(self.aligned[donor].path for donor in candidate.donors)
 
     def found(self, candidates: Sequence[Candidate], part: str) -> Iterator[tuple[int, Trial]]:
-        """What is found of candidates on one part of the data, each with its place, as it comes; for the gate the loss
-        of every sample too."""
-        tasks = [ScoreTask(self.packed, one, self.paths(one), part, with_samples=part == GATE) for one in candidates]
+        """What is found of candidates on one part of the data, each with its place, as it comes."""
+        with_samples = part in self.by_sample
+        tasks = [ScoreTask(self.packed, one, self.paths(one), part, with_samples) for one in candidates]
         for place, one in self.workers.results(score_candidate, tasks):
             candidate = candidates[place]
             if isinstance(one, Failure):

@@ -234,6 +234,17 @@ def test_task_vectors_from_the_base_are_searched_too(small_zoo):
     assert result.winner is None or result.assembly.check(search_job.AS_SEARCHED).passed
 
 
+def test_a_search_that_is_told_of_every_sample_is_gone_on_with_too(small_zoo, undisturbed, tmp_path):
+    shutil.copytree(undisturbed[2] / "donors", tmp_path / "donors")
+    given = (small_zoo.base, small_zoo.donors, small_zoo.data)
+    options = {**FAST, "search": "m2n2", "trials": 6, "study": tmp_path}
+    result = search(*given, **options)
+    assert search(*given, **options, resume=True).trials == result.trials
+    for figure in (trial.figures[0] for trial in result.trials):
+        assert len(figure.each) == result.samples[0]["search"]
+        assert np.isclose(np.mean(figure.each), figure.loss, rtol=1e-12)
+
+
 def test_a_model_that_is_not_the_one_that_was_scored_is_not_the_result(small_zoo, undisturbed, tmp_path, monkeypatch):
     shutil.copytree(undisturbed[2] / "donors", tmp_path / "donors")
     weights = search_job.Bench.weights

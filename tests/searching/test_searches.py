@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mal_graph import registry
 from mal_graph.errors import UsageError
-from mal_graph.searching import Candidate, Figure, Space, Trial, find_search, pareto_front, search_method
+from mal_graph.searching import Candidate, Figure, Space, Trial, find_search, niches, pareto_front, search_method
 from mal_graph.searching.candidates import beats
 from mal_graph.searching.method import run_search
 from mal_graph.searching.proposals import SAMPLERS, SHORT_LIST
@@ -17,7 +17,9 @@ NAMES = sorted(registry.searches())
 
 
 def found(candidate, losses):
-    return Trial(candidate, tuple(Figure(loss, 0.5) for loss in losses))
+    """A trial with these losses, one of them for each set of data, which is spread unevenly over its samples."""
+    uneven = np.random.default_rng(int(candidate.key[:8], 16)).dirichlet(np.ones(4)) * 4
+    return Trial(candidate, tuple(Figure(loss, 0.5, tuple((loss * uneven).tolist())) for loss in losses))
 
 
 def space_of(donors=3, sets=1, **options):
@@ -132,6 +134,47 @@ def test_of_two_losses_map_scores_points_that_no_other_beats():
     at_random = [trial.losses for trial in result[:36]]
     promised = [trial.losses for trial in result[36:]]
     assert not any(beats(random, one) for random in at_random for one in promised)
+
+
+@given(st.integers(0, 1000), st.integers(1, 30))
+@settings(max_examples=20, deadline=None)
+def test_an_archive_keeps_who_alone_does_well_on_something(seed, members):
+    """Every sample has its due, 1 in all; and who alone does well on a sample stays, however many others there are."""
+    rng = np.random.default_rng(seed)
+    scores = np.hstack([rng.uniform(0.1, 1, (members, 6)), np.zeros((members, 1))])
+    scores[0] = [*[0.01] * 6, 1.0]
+    given_ = [niches.Member(Candidate.of({"d": [1.0 + place]}), row) for place, row in enumerate(scores)]
+    assert np.allclose(niches.shares(given_).sum(axis=0), 1)
+    archive = niches.kept(given_)
+    assert len(archive) == min(members, niches.ARCHIVE)
+    assert given_[0] in archive
+
+
+def test_mates_complement_each_other():
+    """One that does well where the first does not, and never one that is nowhere better."""
+    scores = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    archive = [niches.Member(Candidate.of({"d": [1.0 + place]}), row) for place, row in enumerate(scores)]
+    rng = np.random.default_rng(0)
+    pairs = {niches.mates(archive, rng) for _ in range(200)}
+    assert {other for one, other in pairs if one == 0} == {1}
+    assert {other for one, other in pairs if one == 1} == {0, 2}
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_merges_are_mixed_as_the_models_that_they_are(seed):
+    """The mean of two weighted means of vectors, in the shares that were drawn, is the weighted mean of the mixed."""
+    rng, space = np.random.default_rng(seed), space_of(donors=3, stages=1)
+    models = rng.normal(size=(4, 5))  # the base first
+    one, other = (Candidate.of({d: [w] for d, w in zip(space.donors, rng.random(3), strict=True)}) for _ in range(2))
+
+    def merged(candidate):
+        return np.average(models, axis=0, weights=[1.0, *vector(space, candidate)])
+
+    child = merged(niches.mixed(space, one, other, np.random.default_rng(seed)))
+    share = (child - merged(other)) @ (merged(one) - merged(other)) / ((merged(one) - merged(other)) ** 2).sum()
+    assert np.allclose(child, share * merged(one) + (1 - share) * merged(other))
+    assert -1e-9 <= share <= 1 + 1e-9
 
 
 def test_of_many_donors_the_best_alone_are_searched():
