@@ -250,9 +250,9 @@ def page(held: Mapping[str, Any]) -> str:
     lines = [
         "# Searches beside the zoo",
         "",
-        f"Made by `python tools/study_search.py` on {held['cores']} cores with Python {held['python']}. Other work ran "
-        f"on the machine meanwhile (load before and after: {loads}), so CPU seconds are what counts; wall seconds are an "
-        "upper end.",
+        f"Made by `python tools/study_search.py` on {held['cores']} cores with Python {held['python']}.",
+        f"Other work ran on the machine meanwhile (load before and after: {loads}), so CPU seconds are what counts;",
+        "wall seconds are an upper end.",
         "",
         f"{DONORS} donors of other widths and depths, digits; the base has loss {base['loss']:.4f} and accuracy "
         f"{base['accuracy']:.4f} on the reported images. A zoo scores a candidate at 5 lambdas, and each counts here. "
