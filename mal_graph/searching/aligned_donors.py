@@ -131,11 +131,6 @@ class AlignedDonor(Brief):
         except (OSError, ValueError) as error:
             raise FileError(f"cannot read the values of the aligned donor {self.path}: {error}") from None
 
-    @cached_property
-    def by_name(self) -> dict[str, AlignedTensor]:
-        """Its tensors by the base's names."""
-        return {one.tensor: one for one in self.description.tensors}
-
     def read(self, one: AlignedTensor) -> InFrame:
         """One tensor in the base's frame."""
         values = self.part(one.start, one.shape, np.dtype(one.dtype))

@@ -47,10 +47,6 @@ class Candidate:
         """A digest of it."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
-    def __str__(self) -> str:
-        rows = (",".join(f"{weight:.3g}" for weight in row) for row in self.weights)
-        return " + ".join(f"{row} {donor}" for row, donor in zip(rows, self.donors, strict=True)) or "the base"
-
 
 @dataclass(frozen=True)
 class Figure:

@@ -30,13 +30,13 @@ class Proposer:
         UsageError: the sampler lowers one loss alone and there are two, or something that it needs is not installed.
     """
 
-    def __init__(self, space: Space, donors: Sequence[str], stages: int | None = None) -> None:
+    def __init__(self, space: Space, donors: Sequence[str]) -> None:
         optuna = load_optuna()
         if space.sets > 1 and space.sampler in ONE_OBJECTIVE:
             raise UsageError(
                 f"`sampler` {space.sampler} lowers one loss, and `second_data` gives two: give tpe or nsga2"
             )
-        self.donors, self.stages = donors, space.stages if stages is None else stages
+        self.donors, self.stages = donors, space.stages
         self.failed = optuna.trial.TrialState.FAIL
         self.floats = {
             f"{place} {stage}": optuna.distributions.FloatDistribution(0.0, space.most)

@@ -2,7 +2,7 @@
 
 from mal_graph.workflows.assembly import Assembly, align, assemble_graphs
 from mal_graph.workflows.auditing import Audit, audit
-from mal_graph.workflows.checkpoint import Outcome, digest, digest_of_file, fingerprint
+from mal_graph.workflows.checkpoint import Outcome, digest, fingerprint
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.curves import Curve
@@ -12,7 +12,6 @@ from mal_graph.workflows.layer_grid import Grid, grid
 from mal_graph.workflows.meaning_texts import Kind, Losses, Meaning
 from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
 from mal_graph.workflows.models import (
-    Model,
     Progress,
     arrays_of,
     load,
@@ -59,7 +58,6 @@ __all__ = [
     "compress",
     "Curve",
     "digest",
-    "digest_of_file",
     "files_in",
     "fingerprint",
     "Grid",
@@ -76,7 +74,6 @@ __all__ = [
     "Meaning",
     "Merged",
     "MERGED",
-    "Model",
     "notes_on",
     "open_models",
     "Outcome",

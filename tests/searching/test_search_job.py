@@ -114,7 +114,7 @@ def test_an_aligned_donor_that_was_altered_is_aligned_anew(small_zoo, undisturbe
     assert result.trials == undisturbed[0].trials
 
 
-def test_a_donor_that_takes_too_long_twice_takes_no_part(small_zoo, tmp_path):
+def test_a_donor_that_takes_too_long_twice_takes_no_part(small_zoo):
     with pytest.raises(MatchError, match=r"none of 3 donors can be merged into .*: d0.onnx: its worker ended, twice"):
         search(small_zoo.base, small_zoo.donors, small_zoo.data, workers=2, task_timeout=1e-4, **FAST)
 
