@@ -25,14 +25,14 @@ def run(capfd, small_zoo, tmp_path, monkeypatch):
 
 
 def test_a_search_writes_a_model_a_report_a_picture_and_its_study(run, tmp_path):
-    files = ("-o", "out.onnx", "--report", "r.html", "--plot", "p.svg")
+    files = ("-o", "out.onnx", "--report", "r.json", "--plot", "p.svg")
     ran = run(*files, "--trials", 9, "--format", "json")
     assert ran.code == 0, ran.err
     told = ran.json
     assert (told["schema"], told["output"], told["study"]) == ("mal-graph/search/1", "out.onnx", "out.onnx.search")
     assert len(told["trials"]) == 9
     assert {check["name"] for check in told["checks"]} >= {"as_searched", "onnx_checker", "onnxruntime"}
-    assert {path.name for path in tmp_path.iterdir()} == {"out.onnx", "r.html", "p.svg", "out.onnx.search"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out.onnx", "r.json", "p.svg", "out.onnx.search"}
     first = (tmp_path / "out.onnx").read_bytes()
     again = run("-o", "out.onnx", "--trials", 9, "--force", "--resume", "--format", "json")
     assert again.code == 0, again.err

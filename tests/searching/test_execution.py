@@ -42,7 +42,7 @@ class Fragile(Executor):
                 future.set_result(fn(*args))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=12), st.sets(st.integers(0, 9)))
 def test_a_task_that_ends_its_worker_costs_no_other_task_its_result(tasks, killers):
     workers = Workers(Engine(lambda: Fragile(killers), (BrokenExecutor,), "a fragile one"))

@@ -9,7 +9,7 @@ from mal_graph.evaluation import Prediction, sample_losses, score
 from mal_graph.searching.candidates import Candidate, Figure, Trial
 from mal_graph.searching.gate import highest_rise
 
-DRAWS, FINALISTS = 1000, 3
+DRAWS, FINALISTS = 400, 3
 
 
 def trial(losses):

@@ -220,7 +220,7 @@ def test_what_is_not_installed_is_named(small_zoo, monkeypatch):
 
 def test_losses_on_two_sets_of_data_have_a_front(small_zoo, undisturbed):
     given = (small_zoo.base, small_zoo.donors, small_zoo.data)
-    options = {**FAST, "search": "map", "stages": 1, "trials": 12, "second_data": small_zoo.data, "seed": 3}
+    options = {**FAST, "search": "map", "stages": 1, "trials": 8, "second_data": small_zoo.data, "seed": 3}
     result = search(*given, **options)
     points = [result.trials[place].losses for place in result.front]
     assert all(len(point) == 2 for point in points)
