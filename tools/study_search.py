@@ -236,7 +236,7 @@ def zoo_table(zoos: Sequence[Mapping[str, float]]) -> list[str]:
     lines = ["| arm | mean loss | falls | stays | rises | rises at most by |", "|---|---|---|---|---|---|"]
     for arm in zoos[0]:
         rises = [losses[arm] - losses["base"] for losses in zoos]
-        counts = [sum(test(rise) for rise in rises) for test in ((0).__gt__, (0).__eq__, (0).__lt__)]
+        counts = [sum(np.sign(rise) == sign for rise in rises) for sign in (-1, 0, 1)]
         cells = (f"{np.mean([losses[arm] for losses in zoos]):.4f}", *map(str, counts), f"{max(0.0, *rises):.4f}")
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return lines
