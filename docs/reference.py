@@ -12,10 +12,12 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import mal_graph
+from mal_graph import registry
 from mal_graph.cli.app import app
 from mal_graph.cli.commands import flagged
 from mal_graph.methods import all_methods
 from mal_graph.reporting import SCHEMAS, methods_document, methods_page
+from mal_graph.searching import find_search
 
 RESULTS = Path(__file__).parents[1] / "tools" / "results"
 
@@ -23,12 +25,24 @@ RESULTS = Path(__file__).parents[1] / "tools" / "results"
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages; called by mkdocs."""
     pages = {"reference/cli.md": cli_page(), "reference/api.md": api_page(), "reference/schemas.md": schema_page()}
+    pages["reference/searches.md"] = searches_page()
     pages["reference/methods.md"] = methods_page(methods_document(all_methods()))
     pages |= {f"results/{path.name}": path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
     for name, lines in pages.items():
         content = lines if isinstance(lines, str) else "\n".join(lines)
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def searches_page() -> Iterator[str]:
+    """Every search, with its paper and what is not as published."""
+    yield "# Searches\n\nWhat `mal-graph search --search NAME` may be."
+    for name in registry.searches():
+        method = find_search(name)
+        yield f"\n## {name}\n\n{method.summary} Source: {method.source}."
+        if method.deviations:
+            yield "\nNot as published:\n"
+            yield from (f"* {deviation}" for deviation in method.deviations)
 
 
 # --- the command line ---------------------------------------------------------------------------------------------

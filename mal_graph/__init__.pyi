@@ -1,4 +1,5 @@
 from .config import MergeConfig as MergeConfig
+from .config import SearchConfig as SearchConfig
 from .config import SweepConfig as SweepConfig
 from .config import ZooConfig as ZooConfig
 from .errors import MalGraphError as MalGraphError
@@ -20,6 +21,9 @@ from .merging.planning import Plan as Plan
 from .merging.planning import plan_merge as plan_merge
 from .network.layers import Layer as Layer
 from .protocols import Check as Check
+from .searching.candidates import Candidate as Candidate
+from .searching.results import Search as Search
+from .searching.search_job import search as search
 from .symmetry.grouping import axis_groups as axis_groups
 from .symmetry.groups import AxisGroup as AxisGroup
 from .symmetry.groups import AxisGroups as AxisGroups

@@ -1,8 +1,9 @@
 """Every option of a merge, said once: its name, type, default, choices and help.
 
-The keywords of `assemble`, `sweep`, `grid` and `zoo`, the flags of the command line, their help and the `config` of a
-JSON report are made from these fields. To add an option, add a field to the part it belongs to and use it where it
-counts. Names in backticks in the error messages of this package are such fields; the command line prints their flags.
+The keywords of `assemble`, `sweep`, `grid`, `zoo` and `search`, the flags of the command line, their help and the
+`config` of a JSON report are made from these fields. To add an option, add a field to the part it belongs to and use it
+where it counts. Names in backticks in the error messages of this package are such fields; the command line prints their
+flags.
 
 Chosen: flat names in three parts (what is aligned, what is merged, what is checked and measured) that one class
 inherits, so that a function can ask for the part it needs. Refused: nested parts - each keyword and flag would have to
@@ -18,10 +19,11 @@ from pydantic.fields import FieldInfo
 
 from mal_graph import option_texts as texts
 from mal_graph.errors import UsageError
-from mal_graph.method_names import MERGE_METHOD, way_of
+from mal_graph.method_names import MERGE_METHOD, known_methods, method_of, way_of
 from mal_graph.method_options import MethodOptions
 from mal_graph.option import MERGES, DataOption, Option, Options, option_of, set_signature
 from mal_graph.option_names import RENAMED
+from mal_graph.search_options import WHOLE, SearchOptions, ZooOptions
 
 MatchBy = Literal["weights", "activations", "both"]
 Unmatched = Literal["keep", "fade", "zero"]
@@ -30,15 +32,14 @@ DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
 
 ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measurements"
-RUNS = (*MERGES, "grid", "inspect", "compress")
+RUNS = (*MERGES, "grid", "inspect", "compress", "search")
 ALIGNS, BLENDS = ("mal",), ("mal", "average")
 PLUS = ("mal", MERGE_METHOD)
-SCORES = (*MERGES, "grid", "evaluate", "compress")
+SCORES = (*MERGES, "grid", "evaluate", "compress", "search")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Factor = Annotated[float, Field(ge=0.0, le=1.0)]
-WHOLE = "give 0 or more, in 18 digits at most"
 FACTOR = "give a merging factor from 0 (the base) to 1 (the donor)"
 
 
@@ -63,7 +64,7 @@ class AlignOptions(Options):
             "Merge frozen axes, and units inside others, in stored order (models with a common ancestor).",
             ALIGNMENT,
             methods=PLUS,
-            jobs=(*MERGES, "grid", "align"),
+            jobs=(*MERGES, "grid", "align", "search"),
         ),
     ] = False
     pair: Annotated[
@@ -73,7 +74,7 @@ class AlignOptions(Options):
             "Which input or output of the donor is which of the base's, where their names do not say it.",
             ALIGNMENT,
             metavar="BASE=DONOR",
-            jobs=(*MERGES, "grid", "align", "match"),
+            jobs=(*MERGES, "grid", "align", "match", "search"),
             is_repeated=True,
         ),
     ] = ()
@@ -179,6 +180,7 @@ class CheckOptions(Options):
             "Compare a merge with what it promises by running it, or leave it uncompared.",
             CHECKS,
             methods=("auto", *BLENDS, MERGE_METHOD),
+            jobs=(*MERGES, "search"),
         ),
     ] = True
     verify_timeout: Annotated[
@@ -299,53 +301,24 @@ class SweepConfig(AlignedConfig):
     ] = 0.05
 
 
-class ZooConfig(AlignedConfig):
+class ZooConfig(AlignedConfig, ZooOptions):
     """The options of a search through a zoo."""
 
-    lambdas: Annotated[
-        tuple[float, ...],
-        BeforeValidator(texts.lambdas_of),
-        Option("Merging factors to try: a list, or from:to:step.", metavar="LIST", jobs=("zoo",)),
-    ] = (0.05, 0.1, 0.2, 0.3, 0.5)
-    eps: Annotated[
-        float,
-        Field(ge=0.0),
+
+class SearchConfig(MergeConfig, SearchOptions):
+    """The options of a search for what to merge of many donors."""
+
+    method: Annotated[
+        str,
+        BeforeValidator(method_of),
         Option(
-            "How far accuracy, R2 or agreement may fall below the base's.",
-            metavar="NUMBER",
-            advice="give by how much the base's metric may be missed, 0 or more",
-            jobs=("zoo",),
+            "The merge method that makes each tensor of those of all models; one that needs an ancestor takes the "
+            "base for it.",
+            metavar="METHOD",
+            jobs=("search",),
+            known=known_methods,
         ),
-    ] = 0.0
-    min_score: Annotated[
-        float,
-        Field(ge=0.0, le=1.0),
-        Option(
-            "Without data: what a pair of layers must score to be merged.",
-            metavar="NUMBER",
-            advice="give the least score of a pair, a number from 0 to 1",
-            jobs=("zoo",),
-        ),
-    ] = 0.9
-    controls: Annotated[
-        int,
-        Field(ge=0, le=texts.MOST),
-        Option(
-            "How many shuffled copies of a donor it has to be better than.",
-            metavar="NUMBER",
-            advice=WHOLE,
-            jobs=("zoo",),
-        ),
-    ] = 3
-    report_data: Annotated[
-        DataOption,
-        Option("Report on these; all of the data decide then.", metavar="FILE.npz", reads_file=True, jobs=("zoo",)),
-    ] = None
-    checkpoint: Annotated[
-        str | None,
-        BeforeValidator(texts.path_text),
-        Option("The file that keeps every decision; default OUT.zoo.json.", metavar="FILE.json", jobs=("zoo",)),
-    ] = None
+    ] = "linear"
 
 
 CONFIGS: dict[str, type[Options]] = {
@@ -354,6 +327,7 @@ CONFIGS: dict[str, type[Options]] = {
     "sweep": SweepConfig,
     "grid": AlignedConfig,
     "zoo": ZooConfig,
+    "search": SearchConfig,
     "inspect": AlignedConfig,
     "match": AlignedConfig,
     "evaluate": AlignedConfig,

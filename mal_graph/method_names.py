@@ -1,4 +1,4 @@
-"""What `method` may be called: the ways to a result, and the merge methods that are registered. None is loaded here."""
+"""What `method` and `search` may be called: the ways to a result, and what is registered. None is loaded here."""
 
 from typing import Any
 
@@ -26,3 +26,16 @@ def method_of(given: Any) -> str:
         return given
     near = did_you_mean(str(given), known_methods())
     raise UsageError(f"`method` is {str(given)[:40]!r}: {near}choose {', '.join(WAYS)}, or {MERGE_METHOD}")
+
+
+def searches() -> tuple[str, ...]:
+    """What `search` may be."""
+    return tuple(registry.searches())
+
+
+def search_of(given: Any) -> str:
+    """The name of a search. Raises UsageError."""
+    if isinstance(given, str) and given in searches():
+        return given
+    near = did_you_mean(str(given), searches())
+    raise UsageError(f"`search` is {str(given)[:40]!r}: {near}choose one of {', '.join(searches())}")

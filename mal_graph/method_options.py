@@ -37,7 +37,7 @@ class MethodOptions(Options):
             flag="set",
             metavar="NAME=VALUE",
             methods=(MERGE_METHOD,),
-            jobs=("assemble",),
+            jobs=("assemble", "search"),
             is_repeated=True,
         ),
     ] = ()

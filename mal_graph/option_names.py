@@ -12,5 +12,4 @@ RENAMED = {
     "output": "score_output",
     "scores": "output_kind",
     "state": "checkpoint",
-    "resume": "checkpoint",
 }

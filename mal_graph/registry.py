@@ -32,16 +32,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def registered(kind: str) -> "list[EntryPoint]":
-    """The entry points of the group `mal_graph.<kind>s`, by name."""
+def registered(group: str) -> "list[EntryPoint]":
+    """The entry points of the group `mal_graph.<group>`, by name."""
     from importlib.metadata import entry_points  # it reads mail, and takes as long as all else of this package
 
-    return sorted(entry_points(group=f"mal_graph.{kind}s"))
+    return sorted(entry_points(group=f"mal_graph.{group}"))
 
 
 @cache
 def adapters() -> "tuple[Adapter, ...]":
-    return tuple(point.load()() for point in registered("adapter"))
+    return tuple(point.load()() for point in registered("adapters"))
 
 
 def runner(name: str = "") -> "Runner":
@@ -76,7 +76,7 @@ def reporter(name: str = "default") -> "Reporter":
 
 def make_registered(kind: str, name: str) -> Any:
     """What an entry point of the group `mal_graph.<kind>s` makes. Raises UsageError if none has this name."""
-    offered = {point.name: point for point in registered(kind)}
+    offered = {point.name: point for point in registered(f"{kind}s")}
     if name not in offered:
         raise UsageError(f"no {kind} is called {name!r}: found {sorted(offered)}; reinstall mal-graph")
     return offered[name].load()()
@@ -85,13 +85,19 @@ def make_registered(kind: str, name: str) -> Any:
 @cache
 def merge_methods() -> "dict[str, EntryPoint]":
     """The merge methods that are registered, by name; none of them is loaded."""
-    return {point.name: point for point in registered("merge_method")}
+    return {point.name: point for point in registered("merge_methods")}
+
+
+@cache
+def searches() -> "dict[str, EntryPoint]":
+    """The searches that are registered, by name; none of them is loaded."""
+    return {point.name: point for point in registered("searches")}
 
 
 @cache
 def tracer() -> "Tracer":
     """What traces modules. Raises UsageError where its framework is not installed."""
-    for point in registered("tracer"):
+    for point in registered("tracers"):
         try:
             made: Tracer = point.load()()
         except ModuleNotFoundError as error:

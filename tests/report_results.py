@@ -1,10 +1,12 @@
 """Small results of every kind, made once and shared by the tests of reports."""
 
+import tempfile
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
-from builders import cnn, load, message, mlp, run, stored
+from builders import cnn, load, message, mlp, run, save, stored
 
 import mal_graph
 
@@ -69,6 +71,25 @@ def zoo_without_data():
     return mal_graph.zoo(mlp((8, 16, 5)), [mlp((8, 16, 5), seed=1)], min_score=0.0)
 
 
+def search():
+    """Donors that know better, of which one cannot be merged, searched for on two sets of data."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = mlp((8, 16, 5))
+        rng = np.random.default_rng(1)
+        models = {"base.onnx": 0.5, "d1.onnx": 0.1, "d2.onnx": 0.2}
+        for name, noise in models.items():
+            noisy = {
+                key: v + noise * rng.standard_normal(v.shape).astype(v.dtype) for key, v in stored(teacher).items()
+            }
+            save(teacher.with_weights(noisy), Path(folder) / name)
+        save(mlp((7, 5)), Path(folder) / "d3.onnx")
+        x = rng.normal(size=(400, 8)).astype(np.float32)
+        known = {"x": x, "labels": run(teacher, {"x": x})[0].argmax(axis=1)}
+        donors = [Path(folder) / f"d{number}.onnx" for number in (1, 2, 3)]
+        options = {"search": "medsamix", "sampler": "random", "trials": 8, "verify": False}
+        return mal_graph.search(Path(folder) / "base.onnx", donors, known, second_data=known, **options)
+
+
 MAKERS = {
     "merged": merged,
     "grown": grown,
@@ -82,6 +103,7 @@ MAKERS = {
     "grid": lambda: mal_graph.grid(mlp((8, 16, 5)), mlp((8, 12, 6, 5), seed=1), data(), lam=0.3),
     "zoo": zoo,
     "zoo without data": zoo_without_data,
+    "search": search,
 }
 
 

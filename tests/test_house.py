@@ -41,6 +41,7 @@ FOR_ALL = [
     "parameter_settings",
     "method_names",
     "method_options",
+    "search_options",
     "brief",
     "figure",
 ]
@@ -55,6 +56,7 @@ PACKAGES = [
     "compression",
     "meaning",
     "workflows",
+    "searching",
     "ladder",
     "reporting",
     "cli",

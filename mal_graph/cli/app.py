@@ -1,5 +1,5 @@
 """The command line: `mal-graph inspect | match | diagram | assemble | merge | methods | compress | evaluate | sweep |
-zoo | report | audit | card`.
+zoo | search | report | audit | card`.
 
 Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate failed, 2 bad input or usage,
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
@@ -55,6 +55,7 @@ from mal_graph.cli.results import (
     write_plot,
     write_result_file,
 )
+from mal_graph.cli.searches import search
 from mal_graph.cli.targets import (
     IMAGES,
     checked_report,
@@ -345,6 +346,7 @@ def zoo(
     fail_where_worse(result, fail_if_worse)
 
 
+command("search")(search)
 command()(report)
 command("audit")(audit)
 command()(card)

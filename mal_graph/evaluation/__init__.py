@@ -22,7 +22,7 @@ from mal_graph.evaluation.data import (
     read_labels,
     read_npz,
 )
-from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, split_holdout
+from mal_graph.evaluation.holdout import MIN_SAMPLES, AcceptanceRule, HeldOut, halve, split_holdout
 from mal_graph.evaluation.patches import MOST_TAPS, find_patches, window_of
 from mal_graph.evaluation.reading import PROBABILITY_SLACK, OutputKind, log_probabilities, read_output_kind
 from mal_graph.evaluation.scores import (
@@ -34,6 +34,7 @@ from mal_graph.evaluation.scores import (
     ensemble,
     evaluate,
     predict,
+    sample_losses,
     score,
 )
 from mal_graph.evaluation.walking import Walk, find_walk_batches, walk_together
@@ -55,6 +56,7 @@ __all__ = [
     "find_walk_batches",
     "find_weight_inputs",
     "fixed_batches",
+    "halve",
     "HeldOut",
     "LABELS",
     "list_batches",
@@ -77,6 +79,7 @@ __all__ = [
     "read_npz",
     "read_output_kind",
     "reads_state",
+    "sample_losses",
     "score",
     "Scores",
     "split_holdout",

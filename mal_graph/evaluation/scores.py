@@ -131,8 +131,10 @@ class Predictor:
         output_kind: OutputKind | None = None,
         runner: Runner | None = None,
         variable: Sequence[str] = (),
+        threads: int | None = None,
     ) -> None:
-        """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction."""
+        """Arguments and errors as for `evaluate`; weights named in `variable` are given to every prediction, and the
+        session has so many `threads`, where that matters."""
         self.graph, self.axes = graph, find_sample_axes(graph)
         self.labels = read_labels(data)
         self.is_regression = wants_regression(self.labels, output_kind)
@@ -143,7 +145,8 @@ class Predictor:
             raise DataError(f"{graph.name} has no output {score_output!r}: take one of {names}")
         self.score_output = score_output
         self.most = inf  # samples that are run together
-        self.session = (runner or default_runner()).open(graph, optimize=True, variable=variable)
+        opened = (runner or default_runner()).open(graph, optimize=True, variable=variable, threads=threads)
+        self.session = opened
 
     def predict(self, weights: Mapping[str, Array] | None = None) -> Prediction:
         """What the model says of every sample."""
@@ -262,6 +265,20 @@ def regression_scores(prediction: Prediction, labels: Array) -> tuple[float, flo
         r2 = np.where(total > 0, 1 - residual / total, np.where(residual == 0, 1.0, 0.0))
     r2 = np.where(np.isnan(residual) | np.isnan(total) | (len(target) < 2), np.nan, r2)
     return float(squares.mean()), float(r2.mean())
+
+
+def sample_losses(prediction: Prediction, labels: Array) -> Array:
+    """The loss of every sample, shape (labels,), float64; their mean is the loss that `score` gives.
+
+    Args:
+        prediction, labels: that `score` takes.
+    """
+    if prediction.output_kind == "values":
+        target = labels.reshape(len(labels), -1).astype(np.float64)
+        squares: Array = ((prediction.values - target) ** 2).mean(axis=1)
+        return squares
+    right: Array = prediction.values[np.arange(labels.size), labels.reshape(-1).astype(np.int64)]
+    return 0.0 - right
 
 
 def wants_regression(labels: Array, output_kind: OutputKind | None) -> bool:

@@ -13,7 +13,7 @@ from mal_graph.merging.repairing import Repair, Repairs, measure_norms, repair
 from mal_graph.merging.restacking import Piece, restack
 from mal_graph.merging.selectors import select_layers
 from mal_graph.merging.slots import with_bias_slots, with_larger_windows, with_zero_bias
-from mal_graph.merging.stacking import Stacking, stack_merge
+from mal_graph.merging.stacking import InFrame, Stacking, TensorRule, frame_of, in_float, stack_merge
 from mal_graph.merging.variances import ExpectedVariances, expect_variances
 from mal_graph.merging.widening import widen
 
@@ -31,7 +31,10 @@ __all__ = [
     "Fate",
     "find_chain",
     "fold",
+    "frame_of",
     "in_base_order",
+    "in_float",
+    "InFrame",
     "LayerLambdas",
     "measure_norms",
     "MeasuredStacking",
@@ -49,6 +52,7 @@ __all__ = [
     "Sessions",
     "stack_merge",
     "Stacking",
+    "TensorRule",
     "widen",
     "with_bias_slots",
     "with_larger_windows",

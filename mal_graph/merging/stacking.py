@@ -7,7 +7,7 @@ itself. Methods whose entries depend on one entry of each model are computed box
 Means and variances that a norm has measured are no weights: they are averaged, whatever the method.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -23,7 +23,7 @@ from mal_graph.graph import LayerGraph, Weight
 from mal_graph.merging.blending import TURNED, Blend, open_blend, outer_axis
 from mal_graph.merging.planning import Plan, Step
 from mal_graph.merging.shelves import Once, Shelf
-from mal_graph.merging.unmatched import find_rule
+from mal_graph.merging.unmatched import Mask, find_rule
 from mal_graph.methods import MergeMethod, Stack, resolve
 from mal_graph.network import Layer
 from mal_graph.network import Parameter as Tensor
@@ -131,6 +131,92 @@ def weight_made(values: "StackedValues", shelf: Shelf) -> Weight:
 
 
 @dataclass(frozen=True, repr=False)
+class InFrame(Brief):
+    """One tensor of a model in the base's frame.
+
+    Attributes:
+        values: canonical, float32 or float64; the base's where the model has none.
+        present: which of them the model has, of the same shape; None where it has all.
+    """
+
+    values: Array
+    present: Mask | None
+
+
+@dataclass(frozen=True, repr=False)
+class TensorRule(Brief):
+    """What makes one tensor of those of several models, wherever their values come from.
+
+    Attributes:
+        method, values: the merge method, and its parameters by name.
+        numbers: the models that have the tensor: 0 for the base, 1 for the first donor...
+        parameter: how the base applies it.
+        depth: of its layer, from 0 to 1.
+        seed: of random draws.
+        is_from_base: whether the base is the ancestor.
+        moments, fisher: see `Stack`; None where a method does not take that, or it was not measured.
+    """
+
+    method: MergeMethod
+    values: Mapping[str, Any]
+    numbers: tuple[int, ...]
+    parameter: Tensor
+    depth: float
+    seed: tuple[int, ...]
+    is_from_base: bool
+    moments: Array | None = None
+    fisher: Array | None = None
+
+    @property
+    def is_statistic(self) -> bool:
+        """Whether a norm has measured it."""
+        return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
+
+    def __call__(self, mine: Array, others: Callable[[int], InFrame], ancestor: Array | None = None) -> Array:
+        """The merged values of a box of the base's, in their type; what does not change keeps its bits.
+
+        Args:
+            others: gives what a model has there.
+        """
+        own = in_float(mine)
+        stack = self.stack(own, others, own if self.is_from_base else ancestor)
+        if self.is_statistic:
+            merged = stack.mean(self.method.shares(self.values, stack.count))
+        else:
+            merged = self.method(stack, **self.values)
+        return np.where(merged == own, mine, merged.astype(mine.dtype))
+
+    def stack(self, own: Array, others: Callable[[int], InFrame], ancestor: Array | None) -> Stack:
+        """The tensors of all models in a box."""
+        models = np.empty((len(self.numbers), *own.shape), own.dtype)
+        masks: list[Mask | None] = []
+        for place, number in enumerate(self.numbers):  # one at a time: a list of them would be there twice
+            one = others(number) if number else InFrame(own, None)
+            models[place] = one.values
+            masks.append(one.present)
+        present = None
+        if any(mask is not None for mask in masks):
+            present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
+            models = models if ancestor is None else np.where(present, models, ancestor)
+        return Stack(
+            models,
+            ancestor,
+            present,
+            self.numbers,
+            self.parameter.role,
+            self.depth,
+            self.seed,
+            self.moments,
+            self.fisher,
+        )
+
+
+def in_float(values: Array) -> Array:
+    """Values in the type that they are computed in: float32, or float64 where they are stored so."""
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32, copy=False)
+
+
+@dataclass(frozen=True, repr=False)
 class StackedValues(Boxed):
     """One tensor of the result, in the base's layout and type.
 
@@ -165,14 +251,9 @@ class StackedValues(Boxed):
         return next(iter(self.steps.values())).pair.base
 
     @property
-    def is_statistic(self) -> bool:
-        """Whether a norm has measured it."""
-        return self.parameter.kind is ParameterKind.VARIANCE or self.parameter.role == MEAN
-
-    @property
     def is_by_box(self) -> bool:
         """Whether what is in a box depends on what all models have there alone."""
-        return self.stacking.method.by_entry or self.is_statistic
+        return self.stacking.method.by_entry or self.rule.is_statistic
 
     @property
     def most(self) -> int:
@@ -201,34 +282,26 @@ class StackedValues(Boxed):
         return BoxesOf(read_box(tuple(slice(0, length) for length in self.weight.shape)))
 
     def merged(self, mine: Array, box: Box, frames: Mapping[int, Blend], ancestor: Blend | None) -> Array:
-        """The merged values of a box, of the base's there; what does not change keeps its bits."""
-        own = mine.astype(np.float64 if mine.dtype == np.float64 else np.float32, copy=False)
-        origin = own if self.stacking.is_from_base else None if ancestor is None else ancestor(own, box)
-        stack = self.stack(own, box, frames, origin)
-        if self.is_statistic:
-            merged = stack.mean(self.stacking.method.shares(self.values, stack.count))
-        else:
-            merged = self.stacking.method(stack, **self.values)
-        return np.where(merged == own, mine, merged.astype(mine.dtype))
+        """The merged values of a box, of the base's there."""
+        own = in_float(mine)
 
-    def stack(self, own: Array, box: Box, frames: Mapping[int, Blend], ancestor: Array | None) -> Stack:
-        """The tensors of all models in a box."""
-        models = np.empty((len(self.numbers), *own.shape), own.dtype)
-        for place, number in enumerate(self.numbers):  # one at a time: a list of them would be there twice
-            models[place] = frames[number](own, box) if number else own
-        masks = [frames[number].present(box) if number else None for number in self.numbers]
-        present = None
-        if any(mask is not None for mask in masks):
-            present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
-            models = models if ancestor is None else np.where(present, models, ancestor)
-        return Stack(
-            models,
-            ancestor,
-            present,
+        def others(number: int) -> InFrame:
+            return InFrame(frames[number](own, box), frames[number].present(box))
+
+        return self.rule(mine, others, None if ancestor is None else ancestor(own, box))
+
+    @property
+    def rule(self) -> "TensorRule":
+        """What makes the tensor of those of all models."""
+        stacking = self.stacking
+        return TensorRule(
+            stacking.method,
+            self.values,
             self.numbers,
-            self.parameter.role,
+            self.parameter,
             self.depth,
-            (self.stacking.seed, crc32(self.tensor.encode())),
+            (stacking.seed, crc32(self.tensor.encode())),
+            stacking.is_from_base,
             self.moments,
             self.fisher,
         )

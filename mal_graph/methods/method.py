@@ -154,6 +154,11 @@ class MergeMethod:
         return np.broadcast_to(np.asarray(value, np.float64), (stack.count,)) if parameter.is_each else value
 
     @property
+    def aligns_together(self) -> bool:
+        """Whether it aligns all models at once."""
+        return self.aligned is not Aligned.TO_BASE
+
+    @property
     def summary(self) -> str:
         """What it does, in one line."""
         return (getdoc(self.function) or "").split("\n", 1)[0]

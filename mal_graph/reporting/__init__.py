@@ -14,9 +14,10 @@ from mal_graph.reporting.documents import (
 from mal_graph.reporting.group_coverage import coverage
 from mal_graph.reporting.inspection import inspect_document
 from mal_graph.reporting.method_lists import MethodsDocument, methods_document, methods_page
-from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, new_figure
+from mal_graph.reporting.plots import draw_curves, draw_heat_map, draw_pareto, draw_search, new_figure
 from mal_graph.reporting.reading import SCHEMAS, Report, read_report, schema_of
 from mal_graph.reporting.reporter import KINDS, DefaultReporter, card_text, rendered, report_text, result_document
+from mal_graph.reporting.search_documents import SearchDocument, search_document
 from mal_graph.reporting.stacks import StackDocument, stack_document
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument, grid_document, sweep_document
 from mal_graph.reporting.tables import new_table, table_text
@@ -35,6 +36,7 @@ __all__ = [
     "draw_curves",
     "draw_heat_map",
     "draw_pareto",
+    "draw_search",
     "EvaluateDocument",
     "grid_document",
     "GridDocument",
@@ -57,6 +59,8 @@ __all__ = [
     "ResultDocument",
     "schema_of",
     "SCHEMAS",
+    "search_document",
+    "SearchDocument",
     "stack_document",
     "StackDocument",
     "sweep_document",

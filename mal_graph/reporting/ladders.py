@@ -7,6 +7,7 @@ from mal_graph.graph import LayerGraph
 from mal_graph.ladder import LadderEntry, Role, ladder_of
 from mal_graph.matching import listed_alike, match_layers
 from mal_graph.reporting.documents import kept_reasons, merged_entries
+from mal_graph.searching import Search
 from mal_graph.workflows import Assembly, Merged, Sweep, Union, Zoo
 
 
@@ -15,7 +16,7 @@ def ladders_of(result: Any) -> list[LadderEntry]:
     match result:
         case Assembly():
             return [ladder_of_step(step) for step in result.merged]
-        case Zoo():
+        case Zoo() | Search():
             return [ladder_of_step(step) for step in result.assembly.merged]
         case Sweep():
             return [ladder_of_step(result.step)]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mal_graph.evaluation import Scores
 from mal_graph.reporting.charts import draw_pareto
-from mal_graph.reporting.documents import AssembleDocument, MatchDocument, ResultDocument, ZooDocument
+from mal_graph.reporting.documents import AssembleDocument, MatchDocument, MergeDocument, ResultDocument, ZooDocument
 from mal_graph.reporting.evidence import (
     account_pieces,
     evidence_pieces,
@@ -26,6 +26,16 @@ from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.model_pages import inspect_page, match_page
 from mal_graph.reporting.pieces import Charts, Headline, Page, Piece, Sheet, bullets, folded, rows, sections
 from mal_graph.reporting.reading import Report
+from mal_graph.reporting.search_charts import draw_search
+from mal_graph.reporting.search_documents import (
+    SearchDocument,
+    curse_line,
+    finalist_table,
+    front_of,
+    part_table,
+    taken_lines,
+    trial_table,
+)
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.sweep_pages import grid_page, sweep_page
 from mal_graph.reporting.tables import Lines, numbered
@@ -104,6 +114,37 @@ def zoo_page(document: ZooDocument) -> Page:
             ("Verification", evidence_pieces(document.ladders)),
             ("Repair", bullets(repair_lines(document.repair))),
             ("Where it comes from", origin_pieces(document, document.config, document.output)),
+        ),
+    )
+
+
+def search_page(document: SearchDocument) -> Page:
+    taken = (
+        *bullets(taken_lines(document)),
+        part_table(document),
+        *bullets([curse_line(document)]),
+        *rows(finalist_table(document), "Finalists"),
+    )
+    course = (
+        *(Charts(pictures) for pictures in [draw_search(document)] if pictures),
+        *rows(trial_table(document, front_of(document)), "Pareto front"),
+        *folded("Every candidate", rows(trial_table(document, document.trials))),
+    )
+    return Page(
+        title=f"{len(document.donors)} donors into {file_name(document.base)}",
+        about=f"mal-graph search: {written(document)}",
+        headline=headline(document),
+        before=(
+            *how_good(document, "on samples that decided nothing"),
+            *sections(("What was found", taken), ("The course of the search", course)),
+        ),
+        ladders=tuple(document.ladders),
+        after=sections(
+            ("What was merged", layer_pieces(document.merged, document.ladders)),
+            ("What was kept, and why", (*partly_pieces(document.merged), *account_pieces(document.accounts))),
+            ("Checks and notes", note_pieces(document)),
+            ("Verification", evidence_pieces(document.ladders)),
+            ("Where it comes from", origin_pieces(document, document.options, document.output)),
         ),
     )
 
@@ -196,13 +237,14 @@ def alignment_pieces(document: AssembleDocument) -> Iterator[Piece]:
         yield from folded(f"{len(document.alignment)} pairs of groups", inside)
 
 
-def note_pieces(document: AssembleDocument | ZooDocument | UnionDocument) -> Iterator[Piece]:
+def note_pieces(document: MergeDocument | UnionDocument) -> Iterator[Piece]:
     yield from bullets((*check_lines(document.checks), *signature_lines(document.signatures), *document.notes))
 
 
 PAGES: dict[type, Callable[[Any], Page]] = {
     AssembleDocument: assemble_page,
     ZooDocument: zoo_page,
+    SearchDocument: search_page,
     UnionDocument: union_page,
     SweepDocument: sweep_page,
     GridDocument: grid_page,

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mal_graph.errors import UsageError
+from mal_graph.reporting.search_charts import losses_of, lowest_so_far, objective_names
+from mal_graph.reporting.search_documents import front_of, search_document
+from mal_graph.searching import Search
 from mal_graph.workflows import Grid, ParetoEntry, Sweep
 
 if TYPE_CHECKING:
@@ -86,6 +89,29 @@ def draw_pareto(entries: Sequence[ParetoEntry], kind: str) -> bytes:
         side.set_xlabel("multiplications, in multiples of the base's")
         side.set_ylabel(name)
     figure.legend(*sides[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
+    return image(figure, kind)
+
+
+def draw_search(search: Search, kind: str) -> bytes:
+    """The loss of every candidate in the order of proposal with the lowest so far, and what no other beats."""
+    document = search_document(search)
+    figure = new_figure(10, 4)
+    course, plane = figure.subplots(1, 2)
+    losses = losses_of(document)
+    base = search.base[next(iter(search.base))].loss
+    course.plot(range(1, len(losses) + 1), losses, ".", label="candidate")
+    course.plot(range(1, len(losses) + 1), lowest_so_far([base, *losses])[1:], label="lowest so far")
+    course.axhline(base, color="grey", linestyle=":", label="base")
+    lowest = min([base, *losses])
+    course.set_ylim(lowest - 0.1 * (base - lowest) - 1e-9, base + (base - lowest) / 2 + 1e-9)
+    course.set_xlabel("candidate")
+    course.set_ylabel(document.names[0])
+    course.legend()
+    plane.plot(*zip(*(trial.objectives for trial in document.trials), strict=True), ".", label="candidate")
+    plane.plot(*zip(*(one.objectives for one in front_of(document)), strict=True), "o-", label="no other beats it")
+    for name, label in zip(objective_names(document), (plane.set_xlabel, plane.set_ylabel), strict=True):
+        label(name)
+    plane.legend()
     return image(figure, kind)
 
 

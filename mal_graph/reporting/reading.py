@@ -11,12 +11,20 @@ from mal_graph.reporting.document import Document
 from mal_graph.reporting.documents import AssembleDocument, EvaluateDocument, MatchDocument, ZooDocument
 from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.method_lists import MethodsDocument
+from mal_graph.reporting.search_documents import SearchDocument
 from mal_graph.reporting.stacks import StackDocument
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.union_documents import UnionDocument
 
 Report: TypeAlias = (
-    AssembleDocument | UnionDocument | ZooDocument | SweepDocument | GridDocument | MatchDocument | InspectDocument
+    AssembleDocument
+    | UnionDocument
+    | ZooDocument
+    | SearchDocument
+    | SweepDocument
+    | GridDocument
+    | MatchDocument
+    | InspectDocument
 )
 REPORTS: tuple[type[Report], ...] = get_args(Report)
 OTHERS: tuple[type[Document], ...] = (EvaluateDocument, AuditDocument, MethodsDocument, StackDocument)

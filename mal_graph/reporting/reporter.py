@@ -8,7 +8,7 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.ladder import LadderEntry, draw_ladder, ladder_of, model_entry, svg_text
 from mal_graph.matching import Match
-from mal_graph.reporting import documents, sweep_documents, text, union_documents
+from mal_graph.reporting import documents, search_documents, sweep_documents, text, union_documents
 from mal_graph.reporting.cards import card_page
 from mal_graph.reporting.charts import draw_curve
 from mal_graph.reporting.documents import ResultDocument
@@ -18,6 +18,7 @@ from mal_graph.reporting.markdown import markdown_page
 from mal_graph.reporting.pages import page_of
 from mal_graph.reporting.pieces import Page
 from mal_graph.reporting.reading import Report, read_report
+from mal_graph.searching import Search
 from mal_graph.workflows import Assembly, Audit, Curve, Grid, Sweep, Union, Zoo
 
 DOCUMENTS: dict[type, Callable[[Any], Report]] = {
@@ -26,6 +27,7 @@ DOCUMENTS: dict[type, Callable[[Any], Report]] = {
     Grid: sweep_documents.grid_document,
     Zoo: documents.zoo_document,
     Union: union_documents.union_document,
+    Search: search_documents.search_document,
 }
 FORMS: dict[str, Callable[[Page], str]] = {"html": html_page, "md": markdown_page}
 KINDS = ("json", *FORMS)  # of a report, as its file's name ends
@@ -63,7 +65,8 @@ def document_of(result: Any) -> Report:
     """The document of a result, without pictures. Raises UsageError for what is none."""
     if type(result) not in DOCUMENTS:
         raise UsageError(
-            f"a {type(result).__name__} cannot be reported: give the result of assemble, compress, sweep, grid or zoo"
+            f"a {type(result).__name__} cannot be reported: give the result of assemble, compress, sweep, grid, zoo or "
+            "search"
         )
     return DOCUMENTS[type(result)](result)
 
@@ -76,8 +79,8 @@ def result_document(
     Args:
         command: the words that were given on a command line.
         hashes: of the files that were read, by path.
-        written: where the model (`output`) and the decisions of a search (`checkpoint`) are, as far as they are kept,
-            and the digests of what was written (`written`).
+        written: where the model (`output`), the decisions of a zoo (`checkpoint`) and the `study` of a search are, as
+            far as they are kept, and the digests of what was written (`written`).
     """
     added: dict[str, Any] = {
         "command": list(command),

@@ -32,6 +32,16 @@ from mal_graph.reporting.folding import match_table
 from mal_graph.reporting.inspection import InspectDocument
 from mal_graph.reporting.inspection_text import inspection_lines, shape_text
 from mal_graph.reporting.method_lists import MethodsDocument, UsedMethodEntry, methods_lines
+from mal_graph.reporting.search_documents import (
+    SearchDocument,
+    curse_line,
+    figure_text,
+    finalist_table,
+    front_of,
+    part_table,
+    taken_lines,
+    trial_table,
+)
 from mal_graph.reporting.stacks import StackDocument, slice_lines
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.tables import RESULT, Lines, new_table, numbers_table, table_text
@@ -236,7 +246,7 @@ def end_lines(document: ResultDocument) -> Lines:
     yield f"wrote {document.output}" if document.output else "no model was written"
     if document.scores:
         yield ""
-        if isinstance(document, ZooDocument):
+        if isinstance(document, ZooDocument | SearchDocument):
             yield "on samples that decided nothing:"
         yield from score_lines(document.scores, "model")
     if document.verdict is not None:
@@ -451,8 +461,21 @@ def gate_line(document: ZooDocument, loss: str, metric: str) -> str:
     )
 
 
-def figure_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def search_lines(document: SearchDocument, verbose: bool) -> Lines:
+    yield from taken_lines(document)
+    yield ""
+    if verbose:
+        yield trial_table(document, document.trials)
+        yield ""
+    yield "what no other candidate beats:"
+    yield trial_table(document, front_of(document))
+    yield ""
+    if document.finalists:
+        yield finalist_table(document)
+        yield ""
+    yield part_table(document)
+    yield curse_line(document)
+    yield from end_lines(document)
 
 
 LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
@@ -463,6 +486,7 @@ LINES: dict[type[Document], Callable[[Any, bool], Lines]] = {
     SweepDocument: sweep_lines,
     GridDocument: grid_lines,
     ZooDocument: zoo_lines,
+    SearchDocument: search_lines,
     UnionDocument: union_lines,
     AuditDocument: audit_lines,
     MethodsDocument: methods_lines,

@@ -212,16 +212,14 @@ def in_one_frame(
     config = config.replaced(lam=1 / (1 + len(donors)))  # at which, and at others, promises are compared
     known: Known = []
     strategies: list[Strategy] = [assign_relatives] * len(others)
-    if (aligned := find_method(config.method).aligned) is not Aligned.TO_BASE:
+    if (method := find_method(config.method)).aligns_together:
         quick = config.replaced(compare=False)
         alone = [merge_step(base, other, quick, runner, progress, known, assign_relatives) for other in donors]
-        strategies[: len(donors)] = together(aligned, [step.ungrown.alignment for step in alone], config.seed)
+        strategies[: len(donors)] = together(method.aligned, [step.ungrown.alignment for step in alone], config.seed)
     steps = [
-        merge_step(base, other, config, runner, progress, known, strategy)
+        in_frame(base, other, config, runner, progress, known, strategy)
         for other, strategy in zip(others, strategies, strict=True)
     ]
-    for step in steps:
-        refuse_compensation(step)
     own = None if ancestor is None else steps.pop()
     if own is not None:
         refuse_stranger(own.plan)
@@ -232,6 +230,21 @@ def in_one_frame(
         first = [f"layer {layer}: {why}" for layer, why in list(reasons.items())[:2]]
         raise MatchError(f"nothing can be merged: {'; '.join(first)}; give the model that all were tuned from")
     return Frames(base, kept, own)
+
+
+def in_frame(
+    base: LayerGraph,
+    other: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+    strategy: Strategy = assign_relatives,
+) -> Merged:
+    """One model aligned to the base. Raises MatchError."""
+    step = merge_step(base, other, config, runner, progress, known, strategy)
+    refuse_compensation(step)
+    return step
 
 
 def together(aligned: Aligned, alignments: Sequence[Alignment], seed: int) -> list[Strategy]:

@@ -155,7 +155,7 @@ def zoo(
     checkpoint = Checkpoint(inputs_of(graph, entries, arrays, terms))
     if settings.checkpoint is not None:
         checkpoint = read_checkpoint(Path(settings.checkpoint), checkpoint.inputs, restart)
-    result, checkpoint = search(SoFar(graph, (), best), entries, checkpoint, settings.checkpoint, terms)
+    result, checkpoint = decide_on_all(SoFar(graph, (), best), entries, checkpoint, settings.checkpoint, terms)
     if all(outcome.verdict == SKIPPED for outcome in checkpoint.outcomes):
         raise MatchError(none_of(graph, checkpoint.outcomes))
     models = (graph, *(step.donor for step in result.steps))
@@ -207,7 +207,7 @@ def terms_of_search(
     return replace(terms, held=held, gate=AcceptanceRule(best, config.eps)), best
 
 
-def search(
+def decide_on_all(
     so_far: SoFar, entries: Sequence[Entry], checkpoint: Checkpoint, state: str | Path | None, terms: Terms
 ) -> tuple[SoFar, Checkpoint]:
     """Decide on every donor; what the checkpoint holds is done again as it was decided."""

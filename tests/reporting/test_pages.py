@@ -15,7 +15,7 @@ from mal_graph.reporting.reading import FORMS, SCHEMAS
 from mal_graph.version import version
 
 VOID = {"meta", "link", "br", "img", "input", "rect", "path", "circle"}
-LAYERED = ("merged", "grown", "hostile", "zoo")
+LAYERED = ("merged", "grown", "hostile", "zoo", "search")
 
 
 @pytest.fixture(params=MAKERS)
