@@ -135,7 +135,7 @@ def distance(graph, model):
     per=st.sampled_from(["tensor", "axis", "block"]),
     layer=st.sampled_from(LAYERS),
 )
-@settings(max_examples=40, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=16, phases=[Phase.explicit, Phase.generate])
 def test_a_donor_of_integers_is_merged_as_the_floats_they_stand_for(seed, form, kind, symmetric, per, layer):
     """Lambda 1 is the donor, and lambda 0.5 the mean of the base and of the donor's floats in the base's order."""
     (first, second), (b, c), order = drawn(seed)

@@ -166,6 +166,7 @@ def test_the_base_is_as_far_from_the_ensemble_as_it_is_and_the_ensemble_is_there
     assert joint.error(joint.ensemble) == 0
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("keep", ["base", "none"])
 @pytest.mark.parametrize(
     ("names", "behind"), [((PETS, FARM), [sigmoid]), ((FARM, PETS), [sigmoid]), ((PETS, PETS[::-1]), [])]
@@ -363,6 +364,7 @@ def test_a_donor_alone_is_as_far_off_as_its_scores_spread_out(names, end):
     assert joint.error_alone(0) == pytest.approx(1)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("names", [(PETS, FARM), (FARM, ("pig", "hen")), (FARM, FARM[::-1])])
 def test_the_table_says_of_each_part_what_the_scores_say(names):
     graphs = [classifier(seed, own) for seed, own in enumerate(names)]

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from builders import Net, deviation, inputs_of, load, permuted_copy, run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -152,6 +152,7 @@ def test_what_was_arranged_once_is_arranged_once_in_the_file(tmp_path_factory, w
     assert initializers(saved).keys() == initializers(proto).keys()
 
 
+@settings(max_examples=10)  # there are few kinds of tables
 @given(WAYS)
 def test_what_differs_after_a_merge_is_arranged_apart(tmp_path_factory, way):
     base, donor = arranged(way, np.full(6, 0.5)), arranged([], np.zeros(6))
@@ -219,6 +220,7 @@ def test_what_is_tied_along_an_axis_is_tied_on_purpose(differing, rng):
     assert len(find_ties(graph, axis_groups(graph))) == len(differing)
 
 
+@settings(max_examples=10)  # there are few kinds of tables
 @given(*TABLES)
 def test_a_merge_stores_a_table_twice_where_its_readers_need_it(tmp_path_factory, differing, rng):
     base, donor = tables(drawn_table(differing, rng), None), tables(*rng.normal(size=(2, 4, 6)), seed=1)
@@ -228,6 +230,7 @@ def test_a_merge_stores_a_table_twice_where_its_readers_need_it(tmp_path_factory
         assert_same(ends[1], donor)
 
 
+@settings(max_examples=10)  # there are few kinds of tables
 @given(*TABLES, st.sampled_from([0.3, 0.5, 1.0]))
 def test_a_table_that_two_layers_share_in_both_models_stays_one(tmp_path_factory, differing, rng, lam):
     """The donor is the base, its units in another order."""
