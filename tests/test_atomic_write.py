@@ -119,7 +119,7 @@ def test_a_new_file_and_its_data_have_the_permissions_that_the_system_gives(tmp_
     [
         (GateFailed("no finite outputs"), GateFailed, "no finite outputs"),
         (OSError(28, "No space left on device"), FileError, "No space left on device; free space or choose another"),
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )
 @pytest.mark.parametrize("place", ["write", "accept"])
