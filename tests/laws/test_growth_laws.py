@@ -70,7 +70,7 @@ def far(a, b):
     return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("build", NETS.values(), ids=NETS)
 def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(build, tmp_path):
     base = reseeded(build(), 1)
@@ -88,7 +88,7 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     assert grew
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize(
     "make",
@@ -733,7 +733,7 @@ INSIDE = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
 def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatched, tmp_path):

@@ -48,6 +48,7 @@ def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     assert not {*step.plan.skipped, *step.plan.dropped, *step.promises.kept}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("repeat", ["expand", "interleave", "axis", "tile"])
 def test_more_heads_are_reached_exactly_however_shared_ones_are_repeated(repeat):
