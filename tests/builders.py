@@ -315,6 +315,17 @@ def deviation(found: Sequence[Array], expected: Sequence[Array]) -> float:
 # --- donors -----------------------------------------------------------------------------------------------------
 
 
+def noisy(graph: LayerGraph, share: float, seed: int) -> LayerGraph:
+    """A copy of which every weight is off by `share` of its spread."""
+    rng = np.random.default_rng(seed)
+    moved = {
+        name: (values + share * max(values.std(), 0.1) * rng.standard_normal(values.shape)).astype(values.dtype)
+        for name, values in stored(graph).items()
+        if values.dtype.kind == "f"
+    }
+    return graph.with_weights(moved)
+
+
 def permuted_copy(graph: LayerGraph, groups: AxisGroups, seed: int = 0) -> tuple[LayerGraph, Orders]:
     """A copy that computes the same with the units of every usable group shuffled, and the orders that undo it.
 

@@ -5,23 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import mlp, permuted_copy, save, stored
+from builders import mlp, noisy, permuted_copy, save
 
 from mal_graph import registry
 from mal_graph.symmetry import axis_groups
 
 DONORS, SAMPLES = 3, 240
-
-
-def noisy(graph, share, seed):
-    """A copy of which every weight is off by `share` of its spread."""
-    rng = np.random.default_rng(seed)
-    moved = {
-        name: (values + share * max(values.std(), 0.1) * rng.standard_normal(values.shape)).astype(values.dtype)
-        for name, values in stored(graph).items()
-        if values.dtype.kind == "f"
-    }
-    return graph.with_weights(moved)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, permuted_copy, places, save, stored
+from builders import Net, cnn, mlp, noisy, permuted_copy, places, save, stored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,17 +29,6 @@ from mal_graph.workflows.zoo_search import zoo
 FAST = {"verify": False, "controls": 0}  # controls have tests of their own
 PLAIN = MergeConfig(lam=1.0, verify=False)
 LAMBDAS = ZooConfig().lambdas
-
-
-def noisy(graph, share, seed):
-    """A copy of which every weight is off by `share` of its spread."""
-    rng = np.random.default_rng(seed)
-    moved = {
-        name: (values + share * max(values.std(), 0.1) * rng.standard_normal(values.shape)).astype(values.dtype)
-        for name, values in stored(graph).items()
-        if values.dtype.kind == "f"
-    }
-    return graph.with_weights(moved)
 
 
 def shuffled(graph, seed):
