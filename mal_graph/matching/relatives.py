@@ -46,18 +46,18 @@ def with_strays(objective: Objective, identity: Orders, nearest: Orders) -> Orde
 
 
 def strays(objective: Objective, pair: int, nearest: Orders) -> Order:
-    """The order of one pair in which only units move that all have a stranger in their own place and their kin in the
-    other one, each with those that it changes places with."""
+    """The order of one pair in which only units move that have a stranger in their own place, each with those that it
+    changes places with, if one of these has its kin in the other one: units that are like none come along."""
     order = nearest[pair]
     place = np.arange(len(order))
     table, a, d = compare_units(objective, pair, nearest)
     if table.shape[0] != table.shape[1] or not np.array_equal(np.sort(order), place):
         return place
     kinship = 2.0 * table / np.maximum(a[:, None] + d, np.finfo(np.float64).tiny)
-    has_moved = (kinship[place, place] < RELATED) & (kinship[place, order] >= RELATED)
+    is_stranger, is_kin = kinship[place, place] < RELATED, kinship[place, order] >= RELATED
     kept = place.copy()
     for cycle in cycles_of(order):
-        if has_moved[cycle].all():
+        if is_stranger[cycle].all() and is_kin[cycle].any():
             kept[cycle] = order[cycle]
     return kept
 
