@@ -23,7 +23,7 @@ from mal_graph.matching.nesting import Axis
 from mal_graph.matching.tensor_pairs import TensorPair
 from mal_graph.network import Parameter
 from mal_graph.operators import GroupState
-from mal_graph.symmetry import AxisGroups, Member, Names, PositionNames
+from mal_graph.symmetry import AxisGroups, Member, Names, PositionNames, all_positions
 
 
 class Refusal(Exception):
@@ -145,7 +145,7 @@ class GroupPairing:
         self.check_closed(mine, theirs, self.base, called, "base", size == other)
         self.check_closed(theirs, mine, self.donor, called, "donor", size == other)
         if tensor.lead and place >= 2:
-            return AxisPair(size, (Block(-1, tensor.lead[place - 2] + column(other), column(other)),))
+            return AxisPair(size, (Block(-1, tensor.lead[place - 2] + all_positions(other), all_positions(other)),))
         names = self.names_on(tensor, place)
         if names[0].any() and np.array_equal(*names) and not is_unique(names[0]):
             names = names_of(tensor, place, self.fine_names())
@@ -157,7 +157,7 @@ class GroupPairing:
         if named is not None:
             return replace(self.with_roles(tensor.base, place, (fixed(*named),)), donor_size=other)
         if size == other:
-            return AxisPair(size, (Block(-1, column(size), column(size)),))
+            return AxisPair(size, (Block(-1, all_positions(size), all_positions(size)),))
         common = self.in_stored_order(mine, theirs)
         if common is None:
             raise Refusal(f"its {called} axis {self.other_length(mine, size, other)}")
@@ -319,11 +319,11 @@ class GroupPairing:
         )
         places = [{(number, place) for number, _, place in columns} for columns in (own, other)]
         if len(own) < len(looked_at[0]) or len(other) < len(looked_at[1]) or places[0] != places[1]:
-            a, b = (side[:, sorted(within)] for side, within in zip((a, b), looked_at, strict=True))
+            a, b = (columns_of(side, sorted(within)) for side, within in zip((a, b), looked_at, strict=True))
             return (a, b) if a.shape[1] == b.shape[1] else None
         self.inside.update(zip(inner, others, strict=True))
         both = [key for key in own if key in other]
-        return a[:, [own[key] for key in both]], b[:, [other[key] for key in both]]
+        return columns_of(a, [own[key] for key in both]), columns_of(b, [other[key] for key in both])
 
 
 def names_of(tensor: TensorPair, place: int, names: tuple[PositionNames, PositionNames]) -> tuple[Names, Names]:
@@ -339,8 +339,9 @@ def why_fixed(members: Sequence[tuple[int, Member]], groups: AxisGroups) -> str:
     return groups.groups[members[0][0]].reason or "it lies inside another group"
 
 
-def column(size: int) -> Index:
-    return np.arange(size).reshape(-1, 1)
+def columns_of(positions: Index, chosen: Sequence[int]) -> Index:
+    """Columns of an array; itself where these are all of it."""
+    return positions if [*chosen] == [*range(positions.shape[1])] else positions[:, [*chosen]]
 
 
 def fixed(base: Index, donor: Index) -> Block:

@@ -2,7 +2,7 @@
 
 from mal_graph.operators import GroupState
 from mal_graph.symmetry.grouping import axis_groups, find_traces
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, all_positions
 from mal_graph.symmetry.moves import permute_weights
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
@@ -24,6 +24,7 @@ from mal_graph.symmetry.verification import verify
 
 __all__ = [
     "ACCEPT",
+    "all_positions",
     "axis_groups",
     "AxisGroup",
     "AxisGroups",

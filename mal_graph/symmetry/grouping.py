@@ -21,7 +21,7 @@ from mal_graph.network import (
 )
 from mal_graph.operators import GroupState, Pin, Row, SizeConstant
 from mal_graph.registry import Model
-from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces
+from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, all_positions
 from mal_graph.symmetry.interchangeable import Class, Owner, Units
 from mal_graph.symmetry.tracing import Axis, trace_labels
 
@@ -189,4 +189,5 @@ def members_of(columns: NDArray[np.int64], owners: Sequence[Owner], roles: Roles
         name, axis, _, _ = owners[owner]
         held = np.concatenate(positions, axis=1) if positions[1:] else positions[0]
         # As they lie in the first unit, so that they correspond to those of a wider network.
-        yield Member(name, axis, roles[name, axis], held[:, np.argsort(held[0], kind="stable")])
+        held, plain = held[:, np.argsort(held[0], kind="stable")], all_positions(len(held))
+        yield Member(name, axis, roles[name, axis], plain if np.array_equal(held, plain) else held)

@@ -8,7 +8,7 @@ convolution lie inside a unit of the group of its groups.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,14 @@ class Role:
 
     def __str__(self) -> str:
         return f"{self.op}.{self.slot} {self.side}"
+
+
+@lru_cache(maxsize=64)  # layers of a few widths make up a network, however many they are
+def all_positions(size: int) -> NDArray[np.int64]:
+    """Every position of an axis in order, shape (size, 1): one read-only array for all that ask."""
+    positions = np.arange(size).reshape(-1, 1)
+    positions.flags.writeable = False
+    return positions
 
 
 @dataclass(frozen=True, repr=False)

@@ -381,5 +381,5 @@ def distinct_pairs(units: Ints, numbers: Hashes) -> tuple[Ints, Hashes]:
 
 
 def told_apart(names: Hashes) -> Names:
-    """The names along an axis; none where they tell nothing apart."""
-    return names if len(np.unique(names)) > 1 else np.zeros_like(names)
+    """The names along an axis; none where they tell nothing apart: one zero that takes no more room."""
+    return names if len(np.unique(names)) > 1 else np.broadcast_to(names.dtype.type(0), names.shape)
