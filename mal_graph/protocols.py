@@ -45,6 +45,11 @@ class Adapter(Protocol):
         """The model as a layer graph. Raises FileError or UnsupportedModel."""
         ...
 
+    def local_copy(self, address: str) -> Path:
+        """The path of a model that lies at an address, once it is on this machine with all its data. Raises
+        FileError."""
+        ...
+
     def save(
         self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
     ) -> None:

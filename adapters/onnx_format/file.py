@@ -24,6 +24,7 @@ from mal_graph.atomic_write import data_name, write_whole
 from mal_graph.errors import DataFileWarning, FileError, LimitError, MalGraphError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
+from mal_graph.remote_files import is_remote, local_copy
 from mal_graph.seals import Sealed
 from mal_graph.source_files import opened
 
@@ -41,6 +42,7 @@ from .document import (
     tensors,
 )
 from .edit import edited_model
+from .places import Parsed
 from .seal import Range, data_digest, has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
 from .view import handle, layer_graph
@@ -71,7 +73,7 @@ class OnnxAdapter:
             path, own, proto = Path.cwd() / given, None, guard.check_proto(model, Path(given))
         elif isinstance(model, str | os.PathLike):
             given = os.fsdecode(model)
-            path = guard.checked_path(Path(given))
+            path = guard.checked_path(self.local_copy(given) if is_remote(given) else Path(given))
             own, proto = opened(path), guard.check_file(path)
         else:
             raise registry.unknown_model(model)
@@ -81,6 +83,11 @@ class OnnxAdapter:
         data = sorted({tensor.path for tensor in external_tensors(document)}) if own else ()
         warn_of_odd_data(given, data)
         return replace(layer_graph(document, path), name=given, files=tuple(filter(None, [own, *map(opened, data)])))
+
+    def local_copy(self, address: str) -> Path:
+        """The path of a model that lies at an address, once it is on this machine with all its data. Raises
+        FileError."""
+        return local_copy(address, data_of)
 
     def save(
         self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
@@ -140,6 +147,12 @@ def linked(proto: onnx.ModelProto, path: Path) -> ir.Model:
             # onnx-ir 1.1 has read these already, and would write them once from here and once from its own copy.
             tensor.raw.ClearField("metadata_props")
     return model
+
+
+def data_of(path: Path) -> set[str]:
+    """The files that hold weights of a model, as paths from its folder. Raises FileError."""
+    stored = (tensor for _, tensor in Parsed(guard.parsed(path)).tensors if tensor.data_location == tensor.EXTERNAL)
+    return {entry.value for tensor in stored for entry in tensor.external_data if entry.key == "location"}
 
 
 def warn_of_odd_data(name: str, data: Iterable[str]) -> None:

@@ -5,24 +5,28 @@ Only what the user names is imported, and no file is ever unpickled: weights com
 """
 
 import importlib
+import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
+from mal_graph.text_files import read_text
 
 from .seal import sealed_pieces
 
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
+INDEX = ".safetensors.index.json"  # how the list of files ends that hold a large module's weights
 SHOWN = 3  # names in a message
 
 
@@ -31,7 +35,8 @@ def build_module(target: str, weights: Path | None = None) -> nn.Module:
 
     Args:
         target: `package.module:factory`; the current folder is looked in as well.
-        weights: a `.safetensors` file or a state dict saved by torch.
+        weights: a `.safetensors` file, the index of several (`.safetensors.index.json`), or a state dict that torch
+            saved.
 
     Raises:
         UsageError: there is no such factory, or it makes no module.
@@ -72,6 +77,8 @@ def call_factory(target: str) -> nn.Module:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors in a file, by name. Raises FileError."""
     try:
+        if path.name.endswith(INDEX):
+            return read_shards(path)
         if ".safetensors" in path.suffixes:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -85,6 +92,40 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "it could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
         ) from None
     return tensors_in(content, path)
+
+
+def read_shards(path: Path) -> dict[str, Tensor]:
+    """The tensors of several files, which an index lists by name. Raises FileError or OSError."""
+    listed_in = shards_of(path)
+    missing = sorted(shard for shard in set(listed_in.values()) if not (path.parent / shard).is_file())
+    if missing:
+        raise FileError(
+            f"cannot read the weights in {path}: it lists {listed(missing)}, not there; copy all of its files"
+        )
+    held = {shard: read_weights(path.parent / shard) for shard in sorted(set(listed_in.values()))}
+    lost = [name for name, shard in listed_in.items() if name not in held[shard]]
+    if lost:
+        raise FileError(
+            f"cannot read the weights in {path}: {listed_in[lost[0]]} does not hold {lost[0]}, so that it is of "
+            "another model; copy index and files of one model"
+        )
+    return {name: held[shard][name] for name, shard in listed_in.items()}
+
+
+def shards_of(path: Path) -> dict[str, str]:
+    """The file of each tensor by an index. Raises FileError or OSError."""
+    try:
+        shards = TypeAdapter(dict[str, str]).validate_python(json.loads(read_text(path))["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError):  # pydantic's errors are ValueErrors
+        raise FileError(
+            f"cannot read the weights in {path}: it is no index of safetensors files, which has a weight_map of names "
+            "and files; give the one that was saved beside them"
+        ) from None
+    outside = [shard for shard in shards.values() if Path(shard).name != shard or not shard.endswith(".safetensors")]
+    if outside or not shards:
+        what = f"lists {outside[0]!r}, which is no .safetensors file beside it" if outside else "lists nothing"
+        raise FileError(f"cannot read the weights in {path}: it {what}; give the index that was saved beside the files")
+    return shards
 
 
 def write_state(
@@ -146,7 +187,7 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, pa
     module.load_state_dict(dict(weights))
 
 
-def listed(names: set[str]) -> str:
+def listed(names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:SHOWN])
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"
 

@@ -308,7 +308,7 @@ def zoo(
     from mal_graph.workflows import arrays_of, files_in, with_arrays, write_result
     from mal_graph.workflows import zoo as search_zoo
 
-    donors = [str(path) for path in files_in(Path(folder))]
+    donors = files_in(folder)
     files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
     read = all_opened(files)
     target = merged_target(output, base, files, force)

@@ -90,9 +90,9 @@ def donor_paths(donors: list[str]) -> list[str]:
     """The files that are named, or those of the folder that is. Raises FileError or UsageError."""
     from mal_graph.workflows import files_in
 
-    folders = [one for one in donors if Path(one).is_dir()]
+    folders = [one for one in donors if Path(one).is_dir() or one.endswith("/")]
     if not folders:
         return donors
     if len(donors) > 1:
         raise UsageError(f"{folders[0]} is a folder, and more is named: name one folder, or files")
-    return [str(path) for path in files_in(Path(folders[0]))]
+    return files_in(folders[0])

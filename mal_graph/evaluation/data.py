@@ -17,6 +17,7 @@ from mal_graph.errors import DataError, LimitError
 from mal_graph.graph import MERGEABLE_TYPES, Array, LayerGraph, Value
 from mal_graph.limits import limits_in_force
 from mal_graph.network import SampleAxes, find_sample_axes
+from mal_graph.remote_files import is_remote, local_copy
 
 LABELS = "labels"
 MAX_BATCH = 256
@@ -40,7 +41,7 @@ class PreparedData(Brief):
 
 def as_arrays(data: str | PathLike[str] | Arrays) -> dict[str, Array]:
     """The arrays of an .npz file, or of a dictionary. Raises DataError."""
-    return read_npz(Path(data)) if isinstance(data, str | PathLike) else dict(data)
+    return read_npz(data) if isinstance(data, str | PathLike) else dict(data)
 
 
 def prepare_data(
@@ -113,9 +114,9 @@ def is_one_hot(graph: LayerGraph, labels: Array) -> bool:
     return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
-def read_npz(path: str | Path) -> dict[str, Array]:
-    """Every array of an .npz file, never unpickling anything. Raises DataError."""
-    path = Path(path)
+def read_npz(path: str | PathLike[str]) -> dict[str, Array]:
+    """Every array of an .npz file, never unpickling anything. Raises DataError, or FileError for an address."""
+    path = local_copy(path) if is_remote(path) else Path(path)
     if not path.is_file():
         raise DataError(
             f"no data file at {path}: give an .npz file with one array per model input, and 'labels' where it is scored"

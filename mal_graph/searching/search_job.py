@@ -28,6 +28,7 @@ from mal_graph.methods import Need, find_method
 from mal_graph.network import find_layers
 from mal_graph.option import Data, option_of
 from mal_graph.protocols import Check
+from mal_graph.remote_files import is_remote
 from mal_graph.search_options import RUNNING
 from mal_graph.searching.bench import Bench, Setup
 from mal_graph.searching.candidates import WEIGHT, Candidate, Trial
@@ -186,13 +187,13 @@ def path_of(model: Any) -> Path:
     """The path of a model. Raises UsageError for a model in memory: workers read files."""
     if not isinstance(model, str | os.PathLike):
         raise UsageError(f"a search takes the paths of models, and a {type(model).__name__} is given: save it first")
-    return Path(model)
+    return registry.adapter_for(model).local_copy(model) if is_remote(model) else Path(model)
 
 
 def paths_of(donors: Any) -> dict[str, Path]:
     """The path of every donor by its name: that of its file, or the whole path where several files are called so.
     Raises FileError or UsageError."""
-    paths = files_in(Path(donors)) if isinstance(donors, str | os.PathLike) else [path_of(one) for one in donors]
+    paths = [path_of(one) for one in (files_in(donors) if isinstance(donors, str | os.PathLike) else donors)]
     names = [path.name for path in paths]
     named = {name if names.count(name) == 1 else str(path): path for name, path in zip(names, paths, strict=True)}
     if not named:

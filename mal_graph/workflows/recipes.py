@@ -43,6 +43,7 @@ from mal_graph.methods import Need, find_method
 from mal_graph.option import option_of
 from mal_graph.parameter_settings import Setting, setting_of
 from mal_graph.plain_text import did_you_mean
+from mal_graph.remote_files import is_remote
 from mal_graph.text_files import read_text
 from mal_graph.workflows.mergekit import NOT_HERE, translated
 from mal_graph.workflows.restacking import Slice
@@ -347,7 +348,7 @@ def seen_from(folder: Path, value: Any) -> Any:
     """A path, or several, of a recipe in this folder as they are seen from here."""
     if isinstance(value, list | tuple):
         return [seen_from(folder, one) for one in value]
-    if not isinstance(value, str) or value == "-":
+    if not isinstance(value, str) or value == "-" or is_remote(value):
         return value
     return os.path.normpath(folder / value)
 
@@ -361,7 +362,7 @@ def files_in_options(options: Mapping[str, Any]) -> Iterator[str]:
 
 def refuse_missing(paths: Iterable[str], recipe: str) -> None:
     """Raise FileError where files are missing; all of them are named."""
-    missing = [path for path in dict.fromkeys(paths) if not Path(path).is_file()]
+    missing = [path for path in dict.fromkeys(paths) if not is_remote(path) and not Path(path).is_file()]
     if missing:
         raise FileError(
             f"{recipe} names {'files that are' if len(missing) > 1 else 'a file that is'} not there: "
@@ -452,6 +453,6 @@ def path_from(folder: Path, value: Any) -> Any:
     """A path, or several, as they are seen from a folder."""
     if isinstance(value, list | tuple):
         return [path_from(folder, one) for one in value]
-    if not isinstance(value, str) or value == "-":
+    if not isinstance(value, str) or value == "-" or is_remote(value):
         return value
     return os.path.relpath(value, folder)

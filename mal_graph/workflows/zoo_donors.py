@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from mal_graph.config import ZooConfig
 from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
 from mal_graph.graph import LayerGraph
+from mal_graph.remote_files import is_remote, listed
 from mal_graph.workflows.checkpoint import digest_of_file, fingerprint
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.models import Arrays, Model, is_module, open_models
+
+SUFFIX = ".onnx"
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,7 @@ def entries_of(
 ) -> Iterator[Entry]:
     """Every donor once, with why it is not used if it is not. Raises FileError."""
     seen = {fingerprint(base): "the base"}
-    for model in files_in(Path(donors)) if isinstance(donors, str | Path) else donors:
-        name = getattr(model, "name", model if isinstance(model, str) else type(model).__name__)
+    for name, model in named(donors):
         try:
             _, graph = open_models([base, str(model) if isinstance(model, Path) else model], config, data)
             digest_of_model = fingerprint(graph)
@@ -42,6 +45,15 @@ def entries_of(
         yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
 
 
+def named(donors: str | Path | Iterable[Model]) -> Iterator[tuple[str, Model]]:
+    """Every donor, of a folder or given one by one, with what reports call it. Raises FileError."""
+    if isinstance(donors, str | Path):
+        yield from ((Path(file).name, file) for file in files_in(donors))
+        return
+    for model in donors:
+        yield getattr(model, "name", model if isinstance(model, str) else type(model).__name__), model
+
+
 def misfit(base: LayerGraph, donor: LayerGraph, config: ZooConfig) -> str:
     """Why a donor does not take what the base takes; "" if it does."""
     try:
@@ -51,12 +63,20 @@ def misfit(base: LayerGraph, donor: LayerGraph, config: ZooConfig) -> str:
     return ""
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The .onnx files of a folder by name. Raises FileError."""
-    try:
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".onnx" and path.is_file())
-    except OSError as error:
-        raise FileError(f"cannot read the zoo {folder}: {error.strerror}; name a folder of .onnx files") from None
+def files_in(folder: str | PathLike[str]) -> list[str]:
+    """The .onnx files of a folder, or of one at an address, by name. Raises FileError."""
+    if is_remote(folder):
+        files = listed(str(folder), SUFFIX)
+    else:
+        files = names_in(Path(folder))
     if not files:
         raise FileError(f"the zoo {folder} holds no .onnx file: name a folder of models to merge")
     return files
+
+
+def names_in(folder: Path) -> list[str]:
+    """The same of a folder of this machine."""
+    try:
+        return sorted(str(path) for path in folder.iterdir() if path.suffix.lower() == SUFFIX and path.is_file())
+    except OSError as error:
+        raise FileError(f"cannot read the zoo {folder}: {error.strerror}; name a folder of .onnx files") from None

@@ -1,5 +1,6 @@
 """Modules from the command line: what is named is built, what is unsafe or does not fit is refused in one sentence."""
 
+import json
 import pickle
 import sys
 from importlib import import_module
@@ -74,10 +75,36 @@ def write_safetensors(path):
     save_file(changed(), path)
 
 
+def write_shards(path):
+    """Each tensor in a file of its own, and the index that tells which."""
+    from safetensors.torch import save_file
+
+    shards = {name: f"w-{place}.safetensors" for place, name in enumerate(changed())}
+    for name, value in changed().items():
+        save_file({name: value}, path.with_name(shards[name]))
+    path.write_text(json.dumps({"metadata": {}, "weight_map": shards}))
+
+
+def write_index(change):
+    """The same with something changed in what tells the file of each tensor."""
+
+    def write(path):
+        write_shards(path)
+        shards = json.loads(path.read_text())["weight_map"]
+        change(shards)
+        path.write_text(json.dumps({"weight_map": shards}))
+
+    return write
+
+
+INDEX = "w.safetensors.index.json"
+
+
 @pytest.mark.parametrize(
     ("name", "write"),
     [
         ("w.safetensors", write_safetensors),
+        (INDEX, write_shards),
         ("w.pt", lambda path: torch.save(changed(), path)),
         ("w.ckpt", lambda path: torch.save({"state_dict": changed(), "epoch": 3}, path)),
     ],
@@ -104,6 +131,18 @@ def test_weights_are_put_in(folder, name, write):
         ("w.pt", lambda path: torch.save({"epoch": 3}, path), "a dict and no state dict"),
         ("w.pt", lambda path: None, "No such file"),
         ("w.safetensors", lambda path: None, "No such file"),
+        (INDEX, lambda path: None, "No such file"),
+        (INDEX, lambda path: path.write_text("[1, 2]"), "no index of safetensors files"),
+        (INDEX, lambda path: path.write_text('{"weight_map": {"a": 1}}'), "no index of safetensors files"),
+        (INDEX, lambda path: path.write_text('{"weight_map": {}}'), "it lists nothing"),
+        (INDEX, lambda path: path.write_text("{" * 100_000), "no index of safetensors files"),
+        (
+            INDEX,
+            write_index(lambda of: of.update({"0.bias": "gone.safetensors"})),
+            r"it lists gone\.safetensors, not there",
+        ),
+        (INDEX, write_index(lambda of: of.update({"0.bias": "../w.safetensors"})), "no .safetensors file beside it"),
+        (INDEX, write_index(lambda of: of.update({"0.bias": of["2.bias"]})), "so that it is of another model"),
     ],
 )
 def test_a_file_that_holds_no_weights_is_refused(folder, name, write, message):
