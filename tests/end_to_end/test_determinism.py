@@ -42,5 +42,5 @@ def test_a_merge_has_the_same_bytes_in_another_process(tmp_path):
 @pytest.mark.parametrize("words", [MERGE, ZOO])
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (2, 3), (3, 0)])
 def test_many_processes_write_the_same_bytes(tmp_path, words, seeds):
-    runs = [(seed, threads, cores) for seed in seeds for threads, cores in ((1, 1), (2, 2), (2, 1))]
+    runs = [(seeds[0], 1, 1), (seeds[1], 2, 2), (seeds[1], 2, 1)]
     assert len({written(tmp_path / str(run), words, *run) for run in runs}) == 1
