@@ -33,6 +33,7 @@ FOR_ALL = [
     "registry",
     "atomic_write",
     "source_files",
+    "remote_files",
     "seals",
     "plain_text",
     "config",
