@@ -990,6 +990,17 @@ def index(net: Net) -> str:
     return net.constant(np.array([[0, 1, 2, 3, 4, 5], [1, 0, 2, 4, 3, 5], [5, 4, 3, 2, 1, 0]]))
 
 
+def alike_places(net: Net, x: str) -> str:
+    """A token of each sample for every token, the same for all units of it, computed at run time."""
+    order = net.op("TopK", net.op("ReduceSum", x, net.constant([2])), net.constant([4]), axis=1, outputs=2)[1]
+    return net.op("Expand", order, net.constant([1, 1, 6]))
+
+
+def some_units(net: Net, x: str) -> str:
+    units = net.op("GatherND", net.op("Transpose", x, perm=[1, 0]), net.constant([[2], [5], [4], [-3]]))
+    return net.op("Transpose", units, perm=[1, 0])
+
+
 case("GatherElements", vector(lambda net, x: net.op("GatherElements", x, index(net), axis=1)), "pinned: down[1] up[0]")
 case("GatherND", vector(lambda net, x: net.op("GatherND", x, net.constant([[2], [0]]))), "6: down[1] up[0]")
 case(
@@ -1005,14 +1016,31 @@ case(
     name="of units",
 )
 case(
+    "GatherElements",
+    tokens(lambda net, x: net.op("GatherElements", x, alike_places(net, x), axis=1)),
+    name="the same for all units",
+)
+case("GatherND", vector(some_units, 4), "4: down[1] up[0]", "2: up[0]", name="of some units")
+case(
     "ScatterElements",
     vector(lambda net, x: net.op("ScatterElements", x, index(net), net.op("Tanh", x), axis=1)),
-    FROZEN,
+    PINNED,
+)
+case(
+    "ScatterElements",
+    tokens(lambda net, x: net.op("ScatterElements", x, alike_places(net, x), net.op("Tanh", x), axis=1)),
+    name="the same for all units",
 )
 case(
     "ScatterND",
     vector(lambda net, x: net.op("ScatterND", x, net.constant([[0]]), p(net, 1, 6))),
-    "frozen: down[1] p[1] up[0]",
+    "6: down[1] p[1] up[0]",
+)
+case(
+    "ScatterND",
+    vector(lambda net, x: net.op("ScatterND", x, net.constant([[0, 2], [1, 0]]), p(net, 2))),
+    "pinned: down[1] p[0] up[0]",
+    name="of units",
 )
 case(
     "TensorScatter",
@@ -1021,11 +1049,21 @@ case(
     "frozen: p[0]",
     opset=24,
 )
+
+
+def laid_out(net: Net, x: str) -> str:
+    """Units as blocks of 2 x 2 of three channels, laid into a map; the largest in each channel, for four tokens."""
+    blocks = net.op("Transpose", x, perm=[0, 2, 1])
+    made = net.op("Col2Im", blocks, net.constant([4, 4]), net.constant([2, 2]), strides=[2, 2])
+    return net.op("Unsqueeze", net.op("ReduceMax", made, net.constant([2, 3]), keepdims=0), net.constant([1]))
+
+
 case(
     "Col2Im",
     tokens(lambda net, x: net.op("Flatten", net.op("Col2Im", x, net.constant([3, 4]), net.constant([2, 2]))), 12),
-    "frozen: down[1] up[0]",
+    PINNED,
 )
+case("Col2Im", tokens(laid_out, 3, 12), "3: down[1] up[0]", name="of channels")
 
 
 def unpooled(net: Net, x: str) -> str:

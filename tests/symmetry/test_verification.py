@@ -86,6 +86,15 @@ def test_right_groups_are_verified(build, full):
         assert group.deviation <= 1e-5 < 1e-3 <= group.control
 
 
+def test_what_treats_all_units_alike_does_so_in_the_random_copy_too(net):
+    """A grid of places, stored once for every unit: no unit has places of its own."""
+    x = net.op("Unsqueeze", net.linear(net.input("x", ("N", 5)), 5, 6), net.constant([2]))
+    grid = np.tile(np.linspace(-1, 1, 7, dtype=np.float32), (6, 1))
+    near = net.op("Exp", net.op("Neg", net.op("Abs", net.op("Sub", x, net.constant(grid, "grid")))))
+    graph = net.graph(net.linear(net.op("Flatten", near), 42, 3))
+    assert all(group.state is GroupState.VERIFIED for group in verdicts(graph))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_verdict_does_not_depend_on_the_seed(seed):
     assert {group.state for group in verdicts(cnn(concat=True), seed=seed)} == {GroupState.VERIFIED}
