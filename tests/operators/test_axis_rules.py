@@ -983,6 +983,17 @@ case(
 )
 
 
+def copies_beside_samples(net: Net, x: str) -> str:
+    """Three copies of every token, one after the other for all samples, and apart again; each has a weight."""
+    copies = net.op("Expand", net.op("Unsqueeze", x, net.constant([1])), net.constant([1, 3, 1, 1]))
+    rows = net.op("Reshape", copies, net.constant([-1, 4, 6]))
+    apart = net.op("Reshape", rows, net.constant([-1, 3, 4, 6]))
+    return net.op("ReduceSum", net.op("Mul", apart, p(net, 3, 1, 1)), net.constant([1]), keepdims=0)
+
+
+case("Reshape", tokens(copies_beside_samples), FREE, "3: p[0]", name="copies beside samples")
+
+
 # --- elements found by index or by value ------------------------------------------------------------------------
 
 
