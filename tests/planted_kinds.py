@@ -83,6 +83,7 @@ KINDS = [
     Kind("normed heads", normed=True),
     *(Kind(f"grouped queries by {form}", shared=2, repeat=form) for form in ("expand", "interleave", "axis", "tile")),
     Kind("multi-query", shared=1),
+    Kind("multi-query in one call", form="sdpa", shared=1),
     Kind("multi-query rotated", shared=1, turned="halves"),
     Kind("dense experts", mlp="experts"),
     Kind("chosen experts", mlp="chosen"),

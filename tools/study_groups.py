@@ -275,6 +275,7 @@ class Exact:
         from mal_graph_adapters.onnx_format.onnxruntime_runner import model_proto
 
         self.graph = graph
+        self.nodes = {node.outputs: node for node in graph.nodes}
         self.weights = [name for name, weight in graph.weights.items() if weight.is_float and not weight.scope]
         model = model_proto(graph, None, self.weights)
         for node in model.graph.node:
@@ -288,19 +289,20 @@ class Exact:
 
     def steps(
         self, inputs: Mapping[str, Array], weights: Mapping[str, Array]
-    ) -> Iterator[tuple[int, dict[str, Array]]]:
-        """After each node its index and every tensor so far, which the caller may change."""
+    ) -> Iterator[tuple[Node, dict[str, Array]]]:
+        """After each node that stands in no body this and every tensor so far, which the caller may change."""
         results: dict[str, Any] = {"": None, **self.evaluator.rt_inits_, **inputs, **weights}
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
-            for index, node in enumerate(self.evaluator.rt_nodes_):
+            for node in self.evaluator.rt_nodes_:
+                shown = self.nodes[tuple(node.output)]
                 read = [results[name] for name in node.input]
-                fast = self.fast.get(self.graph.nodes[index].op)
-                found = None if fast is None else fast(self.graph.nodes[index], *read)
+                fast = self.fast.get(shown.op)
+                found = None if fast is None else fast(shown, *read)
                 how = {"context": results, "bindings": None} if node.need_context() else {}
                 outputs = node.run(*read, **how) if found is None else [found]
                 results.update(zip(node.output, outputs, strict=False))
-                yield index, results
+                yield shown, results
 
     def run(self, inputs: Mapping[str, Array], weights: Mapping[str, Array]) -> list[Array]:
         """The model's outputs."""
@@ -453,8 +455,7 @@ def drawn_values(shape: tuple[int, ...], uses: Mapping[str, int], rng: np.random
 def scale_layers(exact: Exact, inputs: Mapping[str, Array], weights: dict[str, Array]) -> None:
     """Divide the weights and bias of every layer so that its output has unit size, from the first to the last."""
     graph, done = exact.graph, set()
-    for index, results in exact.steps(inputs, weights):
-        node = graph.nodes[index]
+    for node, results in exact.steps(inputs, weights):
         if node.op not in CONTRACTIONS:
             continue
         own = [name for name in (stored_under(graph, name) for name in node.inputs) if name in weights]
@@ -547,6 +548,11 @@ class CountingSession:
     def __init__(self, session: Session, counting: Counting) -> None:
         self.session, self.counting, self.types = session, counting, session.types
         self.first: Mapping[str, Array] | None = None
+
+    @property
+    def took(self) -> float:
+        """Seconds of the last run."""
+        return self.session.took
 
     def run(self, inputs: Mapping[str, Array], weights: Mapping[str, Array] | None = None, **options: Any) -> Any:
         weights = weights or {}

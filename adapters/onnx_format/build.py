@@ -93,11 +93,16 @@ def built_node(node: Node, values: dict[str, ir.Value], outputs: Mapping[str, ir
     return ir.node(
         op,
         [values[name] if name else None for name in node.inputs],
-        {name: value for name, value in node.attributes.items() if not is_empty(value)},
+        {name: held(value) for name, value in node.attributes.items() if not is_empty(value)},
         domain=domain,
         outputs=made,
         name=node.name,
     )
+
+
+def held(value: Any) -> Any:
+    """What an attribute holds, an array as a tensor."""
+    return ir.tensor(value) if isinstance(value, np.ndarray) else value
 
 
 def is_empty(value: Any) -> bool:

@@ -8,7 +8,7 @@ from mal_graph.graph import LayerGraph, Node, Weight
 from mal_graph.network import as_stored
 
 from .bodies import put_into_bodies, stored_inside
-from .build import built_node, lazy_tensor, stored_value
+from .build import built_node, held, lazy_tensor, stored_value
 from .constants import with_constants_shared
 from .document import OnnxDocument, stored_values, tensor_attributes
 from .joined import with_parts
@@ -120,7 +120,7 @@ def set_attributes(graph: LayerGraph, source: ir.Model, producers: Mapping[str, 
             del producers[name].attributes[key]
         for key, value in node.attributes.items() if name in old else ():
             if key not in old[name] or old[name][key].value is not value:
-                producers[name].attributes[key] = ir.convenience.convert_attribute(key, value)
+                producers[name].attributes[key] = ir.convenience.convert_attribute(key, held(value))
 
 
 def forget_shapes(model: ir.Model) -> None:

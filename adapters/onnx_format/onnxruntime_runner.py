@@ -22,7 +22,7 @@ from mal_graph.protocols import Session
 
 from .apart import child_within
 from .bodies import node_protos
-from .build import IR_VERSION
+from .build import IR_VERSION, held
 from .document import OnnxDocument
 from .sessions import BuiltModel, OrtSession
 from .stepping import SteppedSession
@@ -185,6 +185,7 @@ def to_attribute(value: Any) -> Any:
     """An attribute of a view's node in the form `onnx.helper.make_attribute` takes."""
     if isinstance(value, int | float | str | bytes):  # most are: asking for a protocol first costs far more
         return value
+    value = held(value)
     if isinstance(value, ir.Graph | ir.TensorProtocol):
         return ir.to_proto(value)
     if isinstance(value, ir.TypeAndShape):

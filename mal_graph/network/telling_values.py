@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from mal_graph.graph import Array
 
 NEGLIGIBLE = -50.0  # a score this far below the others gets a share of 2e-22
+UNLEARNED = -1e4  # what takes scores out, and logarithms of decays
 LONGEST_HEAD = 4096
 ROOTS = (1, -1, 2, -2, 4, -4)  # d, 1/d, sqrt(d), 1/sqrt(d), and a fourth root on queries and keys each
 FEWEST_STEPS = 4  # places on a grid: three numbers may be evenly spaced by chance
+FEWEST_FALLING = 6  # of which one order in 720 falls
 MOST_ENTRIES = 1 << 20  # of a tensor that is looked at for a grid
 
 Floats = NDArray[np.float64]
@@ -49,6 +51,12 @@ def is_additive_mask(stored: Array) -> bool:
     return bool((values <= NEGLIGIBLE).any() and ((values == 0) | (values <= NEGLIGIBLE)).all())
 
 
+def takes_out(stored: Array) -> bool:
+    """Whether all entries are 0 or so low that nothing which was learned reaches there, and some are."""
+    values = as_floats(stored)
+    return bool((values <= UNLEARNED).any() and ((values == 0) | (values <= UNLEARNED)).all())
+
+
 def is_factor_mask(stored: Array) -> bool:
     """Whether some entries are 0 and all others 1."""
     return stored.size > 1 and set(np.unique(as_floats(stored)).tolist()) == {0.0, 1.0}
@@ -66,6 +74,20 @@ def is_falling(stored: Array) -> bool:
     steps = np.diff(powers)
     is_other = np.abs(steps - np.median(steps)) > spacing(stored) * np.abs(powers).max()
     return bool(np.median(steps) != 0 and np.count_nonzero(is_other) <= (values.size > FEWEST_STEPS))
+
+
+def are_frequencies(stored: Array) -> bool:
+    """Whether the values are what positions are multiplied by to be angles (arXiv:1706.03762, arXiv:2104.09864): powers
+    of one number, or numbers that fall from 1, or many that fall; each may stand there twice. Learned ones are none."""
+    once, half = stored.ravel(), stored.size // 2
+    for first, second in ((once[:half], once[half:]), (once[::2], once[1::2])):
+        if half and np.array_equal(first, second):
+            once = first
+    values = as_floats(once)
+    if once.size < 2 or is_falling(once):
+        return once.size > 0
+    falls = bool(np.isfinite(values).all() and values.min() > 0 and (np.diff(values) <= 0).all())
+    return falls and not has_one_value(once) and (values[0] == 1.0 or values.size >= FEWEST_FALLING)
 
 
 def is_grid(stored: Array) -> bool:

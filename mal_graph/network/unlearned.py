@@ -18,6 +18,7 @@ from typing import NamedTuple
 from mal_graph.graph import Array, Declared, LayerGraph, Node, Weight, once_per_graph
 from mal_graph.network.roots import data_dependent
 from mal_graph.network.telling_values import (
+    are_frequencies,
     are_rotation,
     is_additive_mask,
     is_factor_mask,
@@ -25,6 +26,7 @@ from mal_graph.network.telling_values import (
     is_grid,
     is_root_of_length,
     is_rotation,
+    takes_out,
 )
 from mal_graph.operators import ParameterKind, Row, arranged_axes, row_of
 
@@ -335,8 +337,12 @@ def scales_scores(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
 
 
 def turns_with_positions(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
-    """It becomes an angle once it is multiplied by positions: no activation has a part in it."""
-    return uses.becomes_angle(weight.name)
+    """It becomes an angle once positions are multiplied by it, without any activation, and holds frequencies or
+    positions: those of a filter that was learned look otherwise."""
+    if not uses.becomes_angle(weight.name):
+        return False
+    values = weight.read()
+    return are_frequencies(values) or is_grid(values)
 
 
 def rotates(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
@@ -352,14 +358,19 @@ def rotates(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
 
 
 def masks_scores(uses: Uses, weight: Weight, meetings: Meetings) -> bool:
-    """It takes scores out in front of a softmax, or says as a truth which numbers are chosen."""
+    """It takes scores out in front of a softmax, or what else is added to it, or says as a truth which numbers are
+    chosen."""
     if all(meeting.row is not None and meeting.row.selects and meeting.slot == 0 for meeting in meetings):
         return True
     if all(meeting.adds_to_scores for meeting in meetings):
         return is_additive_mask(weight.read())
-    if not all(meeting.is_by_element and meeting.out in uses.scores for meeting in meetings):
+    if not all(meeting.is_by_element for meeting in meetings):
         return False
     values = weight.read()
+    if all(meeting.adds for meeting in meetings) and takes_out(values):
+        return True
+    if not all(meeting.out in uses.scores for meeting in meetings):
+        return False
     if all(meeting.multiplies for meeting in meetings) and is_factor_mask(values):
         return True
     is_shown = all(meeting.adds or (meeting.row is not None and meeting.row.selects) for meeting in meetings)

@@ -291,6 +291,13 @@ def matrix_spread(node: Node, slot: int, rank: int) -> Spread:
     return Spread(blocks, [produced], [consumed], made)
 
 
+def fused_spread(node: Node, slot: int, rank: int) -> Spread:
+    """As of a MatMul, of which each side is read with its axes in another order."""
+    order, read = fused_order(node, "AB"[slot], rank), matrix_spread(node, slot, rank)
+    blocks, produced, consumed = ([order[axis] for axis in axes] for axes in read[:3])
+    return Spread(blocks, produced, consumed, {order[axis]: place for axis, place in read.made.items()})
+
+
 def einsum_spread(node: Node, slot: int, rank: int) -> Spread | None:
     """Of an Einsum's weight, letters of the output alone are units produced, those of the other operand alone units
     consumed, and those of both may be blocks."""
@@ -348,6 +355,7 @@ ROWS: Mapping[str, Row] = {
         fused_matmul,
         LayerRole.CONTRACTION,
         multiplications=linear_products,
+        spread=fused_spread,
         compensation=SUMMED,
         kind="linear",
         slots=(

@@ -63,6 +63,7 @@ TYPE_KEYS = {  # the attributes that say which type of numbers an operator gives
     **dict.fromkeys(["EyeLike", "Bernoulli", "RandomNormal", "RandomNormalLike"], "dtype"),
     **dict.fromkeys(["RandomUniform", "RandomUniformLike"], "dtype"),
 }
+VALUE_KEYS = {"ConstantOfShape": "value"}  # the attributes that hold numbers of what an operator gives
 
 
 def bit_cast(call: Call) -> list[Label]:
@@ -74,6 +75,12 @@ def bit_cast(call: Call) -> list[Label]:
 
 def cast_to_float32(node: Node) -> Node:
     """The node, with another float type that it is to give made float32."""
+    key = VALUE_KEYS.get(node.op, "")
+    filled = node.attribute(key)
+    if filled is not None:
+        values = np.asarray(filled)
+        is_other = values.dtype.name in FLOAT_TYPES.values()
+        return replace(node, attributes={**node.attributes, key: values.astype(np.float32)}) if is_other else node
     key = TYPE_KEYS.get(node.op, "")
     told = node.attribute(key)
     if told is None:

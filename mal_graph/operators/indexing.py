@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from mal_graph.errors import ShapeError
-from mal_graph.graph import Node
+from mal_graph.graph import Array, Node
 from mal_graph.operators.axis_labels import AxisLabel, Label
-from mal_graph.operators.call import Call, pin_axes, pin_each
+from mal_graph.operators.call import WINDOW, Call, pin_axes, pin_each
 from mal_graph.operators.marks import GroupState, Pin
 from mal_graph.operators.row import SCALE, AtZero, Homogeneity, LayerRole, ParameterKind, Row, Slot, X, setting
 from mal_graph.operators.sizes import Layout, Resized
@@ -108,8 +108,11 @@ def are_codes(data: Sequence[int], indices: Sequence[int]) -> bool:
 
 
 def gather_nd(call: Call) -> list[Label]:
-    """The axes that the indices look into are pinned; those before them go with the indices', those behind stay."""
+    """Constant indices select. The axes that others look into are pinned; those before them go with the indices', those
+    behind stay."""
     wiring, batch, count = call.wiring, call.node.attribute("batch_dims", 0), call.label(1).shape[-1]
+    if batch == 0 and call.values[1] is not None and call.label(0).shape:
+        return [select_entries(call, call.values[1].reshape(-1, count))]
     if batch == 0 and count == 1 and looks_up_units(call, wiring.axis_label(call.label(0), 0)):
         rows = wiring.reshape(call.label(1), call.label(1).shape[:-1], call.name)
         return [choose(call, call.label(0), 0, rows)]
@@ -120,6 +123,15 @@ def gather_nd(call: Call) -> list[Label]:
     pin_each(call, data[batch:behind], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
     before = [wiring.tie(a, b) for a, b in zip(data[:batch], indices[:batch], strict=True)]
     return [wiring.label_of(call.outputs[0], [*before, *indices[batch:-1], *data[behind:]])]
+
+
+def select_entries(call: Call, indices: Array) -> Label:
+    """The label of entries of the first axes, by constant indices, shape (entries, axes)."""
+    wiring, data, count = call.wiring, call.label(0), indices.shape[1]
+    sizes = data.shape[:count]
+    flat = np.ravel_multi_index(tuple(indices.T % np.reshape(sizes, (-1, 1))), sizes)
+    rows = wiring.reshape(data, (prod(sizes), *data.shape[count:]), call.name)
+    return wiring.reshape(wiring.take(rows, 0, flat, call.name), call.outputs[0], call.name)
 
 
 def table_axis(node: Node) -> int:
@@ -160,32 +172,61 @@ def addressed(call: Call) -> list[Label]:
 
 
 def gather_elements(call: Call) -> list[Label]:
-    """Where indices are places of units, they name these and not elements, and constant ones name entries in their
-    order; the other axes pass."""
+    """Indices name places of units, or entries in their order; the other axes pass."""
     wiring, data, indices = call.wiring, call.label(0), call.label(1)
     axis = call.node.attribute("axis", 0) % len(data.shape)
     units = wiring.axis_label(data, axis)
     if not is_alike_but(data.shape, indices.shape, axis):
         return addressed(call)
-    if call.values[1] is not None:
+    if call.values[1] is not None or not looks_up_units(call, units):
         pin_each(call, [units], Pin(GroupState.PINNED, f"entries that {call.name} looks up by index"))
-    elif not looks_up_units(call, units):
-        return addressed(call)
     others = wiring.combine([wiring.without(data, axis), wiring.without(indices, axis)], cut(indices.shape, axis))
     return [wiring.with_axis_label(others, axis, wiring.axis_label(indices, axis), indices.shape[axis])]
 
 
 def scatter_elements(call: Call) -> list[Label]:
-    """Where indices are places of units, what is written goes to these; the other axes pass."""
+    """What is written goes to places of units, or to entries in their order; the other axes pass."""
     data, indices, updates = (call.label(slot) for slot in range(3))
     axis = call.node.attribute("axis", 0) % len(data.shape)
     places, wiring = call.places(1), call.wiring
-    if places is None or not is_alike_but(data.shape, indices.shape, axis) or len(places) != data.shape[axis]:
+    if not is_alike_but(data.shape, indices.shape, axis):
         return addressed(call)
-    units = wiring.tie(wiring.axis_label(data, axis), places)
+    pin = Pin(GroupState.PINNED, f"entries that {call.name} writes by index")
+    if places is not None and len(places) == data.shape[axis]:
+        units = wiring.tie(wiring.axis_label(data, axis), places)
+    else:
+        (units,) = pin_axes(call, data, [axis], pin)[axis : axis + 1]
+        pin_each(call, [places, *written_last(call, wiring.axis_label(updates, axis))], pin)
     wiring.tie(wiring.axis_label(indices, axis), wiring.axis_label(updates, axis))
     others = wiring.combine([wiring.without(one, axis) for one in (data, indices, updates)], cut(data.shape, axis))
     return [wiring.with_axis_label(others, axis, units, data.shape[axis])]
+
+
+def scatter_nd(call: Call) -> list[Label]:
+    """What is written goes to entries of the first axes by their index; the axes behind those pass."""
+    wiring, count = call.wiring, call.label(1).shape[-1]
+    pin = Pin(GroupState.PINNED, f"entries that {call.name} writes by index")
+    data, updates = pin_axes(call, call.label(0), range(count), pin), call.axis_labels(2)
+    *rows, _ = call.axis_labels(1)
+    pin_each(call, [call.places(1), *written_last(call, *rows, *updates[: len(rows)])], pin)
+    for row, update in zip(rows, updates, strict=False):
+        wiring.tie(row, update)
+    behind = [wiring.tie(a, b) for a, b in zip(data[count:], updates[len(rows) :], strict=True)]
+    return [wiring.label_of(call.outputs[0], [*data[:count], *behind])]
+
+
+def written_last(call: Call, *axis_labels: AxisLabel) -> Sequence[AxisLabel]:
+    """The axes whose order says what stands where several are written: none where they are added up."""
+    return axis_labels if call.text("reduction", "none") == "none" else ()
+
+
+def col2im(call: Call) -> list[Label]:
+    """Blocks of every channel are laid into a map: the places in a block and in the map stay, channels move."""
+    shape, x = call.outputs[0], call.label(0)
+    blocks = call.wiring.reshape(x, (*shape[:2], x.shape[1] // shape[1], x.shape[2]), call.name)
+    samples, channels, *places = call.wiring.axis_labels(blocks)
+    pin_each(call, places, WINDOW)
+    return [call.wiring.label_of(shape, [samples, channels, *[WINDOW] * (len(shape) - 2)])]
 
 
 def is_alike_but(shape: Sequence[int], other: Sequence[int], axis: int) -> bool:
@@ -283,9 +324,9 @@ ROWS: Mapping[str, Row] = {
     "GatherElements": Row(gather_elements, LayerRole.ALONE, slots=(X, INDICES)),
     "GatherND": Row(gather_nd, LayerRole.ALONE, slots=(X, INDICES), block_axis=lambda node: 0),
     "ScatterElements": Row(scatter_elements, slots=(X, INDICES, X)),
-    "ScatterND": Row(addressed, slots=(X, setting("indices"), X)),
+    "ScatterND": Row(scatter_nd, slots=(X, setting("indices"), X)),
     "TensorScatter": Row(tensor_scatter, LayerRole.ALONE, slots=(X, X, setting("places"))),
-    "Col2Im": Row(addressed, slots=(X, setting("shape"))),
+    "Col2Im": Row(col2im, slots=(X, setting("shape"))),
     "MaxUnpool": Row(addressed, slots=(X, setting("indices"), setting("shape"))),
     "OneHot": Row(
         one_hot,

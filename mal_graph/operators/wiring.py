@@ -393,11 +393,13 @@ class Wiring:
 
     def with_places(self, label: Label, runs: Sequence[Run], shape: Sequence[int]) -> Label:
         """The label with atoms on the pinned axes that a run of axes mixes with others so that the indices of one atom
-        lie across the new axes: which place on the pinned ones each is for differs from atom to atom."""
+        lie across the new axes: which place on the pinned ones each is for differs from atom to atom; or with an axis
+        along which all is the same, whose copies may trade places."""
         parts, pins = list(label.parts), dict(label.pins)
         for old, new in runs:
             mixed = [part for part in label.parts if set(spans(part)) & set(old)] if len(new) > 1 else []
-            if not any(repeats_across(reshape_part(part, label.shape, shape, runs)[0]) for part in mixed):
+            is_across = any(repeats_across(reshape_part(part, label.shape, shape, runs)[0]) for part in mixed)
+            if not (is_across or set(old) & set(self.bare_axes(label))):
                 continue
             for axis in pins.keys() & set(old):
                 atoms = self.fresh(label.shape[axis])
@@ -424,12 +426,16 @@ class Wiring:
             parts.append(self.product_of(mixed))
         return Label(label.shape, tuple(parts), pins)
 
+    def bare_axes(self, label: Label) -> list[int]:
+        """The axes longer than 1 along which a label holds the same at every index."""
+        long = [axis for axis, size in enumerate(label.shape) if size > 1 and axis not in label.pins]
+        return [axis for axis in long if label.part_on(axis) is None]
+
     def with_copies(self, label: Label, runs: Sequence[list[int]], name: str) -> Label:
         """The label with atoms for what holds the same at every index of an axis that a run mixes with others: an atom
         for every copy, which belongs to the one that it is a copy of."""
         parts = list(label.parts)
-        bare = [axis for axis, size in enumerate(label.shape) if size > 1 and axis not in label.pins]
-        bare = [axis for axis in bare if label.part_on(axis) is None]
+        bare = self.bare_axes(label)
         for run in runs:
             repeated = [axis for axis in run if axis in bare]
             for number, part in enumerate(parts):

@@ -21,7 +21,15 @@ import numpy as np
 
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph, Node, weight_of
-from mal_graph.network import Parameter, data_dependent, find_applied, find_carried, find_masks
+from mal_graph.network import (
+    Parameter,
+    axes_that_stay,
+    data_dependent,
+    find_applied,
+    find_carried,
+    find_masks,
+    find_unlearned,
+)
 from mal_graph.operators import ParameterKind, row_of
 from mal_graph.protocols import Runner
 from mal_graph.symmetry.branches import measure_with_branches
@@ -129,8 +137,18 @@ def draw_weights(
             raise RunError(f"{graph.name} was not through when its time was up")
         is_drawn = weight.size > 1 or (parameter.kind is ParameterKind.SCALE and not weight.read().any())
         if is_drawn and parameter.tensor not in drawn:
-            drawn[parameter.tensor] = drawn_values(parameter, weight.shape, rng)
+            drawn[parameter.tensor] = drawn_weight(parameter, graph, rng)
     return {**drawn, **{mask.tensor: graph.weights[mask.tensor].read() for mask in find_masks(graph)}}
+
+
+def drawn_weight(parameter: Parameter, graph: LayerGraph, rng: np.random.Generator, draw: Draw = draw_normal) -> Array:
+    """Random values for one parameter. A setting that treats all units on an axis alike does so in the copy, too."""
+    weight, setting = graph.weights[parameter.tensor], find_unlearned(graph).get(parameter.tensor)
+    if setting is None:
+        return drawn_values(parameter, weight.shape, rng, draw)
+    kept = axes_that_stay(weight.read())
+    shape = tuple(size if axis in kept else 1 for axis, size in enumerate(weight.shape))
+    return np.broadcast_to(drawn_values(parameter, shape, rng, draw), weight.shape).copy()
 
 
 def drawn_values(

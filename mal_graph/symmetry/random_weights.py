@@ -12,7 +12,7 @@ import numpy as np
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import find_applied, find_masks
-from mal_graph.symmetry.random_copy import Gauged, Scaling, draw_uniform, drawn_values
+from mal_graph.symmetry.random_copy import Gauged, Scaling, draw_uniform, drawn_weight
 
 
 class RandomWeights:
@@ -50,7 +50,7 @@ class RandomWeights:
         if name in self.factors:
             return self.scaled(name, self.factors[name].copy())
         rng = np.random.default_rng((self.seed, self.numbers[name]))
-        return self.scaled(name, drawn_values(self.parameters[name], self.graph.weights[name].shape, rng, draw_uniform))
+        return self.scaled(name, drawn_weight(self.parameters[name], self.graph, rng, draw_uniform))
 
     def scaled(self, name: str, values: Array) -> Array:
         """Drawn values, changed in place, as the calibration wants them."""

@@ -111,6 +111,8 @@ def plan_resizing(
     for node in graph.nodes:
         row = row_of(node)
         if row is not None and not changed.keys().isdisjoint((*node.inputs, *node.outputs)):
+            if layouts.keys().isdisjoint(node.outputs) and row.size_constants_of(node):
+                raise ShapeError(f"no run reached {node.title}, which holds a size")
             follow(followers, graph, groups.probed.values, resized_node(node, groups, layouts), row)
     return Resizing(stored, followers.attributes, followers.operands, followers.factors, computed)
 
@@ -245,8 +247,8 @@ def resized_node(node: Node, groups: AxisGroups, layouts: Layouts) -> Resized:
     """A node with the layouts of its axes and what is known of the values of its inputs."""
     return Resized(
         node,
-        [layouts[name] if name else () for name in node.inputs],
-        [layouts[name] if name else () for name in node.outputs],
+        [layouts.get(name, ()) for name in node.inputs],  # what no run reached has none
+        [layouts.get(name, ()) for name in node.outputs],
         [groups.probed.values.get(name) for name in node.inputs],
         "",
     )

@@ -805,9 +805,10 @@ def rotary(width, size, seed, heads=3, declared=Declared.LEARNED):
     net = Net(seed, opset=23)
     x = net.op("RMSNormalization", net.input("x", ("N", 4, width)), net.constant(np.ones(width, np.float32)), axis=-1)
     x = net.linear(x, width, width, "matmul")
-    angle = net.op(
-        "Mul", net.weight(1, size // 2, name="turns", scale=1.0), net.constant(np.arange(4, dtype=np.float32)[:, None])
-    )
+    turns = net.weight(1, size // 2, name="turns", scale=1.0)
+    if declared is not Declared.LEARNED:
+        net.weights[turns] = (10.0 ** -np.arange(size // 2, dtype=np.float32))[None]
+    angle = net.op("Mul", turns, net.constant(np.arange(4, dtype=np.float32)[:, None]))
     angle = net.op("Concat", angle, angle, axis=-1)
 
     def by_head(x, perm):

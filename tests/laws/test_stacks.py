@@ -4,12 +4,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from builders import deviation, inputs_of, load, run
+from builders import Net, deviation, inputs_of, load, run
 from expert_nets import MIXTURES, NETS, cross_attention, experts, heads, reordered
 from onnx import numpy_helper
 
 import mal_graph
 from mal_graph.network import as_stored
+from mal_graph.operators import GroupState
 from mal_graph.symmetry.networks import build_network
 from mal_graph_adapters.onnx_format.build import built_model
 from mal_graph_adapters.onnx_format.edit import edited_model
@@ -199,3 +200,25 @@ def test_a_union_at_full_budget_is_the_mean(net):
         smaller = mal_graph.assemble(base, donor, method="union", budget=budget).graph
         again = load(onnx.load_from_string(ir.to_proto(built_model(smaller)).SerializeToString()))
         assert far(again, smaller) <= 1e-6
+
+
+@pytest.mark.parametrize("op", ["MatMul", "FusedMatMul"])
+def test_queries_that_are_stored_by_head_have_units_of_their_own_in_each(op):
+    """As a decoder has them whose first layer reads learned queries alone: they are folded into one tensor."""
+    net, heads, size = Net(0), 3, 4
+
+    def by_head(x):
+        x = net.op("Reshape", net.linear(x, 6, heads * size, "matmul"), net.constant([0, 5, heads, size]))
+        return net.op("Transpose", x, perm=[0, 2, 1, 3])
+
+    x, queries = net.linear(net.input("x", ("N", 5, 6)), 6, 6, "matmul"), net.weight(heads, 2, size, name="queries")
+    fused = {"transB": 1, "domain": "com.microsoft"} if op == "FusedMatMul" else {}
+    keys = by_head(x)
+    scores = net.op(op, queries, keys if fused else net.op("Transpose", keys, perm=[0, 1, 3, 2]), **fused)
+    read = net.op("Transpose", net.op("MatMul", net.op("Softmax", scores, axis=-1), by_head(x)), perm=[0, 2, 1, 3])
+    graph = net.graph(
+        net.linear(net.op("Reshape", read, net.constant([0, 2, heads * size])), heads * size, 3, "matmul")
+    )
+    groups = build_network(graph).groups.groups
+    inside = [group for group in groups if group.state is GroupState.VERIFIED and group.inside is not None]
+    assert [group.units for group in inside] == [size] * 2 * heads

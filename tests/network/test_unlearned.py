@@ -23,7 +23,7 @@ from setting_nets import (
 
 from mal_graph.graph import Declared
 from mal_graph.network import SettingKind, find_parameters, find_settings, find_unlearned
-from mal_graph.network.telling_values import is_falling, is_grid, is_root_of_length, is_rotation
+from mal_graph.network.telling_values import are_frequencies, is_falling, is_grid, is_root_of_length, is_rotation
 
 RNG = np.random.default_rng(0)
 DRAWN = RNG.normal(size=(TOKENS, TOKENS))
@@ -127,6 +127,38 @@ def test_a_batch_norm_written_out_behind_a_convolution_is_learned():
     for op in ("Sub", "Div", "Mul", "Add"):
         x = net.op(op, x, net.constant(RNG.uniform(0.5, 1.5, (1, 4, 1, 1)).astype(np.float32)))
     assert kinds(net.graph(net.conv(x, 4, 2))) == {}
+
+
+@pytest.mark.parametrize("learned", [[0.3, 0.7, 0.2, 1.4], [1.0, 0.4, 0.6], [0.1, 0.2, 0.9, 0.5, 0.6, 0.8, 0.7]])
+def test_frequencies_of_a_filter_are_learned(learned):
+    """A filter made of sines, times a decay: its numbers meet positions alone before they are an angle."""
+    net, taps = Net(), np.arange(-3, 4, dtype=np.float32)
+    wave = net.op("Mul", net.constant(np.float32(learned)[:, None], "frequencies"), net.constant(taps, "taps"))
+    filters = net.op("Unsqueeze", net.op("Sin", wave), net.constant([1]))
+    x = net.op("ReduceMax", net.op("Conv", net.input("x", ("N", 1, 16)), filters), net.constant([2]), keepdims=0)
+    assert kinds(net.graph(net.linear(x, len(learned), 2))) == {"taps": SettingKind.FREQUENCIES}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        10.0 ** -np.arange(4),
+        np.repeat(10.0 ** -np.arange(4), 2),
+        np.array([1.0, 0.01]),
+        np.array([1.0, 0.4, 0.1, 0.02, 0.002]),  # some of them scaled for a longer context
+    ],
+)
+def test_frequencies_of_positions_are_told(made):
+    assert are_frequencies(made.astype(np.float32))
+    assert are_frequencies(made.astype(np.float16))
+
+
+def test_what_takes_out_decays_is_a_mask_too():
+    """Added to logarithms that no softmax reads."""
+    net = Net()
+    decays = net.linear(net.input("x", ("N", TOKENS, 5)), 5, TOKENS, "matmul")
+    decays = net.op("Add", decays, net.constant(causal(-np.inf).astype(np.float32), "mask"))
+    assert kinds(net.graph(net.linear(net.op("Exp", decays), TOKENS, 3, "matmul"))) == {"mask": SettingKind.MASK}
 
 
 def test_a_sine_as_an_activation_turns_nothing():

@@ -983,11 +983,33 @@ case(
 )
 
 
+def copies_beside_samples(net: Net, x: str) -> str:
+    """Three copies of every token, one after the other for all samples, and apart again; each has a weight."""
+    copies = net.op("Expand", net.op("Unsqueeze", x, net.constant([1])), net.constant([1, 3, 1, 1]))
+    rows = net.op("Reshape", copies, net.constant([-1, 4, 6]))
+    apart = net.op("Reshape", rows, net.constant([-1, 3, 4, 6]))
+    return net.op("ReduceSum", net.op("Mul", apart, p(net, 3, 1, 1)), net.constant([1]), keepdims=0)
+
+
+case("Reshape", tokens(copies_beside_samples), FREE, "3: p[0]", name="copies beside samples")
+
+
 # --- elements found by index or by value ------------------------------------------------------------------------
 
 
 def index(net: Net) -> str:
     return net.constant(np.array([[0, 1, 2, 3, 4, 5], [1, 0, 2, 4, 3, 5], [5, 4, 3, 2, 1, 0]]))
+
+
+def alike_places(net: Net, x: str) -> str:
+    """A token of each sample for every token, the same for all units of it, computed at run time."""
+    order = net.op("TopK", net.op("ReduceSum", x, net.constant([2])), net.constant([4]), axis=1, outputs=2)[1]
+    return net.op("Expand", order, net.constant([1, 1, 6]))
+
+
+def some_units(net: Net, x: str) -> str:
+    units = net.op("GatherND", net.op("Transpose", x, perm=[1, 0]), net.constant([[2], [5], [4], [-3]]))
+    return net.op("Transpose", units, perm=[1, 0])
 
 
 case("GatherElements", vector(lambda net, x: net.op("GatherElements", x, index(net), axis=1)), "pinned: down[1] up[0]")
@@ -1005,14 +1027,31 @@ case(
     name="of units",
 )
 case(
+    "GatherElements",
+    tokens(lambda net, x: net.op("GatherElements", x, alike_places(net, x), axis=1)),
+    name="the same for all units",
+)
+case("GatherND", vector(some_units, 4), "4: down[1] up[0]", "2: up[0]", name="of some units")
+case(
     "ScatterElements",
     vector(lambda net, x: net.op("ScatterElements", x, index(net), net.op("Tanh", x), axis=1)),
-    FROZEN,
+    PINNED,
+)
+case(
+    "ScatterElements",
+    tokens(lambda net, x: net.op("ScatterElements", x, alike_places(net, x), net.op("Tanh", x), axis=1)),
+    name="the same for all units",
 )
 case(
     "ScatterND",
     vector(lambda net, x: net.op("ScatterND", x, net.constant([[0]]), p(net, 1, 6))),
-    "frozen: down[1] p[1] up[0]",
+    "6: down[1] p[1] up[0]",
+)
+case(
+    "ScatterND",
+    vector(lambda net, x: net.op("ScatterND", x, net.constant([[0, 2], [1, 0]]), p(net, 2))),
+    "pinned: down[1] p[0] up[0]",
+    name="of units",
 )
 case(
     "TensorScatter",
@@ -1021,11 +1060,21 @@ case(
     "frozen: p[0]",
     opset=24,
 )
+
+
+def laid_out(net: Net, x: str) -> str:
+    """Units as blocks of 2 x 2 of three channels, laid into a map; the largest in each channel, for four tokens."""
+    blocks = net.op("Transpose", x, perm=[0, 2, 1])
+    made = net.op("Col2Im", blocks, net.constant([4, 4]), net.constant([2, 2]), strides=[2, 2])
+    return net.op("Unsqueeze", net.op("ReduceMax", made, net.constant([2, 3]), keepdims=0), net.constant([1]))
+
+
 case(
     "Col2Im",
     tokens(lambda net, x: net.op("Flatten", net.op("Col2Im", x, net.constant([3, 4]), net.constant([2, 2]))), 12),
-    "frozen: down[1] up[0]",
+    PINNED,
 )
+case("Col2Im", tokens(laid_out, 3, 12), "3: down[1] up[0]", name="of channels")
 
 
 def unpooled(net: Net, x: str) -> str:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from builders import Net, cnn, mlp, run
+from body_nets import MAPPING, SKIPPING
+from builders import Net, cnn, load, mlp, run
 
+from mal_graph.operators import GroupState
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import ACCEPT, axis_groups, check_resizes, verify
 from mal_graph.symmetry.resize_checks import compensation
@@ -26,6 +28,15 @@ def test_added_units_of_plain_networks_are_not_read_and_stay_silent(graph):
         assert max(padding.not_read, padding.silent, padding.sliced) <= ACCEPT, group.name
         assert padding.holds
         assert padding.statement == "not read; silent; sliced"
+
+
+@pytest.mark.parametrize("kind", [SKIPPING, MAPPING], ids=lambda kind: kind.name)
+def test_units_of_bodies_have_a_statement_whatever_branches_no_run_reached(kind):
+    graph = load(kind.make(kind.drawn(0)))
+    groups = axis_groups(graph)
+    judged = verify(graph, groups)
+    found = check_resizes(graph, judged)
+    assert found.keys() == {group.name for group in judged.groups if group.state is GroupState.VERIFIED}
 
 
 def normed(op, **attributes):

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 from builders import Counting, Net, cnn, mlp
+from onnx import helper
 
 from mal_graph import registry
 from mal_graph.errors import RunError
@@ -19,6 +20,15 @@ from mal_graph.symmetry.random_copy import draw_weights
 from mal_graph.symmetry.trial import watched
 
 verification = import_module("mal_graph.symmetry.verification")  # the package gives the function under this name
+
+
+def filled(dtype):
+    """Units to which a tensor of one number is added, made to their size in their type."""
+    net = Net(0, dtype=dtype)
+    x = net.linear(net.input(), 8, 6)
+    number = helper.make_tensor("", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [1], [0.5])
+    ones = net.op("ConstantOfShape", net.op("Shape", x), value=number)
+    return net.graph(net.linear(net.op("Relu", net.op("Add", x, ones)), 6, 3))
 
 
 @pytest.fixture
@@ -69,6 +79,7 @@ NETWORKS = {
     "without norm": lambda: cnn(bn=False, concat=True, head="flatten"),
     "half precision": lambda: mlp(dtype="float16"),
     "half precision convolutions": lambda: cnn(dtype="float16"),
+    "half precision from a number": lambda: filled("float16"),
     "double precision": lambda: mlp(dtype="float64"),
 }
 
@@ -84,6 +95,15 @@ def test_right_groups_are_verified(build, full):
     for group in found:
         assert (group.state, group.reason, group.inert) == (GroupState.VERIFIED, "", ())
         assert group.deviation <= 1e-5 < 1e-3 <= group.control
+
+
+def test_what_treats_all_units_alike_does_so_in_the_random_copy_too(net):
+    """A grid of places, stored once for every unit: no unit has places of its own."""
+    x = net.op("Unsqueeze", net.linear(net.input("x", ("N", 5)), 5, 6), net.constant([2]))
+    grid = np.tile(np.linspace(-1, 1, 7, dtype=np.float32), (6, 1))
+    near = net.op("Exp", net.op("Neg", net.op("Abs", net.op("Sub", x, net.constant(grid, "grid")))))
+    graph = net.graph(net.linear(net.op("Flatten", near), 42, 3))
+    assert all(group.state is GroupState.VERIFIED for group in verdicts(graph))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -8,7 +8,7 @@ import torch
 
 from mal_graph.errors import UnsupportedModel
 
-from ..lowering import Site, Size, Wire, lowers
+from ..lowering import Number, Site, Size, Wire, lowers
 from .arguments import LARGEST, is_one, same_shape
 
 
@@ -41,18 +41,56 @@ def index_select(at: Site, x: Wire, axis: int, index: Wire) -> str:
 
 @lowers("index")
 def index(at: Site, x: Wire, indices: Sequence[Wire | None]) -> str:
-    """Indices on one axis are a Gather. Indices on the first few axes together name elements."""
+    """Indices on one axis are a Gather. Indices on several axes side by side name elements."""
     given = [axis for axis, index in enumerate(indices) if index is not None]
-    wires = [indices[axis] for axis in given]
-    if any(wire is not None and wire.dtype == torch.bool for wire in wires):
-        raise UnsupportedModel("indexing by a mask makes a tensor of unknown length")
     if len(given) == 1:
-        return at.op("Gather", x, wires[0], axis=given[0])
-    if given != list(range(len(given))):
-        raise UnsupportedModel("indexing along several axes that are not the first")
-    shape = broadcast([wire.shape for wire in wires if wire is not None])
-    wide = [at.unsqueeze(at.op("Expand", wire, at.sizes(shape)), [-1]) for wire in wires]
-    return at.op("GatherND", x, at.op("Concat", *wide, axis=-1))
+        return at.op("Gather", x, whole(indices[given[0]]), axis=given[0])
+    front = in_front(given, x.rank)
+    named = at.op("GatherND", at.transpose(x, front), places(at, indices))
+    return at.transpose(named, turned_back(front, given, len(at.shape) - x.rank + len(given)))
+
+
+@lowers("index_put", "_unsafe_index_put")
+def index_put(at: Site, x: Wire, indices: Sequence[Wire | None], values: Wire, accumulate: bool = False) -> str:
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    front = in_front(given, x.rank)
+    shape = broadcast([wire.shape for wire in indices if wire is not None])
+    kept = [x.shape[axis] for axis in range(x.rank) if axis not in given]
+    wide = at.op("Expand", values, at.sizes((*kept[: given[0]], *shape, *kept[given[0] :])))
+    back = turned_back(front, given, len(shape))
+    rows = at.transpose(wide, [back.index(axis) for axis in range(len(back))])
+    reduction = "add" if accumulate else None
+    made = at.op("ScatterND", at.transpose(x, front), places(at, indices), rows, reduction=reduction)
+    return at.transpose(made, [front.index(axis) for axis in range(x.rank)])
+
+
+def whole(index: Wire | None) -> Wire:
+    """An index that names elements by whole numbers."""
+    if index is None or index.dtype == torch.bool:
+        raise UnsupportedModel("indexing by a mask makes a tensor of unknown length")
+    return index
+
+
+def in_front(given: Sequence[int], rank: int) -> list[int]:
+    """The order of axes with those that are indexed first."""
+    if list(given) != list(range(given[0], given[-1] + 1)):
+        raise UnsupportedModel("indexing along several axes that are not side by side")
+    return [*given, *(axis for axis in range(rank) if axis not in given)]
+
+
+def turned_back(front: Sequence[int], given: Sequence[int], rank: int) -> list[int]:
+    """The order of axes that puts the `rank` axes of what was looked up where those that were indexed stood."""
+    before, behind = given[0], len(front) - len(given) - given[0]
+    kept = [rank + axis for axis in range(before + behind)]
+    return [*kept[:before], *range(rank), *kept[before:]]
+
+
+def places(at: Site, indices: Sequence[Wire | None]) -> str:
+    """The indices of several axes beside each other on a last axis."""
+    given = [whole(wire) for wire in indices if wire is not None]
+    shape = broadcast([wire.shape for wire in given])
+    wide = [at.unsqueeze(at.op("Expand", wire, at.sizes(shape)), [-1]) for wire in given]
+    return at.op("Concat", *wide, axis=-1) if len(wide) > 1 else wide[0]
 
 
 def broadcast(shapes: Sequence[Sequence[Size]]) -> tuple[Size, ...]:
@@ -72,6 +110,18 @@ def scatter(at: Site, x: Wire, axis: int, index: Wire, source: Wire) -> str:
     if not same_shape(source.shape, index.shape):
         raise UnsupportedModel("scattering a part of a tensor")
     return at.op("ScatterElements", x, index, source, axis=axis)
+
+
+@lowers("scatter.value")
+def scatter_value(at: Site, x: Wire, axis: int, index: Wire, value: Number) -> str:
+    return at.op("ScatterElements", x, index, at.op("Expand", at.number(value), at.sizes(index.shape)), axis=axis)
+
+
+@lowers("scatter_add")
+def scatter_add(at: Site, x: Wire, axis: int, index: Wire, source: Wire) -> str:
+    if not same_shape(source.shape, index.shape):
+        raise UnsupportedModel("scattering a part of a tensor")
+    return at.op("ScatterElements", x, index, source, axis=axis, reduction="add")
 
 
 @lowers("embedding")

@@ -142,3 +142,11 @@ def vector_norm(
     if op is None:
         raise UnsupportedModel(f"a norm of order {order}")
     return reduction(op, at, x, axes, keep)
+
+
+@lowers("_weight_norm_interface")
+def weight_norm(at: Site, direction: Wire, gain: Wire, axis: int = 0) -> Several:
+    """A weight as its length along all axes but one, and its direction (arXiv:1602.07868); and the lengths."""
+    axes = at.constant([place for place in range(direction.rank) if place != axis % direction.rank])
+    lengths = at.op("ReduceL2", direction, axes, keepdims=1)
+    return at.op("Mul", direction, at.op("Div", gain, lengths)), lengths
