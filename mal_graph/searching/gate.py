@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from mal_graph.searching.candidates import Trial
 
@@ -37,4 +37,4 @@ def upper_bound(sets: Sequence[Vector], level: float) -> float:
     mean = float(np.mean([values.mean() for values in sets]))
     variance = sum(values.var(ddof=1) / len(values) for values in sets) / len(sets) ** 2
     freedom = min(len(values) for values in sets) - 1
-    return mean + float(t.ppf(level, freedom) * np.sqrt(variance))
+    return mean + float(stdtrit(freedom, level) * np.sqrt(variance))
