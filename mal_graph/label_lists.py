@@ -15,6 +15,8 @@ from enum import StrEnum
 from typing import Any
 
 Names = tuple[str, ...]
+MOST_LETTERS, MOST_PYTHON = 2**22, 2**18  # of a text that is read; Python's parser takes some hundred bytes for each
+MOST_NUMBER = 10**18 - 1
 
 
 class Form(StrEnum):
@@ -54,7 +56,9 @@ class LabelList:
 
 
 def read_label_list(text: str) -> LabelList | None:
-    """The names of classes that a text lists; None where it lists none."""
+    """The names of classes that a text lists; None where it lists none, or is longer than such lists are."""
+    if len(text) > MOST_LETTERS:
+        return None
     held, is_json = parsed(text)
     if isinstance(held, Mapping | list | tuple):
         names = names_of(held)
@@ -72,8 +76,9 @@ def parsed(text: str) -> tuple[Any, bool]:
     """What a text says as JSON or Python, and whether it is JSON; None where it is neither."""
     with suppress(ValueError, RecursionError):  # it may be Python
         return json.loads(text), True
-    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # it may be a list of its own
-        return ast.literal_eval(text.strip()), False
+    if len(text) <= MOST_PYTHON:
+        with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # it may be a list of its own
+            return ast.literal_eval(text.strip()), False
     return None, False
 
 
@@ -101,9 +106,11 @@ def names_of(held: Any) -> Names | None:
     names = tuple(held) if is_list else ()
     if not names or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
         return None
-    return tuple(map(str, names))
+    return tuple(map(str, names)) if all(isinstance(name, str) or abs(name) <= MOST_NUMBER for name in names) else None
 
 
 def is_number(value: Any) -> bool:
     """Whether a value is the number of a class, as a number or in digits."""
-    return not isinstance(value, bool) and (isinstance(value, int) or (isinstance(value, str) and value.isdecimal()))
+    if isinstance(value, str):
+        return value.isdecimal() and len(value) <= len(str(MOST_NUMBER))
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ from mal_graph.option_names import COMMON
 LEAST_MEMORY = 64 * 2**20  # bytes that a process is given in any case: with less not even a session is made
 MEMORY, MEMORY_FACTOR = 512 * 2**20, 4  # bytes, and times what the models hold
 TRUSTED_BYTES = 2**33  # that a few bytes of a file may unfold to where there are no other limits
-SECONDS, SECONDS_PER_BYTE = 10.0, 60.0 / 1e8
+SECONDS, SECONDS_PER_BYTE = 8.0, 60.0 / 1e8
 
 
 class Limits(Options):
@@ -43,7 +43,7 @@ class Limits(Options):
         float | None,
         Field(gt=0.0),
         Option(
-            "What one run of a model may take; else 10 seconds, and 60 more for each 100 MB.",
+            "What one run of a model may take; else 8 seconds, and 60 more for each 100 MB.",
             COMMON,
             metavar="SECONDS",
             advice="give a time of more than 0 seconds",

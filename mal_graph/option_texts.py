@@ -5,6 +5,7 @@ Each function takes the text, or what it stands for already, and raises UsageErr
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from math import inf, isfinite, nan
@@ -168,8 +169,8 @@ def label_list_of(given: Any) -> Names | None:
             raise UsageError(f"`labels_of` holds {given!r}: give names in the order of the classes, or names by number")
     else:
         names = read_names(fspath(given))
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise UsageError(f"`labels_of` names {twice[0]!r} twice: give each class of a model a name of its own")
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise UsageError(f"`labels_of` names {twice!r} twice: give each class of a model a name of its own")
     return names
 
 

@@ -17,6 +17,8 @@ from mal_graph.errors import UsageError
 
 Given = bool | float | tuple[float, ...]
 
+MOST_SETTINGS, MOST_NUMBERS = 1000, 1000  # of a merge, and of one setting over the depth
+
 FORM = re.compile(r"(?:(?P<model>\d{1,6}):)?(?P<name>[a-z_][a-z0-9_]*)(?:@(?P<where>.+))?", re.DOTALL)
 FORM_ADVICE = "write NAME=NUMBER as in density=0.2, 1:weight=0.3 for the first donor alone, or density@conv=0.1,0.5"
 
@@ -60,6 +62,9 @@ def settings_of(given: Any) -> Any:
         return tuple(setting_of(str(key), value) for key, value in given.items())
     if not isinstance(given, Iterable):
         return given
+    given = tuple(given)
+    if len(given) > MOST_SETTINGS:
+        raise UsageError(f"`parameters` has {len(given):,} settings, and may have {MOST_SETTINGS:,}: set fewer")
     return tuple(one if isinstance(one, Setting) else setting_of_text(one) for one in given)
 
 
@@ -93,6 +98,10 @@ def checked_value(key: str, value: Any) -> Given:
         return value
     several = isinstance(value, list | tuple)
     numbers = tuple(value) if several else (value,)
+    if len(numbers) > MOST_NUMBERS:
+        raise UsageError(
+            f"`parameters` {key!r} has {len(numbers):,} numbers, and may have {MOST_NUMBERS:,}: give fewer"
+        )
     is_number = all(isinstance(one, int | float) and not isinstance(one, bool) for one in numbers)
     if not numbers or not is_number or not all(abs(one) < 1e18 and isfinite(one) for one in numbers):
         raise UsageError(

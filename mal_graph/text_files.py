@@ -5,13 +5,15 @@ import stat
 from pathlib import Path
 
 MOST = 64 * 2**20  # bytes
+MOST_PARTS = 2**21  # lines, and values of JSON: an empty list is three letters, and takes 56 bytes in memory
+VALUES = ",[{"  # one of them stands before each value of JSON but the first
 
 
 def read_text(path: str | Path, encoding: str = "utf-8") -> str:
     """The text in a file.
 
     Raises:
-        OSError: it cannot be read, is no regular file, or is larger than any list.
+        OSError: it cannot be read, is no regular file, is larger than any list, or has more parts.
         UnicodeDecodeError: it is no text.
     """
     status = Path(path).stat()
@@ -19,4 +21,8 @@ def read_text(path: str | Path, encoding: str = "utf-8") -> str:
         raise OSError(errno.EINVAL, "it is not a regular file")
     if status.st_size > MOST:
         raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and lists end at {MOST:,}")
-    return Path(path).read_text(encoding=encoding)
+    text = Path(path).read_text(encoding=encoding)
+    parts = max(text.count("\n"), sum(map(text.count, VALUES)))
+    if parts > MOST_PARTS:
+        raise OSError(errno.EFBIG, f"it has {parts:,} lines or values, and lists end at {MOST_PARTS:,}")
+    return text

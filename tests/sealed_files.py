@@ -8,6 +8,7 @@ from builders import cnn, mlp, save, vit
 
 import mal_graph
 from mal_graph.errors import MalGraphError
+from mal_graph.methods import Need, find_method
 from mal_graph.seals import PROVENANCE
 from mal_graph_adapters.onnx_format import file as onnx_file
 from mal_graph_adapters.onnx_format.seal import DIGEST, TENSORS
@@ -30,10 +31,10 @@ def mlps(folder, *widths, metadata=None):
     return paths
 
 
-def samples(seed=0, labels=False):
+def samples(seed=0, labels=False, count=60):
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(60, 8)).astype(np.float32)
-    return {"x": x, "labels": rng.integers(0, 5, 60)} if labels else {"x": x}
+    x = rng.normal(size=(count, 8)).astype(np.float32)
+    return {"x": x, "labels": rng.integers(0, 5, len(x))} if labels else {"x": x}
 
 
 def pair_of(folder, make):
@@ -104,6 +105,45 @@ def searched(folder):
     return [base, *sorted((folder / "zoo").iterdir())], found.assembly, {}
 
 
+def stacked(folder):
+    paths = pair_of(folder, lambda seed: mlp((8, *[8] * 4, 5), seed=seed))
+    return paths, mal_graph.stack([(paths[0], 0, 2), (paths[1], 1, 3), (paths[0], 1, 2)]), {}
+
+
+def fine_tuned(graph, seed):
+    """The graph after a little training, so to say."""
+    rng = np.random.default_rng(seed)
+    weights = {name: weight.read() for name, weight in graph.weights.items() if weight.is_float}
+    return graph.with_weights(
+        {name: (array * rng.uniform(0.9, 1.1, array.shape)).astype(array.dtype) for name, array in weights.items()}
+    )
+
+
+def merged(method):
+    """Fine-tunes of one ancestor, merged by a method."""
+
+    def make(folder):
+        ancestor = mlp((8, 12, 5), seed=0)
+        tuned = [save(fine_tuned(ancestor, seed), folder / f"m{seed}.onnx") for seed in (1, 2, 3)]
+        needed = find_method(method).needs
+        arrays = {"calibrate": samples(1)} if needed is Need.ACTIVATIONS else {}
+        needs = {"ancestor": save(ancestor, folder / "a.onnx")} if needed is Need.ANCESTOR else {}
+        result = mal_graph.assemble(tuned[0], tuned[1:], method=method, **needs, **arrays, assume_ordered=True, **FAST)
+        return [*tuned, *needs.values()], result, arrays
+
+    make.__name__ = f"merged by {method}"
+    return make
+
+
+def proposed(folder):
+    """What a search finds; every candidate passes, so that there is one."""
+    ancestor = mlp((8, 12, 5), seed=0)
+    paths = [save(fine_tuned(ancestor, seed), folder / f"m{seed}.onnx") for seed in (1, 2, 3)]
+    data = samples(labels=True, count=160)
+    result = mal_graph.search(paths[0], paths[1:], data, trials=8, study=folder / "study", eps=1.0).assembly
+    return [paths[0], *(Path(step.donor.name) for step in result.merged)], result, {}
+
+
 KINDS = {
     make.__name__: make
     for make in (
@@ -119,6 +159,9 @@ KINDS = {
         chosen,
         repaired,
         searched,
+        proposed,
+        stacked,
+        *map(merged, ("linear", "karcher", "ties", "dare_ties", "tsv_m", "wudi", "fisher", "regmean")),
     )
 }
 

@@ -24,6 +24,7 @@ FOR_ALL = [
     "errors",
     "label_lists",
     "limits",
+    "memory_bound",
     "option_names",
     "version",
     "text_files",

@@ -31,6 +31,9 @@ def is_shown(node: ir.Node, model: ir.Model) -> bool:
     if node.op_type == "Scan" and model.opset_imports.get("", 1) < FIRST_SCAN:
         return False
     bodies = [node.attributes[key].as_graph() for key in control.keys]
+    given = max(len(node.inputs), control.steering) if control.begin else 0
+    if not all(len(body.inputs) == given for body in bodies) or not 0 <= scanned(node) <= len(node.inputs):
+        return False
     counts = bodies[0].inputs[: control.steering]  # runtimes give them the shapes that are declared
     are_numbers = all(value.shape is None or not len(value.shape) for value in counts)
     return are_numbers and all(len(body.outputs) == len(node.outputs) + control.conditions for body in bodies)

@@ -27,6 +27,7 @@ from typing import Any
 from mal_graph.errors import LimitError, MemoryLimitError, RunError, TimeLimitError
 from mal_graph.graph import Array
 from mal_graph.limits import Limits
+from mal_graph.memory_bound import data_bytes
 
 from .sessions import BuiltModel, threads_wanted
 from .wire import Link, Tray, file_of
@@ -70,6 +71,8 @@ class Process:
         if not self.own:
             self.link.receive(monotonic() + START)
             self.own = data_bytes(self.popen.pid)
+            if not self.own:
+                raise EOFError("the process has ended")
 
     def allow(self, memory: int) -> None:
         """Let it take so many bytes more than it took before there was a model; never less than it may now."""
@@ -98,15 +101,6 @@ def end_process(popen: "subprocess.Popen[bytes]", connection: socket.socket, *tr
     connection.close()
     for tray in trays:
         tray.close()
-
-
-def data_bytes(process: int) -> int:
-    """The private memory of a process, as RLIMIT_DATA counts it. Raises EOFError where it has ended."""
-    lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    sizes = [line.split()[1] for line in lines if line.startswith("VmData:")]
-    if not sizes:
-        raise EOFError("the process has ended")
-    return int(sizes[0]) * 1024
 
 
 def stack_bytes() -> int:

@@ -23,10 +23,11 @@ from mal_graph import registry
 from mal_graph.atomic_write import data_name, write_whole
 from mal_graph.errors import DataFileWarning, FileError, LimitError, MalGraphError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
+from mal_graph.memory_bound import memory_bounded
 from mal_graph.protocols import Check
 from mal_graph.remote_files import is_remote, local_copy
 from mal_graph.seals import Sealed
-from mal_graph.source_files import opened
+from mal_graph.source_files import SourceFile, opened
 
 from . import guard
 from .apart import library_in_force
@@ -70,13 +71,16 @@ class OnnxAdapter:
     def loaded(self, model: object) -> LayerGraph:
         if isinstance(model, onnx.ModelProto):
             given = model.graph.name or "model"
-            path, own, proto = Path.cwd() / given, None, guard.check_proto(model, Path(given))
-        elif isinstance(model, str | os.PathLike):
-            given = os.fsdecode(model)
-            path = guard.checked_path(self.local_copy(given) if is_remote(given) else Path(given))
-            own, proto = opened(path), guard.check_file(path)
-        else:
+            return self.viewed(given, Path.cwd() / given, None, guard.check_proto(model, Path(given)))
+        if not isinstance(model, str | os.PathLike):
             raise registry.unknown_model(model)
+        given = os.fsdecode(model)
+        path = guard.checked_path(self.local_copy(given) if is_remote(given) else Path(given))
+        with memory_bounded(path, path.stat().st_size):
+            return self.viewed(given, path, opened(path), guard.check_file(path))
+
+    def viewed(self, given: str, path: Path, own: SourceFile | None, proto: onnx.ModelProto) -> LayerGraph:
+        """The layer graph of a document that is sound by itself."""
         document = linked(proto, path)
         guard.check_model(document, path)
         sort(document, path)

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import onnx
@@ -26,8 +26,9 @@ from mal_graph.limits import limits_in_force
 
 from .places import Parsed, Place, shortened, undecoded
 from .size_bounds import has_bounded_sizes, named, stored_tensor
+from .standard import operator_problem, type_problem
 from .tensor_problems import MAX_RANK, tensor_problem
-from .walking import all_nodes
+from .walking import all_nodes, nodes_of
 
 MAX_FILE = 2**31 - 1  # bytes; protobuf parses no more
 MAX_IR_VERSION, MAX_OPSET = 13, 26  # measured: the newest that onnxruntime 1.31 loads
@@ -37,8 +38,7 @@ INTEGER_ARITHMETIC = re.compile(
     r"QLinear.+|QOrdered.+|QAttention|QGemm|QMoE|QEmbedLayerNormalization|DynamicQuantize.+|\w*Integer(16|ToFloat)?"
     r"|MatMul(NBits|Bnb4|FpQ4|BlockQuantized)\w*|GatherBlockQuantized"
 )
-# What onnxruntime's optimiser writes into the standard's domain though the standard has it later, or not at all.
-OF_ONNXRUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
+ALLOCATION_FAILED = re.compile("alloc", re.IGNORECASE)  # in the words of protobuf, which has no error for it
 OTHER_FORMATS = (  # how a file starts, what it is then, what to do
     (b"version https://git-lfs", "a Git LFS pointer, not the model itself", "fetch it with `git lfs pull`"),
     (b"PK\x03\x04", "a zip archive, perhaps a PyTorch checkpoint", "export the model to ONNX"),
@@ -103,7 +103,9 @@ def parsed(path: Path) -> onnx.ModelProto:
         raise broken(path, f"{error.strerror}", "check its permissions") from None
     try:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
-    except DecodeError:
+    except DecodeError as error:
+        if ALLOCATION_FAILED.search(str(error)):
+            raise MemoryError from None
         proto = onnx.ModelProto()
     if proto.HasField("graph"):
         return proto
@@ -131,6 +133,8 @@ def has_known_versions(file: Parsed, path: Path) -> None:
     if proto.ir_version >= 3 and not proto.opset_import:
         raise broken(path, "it declares no opset, so it was cut short", "export or download the model again")
     imports = [*proto.opset_import, *(item for function in proto.functions for item in function.opset_import)]
+    if least := next((item for item in imports if item.version < 1), None):
+        raise broken(path, f"it uses opset {least.version} of {least.domain!r}", "export the model again")
     opset = max((item.version for item in imports if item.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
         fault = f"it uses opset {opset} and onnxruntime runs up to {MAX_OPSET}"
@@ -189,6 +193,16 @@ def holds_map(kind: onnx.TypeProto) -> bool:
     while kind.HasField("sequence_type") or kind.HasField("optional_type"):
         kind = kind.sequence_type.elem_type if kind.HasField("sequence_type") else kind.optional_type.elem_type
     return kind.HasField("map_type")
+
+
+def has_own_functions(file: Parsed, path: Path) -> None:
+    """No function is there twice, and none has the name of an operator of the standard, which runtimes run instead."""
+    calls = [".".join(filter(None, (one.domain, one.name, one.overload))) for one in file.proto.functions]
+    refuse_repeats(calls, "function of the model", path)
+    for function in file.proto.functions:
+        if function.domain in ("", "ai.onnx") and onnx.defs.has(function.name, ""):
+            fault = f"its function {function.name!r} has the name of an operator of the standard"
+            raise broken(path, fault, "export it with functions of a domain of their own")
 
 
 def has_finite_functions(file: Parsed, path: Path) -> None:
@@ -268,40 +282,15 @@ def has_sound_attributes(file: Parsed, path: Path) -> None:
 
 
 def has_valid_operators(file: Parsed, path: Path) -> None:
-    """Each standard operator has the inputs and attributes that its opset asks for."""
+    """Each standard operator has the inputs, outputs and attributes that its opset asks for."""
     owners = [(file.main, file.proto.opset_import)]
     owners += [(places, function.opset_import) for function, places in file.functions]
     own = {(function.domain, function.name) for function in file.proto.functions}
     for places, imports in owners:
-        context = onnx.checker.C.CheckerContext()
-        context.ir_version = file.proto.ir_version
-        context.opset_imports = {item.domain: item.version for item in imports} or {"": 1}
+        problem = operator_problem(file.proto.ir_version, {item.domain: item.version for item in imports} or {"": 1})
         for place in places:
-            node = place.node
-            is_own = (node.domain, node.op_type) in own or is_of_onnxruntime(node, context.opset_imports)
-            if node.domain or is_own or not is_plain(node):
-                continue
-            try:
-                onnx.checker.check_node(node, context)
-            except onnx.checker.ValidationError as error:
-                rule = " ".join(str(error).split())[:200].rstrip(".")
-                raise broken(path, f"{place} breaks the standard ({rule})", "export the model again") from None
-
-
-def is_of_onnxruntime(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
-    """Whether a node is onnxruntime's own, in an opset that does not have it."""
-    return node.op_type in OF_ONNXRUNTIME and not onnx.defs.has(node.op_type, opsets.get("", 1), "")
-
-
-def is_plain(node: onnx.NodeProto) -> bool:
-    """Whether the checker can judge the node alone: no body, no reference, no external data."""
-    return not any(
-        attribute.HasField("g")
-        or attribute.graphs
-        or attribute.ref_attr_name
-        or attribute.t.data_location == onnx.TensorProto.EXTERNAL
-        for attribute in node.attribute
-    )
+            if (place.node.domain, place.node.op_type) not in own and (fault := problem(place.node)):
+                raise broken(path, f"{place} breaks the standard ({fault})", "export the model again")
 
 
 # Checks of the linked graph.
@@ -329,6 +318,16 @@ def has_float_arithmetic(model: ir.Model, path: Path) -> None:
             raise unsupported(path, fault, "merge the float models, then quantise")
 
 
+def has_stored_types(model: ir.Model, path: Path) -> None:
+    """Each standard operator reads stored tensors of types that its opset takes."""
+    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for owner in owners:
+        version = owner.opset_imports.get("", model.opset_imports.get("", 1))
+        for node in nodes_of(owner):
+            if fault := type_problem(node, version):
+                raise broken(path, f"{named(node)} {fault}", "export the model again")
+
+
 def has_sound_fills(model: ir.Model, path: Path) -> None:
     """Each ConstantOfShape takes one value, and a stored shape that is one."""
     for node in all_nodes(model):
@@ -339,8 +338,8 @@ def has_sound_fills(model: ir.Model, path: Path) -> None:
 def fill_problem(node: ir.Node) -> str:
     value = node.attributes.get("value")
     filler = None if value is None or value.is_ref() else value.as_tensor()
-    if filler is not None and filler.size != 1:
-        return f"fills with {filler.size} values where one is due"
+    if filler is not None and (filler.size != 1 or filler.dtype == ir.DataType.STRING):
+        return f"fills with {filler.dtype.name}{list(filler.shape)} where one number is due"
     stored = stored_tensor(node.inputs[0]) if node.inputs else None
     if stored is None:
         return ""
@@ -364,12 +363,14 @@ FILE_CHECKS: tuple[Callable[[Parsed, Path], None], ...] = (
     has_sound_tensors,
     has_one_producer_per_name,
     has_sound_attributes,
+    has_own_functions,
     has_valid_operators,
     has_finite_functions,
 )
 MODEL_CHECKS: tuple[Callable[[ir.Model, Path], None], ...] = (
     has_all_inputs,
     has_float_arithmetic,
+    has_stored_types,
     has_sound_fills,
     has_bounded_sizes,
 )

@@ -30,8 +30,9 @@ def with_parts_joined(graph: LayerGraph) -> LayerGraph:
 
 def is_join(graph: LayerGraph, node: Node, weights: Mapping[str, Weight]) -> bool:
     """Whether a node lays stored float tensors end to end, and is all that reads them."""
-    is_told = node.outputs[0] in graph.output_names
-    if node.op != "Concat" or is_told or len(node.inputs) < 2 or not all(name in weights for name in node.inputs):
+    if node.op != "Concat" or len(node.inputs) < 2 or not all(name in weights for name in node.inputs):
+        return False
+    if node.outputs[0] in graph.output_names:
         return False
     read_here = all(len(graph.consumers[name]) == 1 and name not in graph.output_names for name in node.inputs)
     return read_here and all(weights[name].is_float and weights[name].shape for name in node.inputs)

@@ -22,6 +22,7 @@ from .stored_values import TensorValues
 from .walking import node_bodies
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
+MOST_SCOPES = 2**14  # letters of such a note: reading it takes a thousand times as many bytes
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
@@ -116,7 +117,7 @@ def unused(name: str, taken: dict[str, int]) -> str:
 def scope_of(node: ir.Node) -> str:
     """The module that torch's exporter says a node comes from; "" where it does not say, or names the whole model."""
     told = node.metadata_props.get(NAME_SCOPES) if node.metadata_props else None
-    if told is None:
+    if told is None or len(told) > MOST_SCOPES:
         return ""
     try:  # a Python list: the modules from the outside in, then the operator
         scopes = ast.literal_eval(told)

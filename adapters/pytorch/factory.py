@@ -10,17 +10,18 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from pydantic import TypeAdapter
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
+from mal_graph.memory_bound import memory_bounded
 from mal_graph.text_files import read_text
 
 from .seal import sealed_pieces
@@ -28,6 +29,8 @@ from .seal import sealed_pieces
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
 INDEX = ".safetensors.index.json"  # how the list of files ends that hold a large module's weights
 SHOWN = 3  # names in a message
+MOST_TENSORS, MOST_PICKLED = 50_000, 2**21  # tensors of a file, and bytes that say where they lie
+TOO_MANY = "more than any module has: give the state dict of the module alone"
 
 
 def build_module(target: str, weights: Path | None = None) -> nn.Module:
@@ -75,18 +78,24 @@ def call_factory(target: str) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name. Raises FileError."""
+    """The tensors in a file, by name. Raises FileError or MemoryLimitError."""
+    if path.exists() and not path.is_file():
+        raise FileError(f"cannot read the weights in {path}: it is not a regular file; check the path")
     try:
         if path.name.endswith(INDEX):
             return read_shards(path)
-        if ".safetensors" in path.suffixes:
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with memory_bounded(path, path.stat().st_size):
+            if ".safetensors" in path.suffixes:
+                return read_tensors(path)
+            refuse_long_pickle(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (MalGraphError, MemoryError):
+        raise
     except OSError as error:
         raise FileError(f"cannot read the weights in {path}: {error.strerror or error}; check the path") from None
     except SafetensorError as error:
         raise FileError(f"cannot read the weights in {path}: it is no safetensors file ({error})") from None
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # the unpickler and the archive's reader raise a dozen kinds for what is broken
         raise FileError(
             f"cannot read the weights in {path}: it is more than tensors, or broken ({one_line(error)}), and loading "
             "it could run any code; save model.state_dict() with safetensors.torch.save_file and give that file"
@@ -126,6 +135,25 @@ def shards_of(path: Path) -> dict[str, str]:
         what = f"lists {outside[0]!r}, which is no .safetensors file beside it" if outside else "lists nothing"
         raise FileError(f"cannot read the weights in {path}: it {what}; give the index that was saved beside the files")
     return shards
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file. Raises FileError, SafetensorError or OSError."""
+    with safe_open(path, "pt") as file:
+        names = file.keys()
+        if len(names) > MOST_TENSORS:
+            raise FileError(f"cannot read the weights in {path}: it holds {len(names):,} tensors, {TOO_MANY}")
+        return {name: file.get_tensor(name) for name in names}
+
+
+def refuse_long_pickle(path: Path) -> None:
+    """Raise FileError where reading what a checkpoint pickles would take minutes. Raises OSError or BadZipFile."""
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as archive:
+        sizes = [member.file_size for member in archive.infolist() if member.filename.endswith("data.pkl")]
+    if sum(sizes) > MOST_PICKLED:
+        raise FileError(f"cannot read the weights in {path}: {sum(sizes):,} bytes of it are pickled, {TOO_MANY}")
 
 
 def write_state(

@@ -195,8 +195,10 @@ def measure_weight(graph: LayerGraph, layer: Layer) -> tuple[float, float]:
     if leading is None:
         return 0.0, 0.0
     values = leading.canonical(graph.weights[leading.tensor].read())
+    if not values.size:
+        return 0.0, 0.0
     flat, rows = values.ravel(order="K"), values.reshape(values.shape[0] if values.ndim else 1, -1)
-    root = float(np.sqrt(add_up(flat, np.square) / values.size)) if values.size else 0.0
+    root = float(np.sqrt(add_up(flat, np.square) / values.size))
     if not np.isfinite(root) or root == 0.0:
         return 0.0, 0.0
     step = max(1, BLOCK // rows.shape[1])

@@ -13,6 +13,7 @@ from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve
 
 from mal_graph.boxes import Array
+from mal_graph.errors import DataError
 from mal_graph.methods.means import Weight
 from mal_graph.methods.method import Measured, Need, merge_method
 from mal_graph.methods.stack import Mask, Stack, Vector, spread_over
@@ -96,6 +97,9 @@ def regressed(stack: Stack, weight: Vector, mean: Array, sides: Sides) -> Array:
     Args:
         mean: of the models, shape (*tensor,).
         sides: gives S_i of every model, shape (models, columns, columns), and their sum.
+
+    Raises:
+        DataError: what was measured is not finite.
     """
     assert stack.moments is not None
     blocks, columns = stack.moments.shape[-3:-1]
@@ -108,6 +112,11 @@ def regressed(stack: Stack, weight: Vector, mean: Array, sides: Sides) -> Array:
             if not shares.any() or not gaps[:, block, rows].any():
                 continue
             own, total = sides(block, shares / shares.sum())
+            if not np.isfinite(total).all():
+                raise DataError(
+                    "a model gives numbers without end on the inputs that activations are measured on: leave it out, "
+                    "or give other inputs"
+                )
             aim = np.einsum("irc,icd->rd", gaps[:, block, rows], own)
             merged[block, rows] += solved(total, aim)
     shaped: Array = merged.reshape(mean.shape).astype(mean.dtype)

@@ -150,8 +150,10 @@ def apply_weight(
 
 
 def rows_of(node: Node, slot: Slot, length: int) -> int:
-    """How many of the rows of a weight each unit has."""
-    return length // int(node.attribute(slot.counted_by, length)) if slot.counted_by and length else 1
+    """How many of the rows of a weight each unit has; 1 where the operator counts more units than there are rows, so
+    that it cannot run."""
+    units = int(node.attribute(slot.counted_by, length)) if slot.counted_by else length
+    return max(1, length // units) if units > 0 else 1
 
 
 def contracted_axes(node: Node, slot: int, row: Row, root: Root) -> tuple[int, int] | None:

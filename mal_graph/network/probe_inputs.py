@@ -30,14 +30,19 @@ def as_inputs(graph: LayerGraph, arrays: Mapping[str, Array]) -> dict[str, Array
 
 
 def as_input(graph: LayerGraph, name: str, array: Array) -> Array:
-    """An array in the type that the input has. Raises DataError if its rank does not fit."""
+    """An array in the type that the input has. Raises DataError if its rank or type does not fit."""
     value = next(value for value in graph.inputs if value.name == name)
     if value.shape is not None and array.ndim != len(value.shape):
         raise DataError(
             f"the array for input {name!r} of {graph.name} has shape {array.shape}, the input {value.shape}: "
             "give an array of the same rank"
         )
-    return array.astype(value.dtype, copy=False)
+    try:
+        return array.astype(value.dtype, copy=False)
+    except (TypeError, ValueError):  # texts, records
+        raise DataError(
+            f"the array for input {name!r} of {graph.name} is {array.dtype}, the input {value.dtype}: give numbers"
+        ) from None
 
 
 def candidate_shapes(graph: LayerGraph, given: dict[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:

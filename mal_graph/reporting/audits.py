@@ -58,6 +58,8 @@ def made_lines(made: Mapping[str, Any], verbose: bool) -> Iterator[str]:
     for place, source in enumerate(made["sources"]):
         digests = [text if verbose else text[:FIGURES] for text in source["files"]] or ["in memory"]
         yield f"{role_of(place, made['ancestor'])}: {' and '.join(digests)}"
+    for place, first, stop in made["slices"]:
+        yield f"blocks {first} to {stop - 1} of {role_of(place)}"
     for name, value in made["options"].items():
         yield f"option {name}: {value}"
 

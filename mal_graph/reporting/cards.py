@@ -120,6 +120,8 @@ def method_pieces(made: Provenance) -> Iterator[Piece]:
         rows.add_row(f"{name} (arrays)", digest)
     if rows.row_count:
         yield rows
+    for place, first, stop in made.slices:
+        yield f"Blocks {first} to {stop - 1} of {role_of(place)}."
     versions = new_table("made with", "version")
     for name, version in made.versions.items():
         versions.add_row(name, version)

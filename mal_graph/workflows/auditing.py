@@ -26,10 +26,12 @@ from mal_graph.workflows.checkpoint import digest, fingerprint
 from mal_graph.workflows.methods import make_model
 from mal_graph.workflows.models import Model, Progress, arrays_of, load, open_models, silent, with_arrays
 from mal_graph.workflows.provenance import Origin, Provenance, Source, read_provenance, unpacked, versions_used
+from mal_graph.workflows.restacking import Stacked, stack
 from mal_graph.workflows.writing import Written, with_origin
 from mal_graph.workflows.zoo_search import repeat_zoo
 
 WRITTEN, INPUTS, REPEATED = "written", "inputs", "repeated"
+STACK = "stack"
 NOTES = 12  # of this package's and of others', that the text lists
 
 
@@ -71,7 +73,7 @@ def audit(
     """Whether a model is as it was written, and with the models that it was made of, whether it is what they give.
 
     Args:
-        path: a file that `assemble`, `compress` or `zoo` wrote.
+        path: a file that `assemble`, `compress`, `zoo` or `stack` wrote.
         sources: the base and the donors that were merged, in order, and behind them the ancestor, where one was given
             that is not the base: the job is done again with them.
         data: the labelled data that were given then.
@@ -184,6 +186,24 @@ def repeat(
     form: str,
 ) -> Sealed:
     """The seal of what the same job gives now, in a file of some form. Raises MalGraphError."""
+    graph = made_again(provenance, graphs, arrays, progress, runner)
+    with TemporaryDirectory(prefix="mal-graph-") as folder:
+        path = Path(folder, f"again{form}")
+        adapter = registry.writer_for(str(path))
+        adapter.save(graph, path, overwrite=False)
+        return adapter.read_seal(path)
+
+
+def made_again(
+    provenance: Provenance,
+    graphs: Sequence[LayerGraph],
+    arrays: Mapping[str, Any],
+    progress: Progress,
+    runner: Runner,
+) -> LayerGraph:
+    """What the same job gives now, which says how it was made. Raises MalGraphError."""
+    if provenance.job == STACK:
+        return stacked_again(provenance, graphs, runner).with_origin()
     config = noted_config(provenance, {name: held for name, held in arrays.items() if name != "data"})
     result: Written
     if isinstance(config, ZooConfig):
@@ -194,11 +214,14 @@ def repeat(
         own = provenance.ancestor
         ancestor, models = None if own is None else graphs[own], graphs[: own or None]  # it is the base or comes last
         result = make_model(models, config, arrays.get("data"), progress, runner, ancestor)
-    with TemporaryDirectory(prefix="mal-graph-") as folder:
-        path = Path(folder, f"again{form}")
-        adapter = registry.writer_for(str(path))
-        adapter.save(with_origin(result), path, overwrite=False)
-        return adapter.read_seal(path)
+    return with_origin(result)
+
+
+def stacked_again(provenance: Provenance, graphs: Sequence[LayerGraph], runner: Runner) -> Stacked:
+    """The same network of slices. Raises UsageError or MatchError."""
+    if not all(0 <= place < len(graphs) for place, _, _ in provenance.slices):
+        raise UsageError(f"its note names other slices than those of {len(graphs)} models: it is damaged")
+    return stack([(graphs[place], first, stop) for place, first, stop in provenance.slices], runner=runner)
 
 
 def noted_config(provenance: Provenance, arrays: Mapping[str, Any]) -> MergeConfig:
@@ -227,7 +250,7 @@ def differences(sealed: Sealed, again: Sealed) -> Iterator[str]:
     if sealed.graph != again.graph:
         yield "the graph comes out another"
     mine, theirs = read_provenance(sealed.provenance), read_provenance(again.provenance)
-    for what in ("options", "seed", "way", "orders", "kept", "arrays"):
+    for what in ("options", "seed", "way", "orders", "kept", "arrays", "slices"):
         if getattr(mine, what) != getattr(theirs, what):
             yield f"{what} come out others"
 

@@ -347,6 +347,11 @@ def open_joint(
         MatchError, DataError, UnsupportedModel: as `open_sides`.
     """
     sides, samples = open_sides(graphs, config, runner, progress, known)
+    if not sides[0].whole:
+        raise MatchError(
+            f"{graphs[0].name} multiplies nothing with its weights, so that there is no cost to keep to: merge it by "
+            "`method` mal, or leave it out"
+        )
     names = [config.score_output] if config.score_output else [value.name for value in graphs[0].outputs]
     kinds = dict.fromkeys(names, config.output_kind) if config.output_kind else {}
     return Joint(tuple(sides), samples, runner, config.labels == "union", kinds)

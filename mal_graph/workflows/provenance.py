@@ -59,7 +59,7 @@ class Provenance:
     """How a model was made.
 
     Attributes:
-        job: "assemble", "compress" or "zoo".
+        job: "assemble", "compress", "zoo" or "stack".
         options: those that are not what they are by default and decide about the result; none that hold arrays.
         seed: of every random draw.
         versions: of what it was made with.
@@ -69,6 +69,8 @@ class Provenance:
         orders: for each donor and pair of groups the donor unit on each base unit, packed.
         kept: of a zoo what was merged of each donor, without the orders.
         ancestor: the place of the ancestor among the sources; None without one.
+        slices: of a stack the blocks in order: the place of their model among the sources, the first block, and the one
+            behind the last.
     """
 
     job: str
@@ -81,6 +83,7 @@ class Provenance:
     orders: tuple[tuple[str, ...], ...] = ()
     kept: tuple[Kept, ...] = ()
     ancestor: int | None = None
+    slices: tuple[tuple[int, int, int], ...] = ()
     schema: str = SCHEMA
 
 
@@ -98,6 +101,7 @@ class Origin(Brief):
         data: the labelled data; None where there were none.
         kept: of a zoo what was merged of each donor.
         ancestor: the model that all were tuned from; None where none was given.
+        slices: of a stack its blocks, as `Provenance` has them.
     """
 
     job: str
@@ -106,6 +110,7 @@ class Origin(Brief):
     data: Arrays | None = None
     kept: tuple[Kept, ...] = ()
     ancestor: LayerGraph | None = None
+    slices: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def sources(self) -> tuple[LayerGraph, ...]:
@@ -143,6 +148,7 @@ def provenance_of(origin: Origin, way: str, orders: tuple[Orders, ...]) -> Prove
         way=way,
         orders=tuple(tuple(map(packed, one)) for one in orders),
         kept=tuple(replace(one, orders=()) for one in origin.kept),
+        slices=origin.slices,
     )
 
 

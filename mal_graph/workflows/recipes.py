@@ -25,7 +25,8 @@ it names files alone: a module that a function makes is named on a command line,
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -46,9 +47,11 @@ from mal_graph.plain_text import did_you_mean
 from mal_graph.remote_files import is_remote
 from mal_graph.text_files import read_text
 from mal_graph.workflows.mergekit import NOT_HERE, translated
-from mal_graph.workflows.restacking import Slice
+from mal_graph.workflows.restacking import MOST_SLICES, Slice
 
 MOST, DEEPEST = 2**18, 20  # letters of a recipe, and lists in lists
+MOST_DIGITS = 40  # letters of a number
+MOST_MODELS = 256
 PASSTHROUGH = "passthrough"
 
 
@@ -118,8 +121,8 @@ class Document(BaseModel):
     merge_method: str
     base_model: str | None = None
     ancestor: str | None = None
-    models: list[Model] = []
-    slices: list[SliceEntry] = []
+    models: list[Model] = Field([], max_length=MOST_MODELS)
+    slices: list[SliceEntry] = Field([], max_length=MOST_SLICES)
     parameters: dict[str, Any] = {}
     dtype: str | None = None
     data: str | None = None
@@ -221,6 +224,9 @@ def document_of(content: Mapping[str, Any], path: str) -> Document:
         raise UsageError(f"{path}: {'; '.join(dict.fromkeys(refusals(error)))}") from None
 
 
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class PlainLoader(yaml.SafeLoader):
     """Plain YAML: what stands in it is all there is, and stands there once."""
 
@@ -238,9 +244,16 @@ class PlainLoader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_scalar(self, node: Any) -> Any:
+        if node.tag in NUMBERS and len(node.value) > MOST_DIGITS:
+            fault = f"a number has {len(node.value):,} letters, and may have {MOST_DIGITS}"
+            raise yaml.MarkedYAMLError(problem=fault, problem_mark=node.start_mark)
+        return super().construct_scalar(node)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        counts = Counter(key for key in keys if isinstance(key, Hashable))  # of others it is said that they are no keys
+        twice = next((key for key, count in counts.items() if count > 1), None)
         if twice is not None:
             raise yaml.MarkedYAMLError(problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)

@@ -19,8 +19,11 @@ from mal_graph.option import Data
 from mal_graph.protocols import Check, Runner
 from mal_graph.workflows.checks import check_inputs
 from mal_graph.workflows.models import Model, arrays_of, free_path, open_models
+from mal_graph.workflows.provenance import Origin, provenance_of, with_provenance
 from mal_graph.workflows.verdict import MERGED
 from mal_graph.workflows.writing import write_checked
+
+MOST_SLICES = 256
 
 
 class Slice(NamedTuple):
@@ -59,6 +62,20 @@ class Stacked(Brief):
         """Whether no check failed."""
         return not any(check.failed for check in self.checks)
 
+    @property
+    def origin(self) -> Origin:
+        """What it is made of: each model once, in the order in which they come first."""
+        models = {id(chain.graph): chain.graph for chain in self.chains}
+        places = {key: place for place, key in enumerate(models)}
+        slices = tuple(
+            (places[id(chain.graph)], one.first, one.stop) for one, chain in zip(self.slices, self.chains, strict=True)
+        )
+        return Origin("stack", tuple(models.values()), MergeConfig(), slices=slices)
+
+    def with_origin(self) -> LayerGraph:
+        """The network, which says how it was made. Raises FileError."""
+        return with_provenance(self.graph, provenance_of(self.origin, "", ()))
+
     def save(self, path: str | PathLike[str], *, overwrite: bool = False) -> "Stacked":
         """Write the network and check the file, completely or not at all; the result with the checks on the file.
 
@@ -66,8 +83,8 @@ class Stacked(Brief):
             FileError: the file exists and `overwrite` is false, or it cannot be written.
             GateFailed: a check failed; nothing was written.
         """
-        target = free_path(path, overwrite)
-        checks = write_checked(self.graph, target, self.chains[0].graph, self.graph.files, overwrite=overwrite)
+        target, files = free_path(path, overwrite), [file for model in self.origin.models for file in model.files]
+        checks = write_checked(self.with_origin(), target, self.chains[0].graph, files, overwrite=overwrite)
         written = replace(self, checks=(*self.checks, *checks))
         if not written.passed:
             failed = "; ".join(f"{check.name} {check}" for check in written.checks if check.failed)
@@ -91,12 +108,14 @@ def stack(
         data: inputs and `labels`; the models and the result are then scored.
 
     Raises:
-        UsageError: a model has no such blocks.
+        UsageError: a model has no such blocks, or there are more slices than may be.
         MatchError: blocks do not fit each other, or nothing repeats in a model.
         DataError: the data do not fit.
     """
     if not slices:
         raise UsageError("no slices given: name at least one, as (model, first, stop)")
+    if len(slices) > MOST_SLICES:
+        raise UsageError(f"{len(slices):,} slices are given, and {MOST_SLICES} may be: take longer ones")
     runner, several, arrays = runner or registry.runner(), tuple(Slice(*one) for one in slices), arrays_of(data)
     graphs = open_models([one.model for one in several], MergeConfig(), arrays)
     chains = {id(graph): find_chain(graph) for graph in graphs}

@@ -1,7 +1,23 @@
 """Crafted files, made in code: what a stranger may send. `KINDS` has all of them by name."""
 
-from crafted import arithmetic, beside, claims, growing, names, sizes, stored
+from crafted import (
+    archives,
+    arithmetic,
+    attributes,
+    beside,
+    claims,
+    growing,
+    names,
+    places,
+    recipes,
+    sizes,
+    stored,
+    wire,
+)
 from crafted.kind import KINDS as KINDS
 from crafted.kind import Kind as Kind
 
-NOTING = (arithmetic, beside, claims, growing, names, sizes, stored)  # loading them notes their kinds
+NOTING = (  # loading them notes their kinds
+    *(archives, arithmetic, attributes, beside, claims, growing),
+    *(names, places, recipes, sizes, stored, wire),
+)

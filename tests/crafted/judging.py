@@ -18,6 +18,8 @@ from crafted.kind import Kind
 from mal_graph.cli import app
 
 SECONDS, MEMORY = 10.0, 512 * 2**20  # what a command may take on a file of a stranger, beyond what it is itself
+INPUTS, VICTIM = ("base.onnx", "data.npz"), "victim"  # files in the folder, and one beside it that nobody may touch
+PWNED, MARKUP = "pwned", "<script>alert(1)</script>"  # what payloads write, and what pages would run
 PATIENCE = 3  # times as long it may take until it is ended
 CONTROL = re.compile(r"[^\n\x20-\x7e\xa0-\u200d\u2010-\u2029\u2030-\ufdff]")
 
@@ -100,6 +102,20 @@ def faults_of(kind: Kind, ran: Ran, before: dict[str, tuple[int, int]], after: d
     return faults
 
 
+def harm_done(scratch: Path, before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
+    """What a file of a stranger had a command do."""
+    faults = [f"changed the input {name}" for name in INPUTS if before.get(name) != after.get(name)]
+    beside = sorted(path.name for path in scratch.iterdir())
+    if beside != ["err", "here", "out", VICTIM] or (scratch / VICTIM).read_text() != VICTIM:
+        faults.append("wrote outside of its folder")
+    if PWNED in after:
+        faults.append("ran what a file holds")
+    pages = (path for path in (scratch / "here").rglob("*") if path.suffix in (".html", ".svg", ".md"))
+    if any(path.is_file() and MARKUP in path.read_text(encoding="utf-8", errors="replace") for path in pages):
+        faults.append("wrote a page that obeys a file")
+    return faults
+
+
 def tried(kind: Kind) -> tuple[Ran, list[str]]:
     """A kind made and met, and what was wrong."""
     scratch = Path(tempfile.mkdtemp(prefix="crafted"))
@@ -108,8 +124,10 @@ def tried(kind: Kind) -> tuple[Ran, list[str]]:
     try:
         prepared(folder)
         kind.build(folder)
+        (scratch / VICTIM).write_text(VICTIM)
         before = contents(folder)
         ran = run_apart(kind.words, folder, scratch)
-        return ran, faults_of(kind, ran, before, contents(folder))
+        after = contents(folder)
+        return ran, [*faults_of(kind, ran, before, after), *harm_done(scratch, before, after)]
     finally:
         shutil.rmtree(scratch)
