@@ -5,8 +5,8 @@
     python tools/study_crafted.py --verbs match compress -o tools/results/study_crafted_verbs.json
 
 A command must end with a sentence and exit code 0, 1 or 2, say nothing that a terminal obeys, change no file that it
-refuses, say what the kind asks for, and stay within 10 seconds and 512 MB beyond what it is itself (on a machine that
-does something else as well, seconds are more: they are listed apart). Exit code 1 unless all do.
+refuses, touch nothing outside of its folder, run nothing that a file holds, say what the kind asks for, and stay within
+10 seconds of processors and 512 MB beyond what it is itself. Exit code 1 unless all do.
 """
 
 # ruff: noqa: E402 - the tests' folder must be known before what stands in it is imported

@@ -38,12 +38,19 @@ def written(model: onnx.ModelProto) -> set[str]:
     """Names of what a run writes into, with all that these are made from: a BatchNormalization in training writes its
     running statistics into the arrays it is fed."""
     names: set[str] = set()
-    for node in reversed(model.graph.node):
-        if any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute):
+    nodes = list(model.graph.node)
+    if not any(map(is_training, nodes)):
+        return names
+    for node in reversed(nodes):
+        if is_training(node):
             names.update(node.input[3:])
         if not names.isdisjoint(node.output):
             names.update(node.input)
     return names
+
+
+def is_training(node: onnx.NodeProto) -> bool:
+    return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
 
 
 class WidenedSession:
@@ -172,7 +179,7 @@ def functions_of(graph: LayerGraph) -> list[onnx.FunctionProto]:
 
 def node_proto(node: Node, index: int) -> onnx.NodeProto:
     domain, _, op = node.op.rpartition(".")
-    proto = onnx.helper.make_node(op, list(node.inputs), list(node.outputs), name=f"{index}", domain=domain)
+    proto = onnx.NodeProto(op_type=op, input=node.inputs, output=node.outputs, name=f"{index}", domain=domain)
     for key, value in node.attributes.items():
         value = to_attribute(value)
         if isinstance(value, list) and not value:

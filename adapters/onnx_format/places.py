@@ -31,7 +31,8 @@ class Place(NamedTuple):
     @property
     def letters(self) -> int:
         """Of its own name and of those of the nodes that it stands in."""
-        return sum(max(map(len, (own.node.name, *own.node.output))) for own in (self, *self.outer))
+        own = max(map(len, (self.node.name, *self.node.output)))
+        return own + self.inside.letters if isinstance(self.inside, Place) else own
 
     def __str__(self) -> str:
         name = self.node.name or " ".join(self.node.output)
@@ -114,6 +115,9 @@ def undecoded(message: Message) -> bytes | None:
         if isinstance(one, onnx.TensorProto):
             texts: Iterable[str | bytes] = (one.name, one.doc_string)
             waiting += [*one.external_data, *one.metadata_props]
+        elif isinstance(one, onnx.NodeProto):  # the most there are of: asking what it holds costs far more
+            texts = (one.name, one.op_type, one.domain, one.overload, one.doc_string, *one.input, *one.output)
+            waiting += [*one.attribute, *one.metadata_props, *one.device_configurations]
         else:
             texts = []
             for field, value in one.ListFields():

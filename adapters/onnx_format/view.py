@@ -4,6 +4,7 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,7 @@ from .stored_values import TensorValues
 from .walking import node_bodies
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch's exporter notes on a node
+NO_NOTES: Mapping[str, Any] = {}
 MOST_SCOPES = 2**14  # letters of such a note: reading it takes a thousand times as many bytes
 CONSTANT_FORMS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
@@ -43,8 +45,9 @@ def layer_graph(model: ir.Model, path: Path) -> LayerGraph:
             weights[constant.name] = constant
             constants[constant.name] = source
             continue
-        nodes.append(view_of(source, taken))
-        parts.setdefault(source.meta.get(REGION, -1), []).append(nodes[-1])
+        nodes.append(view_of(source, taken, is_marked=lowered is not model))
+        if lowered is not model:
+            parts.setdefault(source.meta.get(REGION, -1), []).append(nodes[-1])
     for function in lowered.functions.values():
         called = ".".join(filter(None, function.identifier()))
         weights.update(inner_constants(function, f"{called}/"))
@@ -86,7 +89,9 @@ def written_out(
     return tuple(regions), {name: node.meta[SHARED] for name, node in constants.items() if SHARED in node.meta}
 
 
-def view_of(node: ir.Node, taken: dict[str, int]) -> Node:
+def view_of(node: ir.Node, taken: dict[str, int], *, is_marked: bool = True) -> Node:
+    """A node of the view; `is_marked` where nodes may bear notes on bodies, which each takes memory to be asked for."""
+    notes = node.meta if is_marked else NO_NOTES
     outputs = tuple(value.name or "" for value in node.outputs)
     name = node.name or next((out for out in outputs if out), node.op_type)
     has_graphs = any(True for _ in node_bodies(node))
@@ -99,8 +104,8 @@ def view_of(node: ir.Node, taken: dict[str, int]) -> Node:
         captures=tuple(dict.fromkeys(value.name or "" for value in captured(node))) if has_graphs else (),
         scope=scope_of(node),
         has_graphs=has_graphs,
-        body=node.meta.get(BODY, ""),
-        runs=node.meta.get(RUNS, ()),
+        body=notes.get(BODY, ""),
+        runs=notes.get(RUNS, ()),
     )
 
 

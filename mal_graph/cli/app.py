@@ -5,6 +5,7 @@ Results go to stdout, progress and log to stderr. Exit codes: 0 good, 1 a gate f
 130 interrupted. A command loads what it works with when it runs: `--help` must not wait for numpy.
 """
 
+import gc
 import signal
 import sys
 import threading
@@ -394,6 +395,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if is_verbose(words):
             traceback.print_exc()
         log(f"error: {BUG} ({type(error).__name__}: {error}); please report it; -v shows where")
+    finally:
+        gc.unfreeze()  # what was loaded
     return BAD_INPUT
 
 

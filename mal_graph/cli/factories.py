@@ -1,5 +1,6 @@
 """The models a command names: files, and factories of torch modules, which are built and traced."""
 
+import gc
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,7 @@ def open_named_models(
         built = built_models(models, weights or [])
         names = [model if is_factory(model) else "" for model in models]
         graphs = open_models(built, config, data, names=names, progress=progress)
+    gc.freeze()  # they stay until the command ends: millions of objects are not looked through for what is unused
     for path, graph in zip(models, graphs, strict=True):
         if verbose:
             size = sum(weight.size for weight in graph.weights.values() if weight.is_float)

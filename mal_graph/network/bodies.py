@@ -1,5 +1,6 @@
 """The bodies that operators run, among the other operators of a graph (see `operators.control_flow`)."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -103,13 +104,13 @@ class Placed(NamedTuple):
 
 def find_bodies(graph: LayerGraph) -> dict[str, Placed]:
     """All bodies by name, outer ones first."""
-    waiting: list[Node | Run] = nested(graph.nodes)
+    waiting = deque(item for item in nested(graph.nodes) if isinstance(item, Run))
     bodies: dict[str, Placed] = {}
     while waiting:
-        run = waiting.pop(0)
-        for body in run.bodies if isinstance(run, Run) else ():
-            bodies[body.name] = Placed(run.end if isinstance(run, Run) else run, body)
-            waiting += body.items
+        run = waiting.popleft()
+        for body in run.bodies:
+            bodies[body.name] = Placed(run.end, body)
+            waiting += (item for item in body.items if isinstance(item, Run))
     return bodies
 
 
