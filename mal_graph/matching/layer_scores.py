@@ -163,7 +163,7 @@ class LayerScores:
 
     @cached_property
     def sizes(self) -> tuple[Scores, Scores]:
-        mine, theirs = (np.log2([layer.in_out for layer in side.layers]).reshape(-1, 2) for side in (self.a, self.b))
+        mine, theirs = (log_sizes(side) for side in (self.a, self.b))
         return mine, theirs
 
     @cached_property
@@ -240,3 +240,10 @@ def explain_pair(parts: Mapping[str, float], is_same: bool) -> str:
     good = [name for name, part in parts.items() if part >= 0.8]
     poor = [name for name, part in parts.items() if part < 0.5]
     return f"alike in {', '.join(good) or 'kind'}" + (f"; unlike in {', '.join(poor)}" if poor else "")
+
+
+def log_sizes(profile: Profile) -> Scores:
+    """What each layer reads and makes, in powers of two, shape (layers, 2); nothing counts as one unit."""
+    sizes = np.array([layer.in_out for layer in profile.layers], np.float64).reshape(-1, 2)
+    logarithms: Scores = np.log2(np.maximum(sizes, 1))
+    return logarithms

@@ -28,6 +28,11 @@ def bytes_of(*nodes: onnx.NodeProto) -> bytes:
     return raw(*(nodes or (RELU,))).SerializeToString()
 
 
+def put_many(folder, count: int) -> None:
+    """A model of so many empty operators, which take two bytes each."""
+    put(folder, bytes_of() + field(GRAPH, field(NODE, b"") * count))
+
+
 def put(folder, content: bytes) -> None:
     (folder / MODEL).write_bytes(content)
 
@@ -37,18 +42,18 @@ def a_field_of_an_unknown_number(folder):
     put(folder, bytes_of() + field(12345, b"\x1b[31m" * 100))
 
 
-@written("")
+@written("", is_slow=True)
 def many_fields_of_an_unknown_number(folder):
     put(folder, bytes_of() + field(777, b"") * 300_000)
 
 
-@written("")
+@written("", is_slow=True)
 def many_empty_graphs(folder):
     """A message that stands there many times is one, merged."""
     put(folder, bytes_of() + field(GRAPH, b"") * 300_000)
 
 
-@written("")
+@written("", is_slow=True)
 def a_graph_in_many_pieces(folder):
     put(folder, bytes_of() + b"".join(field(GRAPH, field(2, b"n" * 100)) for _ in range(20_000)))
 
@@ -68,7 +73,7 @@ def a_group_that_nothing_ends(folder):
     put(folder, bytes_of() + varint(99 << 3 | 3))
 
 
-@written("error: ")
+@written("error: ", is_slow=True)
 def groups_in_groups(folder):
     put(folder, bytes_of() + varint(99 << 3 | 3) * 100_000 + varint(99 << 3 | 4) * 100_000)
 
@@ -83,22 +88,22 @@ def a_number_of_eleven_bytes(folder):
     put(folder, bytes_of() + varint(1 << 3) + b"\xff" * 10 + b"\x01")
 
 
-@written("error: ")
+@written("error: ", is_slow=True)
 def many_empty_operators(folder):
     put(folder, bytes_of() + field(GRAPH, field(NODE, b"") * 200_000))
 
 
-@written("unfolds to more than 512 MiB")
+@written("unfolds to more than 512 MiB", is_slow=True)
 def twenty_million_empty_operators(folder):
-    put(folder, bytes_of() + field(GRAPH, field(NODE, b"") * 20_000_000))
+    put_many(folder, 20_000_000)
 
 
-@written("unfolds to more than 512 MiB")
+@written("unfolds to more than 512 MiB", is_slow=True)
 def twenty_million_empty_notes(folder):
     put(folder, bytes_of() + field(14, b"") * 20_000_000)
 
 
-@written("unfolds to more than 512 MiB")
+@written("unfolds to more than 512 MiB", is_slow=True)
 def empty_attributes_of_an_operator(folder):
     put(folder, bytes_of() + field(GRAPH, field(NODE, field(5, b"") * 20_000_000)))
 

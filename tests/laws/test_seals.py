@@ -12,10 +12,11 @@ from sealed_files import KINDS, is_caught, mlps, regions, written
 import mal_graph
 from mal_graph.workflows.provenance import packed, unpacked
 
-HEAVY = {"transformer", "convolutional"}  # `tools/study_seals.py` takes all
+QUICK_METHODS = {"merged by ties", "merged by fisher"}
+HEAVY = {"transformer", "convolutional", *(kind for kind in KINDS if kind.startswith("merged"))} - QUICK_METHODS
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS.keys() - HEAVY))
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - HEAVY))  # `tools/study_trust.py` takes all
 def test_a_true_file_passes_and_comes_out_the_same_from_its_inputs(kind, tmp_path):
     path, models, arrays = written(kind, tmp_path)
     alone = mal_graph.audit(path)

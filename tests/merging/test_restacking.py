@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, deviation, inputs_of, mlp, run, vit
+from builders import Net, cnn, deviation, inputs_of, mlp, run, save, vit
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.errors import MatchError, UsageError
 from mal_graph.merging import Piece, find_chain, restack
+from mal_graph.reporting import card_text
 
 NETS = {
     "perceptron": (lambda seed, blocks: mlp((4, *[6] * (blocks + 1), 3), seed), 2),
@@ -122,3 +123,14 @@ def test_a_stack_is_scored_and_saved(tmp_path):
     written = result.save(tmp_path / "m.onnx")
     assert [check.name for check in written.checks] == ["finite", "onnx_checker", "onnxruntime"]
     assert deviation(outputs(mal_graph.load(tmp_path / "m.onnx")), outputs(result.graph)) == 0
+
+
+def test_a_stack_says_how_it_was_made_and_is_made_again(tmp_path):
+    paths = [save(mlp((4, 6, 6, 6, 6, 3), seed), tmp_path / f"net{seed}.onnx") for seed in range(2)]
+    mal_graph.stack([(paths[1], 0, 2), (paths[0], 1, 3), (paths[1], 2, 3)]).save(tmp_path / "m.onnx")
+    audit = mal_graph.audit(tmp_path / "m.onnx", paths[::-1])
+    assert audit.passed
+    assert audit.provenance.slices == ((0, 0, 2), (1, 1, 3), (0, 2, 3))
+    assert [check.passed for check in mal_graph.audit(tmp_path / "m.onnx", paths).checks] == [True, False]
+    card = card_text(audit, mal_graph.load(tmp_path / "m.onnx"), {}, None)
+    assert "Blocks 1 to 2 of donor 1." in card

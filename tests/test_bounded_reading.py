@@ -1,0 +1,129 @@
+"""What strangers write is read in bounds: of memory, of parts, of letters of a number."""
+
+import resource
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+from builders import load, mlp
+from crafted import KINDS, recipes, wire
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mal_graph
+from mal_graph import registry, text_files
+from mal_graph.errors import DataError, FileError, MalGraphError, MatchError, MemoryLimitError, UsageError
+from mal_graph.label_lists import MOST_LETTERS, MOST_PYTHON, Form, read_label_list
+from mal_graph.limits import LEAST_MEMORY, TRUSTED, Limits, limited
+from mal_graph.memory_bound import memory_bounded
+from mal_graph.network import probe
+from mal_graph.parameter_settings import MOST_NUMBERS, MOST_SETTINGS, settings_of
+from mal_graph_adapters.onnx_format.view import MOST_SCOPES, NAME_SCOPES
+
+LEAST = Limits(max_memory=LEAST_MEMORY)
+
+
+@given(st.lists(st.sampled_from(["[]", "{}", "1", '"a"', "[1, 2]"]), min_size=1, max_size=40))
+def test_a_text_of_more_values_than_lists_have_is_refused_before_it_is_parsed(tmp_path_factory, values):
+    path, text = tmp_path_factory.mktemp("text") / "t.json", f"[{', '.join(values)}]"
+    path.write_text(text)
+    count = sum(map(text.count, ",[{"))
+    for most in (count, count - 1):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(text_files, "MOST_PARTS", most)
+            if most == count:
+                assert text_files.read_text(path) == text
+            else:
+                with pytest.raises(OSError, match=f"it has {count} lines or values, and lists end at {most}"):
+                    text_files.read_text(path)
+
+
+def test_what_unfolds_to_more_than_it_may_is_refused_and_nothing_is_bounded_afterwards():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    for limits, held, fits in ((LEAST, 0, False), (Limits(), 0, True), (TRUSTED, 0, True)):
+        with limited(limits):
+            says = "cannot load it: it unfolds to more than 64 MiB in memory"
+            with nullcontext() if fits else pytest.raises(MemoryLimitError, match=says), memory_bounded("it", held):
+                assert len(bytearray(2 * LEAST_MEMORY)) == 2 * LEAST_MEMORY
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_model_of_empty_operators_is_refused_by_what_it_takes(tmp_path):
+    wire.put_many(tmp_path, 700_000)  # of two bytes each, which the parser makes a hundred of
+    with limited(LEAST), pytest.raises(MemoryLimitError, match=r"m\.onnx: it unfolds to more than 64 MiB"):
+        registry.as_graph(str(tmp_path / "m.onnx"))
+    mal_graph.save(mlp(), tmp_path / "sound.onnx")
+    with limited(LEAST):
+        assert len(registry.as_graph(str(tmp_path / "sound.onnx")).nodes) == len(mlp().nodes)
+
+
+SOUND = "merge_method: linear\nmodels: [{model: base.onnx}, {model: base.onnx}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"{SOUND}blocks: 0x{'f' * 5000}", "a number has 5,002 letters, and may have 40"),
+        (f"{SOUND}parameters: {{weight: {':'.join(['59'] * 200)}.5}}", "a number has 601 letters"),
+        (f"{SOUND}parameters: {{weight: {[1] * 1001}}}", "has 1,001 numbers, and may have 1,000"),
+        (recipes.models(*["base.onnx"] * 257), "models is .*at most 256 items"),
+        (recipes.stacked(*["[0, 1]"] * 257), "slices is .*at most 256 items"),
+        (f"{SOUND}? [a, b]\n: 1", "unhashable key"),
+    ],
+)
+def test_a_recipe_that_unfolds_is_refused(text, says, tmp_path):
+    mal_graph.save(mlp(), tmp_path / "base.onnx")
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(MalGraphError, match=says) as told:
+        mal_graph.read_recipe(tmp_path / "r.yaml")
+    assert "\n" not in str(told.value)
+
+
+def test_a_key_that_stands_twice_is_found_among_many(tmp_path):
+    keys = [f"k{number}" for number in range(200)]
+    (tmp_path / "r.yaml").write_text("\n".join(f"{key}: 1" for key in [*keys, "k7"]))
+    with pytest.raises(FileError, match="the key 'k7' stands twice"):
+        mal_graph.read_recipe(tmp_path / "r.yaml")
+
+
+def test_names_of_classes_end():
+    assert read_label_list("a\n" * (MOST_LETTERS // 2)) is not None
+    assert read_label_list("a\n" * (MOST_LETTERS // 2) + "b") is None
+    assert read_label_list(f"['{'a' * (MOST_PYTHON - 9)}', 'b']") is not None
+    assert read_label_list(f"['{'a' * MOST_PYTHON}', 'b']").form is Form.COMMAS  # it is not read as Python
+    for numbers in ("[0xffffffffffffffffffff, 1]", "{'" + "9" * 5000 + "': 'a', '0': 'b'}"):
+        assert read_label_list(numbers) is None
+
+
+def test_settings_end():
+    numbers = ",".join(["1"] * MOST_NUMBERS)
+    assert len(settings_of(f"weight={numbers}")[0].value) == MOST_NUMBERS
+    with pytest.raises(UsageError, match="has 1,001 numbers, and may have 1,000"):
+        settings_of(f"weight={numbers},1")
+    assert len(settings_of([f"weight@{i}=1" for i in range(MOST_SETTINGS)])) == MOST_SETTINGS
+    with pytest.raises(UsageError, match="has 1,001 settings, and may have 1,000"):
+        settings_of([f"weight@{i}=1" for i in range(MOST_SETTINGS + 1)])
+
+
+def test_a_note_on_scopes_is_read_as_far_as_such_notes_go():
+    for more, scope in ((0, "b"), (MOST_SCOPES, "")):
+        proto = wire.raw(wire.RELU)
+        proto.graph.node[0].metadata_props.add(key=NAME_SCOPES, value=f"['a', 'b', 'c{' ' * more}']")
+        assert [node.scope for node in load(proto).nodes] == [scope]
+
+
+@pytest.mark.parametrize("name", ["lstm_of_no_units", "gru_of_many_units", "rnn_of_few_weights", "no_weights"])
+def test_a_layer_whose_weights_do_not_fit_its_operator_is_compared_with_others(name, tmp_path):
+    KINDS[name].build(tmp_path)
+    match = mal_graph.match_layers(mlp((8, 16, 12, 5)), str(tmp_path / "m.onnx"))
+    assert len(match.pairs) == 1
+
+
+def test_a_model_that_multiplies_nothing_has_no_budget():
+    with pytest.raises(MatchError, match="multiplies nothing with its weights, so that there is no cost to keep to"):
+        mal_graph.compress(load(wire.raw(wire.RELU)), budget=0.5)
+
+
+def test_inputs_that_are_no_numbers_are_refused():
+    with pytest.raises(DataError, match=r"the array for input 'x' of .* is <U1, the input float32: give numbers"):
+        probe(mlp((8, 4)), inputs={"x": np.full((2, 8), "a")})
