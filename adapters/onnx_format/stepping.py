@@ -37,7 +37,8 @@ class SteppedSession:
         self.graph, self.open_graph, self.name = graph, open_graph, graph.name
         self.inner = {name for name in read if name in graph.inner}
         runs = [item for item in nested(graph.nodes) if isinstance(item, Run)]
-        self.wanted = {run.end.name: [name for name in read if name in made_inside(run)] for run in runs}
+        places = {name: place for place, name in enumerate(read)}
+        self.wanted = {run.end.name: sorted(made_inside(run) & places.keys(), key=places.__getitem__) for run in runs}
         self.runs = [run for run in runs if self.wanted[run.end.name]]
         self.entering = [
             name for run in self.runs for name in read_by(run) if name in graph.producer and name not in graph.inner
