@@ -1,6 +1,7 @@
 """Every kind of crafted file, and seeded mutations of small ones, each met by a command in a process of its own.
 
-    python tools/study_crafted.py -o tools/results/study_crafted.json
+    python tools/study_crafted.py --mutations 0 -o tools/results/study_crafted.json
+    python tools/study_crafted.py --only nothing --mutations 2000 -o tools/results/study_crafted_mutations.json
     python tools/study_crafted.py --only loop sparse --mutations 0
     python tools/study_crafted.py --verbs match compress -o tools/results/study_crafted_verbs.json
 

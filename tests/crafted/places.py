@@ -339,9 +339,9 @@ for flag, value in (
     ("--lambda", "nan"), ("--lambda", "1e999"), ("--lambda", ",".join(["0.5"] * 20_000)), ("--lambda", "\x1b[31m"),
     ("--lambda-for", "*=nan"), ("--lambda-for", "((((=0.5"),
     ("--layers", "-5:99999999999999999999"), ("--layers", "nan%:1e999%"),
-    ("--layers", "[" * 3000), ("--budget", "nan"), ("--budget", "1e-300"), ("--budget", "1e999"), ("--fold", "nan"),
+    ("--layers", "[" * 3000), ("--budget", "nan"), ("--budget", "1e999"), ("--fold", "nan"),
     ("--pair", "x=\x1b[31m"), ("--pair", "="), ("--set", "weight=1e999"), ("--set", "\x1b[31m=1"),
-    ("--method", "\x1b[31m"), ("--method", "os:system"), ("--score-output", ESCAPE), ("--output-kind", ESCAPE),
+    ("--method", "\x1b[31m"), ("--method", "os:system"), ("--output-kind", ESCAPE),
     ("--unmatched", "none"), ("--calibrate-of", "/dev/zero"), ("--ancestor", "/dev/zero"), ("--weights", "/dev/zero"),
 ):  # fmt: skip
     name = f"assemble_with_{flag[2:].replace('-', '_')}_{len(value)}_{sum(map(ord, value[:50]))}"
