@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
@@ -25,7 +24,7 @@ from mal_graph.errors import FileError, UsageError
 CACHE = "MAL_GRAPH_CACHE"  # names the folder of copies
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z0-9+.-]+)*://")
 PIECE = 1 << 24  # bytes that are asked for at once
-TRIES = 3  # for each piece
+TRIES = 3  # for each file
 TELLING = ("etag", "e_tag", "md5", "checksum", "mtime", "last_modified", "lastmodified", "updated", "created", "commit")
 
 Named = Callable[[Path], Iterable[str]]  # the files that a file says belong beside it, as paths from its folder
@@ -111,19 +110,31 @@ class Remote:
         return target
 
     def fetch(self, draft: Path) -> None:
-        """Write the file, on from where a draft ends. Raises what its system raises."""
-        if self.size is None:  # then the server does not say either what lies where
-            self.system.get_file(self.path, str(draft))
-            return
-        with draft.open("ab") as file:
-            while (start := file.tell()) < self.size:
-                wanted = min(PIECE, self.size - start)
-                piece = in_tries(partial(self.system.cat_file, self.path, start=start, end=start + wanted))
-                if len(piece) != wanted and (
-                    start or len(piece) != self.size
-                ):  # some give the whole, whatever is asked
-                    raise OSError(f"{len(piece)} bytes came where {wanted} were asked for")
-                file.write(piece)
+        """Write the file, on from where a draft ends, over a connection that may break. Raises what its system does."""
+        for _ in range(TRIES - 1):
+            with suppress(OSError):
+                return self.append(draft)
+        return self.append(draft)
+
+    def append(self, draft: Path) -> None:
+        """Write what a draft lacks; all of it where files come in one go. Raises what its system raises."""
+        try:
+            self.read_on(draft, PIECE)
+        except ValueError:  # fsspec's word for a server that gives no ranges
+            draft.unlink(missing_ok=True)
+            self.read_on(draft, 0)
+
+    def read_on(self, draft: Path, piece: int) -> None:
+        """Write what lies behind the end of a draft, so many bytes at once; 0 for what comes in one go. Raises what its
+        system raises."""
+        source = self.system.open(self.path, "rb", block_size=piece, cache_type="none")
+        with source, draft.open("ab") as file:
+            if start := file.tell():
+                source.seek(start)
+            while content := source.read(PIECE):
+                file.write(content)
+            if self.size is not None and (found := file.tell()) != self.size:
+                raise OSError(f"{found} bytes of {self.size} came")
 
 
 def remote_at(address: str) -> Remote:
@@ -142,14 +153,6 @@ def fingerprint(info: Mapping[str, Any]) -> str | None:
     told = {key.lower().replace("-", "_"): str(value) for key, value in info.items() if value is not None}
     telling = {key: told[key] for key in TELLING if key in told}
     return json.dumps({**telling, "size": told.get("size")}, sort_keys=True) if telling else None
-
-
-def in_tries(read: Callable[[], bytes]) -> bytes:
-    """What a connection gives that may break. Raises what it raises the last time."""
-    for _ in range(TRIES - 1):
-        with suppress(OSError):
-            return read()
-    return read()
 
 
 # --- addresses ----------------------------------------------------------------------------------------------------

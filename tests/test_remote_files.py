@@ -1,5 +1,6 @@
 """Laws of files at addresses: what is read there is what lies there, whatever broke off, and nothing else."""
 
+import io
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,19 +18,33 @@ from mal_graph.evaluation import as_arrays
 from mal_graph.remote_files import fingerprint, is_remote, listed, local_copy
 
 
+class BrokenFile(io.BytesIO):
+    """A connection that breaks at the third piece, as often as it is told to; without ranges one cannot go on there."""
+
+    def read(self, size=-1):
+        Broken.asked.append(self.tell())
+        if self.tell() == 2 * remote_files.PIECE and Broken.left:
+            Broken.left -= 1
+            raise ConnectionError("the connection was reset")
+        return super().read(size)
+
+    def seek(self, place, whence=0):
+        if place and not Broken.has_ranges:
+            raise ValueError("cannot seek in a stream")
+        return super().seek(place, whence)
+
+
 class Broken(MemoryFileSystem):
-    """Files whose connection breaks at the third piece, for as often as it is told to."""
+    """Files that come over such connections."""
 
     protocol = "broken"
     left = 0
+    has_ranges = True
     asked: ClassVar[list[int]] = []
 
-    def cat_file(self, path, start=None, end=None, **others):
-        Broken.asked.append(start)
-        if start == 2 * remote_files.PIECE and Broken.left:
-            Broken.left -= 1
-            raise ConnectionError("the connection was reset")
-        return super().cat_file(path, start, end, **others)
+    def _open(self, path, mode="rb", **others):
+        opened = super()._open(path, mode, **others)
+        return BrokenFile(opened.getvalue()) if mode == "rb" else opened
 
 
 fsspec.register_implementation("broken", Broken, clobber=True)
@@ -40,6 +55,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv(remote_files.CACHE, str(tmp_path / "cache"))
     monkeypatch.setattr(remote_files, "PIECE", 100)
     Broken.asked.clear()
+    Broken.has_ranges = True
     MemoryFileSystem.store.clear()
     return tmp_path / "cache"
 
@@ -82,7 +98,24 @@ def test_a_copy_that_broke_off_goes_on_where_it_did(cache):
     assert not list(cache.rglob("file.bin")), "what broke off is no file"
     Broken.asked.clear()
     assert local_copy("broken://there/file.bin").read_bytes() == content
-    assert Broken.asked == [200], "what came before it broke off was asked for again"
+    assert Broken.asked == [200, 250], "what came before it broke off was asked for again"
+
+
+def test_what_comes_in_one_go_begins_anew():
+    content = np.random.default_rng(0).bytes(250)
+    put("broken://there/file.bin", content)
+    Broken.left, Broken.has_ranges = 1, False
+    assert local_copy("broken://there/file.bin").read_bytes() == content
+    assert Broken.asked == [0, 100, 200, 0, 100, 200, 250]
+
+
+def test_a_file_that_ends_early_is_refused(monkeypatch, cache):
+    put("memory://there/file.bin", b"content")
+    info = MemoryFileSystem.info
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path, **others: {**info(self, path), "size": 9})
+    with pytest.raises(FileError, match="7 bytes of 9 came"):
+        local_copy("memory://there/file.bin")
+    assert not list(cache.rglob("file.bin"))
 
 
 def test_a_connection_may_break_and_come_back():
