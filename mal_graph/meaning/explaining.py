@@ -47,6 +47,7 @@ NOISY = 0.85  # of the loss of the best copy: a donor that leaves more is no bet
 SUSPICIOUS = 0.5  # a loss from which on a donor may be noise, and any line is tried on its numbers
 WORTH_A_SEARCH = 0.25  # a loss from which on an order of features is searched
 STARTS = 3  # orders drawn at random, from which it is searched too
+NEARLY = 2.0  # times the least loss: what it may leave then; networks in other units look as if their inputs were
 STEP_LEFT = 0.95  # of the loss: what one step of a search may leave
 ENOUGH = 0.9  # of what the best change gains: what a simpler one must gain to be taken in its place
 ROUNDS = 3
@@ -245,9 +246,11 @@ def best_trial(case: Case, current: Trial, changes: Sequence[InputChange]) -> Tr
 
 
 def simplest(tried: Sequence[Trial], loss: float) -> Trial:
-    """Of what gains nearly as much as the best, what changes least; of equal ones those of usual size, the first."""
+    """Of what gains nearly as much as the best, and leaves little more, what changes least; of equal ones those of
+    usual size, the first."""
     best = min(trial.loss for trial in tried)
-    near = (trial for trial in tried if loss - trial.loss >= ENOUGH * (loss - best))
+    left = max(NOTHING_LEFT, NEARLY * best)
+    near = (trial for trial in tried if trial.loss <= left and loss - trial.loss >= ENOUGH * (loss - best))
     return min(near, key=lambda trial: (trial.parts, not trial.is_of_usual_size))
 
 

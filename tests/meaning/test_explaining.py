@@ -9,7 +9,7 @@ from functools import cache, partial
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 from mal_graph.meaning import Case, Family, Reading, changes_of_input, explain
@@ -159,6 +159,8 @@ def test_the_other_sign_is_named(seed):
 
 
 @settings(max_examples=5, phases=UNSHRUNK)
+@example(seed=378, factor=3.5, shift=0.0)  # numbers of its input divided by 4 take most of the loss away, too
+@example(seed=24, factor=10.0, shift=0.0)
 @given(SEEDS, st.floats(2.5, 100), st.floats(-50, 50))
 def test_other_units_of_values_are_named(seed, factor, shift):
     pair = Pair(seed, outputs=1, share=0.1)
