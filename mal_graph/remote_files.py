@@ -51,7 +51,7 @@ def local_copy(address: str, beside: Named | None = None) -> Path:
     together = cache_folder() / "models" / digest(main.key, *(other.key for other in others.values()))
     for path, other in others.items():
         other.copied(together / path)
-    if not (together / name).exists():
+    if main.stamp is None or not (together / name).exists():
         write_whole(together / name, lambda draft: shutil.copyfile(alone, draft), overwrite=True)
     return together / name
 

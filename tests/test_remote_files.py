@@ -133,6 +133,14 @@ def test_what_tells_nothing_of_its_content_is_read_anew(monkeypatch):
     assert local_copy("memory://there/file.bin").read_bytes() == b"two"
 
 
+def test_a_model_that_tells_nothing_of_its_content_is_read_anew_beside_its_data(monkeypatch):
+    monkeypatch.setattr(remote_files, "fingerprint", lambda info: None)
+    put("memory://there/m.data", b"data")
+    for content in (b"one", b"two"):
+        put("memory://there/m.onnx", content)
+        assert local_copy("memory://there/m.onnx", lambda path: ["m.data"]).read_bytes() == content
+
+
 def test_a_size_alone_does_not_tell_contents_apart():
     assert fingerprint({"name": "file", "size": 3, "type": "file"}) is None
     assert fingerprint({"size": 3, "ETag": "a"}) != fingerprint({"size": 3, "ETag": "b"})

@@ -422,9 +422,8 @@ def assembled(job: Job, candidate: Candidate) -> Assembly:
     result = make_model(graphs, config, report, job.progress, registry.runner(), ancestor)
     assert isinstance(result, Assembly)  # merge methods make one
     assert result.origin is not None  # `make_model` says it
-    return replace(
-        result, origin=replace(result.origin, data=None)
-    )  # which made no tensor, and is a part of what was given
+    # The data made no tensor, and are a part of what was given.
+    return replace(result, origin=replace(result.origin, data=None))
 
 
 def same_tensors(team: Team, candidate: Candidate, result: Assembly) -> Check:
