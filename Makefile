@@ -7,7 +7,7 @@ TORCH := .venv-torch
 DOCS := .venv-docs
 EXAMPLE := examples/01_first_merge
 SOURCES := pyproject.toml
-PYTEST := pytest -n auto --dist worksteal
+PYTEST := pytest -n auto --dist worksteal --durations=12
 
 .PHONY: demo test test-slow test-torch test-all test-whole docs dist-check lint clean
 
@@ -43,7 +43,7 @@ test-whole: $(TORCH)/ready
 # The pages, with the reference made from the code, and the notebook as a reader runs it.
 docs: $(DOCS)/ready
 	$(DOCS)/bin/jupyter-execute examples/05_notebook/first_merge.ipynb
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet -f docs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet -f docs/mkdocs.yml < /dev/null
 
 # Wheel and source distribution, outside the checkout.
 dist-check:

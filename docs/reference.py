@@ -15,6 +15,7 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.cli.app import app
 from mal_graph.cli.commands import flagged
+from mal_graph.merging import all_rules
 from mal_graph.methods import all_methods
 from mal_graph.reporting import SCHEMAS, methods_document, methods_page
 from mal_graph.searching import find_search
@@ -26,7 +27,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages; called by mkdocs."""
     pages = {"reference/cli.md": cli_page(), "reference/api.md": api_page(), "reference/schemas.md": schema_page()}
     pages["reference/searches.md"] = searches_page()
-    pages["reference/methods.md"] = methods_page(methods_document(all_methods()))
+    pages["reference/methods.md"] = methods_page(methods_document(all_methods(), all_rules()))
     pages |= {f"results/{path.name}": path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
     for name, lines in pages.items():
         content = lines if isinstance(lines, str) else "\n".join(lines)

@@ -7,6 +7,10 @@ that the next run removes what a killed one left.
 A model and its data file cannot be exchanged in one step. Chosen: data under a name that holds their digest (see
 `data_name`), which no other content can have, put in place before the model that names them; the data of the model that
 was replaced go last. At every moment the model that is there finds the data that belong to it.
+
+A draft may hold a checkpoint, beside the file that it is of: what of it is written already. A run that is asked to
+resume takes such a draft over where its writer was killed, and leaves its own where it is stopped; any other run that
+writes the same file removes it, and those that write other files leave it alone.
 """
 
 import errno
@@ -26,6 +30,7 @@ if sys.platform != "win32":
 
 DRAFT = ".mal-graph-"  # how the folders of drafts begin; a run that is killed leaves one
 DATA = ".data"  # how the files end that are written beside others
+CHECKPOINT = ".written"  # how what tells of a draft what is written already ends, behind the name of the file
 DIGITS = 16  # of a digest in the name of a file
 CHUNK = 2**20  # bytes that are looked through at once
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -47,6 +52,7 @@ def write_whole(
     accept: Callable[[Path], None] | None = None,
     *,
     overwrite: bool,
+    resume: bool = False,
 ) -> None:
     """Write a file and the data that belong beside it, completely or not at all.
 
@@ -57,20 +63,20 @@ def write_whole(
             `path` under their own names, which must tell their content (`data_name`).
         accept: is called with the file as written; what it raises leaves everything as it was.
         overwrite: whether a file at `path` may be replaced. Without it one that appears meanwhile is left alone.
+        resume: whether `write` goes on with the draft that a killed run left, where that has a checkpoint.
 
     Raises:
         FileError: something cannot be written. What `write` and `accept` raise besides is passed on.
     """
     try:
-        with draft_folder(path) as folder:
+        with draft_folder(path, resume) as folder:
             write(folder / path.name)
             if accept is not None:
                 accept(folder / path.name)
             put_in_place(folder, path, overwrite)
     except OSError as error:
-        raise FileError(
-            f"cannot write {path}: {error.strerror or error}; free space or choose another folder"
-        ) from None
+        advice = "free space and run again with `resume`" if resume else "free space or choose another folder"
+        raise FileError(f"cannot write {path}: {error.strerror or error}; {advice}") from None
 
 
 def data_name(name: str, digest: str) -> str:
@@ -87,30 +93,60 @@ def is_data_of(name: str, file: str) -> bool:
 
 
 @contextmanager
-def draft_folder(path: Path) -> Iterator[Path]:
-    """A folder beside a file, for its draft, which is gone afterwards; those that killed runs left go as well. Raises
-    FileError."""
+def draft_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+    """A folder beside a file, for its draft, which is gone afterwards; those that killed runs left go as well. To
+    resume, one of these is taken over, and stays where the system or the user stops the work. Raises FileError."""
     with ExitStack() as stack:
         with locked(path.parent):  # so that no other run takes the new folder for one that was left
-            remove_abandoned(path.parent)
-            try:
-                folder = Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
-            except OSError as error:
-                raise FileError(
-                    f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
-                ) from None
-            # What cannot be removed goes with the next run.
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(locked(folder))
-        yield folder
+            folder = take_over(path, stack) if resume else None
+            remove_abandoned(path)
+            if folder is None:
+                folder = make_folder(path)
+                stack.enter_context(locked(folder))
+        is_kept = False
+        try:
+            yield folder
+        except (OSError, KeyboardInterrupt):
+            is_kept = resume and checkpoint_of(folder / path.name).is_file()
+            raise
+        finally:
+            if not is_kept:
+                shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed goes with the next run
 
 
-def remove_abandoned(folder: Path) -> None:
-    """Remove the drafts in a folder whose writers were killed: nobody holds the lock on them any more."""
+def make_folder(path: Path) -> Path:
+    """A new folder for the draft of a file. Raises FileError."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=DRAFT, dir=path.parent))
+    except OSError as error:
+        raise FileError(
+            f"cannot write {path}: {error.strerror} in folder {path.parent}; choose another folder"
+        ) from None
+
+
+def checkpoint_of(draft: Path) -> Path:
+    """The file beside a draft that tells what is written already."""
+    return draft.with_name(f"{draft.name}{CHECKPOINT}")
+
+
+def take_over(path: Path, stack: ExitStack) -> Path | None:
+    """A draft of a file with a checkpoint whose writer was killed or stopped, locked; None where there is none."""
+    with suppress(OSError):  # a folder that cannot be read shows none
+        for draft in sorted(path.parent.glob(f"{DRAFT}*")):
+            is_ours = checkpoint_of(draft / path.name).is_file()
+            if is_ours and stack.enter_context(locked(draft, wait=False)):
+                return draft
+    return None
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the drafts beside a file whose writers were killed: nobody holds the lock on them any more. Those of other
+    files stay where they have a checkpoint."""
     with suppress(OSError):  # a folder that cannot be read keeps them
-        for draft in folder.glob(f"{DRAFT}*"):
+        for draft in path.parent.glob(f"{DRAFT}*"):
             with locked(draft, wait=False) as is_abandoned:
-                if is_abandoned:
+                others = {file.name for file in draft.glob(f"*{CHECKPOINT}")} - {checkpoint_of(path).name}
+                if is_abandoned and not others:
                     shutil.rmtree(draft, ignore_errors=True)
 
 
@@ -136,7 +172,8 @@ def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 def put_in_place(draft: Path, path: Path, overwrite: bool) -> None:
     """Move the files of a draft to where they belong: the data, then the file at `path`, then away with old data."""
-    folder, beside = path.parent, sorted(file.name for file in draft.iterdir() if file.name != path.name)
+    folder, own = path.parent, {path.name, checkpoint_of(path).name}
+    beside = sorted(file.name for file in draft.iterdir() if file.name not in own)
     mode = mode_of(path if path.exists() else draft / path.name)
     for name in (*beside, path.name):
         if mode_of(draft / name) != mode:

@@ -35,6 +35,11 @@ class Boxed(ABC):
         """How many numbers a box of them has at best."""
         return MOST
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether calling gives them where they lie in a file, so that they take no memory of this process."""
+        return False
+
     @abstractmethod
     def open(self) -> ReadBox:
         """What gives the values of a box, as an array of the box's lengths; what all boxes need is read here once."""

@@ -19,14 +19,13 @@ from pydantic.fields import FieldInfo
 
 from mal_graph import option_texts as texts
 from mal_graph.errors import UsageError
-from mal_graph.method_names import MERGE_METHOD, known_methods, method_of, way_of
+from mal_graph.method_names import MERGE_METHOD, known_methods, method_of, unmatched_of, unmatched_rules, way_of
 from mal_graph.method_options import MethodOptions
 from mal_graph.option import MERGES, DataOption, Option, Options, option_of, set_signature
 from mal_graph.option_names import RENAMED
-from mal_graph.search_options import WHOLE, SearchOptions, ZooOptions
+from mal_graph.search_options import FILES, WHOLE, SearchOptions, ZooOptions
 
 MatchBy = Literal["weights", "activations", "both"]
-Unmatched = Literal["keep", "fade", "zero"]
 WidthMode = Literal["base", "grow"]
 DepthMode = Literal["match", "expand"]
 OutputKind = Literal["logits", "probabilities", "values"]
@@ -35,11 +34,13 @@ ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measure
 RUNS = (*MERGES, "grid", "inspect", "compress", "search")
 ALIGNS, BLENDS = ("mal",), ("mal", "average")
 PLUS = ("mal", MERGE_METHOD)
+WRITES = ("assemble", "zoo", "compress", "search")
 SCORES = (*MERGES, "grid", "evaluate", "compress", "search")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 Factor = Annotated[float, Field(ge=0.0, le=1.0)]
+GIVEN = "a merge method counts what each model has learned, and what a base is given so that it grows is not that"
 FACTOR = "give a merging factor from 0 (the base) to 1 (the donor)"
 
 
@@ -140,21 +141,33 @@ class BlendOptions(Options):
         ),
     ] = None
     unmatched: Annotated[
-        Unmatched,
+        str,
+        BeforeValidator(unmatched_of),
         Option(
             "What units without a partner become: they keep their weights, fade with lambda, or count as zero.",
             SIZES,
+            metavar="keep|fade|zero",
+            known=unmatched_rules,
             methods=ALIGNS,
             jobs=(*MERGES, "grid"),
         ),
     ] = "fade"
     width: Annotated[
-        WidthMode, Option("Where a donor is wider: base keeps the width, grow widens.", SIZES, methods=ALIGNS)
+        WidthMode,
+        Option(
+            "Where a donor is wider: base keeps the width, grow widens.",
+            SIZES,
+            methods=ALIGNS,
+            elsewhere=f"{GIVEN}; make the widest model the base",
+        ),
     ] = "base"
     depth: Annotated[
         DepthMode,
         Option(
-            "Where a donor has more layers: match leaves them, expand adds some to the base.", SIZES, methods=ALIGNS
+            "Where a donor has more layers: match leaves them, expand adds some to the base.",
+            SIZES,
+            methods=ALIGNS,
+            elsewhere=f"{GIVEN}; make the deepest model the base",
         ),
     ] = "match"
     repair: Annotated[
@@ -199,7 +212,7 @@ class CheckOptions(Options):
         Field(ge=0),
         BeforeValidator(texts.bytes_of),
         Option(
-            "What a verification may take, as in 8GiB; else what is free.",
+            "What a verification, an alignment or a file may take, as in 8GiB; else what is free.",
             CHECKS,
             metavar="SIZE",
             jobs=(*RUNS, "match"),
@@ -243,7 +256,32 @@ class CheckOptions(Options):
     output_kind: Annotated[OutputKind | None, Option("What that output holds.", CHECKS, jobs=SCORES)] = None
 
 
-class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions):
+class FileOptions(Options):
+    """How the result is written."""
+
+    shard_size: Annotated[
+        int | None,
+        Field(ge=1),
+        BeforeValidator(texts.bytes_of),
+        Option(
+            "Put the weights into data files of at most this size, as in 2GiB.",
+            FILES,
+            metavar="SIZE",
+            advice="give a size of 1 byte or more, as in 2GiB",
+            jobs=WRITES,
+        ),
+    ] = None
+    resume: Annotated[
+        bool,
+        Option(
+            "Go on where the same command was stopped: with the study of a search, and what of the file is written.",
+            FILES,
+            jobs=WRITES,
+        ),
+    ] = False
+
+
+class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions, FileOptions):
     """Every option of a merge, as `assemble` takes them."""
 
     @model_validator(mode="before")
@@ -262,9 +300,10 @@ class MergeConfig(CheckOptions, AlignOptions, BlendOptions, MethodOptions):
         for name in sorted(self.model_fields_set):
             own = option_of(type(self).model_fields[name])
             if own.methods and way_of(self.method) not in own.methods:
+                why = own.elsewhere if way_of(self.method) == MERGE_METHOD else ""
                 raise UsageError(
-                    f"`{name}` is an option of `method` {' and '.join(own.methods)}, not of {self.method}: leave it "
-                    "out, or give another `method`"
+                    f"`{name}` is an option of `method` {' and '.join(own.methods)}, not of {self.method}: "
+                    f"{why or 'leave it out'}, or give another `method`"
                 )
         return self
 

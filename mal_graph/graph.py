@@ -130,6 +130,17 @@ class Node:
         inputs[slot] = name
         return replace(self, inputs=tuple(inputs))
 
+    def renamed(self, names: Mapping[str, str]) -> "Node":
+        """The same operator on tensors, and with bodies, of other names; what has no other keeps its own."""
+        return replace(
+            self,
+            inputs=tuple(names.get(name, name) for name in self.inputs),
+            outputs=tuple(names.get(name, name) for name in self.outputs),
+            captures=tuple(names.get(name, name) for name in self.captures),
+            body=names.get(self.body, self.body),
+            runs=tuple(names.get(name, name) for name in self.runs),
+        )
+
 
 @dataclass(frozen=True)
 class Joined:

@@ -29,12 +29,14 @@ class Limits(Options):
 
     Attributes:
         MOST_CALLED: operators that the calls of a file's functions may unfold to.
+        MOST_NAMED: names that are tried where functions unfold: of what is there n times, n squared halves.
         MOST_LETTERS: of the names of an operator and of all that it stands in: what looks at a file repeats them.
         MOST_NESTING: bodies inside each other.
         MOST_TRIPS: of a loop that no condition ends.
     """
 
     MOST_CALLED: ClassVar[int] = 100_000
+    MOST_NAMED: ClassVar[int] = 20_000_000
     MOST_LETTERS: ClassVar[int] = 4096
     MOST_NESTING: ClassVar[int] = 16
     MOST_TRIPS: ClassVar[int] = 1_000_000
@@ -54,7 +56,7 @@ class Limits(Options):
         Field(ge=0),
         BeforeValidator(texts.bytes_of),
         Option(
-            "What a verification may take, as in 8GiB, and models that run; else 512 MiB, or four times the models.",
+            "What a step may take, as in 8GiB; else what is free, and running models 512 MiB or four times the models.",
             COMMON,
             metavar="SIZE",
         ),

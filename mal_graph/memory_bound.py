@@ -5,6 +5,7 @@ holds (RLIMIT_DATA), within which allocations fail as they do where a machine ha
 our own before parsing - each format would need one, and each would be another parser.
 """
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,14 @@ def data_bytes(process: int) -> int:
         sizes = [line.split()[1] for line in lines if line.startswith("VmData:")]
         return int(sizes[0]) * 1024 if sizes else 0
     return 0
+
+
+def return_freed() -> None:
+    """Give the system back what was freed. The allocator of glibc keeps it else, as much of it as there once was in use
+    between what still is; others have no such function, and return it by themselves or not at all."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What `method` and `search` may be called: the ways to a result, and what is registered. None is loaded here."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from mal_graph import registry
@@ -28,6 +29,16 @@ def method_of(given: Any) -> str:
     raise UsageError(f"`method` is {str(given)[:40]!r}: {near}choose {', '.join(WAYS)}, or {MERGE_METHOD}")
 
 
+def unmatched_rules() -> tuple[str, ...]:
+    """What `unmatched` may be."""
+    return tuple(registry.unmatched_rules())
+
+
+def unmatched_of(given: Any) -> str:
+    """The name of a rule for units without a partner. Raises UsageError."""
+    return registered_name("unmatched", given, unmatched_rules())
+
+
 def searches() -> tuple[str, ...]:
     """What `search` may be."""
     return tuple(registry.searches())
@@ -35,7 +46,12 @@ def searches() -> tuple[str, ...]:
 
 def search_of(given: Any) -> str:
     """The name of a search. Raises UsageError."""
-    if isinstance(given, str) and given in searches():
+    return registered_name("search", given, searches())
+
+
+def registered_name(option: str, given: Any, known: Sequence[str]) -> str:
+    """What an option names of what is registered. Raises UsageError."""
+    if isinstance(given, str) and given in known:
         return given
-    near = did_you_mean(str(given), searches())
-    raise UsageError(f"`search` is {str(given)[:40]!r}: {near}choose one of {', '.join(searches())}")
+    near = did_you_mean(str(given), known)
+    raise UsageError(f"`{option}` is {str(given)[:40]!r}: {near}choose one of {', '.join(known)}")

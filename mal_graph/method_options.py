@@ -44,7 +44,7 @@ class MethodOptions(Options):
     calibrate_of: Annotated[
         DataOfEach,
         Option(
-            "Unlabelled inputs of each model's own, for a merge method that needs activations; once for each model, "
+            "Unlabelled inputs of each model's own, for a merge method that runs models; once for each model, "
             "the base first.",
             metavar="FILE.npz",
             advice="give the inputs of each model",

@@ -42,6 +42,7 @@ class Option:
         reads_file: whether a text is the path of a file that is read.
         methods: the ways to a result that it belongs to; () where all take it.
         known: the texts that it may hold, where these are not known before packages are asked.
+        elsewhere: why a merge method does not take it, and what to do instead, where there is more to say than that.
     """
 
     help: str
@@ -54,6 +55,7 @@ class Option:
     reads_file: bool = False
     methods: tuple[str, ...] = ()
     known: Callable[[], Sequence[str]] | None = None
+    elsewhere: str = ""
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {**handler(schema), "description": self.help}

@@ -12,6 +12,8 @@ from math import inf, isfinite, nan
 from os import PathLike, fspath
 from typing import Any
 
+from pydantic import ValidationInfo
+
 from mal_graph.errors import FileError, MatchError, UsageError
 from mal_graph.label_lists import Names, names_of, read_label_list
 from mal_graph.text_files import read_text
@@ -97,7 +99,7 @@ def shape_of(text: Any) -> tuple[str, tuple[int, ...]]:
     return name, shape
 
 
-def bytes_of(given: Any) -> Any:
+def bytes_of(given: Any, field: ValidationInfo) -> Any:
     """`8GiB`, `500MB` or a number of bytes."""
     if isinstance(given, int):
         return min(given, MOST_BYTES)
@@ -105,7 +107,7 @@ def bytes_of(given: Any) -> Any:
         return given
     parts = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
     if parts is None:
-        raise UsageError(f"`max_memory` {given!r} is no size: write a number of bytes, or 500MB, or 8GiB")
+        raise UsageError(f"`{field.field_name}` {given!r} is no size: write a number of bytes, or 500MB, or 8GiB")
     number, unit, binary = parts.groups()
     return int(min(Decimal(number) * (1024 if binary else 1000) ** " KMGT".index(unit.upper() or " "), MOST_BYTES))
 

@@ -51,12 +51,21 @@ class Adapter(Protocol):
         ...
 
     def save(
-        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+        self,
+        graph: LayerGraph,
+        path: Path,
+        accept: Callable[[Path], None] | None = None,
+        *,
+        overwrite: bool = True,
+        shard_size: int | None = None,
+        resume: bool = False,
     ) -> None:
         """Write the graph's source with its edited weights to `path`, completely or not at all.
 
         `accept` is called with the written file before it is put in place; what it raises leaves everything as it was.
-        Without `overwrite` a file that is there by then is left alone, and FileError raised.
+        Without `overwrite` a file that is there by then is left alone, and FileError raised. With `shard_size` the
+        weights are put into files of at most so many bytes beside it; UsageError where one alone has more. With
+        `resume` what a killed run wrote of the same model is not computed again.
         """
         ...
 
@@ -73,6 +82,22 @@ class Adapter(Protocol):
         ...
 
 
+class Gradients(Protocol):
+    """One output of a graph as a function of its weights."""
+
+    def __call__(
+        self, inputs: Mapping[str, Array], weights: Mapping[str, Array], slope_by: Callable[[Array], Array]
+    ) -> dict[str, Array]:
+        """How a number rises with each of some weights, by name, in float64.
+
+        Args:
+            inputs: by the graph's names.
+            weights: other values of some of these weights.
+            slope_by: how the number rises with the output, of the output's values and of their shape.
+        """
+        ...
+
+
 class Tracer(Protocol):
     """Turns a framework's modules in memory into layer graphs, and layer graphs back into modules."""
 
@@ -84,12 +109,23 @@ class Tracer(Protocol):
         """A runnable module with the weights of a traced graph."""
         ...
 
+    def gradients(self, graph: LayerGraph, output: str, names: Sequence[str]) -> Gradients | None:
+        """How an output moves with some weights of a graph that was traced; None where it was not."""
+        ...
+
     def state_dict(self, graph: LayerGraph) -> dict[str, Any]:
         """The weights of a traced graph under the names of the module's own state."""
         ...
 
     def save(
-        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+        self,
+        graph: LayerGraph,
+        path: Path,
+        accept: Callable[[Path], None] | None = None,
+        *,
+        overwrite: bool = True,
+        shard_size: int | None = None,
+        resume: bool = False,
     ) -> None:
         """Write the weights of a traced graph as a file of the framework's own, as an `Adapter` does."""
         ...

@@ -133,6 +133,8 @@ class Remote:
                 source.seek(start)
             while content := source.read(PIECE):
                 file.write(content)
+                if self.size is not None and file.tell() > self.size:  # it may have no end
+                    break
             if self.size is not None and (found := file.tell()) != self.size:
                 raise OSError(f"{found} bytes of {self.size} came")
 
@@ -142,8 +144,8 @@ def remote_at(address: str) -> Remote:
     system, path = system_of(address)
     with told(address):
         info: Mapping[str, Any] = system.info(path)
-        if info.get("type") == "directory":
-            raise OSError("it is a folder")
+        if (kind := info.get("type", "file")) != "file":  # a device, which may have no end, or a pipe
+            raise OSError(f"it is a {'folder' if kind == 'directory' else 'device, a pipe or the like'}, not a file")
     size = info.get("size")
     return Remote(address, system, path, None if size is None else int(size), fingerprint(info))
 
@@ -165,6 +167,7 @@ def system_of(address: str) -> tuple[Any, str]:
     except ModuleNotFoundError:
         raise UsageError(f"reading {address} needs fsspec: pip install 'mal-graph[remote]', or give a file") from None
     with told(address):
+        refuse_odd_archive(address)
         try:
             system, path = fsspec.core.url_to_fs(address)
         except ImportError as error:  # fsspec names the package that is missing
@@ -173,6 +176,14 @@ def system_of(address: str) -> tuple[Any, str]:
                 f"cannot read {address}: {why}: pip install 'mal-graph[remote]', or what it names"
             ) from None
     return system, path
+
+
+def refuse_odd_archive(address: str) -> None:
+    """Raise OSError where an address is inside of something on this machine that is no file: it may have no end."""
+    outermost = address.rpartition("::")[2] if "::" in address else ""
+    path = outermost.removeprefix("file://").removeprefix("local://")
+    if path and not is_remote(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is no file")
 
 
 @contextmanager

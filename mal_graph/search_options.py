@@ -12,7 +12,7 @@ Sampler = Literal["tpe", "cmaes", "nsga2", "gp", "random"]
 
 WHOLE = "give 0 or more, in 18 digits at most"
 AT_LEAST_ONE = "give 1 or more, in 18 digits at most"
-SEARCH, RUNNING = "Search", "Running"  # where `--help` shows them
+SEARCH, RUNNING, FILES = "Search", "Running", "The file"  # where `--help` shows them
 
 
 class HeldOutOptions(Options):
@@ -125,6 +125,18 @@ class SearchOptions(HeldOutOptions):
             jobs=("search",),
         ),
     ] = 1.0
+    prune: Annotated[
+        float,
+        Field(ge=0.5, le=1.0),
+        Option(
+            "How sure it has to be that a candidate is worse than the best so far, to be spared the rest of the "
+            "samples; 1 scores all by all.",
+            SEARCH,
+            metavar="NUMBER",
+            advice="give a number from 0.5 to 1",
+            jobs=("search",),
+        ),
+    ] = 0.99
     finalists: Annotated[
         int,
         Field(ge=1, le=texts.MOST),
@@ -161,7 +173,7 @@ class SearchOptions(HeldOutOptions):
         int,
         Field(ge=1, le=10_000),
         Option(
-            "How many processes score candidates; 1 scores them in this one.",
+            "How many processes score candidates; 1 scores them in this one, unless tasks have a timeout.",
             RUNNING,
             metavar="NUMBER",
             advice="give 1 or more, up to 10000",
@@ -203,4 +215,3 @@ class SearchOptions(HeldOutOptions):
             jobs=("search",),
         ),
     ] = None
-    resume: Annotated[bool, Option("Go on with the study in the storage.", RUNNING, jobs=("search",))] = False

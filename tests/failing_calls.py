@@ -1,7 +1,8 @@
 """Saves that are stopped at each of their calls of the system in turn: by a kill, or by an error that the system gives.
 
 Run as a program it tries every call of every case in processes of its own, and prints what went wrong as JSON. Writes
-of files count too; a write that is killed has written half.
+of files count too; a write that is killed has written half. Saves that resume are followed by one that resumes: it must
+give the bytes of an undisturbed one, and takes what is written of tensors instead of computing it.
 """
 
 import builtins
@@ -22,10 +23,12 @@ from builders import mlp, save
 from mal_graph.atomic_write import DRAFT
 from mal_graph.errors import FileError
 from mal_graph.seals import PROVENANCE
+from mal_graph_adapters.onnx_format import data_files, writing
 from mal_graph_adapters.onnx_format import file as onnx_file
 
-CALLS = ("open", "fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "chmod")
+CALLS = ("open", "fsync", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "chmod", "truncate", "ftruncate")
 KILLED, FULL = 77, 28
+SHARD = 64  # bytes: two files for the four tensors of a model
 ADAPTER = onnx_file.OnnxAdapter()
 
 
@@ -46,6 +49,15 @@ class Stopped:
             return function(*args, **options)
 
         return call
+
+    def writer(self, function):
+        def pwrite(handle, content, offset):
+            if self.reached("pwrite"):
+                function(handle, bytes(content)[: len(content) // 2], offset)
+                self.act()
+            return function(handle, content, offset)
+
+        return pwrite
 
     def opener(self, function):
         def call(*args, **options):
@@ -87,6 +99,7 @@ def stop(at, act):
     stopped = Stopped(at, act)
     for name in CALLS:
         setattr(os, name, stopped.around(name, getattr(os, name)))
+    os.pwrite = stopped.writer(os.pwrite)
     builtins.open = io.open = stopped.opener(io.open)
     return stopped
 
@@ -102,10 +115,10 @@ def fill():
 class Case:
     """A save of other weights to a file that may be there already."""
 
-    def __init__(self, has_old, has_data):
-        self.has_old = has_old
+    def __init__(self, has_old, has_data, resume=False):
+        self.has_old, self.resume = has_old, resume
         onnx_file.EXTERNAL_DATA_FROM = 0 if has_data else 2**40
-        onnx_file.EXTERNAL_TENSOR_FROM = 0
+        data_files.EXTERNAL_TENSOR_FROM = 0
         self.start = Path(mkdtemp())
         self.models = {}
         for seed, name in enumerate(("old", "new")):
@@ -117,12 +130,18 @@ class Case:
             source.unlink()
         if has_old:
             ADAPTER.save(self.models["old"], self.start / "m.onnx")
+        self.computed = 0  # tensors that were computed by resumed saves
+        undisturbed = Path(mkdtemp())
+        self.saved(undisturbed)
+        self.new = contents(undisturbed)
+        shutil.rmtree(undisturbed)
 
     def saved(self, folder):
         """Save the new model as a command does, sealed."""
         graph = self.models["new"]
         graph = onnx_file.replace(graph, metadata={**graph.metadata, PROVENANCE: "{}"})
-        ADAPTER.save(graph, folder / "m.onnx", overwrite=self.has_old)
+        more = {"shard_size": SHARD, "resume": True} if self.resume else {}
+        ADAPTER.save(graph, folder / "m.onnx", overwrite=self.has_old, **more)
 
     def run(self, at, act):
         """What is wrong after the call number `at` was stopped, and with which code that ended."""
@@ -156,12 +175,17 @@ class Case:
         wrong = [] if code in (0, 1, 3, KILLED) else [f"it ended with {code}"]
         seen = self.visible(folder)
         wrong += [f"there is {seen}"] if seen not in (("old",) if self.has_old else ("none",)) + ("new",) else []
-        if code == 1 and contents(folder) != before:
+        if code == 1 and self.kept(folder) != before:
             wrong.append(f"after an error there are {sorted(contents(folder))}")
         if code == KILLED or (code == 1 and seen != "new"):
             wrong += self.again(folder)
         shutil.rmtree(folder)
         return wrong
+
+    def kept(self, folder):
+        """What is in a folder beside the draft that a save leaves which resumes."""
+        is_draft = str.startswith if self.resume else lambda *_: False
+        return {name: content for name, content in contents(folder).items() if not is_draft(name, DRAFT)}
 
     def in_child(self, folder, at, act):
         stopped, out, code = stop(at, act), os._exit, 0
@@ -178,11 +202,22 @@ class Case:
         """What is wrong after the same save."""
         if not self.has_old and (folder / "m.onnx").exists():
             return []  # it had come to the end, and may not overwrite
+        pieces_of = writing.pieces_of
+        writing.pieces_of = self.counting(pieces_of)
         self.saved(folder)
-        seen, left = self.visible(folder), sorted(contents(folder))
-        named = [name for name in left if name != "m.onnx"]
+        writing.pieces_of = pieces_of
+        seen, left = self.visible(folder), contents(folder)
         wrong = [] if seen == "new" else [f"after the same save there is {seen}"]
-        return wrong if not any(name.startswith(DRAFT) for name in named) else [*wrong, f"there stay {named}"]
+        if {name: left.get(name) for name in self.new} != self.new:
+            wrong.append("the bytes are not those of an undisturbed save")
+        return wrong if not any(name.startswith(DRAFT) for name in left) else [*wrong, f"there stay {sorted(left)}"]
+
+    def counting(self, pieces_of):
+        def pieces(tensor):
+            self.computed += 1
+            return pieces_of(tensor)
+
+        return pieces
 
     def visible(self, folder):
         """Which model is to be seen."""
@@ -203,22 +238,28 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+TENSORS = 4
+CASES = ((False, False, False), (False, True, False), (True, False, False), (True, True, True))  # old, data, resume
+
+
 def main():
     os.fsync = lambda handle: None  # a kill does not ask for it, and it takes longest
-    wrong, tried = [], Counter()
-    for has_old in (False, True):
-        for has_data in (False, True):
-            case = Case(has_old, has_data)
-            for act in (kill, fill):
-                at, code = 1, KILLED
-                while code != 3:
-                    code, found = case.run(at, act)
-                    if code == 3:
-                        break
-                    wrong += [f"{act.__name__} at call {at}, old {has_old}, data {has_data}: {text}" for text in found]
-                    tried[act.__name__] += 1
-                    at += 1
-    print(json.dumps({"tried": tried, "wrong": wrong}))
+    wrong, tried, computed = [], Counter(), []
+    for has_old, has_data, resume in CASES:
+        case = Case(has_old, has_data, resume)
+        for act in (kill, fill):
+            at, code, case.computed = 1, KILLED, 0
+            while code != 3:
+                code, found = case.run(at, act)
+                if code == 3:
+                    break
+                told = f"{act.__name__} at call {at}, old {has_old}, data {has_data}, resume {resume}"
+                wrong += [f"{told}: {text}" for text in found]
+                tried[act.__name__] += 1
+                at += 1
+            if resume:
+                computed.append(case.computed / (TENSORS * at))
+    print(json.dumps({"tried": tried, "wrong": wrong, "computed": computed}))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,18 @@ def grouped(channels=12, groups=3, seed=0, depth=1) -> LayerGraph:
     return net.graph(net.linear(net.op("Flatten", net.op("GlobalAveragePool", x)), channels, 4))
 
 
+def block_diagonal(blocks=3, read=4, made=5, seed=0) -> LayerGraph:
+    """A matrix for each block of units, between plain layers; that units are cut in blocks is computed, so that those
+    read have one order in all blocks."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, blocks * read))
+    samples = net.op("Gather", net.op("Shape", x), net.constant([0]))
+    x = net.op("Reshape", x, net.op("Concat", samples, net.constant([blocks, read]), axis=0))
+    x = net.op("Einsum", x, net.weight(blocks, read, made), equation="ngi,gij->ngj")
+    x = net.op("Tanh", net.op("Add", x, net.weight(blocks, made)))
+    return net.graph(net.linear(net.op("Reshape", x, net.constant([-1, blocks * made])), blocks * made, 4))
+
+
 def twice(sizes=(2, 3, 4), seed=0, width=5) -> LayerGraph:
     """Blocks of blocks: in each outer one, units across the inner ones."""
     net, (outer, inner, units) = Net(seed), sizes

@@ -10,6 +10,7 @@ import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.methods import Need, find_method
 from mal_graph.seals import PROVENANCE
+from mal_graph_adapters.onnx_format import data_files
 from mal_graph_adapters.onnx_format import file as onnx_file
 from mal_graph_adapters.onnx_format.seal import DIGEST, TENSORS
 
@@ -44,6 +45,11 @@ def pair_of(folder, make):
 def blended(folder):
     paths = mlps(folder, 12, 10)
     return paths, mal_graph.assemble(*paths, lam=0.3, **FAST), {}
+
+
+def sharded(folder):
+    paths = mlps(folder, 12, 10)
+    return paths, mal_graph.assemble(*paths, lam=0.3, shard_size=512, **FAST), {}
 
 
 def grown(folder):
@@ -105,6 +111,12 @@ def searched(folder):
     return [base, *sorted((folder / "zoo").iterdir())], found.assembly, {}
 
 
+def sharded_searched(folder):
+    base, *donors = mlps(folder, 12, 12)
+    found = mal_graph.zoo(base, donors, min_score=0.0, shard_size=512, **FAST)
+    return [base, *donors], found.assembly, {}
+
+
 def stacked(folder):
     paths = pair_of(folder, lambda seed: mlp((8, *[8] * 4, 5), seed=seed))
     return paths, mal_graph.stack([(paths[0], 0, 2), (paths[1], 1, 3), (paths[0], 1, 2)]), {}
@@ -148,6 +160,7 @@ KINDS = {
     make.__name__: make
     for make in (
         blended,
+        sharded,
         grown,
         deepened,
         several,
@@ -159,6 +172,7 @@ KINDS = {
         chosen,
         repaired,
         searched,
+        sharded_searched,
         proposed,
         stacked,
         *map(merged, ("linear", "karcher", "ties", "dare_ties", "tsv_m", "wudi", "fisher", "regmean")),
@@ -169,13 +183,13 @@ KINDS = {
 def written(kind, folder, has_data=False):
     """A sealed file of a kind, with the models and the arrays that it was made of."""
     paths, result, arrays = KINDS[kind](folder)
-    before = onnx_file.EXTERNAL_DATA_FROM, onnx_file.EXTERNAL_TENSOR_FROM
+    before = onnx_file.EXTERNAL_DATA_FROM, data_files.EXTERNAL_TENSOR_FROM
     if has_data:
-        onnx_file.EXTERNAL_DATA_FROM = onnx_file.EXTERNAL_TENSOR_FROM = 0
+        onnx_file.EXTERNAL_DATA_FROM = data_files.EXTERNAL_TENSOR_FROM = 0
     try:
         result.save(folder / "out.onnx")
     finally:
-        onnx_file.EXTERNAL_DATA_FROM, onnx_file.EXTERNAL_TENSOR_FROM = before
+        onnx_file.EXTERNAL_DATA_FROM, data_files.EXTERNAL_TENSOR_FROM = before
     return folder / "out.onnx", paths, arrays
 
 

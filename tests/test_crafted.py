@@ -10,9 +10,13 @@ import sys
 import pytest
 from crafted import KINDS
 from crafted.beside import header, zipped
+from crafted.documents import documents
+from crafted.drawn import operators
 from crafted.growing import GROWING
-from crafted.judging import MEMORY, SECONDS, own_memory, prepared, tried
-from crafted.mutations import mutations
+from crafted.judging import MEMORY, prepared, tried
+from crafted.mutations import SEED, mutations
+from crafted.running import SECONDS, own_memory
+from crafted.words import wordings
 
 from mal_graph import registry
 from mal_graph.errors import LimitError, MalGraphError
@@ -21,6 +25,7 @@ from mal_graph.limits import TRUSTED, Limits, limited
 
 SAMPLE = [  # one of each way that a file may harm
     "a_pattern_that_a_terminal_would_obey",
+    "a_union_without_a_version",
     "donor_of_huge_numbers",
     "doubling_stored_concat",
     "expand_computed",
@@ -96,11 +101,12 @@ def steps_of_loading(proto, folder):
 
 
 @pytest.mark.filterwarnings("ignore::mal_graph.errors.DataFileWarning")
-@pytest.mark.parametrize("count", [25, pytest.param(250, marks=pytest.mark.slow)])
-def test_a_mutated_file_is_a_graph_or_refused_in_one_sentence(count, tmp_path):
+@pytest.mark.parametrize("draw", [mutations, operators])
+@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_drawn_file_is_a_graph_or_refused_in_one_sentence(draw, count, tmp_path):
     """Nothing is run, so that all is done in this process, the checker's look at each operator too: what crashes it
     ends the tests."""
-    for kind in mutations(count):
+    for kind in draw(count, SEED):
         folder = tmp_path / kind.name
         folder.mkdir()
         prepared(folder)
@@ -108,6 +114,20 @@ def test_a_mutated_file_is_a_graph_or_refused_in_one_sentence(count, tmp_path):
         with limited(Limits()):
             assert "\n" not in refusal(folder / "m.onnx"), kind.name
         shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_command_with_odd_words_ends_with_a_sentence(count):
+    for kind in wordings(count, SEED):
+        ran, faults = tried(kind)
+        assert faults == [], (kind.name, ran)
+
+
+@pytest.mark.slow
+def test_a_document_with_one_odd_value_is_read_or_refused_in_one_sentence():
+    for kind in documents(60, SEED):
+        ran, faults = tried(kind)
+        assert faults == [], (kind.name, ran)
 
 
 def test_a_small_archive_does_not_unfold_to_more_than_it_may(tmp_path):

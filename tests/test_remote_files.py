@@ -221,3 +221,20 @@ def test_arrays_at_an_address_are_those_of_the_disk(tmp_path):
 def test_an_address_is_told_from_a_path(path, is_address):
     assert is_remote(path) is is_address
     assert not is_remote(Path(path))
+
+
+@pytest.mark.parametrize("address", ["file:///dev/zero", "zip://m.onnx::/dev/zero", "zip://m.onnx::file:///dev/zero"])
+def test_what_has_no_end_is_not_read(address):
+    with pytest.raises(
+        FileError, match=r"^cannot read .*: (it is a device, a pipe or the like, not a|/dev/zero is no) f"
+    ):
+        local_copy(address)
+
+
+def test_what_is_longer_than_it_was_said_to_be_is_not_read_to_its_end(monkeypatch, cache):
+    put("memory://there/file.bin", bytes(100))
+    monkeypatch.setattr(remote_files, "PIECE", 8)
+    info = MemoryFileSystem.info
+    monkeypatch.setattr(MemoryFileSystem, "info", lambda self, path, **more: {**info(self, path), "size": 10})
+    with pytest.raises(FileError, match=r"(16|24|32) bytes of 10 came"):  # two pieces, and one more for each new try
+        local_copy("memory://there/file.bin")

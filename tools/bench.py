@@ -61,6 +61,7 @@ SUITE = (
     ),
     Bench("match", goals="20,000 nodes in 60 s", grows=("networks", "nodes", ("CPU s", "MiB"))),
     Bench("verification", ("bert", "gpt2"), goals="20 s each, 1.2 times the model's size and 500 MB"),
+    Bench("repair", goals="at most 4 forwards, at any depth", grows=("channels", "layers", ("repair (CPU s)",))),
     Bench("sweep", goals="at most 2.5 times running the model alone"),
     Bench("child", goals="at most .5 s on the demo, 10 % on sweep and verification"),
     Bench("checks"),

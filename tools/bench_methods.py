@@ -1,6 +1,7 @@
 """How much memory a merge method takes beside the largest tensor: a recipe over three files, a process for each job.
 
     python tools/bench_methods.py [--size 0.25] [--methods linear ties] > tools/results/bench_methods.md
+    python tools/bench_methods.py --jobs written --methods ties tsv_m
 
 The three files are perceptrons of square layers with data in files of their own (see `bench_stream.py`): a base, which
 is the ancestor where a method needs one, and two that were tuned from it, so to say. "written" is the merge itself:
@@ -23,6 +24,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from bench_stream import WIDTH, clocks, resident, told, write_model
 
+JOBS = ("written", "whole job")
 METHODS = ("linear", "consensus", "ties", "dare_linear")
 LARGEST = WIDTH * WIDTH * 4 / 2**20  # MiB of a float32 tensor
 NAMES = ("base", "one", "two")
@@ -48,7 +50,7 @@ def measured(job: str, method: str, folder: Path) -> str:
     from mal_graph.merging import LayerLambdas, Stacking, plan_merge, stack_merge
     from mal_graph.methods import Need, find_method
     from mal_graph.symmetry import Network, axis_groups
-    from mal_graph_adapters.onnx_format.document import release_pages
+    from mal_graph_adapters.onnx_format.document import release_memory
 
     chosen, out = find_method(method), folder / "out.onnx"
     is_from_base = chosen.needs is Need.ANCESTOR
@@ -80,7 +82,7 @@ def measured(job: str, method: str, folder: Path) -> str:
 
     counting.__annotations__ = chosen.function.__annotations__
     stacking = Stacking(base, replace(chosen, function=counting), (), tuple(plans), None, is_from_base)
-    release_pages()
+    release_memory()
     Path("/proc/self/clear_refs").write_text("5")  # the highest resident set is counted from here
     start = clocks()
     graph = stack_merge(stacking)
@@ -92,7 +94,7 @@ def measured(job: str, method: str, folder: Path) -> str:
 def rows(options: argparse.Namespace, folder: Path) -> Iterator[str]:
     """The lines of the table."""
     for method in options.methods:
-        for job in ("written", "whole job"):
+        for job in options.jobs:
             words = [sys.executable, __file__, "--job", job, "--methods", method, "--folder", str(folder)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             said = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
@@ -107,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=float, default=0.25, metavar="GiB", help="of each file")
     parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--jobs", nargs="+", default=JOBS, choices=JOBS)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -114,10 +117,9 @@ def main() -> None:
         print(measured(options.job, options.methods[0], options.folder))
         return
     print("# How much memory merge methods take\n")
-    print(
-        f"Made by `python tools/bench_methods.py --size {options.size}` on a machine that did much else: seconds tell"
-    )
-    print(f"little. Three files of {options.size} GiB each; the largest tensor takes {LARGEST:.0f} MiB.\n")
+    shown = "" if options.jobs == JOBS else f" --jobs {' '.join(options.jobs)} --methods {' '.join(options.methods)}"
+    print(f"Made by `python tools/bench_methods.py --size {options.size}{shown}` on a machine that did much else:")
+    print(f"seconds tell little. Three files of {options.size} GiB each; the largest tensor takes {LARGEST:.0f} MiB.\n")
     print("| method | job | seconds | MiB over the imports | times the largest tensor | made |")
     print("|---|---|---|---|---|---|")
     with TemporaryDirectory() as name:

@@ -2,12 +2,13 @@
 
     python tools/mutate_core.py -o tools/results/mutate_core.json
     python tools/mutate_core.py --only labels units --mutants 10
+    python tools/mutate_core.py --again tools/results/mutate_core.json -o tools/results/mutate_core.json
 
 A mutant is one function of a module with one comparison, operator, number, truth or branch another (`CHANGES`). They
 are drawn with a seed, as many of each part of the core (`PARTS`). The quick tests are run once to note which of them
-call which function; each mutant then meets those that call the changed one, the fastest first, in a copy of this
-process, until one fails or `--patience` seconds of processor are over. What is equivalent to the code, with the reason,
-stands in `EQUIVALENT` and is not counted. Exit code 1 where fewer are found than `GOAL`.
+call which function; each mutant then meets those that call the changed one, those first that call the fewest others, in
+a copy of this process, until one fails or `--patience` seconds of processor are over. What is equivalent to the code,
+with the reason, stands in `EQUIVALENT` and is not counted. Exit code 1 where fewer are found than `GOAL`.
 """
 
 import argparse
@@ -62,6 +63,9 @@ LOADED = ("hypothesis", "networkx", "numpy", "onnx", "onnx_ir", "onnxruntime", "
 UNDECIDED = "undecided"
 EQUIVALENT: dict[str, str] = {  # a mutant as `Mutant.told` says it, with the reason
     "operators/contractions.py: fused_matmul: True -> False": "both sides of the zip are pairs",
+    "matching/following.py: by_neighbours: True -> False": "both sides of the zip are pairs",
+    "matching/orders.py: is_whole: 1 -> 2": "the long way gives the same slice of one block",
+    "matching/exchanges.py: __init__: 1 -> 2": "any number below 0 stands for none",
 }
 
 
@@ -311,7 +315,8 @@ def run_tests(tests: Sequence[str], plugin: object) -> None:
 def callers(
     modules: Sequence[str], asked: Sequence[str], kept: Path | None
 ) -> tuple[dict[tuple[str, int], list[str]], dict[str, float]]:
-    """The tests that call each function of some modules, the fastest first; and the seconds of each test.
+    """The tests that call each function of some modules, those first that call the fewest functions, which look most
+    closely at each; and the seconds of each test.
 
     Args:
         asked: the files or folders of the tests.
@@ -329,7 +334,7 @@ def callers(
         kept.write_text(json.dumps(rows), encoding="utf-8")
     seconds = {test: took for test, took, _ in rows}
     called: dict[tuple[str, int], list[str]] = {}
-    for test, _, calls in sorted(rows, key=lambda row: row[1]):
+    for test, _, calls in sorted(rows, key=lambda row: (len(row[2]), row[1])):
         for module, line in calls:
             called.setdefault((module, line), []).append(test)
     return called, seconds
@@ -355,13 +360,12 @@ def tried(mutant: Mutant, tests: Sequence[str], patience: float) -> str:
 
 
 def within(tests: Sequence[str], seconds: dict[str, float], most: float) -> list[str]:
-    """As many tests, from the first, as take no longer than so many seconds together."""
+    """As many tests, from the first, as take no longer than so many seconds together; longer ones are left out."""
     kept, left = [], most
     for test in tests:
-        left -= seconds[test]
-        if left < 0 and kept:
-            break
-        kept.append(test)
+        if seconds[test] <= left or not kept:
+            left -= seconds[test]
+            kept.append(test)
     return kept
 
 
@@ -372,6 +376,12 @@ def drawn(part: str, count: int, seed: int) -> list[Mutant]:
     return sorted(some, key=lambda mutant: (mutant.module, mutant.line))
 
 
+def survivor(row: dict[str, Any]) -> tuple[str, Mutant]:
+    """The part and the mutant of an earlier result: of several that are told alike the one in the nearest line."""
+    alike = [one for one in mutants_of(row["mutant"].partition(":")[0]) if one.told == row["mutant"]]
+    return row["part"], min(alike, key=lambda one: abs(one.line - row["line"]))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json")
@@ -380,21 +390,26 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds of tests for each mutant")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="files or folders of quick tests")
+    parser.add_argument("--again", type=Path, metavar="FILE.json", help="meet what survived in an earlier result")
     parser.add_argument("--called", type=Path, metavar="FILE.json", help="keep here which test calls what, or read it")
     given = parser.parse_args()
     for name in LOADED:  # once, for all copies of this process
         importlib.import_module(name)
     called, seconds = callers([module for modules in PARTS.values() for module in modules], given.tests, given.called)
     rows = []
-    for part in given.only:
-        for mutant in drawn(part, given.mutants, given.seed):
-            tests = within(called.get((mutant.module, mutant.function), ()), seconds, given.patience)
-            by = "" if mutant.told in EQUIVALENT else tried(mutant, tests, 2 * given.patience)
-            row = {"part": part, "line": mutant.line, "mutant": mutant.told, "tests": len(tests), "by": by}
-            rows.append({**row, "equivalent": EQUIVALENT.get(mutant.told, "")})
-            print(f"{part}:{mutant.line}: {mutant.told}: {by or 'SURVIVES'}", flush=True)
-            if given.output:
-                given.output.write_text(json.dumps(summary(rows, given), indent=1) + "\n", encoding="utf-8")
+    if given.again:
+        before = json.loads(given.again.read_text(encoding="utf-8"))["rows"]
+        rows, asked = [row for row in before if row["by"]], [survivor(row) for row in before if not row["by"]]
+    else:
+        asked = [(part, mutant) for part in given.only for mutant in drawn(part, given.mutants, given.seed)]
+    for part, mutant in asked:
+        tests = within(called.get((mutant.module, mutant.function), ()), seconds, given.patience)
+        by = "" if mutant.told in EQUIVALENT else tried(mutant, tests, 2 * given.patience)
+        row = {"part": part, "line": mutant.line, "mutant": mutant.told, "tests": len(tests), "by": by}
+        rows.append({**row, "equivalent": EQUIVALENT.get(mutant.told, "")})
+        print(f"{part}:{mutant.line}: {mutant.told}: {by or 'SURVIVES'}", flush=True)
+        if given.output:
+            given.output.write_text(json.dumps(summary(rows, given), indent=1) + "\n", encoding="utf-8")
     return 0 if summary(rows, given)["share"] >= GOAL else 1
 
 

@@ -875,7 +875,6 @@ def outcome(row: Row) -> str:
     """A failure without the names and figures of one model, so that equal ones count together."""
     text = row.error.replace(f"{row.model}.onnx", "..").replace(row.model, "..")
     text = re.sub(r"\S*/\S*|[\"'][^\"']*[\"']", "..", text)
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : (\w+) : ", r"\1: ", text)
     text = re.sub(r"(running|implementation for|kernel for|initialization|\(\w*Error\)).*", r"\1 ..", text)
     text = re.sub(r"error: \S+ is not|error: ai\.onnx\S+", "error: ..", re.sub(r"node \.\. \(\w+\)", "node ..", text))
     return re.sub(r"-?\d+", "..", text)[:110].strip()

@@ -14,15 +14,21 @@ Methods on activations get up to 1000 of the images that each expert was trained
 three models that were trained apart, from different beginnings, on all tasks: of one width, and of three. There the
 base is one of the models, and methods that need no ancestor are shown, those on activations on the same images for all.
 
-Needs torch and scikit-learn; about a minute for each seed and table on one core.
+`--methods` makes the first two tables alone, of some methods and the controls; `--at "ties density=0.5"`, once for
+each, the first one alone, of methods with these parameters and the controls. Methods that learn their weights do so on
+the images that those on activations get.
+
+Needs torch and scikit-learn; about two minutes for each seed and table on one core.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import make_digits_models as digits
 import numpy as np
@@ -34,8 +40,8 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.graph import Array, LayerGraph
-from mal_graph.merging import Stacking, run_outputs, stack_merge
-from mal_graph.methods import Aligned, Measured, Need, all_methods
+from mal_graph.merging import Stacking, run_outputs
+from mal_graph.methods import Aligned, Measured, Need, all_methods, find_method
 from mal_graph.parameter_settings import settings_of
 from mal_graph.workflows.models import silent
 from mal_graph.workflows.stacking import Frames, in_one_frame, merged_stack, stacking_of
@@ -44,6 +50,7 @@ HIDDEN = (256, 256)
 ANCESTOR_EPOCHS, EXPERT_EPOCHS = 1, 3
 SCALES = (0.1, 0.2, 0.3, 0.5, 1.0)
 SAMPLES, APART_EPOCHS = 1000, 2
+Inputs = Mapping[int, Mapping[str, Array]]  # of each expert, by its number
 LOST = 0.25  # of the units of each hidden layer, where experts are narrower
 
 
@@ -130,8 +137,12 @@ def of_ensemble(experts: Sequence[LayerGraph], tests: Sequence[Images]) -> float
     return float((np.mean(chances, axis=0).argmax(1) == images.labels).mean())
 
 
-def rows(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
-    """What each model reaches, as the mean over all tasks."""
+def rows(seed: int, methods: Sequence[str], *, narrow: bool, at: Sequence[str] = ()) -> Iterator[tuple[str, float]]:
+    """What each model reaches, as the mean over all tasks.
+
+    Args:
+        at: methods with their parameters, each as a text.
+    """
     parts = digits.split(seed)
     whole = joined([parts.train_a, parts.train_b])
     train, choosing, tests = (
@@ -146,17 +157,26 @@ def rows(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
         yield "ensemble of the experts (8 times the cost)", of_ensemble(experts, tests)
         config = MergeConfig(method="linear", compare=False)
         frames: Frames = in_one_frame(ancestor, experts, None, config, registry.runner(), silent)
-        for method in all_methods():
+        for method in map(find_method, methods):
             if method.models is None and method.aligned is Aligned.TO_BASE:
                 made = replace(stacking_of(frames, method, config, is_from_base=True), seed=seed)
                 inputs = {number: {"image": task.image[:SAMPLES]} for number, task in enumerate(train, 1)}
-                merged, _ = merged_stack(made, inputs, registry.runner())
+                merged, _ = merged_stack(made, inputs, registry.runner(), config)
                 yield f"{method.name}, as by default", float(np.mean(accuracies(merged, tests)))
                 if "lambda" in method.parameters:
-                    yield method.name, scaled(made, choosing, tests)
+                    yield method.name, scaled(made, inputs, config, choosing, tests)
+        inputs = {number: {"image": task.image[:SAMPLES]} for number, task in enumerate(train, 1)}
+        for text in at:
+            name, *given = text.split()
+            own = settings_of({key: float(value) for key, value in (one.split("=") for one in given)})
+            made = replace(stacking_of(frames, find_method(name), config, is_from_base=True), settings=own, seed=seed)
+            merged, made = merged_stack(made, inputs, registry.runner(), config)
+            note = f" ({made.note})" if seed == 0 and made.note else ""
+            print(f"{text}: {note}", file=sys.stderr)
+            yield text, float(np.mean(accuracies(merged, tests)))
 
 
-def rows_apart(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
+def rows_apart(seed: int, methods: Sequence[str], *, narrow: bool) -> Iterator[tuple[str, float]]:
     """What models that were trained apart reach, and what is made of them."""
     parts = digits.split(seed)
     train, test = (
@@ -176,7 +196,7 @@ def rows_apart(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
         yield "ensemble of the models (3 times the cost)", of_ensemble(models, [test])
         order = np.random.default_rng(seed).permutation(len(train.image))[:SAMPLES]
         options = {"compare": False, "calibrate": {"image": train.image[order]}}
-        for method in all_methods():
+        for method in map(find_method, methods):
             if method.models is None and method.needs is not Need.ANCESTOR and method.measured is not Measured.MERGED:
                 made = mal_graph.assemble(models[0], models[1:], method=method.name, repair=False, **options)
                 yield method.name, float(np.mean(accuracies(made.graph, [test])))
@@ -185,19 +205,24 @@ def rows_apart(seed: int, *, narrow: bool) -> Iterator[tuple[str, float]]:
             yield "two of them, averaged in stored order", float(np.mean(accuracies(plain, [test])))
 
 
-def scaled(made: Stacking, choosing: Sequence[Images], tests: Sequence[Images]) -> float:
+def scaled(
+    made: Stacking, inputs: Inputs, config: MergeConfig, choosing: Sequence[Images], tests: Sequence[Images]
+) -> float:
     """The accuracy of a merge with the scale that is best on other images."""
     weight = {"weight": 1.0} if "weight" in made.method.parameters else {}
-    merged = [stack_merge(replace(made, settings=settings_of({**weight, "lambda": scale}))) for scale in SCALES]
+    several = [replace(made, settings=settings_of({**weight, "lambda": scale})) for scale in SCALES]
+    merged = [merged_stack(one, inputs, registry.runner(), config)[0] for one in several]
     best = max(merged, key=lambda graph: np.mean(accuracies(graph, choosing)))
     return float(np.mean(accuracies(best, tests)))
 
 
-def table(seeds: int, make: Callable[..., Iterator[tuple[str, float]]], *, narrow: bool) -> Iterator[str]:
+def table(
+    seeds: int, make: Callable[..., Iterator[tuple[str, float]]], methods: Sequence[str], **how: Any
+) -> Iterator[str]:
     """Mean and spread over the seeds, by rising accuracy."""
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
-        for name, reached in make(seed, narrow=narrow):
+        for name, reached in make(seed, methods, **how):
             found.setdefault(name, []).append(reached)
     yield f"| model | mean accuracy on {len(VIEWS)} tasks | from - to |"
     yield "|---|---|---|"
@@ -208,17 +233,27 @@ def table(seeds: int, make: Callable[..., Iterator[tuple[str, float]]], *, narro
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3, help="how many ancestors with their experts")
+    known = [method.name for method in all_methods()]
+    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", help="show these alone")
+    parser.add_argument("--at", action="append", default=[], metavar="TEXT", help="a method with its parameters")
     options = parser.parse_args()
+    methods = options.methods or ([] if options.at else known)
+    shown = f" --methods {' '.join(methods)}" if options.methods else ""
+    shown += "".join(f" --at {text!r}" for text in options.at)
     print("# Merge methods on eight tasks\n")
-    print(f"`python tools/study_methods.py --seeds {options.seeds}`; what was done stands in its docstring.\n")
+    print(f"`python tools/study_methods.py --seeds {options.seeds}{shown}`; what was done stands in its docstring.\n")
     print("## Experts of one width\n")
-    print("\n".join(table(options.seeds, rows, narrow=False)))
+    print("\n".join(table(options.seeds, rows, methods, narrow=False, at=options.at)))
+    if options.at:
+        return
     print("\n## Half of the experts narrower by a quarter\n")
-    print("\n".join(table(options.seeds, rows, narrow=True)))
+    print("\n".join(table(options.seeds, rows, methods, narrow=True)))
+    if options.methods:
+        return
     print("\n## Three models trained apart, of one width\n")
-    print("\n".join(table(options.seeds, rows_apart, narrow=False)))
+    print("\n".join(table(options.seeds, rows_apart, methods, narrow=False)))
     print("\n## Three models trained apart, of three widths\n")
-    print("\n".join(table(options.seeds, rows_apart, narrow=True)))
+    print("\n".join(table(options.seeds, rows_apart, methods, narrow=True)))
 
 
 if __name__ == "__main__":

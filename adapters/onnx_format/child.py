@@ -51,16 +51,8 @@ class Process:
         ours, theirs = socket.socketpair()
         self.link, self.coming, self.going = Link(ours), Tray.made(), Tray.made()
         handles = (theirs.fileno(), self.coming.handle, self.going.handle)
-        path = json.dumps([entry for entry in sys.path if entry])  # not the current folder, which may be a stranger's
         with theirs:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-I", "-c", BOOT, path, *map(str, handles)],
-                pass_fds=handles,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # what native code prints may hold what the file holds
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt of the terminal is for the command alone
-            )
+            self.popen = started(handles)
         self.end = weakref.finalize(self, end_process, self.popen, ours, self.coming, self.going)
         self.held: dict[int, int] = {}  # bytes of the models of each session
         self.closed: list[int] = []
@@ -92,6 +84,23 @@ class Process:
         if code is None:
             return "it fell silent"
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def started(handles: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """A fresh interpreter that runs models.
+
+    Args:
+        handles: of its end of the connection, and of where arrays come and go.
+    """
+    path = json.dumps([entry for entry in sys.path if entry])  # not the current folder, which may be a stranger's
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", BOOT, path, *map(str, handles)],
+        pass_fds=handles,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,  # what native code prints may hold what the file holds
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # an interrupt of the terminal is for the command alone
+    )
 
 
 def end_process(popen: "subprocess.Popen[bytes]", connection: socket.socket, *trays: Tray) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
+from mal_graph.memory_bound import return_freed
 
 from .stored_values import release
 from .walking import all_nodes
@@ -138,8 +139,9 @@ def map_data_of(path: Path) -> None:
                     tensor.numpy()
 
 
-def release_pages() -> None:
-    """Let go of the pages of files that loaded models were read from so far."""
+def release_memory() -> None:
+    """Let go of the pages of files that loaded models were read from so far, and of what was freed since."""
     for document in list(LOADED):
         for tensor in document.external:
             release(tensor)
+    return_freed()

@@ -20,40 +20,40 @@ import onnx_ir as ir
 from google.protobuf.message import EncodeError
 
 from mal_graph import registry
-from mal_graph.atomic_write import data_name, write_whole
+from mal_graph.atomic_write import write_whole
 from mal_graph.errors import DataFileWarning, FileError, LimitError, MalGraphError, RunError, UnsupportedModel
 from mal_graph.graph import LayerGraph
 from mal_graph.memory_bound import memory_bounded
+from mal_graph.memory_budget import room_for
 from mal_graph.protocols import Check
 from mal_graph.remote_files import is_remote, local_copy
 from mal_graph.seals import Sealed
+from mal_graph.shards import refuse_small_shards
 from mal_graph.source_files import SourceFile, opened
 
 from . import guard
 from .apart import library_in_force
 from .build import built_model
+from .data_files import big_weights, move_out
 from .document import (
     MAP,
     OnnxDocument,
     captured,
     external_tensors,
     map_data_of,
-    release_pages,
-    stored_values,
+    release_memory,
     tensors,
 )
 from .edit import edited_model
 from .places import Parsed
-from .seal import Range, data_digest, has_provenance, read_seal, sealed_pieces
+from .seal import has_provenance, read_seal, sealed_pieces
 from .size_bounds import named
 from .view import handle, layer_graph
 from .walking import is_sorted, nodes_of, uncollected
-from .writing import write_tensors
+from .writing import writing_need
 
 EXTERNAL_DATA_FROM = 1_500_000_000  # bytes of weights; protobuf ends at 2 GiB
-EXTERNAL_TENSOR_FROM = 256  # bytes; smaller tensors stay in the model file even then
 DATA_NAMES = (".data", ".bin", ".onnx_data", ".weights", ".pb")  # how files with weights end
-UNNAMED = "data"  # what a data file is called until its content is known
 
 
 class OnnxAdapter:
@@ -94,10 +94,19 @@ class OnnxAdapter:
         return local_copy(address, data_of)
 
     def save(
-        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+        self,
+        graph: LayerGraph,
+        path: Path,
+        accept: Callable[[Path], None] | None = None,
+        *,
+        overwrite: bool = True,
+        shard_size: int | None = None,
+        resume: bool = False,
     ) -> None:
-        """Write `graph` to `path`, completely or not at all; big weights go to a data file beside it, whose name holds
-        the digest of its content. A graph that says how it was made is sealed. Raises FileError."""
+        """Write `graph` to `path`, completely or not at all; big weights go to data files beside it, whose names hold
+        the digests of their content: to one, or to several of at most `shard_size` bytes. A graph that says how it was
+        made is sealed, and with `resume` goes on with what a killed run wrote of it. Raises FileError, UsageError where
+        a weight is larger than a file may be, and MemoryLimitError where it would take more memory than there is."""
         external = graph.source.external if isinstance(graph.source, OnnxDocument) else []
         if any(Path(tensor.path).resolve() == path.resolve() for tensor in external):
             raise FileError(f"cannot write {path}: it holds the weights of {graph.name}; name another file")
@@ -106,9 +115,17 @@ class OnnxAdapter:
         model = edited_model(graph) if isinstance(graph.source, OnnxDocument) else built_model(graph)
         is_big = sum(tensor.nbytes for tensor in tensors(model)) > EXTERNAL_DATA_FROM
         map_data_of(path)
-        release_pages()
-        has_data = bool(external) or is_big
-        write_whole(path, lambda draft: write_model(model, draft, has_data), accept, overwrite=overwrite)
+        release_memory()
+        refuse_small_shards(
+            graph.name, {value.name or "": held.nbytes for value, held in big_weights(model)}, shard_size
+        )
+        has_data = bool(external) or is_big or shard_size is not None
+        room_for(writing_need(str(path), list(tensors(model)), has_data))
+
+        def write(draft: Path) -> None:
+            write_model(model, draft, has_data, shard_size)
+
+        write_whole(path, write, accept, overwrite=overwrite, resume=resume)
 
     def at_opset(self, graph: LayerGraph, version: int) -> LayerGraph:
         """The same network in another version of the standard operators. Raises UnsupportedModel."""
@@ -118,8 +135,8 @@ class OnnxAdapter:
             converted = onnx.ModelProto.FromString(library_in_force().convert(graph.name, content, version))
         except (EncodeError, RunError) as error:
             raise UnsupportedModel(
-                f"{graph.name} uses opset {graph.opsets['']} and cannot be converted to {version} ({error}); export "
-                "both models with one opset"
+                f"{graph.name} uses opset {graph.opsets.get('', 1)} and cannot be converted to {version} ({error}); "
+                "export both models with one opset"
             ) from None
         kept = {key: getattr(graph, key) for key in ("name", "metadata", "files", "provenance")}
         return replace(self.load(converted), **kept)
@@ -267,10 +284,10 @@ def has_bfloat16(path: Path) -> bool:
     return onnx.TensorProto.BFLOAT16 in {*taken, *(tensor.data_type for tensor in graph.initializer)}
 
 
-def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:
-    """Write a model, and its big weights to a data file beside it if it is to have one. Raises FileError."""
+def write_model(model: ir.Model, draft: Path, has_data: bool, shard_size: int | None = None) -> None:
+    """Write a model, and its big weights to data files beside it if it is to have any. Raises FileError."""
     try:
-        written = move_out(model, draft) if has_data else {}
+        written = move_out(model, draft, shard_size) if has_data else {}
         proto = with_maps(model)
         pieces = sealed_pieces(proto, draft.parent, written) if has_provenance(proto) else (proto.SerializeToString(),)
         with draft.open("wb") as file:
@@ -282,35 +299,6 @@ def write_model(model: ir.Model, draft: Path, has_data: bool) -> None:
         ) from None
     except ir.serde.SerdeError as error:  # what a weight's own computation raised, wrapped on its way
         raise root(error) from None
-
-
-def move_out(model: ir.Model, draft: Path) -> dict[Range, str]:
-    """Write the initializers that are worth it to a data file beside a draft; strings cannot lie there. Their digests,
-    by where they lie. Raises OSError, and what reading a weight raises."""
-    values, stored = [], []
-    for value in stored_values(model):
-        tensor = value.const_value
-        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > EXTERNAL_TENSOR_FROM:
-            values.append(value)
-            stored.append(tensor)
-    if not stored:
-        return {}
-    written = write_tensors(stored, draft.with_name(UNNAMED))
-    name = data_name(draft.name, data_digest(draft.with_name(UNNAMED), written))
-    os.replace(draft.with_name(UNNAMED), draft.with_name(name))
-    for value, old, place in zip(values, stored, written, strict=True):
-        value.const_value = ir.ExternalTensor(
-            name,
-            place.offset,
-            place.length,
-            old.dtype,
-            shape=ir.Shape(old.shape.numpy()),
-            name=value.name or "",
-            doc_string=old.doc_string,
-            metadata_props=dict(old.metadata_props),
-            base_dir=draft.parent,
-        )
-    return {(name, place.offset, place.length): place.digest for place in written}
 
 
 def root(error: BaseException) -> BaseException:

@@ -24,6 +24,11 @@ NOT_FOLLOWED = ("do_rotary", "past_present_share_buffer")
 MASK_RANKS = (2, 3)  # of masks that mean the same to both operators, whatever the number of samples
 SIZES_AS_INPUT = 13  # the opset from which on Split and ReduceSum take an input instead of an attribute
 NORM_EPSILON = 1e-12
+KINDS = {  # of the attributes that are read here; no checker knows them
+    **dict.fromkeys(("num_heads", "unidirectional", *NOT_FOLLOWED), ir.AttributeType.INT),
+    **dict.fromkeys(("scale", "mask_filter_value", "epsilon"), ir.AttributeType.FLOAT),
+    "qkv_hidden_sizes": ir.AttributeType.INTS,
+}
 
 Inputs = list[ir.Value | None]
 
@@ -31,7 +36,12 @@ Inputs = list[ir.Value | None]
 def is_fused(node: ir.Node) -> bool:
     """Whether the view shows a node as several."""
     check = CHECKS.get((node.domain, node.op_type))
-    return check is not None and check(node)
+    return check is not None and has_sound_attributes(node) and check(node)
+
+
+def has_sound_attributes(node: ir.Node) -> bool:
+    """Whether attributes have the types that they are read in."""
+    return all(KINDS.get(name, held.type) is held.type for name, held in node.attributes.items())
 
 
 def show(model: ir.Model, node: ir.Node) -> None:
@@ -98,11 +108,13 @@ def number(node: ir.Node, name: str, usual: float) -> float:
 
 def rank_of(value: ir.Value) -> int | None:
     """How many axes a tensor has, None if nothing tells."""
-    if value.shape is not None:
-        return len(value.shape)
-    producer = value.producer()
-    source = producer.inputs[0] if producer is not None and producer.op_type in ("Cast", "Identity") else None
-    return None if source is None else rank_of(source)
+    while value.shape is None:
+        producer = value.producer()
+        source = producer.inputs[0] if producer is not None and producer.op_type in ("Cast", "Identity") else None
+        if source is None:
+            return None
+        value = source
+    return len(value.shape)
 
 
 # --- attention --------------------------------------------------------------------------------------------------------

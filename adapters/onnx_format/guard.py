@@ -15,6 +15,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import onnx
@@ -28,10 +29,11 @@ from .places import Parsed, Place, shortened, undecoded
 from .size_bounds import has_bounded_sizes, named, stored_tensor
 from .standard import operator_problem, type_problem
 from .tensor_problems import MAX_RANK, tensor_problem
-from .walking import all_nodes, nodes_of
+from .walking import Linked
 
 MAX_FILE = 2**31 - 1  # bytes; protobuf parses no more
 MAX_IR_VERSION, MAX_OPSET = 13, 26  # measured: the newest that onnxruntime 1.31 loads
+MOST_VERSION = 2**31 - 1  # of any domain: runtimes hold it in 32 bits
 FunctionKey = tuple[str, str, str]  # domain, name, overload
 OWN_DOMAINS = ("", "ai.onnx", "com.microsoft", "com.ms.internal.nhwc")
 INTEGER_ARITHMETIC = re.compile(
@@ -79,8 +81,9 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> onnx.ModelProto:
 
 def check_model(model: ir.Model, path: Path) -> None:
     """Refuse what only the linked graph shows. Raises FileError or UnsupportedModel."""
+    linked = Linked(model)
     for check in MODEL_CHECKS:
-        check(model, path)
+        check(linked, path)
 
 
 def broken(path: Path, fault: str, advice: str) -> FileError:
@@ -133,8 +136,10 @@ def has_known_versions(file: Parsed, path: Path) -> None:
     if proto.ir_version >= 3 and not proto.opset_import:
         raise broken(path, "it declares no opset, so it was cut short", "export or download the model again")
     imports = [*proto.opset_import, *(item for function in proto.functions for item in function.opset_import)]
-    if least := next((item for item in imports if item.version < 1), None):
-        raise broken(path, f"it uses opset {least.version} of {least.domain!r}", "export the model again")
+    if odd := next((item for item in imports if not 1 <= item.version <= MOST_VERSION), None):
+        raise broken(path, f"it uses opset {odd.version} of {odd.domain!r}", "export the model again")
+    if proto.ir_version < 0:
+        raise broken(path, f"it has IR version {proto.ir_version}", "export the model again")
     opset = max((item.version for item in imports if item.domain in ("", "ai.onnx")), default=0)
     if opset > MAX_OPSET:
         fault = f"it uses opset {opset} and onnxruntime runs up to {MAX_OPSET}"
@@ -151,7 +156,7 @@ def has_short_names(file: Parsed, path: Path) -> None:
     them for each."""
     limits = limits_in_force()
     for place in file.nodes:
-        if len(place.outer) > limits.MOST_NESTING:
+        if place.inside and len(place.outer) > limits.MOST_NESTING:
             fault = f"node {shortened(place.node.name)!r} ({place.node.op_type}) is {len(place.outer)} bodies deep"
             raise broken(path, fault, "export it with fewer bodies inside each other")
         if place.letters > limits.MOST_LETTERS:
@@ -218,12 +223,22 @@ def has_finite_functions(file: Parsed, path: Path) -> None:
         fault = f"its function {circle[0]!r} calls itself"
         through = f" through {circle[1]!r}" if len(circle) > 2 else ""
         raise broken(path, fault + through, "export it with functions that end") from None
-    size: dict[FunctionKey, int] = {}
-    for key in order:
-        size[key] = len(own[key][0].node) + sum(size[called] for called in calls[key])
-    total = sum(size[called] for called in called_by(own.keys(), file.main))
-    if total > limits_in_force().MOST_CALLED:
+    times = Counter(called_by(own.keys(), file.main))
+    for key in reversed(order):  # a function comes before those that call it
+        for called in calls[key]:
+            times[called] += times[key]
+    total = sum(times[key] * len(function.node) for key, (function, _) in own.items())
+    most = limits_in_force()
+    if total > most.MOST_CALLED:
         raise broken(path, f"its functions unfold to {total} operators", "export it without functions")
+    named: Counter[str] = Counter()
+    for key, (function, _) in own.items():
+        for name in (name for node in function.node for name in (node.name, *node.output)):
+            named[name] += times[key]
+    if sum(often**2 for often in named.values()) > 2 * most.MOST_NAMED:
+        name, often = max(named.items(), key=lambda item: item[1])
+        fault = f"its functions unfold to {often} operators and tensors of the name {name!r}"
+        raise broken(path, fault, "export it without functions")
 
 
 def called_by(own: Collection[FunctionKey], places: Iterable[Place]) -> list[FunctionKey]:
@@ -269,8 +284,12 @@ def refuse_repeats(names: Sequence[str], what: str, path: Path) -> None:
 
 
 def has_sound_attributes(file: Parsed, path: Path) -> None:
-    """Each attribute has a type, and only inside a function it may stand for an attribute of the call."""
+    """Each attribute has a type, and only inside a function it may stand for an attribute of the call; its texts are
+    UTF-8, as all texts of a model."""
     for place, attribute in file.attributes:
+        if not all(map(is_utf8, (attribute.s, *attribute.strings))):
+            fault = f"{place} has the attribute {attribute.name!r} with a text that is not UTF-8"
+            raise broken(path, fault, "export the model again")
         if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
             fault = f"{place} has the attribute {attribute.name!r} without a type"
             raise broken(path, fault, "export the model again")
@@ -279,6 +298,14 @@ def has_sound_attributes(file: Parsed, path: Path) -> None:
             if attribute.ref_attr_name:
                 fault = f"{place} takes {attribute.name!r} from a function that it is not in"
                 raise broken(path, fault, "export the model again")
+
+
+def is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def has_valid_operators(file: Parsed, path: Path) -> None:
@@ -294,9 +321,10 @@ def has_valid_operators(file: Parsed, path: Path) -> None:
 
 
 # Checks of the linked graph.
-def has_all_inputs(model: ir.Model, path: Path) -> None:
+def has_all_inputs(linked: Linked, path: Path) -> None:
     """Whatever a node reads or a graph returns is a graph's input, stored, or made by a node."""
-    for node in all_nodes(model):
+    model = linked.model
+    for node in linked.nodes:
         for value in node.inputs:
             if value is not None and is_undefined(value):
                 fault = f"{named(node)} reads {value.name!r}, which nothing makes"
@@ -311,26 +339,31 @@ def is_undefined(value: ir.Value) -> bool:
     return value.producer() is None and not value.is_graph_input() and not value.is_initializer()
 
 
-def has_float_arithmetic(model: ir.Model, path: Path) -> None:
-    for node in all_nodes(model):
-        if node.domain in OWN_DOMAINS and INTEGER_ARITHMETIC.fullmatch(node.op_type):
+def has_float_arithmetic(linked: Linked, path: Path) -> None:
+    for node in linked.nodes:
+        if node.domain in OWN_DOMAINS and is_integer_arithmetic(node.op_type):
             fault = f"{named(node)} computes with quantised integers"
             raise unsupported(path, fault, "merge the float models, then quantise")
 
 
-def has_stored_types(model: ir.Model, path: Path) -> None:
+@cache
+def is_integer_arithmetic(op: str) -> bool:
+    """Whether an operator computes with quantised integers, by its name."""
+    return INTEGER_ARITHMETIC.fullmatch(op) is not None
+
+
+def has_stored_types(linked: Linked, path: Path) -> None:
     """Each standard operator reads stored tensors of types that its opset takes."""
-    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for owner in owners:
-        version = owner.opset_imports.get("", model.opset_imports.get("", 1))
-        for node in nodes_of(owner):
+    for owner, nodes in linked.owners:
+        version = owner.opset_imports.get("", linked.model.opset_imports.get("", 1))
+        for node in nodes:
             if fault := type_problem(node, version):
                 raise broken(path, f"{named(node)} {fault}", "export the model again")
 
 
-def has_sound_fills(model: ir.Model, path: Path) -> None:
+def has_sound_fills(linked: Linked, path: Path) -> None:
     """Each ConstantOfShape takes one value, and a stored shape that is one."""
-    for node in all_nodes(model):
+    for node in linked.nodes:
         if node.domain in ("", "ai.onnx") and node.op_type == "ConstantOfShape" and (problem := fill_problem(node)):
             raise broken(path, f"{named(node)} {problem}", "export the model again")
 
@@ -367,7 +400,7 @@ FILE_CHECKS: tuple[Callable[[Parsed, Path], None], ...] = (
     has_valid_operators,
     has_finite_functions,
 )
-MODEL_CHECKS: tuple[Callable[[ir.Model, Path], None], ...] = (
+MODEL_CHECKS: tuple[Callable[[Linked, Path], None], ...] = (
     has_all_inputs,
     has_float_arithmetic,
     has_stored_types,

@@ -116,6 +116,8 @@ def undecoded(message: Message) -> bytes | None:
             texts: Iterable[str | bytes] = (one.name, one.doc_string)
             waiting += [*one.external_data, *one.metadata_props]
         elif isinstance(one, onnx.NodeProto):  # the most there are of: asking what it holds costs far more
+            if not one.attribute and one.SerializeToString().isascii():
+                continue
             texts = (one.name, one.op_type, one.domain, one.overload, one.doc_string, *one.input, *one.output)
             waiting += [*one.attribute, *one.metadata_props, *one.device_configurations]
         else:

@@ -7,9 +7,8 @@ a parser skips would not count.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import onnx
 
@@ -28,11 +27,10 @@ from mal_graph.seals import (
 )
 
 from . import guard, places
-from .writing import Written, digest_of
+from .digests import Written, data_digest, digest_in, digest_of
 
 TENSORS, DIGEST = OWN + "tensors", OWN + "digest"
 MARK = DIGEST.encode() + bytes([0x12, LENGTH])  # what protobuf writes before the digest: its key, then tag and length
-PIECE = 2**20  # bytes that are read at once
 Range = tuple[str, int, int]  # a data file, and where in it the values of a tensor begin and how many bytes they have
 
 
@@ -103,18 +101,6 @@ def data_digests(proto: onnx.ModelProto, folder: Path, tensors: Sequence[tuple[s
     return {name: data_digest(folder / name, held[name]) for name in sorted(held)}
 
 
-def data_digest(path: Path, tensors: Iterable[Written]) -> str:
-    """SHA-256 of the digests of the tensors in a data file, with their places, and of the bytes that belong to none."""
-    digest, end = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        for held in (*sorted(set(tensors)), Written(path.stat().st_size, 0, "")):
-            digest.update(f"{held.offset} {held.length} {held.digest}\n".encode())
-            for piece in pieces_between(file, end, held.offset):
-                digest.update(piece)
-            end = max(end, held.offset + held.length)
-    return digest.hexdigest()
-
-
 def tensor_digests(
     proto: onnx.ModelProto, folder: Path, known: Mapping[Range, str] | None = None
 ) -> list[tuple[str, str]]:
@@ -127,8 +113,8 @@ def tensor_digests(
 
 def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
     """SHA-256 of the values of a tensor as they are stored, with its type and shape."""
-    digest = digest_of(tensor.data_type, tensor.dims)
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        digest = digest_of(tensor.data_type, tensor.dims)
         bare = onnx.TensorProto()
         bare.CopyFrom(tensor)
         for field in ("name", "doc_string", "metadata_props"):
@@ -137,9 +123,7 @@ def tensor_digest(tensor: onnx.TensorProto, folder: Path) -> str:
         return str(digest.hexdigest())
     name, offset, length = range_of(tensor, folder)
     with (folder / name).open("rb") as file:
-        for piece in pieces_between(file, offset, offset + length):
-            digest.update(piece)
-    return str(digest.hexdigest())
+        return digest_in(file, tensor.data_type, tensor.dims, offset, length)
 
 
 def range_of(tensor: onnx.TensorProto, folder: Path) -> Range:
@@ -149,14 +133,6 @@ def range_of(tensor: onnx.TensorProto, folder: Path) -> Range:
     name, offset = where.get("location", ""), int(where.get("offset", 0))
     left = (folder / name).stat().st_size - offset if name and "length" not in where else 0
     return name, offset, int(where.get("length", left))
-
-
-def pieces_between(file: BinaryIO, first: int, end: int) -> Iterator[bytes]:
-    """The bytes of a file between two places, in pieces."""
-    file.seek(first)
-    while first < end and (piece := file.read(min(end - first, PIECE))):
-        first += len(piece)
-        yield piece
 
 
 def graph_digest(proto: onnx.ModelProto) -> str:

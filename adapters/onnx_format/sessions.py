@@ -4,6 +4,7 @@ This is all that the process needs which runs models for another one: nothing he
 """
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # it loads networkx, which takes as long as the rest
     from mal_graph.graph import Array
 
 FATAL = 4  # the only messages of onnxruntime that are shown: all others come back as exceptions
+CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 TYPE_NAMES = {
     "float": "float32",
     "double": "float64",
@@ -177,4 +179,6 @@ def as_array(value: object) -> "Array":
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """What an error says, without the codes that onnxruntime puts in front."""
+    text = CODES.sub("", str(error).strip())
+    return text.splitlines()[0][:300] if text else type(error).__name__

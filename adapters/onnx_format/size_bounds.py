@@ -17,7 +17,7 @@ from mal_graph.errors import FileError
 from mal_graph.limits import limits_in_force
 
 from .places import shortened
-from .walking import nodes_of
+from .walking import Linked
 
 NUMBERS = ("value_float", "value_floats", "value_int", "value_ints")  # of a Constant
 MOST_NUMBERS = 64  # of a stored shape: as many as an array has axes
@@ -148,14 +148,13 @@ SIZES: Mapping[str, Callable[[Sized], int]] = {
 }
 
 
-def has_bounded_sizes(model: ir.Model, path: Path) -> None:
+def has_bounded_sizes(linked: Linked, path: Path) -> None:
     """No operator makes more than one may, as far as stored numbers tell. Raises FileError."""
     limits = limits_in_force()
-    most = limits.tensor_bytes(stored_bytes(model))
-    owners: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for graph in owners:
-        sizes = {value: least_size(value) for value in graph.inputs}
-        for node in nodes_of(graph):
+    most = limits.tensor_bytes(stored_bytes(linked.model))
+    for owner, nodes in linked.owners:
+        sizes = {value: least_size(value) for value in owner.inputs}
+        for node in nodes:
             for value in node.inputs:
                 if value is not None and value.is_initializer() and value not in sizes:
                     sizes[value] = least_size(value)

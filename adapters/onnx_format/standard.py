@@ -16,6 +16,7 @@ from .size_bounds import stored_tensor
 # What onnxruntime's optimiser writes into the standard's domain though the standard has it later, or not at all.
 OF_ONNXRUNTIME = ("LayerNormalization", "SimplifiedLayerNormalization")
 STANDARD = ("", "ai.onnx")
+CHECKED = (*STANDARD, "ai.onnx.ml")  # domains of which onnx knows the operators
 SMALL_GRAPH = onnx.GraphProto(name="body")
 SMALL_TENSOR = onnx.TensorProto(name="tensor", data_type=onnx.TensorProto.FLOAT, dims=[0])
 
@@ -30,7 +31,11 @@ def operator_problem(ir_version: int, opsets: Mapping[str, int]) -> Callable[[on
         form = node.op_type, len(node.input), len(node.output)
         if form in sound and is_bare(node):
             return ""
-        if node.domain or is_of_onnxruntime(node, opsets) or any(each.ref_attr_name for each in node.attribute):
+        if (
+            node.domain not in CHECKED
+            or is_of_onnxruntime(node, opsets)
+            or any(each.ref_attr_name for each in node.attribute)
+        ):
             return ""
         try:
             onnx.checker.check_node(with_small_parts(node), context)

@@ -3,11 +3,13 @@
 The model is run up to what arrives at a body; then the operators of the body are run by themselves on this, and so are
 those of bodies in it. A tensor of a branch that is not taken, or of a loop that does not run, is not given.
 
-Chosen: the first run of a loop in which a tensor is made stands for all. Refused: one more output for each tensor - it
-would need the type of each, which a file does not tell.
+Chosen: the first run of a loop in which a tensor is made stands for all; branches that are taken run together, for a
+session of each takes far longer to open than to run. Refused: one more output for each tensor - it would need the type
+of each, which a file does not tell.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -38,18 +40,22 @@ class SteppedSession:
         self.inner = {name for name in read if name in graph.inner}
         runs = [item for item in nested(graph.nodes) if isinstance(item, Run)]
         places = {name: place for place, name in enumerate(read)}
-        self.wanted = {run.end.name: sorted(made_inside(run) & places.keys(), key=places.__getitem__) for run in runs}
+        self.wanted = {
+            run.end.name: sorted(filter(places.__contains__, made_inside(run)), key=places.__getitem__) for run in runs
+        }
         self.runs = [run for run in runs if self.wanted[run.end.name]]
-        self.entering = [
-            name for run in self.runs for name in read_by(run) if name in graph.producer and name not in graph.inner
-        ]
+        self.entering = {
+            run.end.name: [name for name in read_by(run) if name in graph.producer and name not in graph.inner]
+            for run in self.runs
+        }
+        entering = [name for names in self.entering.values() for name in names]
         outer = [name for name in read if name not in self.inner]
-        first = list(dict.fromkeys([*outer, *self.entering]))
+        first = list(dict.fromkeys([*outer, *entering]))
         self.outer = open_graph(graph, first) if first else None
         types = {} if self.outer is None else self.outer.types
         known = {name: dtype for name, dtype in types.items() if name in outer}
         self.types: Mapping[str, str] = {**known, **dict.fromkeys(self.inner, UNKNOWN)}
-        self.parts: dict[tuple[str, tuple[str, ...]], Session] = {}
+        self.parts: dict[tuple[tuple[str, ...], tuple[str, ...]], Session] = {}
         self.took = 0.0
 
     def run(
@@ -60,33 +66,31 @@ class SteppedSession:
         deadline: float | None = None,
     ) -> dict[str, Array]:
         began = perf_counter()
-        names = list(self.types) if read is None else list(read)
-        runs = [run for run in self.runs if not set(self.wanted[run.end.name]).isdisjoint(names)]
-        entering = [name for run in runs for name in read_by(run) if name in self.entering]
+        names = dict.fromkeys(self.types if read is None else read)
+        runs = [run for run in self.runs if any(name in names for name in self.wanted[run.end.name])]
+        entering = [name for run in runs for name in self.entering[run.end.name]]
         outer = list(dict.fromkeys([*(name for name in names if name not in self.inner), *entering]))
         values = {} if self.outer is None or not outer else self.outer.run(inputs, weights, outer, deadline)
         fed = {**inputs, **(weights or {}), **values}
-        for run in runs:
+        loops = [run for run in runs if run.bodies[0].begin is not None]
+        branches = [self.taken(run, fed) for run in runs if run.bodies[0].begin is None]
+        values |= self.made_by(branches, fed, names, deadline)
+        for run in loops:
             wanted = [name for name in self.wanted[run.end.name] if name in names]
-            values |= self.stepped(run, fed, wanted, deadline)
+            values |= self.looped(run, fed, wanted, deadline)
         self.took = perf_counter() - began
         return {name: values[name] for name in names if name in values}
 
-    def stepped(self, run: Run, fed: dict[str, Array], wanted: list[str], deadline: float | None) -> dict[str, Array]:
-        """What some tensors inside of bodies are when they are first made."""
-        given = [self.value(name, fed) if name else None for name in run.inputs]
-        if run.bodies[0].begin is None:
-            place = 0 if np.all(given[0]) else 1
-            return self.made_by(run.bodies[place], fed, wanted, deadline)
-        return self.looped(run, given, fed, wanted, deadline)
+    def taken(self, run: Run, fed: Mapping[str, Array]) -> Body:
+        """The branch that is taken."""
+        return run.bodies[0 if np.all(self.value(run.inputs[0], fed)) else 1]
 
-    def looped(
-        self, run: Run, given: list[Array | None], fed: dict[str, Array], wanted: list[str], deadline: float | None
-    ) -> dict[str, Array]:
+    def looped(self, run: Run, fed: dict[str, Array], wanted: list[str], deadline: float | None) -> dict[str, Array]:
         """What some tensors in the body of a loop are when they are first made."""
         (body,), control = run.bodies, control_of(run.end)
         begin = body.begin
         assert begin is not None  # it is a loop
+        given = [self.value(name, fed) if name else None for name in run.inputs]
         first, steering = control.steering, given[: control.steering]
         last = first + len(carried_into(run.end))
         count, goes = (*steering, None, None)[:2]
@@ -100,9 +104,9 @@ class SteppedSession:
                 break
             running = [np.array(number, np.int64), np.array(True)][:first]
             begun = dict(zip(begin.outputs, [*running, *states[first:last], *slices], strict=True))
-            own = {**fed, **{name: array for name, array in begun.items() if array is not None}}
-            made = self.made_by(body, own, [*wanted, *body.outputs], deadline)
-            known = {**own, **made}
+            begun_with = {name: array for name, array in begun.items() if array is not None}
+            made = self.made_by([body], ChainMap(begun_with, fed), [*wanted, *body.outputs], deadline)
+            known = ChainMap(made, begun_with, fed)
             for name in (name for name in wanted if name in known and name not in values):
                 (empty if is_list(known[name]) and not known[name][()] else values)[name] = known[name]
             if not all(name in known or name in self.graph.weights for name in body.outputs):
@@ -117,30 +121,39 @@ class SteppedSession:
         return fed[name] if name in fed else self.graph.weights[name].read()
 
     def made_by(
-        self, body: Body, fed: Mapping[str, Array], wanted: Sequence[str], deadline: float | None
+        self, bodies: Iterable[Body], fed: Mapping[str, Array], wanted: Collection[str], deadline: float | None
     ) -> dict[str, Array]:
-        """What the operators of a body make of what arrives."""
-        nodes = list(body.nodes)
-        read = {name for node in nodes for name in node.reads}
-        arriving = {name: array for name, array in fed.items() if name in read}
-        made = {name for node in nodes for name in node.outputs}
-        if made.isdisjoint(wanted) or any(is_opaque(array) for array in arriving.values()):
+        """What the operators of some bodies make of what arrives, all of them in one session."""
+        run = [body for body in bodies if self.can_make(body, fed, wanted)]
+        if not run:
             return {}
+        nodes = [node for body in run for node in body.nodes]
+        made = {name for node in nodes for name in node.outputs}
+        read = dict.fromkeys(name for node in nodes for name in node.reads)
+        arriving = {name: fed[name] for name in read if name in fed}
         lists = {name: array for name, array in arriving.items() if is_list(array)}
         taken_apart = {name: array for name, array in arriving.items() if name not in lists}
         for name, array in lists.items():
             taken_apart |= {f"{name}/{place}": element for place, element in enumerate(array[()])}
-        key = body.name, tuple(f"{name} {array.dtype}" for name, array in taken_apart.items())
+        key = tuple(body.name for body in run), tuple(f"{name} {array.dtype}" for name, array in taken_apart.items())
         if key not in self.parts:
             put_together = [self.listing(name, len(array[()])) for name, array in lists.items()]
             values = (Value(name, array.dtype.name, (None,) * array.ndim) for name, array in taken_apart.items())
             inputs = tuple(value for value in values if value.name not in self.graph.weights)
-            part = replace(self.graph, nodes=(*put_together, *nodes), inputs=inputs, outputs=())
-            every = [name for name in dict.fromkeys([*sorted(self.inner), *body.outputs]) if name in made]
+            weights = {name: self.graph.weights[name] for name in read if name in self.graph.weights}
+            part = replace(self.graph, nodes=(*put_together, *nodes), inputs=inputs, outputs=(), weights=weights)
+            outputs = [name for body in run for name in body.outputs]
+            every = [name for name in dict.fromkeys([*sorted(made & self.inner), *outputs]) if name in made]
             self.parts[key] = self.open_graph(part, every)
         wanted = [name for name in dict.fromkeys(wanted) if name in made]
         given = self.parts[key].run(taken_apart, taken_apart, read=wanted, deadline=deadline)
         return {name: array for name, array in given.items() if not is_opaque(array)}
+
+    def can_make(self, body: Body, fed: Mapping[str, Array], wanted: Collection[str]) -> bool:
+        """Whether a body makes any of some tensors, and of tensors alone."""
+        nodes = list(body.nodes)
+        makes = any(name in wanted for node in nodes for name in node.outputs)
+        return makes and not any(is_opaque(fed[name]) for node in nodes for name in node.reads if name in fed)
 
     def listing(self, name: str, length: int) -> Node:
         """What makes a list of its elements."""

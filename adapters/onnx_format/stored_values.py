@@ -4,6 +4,7 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, Stretch, take_box
 from mal_graph.errors import FileError
 
+FEW = 64  # values that are kept once they were read
 LOOKED_THROUGH = 2**23  # bytes that are mapped at once where entries of all rows are taken
 
 
@@ -28,11 +30,30 @@ class TensorValues(Boxed):
 
     def __call__(self) -> Array:
         """All values; of a mapped tensor as they lie in the file. Raises FileError."""
+        return self.few if self.is_few else self.read()
+
+    @cached_property
+    def is_few(self) -> bool:
+        """Whether there are so few values that to keep them takes less than to read them again."""
+        return not self.is_mapped and self.tensor.size <= FEW
+
+    @cached_property
+    def few(self) -> Array:
+        """All values, read once."""
+        return self.read()
+
+    def read(self) -> Array:
+        """All values, as they lie where they are stored. Raises FileError."""
         with told(self.name):
             refuse_cut_off(self.tensor)
             values = np.asarray(tensor_values(self.tensor)).view()
         values.flags.writeable = False
         return values
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether they are read where they lie in a file; what a model holds itself is copied."""
+        return isinstance(self.tensor, ir.ExternalTensor)
 
     def open(self) -> ReadBox:
         """What gives the values of a box; of a mapped tensor it copies them and lets go of the file's pages, which
@@ -41,7 +62,7 @@ class TensorValues(Boxed):
         tensor = self.tensor
         if not isinstance(tensor, ir.ExternalTensor) or tensor.raw is None or values.nbytes != tensor.nbytes:
             return BoxesOf(values)  # what is unpacked lies in memory already
-        return MappedBoxes(self.name, tensor, values)
+        return MappedBoxes(self.name, tensor, values, end_of(tensor))
 
 
 @dataclass(frozen=True)
@@ -51,16 +72,18 @@ class MappedBoxes:
     Attributes:
         name, tensor: see `TensorValues`.
         values: the tensor as it lies in the file.
+        end: where it ends there; it takes longer to ask for than to look whether the file is as long.
     """
 
     name: str
     tensor: ir.ExternalTensor
     values: Array
+    end: int
 
     def __call__(self, box: Box) -> Array:
         """The values of a box: a copy. Raises FileError."""
         with told(self.name):
-            refuse_cut_off(self.tensor)
+            refuse_short_file(self.tensor, self.end)
             return self.taken(box) if box else self.values.copy()
 
     def taken(self, box: Box) -> Array:
@@ -109,12 +132,22 @@ def told(name: str) -> Iterator[None]:
 
 
 def refuse_cut_off(tensor: ir.TensorProtocol) -> None:
-    """Raise ValueError where the file that a tensor is mapped from has become too short for it: to read what is not
-    there any more would end the process without a word."""
-    if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None:
-        end, size = (tensor.offset or 0) + tensor.nbytes, tensor.raw.size()
-        if end > size:
-            raise ValueError(f"{tensor.path} was cut off at {size} bytes, and it ends at byte {end}")
+    """Raise ValueError where the file that a tensor is mapped from has become too short for it."""
+    if isinstance(tensor, ir.ExternalTensor):
+        refuse_short_file(tensor, end_of(tensor))
+
+
+def refuse_short_file(tensor: ir.ExternalTensor, end: int) -> None:
+    """Raise ValueError where the file that a tensor is mapped from does not reach to its end any more: to read what is
+    not there would end the process without a word."""
+    size = end if tensor.raw is None else tensor.raw.size()
+    if end > size:
+        raise ValueError(f"{tensor.path} was cut off at {size} bytes, and it ends at byte {end}")
+
+
+def end_of(tensor: ir.ExternalTensor) -> int:
+    """Where a tensor ends in its file."""
+    return (tensor.offset or 0) + tensor.nbytes
 
 
 def tensor_values(tensor: ir.TensorProtocol) -> Array:

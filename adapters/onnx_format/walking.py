@@ -7,6 +7,7 @@ long, which shows in files of many operators.
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import onnx_ir as ir
 
@@ -33,6 +34,25 @@ def node_bodies(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
         elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
             yield from attribute.as_graphs()
+
+
+class Linked:
+    """A linked model, whose operators are looked for once, when they are first asked for."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+
+    @cached_property
+    def owners(self) -> tuple[tuple[ir.Graph | ir.Function, tuple[ir.Node, ...]], ...]:
+        """The main graph and every function, each with its operators, those of bodies included."""
+        owners: list[ir.Graph | ir.Function] = [self.model.graph, *self.model.functions.values()]
+        return tuple((owner, tuple(nodes_of(owner))) for owner in owners)
+
+    @property
+    def nodes(self) -> Iterator[ir.Node]:
+        """Every operator of the main graph, of bodies and of functions."""
+        for _, nodes in self.owners:
+            yield from nodes
 
 
 @contextmanager

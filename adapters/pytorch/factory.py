@@ -60,7 +60,7 @@ def call_factory(target: str) -> nn.Module:
         factory_function = getattr(importlib.import_module(name), factory)
     except AttributeError:
         raise UsageError(f"cannot build {target}: {name} has no {factory!r}; check the name") from None
-    except Exception as error:  # an import runs whatever the file holds
+    except (Exception, SystemExit) as error:  # an import runs whatever the file holds
         raise UsageError(
             f"cannot build {target}: importing {name} failed: {one_line(error)}; check the name"
         ) from error
@@ -68,7 +68,7 @@ def call_factory(target: str) -> nn.Module:
         module = factory_function()
     except MalGraphError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"cannot build {target}: it raised {one_line(error)}; name a function that needs no arguments"
         ) from error
@@ -210,9 +210,16 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], target: str, pa
             )
     learned = {name for name, _ in module.named_parameters()}
     for name, tensor in weights.items():  # what is not learned may be a mask of infinities
-        if tensor.is_floating_point() and bool(tensor.isnan().any() or (name in learned and tensor.isinf().any())):
+        if tensor.is_floating_point() and not is_sound(tensor, may_be_infinite=name not in learned):
             raise FileError(f"{path} cannot be used: {name} holds numbers that are not finite; give another checkpoint")
     module.load_state_dict(dict(weights))
+
+
+def is_sound(tensor: Tensor, *, may_be_infinite: bool) -> bool:
+    """Whether all of a tensor are numbers, and finite where they must be. Numbers of 8 bits are looked at as others:
+    torch tells of some of their types nothing."""
+    numbers = tensor.float() if tensor.element_size() == 1 else tensor
+    return not bool(numbers.isnan().any() or (not may_be_infinite and numbers.isinf().any()))
 
 
 def listed(names: Collection[str]) -> str:

@@ -11,13 +11,14 @@ with signatures of their own for what torch itself reduces to some hundred opera
 exporter, which takes ten times as long and needs onnxscript.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from mal_graph.compression import Branches
+from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.seals import PROVENANCE, Sealed
@@ -25,8 +26,9 @@ from mal_graph.seals import PROVENANCE, Sealed
 from .branches import mean_module
 from .factory import build_module, read_weights, write_state
 from .giving_back import merged_module, merged_state
+from .gradients import Gradients
 from .seal import read_seal
-from .tracing import trace_module
+from .tracing import Traced, trace_module
 
 
 class TorchAdapter:
@@ -45,10 +47,24 @@ class TorchAdapter:
         """The state of the module that was traced, with the graph's weights. Raises UnsupportedModel or ShapeError."""
         return merged_state(graph)
 
+    def gradients(self, graph: LayerGraph, output: str, names: Sequence[str]) -> Gradients | None:
+        """How an output moves with some weights of a graph that was traced; None where it was not."""
+        return Gradients(graph, output, tuple(names)) if isinstance(graph.source, Traced) else None
+
     def save(
-        self, graph: LayerGraph, path: Path, accept: Callable[[Path], None] | None = None, *, overwrite: bool = True
+        self,
+        graph: LayerGraph,
+        path: Path,
+        accept: Callable[[Path], None] | None = None,
+        *,
+        overwrite: bool = True,
+        shard_size: int | None = None,
+        resume: bool = False,
     ) -> None:
-        """Write the state as a `.safetensors` file, completely or not at all. Raises FileError."""
+        """Write the state as a `.safetensors` file, completely or not at all; it is one file, and written anew where a
+        run was killed. Raises FileError, and UsageError where files of a size are asked for."""
+        if shard_size is not None:
+            raise UsageError(f"{path} holds all weights in one file: leave `shard_size` out, or write an ONNX file")
         write_state(
             merged_state(graph), path, accept, overwrite=overwrite, provenance=graph.metadata.get(PROVENANCE, "")
         )

@@ -27,7 +27,7 @@ import numpy as np
 import mal_graph
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
-from mal_graph.merging.unmatched import UNMATCHED
+from mal_graph.merging import all_rules
 from mal_graph.reporting.plots import draw_curves, draw_heat_map
 from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.sweeping import Sweep
@@ -144,7 +144,7 @@ def narrow_pair(is_small: bool) -> list[Spec]:
 
 def narrow_donor(bench: Bench) -> Iterator[str]:
     base, donor = narrow_pair(bench.is_small)
-    for unmatched in UNMATCHED:
+    for unmatched in (rule.name for rule in all_rules()):
         sweep = swept(bench, base, donor, LAMBDAS, unmatched=unmatched)
         yield f"`--unmatched {unmatched}`, lambda* at {EPS:g} more loss than the base:"
         yield ""

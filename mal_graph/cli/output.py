@@ -116,8 +116,9 @@ def progress_bars(quiet: bool) -> Iterator[Progress]:
 
         def report(what: str, done: int, total: int) -> None:
             what = one_line(what)
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total, visible=done < total)
+            name = what.partition(": ")[0]  # what comes behind may change on the way
+            if name not in tasks:
+                tasks[name] = bars.add_task(what, total=total)
+            bars.update(tasks[name], description=what, completed=done, total=total, visible=done < total)
 
         yield report

@@ -8,8 +8,8 @@ import typer
 
 from mal_graph.cli.assembling import Job, run_job
 from mal_graph.cli.options import DryRun, FailIfWorse, Force, MaybeData, MergedFile, ReportFile, Shown, Weights
-from mal_graph.cli.results import emit_document
-from mal_graph.cli.targets import digests_of, given, merged_target
+from mal_graph.cli.results import emit_document, emit_report
+from mal_graph.cli.targets import digests_of, given, merged_target, report_targets
 from mal_graph.errors import UsageError
 from mal_graph.option_names import COMMON
 from mal_graph.source_files import all_opened
@@ -48,7 +48,8 @@ def merge(
 
     read = read_recipe(recipe, from_mergekit=from_mergekit, models=files_by_name(model or (), recipe, from_mergekit))
     if read.slices:
-        run_stack(read, recipe, output, data or read.data, [report, fail_if_worse, *options], shown, force, dry_run)
+        refuse_flags(recipe, [fail_if_worse, *options])
+        run_stack(read, recipe, output, data or read.data, report, shown, force, dry_run)
         return
     own = {**read.options, "method": read.config.method}
     both = {**own, **options, "parameters": (*read.config.parameters, *options.get("parameters", ()))}
@@ -90,28 +91,33 @@ def run_stack(
     recipe: str,
     output: str | None,
     data: str | None,
-    others: list[Any],
+    report: str | None,
     shown: Shown,
     force: bool,
     dry_run: bool,
 ) -> None:
-    """Stack slices and write the network; `others` are flags that have no meaning here."""
+    """Stack slices, and write the network and its report."""
     from mal_graph.reporting import stack_document
     from mal_graph.workflows import check_dtype, stack
 
-    if any(others):
-        raise UsageError(
-            f"{recipe} stacks slices, which takes none of these flags: leave out all but -o, --data, --force"
-        )
     files = given(recipe, data, *(one.model for one in read.slices))
     opened = all_opened(files)
     target = merged_target(output, read.slices[0].model, files, force, write=not dry_run, suffix="stacked")
+    report_to, _ = report_targets(report, None, target, files, force)
     result = stack(read.slices, data=data)
     check_dtype(result.graph, read.dtype)
     written = result if dry_run else result.save(target, overwrite=force)
     hashes = digests_of(opened, [chain.graph for chain in result.chains])
     document = stack_document(written, command=shown.command, hashes=hashes, output=None if dry_run else str(target))
-    emit_document(document, shown.format_, shown.verbose)
+    emit_report(document, report_to, shown, force)
+
+
+def refuse_flags(recipe: str, others: Sequence[Any]) -> None:
+    """Raise UsageError where flags are given that mean nothing where slices are stacked."""
+    if any(others):
+        raise UsageError(
+            f"{recipe} stacks slices, which takes none of these flags: leave out all but -o, --data, --report, --force"
+        )
 
 
 def methods(
@@ -121,8 +127,9 @@ def methods(
     shown: Shown,
 ) -> None:
     """List the merge methods that `--method` may name: where each is published, what it needs, its parameters."""
+    from mal_graph.merging import all_rules
     from mal_graph.methods import all_methods, find_method
     from mal_graph.reporting import methods_document
 
-    listed = all_methods() if name is None else [find_method(name)]
-    emit_document(methods_document(listed), shown.format_, shown.verbose or name is not None)
+    document = methods_document(all_methods(), all_rules()) if name is None else methods_document([find_method(name)])
+    emit_document(document, shown.format_, shown.verbose or name is not None)

@@ -5,7 +5,7 @@ while the samples walk through the network as it was and as it is by then.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 
@@ -46,6 +46,8 @@ class Fit(Brief):
         stays: which of its cells stay.
         layouts: the axes of its weight.
         read: indices of the cells that stay on what it reads by now, shape (kept, positions).
+        beside: the other axes of what it reads that became shorter, and the indices that are left: of several matrices
+            in one stored tensor some may go whole.
         bias: what takes what is left in the mean; None where nothing can.
         level: how many readers come before it at most.
         window: of a convolution whose coefficients are fitted tap by tap; None where those of a unit move together.
@@ -55,6 +57,7 @@ class Fit(Brief):
     stays: NDArray[np.bool_]
     layouts: tuple[Layout, ...]
     read: Ints
+    beside: Mapping[int, Ints] = field(default_factory=dict)
     bias: Parameter | None = None
     level: int = 0
     window: list[Span] | None = None
@@ -143,6 +146,8 @@ class Summed:
 
     def add(self, fit: Fit, half: int, was: Array, now: Array, given: Array | None) -> None:
         """Some samples of one half: what was read, what is read by now, and what the contraction gave."""
+        for axis, left in fit.beside.items():
+            was = was.take(left, axis)
         self.cells.halves[half].add(fit.staying(was, now), fit.reader.rows(was))
         if self.patches is not None and fit.window is not None and given is not None:
             outputs = given.take(fit.layouts[0].old, 1)
@@ -185,11 +190,13 @@ def find_fits(
         if stays.any() and not stays.all():
             layouts = change.layouts[reader.parameter.tensor]
             tensor, axes = reader.place
-            read = moved_through([change.computed[tensor][axis] for axis in axes], reader.read[stays])
+            by_axis = dict(enumerate(change.computed[tensor]))
+            read = moved_through([by_axis[axis] for axis in axes], reader.read[stays])
+            shorter = {axis: own.old for axis, own in by_axis.items() if axis not in axes and len(own) < own.size}
             node, shape = graph.nodes[reader.parameter.node], tuple(map(len, layouts))
             window = window_of(node, reader.parameter.axes, shape) if by_tap else None
             is_small = prod(shape[1:]) <= MOST_TAPS
-            fits.append(Fit(reader, stays, layouts, read, window=window if is_small else None))
+            fits.append(Fit(reader, stays, layouts, read, shorter, window=window if is_small else None))
     return fits
 
 
@@ -234,13 +241,14 @@ def usable_bias(graph: LayerGraph, layer: Layer | None) -> Parameter | None:
     return bias
 
 
-def half_of(reader: Reader, shape: Sequence[int], half: int) -> tuple[slice, ...]:
-    """Every other sample of what a reader reads; all of it where its cells lie on the axis of the samples.
+def half_of(fit: Fit, shape: Sequence[int], half: int) -> tuple[slice, ...]:
+    """Every other sample of what a reader reads; all of it where its cells lie on the axis of the samples, or matrices
+    that go whole.
 
     Steps of a state lie in front of the samples: every other one of these, if there are several.
     """
-    axis = next((other for other, size in enumerate(shape) if size > 1), 0) if reader.is_state else 0
-    return () if axis in reader.place[1] else (*(slice(None),) * axis, slice(half, None, 2))
+    axis = next((other for other, size in enumerate(shape) if size > 1), 0) if fit.reader.is_state else 0
+    return () if axis in (*fit.reader.place[1], *fit.beside) else (*(slice(None),) * axis, slice(half, None, 2))
 
 
 @dataclass(frozen=True, repr=False)
@@ -316,7 +324,7 @@ class Fitting(Brief):
                 whole = was[tensor], was[tensor] if fit.reader.is_state else now[tensor]
                 given = was[self.output_of(fit)] if fit.window else None
                 for half in (0, 1):
-                    own = half_of(fit.reader, was[tensor].shape, (half + seen) % 2)
+                    own = half_of(fit, was[tensor].shape, (half + seen) % 2)
                     sums.add(fit, half, whole[0][own], whole[1][own], None if given is None else given[own])
             seen += len(was[level[0].reader.place[0]])
         return summed

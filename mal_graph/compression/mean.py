@@ -13,8 +13,7 @@ from mal_graph.compression.averaging import Averaged, Member
 from mal_graph.compression.classes import ABSENT, Classes
 from mal_graph.errors import UnsupportedModel
 from mal_graph.graph import Array, LayerGraph, Node, Weight, unused_name, unused_stem, weight_of
-
-AXES_AS_INPUT = 18  # the opset from which on a reduction reads its axes
+from mal_graph.operators import reads_axes
 
 
 class Writer:
@@ -117,6 +116,7 @@ def put_in_order(
 def level_of(writer: Writer, stem: str, tensor: str, classes: Classes) -> str:
     """The logarithm of the summed exponentials of a member's logits."""
     name, axes = f"{stem}/level", np.array([classes.axis])
-    if writer.united.opsets.get("", 1) < AXES_AS_INPUT:
-        return writer.add(name, "ReduceLogSumExp", (tensor,), axes=axes.tolist(), keepdims=1)
-    return writer.add(name, "ReduceLogSumExp", (tensor, writer.store(f"{name}/axes", axes)), keepdims=1)
+    op = "ReduceLogSumExp"
+    if reads_axes(op, writer.united.opsets.get("", 1)):
+        return writer.add(name, op, (tensor, writer.store(f"{name}/axes", axes)), keepdims=1)
+    return writer.add(name, op, (tensor,), axes=axes.tolist(), keepdims=1)

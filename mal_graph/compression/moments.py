@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mal_graph.errors import DataError
 from mal_graph.graph import Array
 
 
@@ -106,3 +107,9 @@ class Halves:
     def folds(self) -> Sequence[tuple[SecondMoments, SecondMoments]]:
         """What to fit on, and what to judge on."""
         return (self.even, self.odd), (self.odd, self.even)
+
+
+def refuse_overflow(values: Array) -> None:
+    """Raise DataError where not all are finite: no decomposition takes them."""
+    if not np.isfinite(values).all():
+        raise DataError("what its units give on the inputs overflows, or is no number: leave the model out")

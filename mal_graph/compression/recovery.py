@@ -10,8 +10,7 @@ Source: the correction of interpolative decompositions (Chee et al. 2022, arXiv:
 
 import numpy as np
 
-from mal_graph.compression.moments import Halves, SecondMoments
-from mal_graph.errors import DataError
+from mal_graph.compression.moments import Halves, SecondMoments, refuse_overflow
 from mal_graph.graph import Array
 
 STRENGTHS = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0, np.inf)  # of the variance of a unit
@@ -33,8 +32,7 @@ class Ridge:
         sd = np.sqrt(np.maximum(np.diag(hh), 0))
         scale = np.where(sd > 0, 1 / np.where(sd > 0, sd, 1), 0.0)
         correlations = hh * np.outer(scale, scale)
-        if not np.isfinite(correlations).all():
-            raise DataError("what its units give on the inputs overflows, or is no number: leave the model out")
+        refuse_overflow(correlations)
         values, vectors = np.linalg.eigh(correlations)
         self.prior, self.values = prior, np.maximum(values, 0)  # rounding makes some negative
         self.left, self.right = ((ht.T - prior @ hh) * scale) @ vectors, vectors.T * scale

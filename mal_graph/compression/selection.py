@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph.compression.moments import refuse_overflow
 from mal_graph.graph import Array
 
 FLAT = 1e-10  # of a unit's variance: what is left below this is rounding
@@ -62,6 +63,9 @@ def rank_units(places: Sequence[Sequence[Read]], groups: int, units: int) -> Ran
 
     Args:
         places: each of one part or of several that are read apart, such as the blocks of a grouped convolution.
+
+    Raises:
+        DataError: what is read overflows.
     """
     left_at = Places(places, groups * units)
     order = np.zeros((units, groups), np.int64)
@@ -149,12 +153,14 @@ class Elimination:
         self.units, own = np.unique(place.units, return_inverse=True)
         self.cells, self.is_cell = table_of(own, len(self.units))
         self.covariance = place.covariance * np.outer(scale, scale)
+        refuse_overflow(self.covariance)
         self.read = self.covariance @ coefficients  # (cells, targets)
         self.left = self.within(self.covariance[self.cells[:, :, None], self.cells[:, None]])  # of each unit's variance
         rows = np.where(self.is_cell[:, :, None], self.read[self.cells], 0)
         self.squares = rows @ rows.swapaxes(1, 2)  # of what is read of what is left of it
         self.energy = float((coefficients * self.read).sum())
         self.sizes = np.bincount(own, (coefficients**2).sum(axis=1), len(self.units))
+        refuse_overflow(self.squares)
         self.parts = np.zeros((cells, cells))  # what of each cell was taken out, step by step
         self.rows = np.zeros((cells, coefficients.shape[1]))  # what was read of what was taken
         self.pivots = np.zeros(cells)
@@ -216,5 +222,7 @@ def narrowed(coefficients: Array) -> Array:
     units, targets = coefficients.shape
     if targets <= units:
         return coefficients
-    values, vectors = np.linalg.eigh(coefficients @ coefficients.T)
+    products = coefficients @ coefficients.T
+    refuse_overflow(products)
+    values, vectors = np.linalg.eigh(products)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mal_graph.evaluation import Moments, Place, Walk, find_levels, find_walk_batches
+from mal_graph.evaluation import Place, Walk, find_levels, find_walk_batches, measure_next
 from mal_graph.graph import Array, LayerGraph, Node
 from mal_graph.network import draw_inputs, find_parameters, find_sample_axes
 from mal_graph.operators import row_of
@@ -78,10 +78,7 @@ def driven_statistics(graph: LayerGraph, inputs: Mapping[str, Array], runner: Ru
     walk = Walk(graph, inputs, runner, [[place.tensor for place in stage.values()] for stage in stages], names)
     batches = find_walk_batches([walk])
     for stage in stages:
-        measured = {place: Moments() for place in stage.values()}
-        for values in walk.next_stage(batches, weights):
-            for place, moments in measured.items():
-                moments.add(place.rows(values[place.tensor]))
+        measured = measure_next(walk, batches, list(stage.values()), weights)
         for index, place in stage.items():
             for role, found in (("mean", measured[place].mean), ("variance", measured[place].variance)):
                 old = weights[norms[index][role]]

@@ -63,7 +63,7 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
                     "which is averaged; export the model without this output"
                 )
     front = [
-        renamed(replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node, kept)
+        (replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node).renamed(kept)
         for node in used
     ]
     united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, splits={}, stacks={}, inserted={})
@@ -98,18 +98,6 @@ def branches_of(members: Sequence[Member], outputs: Outputs, shares: Sequence[fl
     return Branches(tuple(member.graph for member in members), tuple(shares), is_plain)
 
 
-def renamed(node: Node, names: Mapping[str, str]) -> Node:
-    """A node that reads and makes tensors of other names."""
-    return replace(
-        node,
-        inputs=tuple(names.get(name, name) for name in node.inputs),
-        outputs=tuple(names.get(name, name) for name in node.outputs),
-        captures=tuple(names.get(name, name) for name in node.captures),
-        body=names.get(node.body, node.body),
-        runs=tuple(names.get(name, name) for name in node.runs),
-    )
-
-
 def with_branch(
     united: LayerGraph, member: Member, prefix: str, tensors: Sequence[str]
 ) -> tuple[LayerGraph, dict[str, str]]:
@@ -130,7 +118,7 @@ def with_branch(
     read = dict.fromkeys(name for node in nodes for name in node.inputs if name in graph.weights)
     names |= {name: f"{prefix}/{name}" for name in read}
     weights = {names[name]: replace(graph.weights[name], name=names[name]) for name in read}
-    moved = [renamed(node, names) for node in nodes]
+    moved = [node.renamed(names) for node in nodes]
     return replace(united, nodes=(*united.nodes, *moved), weights={**united.weights, **weights}), names
 
 

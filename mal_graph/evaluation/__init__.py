@@ -37,7 +37,7 @@ from mal_graph.evaluation.scores import (
     sample_losses,
     score,
 )
-from mal_graph.evaluation.walking import Walk, find_walk_batches, walk_together
+from mal_graph.evaluation.walking import Walk, find_walk_batches, measure_next, walk_together
 from mal_graph.evaluation.weight_inputs import WeightInput, data_slot, find_levels, find_weight_inputs, reads_state
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "log_probabilities",
     "match_inputs",
     "measure",
+    "measure_next",
     "Metric",
     "MIN_SAMPLES",
     "Moments",

@@ -29,7 +29,7 @@ class Place:
 
     def rows(self, values: Array) -> Array:
         """One row for each unit, shape (units, samples and positions)."""
-        return np.moveaxis(values, self.axis, 0).reshape(values.shape[self.axis], -1).astype(np.float64)
+        return np.moveaxis(values, self.axis, 0).astype(np.float64, "C").reshape(values.shape[self.axis], -1)
 
 
 @dataclass
@@ -50,7 +50,8 @@ class Moments:
         mean = rows.mean(axis=1)
         own, total = rows.shape[1], self.count + rows.shape[1]
         gap = mean - self.mean
-        self.squares = self.squares + ((rows - mean[:, None]) ** 2).sum(axis=1) + gap**2 * self.count * own / total
+        left = rows - mean[:, None]
+        self.squares = self.squares + np.einsum("ij,ij->i", left, left) + gap**2 * self.count * own / total
         self.mean = self.mean + gap * own / total
         self.count = total
 
@@ -120,9 +121,9 @@ class Stream:
         return whole_batches(self.graph, self.inputs)
 
     def read(
-        self, batch: slice, tensors: Sequence[str], weights: Mapping[str, Array] | None = None
+        self, batch: slice | Array, tensors: Sequence[str], weights: Mapping[str, Array] | None = None
     ) -> Mapping[str, Array]:
-        """Tensors of one batch, with other values in some of the variable weights."""
+        """Tensors of one batch, a stretch of samples or their numbers, with other values in some variable weights."""
         inputs = self.axes.taken(self.inputs, batch)
         return self.session.run(inputs, {**self.fed, **(weights or {})}, read=list(tensors))
 

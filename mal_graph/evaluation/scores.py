@@ -148,22 +148,23 @@ class Predictor:
         opened = (runner or default_runner()).open(graph, optimize=True, variable=variable, threads=threads)
         self.session = opened
 
-    def predict(self, weights: Mapping[str, Array] | None = None) -> Prediction:
-        """What the model says of every sample."""
-        name, values = self.run(weights)
+    def predict(self, weights: Mapping[str, Array] | None = None, stretch: range | None = None) -> Prediction:
+        """What the model says of every sample, or of a stretch of them."""
+        labels = self.labels if stretch is None else self.labels[stretch.start : stretch.stop]
+        name, values = self.run(weights, labels, 0 if stretch is None else stretch.start)
         if self.is_regression:
             return Prediction(values.reshape(len(values), -1).astype(np.float64), name, "values")
         kind = self.output_kind or read_output_kind(self.graph, name)
-        return Prediction(log_probabilities(class_rows(values, self.labels), kind, name), name, kind)
+        return Prediction(log_probabilities(class_rows(values, labels), kind, name), name, kind)
 
-    def run(self, weights: Mapping[str, Array] | None) -> tuple[str, Array]:
-        """The output that fits the labels, and its values for every sample, batch by batch."""
-        session, labels = self.session, self.labels
+    def run(self, weights: Mapping[str, Array] | None, labels: Array, start: int) -> tuple[str, Array]:
+        """The output that fits the labels, which begin at some sample, and its values for them, batch by batch."""
+        session, own = self.session, self.axes.taken(self.inputs, slice(start, start + len(labels)))
         names = [value.name for value in self.graph.outputs if session.types.get(value.name) != ""]
-        first, *rest = list_batches(self.graph, self.inputs, len(labels))
+        first, *rest = [start + batch for batch in list_batches(self.graph, own, len(labels))]
         wanted = [self.score_output] if self.score_output else names
         values = self.run_batch(first, weights, wanted)
-        name = choose_output(self.graph, values, labels[first], labels, self.is_regression)
+        name = choose_output(self.graph, values, self.labels[first], self.labels, self.is_regression)
         parts = [values[name]]
         for batch in rest:
             parts.append(self.run_batch(batch, weights, [name])[name])

@@ -4,13 +4,20 @@ What stands between two stages is kept for all samples, so that no operator is r
 else the next stage begins with the inputs again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from mal_graph.evaluation.activation_statistics import Stream, batches_of, calibration_inputs, whole_batches
+from mal_graph.evaluation.activation_statistics import (
+    Moments,
+    Place,
+    Stream,
+    batches_of,
+    calibration_inputs,
+    whole_batches,
+)
 from mal_graph.graph import Array, LayerGraph, Node, Value, needed_nodes
 from mal_graph.network import fed_weights, find_sample_axes
-from mal_graph.protocols import Runner
+from mal_graph.protocols import Runner, Session
 
 MAX_KEPT = 1 << 30  # bytes between two stages
 
@@ -40,6 +47,11 @@ class Walk:
         self.inputs = calibration_inputs(graph, arrays)
         self.stages = [list(dict.fromkeys(stage)) for stage in stages]
         self.fed = {**fed_weights(graph), **{name: graph.weights[name].read() for name in variable}}
+        self.sessions: dict[int, Session] = {}  # of stages that begin with what was kept: together they are one model
+        self.begin()
+
+    def begin(self) -> None:
+        """Go to the first stage."""
         self.done = 0
         self.kept: list[dict[str, Array]] | None = None  # for each batch what the next stage begins with
 
@@ -72,20 +84,28 @@ class Walk:
         ahead = needed_nodes(self.graph, later, given)
         between = given & ({name for node in ahead for name in node.reads} | later)
         read = list(dict.fromkeys(name for name in (*wanted, *between) if name not in known))
-        session = None
+        used = {name for node in nodes for name in node.reads} & self.fed.keys()
+        session = self.sessions.get(self.done)
         kept: list[dict[str, Array]] | None = []
         for start in begun:
             values = dict(start)
             if read:
-                session = session or self.runner.open(
-                    part_of(self.graph, nodes, start), read=read, variable=[*self.fed]
-                )
-                values |= session.run(start, {**self.fed, **weights}, read=read)
+                session = session or self.runner.open(part_of(self.graph, nodes, start), read=read, variable=[*used])
+                values |= session.run(start, {name: weights.get(name, self.fed[name]) for name in used}, read=read)
             yield {name: values[name] for name in wanted}
             if kept is not None:
                 kept.append({name: values[name] for name in between})
                 kept = kept if can_be_kept(kept[0], len(begun)) else None
+        if session is not None and (self.kept or not self.done):
+            self.sessions[self.done] = session
         self.kept, self.done = kept, self.done + 1
+
+    def change(self, tensor: str, new: Callable[[Array], Array]) -> None:
+        """Go on with other values of a tensor of the stage that was read last: those that it has with weights which
+        are given from now on. Why: the operators that compute it are not run again."""
+        for values in self.kept or ():
+            if tensor in values:
+                values[tensor] = new(values[tensor])
 
 
 def part_of(graph: LayerGraph, nodes: Sequence[Node], given: Mapping[str, Array]) -> LayerGraph:
@@ -106,6 +126,17 @@ def can_be_kept(values: Mapping[str, Array], batches: int) -> bool:
         all(array.dtype != object for array in values.values())
         and batches * sum(array.nbytes for array in values.values()) <= MAX_KEPT
     )
+
+
+def measure_next(
+    walk: Walk, batches: Sequence[slice], places: Sequence[Place], weights: Mapping[str, Array]
+) -> dict[Place, Moments]:
+    """Mean and deviation of every unit at the places of the next stage. Raises RunError."""
+    measured = {place: Moments() for place in places}
+    for values in walk.next_stage(batches, weights):
+        for place, moments in measured.items():
+            moments.add(place.rows(values[place.tensor]))
+    return measured
 
 
 def walk_together(

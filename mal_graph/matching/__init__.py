@@ -1,6 +1,7 @@
 """Which layers, axes and units of two networks correspond to each other."""
 
-from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations
+from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations, find_activation
+from mal_graph.matching.alignment_memory import ROWS, TABLES
 from mal_graph.matching.assignment import (
     IN_ORDER,
     Alignment,
@@ -9,7 +10,7 @@ from mal_graph.matching.assignment import (
     assign_in_order,
     assign_units,
 )
-from mal_graph.matching.axis_pairs import AxisPair
+from mal_graph.matching.axis_pairs import AxisPair, Block, Index
 from mal_graph.matching.batchnorm_folding import BatchNorm, by_row, count_dead_channels, find_foldable_norm
 from mal_graph.matching.chance import Chance, compare_with_chance
 from mal_graph.matching.class_names import listed as listed_names
@@ -21,25 +22,31 @@ from mal_graph.matching.layer_matching import LayerPair, Match, Relation, explai
 from mal_graph.matching.layer_profile import describe_window
 from mal_graph.matching.layer_scores import SAME_PLACE
 from mal_graph.matching.nested_orders import extend_orders
-from mal_graph.matching.objective import Evidence
+from mal_graph.matching.number_sums import same_numbers, sums_of
+from mal_graph.matching.objective import MOST_HELD, Evidence
 from mal_graph.matching.orders import Order, Orders, find_partners, inside_lone_units, match_positions
 from mal_graph.matching.relatives import RELATED, assign_relatives, cosine_of
 from mal_graph.matching.rescaling import rescale
 from mal_graph.matching.signatures import Signatures, listed_alike, pair_signatures, tell_pairs
 from mal_graph.matching.tensor_pairs import Read, TensorPair, by_role, row_vector
+from mal_graph.matching.transport import Shares, along, axis_map, shares_of
 from mal_graph.matching.universe import align_in_rounds, align_in_universe
+from mal_graph.matching.zipping import zip_units
 
 __all__ = [
     "align_in_rounds",
     "align_in_universe",
     "Alignment",
+    "along",
     "assign_as_given",
     "assign_at_random",
     "assign_in_order",
     "assign_relatives",
     "assign_units",
+    "axis_map",
     "AxisPair",
     "BatchNorm",
+    "Block",
     "by_role",
     "by_row",
     "Chance",
@@ -55,10 +62,12 @@ __all__ = [
     "Evidence",
     "explain_layer",
     "extend_orders",
+    "find_activation",
     "find_foldable_norm",
     "find_layer_edges",
     "find_partners",
     "IN_ORDER",
+    "Index",
     "inside_lone_units",
     "LayerPair",
     "link_layers",
@@ -68,6 +77,7 @@ __all__ = [
     "match_itself",
     "match_layers",
     "match_positions",
+    "MOST_HELD",
     "names_in",
     "noted_names",
     "Order",
@@ -78,10 +88,17 @@ __all__ = [
     "Relation",
     "rescale",
     "row_vector",
+    "ROWS",
+    "same_numbers",
     "SAME_PLACE",
     "SHARES",
+    "Shares",
+    "shares_of",
     "Signatures",
+    "sums_of",
+    "TABLES",
     "tell_pairs",
     "TensorPair",
     "tie_conflict",
+    "zip_units",
 ]

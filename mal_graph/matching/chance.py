@@ -13,18 +13,18 @@ worse on 32 parts of 1 to 12 million numbers of a ResNet-50), and what has nothi
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from math import sqrt
 
 import numpy as np
 
-from mal_graph.graph import Array
+from mal_graph.boxes import Array, Boxed, BoxesOf, ReadBox
 from mal_graph.matching.assignment import Alignment, ascend, assign_units
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Objective, dot, squared
 from mal_graph.matching.orders import Orders
 from mal_graph.matching.starts import assign_forward
-from mal_graph.matching.tensor_pairs import Read, TensorPair
+from mal_graph.matching.tensor_pairs import Read
+from mal_graph.shelves import Shelf
 
 DRAWS = 3
 FEW_ENTRIES = 1 << 20  # compared numbers up to which several draws are made; of more, one tells as much
@@ -100,17 +100,33 @@ def mean_cosine(objective: Objective, orders: Orders) -> tuple[float, int]:
 
 def shuffled(correspondence: Correspondence, seed: tuple[int, int]) -> Correspondence:
     """The same with the donor's values in random order, tensor by tensor."""
+    shelf = Shelf()
     tensors = tuple(
-        (with_shuffled_donor(pair, (*seed, number)), axes) for number, (pair, axes) in enumerate(correspondence.tensors)
+        (replace(pair, donor_values=ShuffledValues(pair.donor_values, (*seed, number), shelf)), axes)
+        for number, (pair, axes) in enumerate(correspondence.tensors)
     )
     return replace(correspondence, tensors=tensors)
 
 
-def with_shuffled_donor(pair: TensorPair, seed: tuple[int, ...]) -> TensorPair:
-    return replace(pair, donor_values=partial(shuffled_values, pair.donor_values, seed))
+@dataclass(frozen=True)
+class ShuffledValues(Boxed):
+    """Values in random order, of which large ones are kept in a file: there are as many as the donor has."""
 
+    read: Read
+    seed: tuple[int, ...]
+    shelf: Shelf
 
-def shuffled_values(read: Read, seed: tuple[int, ...]) -> Array:
-    """Values in random order."""
-    values = read()
-    return np.random.default_rng(seed).permutation(values.ravel()).reshape(values.shape)
+    def __call__(self) -> Array:
+        """All values. Raises FileError."""
+        values = self.read()
+        order = np.random.default_rng(self.seed).permutation(values.ravel())
+        return self.shelf.kept(order.reshape(values.shape))
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether they take no memory of this process: large ones do not."""
+        return True
+
+    def open(self) -> ReadBox:
+        """What gives the values of a box."""
+        return BoxesOf(self())

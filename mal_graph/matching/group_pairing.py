@@ -46,6 +46,7 @@ class GroupPairing:
         self.names = names(is_fine=False)
         self.fine_names = cache(partial(names, is_fine=True))  # asked for where the others leave something open
         self.moving = {id(groups): moving_groups(groups) for groups in (base, donor)}
+        self.on_axis = {id(groups): cache(partial(self.find_blocks, groups)) for groups in (base, donor)}
         self.nested = NestedPairs(base, donor, [self.moving[id(groups)] for groups in (base, donor)], tensors)
         self.free = {
             id(groups): self.moving[id(groups)] | self.nested.groups_across(side)
@@ -68,7 +69,11 @@ class GroupPairing:
     def blocks(self, groups: AxisGroups, parameter: Parameter, place: int) -> tuple[tuple[int, Member], ...]:
         """The groups on a canonical axis, in the order in which they lie on it; of those that share positions the one
         that moves."""
-        members = members_on(groups, parameter, place)
+        axis = parameter.axes[place]
+        return self.on_axis[id(groups)](parameter.tensor, axis) if axis is not None else ()
+
+    def find_blocks(self, groups: AxisGroups, tensor: str, axis: int) -> tuple[tuple[int, Member], ...]:
+        members = groups.on_axis.get((tensor, axis), ())
         moving = self.moving[id(groups)]
         taken = [member.positions for g, member in members if g in moving]
         kept = [(g, m) for g, m in members if g in moving or not any(share(m.positions, other) for other in taken)]

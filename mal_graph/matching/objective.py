@@ -18,6 +18,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
+from mal_graph.matching.alignment_memory import alignment_need
 from mal_graph.matching.axis_pairs import Index, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
@@ -30,6 +31,7 @@ from mal_graph.matching.orders import (
     score_order,
 )
 from mal_graph.matching.unit_kinds import keep_apart
+from mal_graph.memory_budget import room_for
 
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
@@ -63,7 +65,11 @@ class Table:
 
 
 class Objective:
-    """The objective over a correspondence, with the values it is computed from."""
+    """The objective over a correspondence, with the values it is computed from.
+
+    Raises:
+        MemoryLimitError: it would take more memory than there is for it; as many tables are kept as there is room for.
+    """
 
     def __init__(self, correspondence: Correspondence, evidence: Evidence | None = None) -> None:
         self.correspondence = correspondence
@@ -81,6 +87,7 @@ class Objective:
                         self.touching[block.pair].append((t, place, b))
         self.known: dict[int, Table] = {}  # what was asked for last stands last
         self.held = 0  # bytes of these
+        self.most_held = room_for(alignment_need(correspondence, evidence is not None, MOST_HELD))
 
     @cached_property
     def values(self) -> list[tuple[Array, Array]]:
@@ -139,7 +146,7 @@ class Objective:
         """Keep a table, and let go of those that were not asked for longest: they can be made anew."""
         self.known[pair] = table
         self.held += table.scores.nbytes
-        while self.held > MOST_HELD and len(self.known) > 1:
+        while self.held > self.most_held and len(self.known) > 1:
             self.held -= self.known.pop(next(iter(self.known))).scores.nbytes
 
     def others(self, touch: Touch, orders: Sequence[Order | None]) -> dict[int, Order] | None:
@@ -178,22 +185,21 @@ class Objective:
                 base[other] = changed
                 rows = self.rows(0, touch, base)
                 new, old = (self.rows(1, touch, {**donor, other: placed[changed]}) for placed in (order, now[other]))
-                scores += rows @ (new - old).T
+                scores = add_product(scores, rows, new - old)
             now[other] = order
 
     def products(self, under: Mapping[Touch, Mapping[int, Order]]) -> Array:
         """The inner products of the units' rows in some tensors, shape (base units, donor units)."""
-        rows = [
-            [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))] for touch, others in under.items()
-        ]
-        narrow = [pair for pair in rows if pair[0].shape[1] < NARROW]
-        wide = [pair for pair in rows if pair[0].shape[1] >= NARROW]
-        if narrow:
-            wide.append([np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)])
-        (a, d), *others = wide
-        total: Array = a @ d.T
-        for a, d in others:
-            total += a @ d.T
+        narrow: list[list[Array]] = []
+        total: Array | None = None
+        for touch, others in under.items():  # the rows of one tensor at a time
+            rows = [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))]
+            if rows[0].shape[1] < NARROW:
+                narrow.append(rows)
+            else:
+                total = add_product(total, *rows)
+        if narrow or total is None:
+            total = add_product(total, *(np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)))
         return total
 
     def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
@@ -253,6 +259,15 @@ class Objective:
             assert positions is not None  # every order is known here
             a, d = take_positions(a, positions[0], place), take_positions(d, positions[1], place)
         return a, d
+
+
+def add_product(total: Array | None, a: Array, d: Array) -> Array:
+    """A table with the inner products of some rows added; the first is the table."""
+    product: Array = a @ d.T
+    if total is None:
+        return product
+    total += product
+    return total
 
 
 def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:

@@ -32,14 +32,18 @@ def assign_softly(objective: Objective) -> Orders | None:
         return None
     orders: list[Order | None] = [None] * objective.count
     shares: dict[int, Array] = {}
+    known: set[int] = set()
     for root in next_pairs(objective, orders, compared=True):
         shares[root], logarithms = balanced(soft_scores(objective, root, shares))
+        known.add(root)
+        for pair in [pair for pair in shares if objective.neighbours[pair] <= known]:
+            del shares[pair]  # nobody asks for them any more, and there are many pairs
         put(objective.solve(root, {root: logarithms}), orders)
     return tuple(order for order in orders if order is not None)
 
 
 def soft_scores(objective: Objective, pair: int, shares: Shares) -> ScoreTable:
-    """The scores of the units of a pair by the tensors whose other axes are known."""
+    """The scores of the units of a pair by the tensors whose other axes are known: an array of its own."""
     scores = np.zeros(objective.units[pair])
     for t, place, b in objective.touching[pair]:
         axes = objective.axes[t]
@@ -59,7 +63,9 @@ def soft_scores(objective: Objective, pair: int, shares: Shares) -> ScoreTable:
                 d = softly_placed(d, other, axis, shares)
         own = np.arange(block.donor.size).reshape(block.donor.shape)
         scores += unit_rows(a, place, block.base) @ unit_rows(d, place, own).T
-    return scores + objective.extra[pair] if objective.extra else scores
+    if objective.extra:
+        scores += objective.extra[pair]
+    return scores
 
 
 def softly_placed(values: Array, place: int, axis: AxisPair, shares: Shares) -> Array:
@@ -77,21 +83,28 @@ def softly_placed(values: Array, place: int, axis: AxisPair, shares: Shares) -> 
 
 
 def balanced(scores: ScoreTable) -> tuple[Array, ScoreTable]:
-    """Shares of the units of either side in each other, and their logarithms.
+    """Shares of the units of either side in each other, and their logarithms, which take the place of the scores.
 
     The logarithms are the scores, stretched and less a number for each row and column, so that between sides of equal
     length the same assignment is best; it is found several times faster.
     """
     units, others = scores.shape
-    heights = SHARPNESS * (scores - scores.max(axis=1, keepdims=True)) / (float(scores.std()) or 1.0)
-    heights = np.maximum(heights, LOWEST)
-    shares = np.exp(heights)
+    spread = float(scores.std()) or 1.0
+    logarithms = scores
+    logarithms -= scores.max(axis=1, keepdims=True)
+    logarithms *= SHARPNESS
+    logarithms /= spread
+    np.maximum(logarithms, LOWEST, out=logarithms)
+    shares = np.exp(logarithms)
     rows, columns = np.ones(units), np.ones(others)
     for _ in range(ROUNDS):  # no unit is used up more than once
         columns = min(units, others) / others / (rows @ shares)
         rows = min(units, others) / units / (shares @ columns)
-    logarithms: ScoreTable = heights + np.log(rows)[:, None] + np.log(columns)
-    return (rows[:, None] * shares * columns).astype(np.float32), logarithms
+    logarithms += np.log(rows)[:, None]
+    logarithms += np.log(columns)
+    shares *= rows[:, None]
+    shares *= columns
+    return shares.astype(np.float32), logarithms
 
 
 def is_faint(objective: Objective, orders: Sequence[Order]) -> bool:

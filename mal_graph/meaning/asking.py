@@ -11,7 +11,7 @@ from mal_graph.graph import Array
 from mal_graph.matching import Signatures
 from mal_graph.meaning.input_changes import InputChange
 from mal_graph.meaning.readings import Reading, few_places
-from mal_graph.merging import Runnable
+from mal_graph.merging import Running
 from mal_graph.network import SampleAxes, find_sample_axes
 
 MOST_KEPT = 1 << 28  # bytes of answers
@@ -29,7 +29,7 @@ class Asked(Brief):
         remembers: whether answers are kept, so that every output can be read of one run.
     """
 
-    runnable: Runnable
+    runnable: Running
     signatures: Signatures
     inputs: Arrays
     axes: SampleAxes

@@ -14,16 +14,18 @@ import numpy as np
 
 from mal_graph.boxes import Array
 from mal_graph.brief import Brief
-from mal_graph.evaluation import Stream, Walk, find_levels, find_walk_batches, stream_together
+from mal_graph.evaluation import Stream, Walk, find_levels, find_walk_batches, read_output_kind, stream_together
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import find_partners
 from mal_graph.merging.fisher import head_of
+from mal_graph.merging.gradient_fisher import EntryFisher
 from mal_graph.merging.input_rows import InputRows, listed, rows_of_base, rows_of_donor
 from mal_graph.merging.planning import Step
-from mal_graph.merging.stacking import Stacking, stack_merge
+from mal_graph.merging.stacking import Stacking, frame_of, stack_merge
 from mal_graph.methods import Measured
 from mal_graph.network import find_sample_axes
 from mal_graph.protocols import Runner
+from mal_graph.registry import gradients_of
 
 MOST_COLUMNS = 8192  # of a weight whose columns are measured: their products take half a gigabyte
 MOST_BYTES = 1 << 30  # of products that are summed up at once
@@ -92,7 +94,7 @@ class MeasuredStacking(Brief):
         if where is Measured.MERGED:
             return self.in_order(graph)
         if where is Measured.OUTPUTS:
-            return self.by_fisher()
+            return self.by_gradients() or self.by_fisher()
         measure = self.each_alone if where is Measured.OWN else self.all_together
         new: dict[str, Array] = {}
         for tensors in self.batches_of_weights():
@@ -141,6 +143,47 @@ class MeasuredStacking(Brief):
             taken += size
         if batch:
             yield batch
+
+    def by_gradients(self) -> dict[str, Array]:
+        """The merged tensors, by how much their entries say of the outputs of each model; of the output that stands
+        first, and none where a model was not traced, so that there are no gradients."""
+        each = {number: self.entry_fisher(number) for number in self.stacking.numbers}
+        known = {number: one.measured() for number, one in each.items() if one is not None}
+        if len(known) < len(each):
+            return {}
+        merged = {}
+        for tensor, steps in self.stacking.tensors.items():
+            own = self.stacking.values_of(tensor)
+            is_moved = any(step.pair.restore is not None or step.pair.incoming is not None for step in steps.values())
+            if not is_moved and not own.rule.is_statistic:
+                several = [self.in_frame(number, tensor, known[number]) for number in own.numbers]
+                merged[tensor] = replace(own, fisher=np.stack(several))()
+        return merged
+
+    def entry_fisher(self, number: int) -> EntryFisher | None:
+        """The information of all entries of one model; None where it was not traced."""
+        graph, output = self.graph_of(number), self.stacking.base.outputs[0].name
+        if number:
+            output = self.stacking.plans[number - 1].alignment.correspondence.signatures.outputs.get(output, output)
+        own = self.stacking.tensors.items()
+        names = [
+            steps[number].pair.donor.tensor if number else tensor for tensor, steps in own if number in (0, *steps)
+        ]
+        gradients = gradients_of(graph, output, list(dict.fromkeys(names)))
+        if gradients is None:
+            return None
+        kind = read_output_kind(graph, output)
+        return EntryFisher(gradients, self.stream_of(number, [output]), output, kind, self.stacking.seed)
+
+    def in_frame(self, number: int, tensor: str, known: Mapping[str, Array]) -> Array:
+        """Values for each entry of one model's tensor where the base has these; 0 where the model lacks one."""
+        if not number:
+            return self.first_step(tensor).pair.base.canonical(known[tensor])
+        step, plan = self.stacking.tensors[tensor][number], self.stacking.plans[number - 1]
+        values = step.pair.donor.canonical(known[step.pair.donor.tensor])
+        frame = frame_of(plan, replace(step, pair=replace(step.pair, donor_values=lambda: values)))
+        shape = step.pair.base.shape
+        return frame(np.zeros(shape), tuple(slice(0, length) for length in shape))
 
     def by_fisher(self) -> dict[str, Array]:
         """The merged weights and biases of last layers, by how much their entries say of the outputs of each model."""
@@ -219,7 +262,8 @@ class MeasuredStacking(Brief):
     def all_together(self, tensors: Sequence[str]) -> dict[str, Array]:
         """The products of what all models read on the inputs of all, shape (models, models, blocks, columns,
         columns)."""
-        arrays, products = self.joined_inputs(), Products()
+        products = Products()
+        arrays = joined_inputs(self.stacking.base, list(self.merged_inputs.values()))
         numbers = self.stacking.numbers
         for values in stream_together([self.stream(number, arrays, tensors) for number in numbers]):
             read = dict(zip(numbers, values, strict=True))
@@ -231,14 +275,6 @@ class MeasuredStacking(Brief):
     def merged_inputs(self) -> Mapping[int, Inputs]:
         """Those of the models that are merged, by number: of all but the base where it is the ancestor."""
         return {number: self.inputs[number] for number in self.stacking.numbers}
-
-    def joined_inputs(self) -> Inputs:
-        """The inputs of all models, one after the other; what is given for several of them once."""
-        axes = find_sample_axes(self.stacking.base)
-        first, *others = {id(arrays): arrays for arrays in self.merged_inputs.values()}.values()
-        for arrays in others:
-            first = axes.joined(first, arrays)
-        return first
 
     def in_order(self, graph: LayerGraph) -> dict[str, Array]:
         """The merged weights, layer by layer: each by what those before give, on the inputs of every model."""
@@ -267,3 +303,12 @@ class MeasuredStacking(Brief):
                 if known:
                     new[tensor] = self.value(tensor, np.stack([known[number] for number in self.reads[tensor]]))
         return new
+
+
+def joined_inputs(base: LayerGraph, several: Sequence[Inputs]) -> Inputs:
+    """The inputs of several models, one after the other; what is given for several of them once."""
+    axes = find_sample_axes(base)
+    first, *others = {id(arrays): arrays for arrays in several}.values()
+    for arrays in others:
+        first = axes.joined(first, arrays)
+    return first

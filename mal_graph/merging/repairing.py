@@ -7,15 +7,26 @@ becomes part of the layer's weight and bias. A BatchNormalization whose statisti
 scale and shift are one, once its statistics are measured anew.
 
 What is measured depends on what was repaired before, so this goes level by level: layers with equally many repaired
-ones before them are measured together, in one pass over the samples, all passes in one session, at any lambda.
+ones before them are measured together. What they gave is rescaled as they are, and the samples go on from there: no
+operator is run twice, as long as memory holds what stands between two levels.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from mal_graph.evaluation import Moments, Place, Stream, calibration_inputs, measure
+from mal_graph.evaluation import (
+    Moments,
+    Place,
+    Stream,
+    Walk,
+    calibration_inputs,
+    find_walk_batches,
+    measure,
+    measure_next,
+)
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import BatchNorm, TensorPair, by_role, by_row, find_foldable_norm, row_vector
 from mal_graph.merging.blending import blend
@@ -53,6 +64,22 @@ class TargetStatistics:
 
 
 @dataclass(frozen=True)
+class Rescale:
+    """What becomes of units: `factor * values + shift`, both of shape (units,)."""
+
+    factor: Array
+    shift: Array
+
+    def of(self, values: Array, axis: int) -> Array:
+        """Values of the units on one axis, in their type."""
+        shape = [-1 if i == axis % values.ndim else 1 for i in range(values.ndim)]
+        exact = np.result_type(values.dtype, np.float32)
+        factor, shift = (part.astype(exact).reshape(shape) for part in (self.factor, self.shift))
+        new: Array = (values * factor + shift).astype(values.dtype, copy=False)
+        return new
+
+
+@dataclass(frozen=True)
 class RescaledLayer:
     """A layer or a BatchNormalization that is repaired.
 
@@ -78,28 +105,34 @@ class RescaledLayer:
     def parameters(self) -> tuple[Parameter, ...]:
         return tuple(dict.fromkeys((*self.scaled, *([self.shift] if self.shift else []), *self.statistics)))
 
-    def repair(self, weights: Mapping[str, Array], measured: Moments, plan: Plan) -> dict[str, Array]:
-        """New values of the parameters, from those that were measured with."""
+    def find_rescale(self, measured: Moments, plan: Plan) -> Rescale | None:
+        """What brings the units to the statistics that they are to have; constant ones keep their deviation, and those
+        of a layer without a shift their share of the mean. None for a BatchNormalization."""
         if self.target is None:
+            return None
+        mean, sd = self.target.at(plan)
+        varies = measured.sd > 0
+        factor = np.where(varies, sd / np.where(varies, measured.sd, 1), 1.0)
+        return Rescale(factor, mean - factor * measured.mean if self.shift is not None else np.zeros_like(factor))
+
+    def repair(self, weights: Mapping[str, Array], measured: Moments, rescale: Rescale | None) -> dict[str, Array]:
+        """New values of the parameters, from those that were measured with."""
+        if rescale is None:
             new = dict(zip(self.statistics, (measured.mean, measured.variance), strict=True))
         else:
-            new = self.rescale(weights, measured, *self.target.at(plan))
+            new = self.rescaled(weights, rescale)
         return {
             p.tensor: np.ascontiguousarray(p.stored(values, weights[p.tensor].shape), weights[p.tensor].dtype)
             for p, values in new.items()
         }
 
-    def rescale(
-        self, weights: Mapping[str, Array], measured: Moments, mean: Array, sd: Array
-    ) -> dict[Parameter, Array]:
-        """The parameters, canonical, with which the units have this mean and deviation; constant units keep theirs."""
-        varies = measured.sd > 0
-        factor = np.where(varies, sd / np.where(varies, measured.sd, 1), 1.0)
+    def rescaled(self, weights: Mapping[str, Array], rescale: Rescale) -> dict[Parameter, Array]:
+        """The parameters, canonical, with which the units are rescaled."""
         new = {p: p.canonical(weights[p.tensor].astype(np.float64)) for p in self.parameters}
-        new = {p: values * by_row(factor, values.shape) if p in self.scaled else values for p, values in new.items()}
+        for p in self.scaled:
+            new[p] = new[p] * by_row(rescale.factor, new[p].shape)
         if self.shift is not None:
-            moved = (mean - factor * measured.mean) / self.shift.factor
-            new[self.shift] = new[self.shift] + moved.reshape(new[self.shift].shape)
+            new[self.shift] = new[self.shift] + (rescale.shift / self.shift.factor).reshape(new[self.shift].shape)
         return new
 
 
@@ -154,18 +187,53 @@ def measure_norms(
     if not resets:
         return graph, None
     layers = list(resets.values())
-    names = [parameter.tensor for layer in layers for parameter in layer.parameters]
-    stream = Stream(graph, arrays, runner, [layer.place.tensor for layer in layers], names)
-    weights: dict[str, Array] = {name: stream.fed[name] for name in names}
-    for level in by_level(graph, layers):
-        moments = measure(stream, [layer.place for layer in level], weights)
-        for layer in level:
-            weights.update(layer.repair(weights, moments[layer.place], plans[0]))
-    return graph.with_weights(weights), Repair(stream.samples, (), tuple(layer.layer for layer in layers), left)
+    levels = Levels(graph, layers, arrays, runner)
+    new = levels.repaired(plans[0], levels.weights)
+    return graph.with_weights(new), Repair(levels.walk.samples, (), tuple(layer.layer for layer in layers), left)
+
+
+class Levels:
+    """The layers that are repaired, level by level, on samples that go through the model once.
+
+    Attributes:
+        walk: the samples on their way.
+        weights: what is repaired, and what else the walk was told of, as the model holds it.
+    """
+
+    def __init__(
+        self,
+        graph: LayerGraph,
+        layers: Sequence[RescaledLayer],
+        arrays: Mapping[str, Array],
+        runner: Runner,
+        variable: Sequence[str] = (),
+    ) -> None:
+        """Weights named in `variable` are given to `repaired`. Raises DataError."""
+        self.levels = by_level(graph, layers)
+        names = list(dict.fromkeys([*variable, *(p.tensor for layer in layers for p in layer.parameters)]))
+        self.walk = Walk(graph, arrays, runner, [[layer.place.tensor for layer in own] for own in self.levels], names)
+        self.weights = {name: self.walk.fed[name] for name in names}
+        self.batches: list[slice] = []
+
+    def repaired(self, plan: Plan, weights: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
+        """The weights repaired, at the plan's lambda. Raises RunError."""
+        new = dict(weights)
+        self.batches = self.batches or find_walk_batches([self.walk])
+        self.walk.begin()
+        for done, level in enumerate(self.levels):
+            moments = measure_next(self.walk, self.batches, [layer.place for layer in level], new)
+            for layer in level:
+                rescale = layer.find_rescale(moments[layer.place], plan)
+                new |= layer.repair(new, moments[layer.place], rescale)
+                if rescale is not None:
+                    self.walk.change(layer.place.tensor, partial(rescale.of, axis=layer.place.axis))
+            if progress is not None:
+                progress(done + 1, len(self.levels))
+        return new
 
 
 class Repairs:
-    """The repairs of one merge at any lambda: base and donor are measured once, and one session measures the merge.
+    """The repairs of one merge at any lambda: base and donor are measured once, and the merge in one set of sessions.
 
     Attributes:
         graph: the model with a place for every shift.
@@ -185,24 +253,15 @@ class Repairs:
         self.plan, self.graph = plan, with_shifts(graph, plan)
         rescalings, left = find_rescalings(self.graph, plan)
         layers = [*with_targets(rescalings, left, plan, arrays, runner), *find_resets(self.graph, plan, left)]
-        self.levels = by_level(self.graph, layers)
-        names = dict.fromkeys([*variable, *(p.tensor for layer in layers for p in layer.parameters)])
-        self.stream = Stream(self.graph, arrays, runner, [layer.place.tensor for layer in layers], list(names))
-        self.weights = {name: self.stream.fed[name] for name in names}
+        self.levels = Levels(self.graph, layers, arrays, runner, variable)
+        self.weights = self.levels.weights
         rescaled = tuple(layer.layer for layer in layers if not layer.statistics)
         reset = tuple(layer.layer for layer in layers if layer.statistics)
-        self.done = Repair(self.stream.samples, rescaled, reset, left)
+        self.done = Repair(self.levels.walk.samples, rescaled, reset, left)
 
     def weights_of(self, plan: Plan, moved: Mapping[str, Array], progress: Passes | None = None) -> dict[str, Array]:
         """The weights of the plan at some lambda, repaired, from what is merged there."""
-        weights = {**self.weights, **moved}
-        for done, level in enumerate(self.levels):
-            moments = measure(self.stream, [layer.place for layer in level], weights)
-            for layer in level:
-                weights.update(layer.repair(weights, moments[layer.place], plan))
-            if progress is not None:
-                progress(done + 1, len(self.levels))
-        return weights
+        return self.levels.repaired(plan, {**self.weights, **moved}, progress)
 
 
 def with_shifts(graph: LayerGraph, plan: Plan) -> LayerGraph:

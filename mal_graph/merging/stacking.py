@@ -8,7 +8,7 @@ Means and variances that a norm has measured are no weights: they are averaged, 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -20,17 +20,49 @@ from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, read_whole
 from mal_graph.brief import Brief
 from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph, Weight
+from mal_graph.matching import Shares
 from mal_graph.merging.blending import TURNED, Blend, open_blend, outer_axis
 from mal_graph.merging.planning import Plan, Step
-from mal_graph.merging.shelves import Once, Shelf
+from mal_graph.merging.soft_frames import SoftFrame
 from mal_graph.merging.unmatched import Mask, find_rule
-from mal_graph.methods import MergeMethod, Stack, resolve
+from mal_graph.merging.zipped_frames import ZippedFrame, Zips
+from mal_graph.methods import MergeMethod, Stack, Vector, resolve
 from mal_graph.network import Layer
 from mal_graph.network import Parameter as Tensor
 from mal_graph.operators import ParameterKind
 from mal_graph.parameter_settings import Setting
+from mal_graph.shelves import Once, Shelf
 
 MEAN = "mean"  # the role of a mean that a norm has measured
+
+
+@dataclass(frozen=True, repr=False)
+class LearnedWeights(Brief):
+    """What the weights of models are, where a method learns them.
+
+    Attributes:
+        of_layer: by name of each layer for each number of a model what it is times; of those that are learned.
+        told: what was reached by that, in a sentence.
+        masks: by name of a tensor how much of the task vectors each entry takes, in canonical form; of those that are
+            learned.
+    """
+
+    of_layer: Mapping[str, Vector]
+    told: str = ""
+    masks: Mapping[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, repr=False)
+class Routed(Brief):
+    """A result that routes.
+
+    Attributes:
+        experts: the tensors that differ from sample to sample.
+        told: what is to be said of the router, in a sentence.
+    """
+
+    experts: tuple[str, ...]
+    told: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +79,11 @@ class Stacking(Brief):
         is_from_base: whether the base is the ancestor, and so none of the models that are merged.
         seed: of every random draw.
         measured: the tensors of which a method on activations knows what it needs; it averages the others.
+        learned: the weights of models, of a method that learns them; None as long as they are those that are given.
+        shares_of_units: of every donor how its units are shared out over the base's; () where they stand one on one.
+        routed: what a router gives the weights of, of a method that routes; None as long as there is none.
+        zips: which units of all models stand on which of the result's, of a method that zips them; None as long as they
+            stand one on one.
     """
 
     base: LayerGraph
@@ -57,10 +94,18 @@ class Stacking(Brief):
     is_from_base: bool = False
     seed: int = 0
     measured: tuple[str, ...] = ()
+    learned: LearnedWeights | None = None
+    routed: Routed | None = None
+    shares_of_units: tuple[Mapping[int, Shares], ...] = ()
+    zips: Zips | None = None
 
     @property
     def note(self) -> str:
-        """What of the weights a method on activations did not see; "" where it saw all, or the method is none."""
+        """What of the weights a method on activations did not see, or what a method reached that learns, routes or
+        zips; "" where there is nothing to be said."""
+        for made in (self.learned, self.routed, self.zips):
+            if made is not None:
+                return made.told
         weights = [name for name, steps in self.tensors.items() if first_step(steps).pair.is_weight]
         seen = [name for name in weights if name in self.measured]
         if self.method.measured is None or len(seen) == len(weights):
@@ -108,7 +153,12 @@ class Stacking(Brief):
         deepest = max((other.depth for other in self.plans[0].match.base), default=0) or 1
         depth = min(1.0, layer.depth / deepest)
         values = resolve(self.method, self.settings, numbers, names_of(tensor, layer), depth)
-        return StackedValues(self, tensor, numbers, depth, values)
+        mask = None
+        if self.learned is not None:
+            mask = self.learned.masks.get(tensor)
+            if layer.name in self.learned.of_layer:
+                values["weight"] = self.learned.of_layer[layer.name][list(numbers)]
+        return StackedValues(self, tensor, numbers, depth, values, mask=mask)
 
 
 def stack_merge(stacking: Stacking) -> LayerGraph:
@@ -137,10 +187,12 @@ class InFrame(Brief):
     Attributes:
         values: canonical, float32 or float64; the base's where the model has none.
         present: which of them the model has, of the same shape; None where it has all.
+        counts: how much the model counts in each entry, of the same shape; None where it counts alike in all.
     """
 
     values: Array
     present: Mask | None
+    counts: Array | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,7 +206,7 @@ class TensorRule(Brief):
         depth: of its layer, from 0 to 1.
         seed: of random draws.
         is_from_base: whether the base is the ancestor.
-        moments, fisher: see `Stack`; None where a method does not take that, or it was not measured.
+        moments, fisher, mask: see `Stack`; None where a method does not take that, or it was not measured.
     """
 
     method: MergeMethod
@@ -166,6 +218,7 @@ class TensorRule(Brief):
     is_from_base: bool
     moments: Array | None = None
     fisher: Array | None = None
+    mask: Array | None = None
 
     @property
     def is_statistic(self) -> bool:
@@ -176,24 +229,34 @@ class TensorRule(Brief):
         """The merged values of a box of the base's, in their type; what does not change keeps its bits.
 
         Args:
-            others: gives what a model has there.
+            others: gives what a donor has there.
         """
-        own = in_float(mine)
-        stack = self.stack(own, others, own if self.is_from_base else ancestor)
-        if self.is_statistic:
-            merged = stack.mean(self.method.shares(self.values, stack.count))
-        else:
-            merged = self.method(stack, **self.values)
-        return np.where(merged == own, mine, merged.astype(mine.dtype))
+        own = InFrame(in_float(mine), None)
+        stack = self.stack(own.values, lambda number: others(number) if number else own, ancestor)
+        return self.made_of(stack, mine)
 
-    def stack(self, own: Array, others: Callable[[int], InFrame], ancestor: Array | None) -> Stack:
-        """The tensors of all models in a box."""
+    def made_of(self, stack: Stack, mine: Array) -> Array:
+        """The same of the tensors of all models."""
+        merged = self.merged(stack, self.values)
+        return np.where(merged == in_float(mine), mine, merged.astype(mine.dtype))
+
+    def merged(self, stack: Stack, values: Mapping[str, Any]) -> Array:
+        """The same by these parameters, in the type of the stack."""
+        if self.is_statistic:
+            return stack.mean(self.method.shares(values, stack.count))
+        return self.method(stack, **values)
+
+    def stack(self, own: Array, models_in_frame: Callable[[int], InFrame], ancestor: Array | None) -> Stack:
+        """The tensors of all models in a box, of the base's values there and what gives those of each model."""
+        ancestor = own if self.is_from_base else ancestor
         models = np.empty((len(self.numbers), *own.shape), own.dtype)
         masks: list[Mask | None] = []
+        counts: list[Array] = []
         for place, number in enumerate(self.numbers):  # one at a time: a list of them would be there twice
-            one = others(number) if number else InFrame(own, None)
+            one = models_in_frame(number)
             models[place] = one.values
             masks.append(one.present)
+            counts += [] if one.counts is None else [one.counts]
         present = None
         if any(mask is not None for mask in masks):
             present = np.stack([np.ones(own.shape, bool) if mask is None else mask for mask in masks])
@@ -208,6 +271,8 @@ class TensorRule(Brief):
             self.seed,
             self.moments,
             self.fisher,
+            np.stack(counts) if counts else None,
+            self.mask,
         )
 
 
@@ -225,7 +290,7 @@ class StackedValues(Boxed):
         numbers: the models that have it.
         depth: of its layer, from 0 to 1.
         values: the parameters by name, of each model's own one for each of `numbers`.
-        moments, fisher: see `Stack`; None where a method does not take that, or it was not measured.
+        moments, fisher, mask: see `Stack`; None where a method does not take that, or it was not measured.
     """
 
     stacking: Stacking
@@ -235,6 +300,7 @@ class StackedValues(Boxed):
     values: Mapping[str, Any]
     moments: Array | None = None
     fisher: Array | None = None
+    mask: Array | None = None
 
     @property
     def steps(self) -> Mapping[int, Step]:
@@ -268,27 +334,62 @@ class StackedValues(Boxed):
 
     def open(self) -> ReadBox:
         """What gives the values of a box; a method that needs the whole tensor computes it here."""
-        own, frames = self.weight.open(), {number: self.frame(number) for number in self.numbers if number}
-        ancestor = self.ancestor_frame()
+        own, stack_of, rule = self.weight.open(), self.open_stack(), self.rule
 
         def read_box(box: Box) -> Array:
             stored = own(box)
             mine = self.parameter.canonical(stored)
-            merged = self.merged(mine, self.parameter.canonical_box(box), frames, ancestor)
-            return self.parameter.stored(merged, stored.shape)
+            return self.parameter.stored(rule.made_of(stack_of(mine, box), mine), stored.shape)
 
-        if self.is_by_box:
-            return read_box
-        return BoxesOf(read_box(tuple(slice(0, length) for length in self.weight.shape)))
+        return read_box if self.is_by_box else BoxesOf(read_box(self.whole))
 
-    def merged(self, mine: Array, box: Box, frames: Mapping[int, Blend], ancestor: Blend | None) -> Array:
-        """The merged values of a box, of the base's there."""
-        own = in_float(mine)
+    def at_hand(self) -> Callable[[Mapping[str, Any]], Array]:
+        """What makes the whole tensor, by other parameters again and again: the tensors of all models are held."""
+        stored = self.weight.read()
+        mine = self.parameter.canonical(stored)
+        stack = self.open_stack()(mine, self.whole)
 
-        def others(number: int) -> InFrame:
-            return InFrame(frames[number](own, box), frames[number].present(box))
+        def make(values: Mapping[str, Any]) -> Array:
+            rule = replace(self.rule, values={**self.values, **values})
+            return self.parameter.stored(rule.made_of(stack, mine), stored.shape)
 
-        return self.rule(mine, others, None if ancestor is None else ancestor(own, box))
+        return make
+
+    def added(self) -> Iterator[Array]:
+        """What the weight of each model adds to the whole tensor, one after the other, in float64."""
+        stored, rule = self.weight.read(), self.rule
+        stack = self.open_stack()(self.parameter.canonical(stored), self.whole)
+        ancestor = None if stack.ancestor is None else stack.ancestor.astype(np.float64)
+        exact = replace(stack, models=stack.models.astype(np.float64), ancestor=ancestor)
+        weight = self.values["weight"]
+        nothing = rule.merged(exact, {**self.values, "weight": 0 * weight})
+        for own in np.eye(stack.count):
+            moved = rule.merged(exact, {**self.values, "weight": own * weight}) - nothing
+            yield self.parameter.stored(moved, stored.shape)
+
+    @property
+    def whole(self) -> Box:
+        """The box that is all of the tensor."""
+        return tuple(slice(0, length) for length in self.weight.shape)
+
+    def open_stack(self) -> Callable[[Array, Box], Stack]:
+        """What gives the tensors of all models in a box, of the base's canonical values there and the stored box."""
+        frames = {number: frame for number in self.numbers if (frame := self.frame(number)) is not None}
+        ancestor, rule = self.ancestor_frame(), self.rule
+
+        def stack_of(mine: Array, stored_box: Box) -> Stack:
+            own, box = in_float(mine), self.parameter.canonical_box(stored_box)
+
+            def in_frame(number: int) -> InFrame:
+                frame = frames.get(number)
+                if frame is None:
+                    return InFrame(own, None)
+                counts = frame.counts(box) if isinstance(frame, ZippedFrame) else None
+                return InFrame(frame(own, box), frame.present(box), counts)
+
+            return rule.stack(own, in_frame, None if ancestor is None else ancestor(own, box))
+
+        return stack_of
 
     @property
     def rule(self) -> "TensorRule":
@@ -304,11 +405,35 @@ class StackedValues(Boxed):
             stacking.is_from_base,
             self.moments,
             self.fisher,
+            self.mask,
         )
 
-    def frame(self, number: int) -> Blend:
-        """What gives a donor's values in the base's frame."""
-        return frame_of(self.stacking.plans[number - 1], self.steps[number])
+    def frame(self, number: int) -> Blend | SoftFrame | ZippedFrame | None:
+        """What gives a model's values in the frame of the result; None where that is the one they stand in."""
+        stacking = self.stacking
+        if stacking.zips is not None and self.is_zipped:
+            step = self.steps[number] if number else first_step(self.steps)
+            plan = stacking.plans[max(number, 1) - 1]
+            return ZippedFrame(stacking.base, stacking.zips, plan.alignment, step, number)
+        if not number:
+            return None
+        plan, step = stacking.plans[number - 1], self.steps[number]
+        if stacking.shares_of_units:
+            return SoftFrame(plan, step, stacking.shares_of_units[number - 1])
+        return frame_of(plan, step)
+
+    @property
+    def is_zipped(self) -> bool:
+        """Whether units that stand on others lie on an axis."""
+        zips, pairs = self.stacking.zips, self.stacking.plans[0].alignment.correspondence.pairs
+        first = self.steps.get(1)
+        return (
+            zips is not None
+            and first is not None
+            and any(
+                pairs[block.pair].base in zips.places for axis in first.axes for block in axis.blocks if block.pair >= 0
+            )
+        )
 
     def ancestor_frame(self) -> Blend | None:
         """What gives the ancestor's values in the base's frame."""

@@ -1,4 +1,7 @@
-"""Units without a partner: how keeping, fading and zero padding are chosen (`unmatched="keep"`, "fade" or "zero").
+"""Units without a partner: what becomes of them, one function for each rule (`unmatched="keep"`, "fade", "zero"...).
+
+A rule is made by `unmatched_rule` and found by an entry point of the group `mal_graph.unmatched_rules`, this package's
+too. It is asked which entries move towards the value of a unit that is not there.
 
 An entry of a merged weight depends on whether the units of its row and its column have a partner in the donor:
 
@@ -19,12 +22,15 @@ be read; the other two are ours. `fade` is the default: most experiments with na
 (examples/03_paper_experiments/report/report.md), the small networks of tools/results/study_digits.md for `keep`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from inspect import getdoc
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mal_graph import registry
 from mal_graph.boxes import Stretch
 from mal_graph.errors import UsageError
 from mal_graph.matching import AxisPair, Orders, TensorPair, inside_lone_units
@@ -33,32 +39,67 @@ Mask = NDArray[np.bool_]
 Index = NDArray[np.int64]
 
 
+Fades = Callable[[Mask, Mask], Mask]
+
+
 @dataclass(frozen=True)
 class UnmatchedRule:
-    """One column of the table.
+    """What becomes of units without a partner: a column of the table.
 
     Attributes:
+        name: what `unmatched` calls it.
+        source: where it is published; "" where nowhere.
         fades: which entries move towards the value of a unit that is not there, from two masks of the tensor's shape:
             the entries whose row, and those whose column has no partner.
         gives_added: whether the rows of added units are the donor's whatever lambda.
     """
 
-    fades: Callable[[Mask, Mask], Mask]
+    name: str
+    source: str
+    fades: Fades = field(repr=False)
     gives_added: bool = True
 
-
-UNMATCHED: Mapping[str, UnmatchedRule] = {
-    "keep": UnmatchedRule(lambda row, column: np.zeros_like(row)),
-    "fade": UnmatchedRule(lambda row, column: column & ~row),
-    "zero": UnmatchedRule(lambda row, column: row | column, gives_added=False),
-}
+    @property
+    def summary(self) -> str:
+        """What becomes of them, in one line."""
+        return (getdoc(self.fades) or "").split("\n", 1)[0]
 
 
-def find_rule(unmatched: str) -> UnmatchedRule:
-    """The rule of a name. Raises UsageError."""
-    if unmatched not in UNMATCHED:
-        raise UsageError(f"unmatched is {unmatched!r}: choose one of {', '.join(UNMATCHED)}")
-    return UNMATCHED[unmatched]
+def unmatched_rule(name: str, *, source: str = "", gives_added: bool = True) -> Callable[[Fades], UnmatchedRule]:
+    """Make a rule of a function from two masks to one; arguments as for `UnmatchedRule`."""
+    return lambda fades: UnmatchedRule(name, source, fades, gives_added)
+
+
+@unmatched_rule("keep")
+def keep(row: Mask, column: Mask) -> Mask:
+    """Units without a partner keep their weights, and so does what reads them."""
+    return np.zeros_like(row)
+
+
+@unmatched_rule("fade")
+def fade(row: Mask, column: Mask) -> Mask:
+    """Units without a partner keep their weights, and others read them the less the larger lambda is."""
+    return np.asarray(column & ~row)
+
+
+@unmatched_rule("zero", source="arXiv:2503.21657", gives_added=False)
+def zero(row: Mask, column: Mask) -> Mask:
+    """Units without a partner stand beside zeros, as in Model Assembly Learning, as far as it can be read."""
+    return np.asarray(row | column)
+
+
+@cache
+def find_rule(name: str) -> UnmatchedRule:
+    """The rule of a name. Raises UsageError if there is none, or what is registered is none."""
+    points = registry.unmatched_rules()
+    if name not in points:
+        raise UsageError(f"unmatched is {name!r}: choose one of {', '.join(points)}")
+    return registry.decorated("rule", points, name, UnmatchedRule, "unmatched_rule")
+
+
+def all_rules() -> list[UnmatchedRule]:
+    """Every rule, by name."""
+    return [find_rule(name) for name in registry.unmatched_rules()]
 
 
 @dataclass(frozen=True)

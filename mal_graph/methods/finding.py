@@ -3,7 +3,6 @@
 from functools import cache
 
 from mal_graph import registry
-from mal_graph.errors import UsageError
 from mal_graph.methods.method import MergeMethod
 
 
@@ -11,14 +10,9 @@ from mal_graph.methods.method import MergeMethod
 def find_method(name: str) -> MergeMethod:
     """The merge method registered under `name`. Raises UsageError if there is none, or what is registered is none."""
     points = registry.merge_methods()
-    if name not in points:
-        raise UsageError(f"no merge method is called {name!r}: choose one of {', '.join(points)}")
-    try:
-        made = points[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"the merge method {name!r} cannot be loaded: {error}; reinstall the package of it") from None
-    if not isinstance(made, MergeMethod) or made.name != name:
-        raise UsageError(f"{points[name].value} is no merge method called {name!r}: register what @merge_method makes")
+    made = registry.decorated("merge method", points, name, MergeMethod, "merge_method")
+    with registry.blamed(f"the merge method {name!r}", points[name].module):
+        _ = made.parameters  # what its keywords say of them
     return made
 
 

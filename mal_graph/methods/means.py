@@ -63,6 +63,57 @@ def shares_on_arc(values: Any, count: int) -> Vector:
 
 
 @merge_method(
+    "ot_fusion",
+    source="arXiv:1910.05653",
+    aligned=Aligned.IN_SHARES,
+    deviations=(
+        "units are compared by all that makes them: those of a residual stream by all layers that add to it, which in "
+        "the paper each have a plan of their own",
+        "what reads a unit is shared out so that it reads as much as before: in the authors' code it reads less where "
+        "the donor is wider",
+        "units inside heads stand one on one",
+    ),
+)
+def ot_fusion(
+    stack: Stack,
+    *,
+    weight: Weight,
+    softness: Annotated[
+        float, Field(0.0, ge=0, le=10, description="how much units are mixed beyond what widths ask for")
+    ],
+) -> Array:
+    """The weighted mean of models whose units are shared out over the base's by optimal transport."""
+    return stack.mean(weight)
+
+
+@merge_method(
+    "zipit",
+    source="arXiv:2305.03053",
+    needs=Need.ACTIVATIONS,
+    aligned=Aligned.ZIPPED,
+    deviations=(
+        "all layers are zipped: one result has one head, and two heads behind shared layers are what a union has",
+        "units that a norm, sum or maximum is taken over, or along which activations are multiplied with each other, "
+        "heads and what lies inside them stand one on one, as they were aligned: of two that give the same one would "
+        "not do for both",
+        "units that are equally alike, and those that never vary, go to where they are aligned",
+        "models may have other widths: where units are left that may meet none, they go where they fit best",
+    ),
+)
+def zipit(
+    stack: Stack,
+    *,
+    weight: Weight,
+    repeat: Annotated[
+        float, Field(0.3, ge=0, le=1, description="what units that were merged before are alike by is times")
+    ],
+    within: Annotated[float, Field(0.125, ge=0, le=1, description="of the merges, those of two units of one model")],
+) -> Array:
+    """The weighted mean of models whose units were merged in pairs, also two of one model, if they give the same."""
+    return stack.mean(weight)
+
+
+@merge_method(
     "slerp",
     source="Shoemake 1985, doi:10.1145/325165.325242",
     models=2,

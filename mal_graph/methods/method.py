@@ -24,8 +24,15 @@ from mal_graph.boxes import Array
 from mal_graph.errors import UsageError
 from mal_graph.methods.stack import Stack, Vector
 from mal_graph.plain_text import did_you_mean
+from mal_graph.registry import blamed
 
+Slope = Callable[[Array, int], Array]  # how what is lowered rises with each weight, at some weights, in a step
+Walk = Callable[[Array, Slope, Mapping[str, Any]], Array]  # from the first weights to the last, by the parameters
 Shares = Callable[[Mapping[str, Any], int], Vector]
+
+RUNS = "runs on inputs"
+GRADIENTS = "gradients"
+ITS_INPUTS = "inputs of each model"
 
 
 class Need(StrEnum):
@@ -42,6 +49,8 @@ class Aligned(StrEnum):
     TO_BASE = "each donor to the base"
     IN_UNIVERSE = "all models to each other at once"
     IN_ROUNDS = "each model in turn to the sum of the others"
+    IN_SHARES = "each donor to the base, by shares of units"
+    ZIPPED = "all models at once, units of one model with each other too, by what they give"
 
 
 class Measured(StrEnum):
@@ -51,6 +60,64 @@ class Measured(StrEnum):
     TOGETHER = "in all models, on the inputs of all"
     OUTPUTS = "in each model, on its own inputs, with what it gives"
     MERGED = "in the result, layer by layer, on the inputs of each model"
+
+
+class Learned(StrEnum):
+    """What a method learns."""
+
+    WEIGHTS = "how much each model counts"
+    MASKS = "which entries of the task vectors count"
+
+
+class Aim(StrEnum):
+    """What is lowered by what is learned."""
+
+    ENTROPY = "the entropy of what the result gives"
+    DISTANCE = "the distance of the result from each model"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned, and how, on unlabelled inputs of each model.
+
+    Attributes:
+        aim: what is lowered.
+        walk: takes the steps, from weights of shape (models, columns), where a column is for all layers or for one; or
+            from what the masks of all entries are made of, shape (entries,).
+        learned: what is learned: weights by running the result alone, masks by the gradients of the network.
+    """
+
+    aim: Aim
+    walk: Walk = field(repr=False)
+    learned: Learned = Learned.WEIGHTS
+
+
+class Gate(StrEnum):
+    """By what a router tells which models a sample is for."""
+
+    LINEAR = "a linear map that tells the inputs of the models apart"
+    NEIGHBOURS = "the inputs of the models that lie nearest"
+    DIRECTIONS = "what of it lies along the directions that each model has learned"
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How the weights of models are given, sample by sample, by a router that is a part of the result.
+
+    A sample runs twice: the first time for what the router looks at, the second time with the weights it gives.
+
+    Attributes:
+        gate: what the router goes by.
+        first: the merge method that makes the weights of the first run; "" for this one with weights of 0.
+    """
+
+    gate: Gate
+    first: str = ""
+
+    @property
+    def takes_inputs(self) -> bool:
+        """Whether the router is made of inputs of each model."""
+        return self.gate is not Gate.DIRECTIONS
 
 
 @dataclass(frozen=True)
@@ -124,7 +191,10 @@ class MergeMethod:
         shares_of: how much each model counts, from the parameters and the number of models: what is said of the result,
             and how statistics are averaged.
         aligned: how its models are brought into one frame.
-        measured: where the inputs of layers are measured, of a method that needs activations.
+        measured: where the inputs of layers are measured, of a method that needs these activations.
+        lesson: how its weights are learned; None where they are given.
+        routing: how its weights are given for each sample; None where they are the same for all. What it makes rises
+            evenly with each weight.
     """
 
     name: str
@@ -137,6 +207,8 @@ class MergeMethod:
     shares_of: Shares | None = field(default=None, repr=False)
     measured: Measured | None = None
     aligned: Aligned = Aligned.TO_BASE
+    lesson: Lesson | None = None
+    routing: Routing | None = None
 
     def __call__(self, stack: Stack, **given: Any) -> Array:
         """One tensor of a stack, shape (*tensor,); what is not given is as by default.
@@ -144,9 +216,16 @@ class MergeMethod:
         Args:
             stack: see `Stack`.
             given: parameters by name, of each model's own a number for all or one for each.
+
+        Raises:
+            UsageError: the function of another package fails, or gives what is no such tensor.
         """
         values = {parameter.keyword: self.value_for(parameter, stack, given) for parameter in self.parameters.values()}
-        return self.function(stack, **values)
+        with blamed(f"the merge method {self.name!r}", self.function.__module__):
+            made = self.function(stack, **values)
+            if not isinstance(made, np.ndarray) or made.shape != stack.models.shape[1:] or made.dtype.kind != "f":
+                raise TypeError(f"it gave {described(made)} for a tensor of shape {stack.models.shape[1:]}")
+        return made
 
     @staticmethod
     def value_for(parameter: Parameter, stack: Stack, given: Mapping[str, Any]) -> Any:
@@ -154,9 +233,48 @@ class MergeMethod:
         return np.broadcast_to(np.asarray(value, np.float64), (stack.count,)) if parameter.is_each else value
 
     @property
+    def takes_inputs(self) -> bool:
+        """Whether it runs models on inputs."""
+        return self.measures or self.lesson is not None or self.takes_inputs_of_each
+
+    @property
+    def measures(self) -> bool:
+        """Whether it measures activations."""
+        return self.measured is not None or self.aligned is Aligned.ZIPPED
+
+    @property
+    def takes_inputs_of_each(self) -> bool:
+        """Whether it takes inputs that differ from model to model."""
+        return self.measured is Measured.MERGED or (self.routing is not None and self.routing.takes_inputs)
+
+    @property
+    def takes_all_at_once(self) -> str:
+        """Why it has no result that is made donor by donor; "" where it has."""
+        if self.takes_inputs:
+            return "runs models on inputs"
+        if self.routing is not None:
+            return "puts in a router"
+        if self.aligned is Aligned.IN_SHARES:
+            return "shares out units"
+        return "aligns all models at once" if self.aligns_together else ""
+
+    @property
+    def takes_gradients(self) -> bool:
+        """Whether it cannot do without the gradients of the base."""
+        return self.lesson is not None and self.lesson.learned is Learned.MASKS
+
+    @property
+    def needed(self) -> str:
+        """What it cannot do without, in words."""
+        needs = [str(self.needs), *([str(Need.ACTIVATIONS)] if self.measures else [])]
+        needs += [RUNS] if self.lesson is not None else [ITS_INPUTS] if self.takes_inputs_of_each else []
+        needs += [GRADIENTS] if self.takes_gradients else []
+        return " and ".join(dict.fromkeys(needs))
+
+    @property
     def aligns_together(self) -> bool:
         """Whether it aligns all models at once."""
-        return self.aligned is not Aligned.TO_BASE
+        return self.aligned in (Aligned.IN_UNIVERSE, Aligned.IN_ROUNDS)
 
     @property
     def summary(self) -> str:
@@ -190,6 +308,11 @@ class MergeMethod:
         return weight / weight.sum() if (weight >= 0).all() and weight.any() else np.full(count, 1 / count)
 
 
+def described(made: object) -> str:
+    """What a method gave, in words."""
+    return f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else f"a {type(made).__name__}"
+
+
 def parameter_of(keyword: str, hint: Any) -> Parameter:
     """What a keyword of a method says. Raises TypeError where it is no parameter."""
     kind, *facts = get_args(hint) or (hint,)
@@ -211,10 +334,13 @@ def merge_method(
     shares_of: Shares | None = None,
     measured: Measured | None = None,
     aligned: Aligned = Aligned.TO_BASE,
+    lesson: Lesson | None = None,
+    routing: Routing | None = None,
 ) -> Callable[[Callable[..., Array]], MergeMethod]:
     """Make a merge method of a function from a stack to a tensor; arguments as for `MergeMethod`."""
 
     def decorate(function: Callable[..., Array]) -> MergeMethod:
-        return MergeMethod(name, source, needs, function, deviations, models, by_entry, shares_of, measured, aligned)
+        own = (deviations, models, by_entry, shares_of, measured, aligned, lesson, routing)
+        return MergeMethod(name, source, needs, function, *own)
 
     return decorate

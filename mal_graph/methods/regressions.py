@@ -2,10 +2,12 @@
 
 What it is best for are sums of squares, so that second moments of the inputs say all that counts. They are solved for
 the distance from the weighted mean of the models: what the inputs never show stays that mean, and models that are equal
-stay as they are. Biases and other tensors get the mean, as do weights whose inputs no tensor shows. Solved in float64.
+stay as they are; where something else is known beforehand, that takes the place of the mean. Biases and other tensors
+get the mean, as do weights whose inputs no tensor shows. Solved in float64.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +19,7 @@ from mal_graph.errors import DataError
 from mal_graph.methods.means import Weight
 from mal_graph.methods.method import Measured, Need, merge_method
 from mal_graph.methods.stack import Mask, Stack, Vector, spread_over
+from mal_graph.methods.task_vectors import total
 
 RIDGE = 1e-9  # of the mean square of each column: what others say of it to eight digits is not drawn to the mean
 
@@ -73,6 +76,70 @@ def pleas(stack: Stack, *, weight: Weight) -> Array:
         return own, own.sum(axis=0)
 
     return regressed(stack, weight, mean, sides)
+
+
+Strength = Annotated[
+    float, Field(0.1, gt=0, allow_inf_nan=False, description="of what is known beforehand, beside a typical input")
+]
+Known = Annotated[float, Field(0.3, allow_inf_nan=False, description="what task vectors are times in what is known")]
+
+ANCHOR = "what is known beforehand is task arithmetic: the paper takes results of WUDI and TSV-M too"
+BY_HAND = (
+    "the paper searches for the numbers of each module by Bayesian optimisation on labelled data: they are given here"
+)
+
+
+@merge_method(
+    "bayesian",
+    source="arXiv:2605.12843",
+    needs=Need.ANCESTOR,
+    measured=Measured.OWN,
+    deviations=(PER_SAMPLE, ANCHOR, BY_HAND),
+)
+def bayesian(stack: Stack, *, weight: Weight, strength: Strength, lambda_: Known) -> Array:
+    """The weights whose outputs are nearest to those of each model on its inputs, drawn to task arithmetic."""
+    anchor = stack.moved(total(stack.deltas, np.full(stack.count, lambda_)))
+    return anchor if stack.moments is None else drawn_to(stack, weight, strength, anchor, stack.moments)
+
+
+@merge_method(
+    "bayesian_data_free",
+    source="arXiv:2605.12843",
+    needs=Need.ANCESTOR,
+    deviations=(
+        "how the paper estimates what layers read we know from its abstract alone: here it is the products of the "
+        "columns of each task vector, divided by their mean square",
+        ANCHOR,
+        BY_HAND,
+    ),
+)
+def bayesian_data_free(stack: Stack, *, weight: Weight, strength: Strength, lambda_: Known) -> Array:
+    """As bayesian, where task vectors tell what their models have read."""
+    anchor = stack.moved(total(stack.deltas, np.full(stack.count, lambda_)))
+    if not stack.is_matrix:
+        return anchor
+    rows = stack.deltas.reshape(stack.count, stack.deltas.shape[1], -1).astype(np.float64)
+    sizes = (rows**2).sum(axis=(1, 2), keepdims=True) / rows.shape[2]
+    moments = rows.transpose(0, 2, 1) @ rows / np.where(sizes > 0, sizes, 1.0)
+    return drawn_to(stack, weight, strength, anchor, moments[:, None])
+
+
+def drawn_to(stack: Stack, weight: Vector, strength: float, anchor: Array, moments: Array) -> Array:
+    """The solution M of M (sum of G_i + s) = sum of W_i G_i + s A: a regression whose prior is around A.
+
+    Args:
+        strength: s as a share of the mean square of a column.
+        anchor: A, shape (*tensor,).
+        moments: G_i, shape (models, blocks, columns, columns).
+    """
+
+    def sides(block: int, shares: Vector) -> tuple[Array, Array]:
+        own = shares[:, None, None] * moments[:, block]
+        summed = own.sum(axis=0)
+        known = strength * np.diagonal(summed).mean()
+        return own, summed + known * np.eye(len(summed))
+
+    return regressed(replace(stack, moments=moments), weight, anchor, sides)
 
 
 def nearest(stack: Stack, weight: Vector, scaling: float) -> Array:
@@ -149,7 +216,9 @@ def solved(total: Array, aim: Array) -> Array:
     needs=Need.ACTIVATIONS,
     measured=Measured.OUTPUTS,
     deviations=(
-        "the information is that of a last linear layer alone, where it needs no gradients: other tensors get the mean",
+        "where a model was not traced from a module, and has no gradients, the information is that of a last linear "
+        "layer alone, and other tensors get the mean",
+        "at most 256 inputs of each model are looked at, and of more than 16 classes as many are drawn",
         "it is divided by its length in each tensor, not in the model as a whole",
     ),
 )

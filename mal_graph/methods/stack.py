@@ -36,6 +36,9 @@ class Stack(Brief):
             products of different models too. None where nothing shows it.
         fisher: how much each entry of each model says of its outputs, of the shape of `models`, in float64; None where
             that is not known.
+        counts: how many units of each model stand on the one of the result that an entry is of, of the shape of
+            `models`; None where that is one of each.
+        mask: how much of the task vectors each entry takes, of the shape of a tensor; None where that was not learned.
     """
 
     models: Array
@@ -47,6 +50,8 @@ class Stack(Brief):
     seed: tuple[int, ...] = (0,)
     moments: Array | None = None
     fisher: Array | None = None
+    counts: Array | None = None
+    mask: Array | None = None
 
     @property
     def origin(self) -> Array:
@@ -87,8 +92,16 @@ class Stack(Brief):
         yield from (np.random.default_rng((*self.seed, number)) for number in numbers)
 
     def mean(self, weight: Vector) -> Array:
-        """The mean of the models, weighted; of each entry over those that have it."""
-        return mean_of(self.models, weight, self.present)
+        """The mean of the models, weighted; of each entry over those that have it, as often as they have units."""
+        if self.counts is None:
+            return mean_of(self.models, weight, self.present)
+        counting = self.counts * spread_over(weight, self.counts)
+        total = counting.sum(axis=0)
+        counting, total = (
+            np.where(total > 0, counting, self.counts),
+            np.where(total > 0, total, self.counts.sum(axis=0)),
+        )
+        return np.asarray((counting * self.models).sum(axis=0) / total, self.models.dtype)
 
     def moved(self, delta: Array, scale: float = 1.0) -> Array:
         """The ancestor, moved."""
@@ -110,13 +123,31 @@ def mean_of(values: Array, weight: Vector, present: Mask | None = None) -> Array
             if share:
                 result += share * (one - values[first])
         return result
-    spread = weight.reshape(-1, *[1] * (values.ndim - 1)) * present
-    total = spread.sum(axis=0)
-    count = np.maximum(present.sum(axis=0), 1)
-    shares = np.where(total > 0, spread / np.where(total > 0, total, 1.0), present / count).astype(values.dtype)
-    heaviest = np.take_along_axis(values, np.argmax(shares, axis=0)[None], axis=0)[0]
-    mean: Array = heaviest + (shares * (values - heaviest)).sum(axis=0)
+    mean, total = masked_mean(values, weight, present)
+    weightless = total <= 0
+    if weightless.any():
+        alike, _ = masked_mean(values, np.ones(len(values)), present)
+        mean = np.where(weightless, alike, mean)
     return mean
+
+
+def masked_mean(values: Array, weight: Vector, present: Mask) -> tuple[Array, Array]:
+    """The same where the weights of those that are present are not all 0, and the sums of these weights.
+
+    Model after model: an array of all entries of all models takes several times as long.
+    """
+    scaled = weight / (np.abs(weight).max() or 1.0)
+    total, heaviest = np.zeros(values.shape[1:]), values[0].copy()
+    for place in sorted(range(len(values)), key=lambda place: (weight[place], -place)):
+        np.copyto(heaviest, values[place], where=present[place])  # the first of the heaviest comes last
+    moved, step = np.zeros_like(heaviest), np.empty_like(heaviest)
+    for own, one, has in zip(scaled, values, present, strict=True):
+        np.add(total, own, out=total, where=has)
+        np.subtract(one, heaviest, out=step)
+        np.multiply(step, values.dtype.type(own), out=step)
+        np.add(moved, step, out=moved, where=has)
+    np.divide(moved, total, out=moved, where=total > 0, casting="same_kind")
+    return heaviest + moved, total
 
 
 def spread_over(weight: Vector, like: Array) -> Array:

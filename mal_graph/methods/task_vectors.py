@@ -193,11 +193,15 @@ def t_switch(
     density: Annotated[Vector, Field(0.4, gt=0, le=1, description="the share of its task vector that a model keeps")],
 ) -> Array:
     """The mean of task vectors of which the largest entries stay as signs, all of one size, as long as they were."""
+    return stack.moved(total(signs_of(stack, density), weight / weight.sum()))
+
+
+def signs_of(stack: Stack, density: Vector) -> Array:
+    """The signs of the largest entries of each task vector, all of the size that keeps its length."""
     kept = thinned(stack, largest, density)
     counts = np.maximum((kept != 0).reshape(stack.count, -1).sum(axis=1), 1)
     lengths = np.linalg.norm(stack.deltas.reshape(stack.count, -1).astype(np.float64), axis=1)
-    sizes = weight / weight.sum() * lengths / np.sqrt(counts)
-    return stack.moved(total(np.sign(kept), sizes))
+    return np.asarray(spread_over(lengths / np.sqrt(counts), kept) * np.sign(kept))
 
 
 @merge_method(
@@ -240,12 +244,14 @@ def weighed_by_rank(moves: Array, ratio: float) -> Array:
 
 
 def thinned(stack: Stack, thin: Thin, density: Vector) -> Array:
-    """The task vectors of a stack, each thinned to a share of the entries that its model has."""
-    counted = zip(stack.deltas, stack.sizes(), density, stack.generators(), strict=True)
-    return np.stack([thin(delta, size, float(share), random) for delta, size, share, random in counted])
+    """The task vectors of a stack, each thinned to a share of the entries that its model has: an array of its own."""
+    deltas: Array = stack.models - stack.origin
+    for delta, size, share, random in zip(deltas, stack.sizes(), density, stack.generators(), strict=True):
+        delta[...] = thin(delta, size, float(share), random)
+    return deltas
 
 
-def largest(delta: Array, size: int, density: float, random: np.random.Generator) -> Array:
+def largest(delta: Array, size: int, density: float, random: np.random.Generator | None = None) -> Array:
     """The largest entries; all that are as large as the last of them."""
     if density >= 1:
         return delta
@@ -305,18 +311,25 @@ def summed(deltas: Array, weight: Vector, normalize: bool) -> Array:
 
 
 def elected(deltas: Array, weight: Vector, normalize: bool) -> Array:
-    """The sum, or the mean, of those entries that have the sign of the sum of all."""
-    weighted = spread_over(weight, deltas) * deltas
-    agree = weighted * np.sign(weighted.sum(axis=0)) > 0
-    merged = np.where(agree, weighted, 0).sum(axis=0)
+    """The sum, or the mean, of those entries that have the sign of the sum of all; the task vectors are used up.
+
+    Model after model, for what is as large as a tensor is held as seldom as may be.
+    """
+    deltas *= spread_over(weight, deltas)
+    sums = deltas.sum(axis=0)
+    merged = np.zeros_like(sums)
+    agree = np.stack([np.sign(delta) == np.sign(sums) for delta in deltas]) & (deltas != 0)
+    for delta, counted in zip(deltas, agree, strict=True):
+        np.add(merged, delta, out=merged, where=counted)
     return divided(merged, weight, agree) if normalize else merged
 
 
 def divided(merged: Array, weight: Vector, counted: Mask) -> Array:
     """A sum by the weights of the models that count; as it is where these cancel."""
-    weights = (spread_over(weight, merged[None]) * counted).sum(axis=0)
-    result: Array = merged / np.where(np.abs(weights) > 1e-8, weights, 1.0).astype(merged.dtype)
-    return result
+    weights = np.zeros_like(merged)
+    for own, has in zip(weight.astype(merged.dtype), counted, strict=True):
+        np.add(weights, own, out=weights, where=has)
+    return np.asarray(np.divide(merged, weights, out=merged, where=np.abs(weights) > 1e-8))
 
 
 def between_ends(values: Array) -> Array:

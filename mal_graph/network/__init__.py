@@ -19,9 +19,10 @@ from mal_graph.network.multiplications import count_multiplications, multiplicat
 from mal_graph.network.parameters import Parameter, find_applied, find_parameters
 from mal_graph.network.probe_inputs import draw_inputs
 from mal_graph.network.probing import Probe, fed_weights, probe, probe_without_running
-from mal_graph.network.roots import data_dependent, find_root
+from mal_graph.network.roots import Root, data_dependent, find_root
 from mal_graph.network.sample_axes import SampleAxes, find_sample_axes
 from mal_graph.network.settings import find_inner, find_settings
+from mal_graph.network.stack_search import is_plain
 from mal_graph.network.stacks import as_stored, as_viewed
 from mal_graph.network.telling_values import NEGLIGIBLE, is_root_of_length
 from mal_graph.network.unlearned import SettingKind, Unlearned, UnlearnedUse, axes_that_stay, find_unlearned
@@ -54,6 +55,7 @@ __all__ = [
     "graph_in_float32",
     "integer_use",
     "IntegerUse",
+    "is_plain",
     "is_root_of_length",
     "Layer",
     "layers_behind",
@@ -67,6 +69,7 @@ __all__ = [
     "probe",
     "Probe",
     "probe_without_running",
+    "Root",
     "Run",
     "SampleAxes",
     "SettingKind",

@@ -120,7 +120,7 @@ def assemble_layers(
         applied = [parameter for index in nodes for parameter in by_node.get(index, [])]
         tied = tuple(dict.fromkeys(p.tensor for p in applied if p.tensor in owned))
         is_made = has_computed_weight(graph, start, live, table)
-        applied = [as_bias(graph, start, parameter, applied, table, is_made=is_made) for parameter in applied]
+        applied = with_biases(graph, start, applied, table, is_made=is_made)
         own = first_applications(applied, owned)
         owned.update(parameter.tensor for parameter in own)
         # Without a tensor of its own, only a contraction that shares its weight makes a layer.
@@ -146,27 +146,32 @@ def kind_of(node: Node, row: Row | None, is_inside: bool) -> str:
     return row.kind if has_own_kind else "affine"
 
 
-def as_bias(
+def with_biases(
     graph: LayerGraph,
     start: int,
-    parameter: Parameter,
-    own: Sequence[Parameter],
+    applied: list[Parameter],
     table: Mapping[str, Row] | None,
     *,
     is_made: bool = False,
-) -> Parameter:
-    """A vector added right behind a contraction that has no bias of its own is its bias.
+) -> list[Parameter]:
+    """The parameters of a layer, where a vector added right behind a contraction that has no bias of its own is one.
 
     Args:
         is_made: whether the weight of the contraction is computed, so that nothing tells how many units it has.
     """
-    weight = next((p for p in own if p.is_weight), None)
-    if (weight is None and not is_made) or parameter.role != "shift" or any(p.is_bias for p in own):
-        return parameter
-    contraction, node = graph.nodes[start], graph.nodes[parameter.node]
-    is_behind = is_linear(contraction, table) and is_addition(node, table) and contraction.outputs[0] in node.inputs
-    is_vector = len(parameter.shape) == 1 if weight is None else parameter.shape == (weight.units,)
-    return replace(parameter, role="bias") if is_behind and is_vector else parameter
+    weight = next((p for p in applied if p.is_weight), None)
+    if (weight is None and not is_made) or any(p.is_bias for p in applied):
+        return applied
+    contraction = graph.nodes[start]
+
+    def is_bias(parameter: Parameter) -> bool:
+        node = graph.nodes[parameter.node]
+        if parameter.role != "shift" or not is_addition(node, table) or contraction.outputs[0] not in node.inputs:
+            return False
+        return len(parameter.shape) == 1 if weight is None else parameter.shape == (weight.units,)
+
+    is_plain = is_linear(contraction, table)
+    return [replace(one, role="bias") if is_plain and is_bias(one) else one for one in applied]
 
 
 def has_computed_weight(graph: LayerGraph, start: int, live: Collection[str], table: Mapping[str, Row] | None) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from mal_graph import registry
 from mal_graph.brief import Brief
 from mal_graph.errors import MemoryLimitError, RunError
-from mal_graph.graph import Array, LayerGraph, is_list, needed_nodes
+from mal_graph.graph import Array, LayerGraph, is_list
 from mal_graph.network.bodies import Choices, Placed, choices_of, find_bodies, passing_bodies, with_branches
 from mal_graph.network.parameters import find_applied
 from mal_graph.network.probe_inputs import as_inputs, candidate_shapes, check_names, draw_inputs
@@ -187,9 +187,22 @@ class Branches:
     def is_chosen_by_weights(self, name: str) -> bool:
         """Whether other weights may take another branch: then a run with drawn ones need not take those of this one."""
         condition = self.bodies[name].end.inputs[0]
-        read = {name for node in needed_nodes(self.graph, [condition]) for name in node.reads}
-        stored = [self.graph.weights[name] for name in read if name in self.graph.weights]
-        return any(weight.is_float and weight.size > 1 for weight in stored)
+        return condition in self.weighed or (condition in self.graph.inner and self.has_weighed_run)
+
+    @cached_property
+    def has_weighed_run(self) -> bool:
+        """Whether any operator that runs bodies computes with float weights: the bodies are run as a whole."""
+        return any(not self.weighed.isdisjoint(node.outputs) for node in self.graph.nodes if node.runs)
+
+    @cached_property
+    def weighed(self) -> frozenset[str]:
+        """The tensors that are computed with float weights of several numbers."""
+        stored = {name for name, weight in self.graph.weights.items() if weight.is_float and weight.size > 1}
+        weighed: set[str] = set()
+        for node in self.graph.nodes:
+            if any(name in weighed or name in stored for name in node.reads):
+                weighed.update(filter(None, node.outputs))
+        return frozenset(weighed)
 
     def take(self, choices: Choices) -> bool:
         """Whether the model runs with some branches taken."""
@@ -209,11 +222,10 @@ class Branches:
     def is_run(self, name: str) -> bool:
         """Whether a run reached a body, or none has to."""
         body, choices = self.bodies[name].body, self.choices(name)
-        made = {out for node in body.nodes for out in node.outputs if out}
-        is_taken = any(choices.items() <= taken.items() for taken in self.taken)
+        made = [out for node in body.nodes for out in node.outputs if out]
         if not made:
-            return is_taken or not choices
-        return not made.isdisjoint(self.seen.shapes) or name in self.passing
+            return not choices or any(choices.items() <= taken.items() for taken in self.taken)
+        return name in self.passing or any(out in self.seen.shapes for out in made)
 
     @property
     def not_run(self) -> dict[str, str]:

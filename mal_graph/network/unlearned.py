@@ -145,10 +145,11 @@ class Uses:
     def made_of(self, name: str) -> list[str]:
         """A tensor, and what computing with constants and arranging makes of it, in topological order, as far as it is
         not known yet what that meets."""
-        made, waiting = {name} - self.met.keys(), [name]
+        made, waiting = set() if name in self.met else {name}, [name]
         while waiting:
             for index, slot in self.graph.consumers.get(waiting.pop(), ()):
-                new = set(self.handed_on(index, slot) or ()) - made - self.met.keys()
+                out = self.handed_on(index, slot) or ()
+                new = {tensor for tensor in out if tensor not in made and tensor not in self.met}  # not all that is met
                 made |= new
                 waiting += new
         return sorted(made, key=lambda tensor: self.graph.producer.get(tensor, -1))

@@ -250,6 +250,7 @@ def attention_row(rule: Rule, *slots: Slot, sizes: Mapping[str, SizeRule]) -> Ro
         rule,
         LayerRole.ALONE,
         kind="attention",
+        attends=True,
         slots=(X, X, X, *slots),
         size_constants=sizes,
         block_counts=tuple(sizes),

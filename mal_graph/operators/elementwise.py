@@ -89,6 +89,11 @@ def cast_to_float32(node: Node) -> Node:
     return replace(node, attributes={**node.attributes, key: kinds if np.ndim(told) else kinds[0]})
 
 
+def cast_number(dtype: np.dtype[np.generic]) -> int:
+    """What a Cast to a float type is told."""
+    return next(number for number, name in FLOAT_TYPES.items() if name == dtype.name)
+
+
 def cast_type(node: Node) -> str:
     """The float type that a node casts to; "" for any other node."""
     return FLOAT_TYPES.get(node.attribute("to"), "") if node.op == "Cast" else ""

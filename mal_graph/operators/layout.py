@@ -33,8 +33,8 @@ def concat(call: Call) -> list[Label]:
     wiring, shape = call.wiring, call.outputs[0]
     axis = call.node.attribute("axis", 1) % len(shape)
     labels = [label for label in with_copies(call, axis) if label.shape[axis] > 0]
-    if len(labels) == 1:
-        return labels
+    if len(labels) < 2:
+        return labels or [Label(shape)]  # of what is empty nothing is known
     stacked = stack(labels, axis, shape)
     if stacked is not None:
         return [stacked]

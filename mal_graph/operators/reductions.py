@@ -6,7 +6,15 @@ from mal_graph.operators.axis_labels import Label
 from mal_graph.operators.call import Call, drop_axes, mark_statistic
 from mal_graph.operators.row import ADDS_NOTHING, NEVER_CHOSEN, AtZero, Compensation, Homogeneity, Row, X, setting
 
+AXES_AS_INPUT = {"Unsqueeze": 13, "Squeeze": 13, "ReduceSum": 13}  # the opset from which on they are no attribute
+OTHERS_FROM = 18  # of the other reductions
 AVERAGED = Compensation("times M/C", {"output": 1.0})
+
+
+def reads_axes(op: str, opset: int) -> bool:
+    """Whether an operator along axes is told these by an input in a version of the standard operators, not by an
+    attribute."""
+    return opset >= AXES_AS_INPUT.get(op, OTHERS_FROM)
 
 
 def reduce(call: Call) -> list[Label]:

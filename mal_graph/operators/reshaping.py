@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mal_graph.operators.axis_labels import Atoms, Label, on_axis, spans
+from mal_graph.operators.axis_labels import Atoms, Label, spans
 
 Run = tuple[list[int], list[int]]  # axes of the old shape and of the new one, with equal products
 
@@ -15,19 +15,26 @@ def is_row(part: Atoms) -> bool:
     return max(part.shape) == part.size and bool(atoms[0] != atoms[1])
 
 
+def is_told_apart(part: Atoms) -> bool:
+    """Whether each index of a part has an atom of its own."""
+    return len(np.unique(part)) == part.size
+
+
 def moved_axes(old: Sequence[int], new: Sequence[int]) -> list[int] | None:
     """The axes longer than 1 of a new shape, if they are those of the old one; else None."""
     long = [axis for axis, size in enumerate(new) if size > 1]
     return long if [size for size in old if size > 1] == [new[axis] for axis in long] else None
 
 
-def lay_rows(label: Label, shape: tuple[int, ...], moved: Sequence[int]) -> Label:
-    """A label of rows, with the axes longer than 1 at the places `moved`."""
+def lay_parts(label: Label, shape: tuple[int, ...], moved: Sequence[int]) -> Label:
+    """A label of rows, and of parts whose atoms are told apart, with the axes longer than 1 at the places `moved`."""
     place = dict(zip([axis for axis, size in enumerate(label.shape) if size > 1], moved, strict=True))
     parts = []
     for part in label.parts:
-        (axis,) = spans(part)
-        parts.append(on_axis(part.ravel(), place[axis], len(shape)))
+        sizes = [1] * len(shape)
+        for axis in spans(part):
+            sizes[place[axis]] = part.shape[axis]
+        parts.append(part.reshape(sizes))
     return Label(shape, tuple(parts), {place[axis]: pin for axis, pin in label.pins.items() if axis in place})
 
 

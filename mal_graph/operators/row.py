@@ -167,6 +167,7 @@ class Row:
         by_element: every entry of its output is made of those of its inputs at the same place.
         divides: it divides by its last input.
         reads_angles: it takes its input as an angle.
+        attends: it takes queries, keys and values.
         shares_out: it turns scores into shares that sum to one.
         compares: its output says how its operands compare, element by element.
         selects: it works on booleans, or chooses by them, element by element.
@@ -217,6 +218,7 @@ class Row:
     by_element: bool = False
     divides: bool = False
     reads_angles: bool = False
+    attends: bool = False
     shares_out: bool = False
     compares: bool = False
     selects: bool = False

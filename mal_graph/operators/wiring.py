@@ -14,7 +14,16 @@ import numpy as np
 
 from mal_graph.operators.axis_labels import Atoms, AxisLabel, Label, on_axis, spans
 from mal_graph.operators.marks import GroupState, Pin, SizeConstant, Statistic
-from mal_graph.operators.reshaping import Run, find_runs, is_row, lay_rows, moved_axes, repeats_across, reshape_part
+from mal_graph.operators.reshaping import (
+    Run,
+    find_runs,
+    is_row,
+    is_told_apart,
+    lay_parts,
+    moved_axes,
+    repeats_across,
+    reshape_part,
+)
 
 PLACES = Pin(GroupState.PINNED, "places within a unit")
 LARGEST_PRODUCT = 1 << 21  # atoms that two hidden axes may make together
@@ -358,8 +367,9 @@ class Wiring:
         if 0 in shape:
             self.pin_label(label, Pin(GroupState.FROZEN, f"{by} has an empty axis"))
             return Label(shape)
-        if all(is_row(part) for part in label.parts) and (axes := moved_axes(label.shape, shape)) is not None:
-            return lay_rows(label, shape, axes)
+        axes = moved_axes(label.shape, shape)
+        if axes is not None and all(is_row(part) or is_told_apart(part) for part in label.parts):
+            return lay_parts(label, shape, axes)
         runs = find_runs(label.shape, shape)
         label = self.with_places(label, runs, shape)
         label = self.multiply_out(label, [old for old, _ in runs], by)

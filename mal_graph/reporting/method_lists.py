@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pydantic import BaseModel, Field
 from rich.table import Table
 
-from mal_graph.merging import Stacking
+from mal_graph.merging import Stacking, UnmatchedRule
 from mal_graph.methods import MergeMethod, Parameter
 from mal_graph.reporting.document import Document
 from mal_graph.reporting.tables import Lines, new_table
@@ -45,16 +45,28 @@ class UsedMethodEntry(BaseModel):
     ancestor: str | None
 
 
+class RuleEntry(BaseModel):
+    """A rule for units without a partner."""
+
+    name: str
+    summary: str
+    source: str
+
+
 class MethodsDocument(Document):
     """JSON of `mal-graph methods`."""
 
     schema_: str = Field("mal-graph/methods/1", alias="schema")
     methods: list[MethodEntry]
+    unmatched: list[RuleEntry] = []
 
 
-def methods_document(methods: Sequence[MergeMethod]) -> MethodsDocument:
-    """What some merge methods say of themselves."""
-    return MethodsDocument(methods=[method_entry(method) for method in methods])
+def methods_document(methods: Sequence[MergeMethod], rules: Sequence[UnmatchedRule] = ()) -> MethodsDocument:
+    """What some merge methods, and some rules for units without a partner, say of themselves."""
+    return MethodsDocument(
+        methods=[method_entry(method) for method in methods],
+        unmatched=[RuleEntry(name=rule.name, summary=rule.summary, source=rule.source) for rule in rules],
+    )
 
 
 def method_entry(method: MergeMethod) -> MethodEntry:
@@ -62,7 +74,7 @@ def method_entry(method: MergeMethod) -> MethodEntry:
         name=method.name,
         summary=method.summary,
         source=method.source,
-        needs=method.needs,
+        needs=method.needed,
         models=method.models,
         parameters=[parameter_entry(parameter) for parameter in method.parameters.values()],
         deviations=list(method.deviations),
@@ -94,6 +106,11 @@ def methods_lines(document: MethodsDocument, verbose: bool) -> Lines:
         for method in document.methods:
             table.add_row(method.name, source_of(method), needs_of(method), defaults_of(method), method.summary)
         yield table
+        if document.unmatched:
+            rules = new_table("--unmatched", "source", "what becomes of units without a partner in a merge by mal")
+            for rule in document.unmatched:
+                rules.add_row(rule.name, source_of(rule), rule.summary)
+            yield from ("", rules)
         yield "`mal-graph methods NAME` says what the parameters are, and what is not as published"
         return
     for place, method in enumerate(document.methods):
@@ -113,8 +130,8 @@ def parameter_table(parameters: Sequence[ParameterEntry]) -> Table:
     return table
 
 
-def source_of(method: MethodEntry) -> str:
-    return method.source or FREE
+def source_of(listed: MethodEntry | RuleEntry) -> str:
+    return listed.source or FREE
 
 
 def needs_of(method: MethodEntry) -> str:
@@ -150,3 +167,8 @@ def methods_page(document: MethodsDocument) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
         for deviation in method.deviations:
             yield f"\nNot as published: {deviation}."
+    yield "\n## Units without a partner\n"
+    yield "What `--unmatched` takes: what becomes of them in a merge by `--method mal`.\n"
+    yield "| rule | what becomes of them | source |\n|---|---|---|"
+    for rule in document.unmatched:
+        yield f"| {rule.name} | {rule.summary} | {source_of(rule)} |"

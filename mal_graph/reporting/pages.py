@@ -36,6 +36,7 @@ from mal_graph.reporting.search_documents import (
     taken_lines,
     trial_table,
 )
+from mal_graph.reporting.stacks import StackDocument, slice_lines
 from mal_graph.reporting.sweep_documents import GridDocument, SweepDocument
 from mal_graph.reporting.sweep_pages import grid_page, sweep_page
 from mal_graph.reporting.tables import Lines, numbered
@@ -59,6 +60,7 @@ from mal_graph.reporting.text import (
 )
 from mal_graph.reporting.union_documents import UnionDocument, branch_table, class_lines, cost_lines, unit_lines
 
+AS_THEY_ARE = "Blocks are taken as they are: compare the scores with those of the models"
 UNJUDGED = "Nothing was scored: with `data` there is a verdict"
 LOSS, METRIC = 1, 2  # columns of a table of scores
 
@@ -170,6 +172,25 @@ def union_page(document: UnionDocument) -> Page:
     )
 
 
+def stack_page(document: StackDocument) -> Page:
+    models = dict.fromkeys(file_name(one.model) for one in document.slices)
+    parts = f"{document.blocks} blocks of {' and '.join(models)}, stacked"
+    return Page(
+        title=parts,
+        about=f"mal-graph merge: {f'wrote {document.output}' if document.output else 'no model was written'}",
+        headline=Headline(AS_THEY_ARE if document.scores else UNJUDGED),
+        before=sections(
+            ("What was stacked", plain(slice_lines(document))),
+            ("Scores", score_pieces(document.scores, "")),
+        ),
+        ladders=(),
+        after=sections(
+            ("Checks", bullets(check_lines(document.checks))),
+            ("Where it comes from", origin_pieces(document, None, document.output)),
+        ),
+    )
+
+
 # --- in common ----------------------------------------------------------------------------------------------------
 
 
@@ -250,4 +271,5 @@ PAGES: dict[type, Callable[[Any], Page]] = {
     GridDocument: grid_page,
     MatchDocument: match_page,
     InspectDocument: inspect_page,
+    StackDocument: stack_page,
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mal_graph.errors import UsageError
+from mal_graph.plain_text import one_line
 from mal_graph.reporting.search_charts import losses_of, lowest_so_far, objective_names
 from mal_graph.reporting.search_documents import front_of, search_document
 from mal_graph.searching import Search
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 IMAGES = ("svg", "png")
+MOST_LETTERS, LETTER = 48, 0.08  # of a name, and inches of one
+
+
+def shown(name: str) -> str:
+    """A name of a file as matplotlib shows it: what is between dollars it would take for a formula, and beside long
+    names nothing would have room."""
+    text = one_line(name)
+    if len(text) > MOST_LETTERS:
+        text = f"{text[: MOST_LETTERS // 2 - 3]}...{text[-MOST_LETTERS // 2 :]}"
+    return text.replace("$", r"\$")
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -55,7 +66,7 @@ def draw_curves(sweep: Sweep, kind: str) -> bytes:
         side.set_xlabel("lambda")
         side.set_ylabel(first.loss_name if name == "loss" else first.metric_name)
     sides[0].legend()
-    figure.suptitle(f"{Path(sweep.donor).name} into {Path(sweep.base).name}")
+    figure.suptitle(f"{shown(Path(sweep.donor).name)} into {shown(Path(sweep.base).name)}")
     return image(figure, kind)
 
 
@@ -80,7 +91,7 @@ def draw_pareto(entries: Sequence[ParetoEntry], kind: str) -> bytes:
             marker = "os^Dv"[place // 10 % 5]
             face = colour if one.is_on_front else "none"
             at = [one.cost], [height(one)]
-            side.plot(*at, marker, label=one.name, color=colour, markerfacecolor=face, markersize=7)
+            side.plot(*at, marker, label=shown(one.name), color=colour, markerfacecolor=face, markersize=7)
             if one.is_result:
                 side.plot(*at, "o", color="black", markerfacecolor="none", markersize=13)
         if side is sides[-1]:
@@ -118,15 +129,17 @@ def draw_search(search: Search, kind: str) -> bytes:
 def draw_heat_map(grid: Grid, kind: str) -> bytes:
     """The change of the loss by base layer and donor layer; what could not be merged is grey."""
     rows, columns = grid.change.shape
-    figure = new_figure(3 + 0.45 * columns, 2 + 0.4 * rows)
+    own, others = (list(map(shown, names)) for names in (grid.base_layers, grid.donor_layers))
+    beside, below = (LETTER * max(map(len, names)) for names in (own, others))
+    figure = new_figure(2.5 + 0.45 * columns + beside, 1.5 + 0.4 * rows + below)
     axes = figure.subplots()
     finite = grid.change[np.isfinite(grid.change)]
     limit = float(np.abs(finite).max(initial=0.0)) or 1.0
     drawn = axes.imshow(grid.change, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes.set_xticks(range(columns), grid.donor_layers, rotation=90)
-    axes.set_yticks(range(rows), grid.base_layers)
-    axes.set_xlabel(f"layer of {Path(grid.donor).name}")
-    axes.set_ylabel(f"layer of {Path(grid.base).name}")
+    axes.set_xticks(range(columns), others, rotation=90)
+    axes.set_yticks(range(rows), own)
+    axes.set_xlabel(f"layer of {shown(Path(grid.donor).name)}")
+    axes.set_ylabel(f"layer of {shown(Path(grid.base).name)}")
     axes.set_facecolor("lightgrey")  # where nothing could be merged
     axes.set_title(f"change of the loss at lambda {grid.lam:g}")
     figure.colorbar(drawn)

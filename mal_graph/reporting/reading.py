@@ -25,9 +25,10 @@ Report: TypeAlias = (
     | GridDocument
     | MatchDocument
     | InspectDocument
+    | StackDocument
 )
 REPORTS: tuple[type[Report], ...] = get_args(Report)
-OTHERS: tuple[type[Document], ...] = (EvaluateDocument, AuditDocument, MethodsDocument, StackDocument)
+OTHERS: tuple[type[Document], ...] = (EvaluateDocument, AuditDocument, MethodsDocument)
 AGAIN = "make the report again with this version"
 
 

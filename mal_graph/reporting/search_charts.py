@@ -17,14 +17,16 @@ def lowest_so_far(losses: list[float]) -> list[float]:
 
 
 def losses_of(document: SearchDocument) -> list[float]:
-    """The mean loss of every candidate; without end where there is none."""
-    sums = [[one.loss for one in trial.figures] for trial in document.trials]
+    """The mean loss of every candidate; without end where there is none of all samples."""
+    sums = [[one.loss for one in trial.figures] if trial.is_whole else [] for trial in document.trials]
     return [sum(losses) / len(losses) if losses else inf for losses in sums]
 
 
 def objective_names(document: SearchDocument) -> tuple[str, str]:
     """What the front is of, to be lowered."""
     loss, metric = document.names
+    if document.weighs_size:
+        return (loss, "share of the base that changes")
     return (f"{loss}, set 1", f"{loss}, set 2") if len(document.parts[0].base) > 1 else (loss, f"minus {metric}")
 
 

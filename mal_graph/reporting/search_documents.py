@@ -10,16 +10,17 @@ from mal_graph.figure import Figure
 from mal_graph.ladder import LadderEntry
 from mal_graph.reporting.documents import MergeDocument, shared_entries
 from mal_graph.reporting.tables import RESULT, new_table, numbers_table
-from mal_graph.searching import Search, Trial, objectives
+from mal_graph.searching import Search, Trial
 
 FEW = 12  # trials that are listed; the JSON has all of them
 
 
 class FigureEntry(BaseModel):
-    """Loss and metric on one set of data."""
+    """Loss and metric on one set of data; `samples` how many of them were looked at, 0 for all."""
 
     loss: Figure
     metric: Figure
+    samples: int = 0
 
 
 class PartEntry(BaseModel):
@@ -42,6 +43,11 @@ class TrialEntry(BaseModel):
     is_on_front: bool
     failure: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was scored, and by all samples."""
+        return bool(self.figures) and not any(one.samples for one in self.figures)
+
 
 class FinalistEntry(BaseModel):
     """One of the best, by its place among the trials, on samples that the search has not seen; `reason` why it is not
@@ -61,7 +67,8 @@ class RefusedEntry(BaseModel):
 
 class SearchDocument(MergeDocument):
     """JSON of `mal-graph search`; `scores` are of the reporting part of the first set of data, `options` are those of
-    the search, and `config` those by which `assemble` makes the result."""
+    the search, and `config` those by which `assemble` makes the result; `weighs_size` whether the front is of the loss
+    and of the share of the base that changes."""
 
     schema_: str = Field("mal-graph/search/1", alias="schema")
     search: str
@@ -75,6 +82,7 @@ class SearchDocument(MergeDocument):
     finalists: list[FinalistEntry]
     study: str | None = None
     ladders: list[LadderEntry] = []
+    weighs_size: bool = False
 
     @property
     def names(self) -> tuple[str, str]:
@@ -99,11 +107,12 @@ def search_document(search: Search) -> SearchDocument:
         refused=[RefusedEntry(donor=donor, reason=why) for donor, why in search.refused.items()],
         untried=list(search.untried),
         parts=list(part_entries(search)),
-        trials=[trial_entry(trial, place in front) for place, trial in enumerate(search.trials)],
+        trials=[trial_entry(search, trial, place in front) for place, trial in enumerate(search.trials)],
         finalists=[
             FinalistEntry(place=one.place, figures=figure_entries(one.gate), reason=one.reason)
             for one in search.finalists
         ],
+        weighs_size=search.method.weighs_size,
     )
 
 
@@ -119,18 +128,18 @@ def part_entries(search: Search) -> Iterator[PartEntry]:
         )
 
 
-def trial_entry(trial: Trial, is_on_front: bool) -> TrialEntry:
+def trial_entry(search: Search, trial: Trial, is_on_front: bool) -> TrialEntry:
     return TrialEntry(
         weights={donor: list(row) for donor, row in trial.candidate.by_donor.items()},
         figures=figure_entries(trial),
-        objectives=list(objectives(trial)),
+        objectives=list(search.objectives(trial)),
         is_on_front=is_on_front,
         failure=trial.failure,
     )
 
 
 def figure_entries(trial: Trial) -> list[FigureEntry]:
-    return [FigureEntry(loss=one.loss, metric=one.metric) for one in trial.figures]
+    return [FigureEntry(loss=one.loss, metric=one.metric, samples=one.samples) for one in trial.figures]
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -211,10 +220,13 @@ def finalist_table(document: SearchDocument) -> Table:
 def taken_lines(document: SearchDocument) -> Iterator[str]:
     """What was searched by what, and what took no part."""
     failed = [trial for trial in document.trials if trial.failure]
+    some = sum(bool(trial.figures) and not trial.is_whole for trial in document.trials)
     yield (
         f"{len(document.trials)} candidates of {len(document.donors)} donors were scored by {document.search} "
         f"({document.source}){f', of which {len(failed)} failed' if failed else ''}"
     )
+    if some:
+        yield f"{some} of them were scored by some of the samples alone, and cannot be the result"
     for refused in document.refused:
         yield f"{refused.donor} takes no part: {refused.reason}"
     for trial in failed[:FEW]:

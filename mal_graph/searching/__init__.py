@@ -3,7 +3,7 @@
 from mal_graph.searching.candidates import Candidate, Figure, Trial, pareto_front
 from mal_graph.searching.item_response import Items, estimate_ability, estimate_accuracy, fit_items
 from mal_graph.searching.method import Proposals, SearchMethod, Space, find_search, search_method
-from mal_graph.searching.results import Finalist, Search, objectives
+from mal_graph.searching.results import Finalist, Search
 from mal_graph.searching.search_job import search
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "find_search",
     "fit_items",
     "Items",
-    "objectives",
     "pareto_front",
     "Proposals",
     "Search",

@@ -13,16 +13,18 @@ WEIGHT = "weight"  # the parameter of a merge method that says how much a model 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A merge of some donors into the base.
+    """A merge of some donors into the base, and by how many samples it is scored.
 
     Attributes:
         donors: which, by name, in order.
         weights: for each how much it counts, from the first layer to the last with straight lines between, where the
             base counts 1 (or is the ancestor, of methods that need one).
+        samples: how many of each set of data it is scored by, the first ones; 0 for all.
     """
 
     donors: tuple[str, ...]
     weights: tuple[tuple[float, ...], ...]
+    samples: int = 0
 
     @classmethod
     def of(cls, weights: Mapping[str, Sequence[float]]) -> "Candidate":
@@ -53,13 +55,15 @@ class Figure:
     """How a candidate does on one set of data.
 
     Attributes:
-        loss, metric: over all samples; the loss may be nan.
+        loss, metric: over the samples; the loss may be nan.
         each: the loss of every sample, where that was asked for.
+        samples: how many these are, the first ones; 0 for all.
     """
 
     loss: float
     metric: float
     each: tuple[float, ...] = ()
+    samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,16 @@ class Trial:
         """The mean loss over the sets of data: what searches lower."""
         return sum(self.losses) / len(self.losses) if self.figures else inf
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it was scored, and by all samples."""
+        return bool(self.figures) and not any(one.samples for one in self.figures)
+
     def passes(self, base: "Trial", eps: float) -> bool:
-        """Whether its metric is nowhere more than eps below the base's."""
-        pairs = zip(self.figures, base.figures, strict=True) if self.figures else ()
+        """Whether its metric is nowhere more than eps below the base's, by all samples."""
+        if not self.is_whole:
+            return False
+        pairs = zip(self.figures, base.figures, strict=True)
         return self.loss < inf and all(own.metric >= other.metric - eps for own, other in pairs)
 
 

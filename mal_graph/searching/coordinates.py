@@ -14,6 +14,7 @@ Move = tuple[str, int, float]  # a donor, a stage, and by how much
 @search_method(
     "coordinates",
     source="doi:10.1137/S003614450242889",
+    races=True,
     deviations=(
         "after a round the single steps that lower the loss are taken together too, where that is better than the best "
         "of them: a round costs many trials, and one more is little",
@@ -45,13 +46,8 @@ def coordinates(space: Space) -> Proposals:
 
 def moved(space: Space, candidate: Candidate, moves: Sequence[Move]) -> Candidate:
     """A candidate with some weights changed, as far as they may."""
-    rows = {donor: list(candidate.by_donor.get(donor, space.even(0.0))) for donor in order(space, candidate, moves)}
+    rows = {donor: list(row) for donor, row in candidate.by_donor.items()}
     for donor, stage, step in moves:
-        rows[donor][stage] = min(space.most, max(0.0, rows[donor][stage] + step))
-    return Candidate.of(rows)
-
-
-def order(space: Space, candidate: Candidate, moves: Sequence[Move]) -> list[str]:
-    """The donors of a candidate and of moves, in the order of all donors: the sum of a mean depends on it."""
-    named = {*candidate.donors, *(donor for donor, _, _ in moves)}
-    return [donor for donor in space.donors if donor in named]
+        row = rows.setdefault(donor, list(space.even(0.0)))
+        row[stage] = min(space.most, max(0.0, row[stage] + step))
+    return space.candidate(rows)

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 PRELOADED = "mal_graph.searching.warm"  # by the process that all workers are forked from
-ANSWER = 10.0  # seconds that a scheduler has to answer
+ANSWER = 10.0  # seconds that a scheduler has to answer, and after which it is asked whether it is still there
 LOST = "its worker ended, twice: it crashed, was killed, or took longer than `task_timeout` allows"
 
 
@@ -46,23 +46,27 @@ class Engine:
         lost: what a task raises whose worker was lost.
         name: what messages call it.
         close: lets go of what executors are made of.
+        is_there: whether those who do the work still answer; asked where no task has ended for a while.
     """
 
     make: Callable[[], Executor]
     lost: tuple[type[BaseException], ...]
     name: str
     close: Callable[[], object] = lambda: None
+    is_there: Callable[[], bool] = lambda: True
 
 
-def engine_of(workers: int, scheduler: str | None) -> Engine:
-    """What the options ask for. Raises UsageError."""
+def engine_of(workers: int, scheduler: str | None, task_timeout: float | None = None) -> Engine:
+    """What the options ask for: a process of its own even for one worker that may have to be ended. Raises
+    UsageError."""
     if scheduler is not None:
         if workers > 1:
             raise UsageError(f"`workers` is {workers}, and the workers of `scheduler` do the work: give one of them")
         return dask_engine(scheduler)
-    if workers == 1:
+    if workers == 1 and task_timeout is None:
         return Engine(SerialExecutor, (), "this process")
-    return Engine(lambda: process_pool(workers), (BrokenExecutor,), f"{workers} processes")
+    name = f"{workers} processes" if workers > 1 else "the one process"
+    return Engine(lambda: process_pool(workers), (BrokenExecutor,), name)
 
 
 def engine_of_executor(make: Callable[[], Executor]) -> Engine:
@@ -124,7 +128,25 @@ def dask_engine(scheduler: str) -> Engine:
             f"the scheduler {scheduler} has no workers: start some, or leave `scheduler` out and give `workers`"
         ) from None
     lost = (cluster.scheduler.KilledWorker,)  # Dask has tried it on several workers by then
-    return Engine(lambda: client.get_executor(pure=False), lost, f"the workers of {scheduler}", client.close)
+    name = identity_of(client)
+    return Engine(
+        lambda: client.get_executor(pure=False),
+        lost,
+        f"the workers of {scheduler}",
+        client.close,
+        lambda: name is not None and identity_of(client) == name,
+    )
+
+
+def identity_of(client: Any) -> str | None:
+    """What a scheduler calls itself, another name each time it is started; None where it does not answer.
+
+    Why it is asked: tasks given to a scheduler while it goes away can stay pending for ever, without an error.
+    """
+    try:
+        return str(client.sync(client.scheduler.identity, callback_timeout=ANSWER)["id"])
+    except (OSError, RuntimeError, AttributeError):  # the last two where the client has let go of its scheduler
+        return None
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------
@@ -150,7 +172,7 @@ class Workers:
         places = {self.submit(function, task): place for place, task in enumerate(tasks)}
         lost = []
         try:
-            for future in as_completed(places):
+            for future in self.arriving(places):
                 try:
                     yield places[future], future.result()
                 except self.engine.lost:
@@ -165,10 +187,23 @@ class Workers:
 
     def alone(self, function: Callable[[T], R | Failure], task: T) -> R | Failure:
         """What becomes of a task beside which nothing else is done."""
+        (future,) = self.arriving([self.submit(function, task)])
         try:
-            return self.submit(function, task).result()
+            return future.result()
         except self.engine.lost:
             return Failure(LOST)
+
+    def arriving(self, futures: Iterable["Future[R]"]) -> Iterator["Future[R]"]:
+        """Futures as they are done. Raises LimitError where those who do the work are not there any more."""
+        pending = set(futures)
+        while pending:
+            try:
+                for future in as_completed(pending, timeout=ANSWER):
+                    pending.discard(future)
+                    yield future
+            except TimeoutError:
+                if not self.engine.is_there():
+                    raise self.gone("they do not answer") from None
 
     def submit(self, function: Callable[[T], R], task: T) -> "Future[R]":
         """A task on its way; to a new executor where the old one is broken."""

@@ -11,6 +11,7 @@ LEVELS = (1.0, 0.5, 0.25, 0.1)  # of the largest weight
 @search_method(
     "greedy",
     source="arXiv:2503.21657",
+    races=True,
     deviations=(
         "what decides is the loss on data, and the order is that of the donors' names: of the paper neither the rule "
         "that selects layers nor the order of donors is known",

@@ -1,13 +1,15 @@
 """How well a model would do on all samples, from its answers to some: item response theory.
 
 A sample is an item with a discrimination a and a difficulty b, a model has an ability t, and its answer is right with
-the probability 1 / (1 + exp(b - a t)). Items are fitted to the answers of models that answered all; a new model's
-ability is fitted to its answers to a few, and says how likely it is right on the rest.
+the probability 1 / (1 + exp(b - a t)). An answer may also be right in part, as far as a probability says. Items are
+fitted to the answers of models that answered all; a new model's ability is fitted to its answers to a few, and says how
+likely it is right on the rest.
 
 Source: the two-parameter logistic model (Birnbaum 1968), and its use for merges in MERGE3 (arXiv:2502.10436). Chosen:
 the most probable parameters under normal priors, without which a sample that all models get right has no difficulty;
 the abilities of those who answered all have mean 0 and variance 1 by them. Refused: MERGE3's abilities of several
-dimensions, for which the answers of a few donors are too few.
+dimensions, for which the answers of a few donors are too few; in one dimension the ability of a merge, which the paper
+looks for among the weighted sums of those of its models, may be any number.
 """
 
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from scipy.special import expit, log_expit
 from mal_graph.errors import DataError
 
 Vector = NDArray[np.float64]
-Answers = NDArray[np.bool_]
+Answers = NDArray[np.bool_] | Vector
 
 SPREAD_A, SPREAD_B = 0.5, 2.0  # of the priors of log discriminations and of difficulties
 STEPS, STILL = 50, 1e-10  # of the fit of one ability
@@ -52,7 +54,7 @@ def fit_items(answers: Answers) -> tuple[Items, Vector]:
     """The samples, and the abilities of the models that answered all of them.
 
     Args:
-        answers: whether each model is right on each sample, shape (models, samples).
+        answers: whether each model is right on each sample, or how far from 0 to 1, shape (models, samples).
 
     Raises:
         DataError: there is no model or no sample.
@@ -75,10 +77,9 @@ def improbability(parameters: Vector, answers: Answers) -> tuple[float, Vector]:
     models, samples = answers.shape
     ability, log_a, difficulty = np.split(parameters, [models, models + samples])
     a = np.exp(log_a)
-    signs = np.where(answers, 1.0, -1.0)
-    margins = signs * (np.outer(ability, a) - difficulty)
-    pull = signs * expit(-margins)  # (models, samples)
-    value = -log_expit(margins).sum() + (ability**2).sum() / 2
+    margins = np.outer(ability, a) - difficulty  # (models, samples)
+    pull = answers - expit(margins)
+    value = -(log_expit(-margins) + answers * margins).sum() + (ability**2).sum() / 2
     value += (log_a**2).sum() / (2 * SPREAD_A**2) + (difficulty**2).sum() / (2 * SPREAD_B**2)
     slope = np.concatenate(
         [

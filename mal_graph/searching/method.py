@@ -10,14 +10,16 @@ A search is a function of the space and of what it is told, of nothing else: so 
 give the same model. Searches are found by entry points of the group `mal_graph.searches`, this package's too.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import getdoc
 from typing import TypeVar
 
+import numpy as np
+
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.errors import UsageError
+from mal_graph.registry import blamed
 from mal_graph.searching.candidates import Candidate, Trial
 
 R = TypeVar("R")
@@ -39,6 +41,8 @@ class Space(Brief):
         batch: how many are proposed at once where a search could propose any number.
         sampler: what proposes weights where a search leaves this open.
         seed: of random draws.
+        layers: for each layer of the base its depth, from 0 to 1, and how many numbers were learned there.
+        samples: how many there are to search by, of the smallest set of data.
     """
 
     donors: tuple[str, ...]
@@ -50,6 +54,8 @@ class Space(Brief):
     batch: int
     sampler: str
     seed: int
+    layers: tuple[tuple[float, int], ...]
+    samples: int
 
     @property
     def sets(self) -> int:
@@ -70,6 +76,18 @@ class Space(Brief):
         """The same weight in all stages."""
         return (weight,) * self.stages
 
+    def candidate(self, rows: Mapping[str, Sequence[float]]) -> Candidate:
+        """The merge with these weights, in the order of all donors: the sum of a mean depends on it."""
+        return Candidate.of({donor: rows[donor] for donor in self.donors if donor in rows})
+
+    def size(self, candidate: Candidate) -> float:
+        """The share of the base's learned numbers that a candidate changes: what has to be kept beside the base."""
+        places = np.linspace(0, 1, self.stages)
+        changed = sum(
+            count for depth, count in self.layers if any(np.interp(depth, places, row) for row in candidate.weights)
+        )
+        return changed / sum(count for _, count in self.layers)
+
 
 @dataclass(frozen=True, eq=False)
 class SearchMethod:
@@ -81,6 +99,9 @@ class SearchMethod:
         function: makes its proposals.
         deviations: what is not as published, each with the reason.
         needs_samples: whether it is told the loss of every sample.
+        races: whether a candidate that is surely worse than the best so far need not be scored by all samples; of one
+            set of data, for the best of two losses is not one.
+        weighs_size: whether it trades the loss for how much of the base is changed, and the front is of these two.
     """
 
     name: str
@@ -88,39 +109,39 @@ class SearchMethod:
     function: Callable[[Space], Proposals] = field(repr=False)
     deviations: tuple[str, ...] = ()
     needs_samples: bool = False
+    races: bool = False
+    weighs_size: bool = False
 
     def __call__(self, space: Space) -> Proposals:
         return self.function(space)
 
     @property
     def summary(self) -> str:
-        """What it does, in one line."""
-        return (getdoc(self.function) or "").split("\n", 1)[0]
+        """What it does, in a sentence."""
+        first, *_ = (getdoc(self.function) or "").split("\n\n")
+        return " ".join(first.split())
 
 
 def search_method(
-    name: str, *, source: str, deviations: tuple[str, ...] = (), needs_samples: bool = False
+    name: str,
+    *,
+    source: str,
+    deviations: tuple[str, ...] = (),
+    needs_samples: bool = False,
+    races: bool = False,
+    weighs_size: bool = False,
 ) -> Callable[[Callable[[Space], Proposals]], SearchMethod]:
     """Make a search of a function; arguments as for `SearchMethod`."""
 
     def decorate(function: Callable[[Space], Proposals]) -> SearchMethod:
-        return SearchMethod(name, source, function, deviations, needs_samples)
+        return SearchMethod(name, source, function, deviations, needs_samples, races, weighs_size)
 
     return decorate
 
 
 def find_search(name: str) -> SearchMethod:
     """The search registered under `name`. Raises UsageError if there is none, or what is registered is none."""
-    points = registry.searches()
-    if name not in points:
-        raise UsageError(f"no search is called {name!r}: choose one of {', '.join(points)}")
-    try:
-        made = points[name].load()
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"the search {name!r} cannot be loaded: {error}; reinstall the package of it") from None
-    if not isinstance(made, SearchMethod) or made.name != name:
-        raise UsageError(f"{points[name].value} is no search called {name!r}: register what @search_method makes")
-    return made
+    return registry.decorated("search", registry.searches(), name, SearchMethod, "search_method")
 
 
 def run_search(
@@ -130,19 +151,37 @@ def run_search(
 
     Args:
         score: what becomes of candidates, in their order.
+
+    Raises:
+        UsageError: the search of another package fails, or proposes what cannot be scored.
     """
     trials: list[Trial] = []
-    proposals = method(space)
     told: Sequence[Trial] | None = None
+    with blamed(f"the search {method.name!r}", method.function.__module__):
+        proposals = method(space)
     while len(trials) < space.trials:
-        try:
-            batch = next(proposals) if told is None else proposals.send(told)
-        except StopIteration:
-            break
+        with blamed(f"the search {method.name!r}", method.function.__module__):
+            try:
+                batch = next(proposals) if told is None else proposals.send(told)
+            except StopIteration:
+                break
+            refuse_odd(batch, space)
         told = score(batch[: space.trials - len(trials)])
         trials += told
     proposals.close()
     return trials
+
+
+def refuse_odd(batch: Sequence[Candidate], space: Space) -> None:
+    """Raise ValueError unless candidates can be scored; a search that proposes none would be asked for ever."""
+    if not batch:
+        raise ValueError("it proposed nothing, and did not end")
+    for candidate in batch:
+        if not isinstance(candidate, Candidate) or not set(candidate.donors) <= set(space.donors):
+            raise ValueError(f"it proposed {str(candidate)[:60]}, which is no candidate of the donors")
+        weights = [weight for row in candidate.weights for weight in row]
+        if not all(0 <= weight <= space.most for weight in weights):
+            raise ValueError(f"it proposed weights from {min(weights)} to {max(weights)}, of 0 to {space.most}")
 
 
 def in_batches(space: Space, candidates: Sequence[Candidate]) -> Asking[list[Trial]]:

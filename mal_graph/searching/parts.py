@@ -1,4 +1,7 @@
-"""The data of a search in three parts: what is searched by, what the best are held against, and what is reported."""
+"""The data of a search in three parts: what is searched by, what the best are held against, and what is reported.
+
+What is searched by is put in a drawn order, so that any number of first samples is a sample of them all.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +63,8 @@ def split_in_parts(
         search, (gate, report) = held.deciding, halve(held.reporting, config.seed, axes)
     else:
         (search, gate), report = halve(held.deciding, config.seed, axes), held.reporting
-    parts = Parts(dict(zip(PARTS, (search, gate, report), strict=True)))
+    order = np.random.default_rng(config.seed).permutation(len(search[LABELS]))
+    parts = Parts(dict(zip(PARTS, (axes.taken(search, order), gate, report), strict=True)))
     for part, samples in parts.samples.items():
         if samples < MIN_SAMPLES:
             raise DataError(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import optuna
 
 SCHEMA = "mal-graph/search/1"
+JOURNAL_HEAD = b'{"op_code":'  # what every line of Optuna's journals begins with
 INPUTS, FOUND, SEAL = "inputs", "found", "sha256"  # what studies and trials note
 READER = TypeAdapter(Trial)
 
@@ -55,10 +56,10 @@ class Record:
             for donor, row in trial.candidate.by_donor.items()
             for stage, weight in enumerate(row)
         }
-        is_scored = bool(trial.figures)
+        states = optuna.trial.TrialState
         frozen = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.COMPLETE if is_scored else optuna.trial.TrialState.FAIL,
-            values=[min(loss, MOST_LOSS) for loss in trial.losses] if is_scored else None,
+            state=states.COMPLETE if trial.is_whole else states.PRUNED if trial.figures else states.FAIL,
+            values=[min(loss, MOST_LOSS) for loss in trial.losses] if trial.is_whole else None,
             params=weights,
             distributions={name: optuna.distributions.FloatDistribution(0.0, self.most) for name in weights},
             user_attrs={FOUND: asdict(trial), SEAL: seal_of(self.study.study_name, trial)},
@@ -90,8 +91,19 @@ def open_storage(storage: str, *, resume: bool) -> Storage:
         raise FileError(f"cannot go on with the study in {where}: there is no such file; leave `resume` out")
     with told_errors(where):
         path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_other_file(path)
         cut_off_torn_line(path)
         return Storage(optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(storage)), where)
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise FileError for a file that no journal begins as: it would be written to."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        head = file.read(len(JOURNAL_HEAD))
+    if not JOURNAL_HEAD.startswith(head):
+        raise FileError(f"cannot use {path} as the storage of a study: it is a file of another kind; name another one")
 
 
 def cut_off_torn_line(path: Path) -> None:
@@ -149,7 +161,10 @@ def told_errors(where: str) -> Iterator[None]:
         yield
     except FileError:
         raise
-    except Exception as error:  # storages raise what files, databases and JSON raise
+    except Exception as raised:  # storages raise what files, databases and JSON raise
+        error: BaseException = raised
+        while error.__cause__ is not None:  # what a storage says of it is a guess
+            error = error.__cause__
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise FileError(
             f"cannot use {where} as the storage of a study: {reason}; leave `storage` out, and it is a journal in the "

@@ -1,12 +1,13 @@
 """What a search found."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from mal_graph.config import SearchConfig
 from mal_graph.searching.candidates import Trial, pareto_front
-from mal_graph.searching.method import SearchMethod
+from mal_graph.searching.method import SearchMethod, Space
 from mal_graph.workflows import Assembly, Result
 
 
@@ -40,6 +41,7 @@ class Search(Result):
         samples: how many there are in each part of each set of data.
         donors: the names of those that take part.
         refused: why a donor takes no part, by its name.
+        space: what was searched.
     """
 
     assembly: Assembly
@@ -52,6 +54,7 @@ class Search(Result):
     samples: tuple[Mapping[str, int], ...]
     donors: tuple[str, ...]
     refused: Mapping[str, str]
+    space: Space
 
     @property
     def winner(self) -> Finalist | None:
@@ -60,9 +63,18 @@ class Search(Result):
 
     @property
     def front(self) -> tuple[int, ...]:
-        """The places of candidates that no other beats: of two sets of data in both losses, of one in loss and
-        metric."""
-        return tuple(pareto_front([objectives(trial) for trial in self.trials]))
+        """The places of candidates that no other beats in what they are compared by."""
+        return tuple(pareto_front([self.objectives(trial) for trial in self.trials]))
+
+    def objectives(self, trial: Trial) -> tuple[float, float]:
+        """What a candidate is compared by, to be lowered: loss and size, where a search weighs them; the losses on two
+        sets of data; of one set the loss and minus the metric."""
+        if not trial.is_whole:
+            return (inf, inf)
+        if self.method.weighs_size:
+            return (trial.loss, self.space.size(trial.candidate))
+        first, *rest = trial.losses
+        return (first, rest[0] if rest else -trial.figures[0].metric)
 
     @property
     def found(self) -> dict[str, Trial]:
@@ -77,13 +89,6 @@ class Search(Result):
         """The donors that no candidate holds."""
         tried = {donor for trial in self.trials for donor in trial.candidate.donors}
         return tuple(donor for donor in self.donors if donor not in tried)
-
-
-def objectives(trial: Trial) -> Sequence[float]:
-    """What a candidate is compared by, to be lowered: the losses; of one set of data the loss and minus the metric."""
-    if not trial.figures:
-        return (float("inf"), float("inf"))
-    return trial.losses if len(trial.figures) > 1 else (trial.loss, -trial.figures[0].metric)
 
 
 def without_merge(base: Any, config: Any) -> Assembly:

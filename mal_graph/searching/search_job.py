@@ -7,11 +7,10 @@ with every check, and the tensors must be, bit for bit, those that were scored.
 
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,17 @@ from mal_graph.network import find_layers
 from mal_graph.option import Data, option_of
 from mal_graph.protocols import Check
 from mal_graph.remote_files import is_remote
-from mal_graph.search_options import RUNNING
+from mal_graph.search_options import FILES, RUNNING
 from mal_graph.searching.bench import Bench, Setup
 from mal_graph.searching.candidates import WEIGHT, Candidate, Trial
-from mal_graph.searching.execution import Workers, engine_of, engine_of_executor
+from mal_graph.searching.execution import Engine, Workers, engine_of, engine_of_executor
 from mal_graph.searching.gate import highest_rise
 from mal_graph.searching.method import Space, find_search, run_search
 from mal_graph.searching.parts import GATE, PARTS, REPORT, SEARCH, Parts, split_in_parts
+from mal_graph.searching.racing import Race
 from mal_graph.searching.record import Record, Storage, load_optuna, open_record, open_storage
 from mal_graph.searching.results import Finalist, Search, without_merge
+from mal_graph.searching.study_folder import JOURNAL, emptied_if_refused, folder_of
 from mal_graph.searching.tasks import Aligned, AlignTask, Failure, ScoreTask, align_donor, score_candidate
 from mal_graph.workflows import (
     Assembly,
@@ -55,8 +56,8 @@ from mal_graph.workflows import (
 )
 
 ALIGNED_AT_ONCE = 50  # donors: what is lost with a worker is aligned alone
+SHOWN = 3  # donors of the best candidate that are named on the way
 AS_SEARCHED = "as_searched"
-JOURNAL = "study.journal"
 EMPTY = Candidate((), ())  # the base
 
 
@@ -112,7 +113,7 @@ def search(
     settings: SearchConfig = with_arrays(configured("search", config, options))
     refuse_unweighted(settings.method)
     load_optuna()
-    engine = engine_of(settings.workers, settings.scheduler) if executor is None else engine_of_executor(executor)
+    engine = engine_asked(settings, executor)
     job = opened_job(base, donors, arrays_of(data), settings, progress or silent)
     with folder_of(settings) as folder:
         storage = open_storage(settings.storage or str(folder / JOURNAL), resume=settings.resume)
@@ -126,27 +127,19 @@ def search(
 def searched(job: Job, folder: Path, storage: Storage, workers: Workers) -> Search:
     """The result of a job."""
     config = job.config
-    plain = config.replaced(report_data=None, second_data=None)
-    written = [parts.written(folder / "data") for parts in job.parts]
-    setup = Setup(
-        base=str(job.base_path.absolute()),
-        config=plain,
-        limits=limits_in_force(),
-        folder=str((folder / "donors").absolute()),
-        versions=versions_used(),
-        process=os.getpid(),
-        data={part: tuple(str(Path(one[part]).absolute()) for one in written) for part in PARTS},
-    )
-    aligned, refused = align_all(job, setup, workers)
-    slots = {slot.name: slot for one in aligned.values() for slot in one.slots}
     method = find_search(config.search)
     by_sample = {GATE, SEARCH} if method.needs_samples else {GATE}
-    team = Team(replace(setup, slots=tuple(slots.values())), aligned, workers, job.progress, by_sample)
+    with emptied_if_refused(folder):
+        setup = setup_of(job, folder)
+        aligned, refused = align_all(job, setup, workers)
+        slots = {slot.name: slot for one in aligned.values() for slot in one.slots}
+        team = Team(replace(setup, slots=tuple(slots.values())), aligned, workers, job.progress, by_sample)
+        base = {part: team.scored([EMPTY], part)[0] for part in (SEARCH, GATE)}
+        refuse_unscored(base[SEARCH], job.base.name)
+        space = space_of(job, aligned, base[SEARCH])
     record = open_record(storage, inputs_of(job, aligned), len(job.parts), config.most_weight, resume=config.resume)
-    base = {part: team.scored([EMPTY], part)[0] for part in (SEARCH, GATE)}
-    refuse_unscored(base[SEARCH], job.base.name)
-    space = space_of(job, aligned, base[SEARCH])
-    trials = run_search(method, space, lambda batch: team.recorded(batch, record, space.trials))
+    race = Race(space, is_on=method.races and config.prune < 1)
+    trials = run_search(method, space, lambda some: race.told(team.recorded(some, record, space, race.rival)))
     finalists = held_at_gate(job, team, trials, base)
     assembly, finalists = made(job, team, finalists, trials)
     winner = next((one for one in finalists if not one.reason), None)
@@ -163,6 +156,21 @@ def searched(job: Job, folder: Path, storage: Storage, workers: Workers) -> Sear
         samples=tuple(parts.samples for parts in job.parts),
         donors=tuple(aligned),
         refused=refused,
+        space=space,
+    )
+
+
+def setup_of(job: Job, folder: Path) -> Setup:
+    """What every worker is told; the data are written for it."""
+    written = [parts.written(folder / "data") for parts in job.parts]
+    return Setup(
+        base=str(job.base_path.absolute()),
+        config=job.config.replaced(report_data=None, second_data=None),
+        limits=limits_in_force(),
+        folder=str((folder / "donors").absolute()),
+        versions=versions_used(),
+        process=os.getpid(),
+        data={part: tuple(str(Path(one[part]).absolute()) for one in written) for part in PARTS},
     )
 
 
@@ -181,6 +189,13 @@ def opened_job(base: Any, donors: Any, data: Mapping[str, Any] | None, config: S
         arrays, _ = prepared(graph, one, config)
         parts.append(split_in_parts(graph, arrays or {}, None if place else reported, config, runner))
     return Job(graph, path, paths, config, tuple(parts), progress)
+
+
+def engine_asked(config: SearchConfig, executor: Callable[[], Executor] | None) -> Engine:
+    """What does the work. Raises UsageError."""
+    if executor is None:
+        return engine_of(config.workers, config.scheduler, config.task_timeout)
+    return engine_of_executor(executor)
 
 
 def path_of(model: Any) -> Path:
@@ -209,9 +224,7 @@ def refuse_unweighted(name: str) -> None:
     weight = None if name in WAYS else find_method(name).parameters.get(WEIGHT)
     if weight is None or not weight.is_each:
         raise UsageError(f"`method` is {name}, and a search looks for the weights of models, which it lacks: {advice}")
-    method = find_method(name)
-    if method.measured is not None or method.aligns_together:
-        how = "measures activations" if method.measured is not None else "aligns all models at once"
+    if how := find_method(name).takes_all_at_once:
         raise UsageError(f"`method` is {name}, which {how}, and a search takes donors one by one: {advice}")
 
 
@@ -222,30 +235,11 @@ def refuse_unscored(base: Trial, name: str) -> None:
         raise DataError(f"{name} cannot be scored on the data: {why}")
 
 
-@contextmanager
-def folder_of(config: SearchConfig) -> Iterator[Path]:
-    """The folder of a search; one that is gone afterwards where none is named. Raises UsageError or FileError."""
-    if config.study is None:
-        if config.resume and config.storage is None:
-            raise UsageError("`resume` goes on with what is in a `study` folder: name the one of the search")
-        with tempfile.TemporaryDirectory(prefix="mal-graph-") as folder:
-            yield Path(folder)
-        return
-    path = Path(config.study)
-    if config.resume and not path.is_dir():
-        raise FileError(f"cannot go on with the study in {path}: there is no such folder; leave `resume` out")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"cannot use the folder {path}: {error.strerror}; name another `study`") from None
-    yield path
-
-
 def inputs_of(job: Job, aligned: Mapping[str, Aligned]) -> dict[str, str]:
     """Digests of everything that decides the course of a search, by what it is."""
     config = job.config
     fields = options_of("search")
-    deciding = [name for name, field in fields.items() if option_of(field).panel != RUNNING]
+    deciding = [name for name, field in fields.items() if option_of(field).panel not in (FILES, RUNNING)]
     plain = config.model_dump(include=set(deciding) - set(config.data_options()))
     donors = {name: Path(aligned[name].path).stem if name in aligned else "" for name in job.paths}
     return {
@@ -273,6 +267,8 @@ def space_of(job: Job, aligned: Mapping[str, Aligned], base: Trial) -> Space:
         batch=config.batch,
         sampler=config.sampler,
         seed=config.seed,
+        layers=layers_of(job.base),
+        samples=min(parts.samples[SEARCH] for parts in job.parts),
     )
 
 
@@ -321,14 +317,19 @@ class Team:
         self.by_sample = by_sample
         self.packed = pickle.dumps(setup)
         self.done = 0
+        self.best: Trial | None = None
 
     def paths(self, candidate: Candidate) -> tuple[str, ...]:
         return tuple(self.aligned[donor].path for donor in candidate.donors)
 
-    def found(self, candidates: Sequence[Candidate], part: str) -> Iterator[tuple[int, Trial]]:
-        """What is found of candidates on one part of the data, each with its place, as it comes."""
+    def found(
+        self, candidates: Sequence[Candidate], part: str, rival: Candidate | None = None
+    ) -> Iterator[tuple[int, Trial]]:
+        """What is found of candidates on one part of the data, each with its place, as it comes; not to the end of one
+        that is surely worse than a rival."""
         with_samples = part in self.by_sample
-        tasks = [ScoreTask(self.packed, one, self.paths(one), part, with_samples) for one in candidates]
+        best = None if rival is None else (rival, self.paths(rival))
+        tasks = [ScoreTask(self.packed, one, self.paths(one), part, with_samples, best) for one in candidates]
         for place, one in self.workers.results(score_candidate, tasks):
             candidate = candidates[place]
             if isinstance(one, Failure):
@@ -341,15 +342,33 @@ class Team:
         by_place = dict(self.found(candidates, part))
         return [by_place[place] for place in range(len(candidates))]
 
-    def recorded(self, candidates: Sequence[Candidate], record: Record, total: int) -> list[Trial]:
+    def recorded(
+        self, candidates: Sequence[Candidate], record: Record, space: Space, rival: Candidate | None = None
+    ) -> list[Trial]:
         """What is found of candidates on the searching part, in their order; what is recorded is not scored again."""
         new = {one.key: one for one in candidates if one.key not in record.found}
-        self.done += len(candidates) - len(new)
-        for _, trial in self.found(list(new.values()), SEARCH):
+        for one in candidates:
+            if one.key in record.found:
+                self.tell(record.found[one.key], space)
+        for _, trial in self.found(list(new.values()), SEARCH, rival):
             record.add(trial)
-            self.done += 1
-            self.progress("scoring candidates", self.done, total)
+            self.tell(trial, space)
         return [record.found[one.key] for one in candidates]
+
+    def tell(self, trial: Trial, space: Space) -> None:
+        """Say how many candidates are scored, and how far the best of them lowers the loss."""
+        self.done += 1
+        if trial.is_whole and (self.best is None or trial.loss < self.best.loss):
+            self.best = trial
+        self.progress(f"scoring candidates{standing(self.best, space.base)}", self.done, space.trials)
+
+
+def standing(best: Trial | None, base: Trial) -> str:
+    """What the best candidate so far gains, and which donors it is made of; "" where none gains."""
+    if best is None or not best.loss < base.loss:
+        return ""
+    names = [*best.candidate.donors[:SHOWN], *(["..."] if len(best.candidate.donors) > SHOWN else [])]
+    return f": loss falls by {base.loss - best.loss:.4f} with {', '.join(names)}"
 
 
 # --- the result ---------------------------------------------------------------------------------------------------
@@ -438,6 +457,13 @@ def same_tensors(team: Team, candidate: Candidate, result: Assembly) -> Check:
     ]
     told = f"{other[0]!r} and {len(other) - 1} more tensors are not those that were scored" if other else ""
     return Check(AS_SEARCHED, not other, told)
+
+
+def layers_of(graph: LayerGraph) -> tuple[tuple[float, int], ...]:
+    """The depth of each layer, from 0 to 1, and how many numbers were learned there."""
+    layers = [layer for layer in find_layers(graph) if layer.parameters]
+    deepest = max((layer.depth for layer in layers), default=0) or 1
+    return tuple((layer.depth / deepest, sum(prod(one.shape) for one in layer.parameters)) for layer in layers)
 
 
 def depths_of(graph: LayerGraph) -> int:

@@ -17,7 +17,7 @@ from mal_graph import registry
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.limits import limited
 from mal_graph.searching.aligned_donors import BiasSlot, align_once, read_description
-from mal_graph.searching.bench import Bench, Setup
+from mal_graph.searching.bench import Bench, Located, Setup
 from mal_graph.searching.candidates import Candidate, Figure
 from mal_graph.workflows import load, versions_used
 
@@ -51,14 +51,15 @@ class AlignTask:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Score one candidate: the `Setup` as bytes, where its donors lie, by which part of the data, and whether the loss
-    of every sample is wanted."""
+    """Score one candidate: the `Setup` as bytes, where its donors lie, by which part of the data, whether the loss of
+    every sample is wanted, and the one that it must not be surely worse than."""
 
     setup: bytes
     candidate: Candidate
     paths: tuple[str, ...]
     part: str
     with_samples: bool = False
+    rival: Located | None = None
 
 
 def align_donor(task: AlignTask) -> Aligned | Failure:
@@ -78,7 +79,7 @@ def score_candidate(task: ScoreTask) -> tuple[Figure, ...] | Failure:
     """How a candidate does on each set of data. Raises UsageError where the worker is another version."""
     with opened(task.setup) as bench:
         try:
-            return bench.scored(task.candidate, task.paths, task.part, with_samples=task.with_samples)
+            return bench.scored(task.candidate, task.paths, task.part, with_samples=task.with_samples, rival=task.rival)
         except MalGraphError as error:
             return Failure(str(error))
 

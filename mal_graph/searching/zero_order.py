@@ -1,12 +1,13 @@
 """Search of weights from losses alone: what is best is proposed by one of Optuna's samplers."""
 
 from mal_graph.searching.method import Proposals, Space, search_method
-from mal_graph.searching.proposals import Proposer, short_list
+from mal_graph.searching.proposals import Proposer, short_list, weight_genes, weighted
 
 
 @search_method(
     "medsamix",
     source="arXiv:2508.11032",
+    races=True,
     deviations=(
         "weights are proposed by a tree-structured Parzen estimator unless `sampler` names another one of Optuna's: "
         "any zero-order optimiser serves",
@@ -16,6 +17,8 @@ from mal_graph.searching.proposals import Proposer, short_list
 )
 def medsamix(space: Space) -> Proposals:
     """A weight for every donor at every stage, proposed by a sampler; of two sets of data both losses are lowered."""
-    proposer = Proposer(space, (yield from short_list(space)))
+    donors = yield from short_list(space)
+    proposer = Proposer(weight_genes(space, donors), space.sampler, space.seed, space.sets)
     while True:
-        proposer.tell((yield proposer.ask(space.batch)))
+        trials = yield [weighted(space, donors, genes) for genes in proposer.ask(space.batch)]
+        proposer.tell([trial.losses for trial in trials])

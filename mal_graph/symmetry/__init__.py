@@ -17,9 +17,11 @@ from mal_graph.symmetry.resizing import (
     resize_traces,
     spread,
 )
+from mal_graph.symmetry.segments import SEGMENT_BYTES, Operators, Segment, carried_on, cut
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
 from mal_graph.symmetry.ties import Tie, find_ties
 from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial
+from mal_graph.symmetry.twins import may_be_one
 from mal_graph.symmetry.verification import verify
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     "AxisGroup",
     "AxisGroups",
     "build_network",
+    "carried_on",
     "check_resizes",
     "compensation_of",
+    "cut",
     "deviation",
     "Factors",
     "find_coupled",
@@ -38,11 +42,13 @@ __all__ = [
     "find_traces",
     "GroupState",
     "judge_by_halves",
+    "may_be_one",
     "Member",
     "name_positions",
     "Names",
     "Network",
     "open_trial",
+    "Operators",
     "permute_weights",
     "plan_resizing",
     "PositionNames",
@@ -53,6 +59,8 @@ __all__ = [
     "Resizing",
     "Role",
     "SAME_FUNCTION",
+    "Segment",
+    "SEGMENT_BYTES",
     "Side",
     "spread",
     "Tie",

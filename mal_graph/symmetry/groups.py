@@ -164,6 +164,11 @@ class AxisGroups(Brief):
                 lying.setdefault((member.tensor, member.axis), []).append((index, member))
         return {key: tuple(value) for key, value in lying.items()}
 
+    @cached_property
+    def layer_of(self) -> Mapping[str, int]:
+        """The number of the layer that owns a tensor, by the tensor's name."""
+        return {parameter.tensor: i for i, layer in enumerate(self.layers) for parameter in layer.parameters}
+
     def with_states(self, changed: Mapping[int, tuple[GroupState, str]]) -> "AxisGroups":
         """The same groups, some in another state for another reason."""
         groups = [

@@ -281,7 +281,8 @@ def check_together(widener: Widener, rng: np.random.Generator, alike: Sequence[A
     except (ShapeError, RunError) as error:
         if len(alike) > 1:
             return None
-        kept = ResizeCheck(compensation=alike[0].compensation_text, reason=f"keeps its width: {error}")
+        what = f"at another width {error}" if isinstance(error, RunError) else str(error)
+        kept = ResizeCheck(compensation=alike[0].compensation_text, reason=f"keeps its width: {what}")
         return [(alike[0], LATE if widener.is_late else kept)]
     if len(alike) > 1 and max(not_read, gone) > ACCEPT:
         return None

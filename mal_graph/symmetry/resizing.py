@@ -405,16 +405,25 @@ def resized_member(
     if member.tensor not in layouts:
         return member
     layout, size = layouts[member.tensor][member.axis], len(member.positions)
+    length = 1 + max(int(m.positions.max()) for m in (member, *(other for other, _ in within)))
+    owners = [(unit_at(other, length), len(other.positions) - 1, more) for other, more in within]
     positions = []
     for unit in wanted:
         old = member.positions[min(unit, size - 1)]
         here = layout.find([(place, max(0, unit - size + 1)) for place in old.tolist()])
-        for other, more in within:
-            if np.isin(other.positions, old).any(axis=1).sum() > 1:  # it lies inside the unit, not around it
-                last = other.positions[-1][np.isin(other.positions[-1], old)].tolist()
-                here += layout.find([(place, number) for place in last for number in range(1, more + 1)])
+        for owner, last, more in owners:
+            units = owner[old]
+            if (units[units >= 0] != units.max()).any():  # it lies inside the unit, not around it
+                here += layout.find([(place, n) for place in old[units == last].tolist() for n in range(1, more + 1)])
         positions.append(sorted(here) if within else here)
     return replace(member, positions=np.array(positions, np.int64).reshape(len(wanted), -1))
+
+
+def unit_at(member: Member, length: int) -> Array:
+    """The unit of a member that stands at each position of an axis, -1 where none does."""
+    unit = np.full(length, -1)
+    unit[member.positions] = np.arange(len(member.positions))[:, None]
+    return unit
 
 
 def with_attributes(node: Node, change: Resizing) -> Node:

@@ -11,7 +11,6 @@ is exchanged once while the other stays. Then, group by group, one member of eve
 must react - a test that cannot fail verifies nothing.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from mal_graph import registry
 from mal_graph.errors import LimitError, RunError
 from mal_graph.graph import LayerGraph
+from mal_graph.memory_budget import memory_budget
 from mal_graph.network import data_dependent, graph_in_float32
 from mal_graph.operators import GroupState, Row
 from mal_graph.protocols import Runner
@@ -62,8 +62,8 @@ def verify(
         full: leave out every member in turn, not one of each role.
         progress: called with (groups done, groups in all).
         timeout: seconds it may take; groups without a verdict by then stay unverified.
-        max_memory: bytes it may take, by an estimate; a model that needs more stays unverified. What the machine has
-            free if left out.
+        max_memory: bytes it may take, by an estimate; a model that needs more stays unverified. The budget that is
+            in force if left out.
 
     Returns:
         the groups; each candidate is now verified, unverified (no verdict, with the reason) or frozen (rejected).
@@ -161,7 +161,7 @@ def largest_segment(graph: LayerGraph, groups: AxisGroups) -> int:
 
 def explain_short_memory(graph: LayerGraph, groups: AxisGroups, limit: int | None, held: int) -> str:
     """Why a verification that holds so many numbers of weights would take too much memory: "" if it does not."""
-    limit = free_memory() if limit is None else limit
+    limit = memory_budget() if limit is None else limit
     weights = WEIGHT_COPIES * held
     tensors = live_elements(graph, groups.probed.shapes)
     needed = 4 * (weights + tensors)
@@ -188,14 +188,6 @@ def live_elements(graph: LayerGraph, shapes: Mapping[str, tuple[int, ...]]) -> i
         most = max(most, live)
         live -= ending.get(index, 0)
     return most
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that are free; None where the system does not tell."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def judge_groups(

@@ -190,7 +190,8 @@ def repeat(
     with TemporaryDirectory(prefix="mal-graph-") as folder:
         path = Path(folder, f"again{form}")
         adapter = registry.writer_for(str(path))
-        adapter.save(graph, path, overwrite=False)
+        size = provenance.options.get("shard_size")  # a weight in the model file has another digest than one beside it
+        adapter.save(graph, path, overwrite=False, shard_size=size if isinstance(size, int) else None)
         return adapter.read_seal(path)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mal_graph.errors import RunError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.matching import Signatures
-from mal_graph.merging import Plan, Runnable, Sessions, merge
+from mal_graph.merging import Plan, Running, Sessions, merge
 from mal_graph.network import draw_inputs, fed_weights, find_sample_axes, graph_in_float32
 from mal_graph.operators import row_of
 from mal_graph.symmetry import deviation
@@ -35,7 +35,7 @@ class Run:
 class Side:
     """A model that is run on the base's inputs, with its own name for each, and read by the base's names."""
 
-    runnable: Runnable
+    runnable: Running
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 

@@ -37,6 +37,7 @@ BUDGETS_ALONE = (0.25, 0.5, 0.75)  # of one model that is thinned
 SMALL = 0.1  # a lambda at which a merge of strangers loses little
 MEAN = 0.5  # at this lambda the average of relatives is their ensemble
 EQUAL = 0.02  # errors no further apart are equal: the cheaper candidate is taken
+SAME = "all models compute the same, and so does their merge"
 GIVEN_UP = 0.1  # of what the best candidate gains over the base: a cheaper one may gain so much less
 
 Data = Mapping[str, Any]
@@ -231,11 +232,16 @@ def choose(
     except MalGraphError as error:  # the models cannot stand side by side: the report says why
         if config.labels == "union":  # which nothing else gives
             raise
-        told = replace(merged_or_refused(plain), choice=Choice("mal", f"nothing else could be tried: {error}", False))
+        merged = merged_or_refused(plain)
+        choice = Choice("mal", f"nothing else could be tried: {error}", False)
+        told = replace(merged, choice=Choice("mal", SAME, True) if is_base(merged) else choice)
         return told if data is None else with_scores(told, data, progress, runner)
     budgets = {trial.budget, *(one for one in BUDGETS if one < trial.budget)}
     if joint.outputs.are_wider:
         return union_of_classes(trial, given, list(trial.unions(budgets)))
+    if isinstance(plain, Assembly) and is_base(plain):
+        own = trial.plain(plain)
+        return compared(trial.assembly(plain, Choice("mal", SAME, True)), [*given, own], own)
     found = [trial.average()] if isinstance(plain, Assembly) and are_relatives(plain) else []
     if found and found[0].guard.accepts:
         choice = Choice("average", "the models have a common ancestor", True)
@@ -319,6 +325,12 @@ def plain_merge(
         return assemble_graphs(graphs, config, None, progress, runner, known=known)
     except MatchError as error:
         return error
+
+
+def is_base(plain: Assembly) -> bool:
+    """Whether all models compute the same, and so does their merge: then nothing is nearer to the ensemble, and nothing
+    costs less."""
+    return bool(plain.merged) and all(step.promises.of_equal_functions for step in plain.merged)
 
 
 def merged_or_refused(plain: Assembly | MatchError, tried: str = "") -> Assembly:

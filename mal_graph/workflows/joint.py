@@ -31,6 +31,7 @@ from mal_graph.graph import Array, LayerGraph, Value
 from mal_graph.merging import run_outputs
 from mal_graph.network import find_sample_axes
 from mal_graph.protocols import Runner
+from mal_graph.symmetry import SAME_FUNCTION
 from mal_graph.workflows.guarding import Guard, distance, shares_of_classes, values_of
 from mal_graph.workflows.models import Progress
 from mal_graph.workflows.sides import Samples, Side, open_sides
@@ -244,12 +245,12 @@ class Joint(Brief):
 
     def far_off(self, values: Sequence[Mapping[str, Array]]) -> float:
         """How far what is averaged is from the ensemble's, for each kind of fresh samples, as a share of how far the
-        base's is; the worst kind counts."""
+        base's is, which counts as no less than rounding; the worst kind counts."""
         errors = []
         for own, (before, target) in zip(values, self.ends, strict=True):
             for view in (dict, self.in_shares):
                 far, near = distance(view(own), view(target)), distance(view(before), view(target))
-                errors.append(far if len(self.sides) == 1 else far / max(near, np.finfo(float).tiny))
+                errors.append(far if len(self.sides) == 1 else far / max(near, SAME_FUNCTION))
         return float(np.max(errors))
 
     @property

@@ -15,6 +15,7 @@ from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
+from mal_graph.workflows.job_memory import refuse_short_memory
 from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.meanings import find_meanings
 from mal_graph.workflows.models import Model, Progress, arrays_of, open_models, prepare, prepared, silent, with_arrays
@@ -23,7 +24,7 @@ from mal_graph.workflows.stacking import check_needs, merge_by_method
 from mal_graph.workflows.steps import Known
 from mal_graph.workflows.timing import with_speeds
 from mal_graph.workflows.unions import Union
-from mal_graph.workflows.writing import Written
+from mal_graph.workflows.writing import Written, check_shards
 
 
 class Way(Protocol):
@@ -123,6 +124,8 @@ def make_model(
     Args:
         ancestor: the model that all were tuned from, for a merge method that needs one.
     """
+    check_shards(graphs[0], config)
+    refuse_short_memory(graphs if ancestor is None else [*graphs, ancestor], config)
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
     if config.method in WAYS:

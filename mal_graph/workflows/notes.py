@@ -28,6 +28,23 @@ def notes_on(steps: Sequence[Merged], config: MergeConfig, *, has_ancestor: bool
                 f"{step.dequantised} weights of {step.donor.name} are stored as integers: the floats that these stand "
                 "for are merged"
             )
+        if step.unlocked:
+            yield (
+                f"{step.donor.name} was locked: {len(step.unlocked)} tensors of its attention were turned, and are "
+                "merged as they were before"
+            )
+        if step.branches_in_order:
+            yield (
+                f"{step.donor.name} has branches that are alike in another order than the base: "
+                f"{len(step.branches_in_order)} tensors stand in the base's before anything else is compared, and "
+                "orders are told of the donor after that"
+            )
+        if step.in_place:
+            yield (
+                f"{len(step.in_place)} tensors of {step.donor.name} hold the base's numbers in other places, in ways "
+                "that no order of units tells: they stand in the base's before anything else is compared, and orders "
+                "are told of the donor after that"
+            )
     norms = unmeasured_norms(steps)
     if norms:
         yield (

@@ -5,10 +5,13 @@ this copy, with the inverse orders and no solver, must be the donor again: tenso
 their neighbours show here, whatever the assignment found.
 """
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
 from mal_graph.errors import RunError
-from mal_graph.graph import Array, LayerGraph
+from mal_graph.graph import Array, LayerGraph, Weight
 from mal_graph.matching import Alignment, Correspondence, Order, correspond, match_itself
 from mal_graph.merging import LayerLambdas, Sessions, merge, plan_merge
 from mal_graph.network import graph_in_float32
@@ -46,11 +49,21 @@ def planted_check(donor: Network, sessions: Sessions, seed: int) -> Check:
 
 
 def shuffled_graph(donor: Network, moves: list[tuple[AxisGroup, Order]]) -> LayerGraph:
-    """The graph with unit `order[u]` of each group in the place of unit u."""
-    read: dict[str, Array] = {
-        member.tensor: donor.graph.weights[member.tensor].read() for group, _ in moves for member in group.members
-    }
-    return donor.graph.with_weights(permute_weights(read, moves))
+    """The graph with unit `order[u]` of each group in the place of unit u; values are read, and moved, where they are
+    asked for."""
+    weights, moved = donor.graph.weights, dict[str, list[tuple[AxisGroup, Order]]]()
+    for group, order in moves:
+        for name in dict.fromkeys(member.tensor for member in group.members):
+            own = replace(group, members=tuple(member for member in group.members if member.tensor == name))
+            moved.setdefault(name, []).append((own, order))
+    return donor.graph.with_weights(
+        replace(weights[name], read=partial(moved_values, weights[name], own)) for name, own in moved.items()
+    )
+
+
+def moved_values(weight: Weight, moves: list[tuple[AxisGroup, Order]]) -> Array:
+    """The values of a weight with the units of groups in other places."""
+    return permute_weights({weight.name: weight.read()}, moves)[weight.name]
 
 
 def as_float32(dtype: str) -> str:

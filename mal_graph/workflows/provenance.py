@@ -27,7 +27,7 @@ from mal_graph.seals import PROVENANCE
 from mal_graph.workflows.checkpoint import Kept, digest, fingerprint
 
 SCHEMA = "mal-graph/provenance/1"
-WITHOUT_EFFECT = {"checkpoint", "measure_speed", "report_data"}
+WITHOUT_EFFECT = {"checkpoint", "measure_speed", "report_data", "resume"}
 LEGAL = ("license", "licence", "copyright", "author", "attribution", "source", "url", "title", "description")
 LONGEST = 2000  # letters of a note of an input
 MOST_UNITS = 2**24  # that an order may have: a few letters must not fill the memory

@@ -39,6 +39,12 @@ def relations_of(step: Merged, *, has_ancestor: bool = False) -> Iterator[str]:
             f"{donor} and the base look like fine-tunes of one model: the cosine of their weights is {cosine:.2f} in "
             f"stored order, {used}{more}"
         )
+    elif has_ancestor and cosine < KIN and (aligned := aligned_cosine(plan)) < RELATED:
+        yield (
+            f"{donor} is a stranger to the base and so to their ancestor: the cosine of their aligned weights is "
+            f"{aligned:.2f}, and of fine-tunes it is above {RELATED:g}; what a method takes for learned since the "
+            "ancestor is here all that sets two models apart"
+        )
 
 
 def nothing_to_align(step: Merged) -> str:

@@ -84,7 +84,9 @@ class Stacked(Brief):
             GateFailed: a check failed; nothing was written.
         """
         target, files = free_path(path, overwrite), [file for model in self.origin.models for file in model.files]
-        checks = write_checked(self.with_origin(), target, self.chains[0].graph, files, overwrite=overwrite)
+        checks = write_checked(
+            self.with_origin(), target, self.chains[0].graph, files, overwrite=overwrite, config=self.origin.config
+        )
         written = replace(self, checks=(*self.checks, *checks))
         if not written.passed:
             failed = "; ".join(f"{check.name} {check}" for check in written.checks if check.failed)

@@ -30,8 +30,20 @@ from mal_graph.matching import (
     assign_in_order,
     assign_relatives,
 )
-from mal_graph.merging import MeasuredStacking, Plan, Stacking, compare_outputs, measure_norms, stack_merge
-from mal_graph.methods import Aligned, Measured, MergeMethod, Need, check_settings, find_method
+from mal_graph.merging import (
+    MeasuredStacking,
+    Plan,
+    Stacking,
+    check_learning,
+    compare_outputs,
+    learn,
+    measure_norms,
+    route,
+    shares_of_plans,
+    stack_merge,
+    zipped,
+)
+from mal_graph.methods import Aligned, MergeMethod, Need, check_settings, find_method, resolve
 from mal_graph.network import find_parameters
 from mal_graph.protocols import Check, Runner
 from mal_graph.symmetry import SAME_FUNCTION
@@ -75,21 +87,27 @@ def check_needs(config: MergeConfig, donors: int, *, has_ancestor: bool) -> None
 def check_inputs_of_models(config: MergeConfig, method: MergeMethod, donors: int) -> None:
     """Raise UsageError where inputs that a method measures activations on are missing, or are given for no use."""
     is_given = config.calibrate_of is not None
-    if method.measured is None and is_given:
+    if not method.takes_inputs and is_given:
         raise UsageError(
             f"`calibrate_of` is given, and {method.name} measures no activations: leave it out, or give another "
             "`method`, such as regmean"
         )
-    if method.measured is not None and not is_given and config.calibrate is None:
+    if method.measures and not is_given and config.calibrate is None:
+        shown = "give" if method.measured is None else "read"
         raise UsageError(
-            f"{method.name} measures what layers read: give unlabelled inputs with `calibrate`, or those of each model "
-            "with `calibrate_of`"
+            f"{method.name} measures what layers {shown}: give unlabelled inputs with `calibrate`, or those of each "
+            "model with `calibrate_of`"
         )
-    if method.measured is Measured.MERGED and not is_given:
+    if method.lesson is not None and not is_given and config.calibrate is None:
         raise UsageError(
-            f"{method.name} measures the result on the inputs of each model, and on the same ones it is the plain "
-            "mean: give `calibrate_of` once for each model, the base first"
+            f"{method.name} learns how much each model counts by running the result: give unlabelled inputs with "
+            "`calibrate`, or those of each model with `calibrate_of`"
         )
+    if method.takes_inputs_of_each and not is_given:
+        why = "has a router that tells the inputs of the models apart"
+        if method.routing is None:
+            why = "measures the result on the inputs of each model, and on the same ones it is the plain mean"
+        raise UsageError(f"{method.name} {why}: give `calibrate_of` once for each model, the base first")
     given = len(arrays_by_model(config.calibrate_of)) if is_given else donors + 1
     if given != donors + 1:
         raise UsageError(
@@ -139,13 +157,14 @@ def merge_by_method(
     check_calibration(base, others, config)
     inputs = inputs_by_number(graphs, config)
     check_settings(method, config.parameters, range(int(is_from_base), len(graphs)))
+    check_learning(method, base, config.score_output, config.output_kind)
     for graph in (base, *others):
         refuse_broken(graph)
     frames = in_one_frame(base, donors, None if is_from_base else ancestor, config, runner, progress)
     stacking = stacking_of(frames, method, config, is_from_base=is_from_base)
-    merged, stacking = merged_stack(stacking, inputs, runner)
+    merged, stacking = merged_stack(stacking, inputs, runner, config)
     checks = (*checks_of(base, merged, frames.steps, runner), *equal_models_check(frames, merged, method, runner))
-    graph, steps = repaired(merged, with_shares(frames.steps, stacking), config, runner)
+    graph, steps = repaired(merged, with_shares(frames.steps, stacking), config, runner, stacking)
     assembly = Assembly(
         graph=graph,
         base=base,
@@ -168,9 +187,21 @@ def inputs_by_number(graphs: Sequence[LayerGraph], config: MergeConfig) -> dict[
 
 
 def merged_stack(
-    stacking: Stacking, inputs: Mapping[int, Mapping[str, Any]], runner: Runner
+    stacking: Stacking,
+    inputs: Mapping[int, Mapping[str, Any]],
+    runner: Runner,
+    config: MergeConfig,
+    *,
+    is_zipped: bool = True,
 ) -> tuple[LayerGraph, Stacking]:
-    """The result of a method, and the stacking with what was measured for it. Raises DataError or RunError."""
+    """The result of a method, and the stacking with what was measured, learned, routed or zipped for it. Raises
+    DataError, RunError, MatchError, or UsageError where it is open what weights are learned on."""
+    if stacking.method.aligned is Aligned.ZIPPED and is_zipped:
+        stacking = zipped(stacking, inputs, runner)
+    if stacking.method.routing is not None:
+        return route(stacking, inputs, runner)
+    if stacking.method.lesson is not None:
+        stacking = learn(stacking, inputs, runner, config.score_output, config.output_kind)
     graph = stack_merge(stacking)
     if stacking.method.measured is None:
         return graph, stacking
@@ -314,7 +345,17 @@ def stacking_of(frames: Frames, method: MergeMethod, config: MergeConfig, *, is_
     """How all tensors are made."""
     plans = tuple(step.plan for step in frames.steps)
     own = None if frames.ancestor is None else frames.ancestor.plan
-    return Stacking(frames.base, method, config.parameters, plans, own, is_from_base, config.seed)
+    stacking = Stacking(frames.base, method, config.parameters, plans, own, is_from_base, config.seed)
+    return with_shares_of_units(stacking)
+
+
+def with_shares_of_units(stacking: Stacking) -> Stacking:
+    """The same with the units of donors shared out, where its method does so. Raises UsageError."""
+    if stacking.method.aligned is not Aligned.IN_SHARES:
+        return replace(stacking, shares_of_units=())
+    own = [setting for setting in stacking.settings if not setting.where]
+    softness = resolve(stacking.method, own, stacking.numbers, (), 0.0)["softness"]
+    return replace(stacking, shares_of_units=shares_of_plans(stacking.plans, softness))
 
 
 def with_shares(steps: Sequence[Merged], stacking: Stacking) -> list[Merged]:
@@ -324,10 +365,11 @@ def with_shares(steps: Sequence[Merged], stacking: Stacking) -> list[Merged]:
 
 
 def repaired(
-    graph: LayerGraph, steps: Sequence[Merged], config: MergeConfig, runner: Runner
+    graph: LayerGraph, steps: Sequence[Merged], config: MergeConfig, runner: Runner, stacking: Stacking
 ) -> tuple[LayerGraph, list[Merged]]:
-    """The result with statistics measured anew where there are inputs for that; the last step tells it."""
-    if not config.repair or config.calibrate is None:
+    """The result with statistics measured anew where there are inputs for that; the last step tells it. Those that
+    differ from sample to sample stay."""
+    if not config.repair or config.calibrate is None or (stacking.routed is not None and stacking.routed.experts):
         return graph, list(steps)
     graph, repair = measure_norms(graph, [step.plan for step in steps], config.calibrate, runner)
     return graph, [*steps[:-1], replace(steps[-1], repair=repair)]
@@ -360,7 +402,13 @@ def made_again(
     method, settings = stacking.method, stacking.settings
     if strategy is assign_in_order:
         method, settings = find_method("linear"), ()
-    other = replace(stacking, plans=tuple(plans), method=method, settings=settings)
-    graph = merged_stack(other, inputs, runner)[0] if is_merged else frames.base
+    other = replace(
+        stacking, plans=tuple(plans), method=method, settings=settings, learned=None, routed=None, zips=None
+    )
+    if is_merged:
+        is_zipped = shuffle or strategy is None  # other orders would change nothing where units are zipped
+        graph, other = merged_stack(with_shares_of_units(other), inputs, runner, config, is_zipped=is_zipped)
+    else:
+        graph = frames.base
     steps = [replace(step, plan=plan) for step, plan in zip(frames.steps, plans, strict=True)]
-    return repaired(graph, steps, config, runner)[0]
+    return repaired(graph, steps, config, runner, other)[0]

@@ -28,6 +28,7 @@ from mal_graph.matching import (
     pair_signatures,
     rescale,
 )
+from mal_graph.memory_budget import budgeted
 from mal_graph.merging import (
     Deepened,
     LayerLambdas,
@@ -49,7 +50,10 @@ from mal_graph.merging import (
 from mal_graph.network import Layer, dequantised, probe
 from mal_graph.protocols import Runner
 from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.workflows.branch_orders import with_branches_in_order
+from mal_graph.workflows.locks import without_locks
 from mal_graph.workflows.models import Progress
+from mal_graph.workflows.number_places import is_copy_out_of_place, with_numbers_in_place
 from mal_graph.workflows.planted import planted_check
 from mal_graph.workflows.promises import Promises, hold_to_promises, not_compared
 
@@ -84,6 +88,9 @@ class Merged(Brief):
         promises: what the merge promised, and what was kept for it.
         chance: how the alignment compares with that of random numbers; None where that was not asked.
         dequantised: how many weights the donor stores as integers that stand for them.
+        branches_in_order: the donor's tensors that came with their branches to other places (see `branch_orders`).
+        in_place: the donor's tensors whose numbers were put where the base has them (see `number_places`).
+        unlocked: the donor's tensors that were turned inside heads (see `locks`).
     """
 
     donor: LayerGraph
@@ -102,6 +109,9 @@ class Merged(Brief):
     promises: Promises = field(default_factory=Promises)
     chance: Chance | None = None
     dequantised: int = 0
+    branches_in_order: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ()
+    unlocked: tuple[str, ...] = ()
 
     @property
     def signatures(self) -> Signatures:
@@ -150,12 +160,37 @@ def merge_step(
     known: Known,
     strategy: Strategy | None = None,
 ) -> Merged:
-    """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share."""
+    """One donor matched, verified, aligned, planned and checked: all but the merging, which any lambda can share.
+
+    A copy of the base whose numbers no order of units puts in place is put there first.
+    """
+    step = step_as_it_is(base, donor, config, runner, progress, known, strategy)
+    if config.assume_ordered or config.matches is not None or not is_copy_out_of_place(base, step.donor, step.plan):
+        return step
+    in_place, moved = with_numbers_in_place(base, step.donor, step.donor_groups, step.signatures, runner)
+    if not moved:
+        return step
+    again = step_as_it_is(base, in_place, config, runner, progress, known, strategy)
+    return replace(again, in_place=moved, dequantised=step.dequantised, unlocked=step.unlocked)
+
+
+def step_as_it_is(
+    base: LayerGraph,
+    donor: LayerGraph,
+    config: MergeConfig,
+    runner: Runner,
+    progress: Progress,
+    known: Known,
+    strategy: Strategy | None,
+) -> Merged:
+    """The same of a donor whose numbers stand where they do."""
     strategy = strategy or assign_units
     stored, donor = donor, dequantised(donor, runner)
     paired = pair_signatures(base, donor, config.pair)
-    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches, outputs=paired.known_outputs)
     donor_groups = verified_groups(donor, config, runner, progress, known, paired)
+    donor, branches = with_branches_in_order(base, donor, donor_groups, paired, config, runner)
+    donor, unlocked = without_locks(base, donor, donor_groups, runner)
+    given, first = base, match_layers(base, paired.in_base_order(donor), config.matches, outputs=paired.known_outputs)
     deeper = deepened(base, paired.in_base_order(donor), donor_groups, first, config)
     selected = None if config.layers is None else select_layers(deeper.match.base, config.layers)
     base, match = prepared(deeper.base, donor, deeper.match, config, selected)
@@ -195,6 +230,8 @@ def merge_step(
         added=deeper.added,
         promises=promises,
         dequantised=len(donor.weights.keys() - stored.weights.keys()),
+        branches_in_order=branches,
+        unlocked=unlocked,
     )
     return compared_at_zero(step, given, runner)
 
@@ -305,9 +342,10 @@ def planned_merge(
     given: Collection[str],
     runner: Runner,
 ) -> Plan:
-    """Align, by weights and what the runner shows of activations, and plan."""
+    """Align, by weights and what the runner shows of activations, and plan. Raises MemoryLimitError."""
     correspondence, evidence = compared(base, donor, match, config, runner)
-    alignment = strategy(correspondence, evidence=evidence)
+    with budgeted(config.max_memory):
+        alignment = strategy(correspondence, evidence=evidence)
     planned = plan_merge(alignment, lambdas_of(config), unmatched=config.unmatched, layers=selected, given=given)
     return planned if config.fold is None else fold(planned, config.fold, runner)
 

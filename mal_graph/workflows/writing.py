@@ -11,9 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mal_graph import registry
+from mal_graph.config import FileOptions, MergeConfig
 from mal_graph.errors import GateFailed
 from mal_graph.graph import LayerGraph
+from mal_graph.memory_budget import budgeted
 from mal_graph.protocols import Check
+from mal_graph.shards import refuse_small_shards
 from mal_graph.source_files import SourceFile
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.meaning_texts import Meaning
@@ -105,24 +108,36 @@ def write_result(result: W, path: Path, *, overwrite: bool = False) -> W:
 
     Raises:
         FileError: it cannot be written, or a model that it is made of is not the one any more that was opened.
+        MemoryLimitError: it would take more memory than there is for it.
     """
     if not result.passed:
         return result
+    config = MergeConfig() if result.origin is None else result.origin.config
     sources = () if result.origin is None else [file for model in result.origin.sources for file in model.files]
-    checks = write_checked(with_origin(result), path, result.base, sources, overwrite=overwrite)
+    with budgeted(config.max_memory):
+        graph = with_origin(result)
+        checks = write_checked(graph, path, result.base, sources, overwrite=overwrite, config=config)
     return replace(result, checks=(*result.checks, *checks))
 
 
 def write_checked(
-    graph: LayerGraph, path: Path, base: LayerGraph, sources: Sequence[SourceFile], *, overwrite: bool
+    graph: LayerGraph,
+    path: Path,
+    base: LayerGraph,
+    sources: Sequence[SourceFile],
+    *,
+    overwrite: bool,
+    config: FileOptions,
 ) -> list[Check]:
     """Write a model unless a check on the written file fails; the checks.
 
     Args:
         base: what its own file does not pass either is no fault of the model.
         sources: the files that weights are read from.
+        config: how it is written.
 
     Raises:
+        UsageError: a weight is larger than a data file may be.
         FileError: it cannot be written, or one of the files is not the one any more that was opened.
     """
     adapter = registry.writer_for(str(path))
@@ -136,8 +151,13 @@ def write_checked(
             raise GateFailed(f"{written.name} is not sound")
 
     with suppress(GateFailed):  # the checks say it
-        adapter.save(graph, path, accept, overwrite=overwrite)
+        adapter.save(graph, path, accept, overwrite=overwrite, shard_size=config.shard_size, resume=config.resume)
     return checks
+
+
+def check_shards(graph: LayerGraph, config: FileOptions) -> None:
+    """Raise UsageError, before any work, where a weight of the base is larger than a data file may be."""
+    refuse_small_shards(graph.name, {name: held.nbytes for name, held in graph.weights.items()}, config.shard_size)
 
 
 def with_origin(result: Written) -> LayerGraph:

@@ -25,7 +25,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import MergeConfig, ZooConfig, configured, shows_options
+from mal_graph.config import FileOptions, MergeConfig, ZooConfig, configured, shows_options
 from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
 from mal_graph.evaluation import AcceptanceRule, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
@@ -235,7 +235,7 @@ def inputs_of(
 ) -> dict[str, str]:
     """Digests of everything that decides the course of a search, by what it is."""
     config = terms.config
-    plain = config.model_dump(exclude={*config.data_options(), "lam", "checkpoint"})
+    plain = config.model_dump(exclude={*config.data_options(), *FileOptions.model_fields, "lam", "checkpoint"})
     return {
         "base": fingerprint(base),
         "data": digest("", (data or {}).items()),

@@ -648,7 +648,7 @@ def test_sweep_maps_the_layers(run, folder):
         (["--grid", "--calibrate", "data.npz"], "grid has no option --calibrate"),
         (["--grid", "--rescale-invariant"], "grid has no option --rescale-invariant"),
         (["--calibrate", "data.npz", "-o", "data.npz", "--force"], "it is one of the inputs"),
-        (["--unmatched", "none"], "--unmatched is 'none': choose one of keep, fade, zero"),
+        (["--unmatched", "none"], "--unmatched is 'none': choose one of fade, keep, zero"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(refused, words, match):
@@ -1054,7 +1054,7 @@ def test_unknown_pads_are_refused(refused):
         "donor.onnx",
         "--unmatched",
         "literal",
-        match="--unmatched is 'literal': choose one of keep, fade, zero",
+        match="--unmatched is 'literal': choose one of fade, keep, zero",
     )
 
 

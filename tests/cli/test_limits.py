@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from builders import save
+from builders import mlp, save
 from crafted.arithmetic import division_of_the_least_number
 from crafted.sizes import computed_square, loop_of_computed_trips
 
@@ -62,3 +62,22 @@ def test_a_time_that_is_none_is_refused(refused, words):
 def test_files_that_are_trusted_run_in_this_process(run, folder, monkeypatch):
     monkeypatch.setattr("mal_graph_adapters.onnx_format.child.Process", None)
     assert run("inspect", "base.onnx", "--in-process").code == app.GOOD
+
+
+def test_a_job_that_does_not_fit_ends_with_the_numbers_before_anything_is_run(refused, folder, monkeypatch):
+    """32 bytes for every two units: 1,600 units on 1,600 do not fit into 64 MiB."""
+    monkeypatch.setattr("mal_graph.workflows.steps.probe", lambda *_, **__: pytest.fail("a model was run"))
+    for seed, name in enumerate(("base.onnx", "donor.onnx")):
+        save(mlp((8, 1600, 5), seed), folder / name)
+    says = r"or at least 79 MiB \(79 MiB for tables of scores.*may take 64 MiB: give more with --max-memory"
+    words = ("assemble", "base.onnx", "donor.onnx", "--method", "mal", "-o", "out.onnx")
+    refused(*words, "--max-memory", "64MiB", match=says)
+
+
+def test_data_files_smaller_than_a_weight_are_refused_before_anything_is_run(refused, folder):
+    words = ("assemble", "base.onnx", "donor.onnx", "-o", "out.onnx", "--shard-size")
+    refused(
+        *words, "700", match=r"--shard-size is 700 bytes, and weight '.*' of base.onnx alone takes 768: give at least"
+    )
+    refused(*words, "0", match=r"--shard-size is 0: give a size of 1 byte or more")
+    refused(*words, "much", match=r"--shard-size 'much' is no size: write a number of bytes, or 500MB, or 8GiB")

@@ -121,7 +121,7 @@ def test_methods_are_listed_with_all_that_is_said_of_them(run):
 
 
 def test_a_method_that_there_is_not_is_refused(refused):
-    refused("methods", "magic", match="no merge method is called 'magic': choose one of breadcrumbs")
+    refused("methods", "magic", match="no merge method is called 'magic': choose one of adamerging")
 
 
 def test_a_recipe_of_slices_stacks_blocks(run, refused, folder):
@@ -135,7 +135,12 @@ def test_a_recipe_of_slices_stacks_blocks(run, refused, folder):
         ("deep0.onnx", 0, 2, 2),
         ("deep1.onnx", 1, 2, 2),
     ]
-    text = run("merge", "s.yaml", "-o", "stacked.onnx", "--force").out
+    text = run("merge", "s.yaml", "-o", "stacked.onnx", "--force", "--report", "s.json").out
+    assert run("report", "s.json", "-o", "s.md").code == 0
+    assert run("merge", "s.yaml", "-o", "again.onnx", "--report", "s.html").code == 0
+    for name in ("s.md", "s.html"):
+        page = (folder / name).read_text()
+        assert all(word in page for word in ("3 blocks", "deep0.onnx", "deep1.onnx", "What was stacked", "SHA-256"))
     assert "3 blocks, " in text
     assert "check onnxruntime: passed" in text
     assert run("merge", "s.yaml", "-o", "none.onnx", "--dry-run").code == 0

@@ -3,6 +3,7 @@
 import attention_nets
 import expert_nets
 import nested_nets
+import numpy as np
 import pytest
 import recurrent_nets
 from builders import load
@@ -82,3 +83,17 @@ def test_permuted_units_change_nothing(name):
     one, another = (thin(each, kept_of(each, counts)) for each in (model, twin))
     assert deviation(given(another, model.network), given(one, model.network)) < 1e-3
     assert deviation(given(one, model.network), given(model.network.graph, model.network)) > 1e-3
+
+
+def test_blocks_of_a_matrix_go_whole_beside_units_of_all_others():
+    """What is left of the units is fitted to the blocks that are left: here to all that counts, so nothing is lost."""
+    graph = nested_nets.block_diagonal()
+    values = {name: graph.weights[name].read().copy() for name in ("w0", "w1", "w7")}
+    for name in ("w0", "w1"):
+        values[name].reshape(3, 4, -1)[:, 2] = 0.0
+    values["w7"].reshape(-1, 3, 5)[:, 1] = 0.0
+    model = compressible(graph.with_weights(values))
+    blocks, units = (next(one.number for one in model.sets if one.units == size) for size in (3, 4))
+    whole = model.network.graph
+    thinned = thin(model, {blocks: np.array([[0], [2]]), units: np.array([[0], [1], [3]])})
+    assert deviation(given(thinned, model.network), given(whole, model.network)) < 1e-4

@@ -1,11 +1,15 @@
 """Units are ranked alike however what reads them is cut into parts, and each place counts once."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import block_diag
 
 from mal_graph.compression.selection import Read, rank_units
+from mal_graph.errors import DataError
 
 
 def drawn(rng, units):
@@ -41,3 +45,22 @@ def test_the_order_follows_the_units(seed):
     renamed = Read(place.covariance, place.coefficients, moved)
     before, after = (rank_units([[one]], 1, units) for one in (place, renamed))
     assert np.array_equal(moved[before.order], after.order)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 2**16),
+    odd=st.sampled_from(
+        [(name, value) for name in ("covariance", "coefficients") for value in (np.nan, np.inf)]
+        + [("coefficients", 1e200)]  # a large covariance is no fault: units are scaled to one
+    ),
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of what overflows
+def test_what_overflows_is_refused_in_one_sentence(seed, odd):
+    rng = np.random.default_rng(seed)
+    place, (name, value) = drawn(rng, list(range(5))), odd
+    values = np.array(getattr(place, name))
+    spot = rng.integers(5)
+    values[spot, spot if name == "covariance" else rng.integers(values.shape[1])] = value
+    with pytest.raises(DataError, match=r"overflows, or is no number"):
+        rank_units([[replace(place, **{name: values})]], 1, 5)

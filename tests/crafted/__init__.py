@@ -6,7 +6,10 @@ from crafted import (
     attributes,
     beside,
     claims,
+    contributed,
     growing,
+    lying,
+    modules,
     names,
     places,
     recipes,
@@ -18,6 +21,6 @@ from crafted.kind import KINDS as KINDS
 from crafted.kind import Kind as Kind
 
 NOTING = (  # loading them notes their kinds
-    *(archives, arithmetic, attributes, beside, claims, growing),
-    *(names, places, recipes, sizes, stored, wire),
+    *(archives, arithmetic, attributes, beside, claims, contributed, growing),
+    *(lying, modules, names, places, recipes, sizes, stored, wire),
 )

@@ -26,7 +26,9 @@ def typed(name: str, kind: int, **content: object) -> AttributeProto:
     return made
 
 
-def one_operator(op: str, inputs: list, attributes: dict, rank: int = 2, outputs: int = 1) -> ModelProto:
+def one_operator(
+    op: str, inputs: list, attributes: dict, rank: int = 2, outputs: int = 1, domain: str = ""
+) -> ModelProto:
     """A layer, and one operator on what it makes: as the array that `DATA` stands for, with others that are stored."""
     stored: dict[str, object] = {"w": np.linspace(-1, 1, 32, dtype=FLOATS).reshape(8, 4)}
     names = []
@@ -42,7 +44,7 @@ def one_operator(op: str, inputs: list, attributes: dict, rank: int = 2, outputs
         helper.make_node("MatMul", ["x", "w"], ["m"]),
         helper.make_node("Reshape", ["m", "shape"], [DATA]),
     ]
-    node = helper.make_node(op, names, ["y", *(f"y{i}" for i in range(1, outputs))])
+    node = helper.make_node(op, names, ["y", *(f"y{i}" for i in range(1, outputs))], domain=domain)
     plain = {key: value for key, value in attributes.items() if not isinstance(value, AttributeProto)}
     node.attribute.extend(helper.make_attribute(key, value) for key, value in plain.items())
     node.attribute.extend(value for value in attributes.values() if isinstance(value, AttributeProto))

@@ -1,89 +1,54 @@
-"""One command on one crafted file, in a process of its own, and what must not happen."""
+"""One command on one crafted file, and what must not happen."""
 
-import os
+import csv
+import io
 import re
-import resource
 import shutil
 import signal
-import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from builders import mlp, save
 
 from crafted.kind import Kind
+from crafted.running import Ran, run_apart
 from mal_graph.cli import app
+from mal_graph.plain_text import FORMULA, is_number
 
-SECONDS, MEMORY = 10.0, 512 * 2**20  # what a command may take on a file of a stranger, beyond what it is itself
+# Bytes that a command may take on a file of a stranger, beyond what it is itself: what models may, and the stacks of
+# threads, for which their bound leaves room.
+MEMORY = 512 * 2**20 + 64 * 2**20
 INPUTS, VICTIM = ("base.onnx", "data.npz"), "victim"  # files in the folder, and one beside it that nobody may touch
 PWNED, MARKUP = "pwned", "<script>alert(1)</script>"  # what payloads write, and what pages would run
-PATIENCE = 12  # times as long it may take of the clock until it is ended: a busy machine tells nothing
+OBEYED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+TEXTS = (".html", ".svg", ".md", ".csv")  # what people open
 CONTROL = re.compile(r"[^\n\x20-\x7e\xa0-\u200d\u2010-\u2029\u2030-\ufdff]")
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What became of a command: its exit code (less than 0: the signal), what it said, seconds of processors, its own
-    and of what it ended, and bytes of memory."""
-
-    code: int
-    out: str
-    err: str
-    seconds: float
-    memory: int
 
 
 def prepared(folder: Path) -> None:
     """A sound base and labelled data."""
-    save(mlp((8, 16, 12, 5), seed=0), folder / "base.onnx")
-    rng = np.random.default_rng(0)
-    images, labels = rng.normal(size=(40, 8)).astype(np.float32), rng.integers(0, 5, 40)
-    np.savez(folder / "data.npz", x=images, labels=labels)
+    for name, content in sound().items():
+        (folder / name).write_bytes(content)
+
+
+@cache
+def sound() -> dict[str, bytes]:
+    """What the sound files hold, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        base, data = (Path(folder) / name for name in INPUTS)
+        save(mlp((8, 16, 12, 5), seed=0), base)
+        rng = np.random.default_rng(0)
+        images, labels = rng.normal(size=(100, 8)).astype(np.float32), rng.integers(0, 5, 100)
+        np.savez(data, x=images, labels=labels)
+        return {path.name: path.read_bytes() for path in (base, data)}
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
     """Size and time of every file."""
     stats = {path: path.lstat() for path in sorted(folder.rglob("*"))}
     return {str(path.relative_to(folder)): (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
-
-
-def run_apart(words: tuple[str, ...], folder: Path, scratch: Path) -> Ran:
-    """Run a command in a copy of this process that is ended when it takes too long."""
-    began = time.monotonic()
-    child = os.fork()
-    if not child:
-        code = 70
-        try:
-            os.setsid()
-            resource.setrlimit(resource.RLIMIT_CPU, (int(3 * SECONDS), int(3 * SECONDS) + 1))
-            os.chdir(folder)
-            for stream, name in ((1, "out"), (2, "err")):
-                os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            code = app.main(list(words))
-            sys.stdout.flush()
-            sys.stderr.flush()
-        finally:
-            os._exit(code)
-    while True:
-        done, status, usage = os.wait4(child, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() - began > PATIENCE * SECONDS:
-            os.killpg(child, signal.SIGKILL)
-        time.sleep(0.01)
-    out, err = ((scratch / name).read_text(errors="surrogateescape") for name in ("out", "err"))
-    seconds = usage.ru_utime + usage.ru_stime
-    return Ran(os.waitstatus_to_exitcode(status), out, err, seconds, 1024 * usage.ru_maxrss)
-
-
-def own_memory() -> int:
-    """What this process takes, which its copies begin with."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def faults_of(kind: Kind, ran: Ran, before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> list[str]:
@@ -99,6 +64,8 @@ def faults_of(kind: Kind, ran: Ran, before: dict[str, tuple[int, int]], after: d
         faults.append("did not say one sentence")
     if ran.code == app.BAD_INPUT and before != after:
         faults.append("changed files")
+    if ran.left:
+        faults.append(f"left {ran.left} processes")
     if not re.search(kind.says, ran.out + ran.err):
         faults.append(f"did not say {kind.says!r}")
     return faults
@@ -112,14 +79,27 @@ def harm_done(scratch: Path, before: dict[str, tuple[int, int]], after: dict[str
         faults.append("wrote outside of its folder")
     if PWNED in after:
         faults.append("ran what a file holds")
-    pages = (path for path in (scratch / "here").rglob("*") if path.suffix in (".html", ".svg", ".md"))
-    if any(path.is_file() and MARKUP in path.read_text(encoding="utf-8", errors="replace") for path in pages):
-        faults.append("wrote a page that obeys a file")
+    written = (path for path in (scratch / "here").rglob("*") if path.suffix in TEXTS and path.is_file())
+    for path in written:
+        if fault := fault_of_text(path.suffix, path.read_text(encoding="utf-8", errors="replace")):
+            faults.append(f"wrote {fault}")
     return faults
 
 
-def tried(kind: Kind) -> tuple[Ran, list[str]]:
-    """A kind made and met, and what was wrong."""
+def fault_of_text(suffix: str, text: str) -> str:
+    """What is wrong with what was written for people; "" where nothing is."""
+    if MARKUP in text and suffix != ".csv":
+        return "a page that obeys a file"
+    if control := OBEYED.search(text):
+        return f"{control[0]!r} to a {suffix} file"
+    cells = (cell for row in csv.reader(io.StringIO(text)) for cell in row) if suffix == ".csv" else ()
+    if any(cell.startswith(FORMULA) and not is_number(cell) for cell in cells):
+        return "a table that computes what a file says"
+    return ""
+
+
+def tried(kind: Kind, is_fresh: bool = False) -> tuple[Ran, list[str]]:
+    """A kind made and met, and what was wrong; models are run as `run_apart` says."""
     scratch = Path(tempfile.mkdtemp(prefix="crafted"))
     folder = scratch / "here"
     folder.mkdir()
@@ -128,7 +108,7 @@ def tried(kind: Kind) -> tuple[Ran, list[str]]:
         kind.build(folder)
         (scratch / VICTIM).write_text(VICTIM)
         before = contents(folder)
-        ran = run_apart(kind.words, folder, scratch)
+        ran = run_apart(kind.words, folder, scratch, is_fresh)
         after = contents(folder)
         return ran, [*faults_of(kind, ran, before, after), *harm_done(scratch, before, after)]
     finally:

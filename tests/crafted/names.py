@@ -1,5 +1,7 @@
 """Names and structures: many, long, repeated, deep, or with what a terminal would obey."""
 
+from itertools import pairwise
+
 import numpy as np
 from builders import Net
 from onnx import TensorProto, helper
@@ -177,6 +179,17 @@ def functions_that_double():
 @model("its functions unfold to")
 def functions_that_double_to_many():
     return calling(19, 2)
+
+
+@model("operators and tensors of the name")
+def functions_that_are_called_often():
+    names = ["x", *(f"v{i}" for i in range(7000)), "y"]
+    proto = raw(*(helper.make_node("f", [a], [b], domain="my") for a, b in pairwise(names)))
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("my", 1)]
+    proto.functions.append(
+        helper.make_function("my", "f", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], imports)
+    )
+    return proto
 
 
 @model("", is_slow=True)

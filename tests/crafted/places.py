@@ -2,6 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import onnx
 from builders import mlp, save
@@ -118,7 +121,7 @@ def named_by_markup(folder) -> None:
         proto = onnx.load(folder / path)
         new = {}
         for place, tensor in enumerate(proto.graph.initializer):
-            new[tensor.name] = f"{MARKUP}]]>--><!--\n# {place}|=1+1|`$(touch pwned)`\x1b[31m\u202e"
+            new[tensor.name] = f"{MARKUP}]]>--><!--\n# {place}|=1+1|`$(touch pwned)\\frac{{$`\x1b[31m\u202e"
             tensor.name = new[tensor.name]
         for place, node in enumerate(proto.graph.node):
             node.name = f"{MARKUP}'\"&amp;{place}\x1b[2J\n```"
@@ -184,6 +187,17 @@ for name, words in DRAWN.items():
 
 # --- states, studies and pairs ------------------------------------------------------------------------------------
 
+
+def unfolding(part: str = "[],") -> str:
+    """60 MiB of text that JSON makes far more of."""
+    return "[" + part * ((60 << 20) // len(part)) + "1]"
+
+
+def put(path: Path, text: str | Callable[[], str]) -> None:
+    """Write a text; one that is long is made when it is asked for."""
+    path.write_text(text if isinstance(text, str) else text())
+
+
 PAIRS = ("assemble", "base.onnx", "m.onnx", *BLENDED, "-o", "o.onnx", "--matches", "p.json")
 for name, text in {
     "of_a_layer_twice": '{"pairs": [{"base": "Gemm_0", "donor": "Gemm_0"}, {"base": "Gemm_0", "donor": "Gemm_2"}]}',
@@ -197,13 +211,13 @@ for name, text in {
     "of_nan": '{"pairs": NaN}',
     "of_a_list": "[1]",
     "of_a_number": "1" * 4000,
-    "that_unfold": "[" + "[]," * ((60 << 20) // 3) + "1]",
-    "that_unfold_to_maps": "[" + "{}," * ((60 << 20) // 3) + "1]",
+    "that_unfold": unfolding,
+    "that_unfold_to_maps": partial(unfolding, "{},"),
 }.items():
-    noted(f"pairs_{name}", "", *PAIRS)(lambda folder, text=text: (folder / "p.json").write_text(text))
+    noted(f"pairs_{name}", "", *PAIRS)(lambda folder, text=text: put(folder / "p.json", text))
 
 for name, text in {
-    "of_many_names": "\n".join(map(str, range(2_000_000))),
+    "of_many_names": lambda: "\n".join(map(str, range(2_000_000))),
     "of_one_name": "a\n" * 100_000,
     "of_a_name_twice": "\n".join([*map(str, range(100_000)), "7"]),
     "of_surrogates": '["\\ud800", "a", "b", "c", "d"]',
@@ -211,10 +225,10 @@ for name, text in {
     "of_far_numbers": '{"0": "a", "99999999999999999999": "b"}',
     "of_negative_numbers": '{"-1": "a", "0": "b"}',
     "of_lists": '[["a"], ["b"], ["c"], ["d"], ["e"]]',
-    "that_unfold": "[" + "[]," * ((60 << 20) // 3) + "1]",
+    "that_unfold": unfolding,
 }.items():
     words = ("assemble", "base.onnx", "m.onnx", "--labels-of", "n.txt", "--labels-of", "-", "-o", "o.onnx")
-    noted(f"classes_{name}", "", *words)(lambda folder, text=text: (folder / "n.txt").write_text(text))
+    noted(f"classes_{name}", "", *words)(lambda folder, text=text: put(folder / "n.txt", text))
 
 SEARCH = ("search", "base.onnx", "m.onnx", "--data", "data.npz", "-o", "o.onnx", "--trials", "2", "--storage", "s.log")
 for name, text in {
@@ -232,12 +246,12 @@ for name, text in {
     ),
     "of_a_trial_of_nothing": '{"op_code": 4, "worker_id": "a", "study_id": 7}\n',
     "of_no_text": "\x00" * 100 + "\n",
-    "of_one_long_line": "a" * (40 << 20),
-    "that_unfolds": "[" + "[]," * ((60 << 20) // 3) + "1]\n",
+    "of_one_long_line": lambda: "a" * (40 << 20),
+    "that_unfolds": unfolding,
 }.items():
     for more in ((), ("--resume",)):
         noted(f"a_study_{name}{'_resumed' if more else ''}", "", *SEARCH, *more)(
-            lambda folder, text=text: (folder / "s.log").write_text(text)
+            lambda folder, text=text: put(folder / "s.log", text)
         )
 
 
@@ -325,12 +339,12 @@ def _(folder):
 def _(folder):
     (folder / "zoo").mkdir()
     (folder / "m.onnx").rename(folder / "zoo/m.onnx")
-    (folder / "o.onnx.zoo.json").write_text("[" + "[]," * ((60 << 20) // 3) + "1]")
+    (folder / "o.onnx.zoo.json").write_text(unfolding())
 
 
 @noted("a_report_that_unfolds", "error: ", "report", "r.json", "-o", "r.html")
 def _(folder):
-    (folder / "r.json").write_text("[" + "[]," * ((60 << 20) // 3) + "1]")
+    (folder / "r.json").write_text(unfolding())
 
 
 # --- numbers of options -------------------------------------------------------------------------------------------

@@ -45,6 +45,14 @@ def input_of_no_numbers():
     return declared([0, 8])
 
 
+@model("", "inspect", MODEL, "--no-verify")
+def units_of_none_laid_end_to_end():
+    net = Net()
+    x = net.input("x", ("N", 8))
+    empty = [net.op("MatMul", x, net.constant(np.zeros((8, 0), np.float32))) for _ in range(2)]
+    return net.proto(net.op("Concat", *empty, axis=1))
+
+
 @model("")
 def input_of_negative_size():
     return declared([-3, 8])

@@ -8,6 +8,9 @@ from crafted.kind import MODEL, model, raw, written
 
 RELU = helper.make_node("Relu", ["x"], ["y"])
 GRAPH, NODE, INITIALIZER = 7, 1, 5  # numbers of fields in onnx.proto
+VARINT, BYTES = 0, 2  # types on the wire
+SIZES = {1: 8, 5: 4}  # bytes of the other types
+Field = tuple[int, int, int | bytes]  # its number, its type on the wire, and its value
 
 
 def varint(number: int) -> bytes:
@@ -19,9 +22,48 @@ def varint(number: int) -> bytes:
     return content + bytes([number])
 
 
-def field(number: int, content: bytes, kind: int = 2) -> bytes:
+def field(number: int, content: bytes, kind: int = BYTES) -> bytes:
     """A field of a message: of bytes, which have their length before them, or of another wire type as it is given."""
-    return varint(number << 3 | kind) + (varint(len(content)) if kind == 2 else b"") + content
+    return varint(number << 3 | kind) + (varint(len(content)) if kind == BYTES else b"") + content
+
+
+def fields(content: bytes) -> list[Field]:
+    """The fields of a message; none where the bytes are no message."""
+    held, at = [], 0
+    while at < len(content):
+        key, at = number_at(content, at)
+        kind = key & 7
+        if kind == VARINT:
+            value, at = number_at(content, at)
+        elif kind in SIZES:
+            value, at = content[at : at + SIZES[kind]], at + SIZES[kind]
+        elif kind == BYTES:
+            length, at = number_at(content, at)
+            value, at = content[at : at + length], at + length
+        else:
+            return []
+        if not key >> 3 or at > len(content):
+            return []
+        held.append((key >> 3, kind, value))
+    return held
+
+
+def number_at(content: bytes, at: int) -> tuple[int, int]:
+    """A number, and where it ends: beyond the content where that ends first."""
+    number = shift = 0
+    while at < len(content):
+        number |= (content[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if content[at - 1] < 128:
+            return number, at
+    return number, at + 1
+
+
+def joined(held: list[Field]) -> bytes:
+    """The message of such fields."""
+    return b"".join(
+        field(number, varint(value) if isinstance(value, int) else value, kind) for number, kind, value in held
+    )
 
 
 def bytes_of(*nodes: onnx.NodeProto) -> bytes:

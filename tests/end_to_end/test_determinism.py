@@ -37,7 +37,7 @@ def test_a_merge_has_the_same_bytes_in_another_process(tmp_path):
     assert written(tmp_path / "elsewhere" / "b", MERGE, seed=2, threads=2, cores=2) == first
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [MERGE, ZOO])
 @pytest.mark.parametrize("seeds", [(0, 1), (1, 2), (2, 3), (3, 0)])

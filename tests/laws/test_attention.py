@@ -447,7 +447,7 @@ GROWN = [
 ]
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("kind", "changed"), GROWN, ids=lambda one: getattr(one, "name", str(one)))
 @pytest.mark.parametrize("way", ["wider", "narrower"])
 def test_a_donor_with_other_heads_is_reached_exactly_and_the_base_is_where_it_starts(kind, changed, way):

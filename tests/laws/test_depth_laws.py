@@ -39,7 +39,7 @@ def test_layers_meet_shallow_to_deep_in_nets_of_any_depth(layers, others):
     assert (places(match)[0], places(match)[-1]) == ((0, 0), (layers - 1, others - 1))
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(("layers", "others"), [(2, 3), (2, 6), (3, 5), (5, 6), (6, 2)])
 @pytest.mark.parametrize("style", ["gemm", "gemm_nt", "matmul"])
 def test_an_expanded_base_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(layers, others, style, tmp_path):
@@ -296,7 +296,7 @@ def test_given_pairs_of_layers_stay_as_they_are():
     assert found[:2] == pairs
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("build", RESIDUAL.values(), ids=RESIDUAL)
 def test_a_branch_that_does_not_end_in_zeros_is_found_out(build, monkeypatch):
     """The mutation: the donor's tensors from the start, those at the end of the branch too."""

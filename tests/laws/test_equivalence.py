@@ -59,7 +59,7 @@ def described(pair, outcome):
 # --- the law -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
 @settings(max_examples=2, phases=UNSHRUNK)
@@ -68,7 +68,7 @@ def test_a_rewritten_copy_gives_the_base_back(rewrite, seed):
     check_is_right(pair)
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("rewrite", REWRITES)
 @given(SEEDS)
 @settings(max_examples=2, phases=UNSHRUNK)

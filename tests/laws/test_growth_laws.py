@@ -14,12 +14,13 @@ import mal_graph
 from mal_graph.graph import Declared
 from mal_graph.matching.moving_groups import moving_groups
 from mal_graph.merging import widening
-from mal_graph.merging.unmatched import UNMATCHED
+from mal_graph.merging.unmatched import all_rules
 from mal_graph.operators import normalisation
 from mal_graph.operators import table as ops
 from mal_graph.symmetry import axis_groups, find_coupled, find_traces, plan_resizing, resize_graph
 
 WIDTHS = ("base", "grow")
+UNMATCHED = [rule.name for rule in all_rules()]
 
 
 def grouped():
@@ -70,13 +71,13 @@ def far(a, b):
     return deviation(run(a, inputs, "onnxruntime"), run(b, inputs, "onnxruntime"))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("build", NETS.values(), ids=NETS)
 def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_at_1(build, tmp_path):
     base = reseeded(build(), 1)
     grew = 0
     for number, (units, donor) in enumerate(wider_donors(build(), 2)):
-        unmatched = tuple(UNMATCHED)[number % 3]
+        unmatched = UNMATCHED[number % 3]
         result = merged(base, donor, 0.0, unmatched)
         grew += 1
         assert sum(result.merged[0].plan.growth.added.values()) > 0, (units, result.merged[0].plan.growth)
@@ -88,7 +89,7 @@ def test_a_base_that_grows_keeps_its_function_at_lambda_0_and_takes_the_donors_a
     assert grew
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize(
     "make",
@@ -280,7 +281,7 @@ def normed(width, seed, op, *, epsilon=1e-2, hidden=7, read=False, after=False, 
     return net.graph(net.op("MatMul", x, net.op("Transpose", table)) if tied else net.linear(x, width, 4, "matmul"))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("op", NORMS)
 def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, unmatched, tmp_path):
@@ -300,7 +301,7 @@ def test_units_under_a_norm_grow_and_the_ends_of_lambda_are_base_and_donor(op, u
     assert far(mal_graph.load(save(half, tmp_path / "grown.onnx")), half) == 0.0
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("op", NORMS)
@@ -352,6 +353,7 @@ def test_a_narrower_donor_whose_places_are_mixed_keeps_its_function_where_its_mi
     assert far(result.graph, donor) <= 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_narrower_donor_that_adds_something_to_all_units_alike_is_listed_and_not_compensated_for(width, monkeypatch):
     base, donor = mixing(9, 0, "RMSNormalization", bias=True), mixing(6, 1, "RMSNormalization", bias=True)
@@ -572,6 +574,7 @@ def test_what_cannot_be_compensated_does_not_hold_up_what_grows():
     assert len(growth.kept) == 1
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("form", [{"read": True}, {"after": True}])
 def test_an_rms_norm_needs_no_other_reader_to_agree(form):
     base, donor = normed(6, 0, NORMS[1], **form), normed(9, 1, NORMS[1], **form)
@@ -595,6 +598,7 @@ def skipping(width, seed):
     return net.graph(net.linear(x, width, 3, "matmul"))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_sum_and_its_rms_norm_in_one_grow_in_both_directions(unmatched):
     base, donor = skipping(6, 0), skipping(9, 1)
@@ -624,7 +628,7 @@ def group_normed(groups, seed, form, size=2):
     return net.graph(net.conv(net.op("Relu", x), channels, 2))
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("form", ["one operator", "old", "written out", "instance"])
 def test_whole_groups_of_a_group_norm_are_added(form, unmatched):
@@ -733,7 +737,7 @@ INSIDE = {
 }
 
 
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
 def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatched, tmp_path):
@@ -749,7 +753,7 @@ def test_units_inside_blocks_and_heads_grow_in_all_of_them_alike(build, unmatche
     assert far(mal_graph.load(save(end.graph, tmp_path / "grown.onnx")), end.graph) == 0.0
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize("build", INSIDE.values(), ids=INSIDE)
 def test_a_donor_with_smaller_blocks_or_heads_keeps_its_function_at_lambda_1(build, unmatched):
@@ -767,6 +771,7 @@ def test_more_blocks_and_more_heads_are_added(unmatched):
         assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 def test_more_but_smaller_blocks_take_the_donors_function(unmatched):
     base, donor = blocks(6, 4, 0), blocks(8, 3, 1)
@@ -774,7 +779,7 @@ def test_more_but_smaller_blocks_take_the_donors_function(unmatched):
     assert far(merged(base, donor, 1.0, unmatched).graph, donor) <= 1e-5
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("build", [blocks, attention])
 def test_blocks_and_heads_get_company_and_get_larger_at_once(build, unmatched):
@@ -842,7 +847,7 @@ def test_frequencies_that_nobody_learned_keep_the_length_of_heads_with_the_reaso
     assert far(merged(base, donor, 0.0, "fade").graph, base) == 0.0
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", ["fade", "zero"])
 @pytest.mark.parametrize(("mine", "theirs"), [(4, 4), (4, 8), (8, 4)])
 def test_frequencies_of_queries_and_keys_that_no_weight_reads_come_and_go_silently(mine, theirs, unmatched):
@@ -889,6 +894,7 @@ def test_places_inside_blocks_that_are_exchanged_are_found_out(monkeypatch):
     assert far(merged(base, donor, 1.0, "zero").graph, donor) > 1e-3
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 def test_a_sum_over_units_allows_more_of_them_if_they_start_silent(unmatched):
     base, donor = with_statistic(6, 0, "ReduceSum"), with_statistic(9, 1, "ReduceSum")

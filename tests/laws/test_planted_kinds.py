@@ -37,7 +37,7 @@ def test_the_permutation_by_hand_keeps_the_outputs(kind):
         assert torch.allclose(model(example()), copy(example()), atol=1e-4)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("kind", "front_end"), WITH_FRONT_ENDS)
 def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     model = build(kind)
@@ -48,7 +48,7 @@ def test_a_permuted_copy_gives_the_base_back_and_keeps_nothing(kind, front_end):
     assert not {*step.plan.skipped, *step.plan.dropped, *step.promises.kept}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.slow
 @pytest.mark.parametrize("repeat", ["expand", "interleave", "axis", "tile"])
 def test_more_heads_are_reached_exactly_however_shared_ones_are_repeated(repeat):

@@ -182,7 +182,7 @@ OTHER_WIDTHS = [
 ]
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("kind", OTHER_WIDTHS, ids=lambda kind: kind.name)
 @pytest.mark.parametrize("units", [(6, 9), (3, 5), (6, 5)], ids=["wider", "narrower", "mixed"])
 def test_a_donor_of_any_width_is_reached_exactly_and_the_base_is_where_it_starts(kind, units):
@@ -198,7 +198,7 @@ def test_a_donor_of_any_width_is_reached_exactly_and_the_base_is_where_it_starts
         assert far(load(ir.to_proto(edited_model(result.graph))), goal) < SMALL  # what is written is what was made
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("kind", OTHER_WIDTHS, ids=lambda kind: kind.name)
 def test_a_narrower_donor_goes_into_a_wider_base_that_keeps_its_width(kind):
     base = load(recurrent_net(kind, 0), "base")

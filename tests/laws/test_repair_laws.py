@@ -7,7 +7,7 @@ from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
 import mal_graph
 from mal_graph import registry
 from mal_graph.errors import DataError
-from mal_graph.evaluation import Moments, Place, Stream, measure, predict
+from mal_graph.evaluation import Moments, Place, Stream, measure, predict, walking
 from mal_graph.matching import assign_in_order, find_foldable_norm
 from mal_graph.merging import LayerLambdas, merge, plan_merge, repair
 from mal_graph.merging.repairing import output_of, weight_steps
@@ -412,3 +412,46 @@ def test_a_bias_of_one_value_for_all_units_is_left_as_a_bias():
     result = mal_graph.assemble(net_of(1), net_of(2), lam=0.5, calibrate=samples(), verify=False)
     assert result.passed
     assert result.merged[0].repair.rescaled
+
+
+# --- what it takes -----------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """A runner that counts the operators that are run, each for every sample."""
+
+    def __init__(self):
+        self.operators = 0
+
+    def open(self, graph, **options):
+        session = RUNNER.open(graph, **options)
+        run = session.run
+
+        def counted(inputs, *others, **more):
+            self.operators += len(graph.nodes) * len(next(iter(inputs.values())))
+            return run(inputs, *others, **more)
+
+        session.run = counted
+        return session
+
+
+@pytest.mark.parametrize("depth", [2, 8])
+def test_every_operator_runs_once_in_base_donor_and_merge(depth):
+    """And once more for one sample of each, which says how much is read at once."""
+    base, donor = (mlp((8, *[9] * depth, 5), seed) for seed in (0, 1))
+    plan, counting, arrays = planned(base, donor), Counting(), samples(100)
+    repair(merge(plan), plan, arrays, counting)
+    assert counting.operators <= 3 * len(base.nodes) * (100 + 1)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_what_goes_on_behind_a_repaired_layer_is_what_its_new_weights_give(pair, monkeypatch):
+    """Samples that go on from rescaled values, beside samples that begin anew with the repaired weights."""
+    base, donor, arrays = PAIRS[pair]()
+    plan = planned(base, donor)
+    once, _ = repair(merge(plan), plan, arrays, RUNNER)
+    monkeypatch.setattr(walking, "MAX_KEPT", 0)
+    anew, _ = repair(merge(plan), plan, arrays, RUNNER)
+    for name, weight in anew.weights.items():
+        size = np.abs(weight.read()).max()
+        np.testing.assert_allclose(once.weights[name].read(), weight.read(), atol=1e-5 * size, err_msg=name)

@@ -20,3 +20,4 @@ def test_a_save_that_is_killed_or_fails_at_any_call_leaves_the_old_the_new_or_no
     found = json.loads(done.stdout)
     assert found["wrong"] == []
     assert min(found["tried"].values()) >= 60  # calls, over four cases
+    assert max(found["computed"]) < 0.7  # of the tensors; the rest was taken as it was written

@@ -142,18 +142,23 @@ def test_evidence_adds_what_it_says_of_the_units_that_are_assigned(seed):
     more = max(factors) * sum(score_order(table, order) for table, order in zip(tables, orders, strict=True))
     assert more > 0
     assert told.value(orders) == pytest.approx(bare.value(orders) + more)
+    for pair, extra in enumerate(told.extra):
+        assert told.scores(pair, orders) == pytest.approx(bare.scores(pair, orders) + extra)
 
 
 @settings(max_examples=12)  # each makes many problems anew
 @given(st.integers(0, 10**6))
 def test_units_for_which_two_files_hold_other_settings_are_never_on_each_other(seed):
-    """Biases that hold the same numbers in both, in another order, were set and not learned."""
+    """Biases that hold the same numbers in both, in another order, were set and not learned; however much more alike
+    other units are."""
     rng, models = np.random.default_rng(seed), []
+    size = np.float32(rng.choice([1, 100]))
     for number in (0, 1):
         model = mlp((5, 10, 3), seed + number)
-        bias = model.nodes[0].inputs[2]
+        weight, bias = model.nodes[0].inputs[1:3]
         settings = rng.permutation(np.repeat(np.float32([0.5, 2.0]), 5))
-        models.append((model.with_weights({bias: settings}), settings))
+        larger = {weight: size * model.weights[weight].read(), bias: settings}
+        models.append((model.with_weights(larger), settings))
     (base, mine), (donor, theirs) = models
     (order,) = assign_units(correspondence_of(base, donor)).orders
     np.testing.assert_array_equal(theirs[order], mine)

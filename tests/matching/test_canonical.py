@@ -315,7 +315,7 @@ def upsampler(seed, bias, norm):
     return net.graph(net.conv(net.op("Relu", net.norm(x, 12) if norm else x), 12, 2))
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("calibrated", [False, True])
 @pytest.mark.parametrize(("bias", "norm"), FORMS)
 @pytest.mark.parametrize(("donor_bias", "donor_norm"), FORMS)

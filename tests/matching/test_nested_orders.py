@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import ShapeError
+from mal_graph.matching.axis_pairs import AxisPair, Block
 from mal_graph.matching.nested_orders import Nests, extend_orders
-from mal_graph.matching.orders import score_at_random, score_order
+from mal_graph.matching.orders import is_whole, score_at_random, score_order
 
 PLAIN = Nests((-1,), ((3, 2),), (None,))
 NESTED = Nests((-1, 0), ((2, 3), (6, 6)), (None, None))  # 2 units of 3 in the base, 3 of 2 in the donor
@@ -167,3 +168,18 @@ def test_scores_that_are_no_numbers_are_refused():
     tables = {0: np.zeros((2, 3)), 1: np.full((6, 6), np.nan)}
     with pytest.raises(ShapeError, match="not finite"):
         NESTED.solve(0, tables)
+
+
+def test_an_axis_is_whole_where_one_block_of_fixed_places_covers_it():
+    every, turned = np.arange(4)[:, None], np.arange(4)[::-1, None]
+    halves = (Block(-1, every[:2], every[:2]), Block(-1, every[2:], every[2:]))
+    assert is_whole(AxisPair(4, (Block(-1, every, every),)))
+    for blocks in (
+        halves,
+        (),
+        (Block(0, every, every),),
+        (Block(-1, every, turned),),
+        (Block(-1, every[:2], every[:2]),),
+    ):
+        assert not is_whole(AxisPair(4, blocks))
+    assert not is_whole(AxisPair(4, (Block(-1, every, every),), donor_size=5))

@@ -311,7 +311,7 @@ def test_the_accounts_of_the_wheels_models_add_up(folder):
     assert merged or folder != "pytorch-converted"
 
 
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(8)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem.removeprefix("light_") for path in WHEEL if "light_" in path.stem))
 def test_the_accounts_of_published_architectures_add_up(name):

@@ -191,7 +191,7 @@ def test_a_lambda_outside_its_range_is_refused(lam):
 
 
 def test_unknown_pads_are_refused_with_the_known_ones():
-    with pytest.raises(UsageError, match="unmatched is 'none': choose one of keep, fade, zero"):
+    with pytest.raises(UsageError, match="unmatched is 'none': choose one of fade, keep, zero"):
         planned(mlp((6, 8, 5), 0), mlp((6, 8, 5), 1), 0.5, "none")
 
 

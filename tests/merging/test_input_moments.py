@@ -1,11 +1,15 @@
 """Whole models merged by what their layers read: the moments are those of the models, in the base's frame."""
 
 import numpy as np
+import onnx
 import pytest
 from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy, vit
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
+import mal_graph
 from mal_graph import registry
 from mal_graph.matching import assign_units
 from mal_graph.merging import LayerLambdas, MeasuredStacking, Stacking, input_moments, plan_merge
@@ -208,3 +212,20 @@ def test_a_weight_that_is_applied_twice_is_solved_on_both_inputs():
     found = measured(base, [tuned(base, 1)], "regmean", inputs_for(base, 2))
     assert [len(rows.tensors) for rows in found.reads[weight].values()] == [2, 2]
     assert np.isfinite(values(found.merged())[weight]).all()
+
+
+@pytest.mark.parametrize("style", ["gemm", "matmul"])
+def test_what_e_pmq_makes_onnxruntime_quantises_without_loss(style, tmp_path):
+    base = mlp((4, 6, 3), 0, style)
+    own = [{"x": arrays["x"]} for arrays in inputs_for(base, 2).values()]
+    made = mal_graph.assemble(base, tuned(base, 1), method="e_pmq", calibrate_of=own, compare=False)
+    paths = [tmp_path / name for name in ("merged.onnx", "small.onnx")]
+    made.save(paths[0])
+    quantize_dynamic(*paths, per_channel=True, weight_type=QuantType.QInt8)
+    stored = {one.name: numpy_helper.to_array(one) for one in onnx.load(paths[1]).graph.initializer}
+    whole = {name.removesuffix("_quantized"): values for name, values in stored.items() if name.endswith("_quantized")}
+    assert len(whole) == 2
+    for name, values in whole.items():
+        weight = made.graph.weights[name.removesuffix("_Transposed")].read()
+        again = values * stored[f"{name}_scale"]
+        np.testing.assert_allclose(again.T if "_Transposed" in name else again, weight, atol=1e-6)  # float32 rounds

@@ -63,7 +63,9 @@ def test_what_is_no_method_of_that_name_is_refused(others, name):
 
 
 def test_a_method_that_cannot_be_loaded_is_told(others):
-    with pytest.raises(UsageError, match="the merge method 'lost' cannot be loaded: No module named"):
+    with pytest.raises(
+        UsageError, match="the merge method 'lost' cannot be loaded from package_that_is_not_there:lost: No module"
+    ):
         find_method("lost")
 
 

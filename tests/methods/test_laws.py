@@ -5,20 +5,23 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from mal_graph.methods import Measured, Need, Stack, all_methods, merge_method
+from mal_graph.methods import Measured, Need, Stack, all_methods, mean_of, merge_method
+from mal_graph.methods.factors import turned_apart
 
 METHODS = {method.name: method for method in all_methods()}
 MEANS = ["linear", "slerp", "karcher"]
-REGRESSIONS = [name for name, method in METHODS.items() if method.measured is not None]
 ON_TASK_VECTORS = [name for name, method in METHODS.items() if method.needs is Need.ANCESTOR]
-SPECTRAL = ["tsv_m", "tsv_c", "iso_c", "wudi", "opcm"]
+ROUNDED = ["e_pmq"]  # whose grid nothing but itself lies on
+REGRESSIONS = [name for name, method in METHODS.items() if method.measured and name not in [*ON_TASK_VECTORS, *ROUNDED]]
+SPECTRAL = ["tsv_m", "dc_merge", "tsv_c", "iso_c", "wudi", "doge", "opcm", "do_merging"]
 RANDOM = ["dare_linear", "dare_ties", "della", "della_linear"]
-UNEVEN = ["pcb", "wudi"]  # one has a tanh, the other takes steps of one size
+UNEVEN = ["pcb", "wudi", "doge"]  # one has a tanh, the others take steps of one size
 CLOSE = 2e-5  # float32, of sums of a few products and of singular vectors of small matrices
 
 # What makes a method take all of one model, and nothing of those that stayed where they were.
 WHOLE = {
     "task_arithmetic": {"weight": 1.0},
+    "concrete": {"weight": 1.0},
     "ties": {"density": 1.0},
     "dare_linear": {"density": 1.0, "weight": 1.0},
     "dare_ties": {"density": 1.0, "weight": 1.0},
@@ -31,6 +34,10 @@ WHOLE = {
     "wudi": {},
     "tsv_c": {"share": 1.0},
     "opcm": {},
+    "rmm": {},
+    "do_merging": {"share": 1.0},
+    "twin_merging": {"share": 1.0, "lambda": 0.0},
+    "mass": {"share": 1.0},
 }
 few = settings(max_examples=3, deadline=None, phases=[Phase.reuse, Phase.generate])  # nothing here is large
 
@@ -132,12 +139,13 @@ def test_what_one_model_alone_has_learned_is_taken_whole(name, data):
     assert_close(METHODS[name](other(stack, models=models), **WHOLE[name]), stack.models[one])
 
 
-@pytest.mark.parametrize("name", [*WHOLE, "tsv_m", "widen"])
+@pytest.mark.parametrize("name", [*WHOLE, "tsv_m", "widen", "dc_merge"])
 @given(data=st.data())
 @few
 def test_one_model_alone_is_the_result(name, data):
     stack = data.draw(stacks(name, least=1, most=1))
-    assert_close(METHODS[name](stack, **WHOLE.get(name, {})), stack.models[0])
+    whole = {"density": 1.0} if name == "dc_merge" else WHOLE.get(name, {})
+    assert_close(METHODS[name](stack, **whole), stack.models[0])
 
 
 # --- homogeneity, symmetry, permutations --------------------------------------------------------------------------
@@ -313,6 +321,41 @@ def test_wudi_comes_nearer_to_what_each_model_has_learned_on_its_own_inputs(data
 
 @given(data=st.data())
 @few
+def test_dc_merge_takes_the_directions_of_each_model_and_makes_them_as_strong_as_asked(data):
+    """Each column is learned by one model alone, so that no direction is that of two."""
+    three = 3.5 / 36  # the entries that a model has in the shared space: its strengths
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ancestor, (left, _) = rng.standard_normal((6, 6)).astype(np.float32), np.linalg.qr(rng.standard_normal((6, 6)))
+    strengths = np.array([9.0, 3.0, 6.0, 5.0, 1.0, 3.0])
+    deltas = np.stack([left * strengths * own for own in np.repeat(np.eye(2), 3, axis=1)])
+    stack = Stack((ancestor + deltas).astype(np.float32), ancestor)
+    assert_close(METHODS["dc_merge"](stack, density=three), ancestor + deltas.sum(axis=0))
+    even = METHODS["dc_merge"](stack, density=three, smooth=1.0) - ancestor
+    assert_close(np.linalg.norm(even, axis=0), np.repeat([6.0, 3.0], 3))
+    one_each = np.linalg.norm(METHODS["dc_merge"](stack, density=1e-9) - ancestor, axis=0)
+    assert_close(one_each, [9.0, 0, 0, 5.0, 0, 0])
+
+
+@given(data=st.data())
+@few
+def test_doge_makes_the_sum_differ_less_from_each_and_without_steps_adds_lengths_of_one(data):
+    stack = data.draw(stacks("doge"))
+    deltas = stack.deltas.reshape(stack.count, len(stack.ancestor), -1).astype(np.float64)
+    shares = 0.5 / np.linalg.norm(deltas, axis=(1, 2))[:, None, None]
+
+    def gap(merged):
+        apart = deltas * (deltas - (merged - stack.ancestor).reshape(deltas.shape[1:]))
+        return (apart.sum(axis=2) ** 2).sum()
+
+    plain, some, more = (
+        METHODS["doge"](stack, steps=steps, rate=1e-2, density=1.0, **{"lambda": 0.5}) for steps in (0, 30, 90)
+    )
+    assert_close(plain, stack.ancestor + (shares * deltas).sum(axis=0).reshape(stack.ancestor.shape), stack.models)
+    assert gap(more) < gap(some) < gap(plain)
+
+
+@given(data=st.data())
+@few
 def test_tsv_c_is_the_nearest_matrix_of_its_rank(data):
     stack = data.draw(stacks("tsv_c", least=2, most=2))
     weight = np.array([1.0, 0.0])
@@ -336,6 +379,62 @@ def test_t_switch_keeps_signs_and_the_length(data, share):
     assert kept.sum() == max(1, int(share * kept.size))
     assert_close(np.abs(moved[kept]), np.full(kept.sum(), np.abs(moved).max()), stack.models)
     assert np.array_equal(np.sign(moved[kept]), np.sign(stack.deltas[0][kept]))
+
+
+@given(data=st.data(), bases=st.integers(1, 3))
+@few
+def test_rmm_gives_every_model_back_that_is_a_mixture_of_as_many_as_are_kept(data, bases):
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ancestor, few_models = rng.standard_normal((5, 6)), rng.standard_normal((bases, 5, 6))
+    deltas = np.einsum("mb,brc->mrc", rng.standard_normal((4, bases)), few_models)
+    stack = Stack((ancestor + deltas).astype(np.float32), ancestor.astype(np.float32))
+    for one in range(4):
+        assert_close(METHODS["rmm"](stack, weight=np.eye(4)[one], bases=bases), stack.models[one], stack.models)
+    if bases > 1:
+        less = METHODS["rmm"](stack, weight=np.eye(4)[0], bases=bases - 1)
+        assert np.abs(less - stack.models[0]).max() > 0.01
+
+
+@given(data=st.data())
+@few
+def test_do_merging_takes_mean_lengths_and_directions_and_turns_models_apart(data):
+    stack = data.draw(stacks("do_merging", least=2, most=2))
+    deltas = stack.deltas.reshape(2, len(stack.ancestor), -1).astype(np.float64)
+    lengths = np.linalg.norm(deltas, axis=1, keepdims=True)
+    plain = METHODS["do_merging"](stack, share=1.0, steps=0) - stack.ancestor
+    assert_close(plain.reshape(deltas.shape[1:]), lengths.mean(axis=0) * (deltas / lengths).mean(axis=0), stack.models)
+    rows = np.random.default_rng(0).standard_normal((2, 2, 7))
+    common = [
+        np.abs(own[0] @ own[1].T).sum() for own in (turned_apart(rows, steps, 0.01, 0.1) for steps in (0, 30, 90))
+    ]
+    assert common[2] < common[1] < common[0]
+    assert_close(turned_apart(3 * rows, 30, 0.01, 0.1), 3 * turned_apart(rows, 30, 0.01, 0.1))
+
+
+@pytest.mark.parametrize("name", ["bayesian", "bayesian_data_free"])
+@given(data=st.data())
+@few
+def test_bayesian_merging_lies_between_what_is_known_and_a_regression(name, data):
+    stack = data.draw(stacks(name, least=2, most=3))
+    weight, scale = np.linspace(0.5, 1, stack.count), {"weight": np.full(stack.count, 0.4)}
+    known = METHODS["task_arithmetic"](stack, **scale)
+    assert_close(METHODS[name](stack, weight=weight, strength=1e9, **{"lambda": 0.4}), known, stack.models)
+    if name == "bayesian" and stack.moments is not None:
+        free = METHODS["regmean"](stack, weight=weight, scaling=1.0)
+        assert_close(METHODS[name](stack, weight=weight, strength=1e-9), free, stack.models)
+
+
+def test_bayesian_merging_without_data_takes_each_model_where_it_alone_has_learned():
+    """What the columns of a task vector are not in, its model has not read."""
+    rng = np.random.default_rng(0)
+    ancestor = rng.standard_normal((4, 6)).astype(np.float32)
+    models = np.repeat(ancestor[None], 2, axis=0)
+    models[0, :, :3] += rng.standard_normal((4, 3)).astype(np.float32)
+    models[1, :, 3:] += rng.standard_normal((4, 3)).astype(np.float32)
+    merged = METHODS["bayesian_data_free"](Stack(models, ancestor), strength=1e-6)
+    np.testing.assert_allclose(
+        merged, np.hstack([models[0][:, :3], models[1][:, 3:]]), atol=1e-4
+    )  # what is known pulls
 
 
 def test_widen_takes_columns_that_moved_far_whole_and_of_the_others_a_share():
@@ -374,3 +473,22 @@ def test_a_method_that_breaks_a_law_is_found(law, monkeypatch):
     monkeypatch.setitem(WHOLE, "heavy", {})
     with pytest.raises(AssertionError):
         law(name="heavy")
+
+
+@given(st.integers(0, 10_000), st.integers(1, 4))
+def test_a_mean_of_what_some_lack_is_that_of_those_that_have_it(seed, models):
+    """Entry by entry; of those that count nothing they count alike; one that alone counts keeps its bits."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(models, 6, 5)).astype(np.float32)
+    weight, present = rng.choice([0.0, 0.5, 3.0], models), rng.random(values.shape) < 0.6
+    mean = mean_of(values, weight, present)
+    for entry in np.ndindex(6, 5):
+        has = present[:, *entry]
+        own, counting = values[:, *entry][has].astype(np.float64), weight[has]
+        if not has.any():
+            assert mean[entry] == values[0][entry]
+        elif np.count_nonzero(counting) == 1 or len(own) == 1:
+            assert mean[entry] == (own[counting > 0] if counting.any() else own)[0]
+        else:
+            expected = np.average(own, weights=counting if counting.any() else None)
+            assert np.isclose(mean[entry], expected, atol=1e-5)  # float32, four terms of a few

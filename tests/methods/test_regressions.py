@@ -114,3 +114,20 @@ def test_fisher_weighs_each_entry_by_its_share_of_the_information(seed):
     lacking = find_method("fisher")(Stack(weights, fisher=information, present=present))
     changed = weights + 100 * ~present
     assert_close(find_method("fisher")(Stack(changed, fisher=information, present=present)), lacking)
+
+
+@given(seed=seeds, count=st.integers(1, 3), bits=st.integers(3, 8))
+@few
+def test_e_pmq_lies_on_a_grid_and_nearer_to_what_the_models_give_than_the_rounded_mean(seed, count, bits):
+    weights, inputs = drawn(seed, count, 6, 12)
+    merged = find_method("e_pmq")(Stack(weights, moments=moments_of(inputs)), bits=bits, strength=1e-3)
+    steps = 2 ** (bits - 1) - 1
+    scale = np.abs(merged).max(axis=1, keepdims=True) / steps  # as any tool finds it that takes the largest entry
+    np.testing.assert_allclose(merged / scale, np.rint(merged / scale), atol=1e-3)
+    mean = weights.mean(axis=0)
+    grid = np.abs(mean).max(axis=1, keepdims=True) / steps
+
+    def off(values):
+        return sum(((values - own) @ each).var() for own, each in zip(weights, inputs, strict=True))
+
+    assert off(merged) < off(np.rint(mean / grid) * grid)

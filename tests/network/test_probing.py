@@ -5,6 +5,7 @@ from time import monotonic
 import numpy as np
 import pytest
 from builders import Net, cnn, mlp
+from crafted.growing import branches
 
 from mal_graph import registry
 from mal_graph.errors import DataError, MemoryLimitError, RunError
@@ -30,6 +31,17 @@ def test_a_probe_is_repeatable_and_follows_its_seed():
     graph = mlp()
     assert np.array_equal(probe(graph, seed=1).inputs["x"], probe(graph, seed=1).inputs["x"])
     assert not np.array_equal(probe(graph, seed=1).inputs["x"], probe(graph, seed=2).inputs["x"])
+
+
+def test_no_more_sessions_are_opened_for_many_branches_than_for_a_few(monkeypatch):
+    opened, open_one = [], onnxruntime_runner.OrtSession
+    monkeypatch.setattr(onnxruntime_runner, "OrtSession", lambda *given: opened.append(1) or open_one(*given))
+    counts = []
+    for number in (3, 30):
+        opened.clear()
+        probe(registry.as_graph(branches(number)))
+        counts.append(len(opened))
+    assert counts[0] == counts[1] > 1
 
 
 def test_dynamic_axes_are_tried_until_the_model_runs(net):

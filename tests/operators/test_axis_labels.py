@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mal_graph.operators import GroupState, Label, Pin, Wiring, spans
+from mal_graph.graph import Node
+from mal_graph.operators import Call, GroupState, Label, Pin, Wiring, spans
+from mal_graph.operators import wiring as wirings
+from mal_graph.operators.layout import concat
 from mal_graph.operators.reshaping import find_runs
 
 FROZEN = Pin(GroupState.FROZEN, "for a test")
@@ -98,6 +101,31 @@ def test_each_copy_belongs_to_the_original_at_its_place(wiring):
     (copies,) = wiring.blocks
     assert copies.blocks.tolist() == [7, 8, 7] * 2
     assert copies.places.tolist() == [0, 1, 2] * 2
+
+
+@given(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=4), st.data())
+def test_axes_of_length_one_are_put_in_and_taken_out_as_by_any_reshape(shape, data):
+    """A label is laid out anew where nothing is mixed, and gives what the way of all reshapes gives."""
+    long = [axis for axis, size in enumerate(shape) if size > 1]
+    cuts = data.draw(st.lists(st.integers(0, len(long)), max_size=2))
+    target = [shape[axis] for axis in long]
+    for cut in sorted(cuts, reverse=True):
+        target.insert(cut, 1)
+    pinned = data.draw(st.sets(st.sampled_from(long))) if long else set()
+    together = [axis for axis in long if axis not in pinned]
+    size = math.prod(shape[axis] for axis in together)
+    atoms = np.arange(size).reshape([size_ if axis in together else 1 for axis, size_ in enumerate(shape)])
+    label = Label(tuple(shape), (atoms,) if size > 1 else (), dict.fromkeys(pinned, FROZEN))
+    results = []
+    for quick in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            if not quick:
+                patch.setattr(wirings, "moved_axes", lambda old, new: None)
+            wiring = Wiring()
+            wiring.fresh(size)
+            laid = wiring.reshape(label, tuple(target), "Reshape")
+        results.append((laid.shape, [part.tolist() for part in laid.parts], laid.pins))
+    assert results[0] == results[1]
 
 
 def test_what_is_the_same_along_an_axis_has_copies_when_a_reshape_mixes_it(wiring):
@@ -258,3 +286,40 @@ def test_axes_that_become_one_leave_the_units_of_the_others_as_they_are(wiring):
     label = wiring.fresh_label((2, 3, 4))
     joined = wiring.reshape(label, (2, 12), "Reshape")
     assert wiring.axis_label(joined, 0).tolist() == wiring.axis_label(label, 0).tolist()
+
+
+def test_an_input_that_is_not_told_of_is_not_stored():
+    node = Node(name="n", op="Add", inputs=("a", "b"), outputs=("y",))
+    call = Call(node, Wiring(), [Label(()), Label(())], [()], [None, None], stored=(True,))
+    assert [call.is_stored(slot) for slot in range(3)] == [True, False, False]
+
+
+@given(st.integers(2, 6), st.data())
+def test_a_unit_that_is_taken_alone_is_noted_and_no_more_of_them_are(size, data):
+    wiring = Wiring()
+    label = labelled(wiring, (size,), 0)
+    chosen = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=size, unique=True))
+    wiring.take(label, 0, np.array(chosen), "Gather")
+    assert wiring.alone == (len(chosen) == 1)
+
+
+@given(st.sampled_from(["", "x"]), st.booleans())
+def test_a_tensor_is_noted_as_spread_where_it_has_a_name_and_copies(name, is_repeated):
+    wiring = Wiring()
+    label = labelled(wiring, (2, 3), 0) if is_repeated else wiring.fresh_label((2, 3))
+    wiring.reshape(label, (6,), "Reshape", name)
+    assert list(wiring.spread) == ([name] if name and is_repeated else [])
+
+
+@given(st.lists(st.integers(0, 3), min_size=2, max_size=4))
+def test_what_is_empty_says_nothing_of_what_it_is_laid_beside(sizes):
+    """The units of the other axis move together in all that has any, and in nothing else."""
+    wiring, names = Wiring(), tuple(f"x{place}" for place in range(len(sizes)))
+    labels = [wiring.fresh_label((2, size)) for size in sizes]
+    node = Node(name="n", op="Concat", inputs=names, outputs=("y",), attributes={"axis": 1})
+    (out,) = concat(Call(node, wiring, labels, [(2, sum(sizes))], [None] * len(sizes)))
+    tied = {atom for one, other in wiring.ties for atom in (*one.ravel().tolist(), *other.ravel().tolist())}
+    for label, size in zip(labels, sizes, strict=True):
+        if not size:
+            assert tied.isdisjoint(atom for part in label.parts for atom in part.ravel().tolist())
+    assert out.shape == (2, sum(sizes)) or not sum(sizes)

@@ -241,3 +241,26 @@ def test_where_the_axes_of_an_arranged_tensor_come_from(op, attributes, given, s
     arranged = arranged_axes(Node("n", op, ("x",), ("y",), attributes), shape, given)
     assert (arranged and arranged.sources) == sources
     assert arranged is None or np.prod(arranged.shape) == np.prod(shape)
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+@pytest.mark.parametrize("slot", [0, 1])
+def test_a_product_of_matrices_spreads_as_its_output_shows(rank, slot):
+    """Changed along an axis that produces units, or along one of blocks, a stack changes the output there alone; along
+    the one that is consumed, everywhere."""
+    node = Node(name="n", op="MatMul", inputs=("a", "b"), outputs=("y",))
+    spread = ROWS["MatMul"].spread(node, slot, rank)
+    assert sorted([*spread.blocks, *spread.produced, *spread.consumed]) == list(range(rank))
+    operands = [np.ones((2, 2, 3, 3)[-rank:]), np.ones((2, 2, 3, 3)[-rank:])]
+    before = np.matmul(*operands)
+    for axis in range(rank):
+        changed = list(operands)
+        changed[slot] = operands[slot].copy()
+        changed[slot][(slice(None),) * axis + (1,)] += 1
+        differs = np.matmul(*changed) != before
+        if axis in spread.consumed:
+            assert differs.all()
+            continue
+        there = np.zeros_like(differs)
+        there[(..., 1, *[slice(None)] * (-1 - spread.made[axis]))] = True
+        assert np.array_equal(differs, there)

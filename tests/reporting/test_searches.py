@@ -6,8 +6,8 @@ import pytest
 from report_results import result
 
 from mal_graph.reporting import draw_search, search_document, text_of
-from mal_graph.reporting.search_charts import lowest_so_far
-from mal_graph.searching import Candidate, Trial
+from mal_graph.reporting.search_charts import lowest_so_far, objective_names
+from mal_graph.searching import Candidate, Trial, find_search
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +25,15 @@ def test_every_candidate_is_told_with_what_was_found_of_it(search):
     assert document.trials[document.winner.place].weights.keys() == set(
         search.trials[search.winner.place].candidate.donors
     )
+
+
+def test_a_search_that_weighs_size_has_its_front_in_it(search):
+    weighing = replace(search, method=find_search("recombination"))
+    document = search_document(weighing)
+    assert [entry.objectives for entry in document.trials] == [
+        [trial.loss, search.space.size(trial.candidate)] for trial in search.trials
+    ]
+    assert objective_names(document) == ("cross-entropy", "share of the base that changes")
 
 
 def test_what_was_gained_is_told_of_every_part(search):

@@ -65,6 +65,8 @@ def test_where_nothing_passes_no_model_is_written(run, small_zoo, tmp_path):
         ([], ["."], r"the zoo \. holds no \.onnx file"),
         (["--workers", "0"], None, r"--workers is '0': give 1 or more, up to 10000"),
         (["--confidence", "1"], None, r"--confidence is '1': give a number from 0\.5, less than 1"),
+        (["--prune", "0.2"], None, r"--prune is '0\.2': give a number from 0\.5 to 1"),
+        (["--storage", "mysql://me:secret@127.0.0.1:1/x"], None, r"cannot use mysql://127\.0\.0\.1:1/x as the storage"),
     ],
 )
 def test_bad_words_are_one_sentence_and_nothing_is_written(run, small_zoo, tmp_path, words, donors, match):
@@ -74,6 +76,13 @@ def test_bad_words_are_one_sentence_and_nothing_is_written(run, small_zoo, tmp_p
     assert re.fullmatch(r"error: [^\n]+\n", ran.err), ran.err
     assert re.search(match, ran.err), ran.err
     assert contents(tmp_path) == before
+
+
+def test_a_search_that_is_refused_by_its_donors_leaves_nothing(run, small_zoo, tmp_path):
+    ran = run("-o", "out.onnx", donors=(small_zoo.base,))
+    assert ran.code == 2
+    assert re.fullmatch("error: none of 1 donors can be merged into .*: it is the same model as the base\n", ran.err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_schema_of_the_report_is_published():

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mal_graph.errors import UsageError
+from mal_graph.errors import LimitError, UsageError
+from mal_graph.searching import execution
 from mal_graph.searching.execution import LOST, Engine, Workers, engine_of
 from mal_graph.searching.tasks import Failure
 
@@ -76,3 +77,28 @@ def test_what_a_task_raises_is_raised():
 def test_workers_of_two_kinds_are_refused():
     with pytest.raises(UsageError, match="`workers` is 2, and the workers of `scheduler` do the work"):
         engine_of(2, "tcp://localhost:1")
+
+
+class Deaf(Executor):
+    """Takes tasks and never does those of odd numbers, as a scheduler that went away while it was given them."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        if args[0] % 2 == 0:
+            Timer(0.05, lambda: future.set_result(fn(*args))).start()
+        return future
+
+
+def test_tasks_that_nobody_is_left_to_do_are_not_waited_for(monkeypatch):
+    monkeypatch.setattr(execution, "ANSWER", 0.01)  # seconds
+    workers = Workers(Engine(Deaf, (BrokenExecutor,), "the workers of one", is_there=lambda: False))
+    with pytest.raises(LimitError, match=r"the workers of one do no more work .they do not answer.: what was found is"):
+        list(workers.results(abs, [1]))
+
+
+def test_tasks_that_take_longer_than_an_answer_are_waited_for(monkeypatch):
+    monkeypatch.setattr(execution, "ANSWER", 0.01)  # seconds
+    asked = []
+    workers = Workers(Engine(Deaf, (BrokenExecutor,), "slow ones", is_there=lambda: asked.append(1) or True))
+    assert dict(workers.results(abs, [2, 4])) == {0: 2, 1: 4}
+    assert asked

@@ -37,6 +37,18 @@ def test_the_result_is_what_assemble_makes_and_better_than_the_base(undisturbed)
     assert len(result.trials) == FAST["trials"]
 
 
+def test_on_the_way_the_best_candidate_is_told_with_what_it_gains(small_zoo, undisturbed, tmp_path):
+    shutil.copytree(undisturbed[2], tmp_path / "study")
+    told = []
+    given = (small_zoo.base, small_zoo.donors, small_zoo.data)
+    search(*given, study=tmp_path / "study", resume=True, progress=lambda *one: told.append(one), **FAST)
+    result = undisturbed[0]
+    best = min((trial for trial in result.trials if trial.is_whole), key=lambda trial: trial.loss)
+    gained = f"loss falls by {result.base['search'].loss - best.loss:.4f} with {best.candidate.donors[0]}"
+    last = [what for what, _, _ in told if what.startswith("scoring candidates")][-1]
+    assert last.startswith(f"scoring candidates: {gained}")
+
+
 def test_parts_of_the_data_share_no_sample(small_zoo, undisturbed):
     result, _, folder = undisturbed
     parts = [np.load(path)["x"] for path in (folder / "data").iterdir()]
@@ -86,9 +98,9 @@ def test_a_search_that_was_killed_goes_on_to_the_same_model(small_zoo, undisturb
     scored = []
     found = search_job.Team.found
 
-    def counted(self, candidates, part):
+    def counted(self, candidates, part, *rival):
         scored.extend(candidates if part == "search" else ())
-        return found(self, candidates, part)
+        return found(self, candidates, part, *rival)
 
     monkeypatch.setattr(search_job.Team, "found", counted)
     result = search(small_zoo.base, small_zoo.donors, small_zoo.data, study=tmp_path, resume=True, **FAST)
@@ -114,9 +126,10 @@ def test_an_aligned_donor_that_was_altered_is_aligned_anew(small_zoo, undisturbe
     assert result.trials == undisturbed[0].trials
 
 
-def test_a_donor_that_takes_too_long_twice_takes_no_part(small_zoo):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_donor_that_takes_too_long_twice_takes_no_part(small_zoo, workers):
     with pytest.raises(MatchError, match=r"none of 3 donors can be merged into .*: d0.onnx: its worker ended, twice"):
-        search(small_zoo.base, small_zoo.donors, small_zoo.data, workers=2, task_timeout=1e-4, **FAST)
+        search(small_zoo.base, small_zoo.donors, small_zoo.data, workers=workers, task_timeout=1e-4, **FAST)
 
 
 def test_a_donor_that_cannot_be_merged_is_listed(small_zoo, undisturbed, tmp_path):
@@ -180,7 +193,7 @@ def test_two_searches_share_a_database(small_zoo, undisturbed, tmp_path):
         ({"resume": True, "study": "none"}, FileError, "cannot go on with the study in none: there is no such folder"),
         ({"method": "mal"}, UsageError, "`method` is mal, and a search looks for the weights of models"),
         ({"method": "slerp"}, UsageError, "`method` is slerp, and a search looks for the weights of models"),
-        ({"method": "regmean"}, UsageError, "`method` is regmean, which measures activations, and a search takes"),
+        ({"method": "regmean"}, UsageError, "`method` is regmean, which runs models on inputs, and a search takes"),
         ({"method": "c2m3"}, UsageError, "`method` is c2m3, which aligns all models at once, and a search takes"),
         ({"search": "gredy"}, UsageError, "`search` is 'gredy': did you mean greedy"),
         ({"sampler": "best"}, UsageError, "`sampler` is 'best': choose one of tpe, cmaes, nsga2, gp, random"),
@@ -267,4 +280,4 @@ def undisturbed_scores(result):
     known = {(trial.candidate, "search"): trial.figures for trial in result.trials}
     known |= {(one.gate.candidate, "gate"): one.gate.figures for one in result.finalists}
     known |= {(base.candidate, part): base.figures for part, base in result.base.items()}
-    return lambda self, candidate, paths, part, with_samples=False: known[candidate, part]
+    return lambda self, candidate, paths, part, **rest: known[candidate, part]

@@ -1,5 +1,7 @@
 """The laws of searches, on losses that are known functions of the weights: no model is run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,13 +9,29 @@ from hypothesis import strategies as st
 
 from mal_graph import registry
 from mal_graph.errors import UsageError
-from mal_graph.searching import Candidate, Figure, Space, Trial, find_search, niches, pareto_front, search_method
+from mal_graph.methods import find_method
+from mal_graph.methods.resolving import value_at
+from mal_graph.searching import (
+    Candidate,
+    Figure,
+    Space,
+    Trial,
+    estimates,
+    find_search,
+    genome,
+    niches,
+    pareto_front,
+    recombination,
+    search_method,
+)
 from mal_graph.searching.candidates import beats
+from mal_graph.searching.item_response import Items
 from mal_graph.searching.method import run_search
 from mal_graph.searching.proposals import SAMPLERS, SHORT_LIST
 from mal_graph.searching.surrogates import coefficients, fit_quadratic, lowest_point
 
 NAMES = sorted(registry.searches())
+LAYERS = ((0.0, 30), (0.5, 50), (1.0, 20))
 
 
 def found(candidate, losses):
@@ -25,7 +43,17 @@ def found(candidate, losses):
 def space_of(donors=3, sets=1, **options):
     base = found(Candidate((), ()), [1.0] * sets)
     named = tuple(f"d{place:02}" for place in range(donors))
-    plain = {"stages": 2, "most": 1.0, "eps": 0.0, "trials": 40, "batch": 5, "sampler": "random", "seed": 0}
+    plain = {
+        "stages": 2,
+        "most": 1.0,
+        "eps": 0.0,
+        "trials": 40,
+        "batch": 5,
+        "sampler": "random",
+        "seed": 0,
+        "layers": LAYERS,
+        "samples": 4,
+    }
     return Space(donors=named, base=base, **{**plain, **options})
 
 
@@ -64,7 +92,7 @@ def test_searches_stay_in_their_space_and_budget_and_find_the_same_again(name, d
     assert run_search(find_search(name), space, bowl(space, seed)) == result
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not find_search(name).weighs_size])
 def test_searches_lower_the_loss(name):
     space = space_of(sampler="tpe", trials=120)
     result = run_search(find_search(name), space, bowl(space))
@@ -95,12 +123,7 @@ def test_a_sampler_of_one_loss_is_refused_where_there_are_two():
 def test_greedy_keeps_what_lowers_the_loss_and_nothing_else():
     """Of donors that help and donors that harm, those that help."""
     space = space_of(donors=4, trials=400)
-    gain = {"d00": -0.1, "d01": 0.1, "d02": -0.1, "d03": 0.2}
-
-    def score(candidates):
-        sums = [sum(gain[d] * sum(row) for d, row in one.by_donor.items()) for one in candidates]
-        return [found(one, [1.0 + total]) for one, total in zip(candidates, sums, strict=True)]
-
+    score = linear({"d00": 1, "d01": -1, "d02": 1, "d03": -2})
     best = min(run_search(find_search("greedy"), space, score), key=lambda trial: trial.loss)
     assert best.candidate == Candidate.of({"d00": [1.0, 1.0], "d02": [1.0, 1.0]})
 
@@ -134,6 +157,139 @@ def test_of_two_losses_map_scores_points_that_no_other_beats():
     at_random = [trial.losses for trial in result[:36]]
     promised = [trial.losses for trial in result[36:]]
     assert not any(beats(random, one) for random in at_random for one in promised)
+
+
+def came_to(asking, score):
+    """What a part of a search comes to."""
+    told = None
+    while True:
+        try:
+            told = score(asking.send(told))
+        except StopIteration as end:
+            return end.value
+
+
+def linear(gains):
+    """Losses that fall evenly with the weights of some donors and rise with those of others."""
+
+    def score(candidates):
+        sums = [sum(gains[donor] * sum(row) for donor, row in one.by_donor.items()) for one in candidates]
+        return [found(one, [1.0 - total / 10]) for one, total in zip(candidates, sums, strict=True)]
+
+    return score
+
+
+def test_coefficients_evolve_until_donors_that_harm_are_out():
+    space = space_of(donors=4, trials=300)
+    score = linear({"d00": 1, "d01": -1, "d02": 1, "d03": -2})
+    best = min(run_search(find_search("evo_merging"), space, score), key=lambda trial: trial.loss)
+    assert set(best.candidate.donors) == {"d00", "d02"}
+    assert best.loss < 0.65  # of 0.6 with all that helps and nothing else
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_a_trusted_genome_is_the_diagnosis_and_an_untrusted_one_what_evolved(importance, own):
+    told = np.array(importance)
+    assert np.allclose(genome.row_of_genome([0.8, 1.0, *own], told), 0.8 * told)
+    assert np.allclose(genome.row_of_genome([0.8, 0.0, *own], told), 0.8 * np.array(own))
+    halves = genome.row_of_genome([1.0, 0.5, *own], told)
+    assert np.allclose(halves, (told + own) / 2)
+
+
+@given(st.integers(0, 2), st.booleans())
+@settings(max_examples=6)
+def test_a_diagnosis_names_the_stages_where_a_donor_lowers_the_loss(stage, is_merged_in):
+    """Whether the merge has something of the donor already or not."""
+    space = space_of(donors=2, stages=3)
+
+    def loss(candidate):
+        row = candidate.by_donor.get("d01", (0.0,) * 3)
+        return 1 - row[stage] + row[(stage + 1) % 3]
+
+    held = Candidate.of({"d00": [0.3] * 3, **({"d01": [0.2, 0.7, 0.1]} if is_merged_in else {})})
+    asking = genome.diagnosed(space, found(held, [loss(held)]), "d01")
+    diagnosis = came_to(asking, lambda candidates: [found(one, [loss(one)]) for one in candidates])
+    assert np.array_equal(diagnosis, np.eye(3)[stage])
+
+
+def exam_score(space, items):
+    """Losses of models whose answers follow from an ability, the higher the nearer the weights are to a point."""
+    goal = np.full(space.stages * len(space.donors), 0.6)
+
+    def score(candidates):
+        abilities = [2 - 3 * float(((vector(space, one) - goal) ** 2).mean() / 0.36) for one in candidates]
+        told = [examined(items, *one) for one in zip(abilities, (one.samples for one in candidates), strict=True)]
+        return [replace(trial, candidate=one) for one, trial in zip(candidates, told, strict=True)]
+
+    return score
+
+
+def examined(items, ability, samples=0):
+    """What is found of a model of some ability, by the first samples or by all."""
+    each = -np.log(items.chances(ability))[: samples or None]
+    return Trial(Candidate((), ()), (Figure(float(each.mean()), 0.5, tuple(each.tolist()), samples),))
+
+
+def test_merge3_finds_the_abler_merges_by_a_few_samples():
+    rng, samples = np.random.default_rng(0), 300
+    items = Items(np.exp(rng.normal(0, 0.4, samples)), rng.normal(0, 1.5, samples))
+    space = space_of(stages=1, trials=3 + 9 * 11, samples=samples, batch=10)
+    score = exam_score(space, items)
+    space = replace(space, base=score([space.base.candidate])[0])
+    result = run_search(find_search("merge3"), space, score)
+    some = [trial for trial in result if not trial.is_whole]
+    assert {trial.figures[0].samples for trial in some} == {estimates.few_of(samples)}
+    assert len(some) > 0.85 * len(result)
+    best = min((trial for trial in result if trial.is_whole), key=lambda trial: trial.loss)
+    by_all = score([replace(trial.candidate, samples=0) for trial in some])
+    assert best.loss == min(trial.loss for trial in by_all), "the ablest is scored by all, and is the result"
+
+
+def test_what_merge3_expects_of_a_few_answers_is_nearer_than_what_they_show():
+    """Over merges of many abilities; the items are fitted to nine others."""
+    rng, samples, few = np.random.default_rng(0), 200, 20
+    expected, shown = [], []
+    for _ in range(20):
+        items = Items(np.exp(rng.normal(0, 0.4, samples)), rng.normal(0, 1.5, samples))
+        exams = estimates.exams_of([examined(items, ability) for ability in rng.normal(0, 1, 9)])
+        for ability in rng.normal(0, 1, 20):
+            whole = items.chances(ability)
+            (error,) = estimates.expected_errors(exams, examined(items, ability, few))
+            expected.append(1 - error - whole.mean())
+            shown.append(whole[:few].mean() - whole.mean())
+    assert np.square(expected).mean() < np.square(shown).mean() / 4
+
+
+def test_recombined_modules_are_the_best_of_their_size():
+    """No set of donors for each stage is better than what was found at the same share of the base, of all there are."""
+    space = space_of(donors=2, trials=300)
+    score = bowl(space, 1)
+    every = [recombination.recombined(space, space.donors, genome) for genome in np.ndindex(2, 2, 2, 2)]
+    result = run_search(find_search("recombination"), space, score)
+
+    def lowest(trials):
+        by_size = {}
+        for trial in trials:
+            size = space.size(trial.candidate)
+            by_size[size] = min(trial.loss, by_size.get(size, np.inf))
+        return by_size
+
+    assert {trial.candidate for trial in result} <= set(every)
+    assert lowest(result) == lowest(score(every))
+
+
+@given(st.lists(st.sampled_from([0.0, 0.4]), min_size=3, max_size=3))
+def test_the_size_of_a_merge_is_the_share_of_numbers_that_change(row):
+    """By the weights that the merge method is given for each layer."""
+    space = space_of(stages=3)
+    candidate = Candidate.of({"d00": row})
+    settings_ = candidate.settings
+    changed = sum(
+        count
+        for depth, count in LAYERS
+        if settings_ and value_at(find_method("linear").parameters["weight"], settings_, 1, depth)
+    )
+    assert space.size(candidate) == changed / 100
 
 
 @given(st.integers(0, 1000), st.integers(1, 30))
@@ -216,7 +372,7 @@ def test_a_search_that_is_none_is_refused(monkeypatch):
 def test_every_search_says_what_it_is():
     for name in NAMES:
         method = find_search(name)
-        assert method.summary
+        assert method.summary.endswith(".")
         assert method.source.startswith(("arXiv:", "doi:"))
     made = search_method("mine", source="arXiv:0")(lambda space: None)
     assert made.name == "mine"

@@ -98,7 +98,8 @@ def test_a_width_that_nothing_expresses_is_kept():
     x = net.op("Relu", net.linear(net.input("x", ("N", 5)), 5, 8))
     ones = net.op("Expand", net.constant(np.ones((1, 1), np.float32)), net.constant([1, 8]))
     ((_, padding),) = statements(net.graph(net.linear(net.op("Mul", x, ones), 8, 4)))
-    assert padding.statement.startswith("keeps its width: ")
+    assert padding.statement.startswith("keeps its width: at another width onnxruntime refuses ")
+    assert "ONNXRuntimeError" not in padding.statement
     assert not padding.holds
 
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from builders import Net, cnn, inputs_of, mlp, reseeded
+from builders import Net, cnn, deviation, inputs_of, mlp, network, permuted_copy, reseeded, run
 from onnx import TensorProto
 
 import mal_graph
@@ -72,6 +72,17 @@ def test_outputs_that_cannot_be_averaged_leave_the_plain_merge():
     assert "cannot be averaged" in result.choice.why
 
 
+@pytest.mark.parametrize("is_decided", [False, True])
+def test_copies_are_merged_whether_or_not_their_outputs_can_be_averaged(is_decided):
+    net = Net()
+    x = net.op("Relu", net.linear(net.input("x", ("N", 8)), 8, 12, "matmul"))
+    x = net.linear(x, 12, 5, "matmul")
+    base = net.graph(net.op("ArgMax", x, axis=1) if is_decided else x)
+    result = mal_graph.assemble(base, permuted_copy(base, network(base).groups)[0])
+    assert result.choice == choosing.Choice("mal", choosing.SAME, True)
+    assert not result.verdict.is_worse
+
+
 def test_labels_decide_where_there_are_any_and_the_other_half_is_reported():
     base, donor = redundant((8, 32, 5), 0), redundant((8, 32, 5), 1)
     x = inputs_of(base)["x"]
@@ -96,7 +107,7 @@ WAYS = {
 }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("samples", [30, 200])
 @pytest.mark.parametrize("way", WAYS)
 def test_what_of_the_data_is_not_taken_literally_is_said_once(way, samples):
@@ -242,3 +253,14 @@ def test_architectures_without_a_layer_in_common_stand_side_by_side():
     assert mal_graph.assemble(base, donor, budget=3).choice.taken.startswith("union")
     with pytest.raises(MatchError, match=r"no layer of .* corresponds .*; nothing could be tried within 0.01 times"):
         mal_graph.assemble(base, donor, budget=0.01)
+
+
+@pytest.mark.parametrize("build", [lambda: mlp((8, 24, 16, 5)), cnn])
+def test_a_copy_in_another_order_is_not_expected_to_be_worse(build):
+    """The ensemble is the base there, but for rounding: how far others are from it is no multiple of that."""
+    base = build()
+    copy, _ = permuted_copy(base, network(base).groups)
+    result = mal_graph.assemble(base, copy)
+    assert not result.verdict.is_worse, result.verdict.text
+    far = deviation(run(result.graph, inputs_of(base)), run(base, inputs_of(base)))
+    assert far < 1e-4

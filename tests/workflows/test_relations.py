@@ -65,3 +65,11 @@ def test_strangers_are_not_related():
     (line,) = relations_of(step)
     assert "have nothing to align" in line
     assert abs(cosine_in_stored_order(step.plan)) < 0.3
+
+
+@pytest.mark.parametrize(("apart", "is_stranger"), [(False, False), (True, True)])
+def test_a_donor_that_does_not_come_from_the_ancestor_is_called_a_stranger(apart, is_stranger):
+    base = mlp((6, 24, 16, 4), 0)
+    donor = mlp((6, 24, 16, 4), 100) if apart else permuted_copy(tuned(base, 0.2), network(base).groups, 2)[0]
+    result = mal_graph.assemble(base, donor, method="ties", ancestor=base, verify=False)
+    assert any("a stranger to the base" in note for note in result.to_dict()["notes"]) == is_stranger

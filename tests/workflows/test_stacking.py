@@ -82,6 +82,8 @@ def test_the_copy_of_a_base_is_the_base_as_an_ancestor():
         ),
         (1, {"method": "regmean", "calibrate_of": 3}, "arrays of each model are given as a int: give a list"),
         (1, {"method": "ties", "lam": 0.5}, "`lam` is an option of `method` mal and average, not of ties"),
+        (1, {"method": "ties", "width": "grow"}, "what a base is given .* is not that; make the widest model the base"),
+        (1, {"method": "ties", "depth": "expand"}, "is not that; make the deepest model the base, or give another"),
         (1, {"parameters": ["weight=1"]}, "`parameters` is an option of `method` a merge method"),
         (
             1,

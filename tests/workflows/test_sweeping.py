@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from mal_graph import registry
 from mal_graph.config import SweepConfig
 from mal_graph.errors import DataError, MatchError, UsageError
 from mal_graph.evaluation import Scores, evaluate
-from mal_graph.merging.unmatched import UNMATCHED
+from mal_graph.merging.unmatched import all_rules
 from mal_graph.option_texts import lambdas_of
 from mal_graph.reporting import plots
 from mal_graph.reporting.sweep_documents import grid_document, sweep_document
@@ -25,6 +27,7 @@ from mal_graph.workflows.layer_grid import grid
 from mal_graph.workflows.sweeping import sweep
 
 POINTS = (0.0, 0.125, 0.5, 1.0)
+UNMATCHED = [rule.name for rule in all_rules()]
 PAIRS = {
     "narrower mlp": lambda: (mlp((6, 16, 12, 5), 0), mlp((6, 12, 14, 5), 1)),
     "cnn with BatchNorm": lambda: (cnn((6, 8), 0, 0), cnn((8, 6), 0, 1)),
@@ -58,7 +61,7 @@ def labelled_by(graph, data):
 # --- every point is the merge ------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("unmatched", UNMATCHED)
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_point_of_every_arm_is_scored_as_the_merge_at_that_lambda(pair, unmatched):
@@ -473,6 +476,17 @@ def test_plots_are_images_and_the_same_every_time(results, kind, start):
         drawn = draw(found, kind)
         assert drawn.startswith(start)
         assert drawn == draw(found, kind)
+
+
+def test_names_in_plots_are_text_and_no_formulas(results):
+    pytest.importorskip("matplotlib")
+    sweep, grid = results
+    odd = "$\\frac{$\x1b[31m\u202e\n"
+    names = {"donor": odd, "donor_layers": tuple(f"{odd}{name}" for name in grid.donor_layers)}
+    curves = plots.draw_curves(replace(sweep, donor=odd), "svg")
+    for drawn in (plots.draw_heat_map(replace(grid, **names), "svg"), curves):
+        assert ElementTree.fromstring(drawn).tag.endswith("svg")  # control characters are none of XML
+        assert "\u202e" not in drawn.decode()
 
 
 def test_without_matplotlib_it_is_said_what_to_install(results, monkeypatch):

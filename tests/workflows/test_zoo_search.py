@@ -427,7 +427,7 @@ def test_only_one_part_with_labels_is_refused():
         ({"lambdas": [2.0]}, "2 is among the `lambdas`"),
         ({"controls": -1}, "`controls` is -1: give 0 or more"),
         ({"min_score": 1.5}, "`min_score` is 1.5: give the least score of a pair"),
-        ({"unmatched": "none"}, "`unmatched` is 'none': choose one of keep, fade, zero"),
+        ({"unmatched": "none"}, "`unmatched` is 'none': choose one of fade, keep, zero"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):

@@ -366,6 +366,14 @@ def test_a_name_that_is_not_text_is_refused(path: Path) -> None:
     assert r"the name or note b'\xff\xfe', which is not UTF-8" in refusal(path, content)
 
 
+def test_a_text_of_an_attribute_that_is_not_text_is_refused(path: Path) -> None:
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="l", hidden_size=2, direction="bidirectional")
+    texts = helper.make_node("Constant", [], ["y"], name="t", value_strings=["sound", "bidirectional"])
+    for node, name in ((lstm, "direction"), (texts, "value_strings")):
+        content = model_of(node).SerializeToString().replace(b"bidirectional", b"bidirection\xff\xfe")
+        assert f"has the attribute {name!r} with a text that is not UTF-8" in refusal(path, content)
+
+
 # Operators.
 
 
@@ -448,6 +456,16 @@ def test_functions_that_double_all_the_way_are_broken(path: Path) -> None:
     """Forty functions, each of which calls the next one twice, are a million millions of operators."""
     calls = {f"F{i}": [f"F{i + 1}"] * 2 for i in range(40)}
     assert "its functions unfold to 4398046511101 operators" in refusal(path, with_functions({**calls, "F40": []}))
+
+
+def test_functions_that_are_called_too_often_are_broken(path: Path) -> None:
+    """Each call gets names of its own, for which all of the earlier ones are tried."""
+    model = with_functions({"F": ["G"] * 7000, "G": []})
+    assert "its functions unfold to 14001 operators and tensors of the name ''; export it without" in refusal(
+        path, model
+    )
+    path.write_bytes(with_functions({"F": ["G"] * 300, "G": []}).SerializeToString())
+    assert len(OnnxAdapter().load(path).nodes) == 301
 
 
 def test_training_graphs_are_unsupported(path: Path) -> None:

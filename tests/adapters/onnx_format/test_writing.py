@@ -14,11 +14,10 @@ from mal_graph import boxes
 from mal_graph.matching import assign_at_random, correspond, match_layers
 from mal_graph.merging import LayerLambdas, merge, plan_merge
 from mal_graph.symmetry import Network, axis_groups
+from mal_graph_adapters.onnx_format import data_files, stored_values, writing
 from mal_graph_adapters.onnx_format import file as onnx_file
-from mal_graph_adapters.onnx_format import stored_values, writing
-from mal_graph_adapters.onnx_format.document import release_pages
-from mal_graph_adapters.onnx_format.seal import data_digest
-from mal_graph_adapters.onnx_format.writing import Written
+from mal_graph_adapters.onnx_format.digests import Written, data_digest
+from mal_graph_adapters.onnx_format.document import release_memory
 
 WIDTH = 128  # a layer is 64 KiB
 STYLES = ("gemm", "matmul")  # rows are output units, or input units
@@ -79,7 +78,7 @@ def test_writing_takes_as_much_memory_for_four_times_the_model(tmp_path, monkeyp
         tensors = sorted(graph.edited)
         target = folder / "values"
         handles = [onnx_file.edited_model(graph).graph.initializers[name].const_value for name in tensors]
-        release_pages()
+        release_memory()
         gc.collect()
         tracemalloc.start()
         writing.write_tensors(handles, target)
@@ -90,6 +89,30 @@ def test_writing_takes_as_much_memory_for_four_times_the_model(tmp_path, monkeyp
     # Whole tensors would be three of 64 KiB at once; nine layers more may add what is noted of each tensor.
     assert peaks[1] < 3 * WIDTH * WIDTH * 4
     assert peaks[1] - peaks[0] < 2 * WIDTH * WIDTH * 4
+
+
+def test_what_was_freed_before_is_given_back_before_anything_is_written(tmp_path, monkeypatch):
+    """An allocator keeps what was freed as long as something behind it is in use."""
+    graph, seen, write = merged(*pair(tmp_path)), [], onnx_file.write_model
+
+    def seeing(*given):
+        seen.append(private_bytes())
+        write(*given)
+
+    monkeypatch.setattr(onnx_file, "write_model", seeing)
+    pieces = [bytearray(2**15) for _ in range(2000)]  # smaller than what an allocator maps by itself
+    freed = sum(map(len, pieces[:-1]))
+    del pieces[:-1]
+    before = private_bytes()
+    save(graph, tmp_path / "out.onnx")
+    assert len(seen) == len(pieces) == 1
+    assert seen[0] < before - freed / 2
+
+
+def private_bytes():
+    """What this process has in memory that is no part of a file."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
 def mapped_bytes(folder):
@@ -119,7 +142,7 @@ def test_every_number_is_read_once(tmp_path, monkeypatch):
     read.clear()
     save(graph, tmp_path / "out.onnx")
     stored = [weight.nbytes for net in (base, donor) for weight in net.weights.values()]
-    assert sum(read) == sum(nbytes for nbytes in stored if nbytes > onnx_file.EXTERNAL_TENSOR_FROM)
+    assert sum(read) == sum(nbytes for nbytes in stored if nbytes > data_files.EXTERNAL_TENSOR_FROM)
 
 
 # --- digests ------------------------------------------------------------------------------------------------------

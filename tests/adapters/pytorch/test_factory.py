@@ -27,6 +27,9 @@ def wants(size):
 def raises():
     raise ValueError("no weights here\\nand more")
 
+def ends_all():
+    raise SystemExit(3)
+
 def number():
     return 3
 
@@ -60,6 +63,7 @@ def test_a_factory_is_called(folder):
         ("their_models:large", "has no 'large'"),
         ("their_models:wants", r"it raised TypeError: .*'size'"),
         ("their_models:raises", "it raised ValueError: no weights here;"),
+        ("their_models:ends_all", "it raised SystemExit: 3;"),
         ("their_models:number", "it gave a int"),
         ("their_models:not_callable", "it raised TypeError"),
     ],
@@ -67,6 +71,17 @@ def test_a_factory_is_called(folder):
 def test_a_factory_that_gives_no_module_is_refused(folder, target, message):
     with pytest.raises(UsageError, match=message):
         build_module(target)
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_weights_of_any_precision_must_be_numbers(folder, kind):
+    weights = {name: value.to(kind) for name, value in changed().items()}
+    torch.save(weights, "w.pt")
+    assert len(build_module("their_models:small", folder / "w.pt")) == 3
+    weights["0.bias"] = torch.full((3,), float("nan")).to(kind)
+    torch.save(weights, "w.pt")
+    with pytest.raises(FileError, match=r"w\.pt cannot be used: 0\.bias holds numbers that are not finite"):
+        build_module("their_models:small", folder / "w.pt")
 
 
 def write_safetensors(path):

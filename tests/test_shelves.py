@@ -9,10 +9,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from mal_graph import shelves
 from mal_graph.boxes import Boxed, take_box
 from mal_graph.errors import FileError
-from mal_graph.merging import shelves
-from mal_graph.merging.shelves import Once, Shelf
+from mal_graph.shelves import Once, Shelf
 
 
 class Counted(Boxed):

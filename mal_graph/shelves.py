@@ -6,7 +6,7 @@ result of a large merge would stay whole.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from mmap import ACCESS_READ, ALLOCATIONGRANULARITY, mmap
@@ -17,7 +17,7 @@ from weakref import finalize
 
 import numpy as np
 
-from mal_graph.boxes import Array, Boxed, BoxesOf, ReadBox, contiguous_boxes
+from mal_graph.boxes import MOST, Array, Box, Boxed, BoxesOf, ReadBox, contiguous_boxes
 from mal_graph.errors import FileError
 
 LARGE = 1 << 20  # bytes from which values are kept in a file
@@ -31,13 +31,23 @@ class Shelf:
         self.end = 0
         self.lock = Lock()
 
+    def kept(self, values: Array) -> Array:
+        """The same values, mapped from the file where they are large. Raises FileError."""
+        if values.nbytes < LARGE:
+            return values
+        start = self.write(BoxesOf(values), contiguous_boxes(values.shape, MOST), values.dtype)
+        return self.take(start, values.shape, values.dtype)
+
     def put(self, values: Boxed, shape: Sequence[int], dtype: np.dtype[Any]) -> int:
         """Write values box by box; where they begin. Raises FileError."""
-        read_box = values.open()
+        return self.write(values.open(), contiguous_boxes(shape, values.most), dtype)
+
+    def write(self, read_box: ReadBox, boxes: Iterable[Box], dtype: np.dtype[Any]) -> int:
+        """Write boxes of values one behind the other; where they begin. Raises FileError."""
         with self.lock:
             start = place = -(-self.end // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY
             try:
-                for box in contiguous_boxes(shape, values.most):
+                for box in boxes:
                     content = np.ascontiguousarray(read_box(box), dtype).tobytes()
                     place += write_at(self.opened(), content, place)
             except OSError as error:
