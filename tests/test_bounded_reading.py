@@ -1,7 +1,10 @@
 """What strangers write is read in bounds: of memory, of parts, of letters of a number."""
 
+import os
 import resource
-from contextlib import nullcontext
+import threading
+import time
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from mal_graph import registry, text_files
 from mal_graph.errors import DataError, FileError, MalGraphError, MatchError, MemoryLimitError, UsageError
 from mal_graph.label_lists import MOST_LETTERS, MOST_PYTHON, Form, read_label_list
 from mal_graph.limits import LEAST_MEMORY, TRUSTED, Limits, limited
-from mal_graph.memory_bound import memory_bounded
+from mal_graph.memory_bound import BETWEEN_LOOKS, call_bounded, memory_bounded
 from mal_graph.network import probe
 from mal_graph.parameter_settings import MOST_NUMBERS, MOST_SETTINGS, settings_of
 from mal_graph_adapters.onnx_format.view import MOST_SCOPES, NAME_SCOPES
@@ -39,13 +42,99 @@ def test_a_text_of_more_values_than_lists_have_is_refused_before_it_is_parsed(tm
 
 
 def test_what_unfolds_to_more_than_it_may_is_refused_and_nothing_is_bounded_afterwards():
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    before, threads = resource.getrlimit(resource.RLIMIT_DATA), threading.active_count()
     for limits, held, fits in ((LEAST, 0, False), (Limits(), 0, True), (TRUSTED, 0, True)):
         with limited(limits):
             says = "cannot load it: it unfolds to more than 64 MiB in memory"
             with nullcontext() if fits else pytest.raises(MemoryLimitError, match=says), memory_bounded("it", held):
-                assert len(bytearray(2 * LEAST_MEMORY)) == 2 * LEAST_MEMORY
+                taken = bytearray(2 * LEAST_MEMORY)
+                until = time.monotonic() + 10
+                while not fits and time.monotonic() < until:  # it ends by the error
+                    time.sleep(0)
+                assert len(taken) == 2 * LEAST_MEMORY
         assert resource.getrlimit(resource.RLIMIT_DATA) == before
+        assert threading.active_count() == threads
+
+
+def test_one_native_call_takes_no_more_than_it_may():
+    for held, fits in ((0, False), (2 * LEAST_MEMORY, True)):
+        with limited(Limits(max_memory=LEAST_MEMORY + held)):
+            says = "cannot load it: it unfolds to more than 64 MiB in memory"
+            with nullcontext() if fits else pytest.raises(MemoryLimitError, match=says), call_bounded("it", held):
+                assert len(bytearray(2 * LEAST_MEMORY)) == 2 * LEAST_MEMORY
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+def test_a_reader_that_wraps_or_swallows_the_error_is_found_out(swallow):
+    def read():
+        taken, until = bytearray(2 * LEAST_MEMORY), time.monotonic() + 10
+        try:
+            while time.monotonic() < until:
+                time.sleep(0)
+        except MemoryError:
+            if not swallow:
+                raise ValueError(len(taken)) from None
+
+    def read_bounded():
+        with memory_bounded("it", 0):
+            read()
+
+    with limited(LEAST), pytest.raises(MemoryLimitError, match="unfolds to more than 64 MiB"):
+        read_bounded()
+
+
+def test_an_error_that_comes_as_the_work_ends_is_raised_in_it_or_never(monkeypatch):
+    monkeypatch.setattr(Limits, "memory_for", lambda *_: 0)
+    raised = 0
+    with limited(Limits()):
+        for number in range(100):
+            try:
+                with memory_bounded("it", 0):
+                    taken = bytearray(2**24)
+                    time.sleep(BETWEEN_LOOKS * (0.5 + 0.015 * number))
+            except MemoryLimitError:
+                raised += 1
+            assert sum(range(1000)) == 499_500, len(taken)
+    assert raised > 10
+
+
+ONE_IN_EACH = {
+    "operators": lambda proto: proto.graph.node,
+    "attributes": lambda proto: proto.graph.node[0].attribute,
+    "names": lambda proto: proto.graph.node[0].input,
+    "values": lambda proto: proto.graph.value_info,
+    "tensors": lambda proto: proto.graph.initializer,
+    "notes": lambda proto: proto.metadata_props,
+    "versions": lambda proto: proto.opset_import,
+    "functions": lambda proto: proto.functions,
+}
+
+
+@pytest.mark.parametrize("many", ONE_IN_EACH)
+def test_however_much_a_model_may_take_it_is_read_or_refused(many, tmp_path):
+    """The same model within bounds that end its reading anywhere: each in a copy of this process, which must end well.
+    Where the system alone held the bound, native code was ended in more than half of the copies."""
+    proto = wire.raw(wire.RELU)
+    parts = ONE_IN_EACH[many](proto)
+    parts.extend([""] * 400_000 if many == "names" else [parts.add()] * 100_000)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    for most in range(2**20, 100 * 2**20, 11 * 2**20):
+        assert os.waitstatus_to_exitcode(os.waitpid(reading(tmp_path / "m.onnx", most), 0)[1]) == 0, most
+
+
+def reading(path, most):
+    """A copy of this process that reads a model, as far as it may; its exit code is 1 where that ends otherwise."""
+    copy = os.fork()
+    if not copy:
+        code = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch, limited(LEAST), suppress(MalGraphError):
+                patch.setattr(Limits, "memory_for", lambda *_: most)
+                registry.as_graph(str(path))
+            code = 0
+        finally:
+            os._exit(code)
+    return copy
 
 
 def test_a_model_of_empty_operators_is_refused_by_what_it_takes(tmp_path):

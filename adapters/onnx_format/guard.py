@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 
 from mal_graph.errors import FileError, UnsupportedModel
 from mal_graph.limits import limits_in_force
+from mal_graph.memory_bound import call_bounded
 
 from .places import Parsed, Place, shortened, undecoded
 from .size_bounds import has_bounded_sizes, named, stored_tensor
@@ -105,10 +106,9 @@ def parsed(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise broken(path, f"{error.strerror}", "check its permissions") from None
     try:
-        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
-    except DecodeError as error:
-        if ALLOCATION_FAILED.search(str(error)):
-            raise MemoryError from None
+        with call_bounded(path, len(content)):
+            proto = decoded(content)
+    except DecodeError:
         proto = onnx.ModelProto()
     if proto.HasField("graph"):
         return proto
@@ -117,6 +117,17 @@ def parsed(path: Path) -> onnx.ModelProto:
             raise broken(path, f"it is {kind}", advice)
     fault = "it holds no graph, so it is no ONNX model or was cut short"
     raise broken(path, fault, "export or download the model again")
+
+
+def decoded(content: bytes) -> onnx.ModelProto:
+    """The document in these bytes. Raises DecodeError or MemoryError."""
+    try:
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    except DecodeError as error:
+        if ALLOCATION_FAILED.search(str(error)):
+            raise MemoryError from None
+        raise
+    return proto
 
 
 # Checks of the parsed file.

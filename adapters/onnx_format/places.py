@@ -109,25 +109,35 @@ def bodies_of(attribute: onnx.AttributeProto) -> tuple[onnx.GraphProto, ...]:
 
 def undecoded(message: Message) -> bytes | None:
     """A text in a message that is none, as its bytes; of tensors the names only, so that no values are touched."""
-    waiting = [message]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, onnx.TensorProto):
-            texts: Iterable[str | bytes] = (one.name, one.doc_string)
-            waiting += [*one.external_data, *one.metadata_props]
-        elif isinstance(one, onnx.NodeProto):  # the most there are of: asking what it holds costs far more
-            if not one.attribute and one.SerializeToString().isascii():
-                continue
-            texts = (one.name, one.op_type, one.domain, one.overload, one.doc_string, *one.input, *one.output)
-            waiting += [*one.attribute, *one.metadata_props, *one.device_configurations]
-        else:
-            texts = []
-            for field, value in one.ListFields():
-                if field.type == FieldDescriptor.TYPE_STRING:
-                    texts += [value] if isinstance(value, str | bytes) else value
-                elif field.type == FieldDescriptor.TYPE_MESSAGE:
-                    waiting += [value] if isinstance(value, Message) else value
-        for text in texts:
-            if isinstance(text, bytes):
-                return text
+    texts: Iterable[str | bytes]
+    if isinstance(message, onnx.TensorProto):
+        texts = (message.name, message.doc_string)
+        parts: Iterable[Message] = itertools.chain(message.external_data, message.metadata_props)
+    elif isinstance(message, onnx.NodeProto):  # the most there are of: asking what it holds costs far more
+        if not message.attribute and message.SerializeToString().isascii():
+            return None
+        names = (message.name, message.op_type, message.domain, message.overload, message.doc_string)
+        texts = itertools.chain(names, message.input, message.output)
+        parts = itertools.chain(message.attribute, message.metadata_props, message.device_configurations)
+    else:
+        texts, parts = listed_fields(message)
+    for text in texts:
+        if isinstance(text, bytes):
+            return text
+    for part in parts:  # one at a time: an object for each of a million empty parts takes hundreds of bytes
+        found = undecoded(part)
+        if found is not None:
+            return found
     return None
+
+
+def listed_fields(message: Message) -> tuple[Iterable[str | bytes], Iterable[Message]]:
+    """The texts and the messages that a message holds."""
+    texts: list[Iterable[str | bytes]] = []
+    parts: list[Iterable[Message]] = []
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            texts.append([value] if isinstance(value, str | bytes) else value)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            parts.append([value] if isinstance(value, Message) else value)
+    return itertools.chain.from_iterable(texts), itertools.chain.from_iterable(parts)

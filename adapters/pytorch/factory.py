@@ -30,6 +30,7 @@ INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts k
 INDEX = ".safetensors.index.json"  # how the list of files ends that hold a large module's weights
 SHOWN = 3  # names in a message
 MOST_TENSORS, MOST_PICKLED = 50_000, 2**21  # tensors of a file, and bytes that say where they lie
+MOST_HEADER = 2**24  # bytes that list the tensors of a safetensors file; they unfold to 25 times as many
 TOO_MANY = "more than any module has: give the state dict of the module alone"
 
 
@@ -86,6 +87,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return read_shards(path)
         with memory_bounded(path, path.stat().st_size):
             if ".safetensors" in path.suffixes:
+                refuse_long_header(path)
                 return read_tensors(path)
             refuse_long_pickle(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -144,6 +146,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if len(names) > MOST_TENSORS:
             raise FileError(f"cannot read the weights in {path}: it holds {len(names):,} tensors, {TOO_MANY}")
         return {name: file.get_tensor(name) for name in names}
+
+
+def refuse_long_header(path: Path) -> None:
+    """Raise FileError where the list of a safetensors file is long: its reader ends the process where it is refused
+    memory. Raises OSError."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if MOST_HEADER < length < path.stat().st_size:  # else it is no such file, which its reader tells
+        raise FileError(f"cannot read the weights in {path}: {length:,} bytes of it list its tensors, {TOO_MANY}")
 
 
 def refuse_long_pickle(path: Path) -> None:

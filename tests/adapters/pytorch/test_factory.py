@@ -112,6 +112,12 @@ def write_index(change):
     return write
 
 
+def write_header(path):
+    """A list of tensors, all spaces, of one byte more than may be read."""
+    longest = 2**24 + 1
+    path.write_bytes(longest.to_bytes(8, "little") + b" " * longest + b"0")
+
+
 INDEX = "w.safetensors.index.json"
 
 
@@ -142,6 +148,7 @@ def test_weights_are_put_in(folder, name, write):
         ("w.pt", lambda path: path.write_bytes(b"nothing of the kind"), "save model.state_dict"),
         ("w.pt", lambda path: path.write_bytes(b""), "save model.state_dict"),
         ("w.safetensors", lambda path: path.write_bytes(b"nothing of the kind"), "no safetensors file"),
+        ("w.safetensors", write_header, "16,777,217 bytes of it list its tensors, more than any module has"),
         ("w.pt", lambda path: torch.save([1, 2], path), "a list and no state dict"),
         ("w.pt", lambda path: torch.save({"epoch": 3}, path), "a dict and no state dict"),
         ("w.pt", lambda path: None, "No such file"),
