@@ -294,6 +294,21 @@ class LayerGraph(Brief):
             weights={**self.weights, **{weight.name: weight for weight in weights}},
         )
 
+    def written_anew(self, *, nodes: Sequence[Node], source: object = None) -> "LayerGraph":
+        """A graph of other nodes that no source is edited for: nothing is said of how one stores its weights."""
+        return replace(
+            self,
+            nodes=tuple(nodes),
+            source=source,
+            edited=frozenset(),
+            inserted={},
+            copies={},
+            tied={},
+            joined={},
+            splits={},
+            stacks={},
+        )
+
     def with_inserted(self, weight: Weight, reader: str, slot: int) -> "LayerGraph":
         """The same graph with a new weight in the empty input `slot` of the node whose first output is `reader`."""
         index = self.producer[reader]

@@ -26,6 +26,15 @@ def with_front_ends(kinds, name_of):
             yield pytest.param(kind, front_end, id=f"{front_end}-{name_of(kind)}", marks=marks)
 
 
+def in_one_front_end_each(kinds):
+    """Every kind through one of three front ends in turn, as pytest's parameters; through all where all cases of a law
+    are asked for."""
+    for number, kind in enumerate(kinds):
+        for place, front_end in enumerate(("trace", "torchscript", "dynamo")):
+            marks = [] if place == number % 2 else [pytest.mark.slow, pytest.mark.whole]
+            yield pytest.param(kind, front_end, id=f"{front_end}-{kind.__name__}", marks=marks)
+
+
 def exported(model: torch.nn.Module, example: torch.Tensor, front_end: str) -> LayerGraph:
     """A graph of a module: by "torchscript", "trace", "dynamo" or "opset 23", which keeps attention whole."""
     if front_end == "trace":

@@ -66,7 +66,7 @@ def unite(members: Sequence[Member], outputs: Outputs, shares: Sequence[float]) 
         (replace(node, name=f"{node.name}/{BEFORE}") if node.name in outputs.behind else node).renamed(kept)
         for node in used
     ]
-    united = replace(base, nodes=tuple(front), source=None, copies={}, joined={}, splits={}, stacks={}, inserted={})
+    united = base.written_anew(nodes=front)
     names = [kept]
     for number, other in enumerate(others, 1):
         united, own = with_branch(

@@ -213,17 +213,5 @@ class PerSample(Brief):
         begin = Node(f"{self.scope}ScanRun", SCAN_RUN, (*scanned, *read), begun, ways, body=self.scope)
         names = tuple(value.name for value in declared)
         end = Node(self.stem, "Scan", tuple(given), names, {**ways, "scan_output_axes": axes}, runs=(self.scope,))
-        return replace(
-            self.base,
-            nodes=(*self.outside, begin, *self.inside, end),
-            outputs=tuple(declared),
-            weights=self.weights,
-            source=None,
-            edited=frozenset(),
-            inserted={},
-            copies={},
-            tied={},
-            joined={},
-            splits={},
-            stacks={},
-        )
+        whole = self.base.written_anew(nodes=(*self.outside, begin, *self.inside, end))
+        return replace(whole, outputs=tuple(declared), weights=self.weights)

@@ -87,20 +87,11 @@ def restack(pieces: Sequence[Piece]) -> LayerGraph:
     known = names_before(base, last, last.streams[-1], stream, shared)
     writing.add(last.graph, last.back, known, outputs)
     return replace(
-        base.graph,
-        nodes=tuple(writing.nodes),
+        base.graph.written_anew(nodes=writing.nodes, source=Parts(graphs)),
         outputs=last.graph.outputs,
         weights=writing.weights,
         opsets={domain: version for graph in graphs for domain, version in graph.opsets.items()},
-        source=Parts(graphs),
         files=tuple(dict.fromkeys(file for graph in graphs for file in graph.files)),
-        edited=frozenset(),
-        inserted={},
-        copies={},
-        tied={},
-        joined={},
-        splits={},
-        stacks={},
     )
 
 

@@ -21,18 +21,12 @@ except ImportError:
 
 COPIES = (np.float32, np.float16)
 
+IN_ONE_FRONT_END = [*exporting.in_one_front_end_each(KINDS)] if KINDS else []
+
 
 @pytest.fixture(autouse=True)
 def by_orders_alone():
     """Here numbers are put in place."""
-
-
-def front_ends():
-    """Every kind through one front end; all of them through all where all cases are asked for."""
-    for number, kind in enumerate(KINDS):
-        for place, front_end in enumerate(("trace", "torchscript", "dynamo")):
-            marks = [] if place == number % 2 else [pytest.mark.slow, pytest.mark.whole]
-            yield pytest.param(kind, front_end, id=f"{front_end}-{kind.__name__}", marks=[pytest.mark.torch, *marks])
 
 
 def far(graph, other):
@@ -50,7 +44,8 @@ def test_the_permutation_by_hand_keeps_the_outputs(kind):
     check_by_hand(kind)
 
 
-@pytest.mark.parametrize(("kind", "front_end"), [*front_ends()])
+@pytest.mark.torch
+@pytest.mark.parametrize(("kind", "front_end"), IN_ONE_FRONT_END)
 def test_a_copy_with_its_branches_in_another_order_gives_the_base_back(kind, front_end):
     model = build(kind)
     base, copy = (exporting.exported(one, example(kind), front_end) for one in (model, permuted(model)))
