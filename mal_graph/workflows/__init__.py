@@ -8,6 +8,7 @@ from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
+from mal_graph.workflows.job_memory import held_bytes, job_needs, numbers_bytes, refuse_too_large
 from mal_graph.workflows.layer_grid import Grid, grid
 from mal_graph.workflows.meaning_texts import Kind, Losses, Meaning
 from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
@@ -64,8 +65,10 @@ __all__ = [
     "fingerprint",
     "Grid",
     "grid",
+    "held_bytes",
     "in_frame",
     "inspect_groups",
+    "job_needs",
     "kept_settings",
     "KeptUnits",
     "Kind",
@@ -77,6 +80,7 @@ __all__ = [
     "Merged",
     "MERGED",
     "notes_on",
+    "numbers_bytes",
     "open_models",
     "Outcome",
     "ParetoEntry",
@@ -86,6 +90,7 @@ __all__ = [
     "read_recipe",
     "Recipe",
     "refuse_broken",
+    "refuse_too_large",
     "Result",
     "save",
     "silent",

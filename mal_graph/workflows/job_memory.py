@@ -6,7 +6,8 @@ its layers is not known before it is run, and left out: verification looks again
 themselves from what is found on the way (alignment, writing) do so again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from mal_graph.boxes import Boxed
 from mal_graph.config import MergeConfig
@@ -17,10 +18,13 @@ from mal_graph.merging import LARGE
 from mal_graph.methods import find_method
 from mal_graph.network import find_layers
 from mal_graph.symmetry import SEGMENT_BYTES
+from mal_graph.workflows.meanings import COPIES, MOST_COPIED
 
 NUMBER, SCORE = 4, 8  # bytes of a value, and of a score
 VERIFIED = 3  # times a segment: drawn, permuted, and the runtime's own
 RUN = 3.6  # times a model: what is compared, with what the runtime makes of it
+FED = 1  # times a model that is given samples: its weights, as they are given to every run
+TURN = 2  # copies of a large donor: the next is opened before the last is let go of
 MOVED = 2.2  # times a large model, which is compared a part at a time: a random copy, and its units in other orders
 WRITTEN = (
     4  # times a model whose weights lie in its file: parts of a document, its bytes, and the runtime that opens it
@@ -31,24 +35,30 @@ TOGETHER = 3.75  # times all tables, and the square of how many models there are
 THINNED = 12  # times a model: what its layers read is held, with what is fitted to it
 
 
-def job_bytes(graphs: Sequence[LayerGraph], config: MergeConfig) -> int:
+def job_bytes(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> int:
     """Bytes that a job takes at most, the models as they are loaded among them."""
     held = sum(held_bytes(graph) for graph in graphs)
-    return held + max(need.least_bytes + need.kept for need in job_needs(graphs, config))
+    return held + max(need.least_bytes + need.kept for need in job_needs(graphs, config, has_data=has_data))
 
 
-def refuse_short_memory(graphs: Sequence[LayerGraph], config: MergeConfig) -> None:
+def refuse_short_memory(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> None:
     """Raise MemoryLimitError where a step of a job takes more than there is for it, the largest one first."""
+    refuse_too_large(job_needs(graphs, config, has_data=has_data), config)
+
+
+def refuse_too_large(needs: Iterable[Need], config: MergeConfig) -> None:
+    """Raise MemoryLimitError where one of several steps takes more than there is for it, the largest one first."""
     with budgeted(config.max_memory):
-        for need in sorted(job_needs(graphs, config), key=lambda need: -need.least_bytes):
+        for need in sorted(needs, key=lambda need: -need.least_bytes):
             room_for(need)
 
 
-def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig) -> Iterator[Need]:
+def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> Iterator[Need]:
     """What the steps of a job hold at once, beside the models as they are loaded.
 
     Args:
         graphs: all models, the base first.
+        has_data: whether the result is scored.
     """
     base, models = graphs[0], [numbers_bytes(graph) for graph in graphs]
     largest = max(largest_bytes(graph) for graph in graphs)
@@ -61,12 +71,24 @@ def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig) -> Iterator[Nee
         yield Need("running the models", {"their weights": round(times * max(models))})
     if unites:
         yield Need("thinning the models", {"weights, and what is fitted": THINNED * max(models)})
+    if len(graphs) > 1 and config.compare and (has_data or config.calibrate is not None):
+        yield from map(partial(meaning_need, base), graphs[1:])
     if aligns and len(graphs) > 1:
-        yield from alignment_needs(base, graphs[1:], config)
+        yield from alignment_needs(base, graphs[1:], config, has_data=has_data)
     yield writing_need(base, config)
 
 
-def alignment_needs(base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig) -> Iterator[Need]:
+def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
+    """What comparing what two models say of samples holds: both are run, and copies of the donor."""
+    size = numbers_bytes(donor)
+    copies = max(min(COPIES * size, MOST_COPIED), TURN * size)
+    held = {"weights of both models": FED * (numbers_bytes(base) + size), "copies of the donor": copies}
+    return Need(f"comparing what {donor.name} says", held)
+
+
+def alignment_needs(
+    base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool
+) -> Iterator[Need]:
     """What aligning each donor holds, and what merging all at once does."""
     every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
     for donor, tables in zip(donors, every, strict=True):
@@ -76,7 +98,7 @@ def alignment_needs(base: LayerGraph, donors: Sequence[LayerGraph], config: Merg
             {
                 "tables of scores": TABLES * table,
                 "rows of the largest tensor": ROWS * (largest_bytes(base) + largest_bytes(donor)),
-                "values that are copied": copied_bytes(base) + copied_bytes(donor),
+                "values that are copied": copied_bytes(base) + (numbers_bytes if has_data else copied_bytes)(donor),
             },
             min(MOST_HELD, tables),
         )

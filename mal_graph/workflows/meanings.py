@@ -257,9 +257,7 @@ class Comparison:
 
     def explanation(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
         """What explains one output."""
-        size = sum(weight.nbytes for weight in self.donor.weights.values())
-        are_small = COPIES * size <= MOST_COPIED
-        copied = lru_cache(COPIES if are_small else 1)(self.copied)  # each is opened once, if it is asked at all
+        copied = lru_cache(copies_kept(self.donor))(self.copied)  # each is opened once, if it is asked at all
         copies = [partial(ask_copy, copied, number, reading) for number in range(COPIES)]
         own, ask = partial(base.rows, reading, 0, ()), partial(donor.rows, reading, 1)
         case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), self.changeable)
@@ -277,6 +275,12 @@ class Comparison:
     def changeable(self) -> Arrays:
         """The inputs that hold samples along their first axis."""
         return {name: array for name, array in self.given.inputs.items() if self.given.axes.of(name) == 0}
+
+
+def copies_kept(donor: LayerGraph) -> int:
+    """How many copies of a donor are kept open beside the next."""
+    size = sum(weight.nbytes for weight in donor.weights.values())
+    return COPIES if COPIES * size <= MOST_COPIED else 1
 
 
 def ask_copy(

@@ -139,6 +139,7 @@ def zoo(
         FileError: there is no such folder, it holds no .onnx file, or the checkpoint is of another search.
         MatchError: none of the donors can be merged into the base.
         DataError: the data or the calibration inputs do not fit the base, or are too few.
+        MemoryLimitError: a donor would take more memory than there is.
         UsageError: an option is refused.
     """
     settings: ZooConfig = with_arrays(configured("zoo", config, options)).replaced(lam=1.0)
