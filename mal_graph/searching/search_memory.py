@@ -9,11 +9,18 @@ from mal_graph.config import MergeConfig, SearchConfig
 from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
 from mal_graph.memory_budget import Need
-from mal_graph.workflows import held_bytes, job_needs, load, numbers_bytes, refuse_too_large
+from mal_graph.workflows import (
+    alignment_need,
+    held_bytes,
+    job_needs,
+    load,
+    numbers_bytes,
+    refuse_too_large,
+    running_needs,
+)
 
 KEPT = 2.2  # times a donor in the base's frame: as it is gathered, and as it is written
 SCORED = 2  # times a model: the base's tensors, and those of a candidate
-ONE = 1  # donor that the result is made of: how many will be is not known before
 
 
 def refuse_short_memory(
@@ -35,13 +42,13 @@ def refuse_short_memory(
 
 
 def search_needs(
-    base: LayerGraph, donor: LayerGraph, config: SearchConfig, options: MergeConfig, merged: int = ONE
+    base: LayerGraph, donor: LayerGraph, config: SearchConfig, options: MergeConfig, merged: int = 1
 ) -> Iterator[Need]:
     """What the steps of a search hold at once for one donor, beside the base as it is loaded.
 
     Args:
         options: those by which the result is made.
-        merged: how many donors it is made of.
+        merged: how many donors it is made of, which is not known before.
     """
     workers = 0 if config.scheduler is not None else config.workers
     for need in worker_needs(base, donor, config):
@@ -57,8 +64,8 @@ def search_needs(
 def worker_needs(base: LayerGraph, donor: LayerGraph, config: SearchConfig) -> Iterator[Need]:
     """What one worker holds at once."""
     size, opened = numbers_bytes(base), {"models as they are loaded": held_bytes(base) + held_bytes(donor)}
-    for need in job_needs([base, donor], config):
-        if not need.step.startswith(("merging", "writing")):
-            yield replace(need, least={**need.least, **opened})
+    run = running_needs([base, donor], verify=config.verify, compare=config.compare)
+    for need in (*run, alignment_need(base, donor)):
+        yield replace(need, least={**need.least, **opened})
     yield Need("keeping the aligned donor", {"its tensors": round(KEPT * size), **opened})
     yield Need("scoring candidates", {"tensors": SCORED * size, "the base": held_bytes(base)})

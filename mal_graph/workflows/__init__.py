@@ -8,7 +8,14 @@ from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
-from mal_graph.workflows.job_memory import held_bytes, job_needs, numbers_bytes, refuse_too_large
+from mal_graph.workflows.job_memory import (
+    alignment_need,
+    held_bytes,
+    job_needs,
+    numbers_bytes,
+    refuse_too_large,
+    running_needs,
+)
 from mal_graph.workflows.layer_grid import Grid, grid
 from mal_graph.workflows.meaning_texts import Kind, Losses, Meaning
 from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
@@ -43,6 +50,7 @@ from mal_graph.workflows.zoo_search import Zoo, zoo
 
 __all__ = [
     "align",
+    "alignment_need",
     "arrays_of",
     "assemble",
     "assemble_graphs",
@@ -93,6 +101,7 @@ __all__ = [
     "refuse_too_large",
     "Result",
     "save",
+    "running_needs",
     "silent",
     "Slice",
     "Source",

@@ -60,22 +60,30 @@ def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bo
         graphs: all models, the base first.
         has_data: whether the result is scored.
     """
-    base, models = graphs[0], [numbers_bytes(graph) for graph in graphs]
-    largest = max(largest_bytes(graph) for graph in graphs)
-    if config.verify:
+    base, donors = graphs[0], graphs[1:]
+    aligns, unites = config.method != "union", config.method in ("union", "auto")
+    yield from running_needs(graphs, verify=config.verify, compare=config.compare or unites)
+    if unites:
+        largest = max(map(numbers_bytes, graphs))
+        yield Need("thinning the models", {"weights, and what is fitted": THINNED * largest})
+    if config.compare and (has_data or config.calibrate is not None):
+        yield from map(partial(meaning_need, base), donors)
+    if aligns:
+        yield from (alignment_need(base, donor, is_shuffled=has_data) for donor in donors)
+    if donors and config.method not in ("mal", "average", "union", "auto"):
+        yield stacking_need(base, donors, config)
+    yield writing_need(base, config)
+
+
+def running_needs(graphs: Sequence[LayerGraph], *, verify: bool, compare: bool) -> Iterator[Need]:
+    """What verifying models holds, and running them as a comparison does; one is run at a time."""
+    models, largest = [numbers_bytes(graph) for graph in graphs], max(largest_bytes(graph) for graph in graphs)
+    if verify:
         part = min(max(models), max(SEGMENT_BYTES, largest))
         yield Need("verifying the models", {"copies of a part of one": VERIFIED * part})
-    aligns, unites = config.method != "union", config.method in ("union", "auto")
-    if config.compare or unites:
+    if compare:
         times = RUN if max(models) < LARGE else MOVED
         yield Need("running the models", {"their weights": round(times * max(models))})
-    if unites:
-        yield Need("thinning the models", {"weights, and what is fitted": THINNED * max(models)})
-    if len(graphs) > 1 and config.compare and (has_data or config.calibrate is not None):
-        yield from map(partial(meaning_need, base), graphs[1:])
-    if aligns and len(graphs) > 1:
-        yield from alignment_needs(base, graphs[1:], config, has_data=has_data)
-    yield writing_need(base, config)
 
 
 def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
@@ -86,28 +94,29 @@ def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
     return Need(f"comparing what {donor.name} says", held)
 
 
-def alignment_needs(
-    base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool
-) -> Iterator[Need]:
-    """What aligning each donor holds, and what merging all at once does."""
-    every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
-    for donor, tables in zip(donors, every, strict=True):
-        table = SCORE * max(widths(base), default=0) * max(widths(donor), default=0)
-        yield Need(
-            f"aligning {donor.name} with {base.name}",
-            {
-                "tables of scores": TABLES * table,
-                "rows of the largest tensor": ROWS * (largest_bytes(base) + largest_bytes(donor)),
-                "values that are copied": copied_bytes(base) + (numbers_bytes if has_data else copied_bytes)(donor),
-            },
-            min(MOST_HELD, tables),
-        )
-    if config.method in ("mal", "average", "auto"):
-        return
+def alignment_need(base: LayerGraph, donor: LayerGraph, *, is_shuffled: bool = False) -> Need:
+    """What aligning a donor holds.
+
+    Args:
+        is_shuffled: whether its weights are aligned in random order too, for which all of them are copied.
+    """
+    tables = SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False)))
+    table = SCORE * max(widths(base), default=0) * max(widths(donor), default=0)
+    held = {
+        "tables of scores": TABLES * table,
+        "rows of the largest tensor": ROWS * (largest_bytes(base) + largest_bytes(donor)),
+        "values that are copied": copied_bytes(base) + (numbers_bytes if is_shuffled else copied_bytes)(donor),
+    }
+    return Need(f"aligning {donor.name} with {base.name}", held, min(MOST_HELD, tables))
+
+
+def stacking_need(base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig) -> Need:
+    """What merging all models at once holds."""
     method, count = find_method(config.method), 1 + len(donors)
+    every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
     together = round(TOGETHER * count**2 * max(every)) if method.aligns_together else 0
     stacked = STACKED * count // 2 * largest_bytes(base)
-    yield Need(f"merging by {method.name}", {"the largest tensor": stacked, "tables of all models": together})
+    return Need(f"merging by {method.name}", {"the largest tensor": stacked, "tables of all models": together})
 
 
 def writing_need(base: LayerGraph, config: MergeConfig) -> Need:

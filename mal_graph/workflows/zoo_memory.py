@@ -9,16 +9,16 @@ from mal_graph.memory_budget import Need
 from mal_graph.workflows.job_memory import held_bytes, job_needs, numbers_bytes
 
 LINED = 4  # times a model: both ends of a line, their difference, and a point between them
-ONE = 1  # donor that is accepted: how many will be is not known before
 
 
 def zoo_needs(
-    base: LayerGraph, donor: LayerGraph, config: ZooConfig, *, has_data: bool, accepted: int = ONE
+    base: LayerGraph, donor: LayerGraph, config: ZooConfig, *, has_data: bool, accepted: int = 1
 ) -> Iterator[Need]:
     """What the steps of a zoo hold at once for one donor, beside the base as it is loaded.
 
     Args:
-        accepted: how many donors are; each leaves itself, as it is loaded, and the model that was made with it.
+        accepted: how many donors are, which is not known before; each leaves itself, as it is loaded, and the model
+            that was made with it.
     """
     size, own = numbers_bytes(base), held_bytes(donor)
     held = {"the donor": own, "accepted donors and their models": accepted * (size + own)}
