@@ -178,11 +178,12 @@ def own_bytes() -> int:
         except OSError:  # it has ended
             continue
         own = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
-        held += own - BEGUN.setdefault(process, own)
+        begun = BEGUN.setdefault(os.getpid(), own)
+        held += max(0, own - begun)
     return held
 
 
-BEGUN: dict[int, int] = {}  # what each process had when it was first looked at
+BEGUN: dict[int, int] = {}  # what this process had when it was first looked at, and others have once all is imported
 
 
 def family(process: int) -> list[int]:

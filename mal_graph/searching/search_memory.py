@@ -10,6 +10,7 @@ from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
 from mal_graph.memory_budget import Need
 from mal_graph.workflows import (
+    AROUND,
     alignment_need,
     held_bytes,
     job_needs,
@@ -56,16 +57,19 @@ def search_needs(
         least = {what: workers * held for what, held in need.least.items()}
         yield Need(f"{need.step}{where}", least, workers * need.kept)
     size, donors = numbers_bytes(base), [donor] * merged
-    held = {"the donors": merged * held_bytes(donor), "what scores candidates": SCORED * size}
+    held = {"the donors": merged * held_bytes(donor), "what scores candidates": SCORED * size, "sessions": AROUND}
     for need in job_needs([base, *donors], options, has_data=True):
         yield replace(need, least={**need.least, **held})
 
 
 def worker_needs(base: LayerGraph, donor: LayerGraph, config: SearchConfig) -> Iterator[Need]:
     """What one worker holds at once."""
-    size, opened = numbers_bytes(base), {"models as they are loaded": held_bytes(base) + held_bytes(donor)}
+    size, opened = (
+        numbers_bytes(base),
+        {"sessions": AROUND, "models as they are loaded": held_bytes(base) + held_bytes(donor)},
+    )
     run = running_needs([base, donor], verify=config.verify, compare=config.compare)
     for need in (*run, alignment_need(base, donor)):
         yield replace(need, least={**need.least, **opened})
     yield Need("keeping the aligned donor", {"its tensors": round(KEPT * size), **opened})
-    yield Need("scoring candidates", {"tensors": SCORED * size, "the base": held_bytes(base)})
+    yield Need("scoring candidates", {"tensors": SCORED * size, "the base": held_bytes(base), "sessions": AROUND})

@@ -9,6 +9,7 @@ from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
 from mal_graph.workflows.job_memory import (
+    AROUND,
     alignment_need,
     held_bytes,
     job_needs,
@@ -51,6 +52,7 @@ from mal_graph.workflows.zoo_search import Zoo, zoo
 __all__ = [
     "align",
     "alignment_need",
+    "AROUND",
     "arrays_of",
     "assemble",
     "assemble_graphs",

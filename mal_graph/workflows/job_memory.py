@@ -23,13 +23,14 @@ from mal_graph.workflows.meanings import COPIES, MOST_COPIED
 NUMBER, SCORE = 4, 8  # bytes of a value, and of a score
 VERIFIED = 3  # times a segment: drawn, permuted, and the runtime's own
 RUN = 3.6  # times a model: what is compared, with what the runtime makes of it
-FED = 1  # times a model that is given samples: its weights, as they are given to every run
+FED = 1.3  # times a model that is given samples: its weights, as they are given to every run, and a session
 TURN = 2  # copies of a large donor: the next is opened before the last is let go of
 MOVED = 2.2  # times a large model, which is compared a part at a time: a random copy, and its units in other orders
 WRITTEN = (
     4  # times a model whose weights lie in its file: parts of a document, its bytes, and the runtime that opens it
 )
 OPENED = 2.2  # times a model whose weights lie beside it, by the runtime that opens it
+AROUND = 48 << 20  # of a job with many donors, whatever their sizes: sessions, and what an allocator keeps
 STACKED = 7  # times the largest tensor, of two models: see `Stacking.peak_bytes`
 TOGETHER = 3.75  # times all tables, and the square of how many models there are: all are aligned at once
 THINNED = 12  # times a model: what its layers read is held, with what is fitted to it
@@ -90,7 +91,8 @@ def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
     """What comparing what two models say of samples holds: both are run, and copies of the donor."""
     size = numbers_bytes(donor)
     copies = max(min(COPIES * size, MOST_COPIED), TURN * size)
-    held = {"weights of both models": FED * (numbers_bytes(base) + size), "copies of the donor": copies}
+    both = FED * (numbers_bytes(base) + size)
+    held = {"weights of both models": round(both), "copies of the donor": round(FED * copies)}
     return Need(f"comparing what {donor.name} says", held)
 
 

@@ -45,7 +45,7 @@ from mal_graph.workflows.steps import renamed, shuffled
 FITTING, JUDGING = 96, 128  # samples, at most
 LEAST, MOST_NUMBERS = 24, 1 << 21  # of larger ones fewer are run, so many numbers at once
 COPIES = 8  # of a donor with its weights in random order: what chance gives
-MOST_COPIED = 1 << 28  # bytes of all copies; of a larger donor each is drawn again where it is asked again
+MOST_COPIED = 1 << 27  # bytes of all copies; of a larger donor each is drawn again where it is asked again
 MOST_OUTPUTS = 4  # of a model that are looked at
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from mal_graph.config import ZooConfig
 from mal_graph.graph import LayerGraph
 from mal_graph.memory_budget import Need
-from mal_graph.workflows.job_memory import held_bytes, job_needs, numbers_bytes
+from mal_graph.workflows.job_memory import AROUND, held_bytes, job_needs, numbers_bytes
 
 LINED = 4  # times a model: both ends of a line, their difference, and a point between them
 
@@ -21,7 +21,8 @@ def zoo_needs(
             that was made with it.
     """
     size, own = numbers_bytes(base), held_bytes(donor)
-    held = {"the donor": own, "accepted donors and their models": accepted * (size + own)}
+    kept = {"accepted donors and their models": accepted * (size + own)}
+    held = {"the donor": own, **kept, "sessions": AROUND}
     for need in job_needs([base, donor], config, has_data=has_data):
         yield replace(need, least={**need.least, **held})
     if has_data:

@@ -15,7 +15,7 @@ from mal_graph.errors import MemoryLimitError
 from mal_graph.searching import search_job
 from mal_graph.searching.search_memory import search_needs
 from mal_graph.workflows import zoo_search
-from mal_graph.workflows.job_memory import job_bytes, job_needs, refuse_short_memory
+from mal_graph.workflows.job_memory import AROUND, job_bytes, job_needs, refuse_short_memory
 from mal_graph.workflows.zoo_memory import zoo_needs
 
 METHODS = st.sampled_from(["mal", "average", "union", "auto", "karcher", "c2m3"])
@@ -72,7 +72,7 @@ def test_a_zoo_and_a_search_hold_more_than_a_merge_and_nothing_is_read_to_say_so
     small, large = unread(factor), unread(factor + more)
     for told, method in ((zoo_bytes, "mal"), (search_bytes, "linear")):
         merge = max(need.least_bytes for need in job_needs([small, small], MergeConfig(method=method)))
-        assert merge <= told(small, small) <= told(small, large) <= told(large, large)
+        assert merge < told(small, small) <= told(small, large) <= told(large, large)
         assert told(small, small) < told(large, large)
     assert zoo_bytes(small, small, has_data=False) <= zoo_bytes(small, small)
 
@@ -110,7 +110,7 @@ def test_a_zoo_and_a_search_that_do_not_fit_say_so_before_they_begin(job, tmp_pa
     data = {"x": rng.standard_normal((120, 8)).astype(np.float32), "labels": rng.integers(0, 5, 120)}
     base, *donors = (str(tmp_path / name) for name in ("base.onnx", "small.onnx", "large.onnx"))
     run = {"zoo": mal_graph.zoo, "search": mal_graph.search}[job]
-    said = r"large.onnx.* would take about \d+ MiB.*may take 1 MiB: give more with `max_memory`"
+    said = r"large.onnx.* would take about .* MiB.*may take 49 MiB: give more with `max_memory`"
     with pytest.raises(MemoryLimitError, match=said):
-        run(base, donors, data, max_memory=2**18)
+        run(base, donors, data, max_memory=AROUND + 2**18)
     assert not begun
