@@ -56,18 +56,22 @@ def search_needs(
         where = f" in each of {workers} workers" if workers > 1 else ""
         least = {what: workers * held for what, held in need.least.items()}
         yield Need(f"{need.step}{where}", least, workers * need.kept)
-    size, donors = numbers_bytes(base), [donor] * merged
-    held = {"the donors": merged * held_bytes(donor), "what scores candidates": SCORED * size, "sessions": AROUND}
+    size, donors, processes = numbers_bytes(base), [donor] * merged, workers if workers > 1 else 0
+    idle = {"workers": processes * (AROUND + SCORED * size + held_bytes(base))}  # they end with the search
+    held = {
+        "the donors": merged * held_bytes(donor),
+        "what scores candidates": SCORED * size,
+        "sessions": AROUND,
+        **idle,
+    }
     for need in job_needs([base, *donors], options, has_data=True):
         yield replace(need, least={**need.least, **held})
 
 
 def worker_needs(base: LayerGraph, donor: LayerGraph, config: SearchConfig) -> Iterator[Need]:
     """What one worker holds at once."""
-    size, opened = (
-        numbers_bytes(base),
-        {"sessions": AROUND, "models as they are loaded": held_bytes(base) + held_bytes(donor)},
-    )
+    size = numbers_bytes(base)
+    opened = {"sessions": AROUND, "models as they are loaded": held_bytes(base) + held_bytes(donor)}
     run = running_needs([base, donor], verify=config.verify, compare=config.compare)
     for need in (*run, alignment_need(base, donor)):
         yield replace(need, least={**need.least, **opened})

@@ -90,10 +90,9 @@ def running_needs(graphs: Sequence[LayerGraph], *, verify: bool, compare: bool) 
 def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
     """What comparing what two models say of samples holds: both are run, and copies of the donor."""
     size = numbers_bytes(donor)
-    copies = max(min(COPIES * size, MOST_COPIED), TURN * size)
-    both = FED * (numbers_bytes(base) + size)
-    held = {"weights of both models": round(both), "copies of the donor": round(FED * copies)}
-    return Need(f"comparing what {donor.name} says", held)
+    both, kept = FED * (numbers_bytes(base) + size), min(COPIES * size, MOST_COPIED) - TURN * size
+    held = {"weights of both models": round(both), "copies of the donor": round(FED * TURN * size)}
+    return Need(f"comparing what {donor.name} says", held, max(0, round(FED * kept)))
 
 
 def alignment_need(base: LayerGraph, donor: LayerGraph, *, is_shuffled: bool = False) -> Need:
