@@ -211,5 +211,6 @@ def check_finite(tensor: TensorPair) -> None:
         ("base", tensor.base, tensor.base_values),
         ("donor", tensor.donor, tensor.donor_values),
     ):
-        if not all(np.isfinite(values).all() for values in each_box(read, parameter.shape)):
+        parts = read.in_any_order() if isinstance(read, StoredValues) else each_box(read, parameter.shape)
+        if not all(np.isfinite(values).all() for values in parts):
             raise Refusal(f"{parameter.role} {parameter.tensor} of the {side} holds NaN or infinity")

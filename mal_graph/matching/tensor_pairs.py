@@ -1,12 +1,13 @@
 """Tensors of two matched layers that correspond to each other, with their values in canonical form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import numpy as np
 
-from mal_graph.boxes import Array, Box, Boxed, ReadBox, take_box
+from mal_graph.boxes import Array, Box, Boxed, ReadBox, contiguous_boxes, each_box, take_box
 from mal_graph.brief import Brief
 from mal_graph.graph import LayerGraph
 from mal_graph.matching.layer_matching import LayerPair
@@ -94,6 +95,14 @@ class StoredValues(Boxed, Brief):
         own = zip(self.parameter.axes, box, chosen.shape, strict=True)
         alone = tuple(stretch if axis is None else slice(0, length) for axis, stretch, length in own)
         return self.in_effect(take_box(chosen, alone))
+
+    def in_any_order(self) -> Iterator[Array]:
+        """All values, some at a time, as they lie in a file: rows of what is stored by columns read a page for each."""
+        weight = self.graph.weights[self.parameter.tensor]
+        if weight.size != prod(self.parameter.shape):  # others lie between them
+            return each_box(self, self.parameter.shape)
+        read = weight.open()
+        return (self.in_effect(read(box)) for box in contiguous_boxes(weight.shape, self.most))
 
     def in_effect(self, canonical: Array) -> Array:
         """Values as the operator applies them."""

@@ -38,6 +38,7 @@ from mal_graph.searching.parts import GATE, PARTS, REPORT, SEARCH, Parts, split_
 from mal_graph.searching.racing import Race
 from mal_graph.searching.record import Record, Storage, load_optuna, open_record, open_storage
 from mal_graph.searching.results import Finalist, Search, without_merge
+from mal_graph.searching.search_memory import refuse_short_memory
 from mal_graph.searching.study_folder import JOURNAL, emptied_if_refused, folder_of
 from mal_graph.searching.tasks import Aligned, AlignTask, Failure, ScoreTask, align_donor, score_candidate
 from mal_graph.workflows import (
@@ -108,6 +109,7 @@ def search(
         FileError: a file is missing or broken, or the storage is of another search, was altered or cannot be used.
         MatchError: none of the donors can be merged into the base.
         DataError: the data do not fit the base, or are too few.
+        MemoryLimitError: a donor would take more memory than there is for all workers.
         UsageError: an option is refused, a scheduler does not answer, or a worker has other versions.
     """
     settings: SearchConfig = with_arrays(configured("search", config, options))
@@ -115,6 +117,7 @@ def search(
     load_optuna()
     engine = engine_asked(settings, executor)
     job = opened_job(base, donors, arrays_of(data), settings, progress or silent)
+    refuse_short_memory(job.base, job.paths, settings, merge_config(settings, EMPTY))
     with folder_of(settings) as folder:
         storage = open_storage(settings.storage or str(folder / JOURNAL), resume=settings.resume)
         workers = Workers(engine)

@@ -16,6 +16,7 @@ from threading import Lock, Timer
 from mal_graph import registry
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.limits import limited
+from mal_graph.memory_bound import return_freed
 from mal_graph.searching.aligned_donors import BiasSlot, align_once, read_description
 from mal_graph.searching.bench import Bench, Located, Setup
 from mal_graph.searching.candidates import Candidate, Figure
@@ -66,6 +67,7 @@ def align_donor(task: AlignTask) -> Aligned | Failure:
     """A donor aligned, now or before. Raises UsageError where the worker is another version."""
     with opened(task.setup) as bench:
         setup = bench.setup
+        return_freed()  # of the donor before, which an allocator would keep
         try:
             donor = load(task.donor)
             path = align_once(bench.base, donor, setup.config, Path(setup.folder), registry.runner(), bench.known)

@@ -8,6 +8,15 @@ from mal_graph.workflows.comparing import Comparison, compare_models
 from mal_graph.workflows.curves import Curve
 from mal_graph.workflows.guarding import Choice
 from mal_graph.workflows.inspecting import inspect_groups
+from mal_graph.workflows.job_memory import (
+    AROUND,
+    alignment_need,
+    held_bytes,
+    job_needs,
+    numbers_bytes,
+    refuse_too_large,
+    running_needs,
+)
 from mal_graph.workflows.layer_grid import Grid, grid
 from mal_graph.workflows.meaning_texts import Kind, Losses, Meaning
 from mal_graph.workflows.methods import assemble, check_donors, compares, compress, make_model, unite_graphs
@@ -42,6 +51,8 @@ from mal_graph.workflows.zoo_search import Zoo, zoo
 
 __all__ = [
     "align",
+    "alignment_need",
+    "AROUND",
     "arrays_of",
     "assemble",
     "assemble_graphs",
@@ -64,8 +75,10 @@ __all__ = [
     "fingerprint",
     "Grid",
     "grid",
+    "held_bytes",
     "in_frame",
     "inspect_groups",
+    "job_needs",
     "kept_settings",
     "KeptUnits",
     "Kind",
@@ -77,6 +90,7 @@ __all__ = [
     "Merged",
     "MERGED",
     "notes_on",
+    "numbers_bytes",
     "open_models",
     "Outcome",
     "ParetoEntry",
@@ -86,7 +100,9 @@ __all__ = [
     "read_recipe",
     "Recipe",
     "refuse_broken",
+    "refuse_too_large",
     "Result",
+    "running_needs",
     "save",
     "silent",
     "Slice",

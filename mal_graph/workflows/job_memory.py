@@ -6,7 +6,8 @@ its layers is not known before it is run, and left out: verification looks again
 themselves from what is found on the way (alignment, writing) do so again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from mal_graph.boxes import Boxed
 from mal_graph.config import MergeConfig
@@ -17,75 +18,106 @@ from mal_graph.merging import LARGE
 from mal_graph.methods import find_method
 from mal_graph.network import find_layers
 from mal_graph.symmetry import SEGMENT_BYTES
+from mal_graph.workflows.meanings import COPIES, MOST_COPIED
 
 NUMBER, SCORE = 4, 8  # bytes of a value, and of a score
 VERIFIED = 3  # times a segment: drawn, permuted, and the runtime's own
 RUN = 3.6  # times a model: what is compared, with what the runtime makes of it
+FED = 1.3  # times a model that is given samples: its weights, as they are given to every run, and a session
+TURN = 2  # copies of a large donor: the next is opened before the last is let go of
 MOVED = 2.2  # times a large model, which is compared a part at a time: a random copy, and its units in other orders
 WRITTEN = (
     4  # times a model whose weights lie in its file: parts of a document, its bytes, and the runtime that opens it
 )
 OPENED = 2.2  # times a model whose weights lie beside it, by the runtime that opens it
+AROUND = 48 << 20  # of a job with many donors, whatever their sizes: sessions, and what an allocator keeps
 STACKED = 7  # times the largest tensor, of two models: see `Stacking.peak_bytes`
 TOGETHER = 3.75  # times all tables, and the square of how many models there are: all are aligned at once
 THINNED = 12  # times a model: what its layers read is held, with what is fitted to it
 
 
-def job_bytes(graphs: Sequence[LayerGraph], config: MergeConfig) -> int:
+def job_bytes(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> int:
     """Bytes that a job takes at most, the models as they are loaded among them."""
     held = sum(held_bytes(graph) for graph in graphs)
-    return held + max(need.least_bytes + need.kept for need in job_needs(graphs, config))
+    return held + max(need.least_bytes + need.kept for need in job_needs(graphs, config, has_data=has_data))
 
 
-def refuse_short_memory(graphs: Sequence[LayerGraph], config: MergeConfig) -> None:
+def refuse_short_memory(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> None:
     """Raise MemoryLimitError where a step of a job takes more than there is for it, the largest one first."""
+    refuse_too_large(job_needs(graphs, config, has_data=has_data), config)
+
+
+def refuse_too_large(needs: Iterable[Need], config: MergeConfig) -> None:
+    """Raise MemoryLimitError where one of several steps takes more than there is for it, the largest one first."""
     with budgeted(config.max_memory):
-        for need in sorted(job_needs(graphs, config), key=lambda need: -need.least_bytes):
+        for need in sorted(needs, key=lambda need: -need.least_bytes):
             room_for(need)
 
 
-def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig) -> Iterator[Need]:
+def job_needs(graphs: Sequence[LayerGraph], config: MergeConfig, *, has_data: bool = False) -> Iterator[Need]:
     """What the steps of a job hold at once, beside the models as they are loaded.
 
     Args:
         graphs: all models, the base first.
+        has_data: whether the result is scored.
     """
-    base, models = graphs[0], [numbers_bytes(graph) for graph in graphs]
-    largest = max(largest_bytes(graph) for graph in graphs)
-    if config.verify:
-        part = min(max(models), max(SEGMENT_BYTES, largest))
-        yield Need("verifying the models", {"copies of a part of one": VERIFIED * part})
+    base, donors = graphs[0], graphs[1:]
     aligns, unites = config.method != "union", config.method in ("union", "auto")
-    if config.compare or unites:
-        times = RUN if max(models) < LARGE else MOVED
-        yield Need("running the models", {"their weights": round(times * max(models))})
+    yield from running_needs(graphs, verify=config.verify, compare=config.compare or unites)
     if unites:
-        yield Need("thinning the models", {"weights, and what is fitted": THINNED * max(models)})
-    if aligns and len(graphs) > 1:
-        yield from alignment_needs(base, graphs[1:], config)
+        largest = max(map(numbers_bytes, graphs))
+        yield Need("thinning the models", {"weights, and what is fitted": THINNED * largest})
+    if config.compare and (has_data or config.calibrate is not None):
+        yield from map(partial(meaning_need, base), donors)
+    if aligns:
+        yield from (alignment_need(base, donor, is_shuffled=has_data) for donor in donors)
+    if donors and config.method not in ("mal", "average", "union", "auto"):
+        yield stacking_need(base, donors, config)
     yield writing_need(base, config)
 
 
-def alignment_needs(base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig) -> Iterator[Need]:
-    """What aligning each donor holds, and what merging all at once does."""
-    every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
-    for donor, tables in zip(donors, every, strict=True):
-        table = SCORE * max(widths(base), default=0) * max(widths(donor), default=0)
-        yield Need(
-            f"aligning {donor.name} with {base.name}",
-            {
-                "tables of scores": TABLES * table,
-                "rows of the largest tensor": ROWS * (largest_bytes(base) + largest_bytes(donor)),
-                "values that are copied": copied_bytes(base) + copied_bytes(donor),
-            },
-            min(MOST_HELD, tables),
-        )
-    if config.method in ("mal", "average", "auto"):
-        return
+def running_needs(graphs: Sequence[LayerGraph], *, verify: bool, compare: bool) -> Iterator[Need]:
+    """What verifying models holds, and running them as a comparison does; one is run at a time."""
+    models, largest = [numbers_bytes(graph) for graph in graphs], max(largest_bytes(graph) for graph in graphs)
+    if verify:
+        part = min(max(models), max(SEGMENT_BYTES, largest))
+        yield Need("verifying the models", {"copies of a part of one": VERIFIED * part})
+    if compare:
+        times = RUN if max(models) < LARGE else MOVED
+        yield Need("running the models", {"their weights": round(times * max(models))})
+
+
+def meaning_need(base: LayerGraph, donor: LayerGraph) -> Need:
+    """What comparing what two models say of samples holds: both are run, and copies of the donor."""
+    size = numbers_bytes(donor)
+    both, kept = FED * (numbers_bytes(base) + size), min(COPIES * size, MOST_COPIED) - TURN * size
+    held = {"weights of both models": round(both), "copies of the donor": round(FED * TURN * size)}
+    return Need(f"comparing what {donor.name} says", held, max(0, round(FED * kept)))
+
+
+def alignment_need(base: LayerGraph, donor: LayerGraph, *, is_shuffled: bool = False) -> Need:
+    """What aligning a donor holds.
+
+    Args:
+        is_shuffled: whether its weights are aligned in random order too, for which all of them are copied.
+    """
+    tables = SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False)))
+    table = SCORE * max(widths(base), default=0) * max(widths(donor), default=0)
+    held = {
+        "tables of scores": TABLES * table,
+        "rows of the largest tensor": ROWS * (largest_bytes(base) + largest_bytes(donor)),
+        "values that are copied": copied_bytes(base) + (numbers_bytes if is_shuffled else copied_bytes)(donor),
+    }
+    return Need(f"aligning {donor.name} with {base.name}", held, min(MOST_HELD, tables))
+
+
+def stacking_need(base: LayerGraph, donors: Sequence[LayerGraph], config: MergeConfig) -> Need:
+    """What merging all models at once holds."""
     method, count = find_method(config.method), 1 + len(donors)
+    every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
     together = round(TOGETHER * count**2 * max(every)) if method.aligns_together else 0
     stacked = STACKED * count // 2 * largest_bytes(base)
-    yield Need(f"merging by {method.name}", {"the largest tensor": stacked, "tables of all models": together})
+    return Need(f"merging by {method.name}", {"the largest tensor": stacked, "tables of all models": together})
 
 
 def writing_need(base: LayerGraph, config: MergeConfig) -> Need:

@@ -7,7 +7,7 @@ figures that it rests on, and never applied.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,7 @@ from mal_graph.workflows.steps import renamed, shuffled
 FITTING, JUDGING = 96, 128  # samples, at most
 LEAST, MOST_NUMBERS = 24, 1 << 21  # of larger ones fewer are run, so many numbers at once
 COPIES = 8  # of a donor with its weights in random order: what chance gives
+MOST_COPIED = 1 << 27  # bytes of all copies; of a larger donor each is drawn again where it is asked again
 MOST_OUTPUTS = 4  # of a model that are looked at
 
 
@@ -256,7 +257,7 @@ class Comparison:
 
     def explanation(self, reading: Reading, base: Asked, donor: Asked) -> Explanation:
         """What explains one output."""
-        copied = cache(self.copied)  # each is opened once, if it is asked at all
+        copied = lru_cache(copies_kept(self.donor))(self.copied)  # each is opened once, if it is asked at all
         copies = [partial(ask_copy, copied, number, reading) for number in range(COPIES)]
         own, ask = partial(base.rows, reading, 0, ()), partial(donor.rows, reading, 1)
         case = Case(reading, own, ask, copies, *self.given.halves(self.config.seed), self.changeable)
@@ -274,6 +275,12 @@ class Comparison:
     def changeable(self) -> Arrays:
         """The inputs that hold samples along their first axis."""
         return {name: array for name, array in self.given.inputs.items() if self.given.axes.of(name) == 0}
+
+
+def copies_kept(donor: LayerGraph) -> int:
+    """How many copies of a donor are kept open beside the next."""
+    size = sum(weight.nbytes for weight in donor.weights.values())
+    return COPIES if COPIES * size <= MOST_COPIED else 1
 
 
 def ask_copy(

@@ -125,7 +125,8 @@ def make_model(
         ancestor: the model that all were tuned from, for a merge method that needs one.
     """
     check_shards(graphs[0], config)
-    refuse_short_memory(graphs if ancestor is None else [*graphs, ancestor], config)
+    several = graphs if ancestor is None else [*graphs, ancestor]
+    refuse_short_memory(several, config, has_data=data is not None)
     if data is not None:
         prepare(graphs[0], data, config)  # what does not fit is refused before the work
     if config.method in WAYS:

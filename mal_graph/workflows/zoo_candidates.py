@@ -75,14 +75,16 @@ def scored_candidates(step: Merged, entry: Entry, terms: Terms) -> Iterator[Trie
     proposed = candidates(step)
     for place, candidate in enumerate(proposed):
         terms.progress(f"trying {entry.name}", place, len(proposed))
-        planned = narrowed(step, candidate.layers, 1.0, terms.config, terms.runner).plan
-        line = line_of(planned, step.donor, terms.config, terms.runner)
-        along = scored_along(
-            line, terms.lambdas, entry.name, terms.held.deciding, terms.config, terms.runner, terms.held.metric
-        )
-        points = [Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True)]
-        yield Tried(candidate.name, candidate.layers, tuple(points))
+        yield Tried(candidate.name, candidate.layers, points_of(candidate, step, entry.name, terms, terms.held))
     terms.progress(f"trying {entry.name}", len(proposed), len(proposed))
+
+
+def points_of(candidate: Candidate, step: Merged, donor: str, terms: Terms, held: HeldOut) -> tuple[Point, ...]:
+    """One candidate of a donor at every lambda. What it is made of is let go of before the next one is."""
+    planned = narrowed(step, candidate.layers, 1.0, terms.config, terms.runner).plan
+    line = line_of(planned, step.donor, terms.config, terms.runner)
+    along = scored_along(line, terms.lambdas, donor, held.deciding, terms.config, terms.runner, held.metric)
+    return tuple(Point(lam, one.loss, one.metric) for lam, one in zip(terms.lambdas, along, strict=True))
 
 
 def best_candidate(tried: Sequence[Tried], gate: AcceptanceRule, best: Scores) -> Kept | str:

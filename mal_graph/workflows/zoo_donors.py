@@ -11,7 +11,9 @@ from mal_graph.graph import LayerGraph
 from mal_graph.remote_files import is_remote, listed
 from mal_graph.workflows.checkpoint import digest_of_file, fingerprint
 from mal_graph.workflows.checks import check_inputs
+from mal_graph.workflows.job_memory import refuse_too_large
 from mal_graph.workflows.models import Arrays, Model, is_module, open_models
+from mal_graph.workflows.zoo_memory import zoo_needs
 
 SUFFIX = ".onnx"
 
@@ -29,7 +31,8 @@ class Entry:
 def entries_of(
     base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig, data: Arrays | None
 ) -> Iterator[Entry]:
-    """Every donor once, with why it is not used if it is not. Raises FileError."""
+    """Every donor once, with why it is not used if it is not. Raises FileError, and MemoryLimitError for one of which
+    what is done with it would take more than there is: it is told before the work, not once it is its turn."""
     seen = {fingerprint(base): "the base"}
     for name, model in named(donors):
         try:
@@ -41,6 +44,8 @@ def entries_of(
         reason = (
             f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph, config)
         )
+        if not reason:
+            refuse_too_large(zoo_needs(base, graph.named(name), config, has_data=data is not None), config)
         seen.setdefault(digest_of_model, name)
         yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
 

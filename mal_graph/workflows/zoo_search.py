@@ -30,6 +30,7 @@ from mal_graph.errors import MalGraphError, MatchError, ShapeError, UsageError
 from mal_graph.evaluation import AcceptanceRule, HeldOut, Scores, predict, read_labels, split_holdout
 from mal_graph.graph import LayerGraph
 from mal_graph.matching import assign_as_given
+from mal_graph.memory_bound import return_freed
 from mal_graph.merging import merge
 from mal_graph.option import Data
 from mal_graph.protocols import Runner
@@ -139,6 +140,7 @@ def zoo(
         FileError: there is no such folder, it holds no .onnx file, or the checkpoint is of another search.
         MatchError: none of the donors can be merged into the base.
         DataError: the data or the calibration inputs do not fit the base, or are too few.
+        MemoryLimitError: a donor would take more memory than there is.
         UsageError: an option is refused.
     """
     settings: ZooConfig = with_arrays(configured("zoo", config, options)).replaced(lam=1.0)
@@ -172,6 +174,7 @@ def zoo(
 def meanings_of(base: LayerGraph, entries: Sequence[Entry], data: Arrays | None, terms: Terms) -> Iterator[Meaning]:
     """What is to be said of each donor beside the base, whatever became of it; one is open at a time."""
     for entry in (entry for entry in entries if not entry.reason):
+        return_freed()
         yield from find_meanings((base, opened(entry)), terms.config, data, terms.runner, terms.progress)
 
 
@@ -215,6 +218,7 @@ def decide_on_all(
     verified_groups(so_far.graph, terms.config, terms.runner, terms.progress, known)
     for place, entry in enumerate(entries):
         terms.progress("donors", place, len(entries))
+        return_freed()  # of the donor before, which an allocator would keep
         known = [pair for pair in known if pair[0] is so_far.graph.nodes]  # no donor comes twice
         if place < len(checkpoint.outcomes):
             so_far = replay(so_far, entry, checkpoint.outcomes[place], terms, known)

@@ -2,16 +2,21 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from builders import mlp
+from builders import mlp, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph import memory_budget
-from mal_graph.config import MergeConfig
+from mal_graph.config import MergeConfig, SearchConfig, ZooConfig
 from mal_graph.errors import MemoryLimitError
-from mal_graph.workflows.job_memory import job_bytes, job_needs, refuse_short_memory
+from mal_graph.searching import search_job
+from mal_graph.searching.search_memory import search_needs
+from mal_graph.workflows import zoo_search
+from mal_graph.workflows.job_memory import AROUND, job_bytes, job_needs, refuse_short_memory
+from mal_graph.workflows.zoo_memory import zoo_needs
 
 METHODS = st.sampled_from(["mal", "average", "union", "auto", "karcher", "c2m3"])
 
@@ -49,3 +54,63 @@ def test_a_job_begins_with_the_least_that_it_says_and_not_with_less(method, fact
     if most > memory_budget.LEAST_MEMORY:
         with pytest.raises(MemoryLimitError, match=r"would take about .* and may take .*: give more with `max_memory`"):
             refuse_short_memory(graphs, MergeConfig(method=method, max_memory=most - 1))
+
+
+def zoo_bytes(base, donor, *, has_data=True, accepted=1):
+    needs = zoo_needs(base, donor, ZooConfig(), has_data=has_data, accepted=accepted)
+    return max(need.least_bytes for need in needs)
+
+
+def search_bytes(base, donor, *, workers=1, merged=1, **options):
+    needs = search_needs(base, donor, SearchConfig(workers=workers, **options), MergeConfig(method="linear"), merged)
+    return max(need.least_bytes for need in needs)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_a_zoo_and_a_search_hold_more_than_a_merge_and_nothing_is_read_to_say_so(factor, more):
+    small, large = unread(factor), unread(factor + more)
+    for told, method in ((zoo_bytes, "mal"), (search_bytes, "linear")):
+        merge = max(need.least_bytes for need in job_needs([small, small], MergeConfig(method=method)))
+        assert merge < told(small, small) <= told(small, large) <= told(large, large)
+        assert told(small, small) < told(large, large)
+    assert zoo_bytes(small, small, has_data=False) <= zoo_bytes(small, small)
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 20))
+def test_each_accepted_donor_and_each_worker_takes_as_much_more(factor, few, more):
+    model = unread(factor)
+    kept = [zoo_bytes(model, model, accepted=count) for count in (0, few, few + more)]
+    assert (kept[2] - kept[0]) * few == (kept[1] - kept[0]) * (few + more) > 0
+    workers = [needs_of_workers(model, count) for count in (1, few, few + more)]
+    assert workers == [count * workers[0] for count in (1, few, few + more)]
+    assert search_bytes(model, model, merged=few) < search_bytes(model, model, merged=few + more)
+    assert search_bytes(model, model, workers=few) <= search_bytes(model, model, workers=few + more)
+    # Those of a scheduler work elsewhere.
+    assert search_bytes(model, model, scheduler="tcp://here:1") <= search_bytes(model, model)
+
+
+def needs_of_workers(model, workers):
+    """What all workers hold, before the result is made."""
+    needs = list(search_needs(model, model, SearchConfig(workers=workers), MergeConfig(method="linear")))
+    (scored,) = (place for place, need in enumerate(needs) if need.step.startswith("scoring candidates"))
+    return max(need.least_bytes for need in needs[: scored + 1])
+
+
+@pytest.mark.parametrize("job", ["zoo", "search"])
+def test_a_zoo_and_a_search_that_do_not_fit_say_so_before_they_begin(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_budget, "LEAST_MEMORY", 1)
+    for place, name in enumerate(("base.onnx", "small.onnx", "large.onnx")):
+        save(mlp((8, (16, 16, 2000)[place], 5), place), tmp_path / name)
+    begun = []
+    monkeypatch.setattr(zoo_search, "decide_on_all", lambda *given: begun.append(given))
+    monkeypatch.setattr(search_job, "searched", lambda *given: begun.append(given))
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((120, 8)).astype(np.float32), "labels": rng.integers(0, 5, 120)}
+    base, *donors = (str(tmp_path / name) for name in ("base.onnx", "small.onnx", "large.onnx"))
+    run = {"zoo": mal_graph.zoo, "search": mal_graph.search}[job]
+    said = r"large.onnx.* would take about .* MiB.*may take 49 MiB: give more with `max_memory`"
+    with pytest.raises(MemoryLimitError, match=said):
+        run(base, donors, data, max_memory=AROUND + 2**18)
+    assert not begun

@@ -1,5 +1,6 @@
 """Donors whose inputs or outputs do not mean what the base's do are told in every report, and nothing is applied."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import mal_graph
 from mal_graph import registry
 from mal_graph.config import MergeConfig
 from mal_graph.label_lists import Form, LabelList
-from mal_graph.workflows import Kind
-from mal_graph.workflows.meanings import find_meanings
+from mal_graph.workflows import Kind, meanings
+from mal_graph.workflows.meanings import COPIES, Comparison, find_meanings
 from mal_graph.workflows.models import silent
+from mal_graph.workflows.steps import shuffled
 
 ORDER = [3, 0, 4, 1, 2]
 SAMPLES = 120
@@ -140,6 +142,28 @@ def test_probabilities_beside_logits_are_named_and_compared_with_them():
     (found,) = said(base, donor.with_weights({"w3": head}), x)
     assert found.kind == Kind.FORM
     assert "gives probabilities" in found.text
+
+
+def test_of_a_large_donor_one_copy_is_open_at_a_time_and_the_same_is_said(monkeypatch):
+    base, donor, x = perceptrons()
+    random, asked, opened = shuffled(in_order(donor), 5), Comparison.asked, []
+    open_at_once = []
+
+    def watched(self, *given, remembers=True):
+        made = asked(self, *given, remembers=remembers)
+        if not remembers:
+            opened.append(weakref.ref(made))
+            open_at_once.append(sum(one() is not None for one in opened))
+        return made
+
+    monkeypatch.setattr(Comparison, "asked", watched)
+    plain = said(base, random, x)
+    assert max(open_at_once) == COPIES
+    open_at_once.clear()
+    opened.clear()
+    monkeypatch.setattr(meanings, "MOST_COPIED", 1)
+    assert said(base, random, x) == plain
+    assert max(open_at_once) <= 2  # the next is opened before the last is let go of
 
 
 def test_a_donor_of_random_weights_is_told_and_what_its_accuracy_says():

@@ -1,7 +1,9 @@
 """Writing in one pass: neither boxes nor cores change what is written, and a larger model takes no more memory."""
 
 import gc
+import threading
 import tracemalloc
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from builders import mlp, save
 import mal_graph
 from mal_graph import boxes
 from mal_graph.matching import assign_at_random, correspond, match_layers
+from mal_graph.matching.correspondence import check_finite
 from mal_graph.merging import LayerLambdas, merge, plan_merge
 from mal_graph.symmetry import Network, axis_groups
 from mal_graph_adapters.onnx_format import data_files, stored_values, writing
@@ -19,6 +22,7 @@ from mal_graph_adapters.onnx_format import file as onnx_file
 from mal_graph_adapters.onnx_format.digests import Written, data_digest
 from mal_graph_adapters.onnx_format.document import release_memory
 
+MIB = 2**20
 WIDTH = 128  # a layer is 64 KiB
 STYLES = ("gemm", "matmul")  # rows are output units, or input units
 
@@ -28,9 +32,9 @@ def _data_beside(monkeypatch):
     monkeypatch.setattr(onnx_file, "EXTERNAL_DATA_FROM", 0)
 
 
-def pair(folder, depth=3, styles=("gemm", "gemm")):
+def pair(folder, depth=3, styles=("gemm", "gemm"), width=WIDTH):
     """Two files with data beside them, loaded."""
-    nets = [mlp((8, *[WIDTH] * depth, 5), seed, style) for seed, style in enumerate(styles)]
+    nets = [mlp((8, *[width] * depth, 5), seed, style) for seed, style in enumerate(styles)]
     return [mal_graph.load(save(net, folder / f"m{seed}.onnx")) for seed, net in enumerate(nets)]
 
 
@@ -109,6 +113,43 @@ def test_what_was_freed_before_is_given_back_before_anything_is_written(tmp_path
     assert seen[0] < before - freed / 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [((512, 5), (512, 65)), ((512, 5), (2048, 5))])
+def test_what_a_process_holds_while_it_merges_and_saves_does_not_grow_with_the_model(tmp_path, sizes):
+    """A model of 4 MiB and one of 64: what of the process is no part of a file, at most, over what it was before."""
+    peaks = []
+    for width, depth in sizes:
+        folder = tmp_path / f"{width} {depth}"
+        folder.mkdir()
+        graph = merged(*pair(folder, depth, width=width))
+        gc.collect()
+        release_memory()  # what was freed is no part of what is held
+        with watched() as most:
+            save(graph, folder / "out.onnx")
+        peaks.append(max(most) - most[0])
+        assert sum(file.stat().st_size for file in folder.glob("out*")) > 4 * (depth - 1) * width**2
+    assert max(peaks) < 12 * MIB  # less than the largest tensor, which has 16
+    assert peaks[1] - peaks[0] < 8 * MIB
+
+
+@contextmanager
+def watched():
+    """What this process holds, looked at every millisecond meanwhile."""
+    most, is_done = [private_bytes()], threading.Event()
+
+    def look():
+        while not is_done.wait(0.001):
+            most.append(private_bytes())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield most
+    finally:
+        is_done.set()
+        thread.join()
+
+
 def private_bytes():
     """What this process has in memory that is no part of a file."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -124,6 +165,29 @@ def mapped_bytes(folder):
         elif is_ours and line.startswith("Rss:"):
             held += int(line.split()[1]) * 1024
     return held
+
+
+@pytest.mark.parametrize("styles", [(a, b) for a in STYLES for b in STYLES])
+def test_numbers_are_looked_at_in_the_order_in_which_they_lie_to_see_whether_they_are_finite(
+    tmp_path, monkeypatch, styles
+):
+    """Counted work: a box of columns looks through all rows, a part of them at a time."""
+    monkeypatch.setattr(boxes, "MOST", 128)
+    monkeypatch.setattr(stored_values, "LOOKED_THROUGH", 4096)
+    base, donor = pair(tmp_path, styles=styles)
+    networks = Network(base, axis_groups(base)), Network(donor, axis_groups(donor))
+    tensors = [tensor for tensor, _ in correspond(*networks, match_layers(base, donor)).tensors]
+    read, copied = [], stored_values.MappedBoxes.copied
+
+    def counted(self, values, box):
+        read.append(copied(self, values, box).size)
+        return copied(self, values, box)
+
+    monkeypatch.setattr(stored_values.MappedBoxes, "copied", counted)
+    for tensor in tensors:
+        check_finite(tensor)
+    assert 0 < sum(read) <= 2 * sum(tensor.base_values().size for tensor in tensors)
+    assert len(read) <= 2 * sum(1 + tensor.base_values().size // 64 for tensor in tensors)
 
 
 def test_every_number_is_read_once(tmp_path, monkeypatch):
