@@ -109,7 +109,7 @@ def search(
         FileError: a file is missing or broken, or the storage is of another search, was altered or cannot be used.
         MatchError: none of the donors can be merged into the base.
         DataError: the data do not fit the base, or are too few.
-        MemoryLimitError: a donor would take more memory than there is for all workers.
+        MemoryLimitError: donors as large as the base would take more memory than there is for all workers.
         UsageError: an option is refused, a scheduler does not answer, or a worker has other versions.
     """
     settings: SearchConfig = with_arrays(configured("search", config, options))
@@ -117,7 +117,7 @@ def search(
     load_optuna()
     engine = engine_asked(settings, executor)
     job = opened_job(base, donors, arrays_of(data), settings, progress or silent)
-    refuse_short_memory(job.base, job.paths, settings, merge_config(settings, EMPTY))
+    refuse_short_memory(job.base, settings, merge_config(settings, EMPTY))
     with folder_of(settings) as folder:
         storage = open_storage(settings.storage or str(folder / JOURNAL), resume=settings.resume)
         workers = Workers(engine)

@@ -1,12 +1,9 @@
 """What a search holds at once, by the sizes of weights alone: a donor in each worker, and the result as it is made."""
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from mal_graph.config import MergeConfig, SearchConfig
-from mal_graph.errors import MalGraphError
 from mal_graph.graph import LayerGraph
 from mal_graph.memory_budget import Need
 from mal_graph.workflows import (
@@ -14,7 +11,6 @@ from mal_graph.workflows import (
     alignment_need,
     held_bytes,
     job_needs,
-    load,
     numbers_bytes,
     refuse_too_large,
     running_needs,
@@ -24,22 +20,23 @@ KEPT = 2.2  # times a donor in the base's frame: as it is gathered, and as it is
 SCORED = 2  # times a model: the base's tensors, and those of a candidate
 
 
-def refuse_short_memory(
-    base: LayerGraph, donors: Mapping[str, Path], config: SearchConfig, options: MergeConfig
-) -> None:
-    """Raise MemoryLimitError where a donor would take more than there is.
+def refuse_short_memory(base: LayerGraph, config: SearchConfig, options: MergeConfig) -> None:
+    """Raise MemoryLimitError where donors as large as the base would take more than there is; larger ones are refused
+    when it is their turn (`refuse_large_donor`), and nobody has to open a thousand of them before.
 
     Args:
-        donors: the path of each donor by its name. Those that cannot be read are told of where they are aligned.
         options: those by which the result is made.
     """
-    for name, path in donors.items():
-        try:
-            with warnings.catch_warnings(action="ignore"):  # they are given where it is aligned
-                donor = load(str(path)).named(name)
-        except MalGraphError:
-            continue
-        refuse_too_large(search_needs(base, donor, config, options), config)
+    refuse_too_large(search_needs(base, base, config, options), config)
+
+
+def refuse_large_donor(base: LayerGraph, donor: LayerGraph, config: SearchConfig) -> None:
+    """Raise MemoryLimitError where a donor would take more than one worker may."""
+    most = config.max_memory
+    share = (
+        config if most is None or config.scheduler is not None else config.replaced(max_memory=most // config.workers)
+    )
+    refuse_too_large(worker_needs(base, donor, config), share)
 
 
 def search_needs(

@@ -20,6 +20,7 @@ from mal_graph.memory_bound import return_freed
 from mal_graph.searching.aligned_donors import BiasSlot, align_once, read_description
 from mal_graph.searching.bench import Bench, Located, Setup
 from mal_graph.searching.candidates import Candidate, Figure
+from mal_graph.searching.search_memory import refuse_large_donor
 from mal_graph.workflows import load, versions_used
 
 TOO_LONG = 17  # the exit code of a worker whose time is up
@@ -70,6 +71,7 @@ def align_donor(task: AlignTask) -> Aligned | Failure:
         return_freed()  # of the donor before, which an allocator would keep
         try:
             donor = load(task.donor)
+            refuse_large_donor(bench.base, donor, setup.config)
             path = align_once(bench.base, donor, setup.config, Path(setup.folder), registry.runner(), bench.known)
         except MalGraphError as error:
             return Failure(str(error))

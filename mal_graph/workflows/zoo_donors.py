@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from mal_graph.config import ZooConfig
-from mal_graph.errors import FileError, MalGraphError, MatchError, UsageError
+from mal_graph.errors import FileError, MalGraphError, MatchError, MemoryLimitError, UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.remote_files import is_remote, listed
 from mal_graph.workflows.checkpoint import digest_of_file, fingerprint
@@ -31,8 +31,7 @@ class Entry:
 def entries_of(
     base: LayerGraph, donors: str | Path | Iterable[Model], config: ZooConfig, data: Arrays | None
 ) -> Iterator[Entry]:
-    """Every donor once, with why it is not used if it is not. Raises FileError, and MemoryLimitError for one of which
-    what is done with it would take more than there is: it is told before the work, not once it is its turn."""
+    """Every donor once, with why it is not used if it is not. Raises FileError."""
     seen = {fingerprint(base): "the base"}
     for name, model in named(donors):
         try:
@@ -42,10 +41,10 @@ def entries_of(
             yield Entry(name, model, digest_of_file(Path(str(model))), str(error))
             continue
         reason = (
-            f"the same model as {seen[digest_of_model]}" if digest_of_model in seen else misfit(base, graph, config)
+            f"the same model as {seen[digest_of_model]}"
+            if digest_of_model in seen
+            else misfit(base, graph.named(name), config, has_data=data is not None)
         )
-        if not reason:
-            refuse_too_large(zoo_needs(base, graph.named(name), config, has_data=data is not None), config)
         seen.setdefault(digest_of_model, name)
         yield Entry(name, graph if is_module(model) else model, digest_of_model, reason)
 
@@ -59,11 +58,12 @@ def named(donors: str | Path | Iterable[Model]) -> Iterator[tuple[str, Model]]:
         yield getattr(model, "name", model if isinstance(model, str) else type(model).__name__), model
 
 
-def misfit(base: LayerGraph, donor: LayerGraph, config: ZooConfig) -> str:
-    """Why a donor does not take what the base takes; "" if it does."""
+def misfit(base: LayerGraph, donor: LayerGraph, config: ZooConfig, *, has_data: bool) -> str:
+    """Why a donor does not take what the base takes, or takes more memory than there is; "" if it fits."""
     try:
         check_inputs(base, donor, config.pair)
-    except (MatchError, UsageError) as error:
+        refuse_too_large(zoo_needs(base, donor, config, has_data=has_data), config)
+    except (MatchError, UsageError, MemoryLimitError) as error:
         return str(error)
     return ""
 

@@ -1,5 +1,6 @@
 """What a job will hold is told before anything is computed, from the sizes of weights alone."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -98,19 +99,44 @@ def needs_of_workers(model, workers):
     return max(need.least_bytes for need in needs[: scored + 1])
 
 
-@pytest.mark.parametrize("job", ["zoo", "search"])
-def test_a_zoo_and_a_search_that_do_not_fit_say_so_before_they_begin(job, tmp_path, monkeypatch):
+@pytest.fixture
+def three(tmp_path, monkeypatch):
+    """Paths of a base, a donor like it and one that takes more memory, and data."""
     monkeypatch.setattr(memory_budget, "LEAST_MEMORY", 1)
     for place, name in enumerate(("base.onnx", "small.onnx", "large.onnx")):
         save(mlp((8, (16, 16, 2000)[place], 5), place), tmp_path / name)
-    begun = []
-    monkeypatch.setattr(zoo_search, "decide_on_all", lambda *given: begun.append(given))
-    monkeypatch.setattr(search_job, "searched", lambda *given: begun.append(given))
     rng = np.random.default_rng(0)
     data = {"x": rng.standard_normal((120, 8)).astype(np.float32), "labels": rng.integers(0, 5, 120)}
-    base, *donors = (str(tmp_path / name) for name in ("base.onnx", "small.onnx", "large.onnx"))
-    run = {"zoo": mal_graph.zoo, "search": mal_graph.search}[job]
-    said = r"large.onnx.* would take about .* MiB.*may take 49 MiB: give more with `max_memory`"
-    with pytest.raises(MemoryLimitError, match=said):
-        run(base, donors, data, max_memory=AROUND + 2**18)
+    return *(str(tmp_path / name) for name in ("base.onnx", "small.onnx", "large.onnx")), data
+
+
+TOO_LARGE = r"would take about .* MiB.*may take 49 MiB: give more with `max_memory`"
+
+
+def test_a_zoo_leaves_out_what_does_not_fit_and_says_so_before_it_begins(three, monkeypatch):
+    base, small, large, data = three
+    begun = []
+    decide = zoo_search.decide_on_all
+    monkeypatch.setattr(zoo_search, "decide_on_all", lambda *given: begun.extend(given[1]) or decide(*given))
+    found = mal_graph.zoo(base, [small, large], data, max_memory=AROUND + 2**18)
+    assert [bool(entry.reason) for entry in begun] == [False, True]
+    assert re.search(TOO_LARGE, begun[1].reason)
+    assert [outcome.verdict == "skipped" for outcome in found.outcomes] == [False, True]
+
+
+def test_a_search_leaves_out_a_donor_that_does_not_fit(three):
+    base, small, large, data = three
+    found = mal_graph.search(base, [small, large], data, trials=3, max_memory=AROUND + 2**18)
+    assert len(found.donors) == 1
+    assert re.search(TOO_LARGE, found.refused["large.onnx"])
+
+
+def test_a_search_that_does_not_fit_says_so_before_it_begins(three, monkeypatch):
+    base, small, _, data = three
+    begun = []
+    monkeypatch.setattr(search_job, "searched", lambda *given: begun.append(given))
+    with pytest.raises(
+        MemoryLimitError, match=r"would take about .* MiB.*may take 80 MiB: give more with `max_memory`"
+    ):
+        mal_graph.search(base, [small], data, workers=2, max_memory=80 << 20)
     assert not begun
