@@ -1,7 +1,7 @@
 """Sieves: which entries of task vectors stay, where that hangs on the tensor as a whole, told before boxes are made.
 
 A method that thins task vectors is computed box by box once it is known which entries stay: what is held of a tensor
-is a number or a bit an entry, not all values of all models. Told exactly as of the whole tensor, bit for bit.
+is a number, or a byte an entry, of each model, not all its values. Told exactly as of the whole tensor, bit for bit.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mal_graph.boxes import MOST, Array, Box
+from mal_graph.boxes import MOST, Array, Box, take_box
 from mal_graph.methods.stack import InBoxes, Mask, Stack, generators
 
 Kept = Callable[[Stack, Box], Mask]  # of a box: the stack, and where it lies; of the shape of the stack's models
@@ -29,7 +29,7 @@ def sieve_largest(tensor: InBoxes, values: Mapping[str, Any]) -> Kept:
 
 
 def sieve_drawn(tensor: InBoxes, values: Mapping[str, Any]) -> Kept:
-    """Entries drawn at random, up to the share of each model: a bit an entry is held, each in a byte."""
+    """Entries drawn at random, up to the share of each model: of each a byte an entry is held."""
     masks: Mask = np.empty((len(tensor.numbers), *tensor.shape), bool)
     drawn = zip(masks.reshape(len(masks), -1), values["density"], generators(tensor.seed, tensor.numbers), strict=True)
     for mask, density, random in drawn:
@@ -37,7 +37,7 @@ def sieve_drawn(tensor: InBoxes, values: Mapping[str, Any]) -> Kept:
             part = mask[start : start + MOST]
             np.less(random.random(len(part)), density, out=part)
 
-    return lambda stack, box: masks[(slice(None), *box)]
+    return lambda stack, box: take_box(masks, (slice(0, len(masks)), *box))
 
 
 def least_kept(tensor: InBoxes, density: Array) -> Array:
