@@ -87,7 +87,7 @@ def measured(job: str, method: str, folder: Path) -> str:
     start = clocks()
     graph = stack_merge(stacking)
     registry.adapter_for(str(out)).save(graph, out)
-    times = float("nan") if chosen.by_entry else made[0] / len(stacking.tensors)
+    times = float("nan") if chosen.by_entry or chosen.sieve else made[0] / len(stacking.tensors)
     return f"{told(start, imported)} {times}"
 
 

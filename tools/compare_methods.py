@@ -2,71 +2,35 @@
 
     python tools/compare_methods.py > tools/results/compare_methods.md
 
-Needs torch. The methods that mergekit has too are compared with it where it is installed (`pip install --no-deps
-mergekit`); it is no dependency, and none of its code is used here. The others are compared with their formula written
-once more in torch, in float64 and in another way: polar decompositions by square roots of Gram matrices, gradients by
-autograd, masks in plain loops. Each figure is the largest difference over all draws, relative to the largest value of
-what both give. DARE and DELLA draw at random, and each implementation in its own way: their laws are tests.
+Needs torch. The methods that another package has too are compared with it where it is installed (see
+`compare_packages.py`). Some are compared with their formula written once more in torch, in float64 and in another way:
+polar decompositions by square roots of Gram matrices, gradients by autograd, masks in plain loops. Each figure is the
+largest difference over all draws, relative to the largest value of what both give. What cannot be compared is said
+below the table.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from compare_packages import PACKAGES, Row, installed
 
 from mal_graph.methods import Need, Stack, find_method
 
-Array = NDArray[Any]
 Other = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # the models and the ancestor in, the merged tensor out
 
 SHAPES = ((24, 16), (16, 24), (8, 4, 3, 3), (40,))
 DRAWS = 5
+INPUTS = 200  # of each model
 LIMIT = 1e-5  # float32, relative to the largest value
-
-
-# --- mergekit -----------------------------------------------------------------------------------------------------
-
-WEIGHTS = (0.7, 1.0, 0.4)
-IN_MERGEKIT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is given here, and there for each model
-    "linear": ({"weight": WEIGHTS}, {"weight": WEIGHTS}),
-    "slerp": ({"t": 0.3}, {"t": 0.3}),
-    "karcher": ({}, {"max_iter": 100, "tol": 1e-9}),
-    "model_stock": ({}, {}),
-    "task_arithmetic": ({"weight": WEIGHTS, "lambda": 0.8}, {"weight": WEIGHTS, "lambda": 0.8}),
-    "ties": ({"weight": WEIGHTS, "density": 0.4}, {"weight": WEIGHTS, "density": 0.4}),
-    "breadcrumbs": (
-        {"weight": WEIGHTS, "gamma": 0.1, "density": 0.6},
-        {"weight": WEIGHTS, "gamma": 0.1, "density": 0.6},
-    ),
-    "breadcrumbs_ties": (
-        {"weight": WEIGHTS, "gamma": 0.1, "density": 0.6},
-        {"weight": WEIGHTS, "gamma": 0.1, "density": 0.6},
-    ),
-}
-
-
-def by_mergekit(name: str, given: dict[str, Any], models: torch.Tensor, ancestor: torch.Tensor | None) -> torch.Tensor:
-    """What mergekit makes of the same tensors; its base is the ancestor, or the first model of a pair."""
-    from mergekit.merge_methods.base import ParameterScope, PerInputValues, TensorGroup
-    from mergekit.merge_methods.registry import get
-
-    method = get(name)
-    tensors = [*([] if ancestor is None else [ancestor]), *models]
-    takes_base = ancestor is not None or name == "slerp"
-    group = TensorGroup.from_tensors(tensors, base_index=0 if takes_base else None)
-    ids = [entry.id for entry in (group.non_base if ancestor is not None else group.entries)]
-    scopes = {one.name: one.scope for one in method.spec.parameters}
-    values = {}
-    for key, value in given.items():
-        each = value if isinstance(value, tuple) else (value,) * len(ids)
-        values[key] = (
-            value if scopes[key] is ParameterScope.SHARED else PerInputValues(list(zip(ids, each, strict=False)))
-        )
-    return method([group], parameters=values)[0]
+NOT_COMPARED = """
+A row that differs says in which choice; with that choice made alike the same method is a row that agrees. Not compared:
+DARE and DELLA, which each implementation draws in its own way (their laws are tests); what AdaMerging, Concrete and
+FW-Merging learn, which fusion-bench learns on models and data of its own; MASS, of which it has a
+relative alone (SMILE)."""
 
 
 # --- the formula once more ----------------------------------------------------------------------------------------
@@ -230,52 +194,50 @@ WRITTEN: dict[str, Other] = {
 # --- comparing ----------------------------------------------------------------------------------------------------
 
 
-def drawn(name: str, seed: int, shape: tuple[int, ...]) -> Stack:
-    """Models that were tuned from one ancestor, so to say; two for a method of two."""
+def drawn(name: str, seed: int, shape: tuple[int, ...], count: int) -> Stack:
+    """Models that were tuned from one ancestor, so to say, and what was measured in them."""
     rng, method = np.random.default_rng(seed), find_method(name)
     ancestor = rng.standard_normal(shape).astype(np.float32)
-    count = method.models or len(WEIGHTS)
     learned = rng.standard_normal(shape) + rng.standard_normal((count, *shape))  # some of it by all
     models = (ancestor + 0.3 * learned).astype(np.float32)
-    return Stack(models, ancestor if method.needs is Need.ANCESTOR else None, numbers=tuple(range(count)), depth=0.5)
+    inputs = rng.standard_normal((count, INPUTS, models[0, 0].size))
+    return Stack(
+        models,
+        ancestor if method.needs is Need.ANCESTOR else None,
+        numbers=tuple(range(count)),
+        depth=0.5,
+        moments=(inputs.transpose(0, 2, 1) @ inputs / INPUTS)[:, None] if len(shape) > 1 else None,
+        fisher=rng.random(models.shape),
+        mask=rng.random(shape).astype(np.float32),
+    )
 
 
-def difference(name: str, given: dict[str, Any], other: Callable[[Stack], torch.Tensor]) -> float:
+def difference(row: Row, draws: int = DRAWS) -> float:
     """The largest over all shapes that the method has a formula for."""
     worst = 0.0
-    for shape in SHAPES if name in IN_MERGEKIT or name in ("consensus", "pcb", "lines") else SHAPES[:3]:
-        for seed in range(DRAWS):
-            stack = drawn(name, seed, shape)
-            theirs = other(stack).numpy().astype(np.float64)
-            mine = find_method(name)(stack, **given).astype(np.float64)
+    for shape in SHAPES:
+        for seed in range(draws) if len(shape) in row.ranks else ():
+            stack = row.prepared(drawn(row.method, seed, shape, row.models))
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # the packages tell what they do
+                theirs = row.there(stack).numpy().astype(np.float64).reshape(shape)
+            mine = find_method(row.method)(stack, **row.given_for(stack)).astype(np.float64)
             worst = max(worst, float(np.abs(mine - theirs).max() / np.abs(theirs).max()))
     return worst
 
 
-def rows() -> Iterator[tuple[str, str, float]]:
-    """Each method, what it is compared with, and the difference."""
-    for name, (mine, theirs) in IN_MERGEKIT.items() if mergekit() else ():
-
-        def there(stack: Stack, name: str = name, given: dict[str, Any] = theirs) -> torch.Tensor:
-            ancestor = None if stack.ancestor is None else torch.from_numpy(stack.ancestor)
-            return by_mergekit(name, given, torch.from_numpy(stack.models), ancestor)
-
-        yield name, f"mergekit {mergekit()}", difference(name, mine, there)
+def rows() -> Iterator[tuple[Row, str]]:
+    """What is compared, and with what."""
+    for package, rows_of in PACKAGES.items():
+        if installed(package):
+            yield from ((row, f"{package} {installed(package)}") for row in rows_of())
     for name, formula in WRITTEN.items():
 
         def again(stack: Stack, formula: Other = formula) -> torch.Tensor:
             models, ancestor = (torch.from_numpy(one.astype(np.float64)) for one in (stack.models, stack.origin))
             return formula(models, ancestor)
 
-        yield name, "its formula in torch, float64", difference(name, {}, again)
-
-
-def mergekit() -> str:
-    """The version that is installed, "" where none is."""
-    try:
-        return version("mergekit")
-    except PackageNotFoundError:
-        return ""
+        ranks = (1, 2, 4) if name in ("consensus", "pcb", "lines") else (2, 4)
+        yield Row(name, again, {}, ranks=ranks), "its formula in torch, float64"
 
 
 def main() -> None:
@@ -284,11 +246,15 @@ def main() -> None:
     print("# Merge methods beside other implementations\n")
     print("`python tools/compare_methods.py`: the largest difference, relative to the largest value, over")
     print(f"{DRAWS} draws of tensors of {len(SHAPES)} shapes in float32; up to {LIMIT:g} counts as equal.\n")
-    print("| method | compared with | difference | equal |\n|---|---|---|---|")
-    for name, other, worst in rows():
-        print(f"| {name} | {other} | {worst:.1e} | {'yes' if worst <= LIMIT else 'no'} |")
-    if not mergekit():
-        print("\nmergekit is not installed: what it has too is not compared.")
+    print("| method | compared with | variant | difference | equal |\n|---|---|---|---|---|")
+    for row, other in rows():
+        worst = difference(row)
+        equal = "yes" if worst <= LIMIT else "no"
+        print(f"| {row.method} | {other} | {row.note} | {worst:.1e} | {equal} |", flush=True)
+    print(NOT_COMPARED)
+    for package in PACKAGES:
+        if not installed(package):
+            print(f"\n{package} is not installed: what it has too is not compared.")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, read_whole
+from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, contiguous_boxes, read_whole
 from mal_graph.brief import Brief
 from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph, Weight
@@ -26,7 +26,7 @@ from mal_graph.merging.planning import Plan, Step
 from mal_graph.merging.soft_frames import SoftFrame
 from mal_graph.merging.unmatched import Mask, find_rule
 from mal_graph.merging.zipped_frames import ZippedFrame, Zips
-from mal_graph.methods import MergeMethod, Stack, Vector, resolve
+from mal_graph.methods import InBoxes, MergeMethod, Stack, Vector, resolve
 from mal_graph.network import Layer
 from mal_graph.network import Parameter as Tensor
 from mal_graph.operators import ParameterKind
@@ -333,15 +333,31 @@ class StackedValues(Boxed):
         return read_whole(self, self.weight.shape, self.weight.dtype)
 
     def open(self) -> ReadBox:
-        """What gives the values of a box; a method that needs the whole tensor computes it here."""
+        """What gives the values of a box; a method that needs the whole tensor computes it here, and one with a sieve
+        looks through the tensor."""
         own, stack_of, rule = self.weight.open(), self.open_stack(), self.rule
+        sieve = None if rule.is_statistic or not self.weight.size else rule.method.sieve
+        kept = None if sieve is None else sieve(self.in_boxes(own, stack_of), self.values)
 
         def read_box(box: Box) -> Array:
             stored = own(box)
             mine = self.parameter.canonical(stored)
-            return self.parameter.stored(rule.made_of(stack_of(mine, box), mine), stored.shape)
+            stack = stack_of(mine, box)
+            if kept is not None:
+                stack = replace(stack, kept=kept(stack, self.parameter.canonical_box(box)))
+            return self.parameter.stored(rule.made_of(stack, mine), stored.shape)
 
-        return read_box if self.is_by_box else BoxesOf(read_box(self.whole))
+        return read_box if self.is_by_box or kept is not None else BoxesOf(read_box(self.whole))
+
+    def in_boxes(self, own: ReadBox, stack_of: Callable[[Array, Box], Stack]) -> InBoxes:
+        """The tensors of all models, box by box, of what gives the base's and the stacks."""
+
+        def boxes() -> Iterator[Stack]:
+            for box in contiguous_boxes(self.weight.shape, self.most):
+                yield stack_of(self.parameter.canonical(own(box)), box)
+
+        shape = self.parameter.canonical(np.broadcast_to(0, self.weight.shape)).shape
+        return InBoxes(shape, self.numbers, self.rule.seed, boxes)
 
     def at_hand(self) -> Callable[[Mapping[str, Any]], Array]:
         """What makes the whole tensor, by other parameters again and again: the tensors of all models are held."""

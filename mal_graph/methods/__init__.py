@@ -16,7 +16,7 @@ from mal_graph.methods.method import (
     merge_method,
 )
 from mal_graph.methods.resolving import check_settings, resolve
-from mal_graph.methods.stack import Mask, Stack, Vector, mean_of
+from mal_graph.methods.stack import InBoxes, Mask, Stack, Vector, mean_of
 
 __all__ = [
     "Aim",
@@ -25,6 +25,7 @@ __all__ = [
     "check_settings",
     "find_method",
     "Gate",
+    "InBoxes",
     "Learned",
     "Lesson",
     "Mask",

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from mal_graph.boxes import Array
 from mal_graph.errors import UsageError
+from mal_graph.methods.sieves import Sieve
 from mal_graph.methods.stack import Stack, Vector
 from mal_graph.plain_text import did_you_mean
 from mal_graph.registry import blamed
@@ -195,6 +196,8 @@ class MergeMethod:
         lesson: how its weights are learned; None where they are given.
         routing: how its weights are given for each sample; None where they are the same for all. What it makes rises
             evenly with each weight.
+        sieve: tells which entries of task vectors stay, of a method of which an entry depends on that alone beside that
+            entry of the models; so that it can be computed box by box.
     """
 
     name: str
@@ -209,6 +212,7 @@ class MergeMethod:
     aligned: Aligned = Aligned.TO_BASE
     lesson: Lesson | None = None
     routing: Routing | None = None
+    sieve: Sieve | None = field(default=None, repr=False)
 
     def __call__(self, stack: Stack, **given: Any) -> Array:
         """One tensor of a stack, shape (*tensor,); what is not given is as by default.
@@ -336,11 +340,12 @@ def merge_method(
     aligned: Aligned = Aligned.TO_BASE,
     lesson: Lesson | None = None,
     routing: Routing | None = None,
+    sieve: Sieve | None = None,
 ) -> Callable[[Callable[..., Array]], MergeMethod]:
     """Make a merge method of a function from a stack to a tensor; arguments as for `MergeMethod`."""
 
     def decorate(function: Callable[..., Array]) -> MergeMethod:
-        own = (deviations, models, by_entry, shares_of, measured, aligned, lesson, routing)
+        own = (deviations, models, by_entry, shares_of, measured, aligned, lesson, routing, sieve)
         return MergeMethod(name, source, needs, function, *own)
 
     return decorate

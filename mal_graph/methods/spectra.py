@@ -155,7 +155,11 @@ def wudi(
     "opcm",
     source="arXiv:2501.09522",
     needs=Need.ANCESTOR,
-    deviations=("lengths are those of each tensor, not of whole task vectors: tensors are merged one at a time",),
+    deviations=(
+        "lengths are those of each tensor, not of whole task vectors: tensors are merged one at a time",
+        "the direction with which the share is reached is protected too, as the authors describe it: in their code it "
+        "is not",
+    ),
 )
 def opcm(
     stack: Stack,

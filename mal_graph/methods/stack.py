@@ -1,6 +1,6 @@
 """A stack: one tensor of several models, each in the base's frame, as a merge method takes it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,8 @@ class Stack(Brief):
         counts: how many units of each model stand on the one of the result that an entry is of, of the shape of
             `models`; None where that is one of each.
         mask: how much of the task vectors each entry takes, of the shape of a tensor; None where that was not learned.
+        kept: which entries of the task vectors stay, of the shape of `models`, where the stack is a box of a tensor and
+            a sieve told that by all of it; None where the method tells it by what is here.
     """
 
     models: Array
@@ -52,6 +54,7 @@ class Stack(Brief):
     fisher: Array | None = None
     counts: Array | None = None
     mask: Array | None = None
+    kept: Mask | None = None
 
     @property
     def origin(self) -> Array:
@@ -88,8 +91,7 @@ class Stack(Brief):
 
     def generators(self) -> Iterator[np.random.Generator]:
         """For each model the same random numbers in every run, whatever others there are."""
-        numbers = self.numbers or range(self.count)
-        yield from (np.random.default_rng((*self.seed, number)) for number in numbers)
+        yield from generators(self.seed, self.numbers or tuple(range(self.count)))
 
     def mean(self, weight: Vector) -> Array:
         """The mean of the models, weighted; of each entry over those that have it, as often as they have units."""
@@ -107,6 +109,27 @@ class Stack(Brief):
         """The ancestor, moved."""
         moved: Array = self.origin + self.models.dtype.type(scale) * delta.reshape(self.origin.shape)
         return moved
+
+
+@dataclass(frozen=True, repr=False)
+class InBoxes(Brief):
+    """One tensor of several models that is read box by box, for what must be known of it as a whole.
+
+    Attributes:
+        shape: of the tensor.
+        numbers, seed: see `Stack`.
+        boxes: gives a stack of each box, one after the other, as often as it is called.
+    """
+
+    shape: tuple[int, ...]
+    numbers: tuple[int, ...]
+    seed: tuple[int, ...]
+    boxes: Callable[[], Iterator[Stack]]
+
+
+def generators(seed: tuple[int, ...], numbers: tuple[int, ...]) -> Iterator[np.random.Generator]:
+    """For each model, by its number, random numbers of its own."""
+    return (np.random.default_rng((*seed, number)) for number in numbers)
 
 
 def mean_of(values: Array, weight: Vector, present: Mask | None = None) -> Array:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from mal_graph.boxes import Array
 from mal_graph.methods.method import Need, merge_method
+from mal_graph.methods.sieves import sieve_drawn, sieve_largest
 from mal_graph.methods.stack import Mask, Stack, Vector, spread_over
 
 Weight = Annotated[Vector, Field(1.0, allow_inf_nan=False, description="what the task vector of a model is times")]
@@ -23,7 +24,7 @@ Normalize = Annotated[bool, Field(False, description="divide by the weights of t
 Mean = Annotated[bool, Field(True, description="divide by the weights of the models that agree")]
 
 BY_TENSOR = "shares are of each tensor, not of the model as a whole: tensors are merged one at a time"
-Thin = Callable[[Array, int, float, np.random.Generator], Array]
+Thin = Callable[[Array, int, float, np.random.Generator, Mask | None], Array]  # the last: what stays, where it is told
 
 
 @merge_method("task_arithmetic", source="arXiv:2212.04089", needs=Need.ANCESTOR, by_entry=True)
@@ -37,7 +38,7 @@ def task_arithmetic(
     return stack.moved(total(stack.deltas, weight), lambda_)
 
 
-@merge_method("ties", source="arXiv:2306.01708", needs=Need.ANCESTOR, deviations=(BY_TENSOR,))
+@merge_method("ties", source="arXiv:2306.01708", needs=Need.ANCESTOR, deviations=(BY_TENSOR,), sieve=sieve_largest)
 def ties(
     stack: Stack,
     *,
@@ -50,13 +51,13 @@ def ties(
     return stack.moved(elected(thinned(stack, largest, density), weight, normalize), lambda_)
 
 
-@merge_method("dare_linear", source="arXiv:2311.03099", needs=Need.ANCESTOR)
+@merge_method("dare_linear", source="arXiv:2311.03099", needs=Need.ANCESTOR, sieve=sieve_drawn)
 def dare_linear(stack: Stack, *, weight: Part, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
     """The sum of task vectors of which random entries are left out and the others enlarged."""
     return stack.moved(summed(thinned(stack, dropped, density), weight, normalize), lambda_)
 
 
-@merge_method("dare_ties", source="arXiv:2311.03099", needs=Need.ANCESTOR)
+@merge_method("dare_ties", source="arXiv:2311.03099", needs=Need.ANCESTOR, sieve=sieve_drawn)
 def dare_ties(stack: Stack, *, weight: Part, density: Density, lambda_: Scale, normalize: Normalize) -> Array:
     """Task vectors of which random entries are left out and the others enlarged, then elected as in ties."""
     return stack.moved(elected(thinned(stack, dropped, density), weight, normalize), lambda_)
@@ -246,33 +247,42 @@ def weighed_by_rank(moves: Array, ratio: float) -> Array:
 def thinned(stack: Stack, thin: Thin, density: Vector) -> Array:
     """The task vectors of a stack, each thinned to a share of the entries that its model has: an array of its own."""
     deltas: Array = stack.models - stack.origin
-    for delta, size, share, random in zip(deltas, stack.sizes(), density, stack.generators(), strict=True):
-        delta[...] = thin(delta, size, float(share), random)
+    each = [None] * stack.count if stack.kept is None else stack.kept
+    for delta, size, share, random, kept in zip(deltas, stack.sizes(), density, stack.generators(), each, strict=True):
+        delta[...] = thin(delta, size, float(share), random, kept)
     return deltas
 
 
-def largest(delta: Array, size: int, density: float, random: np.random.Generator | None = None) -> Array:
+def largest(
+    delta: Array,
+    size: int,
+    density: float,
+    random: np.random.Generator | None = None,
+    kept: Mask | None = None,
+) -> Array:
     """The largest entries; all that are as large as the last of them."""
     if density >= 1:
         return delta
-    magnitudes = np.abs(delta)
-    place = delta.size - max(1, int(density * size))
-    least = np.partition(magnitudes.ravel(), place)[place]
-    return np.where(magnitudes >= least, delta, 0)
+    if kept is None:
+        magnitudes = np.abs(delta)
+        place = delta.size - max(1, int(density * size))
+        kept = magnitudes >= np.partition(magnitudes.ravel(), place)[place]
+    return np.where(kept, delta, 0)
 
 
-def dropped(delta: Array, size: int, density: float, random: np.random.Generator) -> Array:
+def dropped(delta: Array, size: int, density: float, random: np.random.Generator, kept: Mask | None = None) -> Array:
     """Entries drawn at random, enlarged so that the mean over all draws is what it was."""
     if density >= 1:
         return delta
-    return np.where(random.random(delta.shape) < density, delta / delta.dtype.type(density), 0)
+    kept = random.random(delta.shape) < density if kept is None else kept
+    return np.where(kept, delta / delta.dtype.type(density), 0)
 
 
 def ranked_drop(epsilon: float) -> Thin:
     """Entries drawn at random, the largest of a row with a chance of density + epsilon, the smallest with one of
     density - epsilon."""
 
-    def drop(delta: Array, size: int, density: float, random: np.random.Generator) -> Array:
+    def drop(delta: Array, size: int, density: float, random: np.random.Generator, _: Mask | None) -> Array:
         rows = delta.reshape(len(delta), -1) if delta.ndim > 1 else delta.reshape(1, -1)
         ranks = np.abs(rows).argsort(axis=1, kind="stable").argsort(axis=1) / max(1, rows.shape[1] - 1)
         spread = min(epsilon, density / 2, 1 - density)  # no entry has no chance, and none has more than all
@@ -286,7 +296,7 @@ def ranked_drop(epsilon: float) -> Thin:
 def middle(gamma: float) -> Thin:
     """The entries behind the largest ones, down to the share that is kept."""
 
-    def keep(delta: Array, size: int, density: float, random: np.random.Generator) -> Array:
+    def keep(delta: Array, size: int, density: float, random: np.random.Generator, _: Mask | None) -> Array:
         first = int(gamma * size)
         last = min(delta.size, first + max(1, int(density * size)))
         kept: Mask = np.zeros(delta.size, bool)

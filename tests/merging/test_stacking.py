@@ -1,5 +1,6 @@
 """Stacks of whole models: every donor in the base's frame, whatever its order and width."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,7 +13,7 @@ from mal_graph import boxes
 from mal_graph.errors import UsageError
 from mal_graph.matching import assign_units, correspond, match_layers
 from mal_graph.merging import LayerLambdas, Plan, Stacking, plan_merge, stack_merge, with_bias_slots
-from mal_graph.methods import Need, all_methods, merge_method
+from mal_graph.methods import Need, all_methods, merge_method, sieves
 from mal_graph.parameter_settings import settings_of
 from mal_graph.symmetry import Network, axis_groups
 
@@ -93,6 +94,33 @@ def test_boxes_do_not_change_a_number(name, monkeypatch):
     monkeypatch.setattr(boxes, "MOST", 3)
     boxed = values(stacked(base, [plan], name, own))
     assert all(np.array_equal(boxed[tensor], array) for tensor, array in whole.items())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.sieve is not None])
+@given(seed=st.integers(0, 99), density=st.sampled_from([0.001, 0.2, 0.5, 0.97, 1.0]), most=st.sampled_from([1, 7, 64]))
+@few
+def test_what_a_sieve_keeps_box_by_box_is_what_the_method_keeps_of_the_whole_bit_for_bit(
+    name, dtype, seed, density, most
+):
+    base = mlp((4, 8, 5, 3), seed, dtype=dtype)
+    donors = [tuned(base, seed + number, 0.3) for number in (1, 2, 3)]
+    donors[1] = permuted_copy(donors[1], axis_groups(base), seed)[0]
+    donors[2] = narrower(donors[2], axis_groups(base), seed)[0]
+    stacking = Stacking(
+        base,
+        METHODS[name],
+        settings_of([f"density={density}", "2:density=0.4"]),
+        tuple(planned(base, donor) for donor in donors),
+        is_from_base=True,
+    )
+    whole = values(stack_merge(replace(stacking, method=replace(METHODS[name], sieve=None))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes, "MOST", most)
+        patch.setattr(sieves, "MOST", most)
+        boxed = values(stack_merge(stacking))
+    assert all(array.tobytes() == boxed[tensor].tobytes() for tensor, array in whole.items())
+    assert any(array.tobytes() != base.weights[tensor].read().tobytes() for tensor, array in whole.items())
 
 
 @given(seed=st.integers(0, 99))

@@ -285,6 +285,20 @@ def test_iso_c_moves_the_same_distance_in_every_direction(data):
     assert_close(strengths, np.full_like(strengths, strengths.mean()))
 
 
+@given(data=st.data(), alpha=st.floats(0.1, 0.9))
+@few
+def test_opcm_changes_nothing_between_the_directions_that_hold_the_share_of_strength(data, alpha):
+    stack = data.draw(stacks("opcm", most=2))
+    first, merged = (
+        (values - stack.ancestor).reshape(len(stack.ancestor), -1).astype(float)
+        for values in (stack.models[0], METHODS["opcm"](stack, alpha=alpha))
+    )
+    u, s, v = np.linalg.svd(first)
+    count = int((np.cumsum(s) / s.sum() < alpha).sum()) + 1
+    between = u.T @ merged @ v.T
+    assert_close(between[:count, :count], between[0, 0] / s[0] * np.diag(s[:count]), merged)
+
+
 @pytest.mark.parametrize("name", SPECTRAL)
 def test_vectors_have_no_directions_and_get_the_mean(name):
     rng = np.random.default_rng(0)
