@@ -16,7 +16,7 @@ from zlib import crc32
 
 import numpy as np
 
-from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, contiguous_boxes, read_whole
+from mal_graph.boxes import MOST, Array, Box, Boxed, BoxesOf, ReadBox, contiguous_boxes, read_whole
 from mal_graph.brief import Brief
 from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph, Weight
@@ -137,13 +137,15 @@ class Stacking(Brief):
 
     @property
     def peak_bytes(self) -> int:
-        """Memory of the largest tensor: all models, what they have learned, ancestor, base and result in float32; and
-        where it is measured what a weight reads, products of its columns in float64 of as many models."""
-        sizes = [self.base.weights[tensor].size for tensor in self.tensors]
+        """Memory of the largest tensor: all models, what they have learned, ancestor, base and result in float32, of a
+        box where a method needs no more at once, beside what its sieve tells of every entry; and where it is measured
+        what a weight reads, products of its columns in float64 of as many models."""
+        largest = max((self.base.weights[tensor].size for tensor in self.tensors), default=0)
         applied = [next(iter(steps.values())).pair.base for steps in self.tensors.values()]
         columns = [prod(weight.shape[1:]) for weight in applied if weight.is_weight and self.method.measured]
         numbers = len(self.numbers)
-        return 4 * (2 * numbers + 3) * max(sizes, default=0) + 8 * numbers * max(columns, default=0) ** 2
+        at_once, told = (largest, 0) if self.method.is_whole else (min(largest, MOST), numbers * largest)
+        return 4 * (2 * numbers + 3) * at_once + told + 8 * numbers * max(columns, default=0) ** 2
 
     def values_of(self, tensor: str) -> "StackedValues":
         """How one tensor is made."""

@@ -237,6 +237,11 @@ class MergeMethod:
         return np.broadcast_to(np.asarray(value, np.float64), (stack.count,)) if parameter.is_each else value
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it needs a tensor of all models as a whole, and not one box after the other."""
+        return not self.by_entry and self.sieve is None
+
+    @property
     def takes_inputs(self) -> bool:
         """Whether it runs models on inputs."""
         return self.measures or self.lesson is not None or self.takes_inputs_of_each

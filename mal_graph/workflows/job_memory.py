@@ -31,7 +31,7 @@ WRITTEN = (
 )
 OPENED = 2.2  # times a model whose weights lie beside it, by the runtime that opens it
 AROUND = 48 << 20  # of a job with many donors, whatever their sizes: sessions, and what an allocator keeps
-STACKED = 7  # times the largest tensor, of two models: see `Stacking.peak_bytes`
+STACKED, BOXED = 7, 1  # times the largest tensor, of two models, as a whole and box by box: see `Stacking.peak_bytes`
 TOGETHER = 3.75  # times all tables, and the square of how many models there are: all are aligned at once
 THINNED = 12  # times a model: what its layers read is held, with what is fitted to it
 
@@ -116,7 +116,7 @@ def stacking_need(base: LayerGraph, donors: Sequence[LayerGraph], config: MergeC
     method, count = find_method(config.method), 1 + len(donors)
     every = [SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False))) for donor in donors]
     together = round(TOGETHER * count**2 * max(every)) if method.aligns_together else 0
-    stacked = STACKED * count // 2 * largest_bytes(base)
+    stacked = (STACKED if method.is_whole else BOXED) * count // 2 * largest_bytes(base)
     return Need(f"merging by {method.name}", {"the largest tensor": stacked, "tables of all models": together})
 
 
