@@ -116,9 +116,9 @@ def test_however_much_a_model_may_take_it_is_read_or_refused(many, tmp_path):
     Where the system alone held the bound, native code was ended in more than half of the copies."""
     proto = wire.raw(wire.RELU)
     parts = ONE_IN_EACH[many](proto)
-    parts.extend([""] * 400_000 if many == "names" else [parts.add()] * 100_000)
+    parts.extend([""] * 400_000 if many == "names" else [parts.add()] * 60_000)
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    for most in range(2**20, 100 * 2**20, 11 * 2**20):
+    for most in range(2**20, 80 * 2**20, 13 * 2**20):
         assert os.waitstatus_to_exitcode(os.waitpid(reading(tmp_path / "m.onnx", most), 0)[1]) == 0, most
 
 
