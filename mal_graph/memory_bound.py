@@ -69,12 +69,22 @@ class Watch:
         """No more is raised once this has returned."""
         self.ended.set()
         self.looking.join()
-        raise_in(self.watched, None)
+        if self.is_over:
+            # Takes the place of the error, had that still to be raised. To take it back is not enough: the interpreter
+            # goes on to look for it at every call, for ever where the opcodes of a call are traced (Python 3.11).
+            with suppress(Ended):
+                raise_in(self.watched, Ended)
+                while True:
+                    pass
 
 
-def raise_in(thread: ctypes.c_ulong, error: type[BaseException] | None) -> None:
-    """Have a thread raise an error at its next step, or not raise the one that it was to."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, error and ctypes.py_object(error))
+class Ended(BaseException):
+    """That a watch has ended."""
+
+
+def raise_in(thread: ctypes.c_ulong, error: type[BaseException]) -> None:
+    """Have a thread raise an error at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(error))
 
 
 @contextmanager

@@ -2,9 +2,12 @@
 
 import os
 import resource
+import signal
+import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +99,33 @@ def test_an_error_that_comes_as_the_work_ends_is_raised_in_it_or_never(monkeypat
                 raised += 1
             assert sum(range(1000)) == 499_500, len(taken)
     assert raised > 10
+
+
+def test_the_interpreter_is_as_it_was_after_an_error_that_came_as_the_work_ended(monkeypatch):
+    """What still looks for an error traces the opcodes of a call without end: each in a copy, ended by an alarm."""
+    monkeypatch.setattr(Limits, "memory_for", lambda *_: 0)
+    for number in range(10):
+        copy = os.fork()
+        if not copy:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)
+            code = 1
+            try:
+                with suppress(MemoryLimitError), limited(Limits()), memory_bounded("it", 0):
+                    time.sleep(BETWEEN_LOOKS * (0.8 + 0.1 * number))
+                for _ in range(1000):  # until the interpreter has made it fast
+                    str(Path("a"))
+                sys.settrace(trace_opcodes)
+                str(Path("a", "b"))
+                code = 0
+            finally:
+                sys.settrace(None)
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 0
+
+
+def trace_opcodes(frame, event, _):
+    frame.f_trace_opcodes, frame.f_trace_lines = True, False
 
 
 ONE_IN_EACH = {
