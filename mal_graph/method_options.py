@@ -28,6 +28,13 @@ class MethodOptions(Options):
             known=known_methods,
         ),
     ] = "auto"
+    any_order: Annotated[
+        bool,
+        Option(
+            "Take the donors as a set: the same ones give the same bytes, in whatever order they are given.",
+            jobs=("assemble",),
+        ),
+    ] = False
     parameters: Annotated[
         tuple[Setting, ...],
         BeforeValidator(settings_of),

@@ -23,6 +23,7 @@ from mal_graph.option import Data, option_of
 from mal_graph.protocols import Check, Runner
 from mal_graph.seals import Sealed
 from mal_graph.workflows.checkpoint import digest, fingerprint
+from mal_graph.workflows.donor_order import in_order_of_content
 from mal_graph.workflows.methods import make_model
 from mal_graph.workflows.models import Model, Progress, arrays_of, load, open_models, silent, with_arrays
 from mal_graph.workflows.provenance import Origin, Provenance, Source, read_provenance, unpacked, versions_used
@@ -97,8 +98,13 @@ def audit(
             f"{path} was made of {len(provenance.sources)} models, and {len(sources)} are given: give the base and the "
             f"donors that were merged, in order{', and the ancestor behind them' if provenance.ancestor else ''}"
         )
-    arrays = Origin("audit", (), settings, arrays_of(data)).arrays
-    graphs = open_models(sources, settings, arrays.get("data"))
+    given = arrays_of(data)
+    graphs = open_models(sources, settings, given)
+    if provenance.options.get("any_order"):
+        end = provenance.ancestor or len(graphs)
+        ordered, settings = in_order_of_content(graphs[:end], settings)
+        graphs = [*ordered, *graphs[end:]]
+    arrays = Origin("audit", (), settings, given).arrays
     found = inputs_check(provenance, graphs, arrays)
     if found.failed:
         return Audit(path, sealed, provenance, (written, found))

@@ -15,6 +15,7 @@ from mal_graph.option import Data
 from mal_graph.protocols import Runner
 from mal_graph.workflows.assembly import assemble_graphs
 from mal_graph.workflows.choosing import MEAN, Trial, choose, union_at_budget
+from mal_graph.workflows.donor_order import in_order_of_content
 from mal_graph.workflows.job_memory import refuse_short_memory
 from mal_graph.workflows.joint import open_joint
 from mal_graph.workflows.meanings import find_meanings
@@ -124,6 +125,8 @@ def make_model(
     Args:
         ancestor: the model that all were tuned from, for a merge method that needs one.
     """
+    if config.any_order:
+        graphs, config = in_order_of_content(graphs, config)
     check_shards(graphs[0], config)
     several = graphs if ancestor is None else [*graphs, ancestor]
     refuse_short_memory(several, config, has_data=data is not None)
