@@ -144,7 +144,7 @@ def are_finite(held):
         ({"pair": "a=b=c"}, "`pair` 'a=b=c' is no pair of names"),
         ({"pair": [("x", "y", "z")]}, "`pair` is .*: give BASE=DONOR"),
         ({"calibrate": 3}, "arrays are given as a int: give a dictionary by name, or the path of an .npz file"),
-        ({"colour": "red"}, "there is no option 'colour': choose from assume_ordered, budget, calibrate"),
+        ({"colour": "red"}, "there is no option 'colour': choose from any_order, assume_ordered, budget, calibrate"),
         ({"seed": -1, "width": "x"}, "`width` is 'x'.*; `seed` is -1|`seed` is -1.*; `width` is 'x'"),
     ],
 )
