@@ -10,6 +10,7 @@ around all the rest.
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -143,7 +144,7 @@ def allocations_bounded(most: int) -> Iterator[None]:
     import resource  # not on every system, and the others tell nothing above
 
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    bounds = [bound for bound in (before, hard, own + most) if bound != resource.RLIM_INFINITY]
+    bounds = [bound for bound in (before, hard, min(own + most, sys.maxsize)) if bound != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     try:
         yield

@@ -67,6 +67,11 @@ def test_one_native_call_takes_no_more_than_it_may():
                 assert len(bytearray(2 * LEAST_MEMORY)) == 2 * LEAST_MEMORY
 
 
+def test_a_bound_beyond_what_a_system_can_have_is_none():
+    with limited(Limits(max_memory=10**30)), memory_bounded("it", 0), call_bounded("it", 0):
+        assert len(bytearray(2 * LEAST_MEMORY)) == 2 * LEAST_MEMORY
+
+
 @pytest.mark.parametrize("swallow", [False, True])
 def test_a_reader_that_wraps_or_swallows_the_error_is_found_out(swallow):
     def read():
