@@ -29,7 +29,8 @@ def in_order_of_content(graphs: Sequence[LayerGraph], config: MergeConfig) -> tu
             one if one.model is None else one._replace(model=place_of.get(one.model, one.model))
             for one in config.parameters
         ]
-        moved["parameters"] = tuple(sorted(own, key=lambda one: -1 if one.model is None else one.model))
+        # Of those for one parameter of one model the last holds; which stand before is of no account else.
+        moved["parameters"] = tuple(sorted(own, key=lambda one: (-1 if one.model is None else one.model, one.name)))
     if config.labels_of:
         moved["labels_of"] = tuple(config.labels_of[number] for number in order)
     each = arrays_by_model(config.calibrate_of or {})

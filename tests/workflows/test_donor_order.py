@@ -1,7 +1,7 @@
 """Donors as a set: whatever order they are given in, the file has the same bytes."""
 
 from functools import partial
-from itertools import permutations
+from itertools import chain, permutations
 
 import numpy as np
 import pytest
@@ -72,6 +72,20 @@ def test_what_is_said_of_a_donor_goes_with_it(folder, tmp_path):
     assert made(order=(0, 1, 2), of_each=(0.7, 0.2, 0.1)) not in all_orders
 
 
+def test_settings_for_some_tensors_keep_their_order():
+    """Of two that are for one tensor the last one holds."""
+    texts = ["1:weight@b=0.3", "weight=1", "1:weight@a=0.1", "1:density=1", "1:weight=0.5"]
+    graphs = [mlp((3, 4, 2), number) for number in range(2)]
+    _, moved = in_order_of_content(graphs, MergeConfig(method="ties", parameters=texts))
+    assert [one.text for one in moved.parameters] == [
+        "weight=1.0",
+        "1:density=1.0",
+        "1:weight@b=0.3",
+        "1:weight@a=0.1",
+        "1:weight=0.5",
+    ]
+
+
 def test_a_file_made_so_passes_its_audit(folder, tmp_path):
     target = tmp_path / "m.onnx"
     written(folder, (2, 0, 1), target, any_order=True, method="linear", of_each=(0.1, 0.2, 0.7))
@@ -88,9 +102,12 @@ def test_options_for_single_models_are_moved_with_their_models(data):
     count = data.draw(st.integers(1, 5))
     graphs = [mlp((3, 4, 2), number).named(f"m{number}") for number in range(count)]
     drawn = [0, *data.draw(st.permutations(range(1, count)))]
-    weights = data.draw(st.permutations([f"{drawn.index(number)}:weight={number}" for number in range(count)]))
+    settings_of_each = [
+        [f"{place}:{name}={number}" for name in ("weight", "density")] for place, number in enumerate(drawn)
+    ]
+    given_settings = data.draw(st.permutations(["density=1", *chain.from_iterable(settings_of_each)]))
     each = {f"{place}:x": np.full(2, number) for place, number in enumerate(drawn)}
-    config = MergeConfig(method="linear", parameters=["density=1", *weights], calibrate_of=each)
+    config = MergeConfig(method="linear", parameters=given_settings, calibrate_of=each)
     union = MergeConfig(method="union", labels_of=[(f"c{number}", "other") for number in drawn])
     ordered, moved = in_order_of_content([graphs[number] for number in drawn], config)
     same, labelled = in_order_of_content([graphs[number] for number in drawn], union)
@@ -100,7 +117,8 @@ def test_options_for_single_models_are_moved_with_their_models(data):
     assert [one.name for one in ordered] == [one.name for one in in_order_of_content(graphs, MergeConfig())[0]]
     for place, graph in enumerate(ordered):
         number = graphs.index(graph)
-        assert moved.parameters[1 + place] == ("weight", float(number), place, "")
+        own = [("density", float(number), place, ""), ("weight", float(number), place, "")]
+        assert list(moved.parameters[1 + 2 * place : 3 + 2 * place]) == own
         assert labelled.labels_of[place] == (f"c{number}", "other")
         assert (moved.calibrate_of[f"{place}:x"] == number).all()
 
