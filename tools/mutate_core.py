@@ -66,6 +66,9 @@ EQUIVALENT: dict[str, str] = {  # a mutant as `Mutant.told` says it, with the re
     "matching/following.py: by_neighbours: True -> False": "both sides of the zip are pairs",
     "matching/orders.py: is_whole: 1 -> 2": "the long way gives the same slice of one block",
     "matching/exchanges.py: __init__: 1 -> 2": "any number below 0 stands for none",
+    "merging/blending.py: open_blend: True -> False": "both sides of the zip are one for each axis",
+    "merging/blending.py: __call__: False -> True": "a copy more of values that are not changed",
+    "symmetry/groups.py: all_positions: 1 -> 2": "numpy takes any length below 0 for the one that is left",
 }
 
 

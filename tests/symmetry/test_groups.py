@@ -9,8 +9,12 @@ from builders import Net, cnn, deviation, inputs_of, load, mlp, permuted_copy, r
 from onnx import TensorProto, helper, numpy_helper
 
 from mal_graph.errors import RunError
+from mal_graph.graph import weight_of
 from mal_graph.operators import ROWS, GroupState, Row
+from mal_graph.operators.marks import SizeConstant
 from mal_graph.symmetry import axis_groups
+from mal_graph.symmetry.grouping import sizes_of
+from mal_graph.symmetry.tracing import first_axis
 
 
 def hidden(graph):
@@ -546,3 +550,14 @@ def test_numbered_names_stay_apart_from_layers_that_are_called_so(net):
     names = [group.name for group in axis_groups(replace(graph, nodes=tuple(nodes))).groups]
     assert {"Conv_1", "Conv_1#2", "Conv_1#3"} <= set(names)
     assert len(set(names)) == len(names)
+
+
+def test_the_number_of_blocks_does_not_follow_what_is_inside_one():
+    count, width = SizeConstant("shape", "Reshape", "heads", is_block_count=True), SizeConstant("shape", "Reshape", "a")
+    assert sizes_of([count, width, count, width], is_inside=False) == (count, width)
+    assert sizes_of([count, width, count], is_inside=True) == (width,)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((2, 3), 0), ((1, 2, 3), 1), ((1, 1), 0), ((), 0)])
+def test_the_axis_of_a_mask_is_the_first_that_holds_more_than_one(shape, axis):
+    assert first_axis(weight_of("mask", np.ones(shape, bool))) == axis
