@@ -174,11 +174,9 @@ class Workers:
         try:
             for future in self.arriving(places):
                 try:
-                    yield places[future], future.result()
+                    yield places[future], self.outcome(future)
                 except self.engine.lost:
                     lost.append(places[future])
-                except CancelledError:
-                    raise self.gone("they were cancelled") from None
         finally:
             for future in places:  # where the search is interrupted
                 future.cancel()
@@ -189,9 +187,23 @@ class Workers:
         """What becomes of a task beside which nothing else is done."""
         (future,) = self.arriving([self.submit(function, task)])
         try:
-            return future.result()
+            return self.outcome(future)
         except self.engine.lost:
             return Failure(LOST)
+
+    def outcome(self, future: "Future[R]") -> R:
+        """What a task gave. Raises what it raised, or LimitError where those who did it are not there any more: then
+        engines set errors of their own on what they had to do."""
+        try:
+            return future.result()
+        except self.engine.lost:
+            raise
+        except CancelledError:
+            raise self.gone("they were cancelled") from None
+        except Exception as error:
+            if self.engine.is_there():
+                raise
+            raise self.gone(str(error)) from None
 
     def arriving(self, futures: Iterable["Future[R]"]) -> Iterator["Future[R]"]:
         """Futures as they are done. Raises LimitError where those who do the work are not there any more."""

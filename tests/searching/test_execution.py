@@ -102,3 +102,17 @@ def test_tasks_that_take_longer_than_an_answer_are_waited_for(monkeypatch):
     workers = Workers(Engine(Deaf, (BrokenExecutor,), "slow ones", is_there=lambda: asked.append(1) or True))
     assert dict(workers.results(abs, [2, 4])) == {0: 2, 1: 4}
     assert asked
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_error_of_those_who_are_gone_is_not_that_of_a_task(is_there):
+    """Dask sets errors of its own on tasks of a scheduler that goes away."""
+    workers = Workers(Engine(execution.SerialExecutor, (), "the workers of one", is_there=lambda: is_there))
+    says = "not a number" if is_there else r"the workers of one do no more work .not a number.: what was found is kept"
+    for tasks in (lambda: dict(workers.results(refuse, [1])), lambda: workers.alone(refuse, 1)):
+        with pytest.raises(ValueError if is_there else LimitError, match=says):
+            tasks()
+
+
+def refuse(_):
+    raise ValueError("not a number")
