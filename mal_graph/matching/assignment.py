@@ -12,6 +12,7 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -21,7 +22,7 @@ from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
-from mal_graph.matching.objective import Evidence, Objective
+from mal_graph.matching.objective import Evidence, Objective, Standing
 from mal_graph.matching.orders import Order, Orders, is_assignment
 from mal_graph.matching.soft_starts import assign_softly, is_faint
 from mal_graph.matching.starts import (
@@ -134,36 +135,64 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
         fruitless = 0 if len(known) + len(starts) > before else fruitless + 1
         if fruitless == FRUITLESS:
             break
-    raised = [(name, *ascend(objective, orders)) for name, orders in starts.values()]
-    is_near = spare or floor > HALF * max(history[-1] for _, _, history in raised)
+    raised = [ascend(objective, orders, name) for name, orders in starts.values()]
+    is_near = spare or floor > HALF * max(one.worth for one in raised)
     if is_near and objective.is_allowed(identity):
-        raised.append(("identity", *ascend(objective, identity)))
-    _, orders, history = max(raised, key=worth_of)
-    if not spare and is_faint(objective, orders) and (soft := assign_softly(objective)) is not None:
-        raised.append(("soft", *ascend(objective, soft, least=history[-1])))
-    name, orders, history = max(raised, key=worth_of)
-    tried = tuple((start, passes) for start, _, passes in raised)
-    return replace(describe(objective, orders, name, history), starts=tried)
+        raised.append(ascend(objective, identity, "identity"))
+    best = max(raised, key=worth_of)
+    if not spare and is_faint(best.standings) and (soft := assign_softly(objective)) is not None:
+        raised.append(ascend(objective, soft, "soft", least=best.worth))
+    best = max(raised, key=worth_of)
+    tried = tuple((one.start, one.history) for one in raised)
+    return replace(describe(objective, best.orders, best.start, best.history, best.standings), starts=tried)
 
 
-def worth_of(raised: tuple[str, Orders, tuple[float, ...]]) -> float:
-    """What a start led to."""
-    return raised[2][-1]
+@dataclass(frozen=True)
+class Raised:
+    """What a start led to.
+
+    Attributes:
+        start: its name.
+        orders: where no update of a single pair gains, unless it was given up.
+        history: the objective before the first and after each pass.
+        standings: how the order of each pair stands in its scores, as these were when the pair was solved last: with
+            the orders that the others have now, unless it was given up.
+    """
+
+    start: str
+    orders: Orders
+    history: tuple[float, ...]
+    standings: tuple[Standing, ...]
+
+    @property
+    def worth(self) -> float:
+        return self.history[-1]
+
+
+def worth_of(raised: Raised) -> float:
+    return raised.worth
 
 
 def key_of(orders: Orders) -> tuple[bytes, ...]:
     return tuple(order.tobytes() for order in orders)
 
 
-def describe(objective: Objective, orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
-    """An alignment with its figures."""
-    figures = [objective.figures(pair, orders) for pair in range(len(orders))]
+def describe(
+    objective: Objective,
+    orders: Orders,
+    start: str,
+    history: tuple[float, ...],
+    standings: Sequence[Standing] | None = None,
+) -> Alignment:
+    """An alignment with its figures; how each pair stands is computed where it is not known."""
+    if standings is None:
+        standings = [objective.standing(pair, orders) for pair in range(len(orders))]
     return Alignment(
         objective.correspondence,
         orders,
         objective.value(orders),
-        tuple(worth for worth, _ in figures),
-        tuple(random for _, random in figures),
+        tuple(one.worth for one in standings),
+        tuple(one.random for one in standings),
         start,
         history,
     )
@@ -199,39 +228,41 @@ def assign_at_random(correspondence: Correspondence, seed: int, evidence: Eviden
     return describe(objective, orders, "random", (objective.value(orders),))
 
 
-def ascend(objective: Objective, start: Orders, least: float = -inf) -> tuple[Orders, tuple[float, ...]]:
+def ascend(objective: Objective, start: Orders, name: str = "given", least: float = -inf) -> Raised:
     """Solve pair after pair, each again when a neighbour changed, until none gains; given up where the first pass leads
     to less than `least`."""
-    orders = list(start)
+    orders, standings = list(start), dict[int, Standing]()
     history = [objective.value(start)]
     waiting = deque(objective.nests.bundles)
     while waiting:
         gained = 0.0
         for _ in range(len(waiting)):  # one pass
             root = waiting.popleft()
-            gain = improve(objective, root, orders)
+            gain, own = improve(objective, root, orders)
             gained += gain
+            standings |= own
             if gain:
                 waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
         history.append(history[-1] + gained)
         if len(history) == 2 and history[-1] < least:
             break
-    return tuple(orders), tuple(history)
+    told = tuple(standings[pair] for pair in range(objective.count))
+    return Raised(name, tuple(orders), tuple(history), told)
 
 
-def improve(objective: Objective, root: int, orders: list[Order]) -> float:
-    """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding; what they
-    gain, else 0."""
+def improve(objective: Objective, root: int, orders: list[Order]) -> tuple[float, dict[int, Standing]]:
+    """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding: what they
+    gain, else 0, and how each of these pairs stands then."""
     tables = objective.tables(root, orders)
     new = objective.solve(root, tables, orders)
     gain = score_all(tables, new) - score_all(tables, orders)
     if gain <= TOLERANCE * largest(tables) * sum(map(len, new.values())):
-        return 0.0
-    if objective.is_coupled(root):  # it stands on two axes of one tensor, where the score is only a linearisation
+        gain = 0.0
+    elif objective.is_coupled(root):  # it stands on two axes of one tensor, where the score is only a linearisation
         before, trial = objective.value(orders), list(orders)
         put(new, trial)
         gain = objective.value(trial) - before
-        if gain <= TOLERANCE * abs(before):
-            return 0.0
-    put(new, orders)
-    return gain
+        gain = gain if gain > TOLERANCE * abs(before) else 0.0
+    if gain:
+        put(new, orders)
+    return gain, {pair: objective.standing(pair, orders, table) for pair, table in tables.items()}

@@ -82,8 +82,7 @@ def compare_until_clear(correspondence: Correspondence, cosine: float, entries: 
     chance = Chance(cosine, mean_cosine(objective, start)[0], entries)
     if chance.has_nothing_to_align or cosine > CLEAR * chance.least:
         return chance
-    raised, _ = ascend(objective, start)
-    return replace(chance, random=mean_cosine(objective, raised)[0])
+    return replace(chance, random=mean_cosine(objective, ascend(objective, start).orders)[0])
 
 
 def mean_cosine(objective: Objective, orders: Orders) -> tuple[float, int]:

@@ -12,7 +12,7 @@ depend on the others. Both sums are divided by what they can reach, so that one 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import sqrt
+from math import log, sqrt
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from mal_graph.memory_budget import room_for
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
 MOST_HELD = 1 << 29  # bytes of tables; those of VGG16, the largest of which are dear to make, take 300 MiB
+ROUNDED = 1e-12  # of a squared mean: a variance that is no more is what rounding makes of equal scores
 BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
 
 Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
@@ -54,6 +55,22 @@ class Evidence(Brief):
     tables: tuple[ScoreTable, ...]
     bound: float
     share: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the scores of one pair, given the others, say of its order.
+
+    Attributes:
+        worth: what the assigned units score together.
+        random: the mean of that over all random assignments.
+        height: how far an assigned unit lies above the mean of all scores, in units of what chance alone allows: the
+            best of n normal draws lies sqrt(2 ln n) deviations above their mean. None where nothing is to be chosen.
+    """
+
+    worth: float
+    random: float
+    height: float | None
 
 
 @dataclass
@@ -230,10 +247,16 @@ class Objective:
         """Whether no units of two kinds are on each other."""
         return keep_apart(self.correspondence.kinds, orders)
 
-    def figures(self, pair: int, orders: Orders) -> tuple[float, float]:
-        """What a pair contributes, given the others, and the mean of that over all its random assignments."""
-        table = self.scores(pair, orders)
-        return score_order(table, orders[pair]), score_at_random(table, self.nests.spread(pair))
+    def standing(self, pair: int, orders: Sequence[Order], table: ScoreTable | None = None) -> Standing:
+        """How a pair's order stands in its scores, `table` where they are at hand."""
+        table = self.scores(pair, orders) if table is None else table
+        worth, mean = score_order(table, orders[pair]), float(table.mean()) if table.size else 0.0
+        variance = squared(table) / max(1, table.size) - mean * mean
+        assigned, count = int(np.count_nonzero(orders[pair] >= 0)), max(table.shape)
+        height = None
+        if assigned and count > 1 and variance > ROUNDED * mean * mean:
+            height = (worth / assigned - mean) / sqrt(2 * log(count) * variance)
+        return Standing(worth, score_at_random(table, self.nests.spread(pair)), height)
 
     def tables(self, root: int, orders: Sequence[Order | None]) -> dict[int, ScoreTable]:
         """The scores of a pair and of those inside it."""

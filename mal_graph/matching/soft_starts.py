@@ -7,14 +7,13 @@ assignment of Gold and Rangarajan 1996). Every pair is assigned by the scores th
 """
 
 from collections.abc import Mapping, Sequence
-from math import log, sqrt
 from statistics import median
 
 import numpy as np
 
 from mal_graph.graph import Array
 from mal_graph.matching.axis_pairs import AxisPair, take_positions, unit_rows
-from mal_graph.matching.objective import Objective
+from mal_graph.matching.objective import Objective, Standing
 from mal_graph.matching.orders import Order, Orders, ScoreTable
 from mal_graph.matching.starts import next_pairs, put
 
@@ -107,14 +106,7 @@ def balanced(scores: ScoreTable) -> tuple[Array, ScoreTable]:
     return shares.astype(np.float32), logarithms
 
 
-def is_faint(objective: Objective, orders: Sequence[Order]) -> bool:
-    """Whether most pairs are assigned no better than chance allows: the best of n normal draws lies sqrt(2 ln n)
-    deviations above their mean."""
-    heights = []
-    for pair, order in enumerate(orders):
-        table, rows = objective.scores(pair, orders), np.flatnonzero(order >= 0)
-        spread, count = float(table.std()), max(table.shape)
-        if spread and count > 1:
-            chosen = float(table[rows, order[rows]].mean() - table.mean())
-            heights.append(chosen / spread / sqrt(2 * log(count)))
+def is_faint(standings: Sequence[Standing]) -> bool:
+    """Whether most pairs are assigned no better than chance allows."""
+    heights = [one.height for one in standings if one.height is not None]
     return bool(heights) and median(heights) < 1

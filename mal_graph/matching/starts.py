@@ -54,19 +54,25 @@ def assign_by_distance(objective: Objective, seed: int) -> Orders | None:
     rng = np.random.default_rng(seed)
     orders: list[Order | None] = [None] * objective.count
     distance = norm = 0.0
+    is_tiny = count_spare_starts(objective) > 0
     for root in next_pairs(objective, orders, compared=False):
         tables: dict[int, ScoreTable] = {}
-        hinted: dict[int, ScoreTable] = {}
         for pair in objective.nests.bundles[root]:
             tables[pair], paid, length = compare_distances(objective, pair, orders)
-            is_open = has_ties(tables[pair])
-            told = tables[pair] + HINT * compare_sorted(objective, pair, orders) if is_open else tables[pair]
-            hinted[pair] = with_ties_broken(told, rng if seed else None)
             distance += paid
             norm += length
+        if not is_tiny and distance - sum(map(most_of, tables.values())) > NEAR * norm:
+            return None  # before anything is assigned
+        hinted = {
+            pair: with_ties_broken(
+                table + HINT * compare_sorted(objective, pair, orders) if has_ties(table) else table,
+                rng if seed else None,
+            )
+            for pair, table in tables.items()
+        }
         chosen = objective.solve(root, hinted)
         distance -= score_all(tables, chosen)
-        if not count_spare_starts(objective) and distance > NEAR * norm:
+        if not is_tiny and distance > NEAR * norm:
             return None
         put(chosen, orders)
     return tuple(order for order in orders if order is not None)
@@ -166,6 +172,12 @@ def compare_units(
         table = table + objective.products(rest)
     a, d = (sum_squares(objective, pair, side, under) for side in (0, 1))
     return table, a, d
+
+
+def most_of(table: ScoreTable) -> float:
+    """No less than what the best assignment scores: the best of each unit of the shorter side."""
+    units, others = table.shape
+    return float(table.max(axis=int(units <= others), initial=-np.inf).sum()) if table.size else 0.0
 
 
 def largest(tables: Mapping[int, ScoreTable]) -> float:

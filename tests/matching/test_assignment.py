@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
+from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy, vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +19,7 @@ from mal_graph.matching import (
     starts,
 )
 from mal_graph.matching import orders as orders_module
+from mal_graph.matching.assignment import ascend
 from mal_graph.matching.axis_pairs import Block
 from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import as_permutation, cropped_identity, match_units, random_order, score_order
@@ -115,6 +116,12 @@ def test_the_value_of_a_pair_is_what_the_objective_loses_without_it():
         nobody = np.full_like(done.orders[pair], -1)
         rest = problem.value([*done.orders[:pair], nobody, *done.orders[pair + 1 :]])
         assert done.objective - rest == pytest.approx(worth, rel=1e-6)
+
+
+@given(tables)
+def test_no_assignment_scores_more_than_the_best_of_each_unit(table):
+    order = match_units(table)
+    assert score_order(table, order) <= starts.most_of(table) + 1e-9 * np.abs(table).sum()
 
 
 def test_the_objective_is_the_inner_product_of_the_matched_entries():
@@ -221,10 +228,22 @@ def test_what_a_batchnorm_leaves_of_a_weight_decides():
 # --- scores that are kept ----------------------------------------------------------------------------------------
 
 
+def twice(seed):
+    """A network with a layer that is applied twice."""
+    net = Net(seed)
+    x = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 8))
+    shared = net.weight(8, 8, name="shared")
+    for _ in range(2):
+        x = net.op("Relu", net.op("Gemm", x, shared, transB=1))
+    return net.graph(net.linear(x, 8, 3))
+
+
 NETS = {
     "mlp": lambda seed: mlp((9, 14, 12, 10), seed),
     "cnn": lambda seed: cnn((6, 8), 1, seed, depthwise=True, concat=True),
     "other widths": lambda seed: cnn((6 + 3 * seed % 5, 9), 1, seed, concat=True, inner=8 - seed % 3),
+    "heads": lambda seed: vit(seed, blocks=1),
+    "a layer twice": twice,
 }
 
 
@@ -245,6 +264,23 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
         for pair in range(len(orders)):
             expected = Objective(found).scores(pair, orders)
             np.testing.assert_allclose(problem.scores(pair, orders), expected, atol=1e-5 * abs(expected).max())
+
+
+@settings(max_examples=12)
+@given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6), st.booleans())
+def test_how_pairs_stood_when_they_were_solved_last_is_how_they_stand(net, seed, is_forgetful):
+    """So nothing has to be summed up again for the figures."""
+    found = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1))
+    problem = Objective(found)
+    problem.most_held = 1 if is_forgetful else problem.most_held
+    raised = ascend(problem, found.nests.drawn(np.random.default_rng(seed)))
+    anew = Objective(found)
+    for pair, known in enumerate(raised.standings):
+        now = anew.standing(pair, raised.orders)
+        scale = 1e-6 * np.abs(anew.scores(pair, raised.orders)).sum()
+        assert known.worth == pytest.approx(now.worth, abs=scale)
+        assert known.random == pytest.approx(now.random, abs=scale)
+        assert known.height == pytest.approx(now.height, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("most", [1, 3000])
@@ -388,14 +424,6 @@ def test_a_large_problem_is_aligned_like_a_small_one(monkeypatch):
 
 
 def test_a_layer_applied_twice_lies_on_both_its_axes():
-    def twice(seed):
-        net = Net(seed)
-        x = net.op("Relu", net.linear(net.input("x", ("N", 6)), 6, 8))
-        shared = net.weight(8, 8, name="shared")
-        for _ in range(2):
-            x = net.op("Relu", net.op("Gemm", x, shared, transB=1))
-        return net.graph(net.linear(x, 8, 3))
-
     base = twice(0)
     donor, orders = permuted_copy(base, axis_groups(base), 1)
     found = correspondence_of(base, donor)

@@ -77,7 +77,8 @@ def test_shares_add_up_and_lead_to_the_same_assignment(units, others, seed, size
 def test_what_fits_by_chance_is_faint_and_a_copy_is_not():
     for correlation, expected in ((0.0, True), (0.9, False)):
         found = weak_copy(3, correlation)
-        assert is_faint(Objective(found), assign_units(found).orders) is expected
+        objective, orders = Objective(found), assign_units(found).orders
+        assert is_faint([objective.standing(pair, orders) for pair in range(len(orders))]) is expected
 
 
 def test_a_soft_start_is_an_assignment_of_every_pair():
