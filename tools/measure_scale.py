@@ -75,7 +75,7 @@ class Memory(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.own = self.all = 0.0
-        self.steps: dict[str, float] = defaultdict(float)
+        self.steps: dict[str, tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
         self.step = ""
 
     def run(self) -> None:
@@ -83,7 +83,8 @@ class Memory(threading.Thread):
             lines = Path("/proc/self/status").read_text().splitlines()
             own, mapped = (int(line.split()[1]) / 1024 for line in lines if line.startswith(("RssAnon", "RssFile")))
             self.own, self.all = max(self.own, own), max(self.all, own + mapped)
-            self.steps[self.step] = max(self.steps[self.step], own)
+            most = self.steps[self.step]
+            self.steps[self.step] = max(most[0], own), max(most[1], own + mapped)
             time.sleep(EVERY)
 
 
@@ -91,14 +92,14 @@ def measure(folder: Path) -> dict[str, Any]:
     """What merging the pair in a folder takes in this process."""
     import mal_graph
 
-    memory, seconds = Memory(), defaultdict[str, float](float)
+    memory, seconds = Memory(), defaultdict[str, list[float]](lambda: [0.0, 0.0])
     memory.start()
-    last = time.perf_counter()
+    last = time.perf_counter(), time.process_time()
 
     def enter(step: str) -> None:
         nonlocal last
-        now = time.perf_counter()
-        seconds[memory.step] += now - last
+        now = time.perf_counter(), time.process_time()
+        seconds[memory.step] = [sum(own) for own in zip(seconds[memory.step], now, (-last[0], -last[1]), strict=True)]
         memory.step, last = step, now
 
     def progress(what: str, done: int, total: int) -> None:
@@ -137,9 +138,10 @@ def rows(kind: str, blocks: int, given: argparse.Namespace) -> Sequence[str]:
     head = f"| {kind} | {blocks} | {size:.1f} "
     whole = f"{head}| all | {made['minutes']:.1f} | {made['cpu']:.1f} | {made['own']:,.0f} | {made['all']:,.0f} |"
     steps = [
-        f"{head}| {step} | {seconds / 60:.2f} | | {made['steps'].get(step, 0):,.0f} | |"
-        for step, seconds in made["seconds"].items()
-        if seconds >= 1
+        f"{head}| {step} | {wall / 60:.2f} | {cpu / 60:.2f} | {own:,.0f} | {mapped:,.0f} |"
+        for step, (wall, cpu) in made["seconds"].items()
+        if wall >= 1
+        for own, mapped in [made["steps"].get(step, (0.0, 0.0))]
     ]
     return [whole, *steps]
 

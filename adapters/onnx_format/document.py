@@ -12,7 +12,7 @@ from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
 from mal_graph.memory_bound import return_freed
 
-from .stored_values import release
+from .mapped_pages import release
 from .walking import all_nodes
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type

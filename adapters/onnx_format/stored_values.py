@@ -1,6 +1,5 @@
 """The values of a stored tensor, read where they lie: whole, or box by box."""
 
-import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import onnx_ir as ir
 
 from mal_graph.boxes import Array, Box, Boxed, BoxesOf, ReadBox, Stretch, take_box
 from mal_graph.errors import FileError
+
+from .mapped_pages import PAGES, release
 
 FEW = 64  # values that are kept once they were read
 LOOKED_THROUGH = 2**23  # bytes that are mapped at once where entries of all rows are taken
@@ -47,6 +48,8 @@ class TensorValues(Boxed):
         with told(self.name):
             refuse_cut_off(self.tensor)
             values = np.asarray(tensor_values(self.tensor)).view()
+            if isinstance(self.tensor, ir.ExternalTensor):
+                PAGES.note(self.tensor)
         values.flags.writeable = False
         return values
 
@@ -107,13 +110,6 @@ class MappedBoxes:
             chosen = chosen.copy()
         release(self.tensor)
         return chosen
-
-
-def release(tensor: ir.ExternalTensor) -> None:
-    """Let go of the pages that a tensor was read from, and of those that the system mapped with them: they are read
-    again where they are needed."""
-    if tensor.raw is not None:
-        tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 def share(stretch: Stretch, length: int) -> float:

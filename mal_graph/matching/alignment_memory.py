@@ -54,3 +54,11 @@ def is_in_place(read: Read) -> bool:
     weight = read.graph.weights[read.parameter.tensor]
     is_made = isinstance(weight.read, Boxed) and not weight.read.is_mapped
     return not is_made and weight.dtype.name in ("float32", "float64") and read.parameter.factor == 1.0
+
+
+def is_mapped(read: Read) -> bool:
+    """Whether stored values are read where they lie in a file, so that to read them again takes no time."""
+    if not isinstance(read, StoredValues):
+        return False
+    source = read.graph.weights[read.parameter.tensor].read
+    return is_in_place(read) and isinstance(source, Boxed) and source.is_mapped

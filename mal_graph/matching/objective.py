@@ -9,7 +9,7 @@ Scores of units from elsewhere, such as their activations, join as `Evidence`: a
 depend on the others. Both sums are divided by what they can reach, so that one number says how much each counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import log, sqrt
@@ -18,7 +18,7 @@ import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
-from mal_graph.matching.alignment_memory import alignment_need
+from mal_graph.matching.alignment_memory import alignment_need, is_mapped
 from mal_graph.matching.axis_pairs import Index, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
@@ -30,6 +30,7 @@ from mal_graph.matching.orders import (
     score_at_random,
     score_order,
 )
+from mal_graph.matching.tensor_pairs import Read
 from mal_graph.matching.unit_kinds import keep_apart
 from mal_graph.memory_budget import room_for
 
@@ -81,6 +82,30 @@ class Table:
     under: dict[Touch, dict[int, Order]]
 
 
+class Values:
+    """The values of the tensors of both models, by number: what lies in a file is read there each time, so that its
+    pages can be let go of, and all else is kept once it was read."""
+
+    def __init__(self, reads: Sequence[tuple[Read, Read]]) -> None:
+        self.reads = reads
+        self.kept = [(kept_values(base), kept_values(donor)) for base, donor in reads]
+
+    def __getitem__(self, number: int) -> tuple[Array, Array]:
+        """The values of a tensor of the base, and of the donor."""
+        base, donor = (
+            read() if kept is None else kept for read, kept in zip(self.reads[number], self.kept[number], strict=True)
+        )
+        return base, donor
+
+    def __iter__(self) -> Iterator[tuple[Array, Array]]:
+        return map(self.__getitem__, range(len(self.reads)))
+
+
+def kept_values(read: Read) -> Array | None:
+    """What a reader gives; None where it lies in a file."""
+    return None if is_mapped(read) else read()
+
+
 class Objective:
     """The objective over a correspondence, with the values it is computed from.
 
@@ -107,8 +132,8 @@ class Objective:
         self.most_held = room_for(alignment_need(correspondence, evidence is not None, MOST_HELD))
 
     @cached_property
-    def values(self) -> list[tuple[Array, Array]]:
-        return [(tensor.base_values(), tensor.donor_values()) for tensor, _ in self.correspondence.tensors]
+    def values(self) -> "Values":
+        return Values([(tensor.base_values, tensor.donor_values) for tensor, _ in self.correspondence.tensors])
 
     @cached_property
     def extra(self) -> tuple[ScoreTable, ...]:
