@@ -157,13 +157,13 @@ def key_of(orders: Orders) -> tuple[bytes, ...]:
 
 def describe(objective: Objective, orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
     """An alignment with its figures."""
-    figures = [objective.figures(pair, orders) for pair in range(len(orders))]
+    value, worth, random = objective.figures(orders)
     return Alignment(
         objective.correspondence,
         orders,
-        objective.value(orders),
-        tuple(worth for worth, _ in figures),
-        tuple(random for _, random in figures),
+        value,
+        tuple(worth),
+        tuple(random),
         start,
         history,
     )

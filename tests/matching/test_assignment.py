@@ -21,7 +21,14 @@ from mal_graph.matching import (
 from mal_graph.matching import orders as orders_module
 from mal_graph.matching.axis_pairs import Block
 from mal_graph.matching.objective import Evidence, Objective
-from mal_graph.matching.orders import as_permutation, cropped_identity, match_units, random_order, score_order
+from mal_graph.matching.orders import (
+    as_permutation,
+    cropped_identity,
+    match_units,
+    random_order,
+    score_at_random,
+    score_order,
+)
 from mal_graph.symmetry import axis_groups
 
 tables = st.builds(
@@ -245,6 +252,25 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
         for pair in range(len(orders)):
             expected = Objective(found).scores(pair, orders)
             np.testing.assert_allclose(problem.scores(pair, orders), expected, atol=1e-5 * abs(expected).max())
+
+
+@settings(max_examples=12)
+@given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6), st.booleans())
+def test_figures_are_what_the_tables_of_scores_come_to(net, seed, has_evidence):
+    """Whether the tables are at hand, of other orders, or were never made."""
+    found, rng = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1)), np.random.default_rng(seed)
+    evidence = Evidence(tuple(rng.random(units) for units in found.units), 9.0, 0.3) if has_evidence else None
+    problem, orders = Objective(found, evidence), found.nests.drawn(rng)
+    fresh = problem.figures(orders)
+    problem.scores(0, found.nests.drawn(rng))
+    tables = [Objective(found, evidence).scores(pair, orders) for pair in range(len(orders))]
+    worth = [score_order(table, order) for table, order in zip(tables, orders, strict=True)]
+    random = [score_at_random(table, found.nests.spread(pair)) for pair, table in enumerate(tables)]
+    reach = 1e-5 * max(abs(table).sum() for table in tables)  # of float32
+    for value, own, mean in (fresh, problem.figures(orders)):
+        assert value == pytest.approx(problem.value(orders), abs=reach)
+        np.testing.assert_allclose(own, worth, atol=reach)
+        np.testing.assert_allclose(mean, random, atol=reach)
 
 
 @pytest.mark.parametrize("most", [1, 3000])
