@@ -164,16 +164,17 @@ def drawn(graph: LayerGraph, seed: int) -> LayerGraph:
 
 
 def donor_of(base: LayerGraph, groups: AxisGroups, correlation: float, seed: int) -> LayerGraph:
-    """A shuffled copy of the base, mixed with another random model; scales and variances stay the copy's."""
+    """A shuffled copy of the base, mixed with another random model; what is never negative stays so."""
     rng = np.random.default_rng(seed)
     values = {name: weight.read() for name, weight in base.weights.items() if weight.is_float}
     moved = permute_weights(
         values, [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()]
     )
     other = draw_weights(find_parameters(base), base, seed)
-    mixed = {p.tensor for p in find_parameters(base) if p.kind not in (ParameterKind.SCALE, ParameterKind.VARIANCE)}
+    positive = {p.tensor for p in find_parameters(base) if p.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE)}
     share, rest = np.float32(correlation), np.float32(np.sqrt(1 - correlation**2))
-    return base.with_weights({n: share * moved[n] + rest * other[n] if n in mixed else moved[n] for n in moved})
+    rests = {name: 1 - share if name in positive else rest for name in moved}
+    return base.with_weights({name: share * moved[name] + rests[name] * other[name] for name in moved})
 
 
 def found_between(base: LayerGraph, groups: AxisGroups, donor: LayerGraph) -> Correspondence:

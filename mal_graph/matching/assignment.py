@@ -12,7 +12,6 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 """
 
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -22,7 +21,7 @@ from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
-from mal_graph.matching.objective import Evidence, Objective, Standing
+from mal_graph.matching.objective import Evidence, Objective, height_of
 from mal_graph.matching.orders import Order, Orders, is_assignment
 from mal_graph.matching.soft_starts import assign_softly, is_faint
 from mal_graph.matching.starts import (
@@ -140,11 +139,11 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     if is_near and objective.is_allowed(identity):
         raised.append(ascend(objective, identity, "identity"))
     best = max(raised, key=worth_of)
-    if not spare and is_faint(best.standings) and (soft := assign_softly(objective)) is not None:
+    if not spare and is_faint(best.heights) and (soft := assign_softly(objective)) is not None:
         raised.append(ascend(objective, soft, "soft", least=best.worth))
     best = max(raised, key=worth_of)
     tried = tuple((one.start, one.history) for one in raised)
-    return replace(describe(objective, best.orders, best.start, best.history, best.standings), starts=tried)
+    return replace(describe(objective, best.orders, best.start, best.history), starts=tried)
 
 
 @dataclass(frozen=True)
@@ -155,14 +154,14 @@ class Raised:
         start: its name.
         orders: where no update of a single pair gains, unless it was given up.
         history: the objective before the first and after each pass.
-        standings: how the order of each pair stands in its scores, as these were when the pair was solved last: with
-            the orders that the others have now, unless it was given up.
+        heights: how well the order of each pair stands out from its scores (see `height_of`), as these were when the
+            pair was solved last: with the orders that the others have now, unless it was given up.
     """
 
     start: str
     orders: Orders
     history: tuple[float, ...]
-    standings: tuple[Standing, ...]
+    heights: tuple[float | None, ...]
 
     @property
     def worth(self) -> float:
@@ -177,22 +176,15 @@ def key_of(orders: Orders) -> tuple[bytes, ...]:
     return tuple(order.tobytes() for order in orders)
 
 
-def describe(
-    objective: Objective,
-    orders: Orders,
-    start: str,
-    history: tuple[float, ...],
-    standings: Sequence[Standing] | None = None,
-) -> Alignment:
-    """An alignment with its figures; how each pair stands is computed where it is not known."""
-    if standings is None:
-        standings = [objective.standing(pair, orders) for pair in range(len(orders))]
+def describe(objective: Objective, orders: Orders, start: str, history: tuple[float, ...]) -> Alignment:
+    """An alignment with its figures."""
+    value, worth, random = objective.figures(orders)
     return Alignment(
         objective.correspondence,
         orders,
-        objective.value(orders),
-        tuple(one.worth for one in standings),
-        tuple(one.random for one in standings),
+        value,
+        tuple(worth),
+        tuple(random),
         start,
         history,
     )
@@ -231,7 +223,7 @@ def assign_at_random(correspondence: Correspondence, seed: int, evidence: Eviden
 def ascend(objective: Objective, start: Orders, name: str = "given", least: float = -inf) -> Raised:
     """Solve pair after pair, each again when a neighbour changed, until none gains; given up where the first pass leads
     to less than `least`."""
-    orders, standings = list(start), dict[int, Standing]()
+    orders, heights = list(start), dict[int, float | None]()
     history = [objective.value(start)]
     waiting = deque(objective.nests.bundles)
     while waiting:
@@ -240,19 +232,19 @@ def ascend(objective: Objective, start: Orders, name: str = "given", least: floa
             root = waiting.popleft()
             gain, own = improve(objective, root, orders)
             gained += gain
-            standings |= own
+            heights |= own
             if gain:
                 waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
         history.append(history[-1] + gained)
         if len(history) == 2 and history[-1] < least:
             break
-    told = tuple(standings[pair] for pair in range(objective.count))
+    told = tuple(heights[pair] for pair in range(objective.count))
     return Raised(name, tuple(orders), tuple(history), told)
 
 
-def improve(objective: Objective, root: int, orders: list[Order]) -> tuple[float, dict[int, Standing]]:
+def improve(objective: Objective, root: int, orders: list[Order]) -> tuple[float, dict[int, float | None]]:
     """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding: what they
-    gain, else 0, and how each of these pairs stands then."""
+    gain, else 0, and how well the order of each stands out then."""
     tables = objective.tables(root, orders)
     new = objective.solve(root, tables, orders)
     gain = score_all(tables, new) - score_all(tables, orders)
@@ -265,4 +257,4 @@ def improve(objective: Objective, root: int, orders: list[Order]) -> tuple[float
         gain = gain if gain > TOLERANCE * abs(before) else 0.0
     if gain:
         put(new, orders)
-    return gain, {pair: objective.standing(pair, orders, table) for pair, table in tables.items()}
+    return gain, {pair: height_of(table, orders[pair]) for pair, table in tables.items()}

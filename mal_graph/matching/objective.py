@@ -19,7 +19,7 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
 from mal_graph.matching.alignment_memory import alignment_need, is_mapped
-from mal_graph.matching.axis_pairs import Index, take_positions, unit_rows
+from mal_graph.matching.axis_pairs import AxisPair, Index, summed_units, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
     Order,
@@ -27,7 +27,6 @@ from mal_graph.matching.orders import (
     ScoreTable,
     is_whole,
     match_positions,
-    score_at_random,
     score_order,
 )
 from mal_graph.matching.tensor_pairs import Read
@@ -56,22 +55,6 @@ class Evidence(Brief):
     tables: tuple[ScoreTable, ...]
     bound: float
     share: float
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What the scores of one pair, given the others, say of its order.
-
-    Attributes:
-        worth: what the assigned units score together.
-        random: the mean of that over all random assignments.
-        height: how far an assigned unit lies above the mean of all scores, in units of what chance alone allows: the
-            best of n normal draws lies sqrt(2 ln n) deviations above their mean. None where nothing is to be chosen.
-    """
-
-    worth: float
-    random: float
-    height: float | None
 
 
 @dataclass
@@ -272,16 +255,43 @@ class Objective:
         """Whether no units of two kinds are on each other."""
         return keep_apart(self.correspondence.kinds, orders)
 
-    def standing(self, pair: int, orders: Sequence[Order], table: ScoreTable | None = None) -> Standing:
-        """How a pair's order stands in its scores, `table` where they are at hand."""
-        table = self.scores(pair, orders) if table is None else table
-        worth, mean = score_order(table, orders[pair]), float(table.mean()) if table.size else 0.0
-        variance = squared(table) / max(1, table.size) - mean * mean
-        assigned, count = int(np.count_nonzero(orders[pair] >= 0)), max(table.shape)
-        height = None
-        if assigned and count > 1 and variance > ROUNDED * mean * mean:
-            height = (worth / assigned - mean) / sqrt(2 * log(count) * variance)
-        return Standing(worth, score_at_random(table, self.nests.spread(pair)), height)
+    def figures(self, orders: Orders) -> tuple[float, list[float], list[float]]:
+        """The value of orders, what every pair contributes to it, given the others, and the mean of that over all its
+        random assignments."""
+        value, worth = 0.0, [0.0] * self.count
+        for t, axes in enumerate(self.axes):
+            if self.is_compared[t]:
+                a, d = self.cut(t, orders)
+                product = dot(a, d)
+                value += product
+                for place, axis in enumerate(axes):
+                    shares = [product] if len(axis.blocks) == 1 else block_products(axis, orders, place, a, d)
+                    for block, share in zip(axis.blocks, shares, strict=True):
+                        if block.pair >= 0:
+                            worth[block.pair] += share
+        for pair, extra in enumerate(self.extra):
+            own = score_order(extra, orders[pair])
+            worth[pair] += own
+            value += own
+        return value, worth, [self.total(pair, orders) / self.nests.spread(pair) for pair in range(self.count)]
+
+    def total(self, pair: int, orders: Orders) -> float:
+        """The sum of all scores of a pair, without the products that make them up where these are not at hand."""
+        touches = [touch for touch in self.touching[pair] if self.is_compared[touch[0]]]
+        under = {touch: self.others(touch, orders) or {} for touch in touches}
+        extra, table = float(self.extra[pair].sum()) if self.extra else 0.0, self.known.get(pair)
+        if table is not None and is_same(table.under, under):
+            return extra + float(table.scores.sum())
+        return extra + sum(dot(*(self.summed(side, touch, under[touch]) for side in (0, 1))) for touch in touches)
+
+    def summed(self, side: int, touch: Touch, others: Mapping[int, Order]) -> Array:
+        """The sum of the rows of the units of one block."""
+        t, place, b = touch
+        block = self.axes[t][place].blocks[b]
+        values = summed_units(self.values[t][side], place, block.donor if side else block.base)
+        for other, positions in cuts(others)[side].items():
+            values = take_positions(values, positions, other)
+        return values
 
     def tables(self, root: int, orders: Sequence[Order | None]) -> dict[int, ScoreTable]:
         """The scores of a pair and of those inside it."""
@@ -316,6 +326,34 @@ def add_product(total: Array | None, a: Array, d: Array) -> Array:
         return product
     total += product
     return total
+
+
+def block_products(axis: AxisPair, orders: Orders, place: int, a: Array, d: Array) -> list[float]:
+    """The inner product of the matched entries of a tensor, by block of one of its axes."""
+    lengths = [match_positions(AxisPair(axis.size, (block,)), orders) for block in axis.blocks]
+    ends = np.cumsum([len(both[0]) for both in lengths if both is not None])[:-1]
+    return [dot(*both) for both in zip(np.split(a, ends, place), np.split(d, ends, place), strict=True)]
+
+
+def is_same(one: Mapping[Touch, Mapping[int, Order]], other: Mapping[Touch, Mapping[int, Order]]) -> bool:
+    """Whether the same was assigned on the tensors' other axes."""
+    return one.keys() == other.keys() and all(
+        own.keys() == other[touch].keys() and all(np.array_equal(own[place], other[touch][place]) for place in own)
+        for touch, own in one.items()
+    )
+
+
+def height_of(table: ScoreTable, order: Order) -> float | None:
+    """How far an assigned unit lies above the mean of all scores, in units of what chance alone allows: the best of n
+    normal draws lies sqrt(2 ln n) deviations above their mean. None where nothing is to be chosen."""
+    assigned, count = int(np.count_nonzero(order >= 0)), max(table.shape)
+    if not assigned or count == 1:
+        return None
+    mean = float(table.mean())
+    variance = squared(table) / table.size - mean * mean
+    if variance <= ROUNDED * mean * mean:
+        return None
+    return (score_order(table, order) / assigned - mean) / sqrt(2 * log(count) * variance)
 
 
 def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:

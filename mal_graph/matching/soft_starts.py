@@ -13,7 +13,7 @@ import numpy as np
 
 from mal_graph.graph import Array
 from mal_graph.matching.axis_pairs import AxisPair, take_positions, unit_rows
-from mal_graph.matching.objective import Objective, Standing
+from mal_graph.matching.objective import Objective
 from mal_graph.matching.orders import Order, Orders, ScoreTable
 from mal_graph.matching.starts import next_pairs, put
 
@@ -106,7 +106,7 @@ def balanced(scores: ScoreTable) -> tuple[Array, ScoreTable]:
     return shares.astype(np.float32), logarithms
 
 
-def is_faint(standings: Sequence[Standing]) -> bool:
-    """Whether most pairs are assigned no better than chance allows."""
-    heights = [one.height for one in standings if one.height is not None]
-    return bool(heights) and median(heights) < 1
+def is_faint(heights: Sequence[float | None]) -> bool:
+    """Whether most pairs are assigned no better than chance allows, by how well their orders stand out."""
+    known = [height for height in heights if height is not None]
+    return bool(known) and median(known) < 1

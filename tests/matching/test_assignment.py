@@ -21,8 +21,15 @@ from mal_graph.matching import (
 from mal_graph.matching import orders as orders_module
 from mal_graph.matching.assignment import ascend
 from mal_graph.matching.axis_pairs import Block
-from mal_graph.matching.objective import Evidence, Objective
-from mal_graph.matching.orders import as_permutation, cropped_identity, match_units, random_order, score_order
+from mal_graph.matching.objective import Evidence, Objective, height_of
+from mal_graph.matching.orders import (
+    as_permutation,
+    cropped_identity,
+    match_units,
+    random_order,
+    score_at_random,
+    score_order,
+)
 from mal_graph.symmetry import axis_groups
 
 tables = st.builds(
@@ -269,18 +276,34 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
 @settings(max_examples=12)
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6), st.booleans())
 def test_how_pairs_stood_when_they_were_solved_last_is_how_they_stand(net, seed, is_forgetful):
-    """So nothing has to be summed up again for the figures."""
+    """So nothing has to be summed up again to see how faint an alignment is."""
     found = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1))
     problem = Objective(found)
     problem.most_held = 1 if is_forgetful else problem.most_held
     raised = ascend(problem, found.nests.drawn(np.random.default_rng(seed)))
     anew = Objective(found)
-    for pair, known in enumerate(raised.standings):
-        now = anew.standing(pair, raised.orders)
-        scale = 1e-6 * np.abs(anew.scores(pair, raised.orders)).sum()
-        assert known.worth == pytest.approx(now.worth, abs=scale)
-        assert known.random == pytest.approx(now.random, abs=scale)
-        assert known.height == pytest.approx(now.height, rel=1e-4, abs=1e-4)
+    for pair, known in enumerate(raised.heights):
+        now = height_of(anew.scores(pair, raised.orders), raised.orders[pair])
+        assert known == pytest.approx(now, rel=1e-4, abs=1e-4)
+
+
+@settings(max_examples=12)
+@given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6), st.booleans())
+def test_figures_are_what_the_tables_of_scores_come_to(net, seed, has_evidence):
+    """Whether the tables are at hand, of other orders, or were never made."""
+    found, rng = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1)), np.random.default_rng(seed)
+    evidence = Evidence(tuple(rng.random(units) for units in found.units), 9.0, 0.3) if has_evidence else None
+    problem, orders = Objective(found, evidence), found.nests.drawn(rng)
+    fresh = problem.figures(orders)
+    problem.scores(0, found.nests.drawn(rng))
+    tables = [Objective(found, evidence).scores(pair, orders) for pair in range(len(orders))]
+    worth = [score_order(table, order) for table, order in zip(tables, orders, strict=True)]
+    random = [score_at_random(table, found.nests.spread(pair)) for pair, table in enumerate(tables)]
+    reach = 1e-5 * max(abs(table).sum() for table in tables)  # of float32
+    for value, own, mean in (fresh, problem.figures(orders)):
+        assert value == pytest.approx(problem.value(orders), abs=reach)
+        np.testing.assert_allclose(own, worth, atol=reach)
+        np.testing.assert_allclose(mean, random, atol=reach)
 
 
 @pytest.mark.parametrize("most", [1, 3000])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.matching import assign_units, assignment
-from mal_graph.matching.objective import Objective
+from mal_graph.matching.objective import Objective, height_of
 from mal_graph.matching.orders import match_units, random_order, score_order
 from mal_graph.matching.soft_starts import assign_softly, balanced, is_faint, soft_scores
 from mal_graph.symmetry import axis_groups
@@ -78,7 +78,8 @@ def test_what_fits_by_chance_is_faint_and_a_copy_is_not():
     for correlation, expected in ((0.0, True), (0.9, False)):
         found = weak_copy(3, correlation)
         objective, orders = Objective(found), assign_units(found).orders
-        assert is_faint([objective.standing(pair, orders) for pair in range(len(orders))]) is expected
+        heights = [height_of(objective.scores(pair, orders), order) for pair, order in enumerate(orders)]
+        assert is_faint(heights) is expected
 
 
 def test_a_soft_start_is_an_assignment_of_every_pair():
