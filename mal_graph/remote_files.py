@@ -194,11 +194,20 @@ def told(address: str) -> Iterator[None]:
     except (FileError, UsageError):
         raise
     except Exception as error:  # every kind of server has errors of its own
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())
+        cause = beneath(error)
+        why = "there is no such file" if isinstance(cause, FileNotFoundError) else " ".join(str(cause).split())
         raise FileError(
             f"cannot read {address}: {why[:200] or type(error).__name__}; check the address and the "
             "connection, and try again"
         ) from None
+
+
+def beneath(error: BaseException) -> BaseException:
+    """What made an error: where a server could not be reached, that, which some file systems tell as a missing file."""
+    cause: BaseException | None = error
+    while isinstance(cause, FileNotFoundError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, OSError) else error
 
 
 def neighbour(address: str, name: str) -> str:

@@ -73,6 +73,30 @@ def put(address, content):
         file.write(content)
 
 
+@pytest.mark.parametrize("cause", [None, KeyError("file.bin")])
+def test_what_is_not_there_is_told_so(monkeypatch, cause):
+    def missing(self, path, **others):
+        raise FileNotFoundError(path) from cause
+
+    monkeypatch.setattr(MemoryFileSystem, "info", missing)
+    with pytest.raises(FileError, match=r"memory://there/file\.bin: there is no such file"):
+        local_copy("memory://there/file.bin")
+
+
+def test_a_server_that_cannot_be_reached_is_no_missing_file(monkeypatch):
+    """Though some file systems tell it as one."""
+
+    def unreached(self, path, **others):
+        try:
+            raise FileNotFoundError(path) from ConnectionError("its certificate is not trusted")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(path) from error
+
+    monkeypatch.setattr(MemoryFileSystem, "info", unreached)
+    with pytest.raises(FileError, match=r"memory://there/file\.bin: its certificate is not trusted"):
+        local_copy("memory://there/file.bin")
+
+
 @pytest.mark.parametrize("size", [1, 99, 100, 101, 250])
 def test_a_copy_holds_what_lies_there(size):
     content = np.random.default_rng(size).bytes(size)
