@@ -32,19 +32,22 @@ Leads = Sequence[frozenset[str]]  # of each layer, the outputs that it leads to
 
 @dataclass(frozen=True)
 class Levels:
-    """The hashes of the layers of two models on several levels, as numbers, shape (levels, layers)."""
+    """The hashes of the layers of two models on several levels, as numbers, shape (layers, levels)."""
 
     mine: NDArray[np.int64]
     theirs: NDArray[np.int64]
 
     def at(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Scores:
         """The share of levels on which the hashes of layers i and j are equal."""
-        levels = zip(self.mine, self.theirs, strict=True)
-        x, y = next(levels)
-        equal = (x[i] == y[j]).astype(np.int8)
-        for x, y in levels:
-            equal += x[i] == y[j]
-        share: Scores = equal / len(self.mine)
+        levels = self.mine.shape[1]
+        if i.ndim < 2 and j.ndim < 2:  # few: most of the time goes into calls
+            equal = (self.mine.take(i, axis=0) == self.theirs.take(j, axis=0)) @ np.ones(levels)
+        else:
+            x, y = (np.ascontiguousarray(side.take(of, axis=0).T).T for side, of in ((self.mine, i), (self.theirs, j)))
+            equal = (x[..., 0] == y[..., 0]).astype(np.int8)
+            for level in range(1, levels):
+                equal += x[..., level] == y[..., level]
+        share: Scores = equal / levels
         return share
 
 
@@ -96,10 +99,12 @@ class LayerScores:
         different = sum((WEIGHTS[name] * part for name, part in parts.items()), np.float64(0))
         settings = self.settings.at(i, j)
         different = different - OTHER_SETTINGS * (1 - settings)
-        alike = 0.5 * self.roles.at(i, j) + 0.5 * parts["activation"]
-        same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
-        same = SAME_PLACE + (1 - SAME_PLACE) * same * settings
-        scores = np.where(self.same_place(i, j), same, SAME_PLACE * different)
+        scores = SAME_PLACE * different
+        is_same = self.same_place(i, j)
+        if is_same.any():
+            alike = 0.5 * self.roles.at(i, j) + 0.5 * parts["activation"]
+            same = 0.6 * alike + 0.2 * parts["widths"] + 0.2 * parts["statistics"]  # nothing else can differ
+            scores = np.where(is_same, SAME_PLACE + (1 - SAME_PLACE) * same * settings, scores)
         allowed = np.logical_and.reduce([kinds.at(i, j) > 0 for kinds in self.may_be])
         return np.where(allowed, scores, -np.inf)
 
@@ -126,7 +131,7 @@ class LayerScores:
             np.abs(x[i, 0] - y[j, 0]) + np.abs(x[i, 1] - y[j, 1]) for x, y in (self.sizes, (a.statistics, b.statistics))
         ]
         return {
-            "context": 0.5 * self.up.at(i, j) + 0.5 * self.down.at(i, j),
+            "context": self.context.at(i, j),
             "position": 1.0 - np.abs(a.positions[i] - b.positions[j]),
             "widths": np.exp2(-0.5 * apart[0]),
             "window": self.windows.at(i, j),
@@ -144,18 +149,26 @@ class LayerScores:
 
     def same_place(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> NDArray[np.bool_]:
         """Whether layers i and j have the same before and behind them in both graphs."""
-        same: NDArray[np.bool_] = (self.up.mine[-1, i] == self.up.theirs[-1, j]) & (
-            self.down.mine[-1, i] == self.down.theirs[-1, j]
-        )
+        mine, theirs = self.whole
+        same: NDArray[np.bool_] = mine[i] == theirs[j]
         return same
 
     @cached_property
-    def up(self) -> Levels:
-        return number_levels(self.a.up, self.b.up)
+    def context(self) -> Levels:
+        """What lies before the layers, and what lies behind them."""
+        mine, theirs = (
+            [(*up, *down) for up, down in zip(side.up, side.down, strict=True)] for side in (self.a, self.b)
+        )
+        return number_levels(mine, theirs)
 
     @cached_property
-    def down(self) -> Levels:
-        return number_levels(self.a.down, self.b.down)
+    def whole(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All that lies before and behind each layer, as a number."""
+        ends = (
+            [[f"{up[-1]} {down[-1]}"] for up, down in zip(side.up, side.down, strict=True)] for side in (self.a, self.b)
+        )
+        levels = number_levels(*ends)
+        return levels.mine[:, 0], levels.theirs[:, 0]
 
     @cached_property
     def roles(self) -> Levels:
@@ -205,7 +218,7 @@ def number_levels(mine: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]
         np.array([[number.setdefault(hashed, len(number)) for hashed in row] for row in side], int).reshape(-1, levels)
         for side in (mine, theirs)
     )
-    return Levels(np.ascontiguousarray(one.T), np.ascontiguousarray(other.T))
+    return Levels(one, other)
 
 
 def compare_kinds(
