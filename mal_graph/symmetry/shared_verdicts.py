@@ -37,12 +37,12 @@ def verdicts_from(known: Network, other: LayerGraph, groups: AxisGroups) -> Axis
 
 
 def are_operators_alike(a: LayerGraph, b: LayerGraph) -> bool:
-    """Whether two graphs are the same but for the values of weights; never where an operator has a body, or may call a
-    function of its file."""
+    """Whether two graphs are the same but for the values of weights; never where an operator has a body, or may be a
+    function of its file, which has a domain."""
     if (a.inputs, a.outputs, a.nodes, a.weights, a.opsets) != (b.inputs, b.outputs, b.nodes, b.weights, b.opsets):
         return False
-    has_more = any(node.runs or node.captures or node.has_graphs or "." in node.op for node in a.nodes)
-    return not has_more and all(map(are_attributes_alike, a.nodes, b.nodes))
+    has_more = any(node.runs or node.captures or node.has_graphs for node in a.nodes)
+    return not has_more and a.opsets.keys() == {""} and all(map(are_attributes_alike, a.nodes, b.nodes))
 
 
 def are_attributes_alike(a: Node, b: Node) -> bool:
