@@ -27,9 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 from bench_align import CORRELATIONS, MODELS, donor_of, drawn
 
 import mal_graph
+from mal_graph.graph import LayerGraph
+from mal_graph.network import find_parameters
+from mal_graph.operators import ParameterKind
 from mal_graph.symmetry import axis_groups
 
 EXAMPLE = Path(__file__).parents[1] / "examples/01_first_merge"
@@ -102,8 +106,19 @@ def made_pairs(folder: Path, names: Sequence[str]) -> Iterator[tuple[str, str]]:
         groups = axis_groups(base)
         mal_graph.save(base, folder / "base.onnx", overwrite=True)
         for kind in DONORS:
-            mal_graph.save(donor_of(base, groups, CORRELATIONS[kind], 1), folder / "donor.onnx", overwrite=True)
+            donor = with_other_scales(donor_of(base, groups, CORRELATIONS[kind], 1))
+            mal_graph.save(donor, folder / "donor.onnx", overwrite=True)
             yield name, kind
+
+
+def with_other_scales(graph: LayerGraph) -> LayerGraph:
+    """The graph with scales and variances that are up to a tenth off: equal ones would tell which unit is which."""
+    rng = np.random.default_rng(2)
+    own = [p.tensor for p in find_parameters(graph) if p.kind in (ParameterKind.SCALE, ParameterKind.VARIANCE)]
+    values = {name: graph.weights[name].read() for name in own}
+    return graph.with_weights(
+        {name: array * rng.uniform(0.9, 1.1, array.shape).astype(array.dtype) for name, array in values.items()}
+    )
 
 
 def pair_rows(folder: Path, names: Sequence[str], sides: Sequence[Side], rounds: int) -> Iterator[str]:
