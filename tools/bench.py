@@ -64,6 +64,7 @@ SUITE = (
     Bench("repair", goals="at most 4 forwards, at any depth", grows=("channels", "layers", ("repair (CPU s)",))),
     Bench("sweep", goals="at most 2.5 times running the model alone"),
     Bench("child", goals="at most .5 s on the demo, 10 % on sweep and verification"),
+    Bench("assemble", goals="at least 4 times less than on commit 31b12e3; merges of the demo 1 s beyond imports"),
     Bench("checks"),
     Bench("methods", goals="at most 4 times the largest tensor"),
     Bench("union"),

@@ -195,7 +195,7 @@ def aligned(base: LayerGraph, donor: LayerGraph, config: SearchConfig, runner: R
     check_inputs(base, donor, config.pair)
     refuse_broken(donor)
     step: Merged = in_frame(base, donor, config.replaced(lam=EVEN), runner, silent, known)
-    known[:] = [pair for pair in known if pair[0] is base.nodes]  # no donor comes twice
+    known[:] = [one for one in known if one.graph.nodes is base.nodes]  # no donor comes twice
     plan = without_layers(step, kept_settings(step.plan), config, runner).plan
     if not plan.steps:
         layer, why = next(iter(plan.skipped.items()))

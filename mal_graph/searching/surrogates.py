@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.stats import qmc
 
 from mal_graph.searching.candidates import Candidate, Trial
 from mal_graph.searching.method import Proposals, Space, in_batches, search_method
@@ -69,6 +68,8 @@ def weights_for(trials: int) -> int:
 )
 def map_front(space: Space) -> Proposals:
     """Quadratic surrogates of the losses, fitted to random merges, and the front that they promise, scored."""
+    from scipy.stats import qmc  # which takes half a second to load
+
     donors = yield from short_list(space, weights_for(space.trials))
     drawn = qmc.LatinHypercube(len(donors), rng=np.random.default_rng(space.seed))
     design = drawn.random(max(coefficients(len(donors)), int(DESIGN * space.trials))) * space.most

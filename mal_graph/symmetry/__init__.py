@@ -18,6 +18,7 @@ from mal_graph.symmetry.resizing import (
     spread,
 )
 from mal_graph.symmetry.segments import SEGMENT_BYTES, Operators, Segment, carried_on, cut
+from mal_graph.symmetry.shared_verdicts import verdicts_from
 from mal_graph.symmetry.thresholds import ACCEPT, SAME_FUNCTION
 from mal_graph.symmetry.ties import Tie, find_ties
 from mal_graph.symmetry.trial import Trial, deviation, judge_by_halves, open_trial
@@ -66,5 +67,6 @@ __all__ = [
     "Tie",
     "Traces",
     "Trial",
+    "verdicts_from",
     "verify",
 ]

@@ -19,7 +19,6 @@ from functools import cache, cached_property
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import ortho_group
 
 from mal_graph.boxes import Array, Box, Stretch
 from mal_graph.brief import Brief
@@ -124,7 +123,7 @@ def without_locks(
     suspects = find_suspects(base, donor, groups, twins, is_strange)
     opened, changed = donor, dict[str, None]()
     for lock in [lock for lock in suspects if lock.is_sure and not lock.is_reordered]:
-        turn = ortho_group.rvs(lock.group.units, random_state=0) if lock.group.units > 1 else -np.eye(1)
+        turn = drawn_turn(lock.group.units)
         tried = with_keys(donor, groups, lock.group, (turn, turn))
         if compare_outputs(tried, donor, groups.probed.inputs, runner) > SAME_FUNCTION:
             continue  # something looks at each unit: what differs is no lock
@@ -182,6 +181,12 @@ def multiplies_activations(graph: LayerGraph) -> bool:
         row is not None and (row.attends or (row.is_contraction and live.issuperset(node.inputs[:2])))
         for node, row in rows
     )
+
+
+def drawn_turn(units: int) -> Array:
+    """A random orthogonal matrix: `scipy.stats` has one too, and takes half a second to load."""
+    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((units, units)))
+    return turn if units > 1 else -np.eye(1)
 
 
 def tells_strangers(base: LayerGraph, donor: LayerGraph, twins: Mapping[str, str]) -> Callable[[str], bool]:

@@ -153,7 +153,7 @@ def open_sides(
         paired = pair_signatures(base, donor, config.pair)
         options = config.replaced(inputs=network.probe.inputs, input_shapes=None)
         sizes = {theirs: network.probe.inputs[own].shape for own, theirs in paired.inputs.items()}
-        usable = [one for one in known if sizes_of(one[1]) == sizes]
+        usable = [one for one in known if sizes_of(one.groups) == sizes]
         groups = verified_groups(donor, options, runner, progress, usable, paired)
         sides.append(opened(Network(donor, groups), paired, samples, runner, config.seed))
     given = config.labels_of or (None,) * len(sides)

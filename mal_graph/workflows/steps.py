@@ -10,7 +10,7 @@ import numpy as np
 from mal_graph.brief import Brief
 from mal_graph.config import AlignOptions, MergeConfig
 from mal_graph.errors import MatchError
-from mal_graph.graph import Array, LayerGraph, Node, Weight
+from mal_graph.graph import Array, LayerGraph, Weight
 from mal_graph.matching import (
     SHARES,
     Alignment,
@@ -49,7 +49,16 @@ from mal_graph.merging import (
 )
 from mal_graph.network import Layer, dequantised, probe
 from mal_graph.protocols import Runner
-from mal_graph.symmetry import AxisGroups, Network, Trial, axis_groups, open_trial, permute_weights, verify
+from mal_graph.symmetry import (
+    AxisGroups,
+    Network,
+    Trial,
+    axis_groups,
+    open_trial,
+    permute_weights,
+    verdicts_from,
+    verify,
+)
 from mal_graph.workflows.branch_orders import with_branches_in_order
 from mal_graph.workflows.locks import without_locks
 from mal_graph.workflows.models import Progress
@@ -57,7 +66,7 @@ from mal_graph.workflows.number_places import is_copy_out_of_place, with_numbers
 from mal_graph.workflows.planted import planted_check
 from mal_graph.workflows.promises import Promises, hold_to_promises, not_compared
 
-Known = list[tuple[tuple[Node, ...], AxisGroups]]  # groups by the very nodes they were found on
+Known = list[Network]  # with groups that were found, and verified where that was wanted
 Windows = tuple[tuple[int, ...], tuple[int, ...]]  # taps before and after
 T = TypeVar("T")
 
@@ -371,14 +380,15 @@ def verified_groups(
     known: Known,
     paired: Signatures | None = None,
 ) -> AxisGroups:
-    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once.
+    """The groups of a graph, verified unless the user said otherwise; a graph of the same nodes is verified once, and
+    so are graphs that differ in nothing that a verification uses.
 
     Args:
         paired: of a donor, which of its inputs is which of the base's, that arrays and shapes are given for.
     """
-    for nodes, groups in known:
-        if nodes is graph.nodes:
-            return groups
+    for one in known:
+        if one.graph.nodes is graph.nodes:
+            return one.groups
     progress(f"probing {graph.name}", 0, 1)
     probed = probe(
         graph,
@@ -391,7 +401,8 @@ def verified_groups(
     groups = axis_groups(graph, probed)
     progress(f"probing {graph.name}", 1, 1)
     if config.verify:
-        groups = verify(
+        shared = (verdicts_from(one, graph, groups) for one in known)
+        groups = next(filter(None, shared), None) or verify(
             graph,
             groups,
             runner,
@@ -400,7 +411,7 @@ def verified_groups(
             timeout=config.verify_timeout,
             max_memory=config.max_memory,
         )
-    known.append((graph.nodes, groups))
+    known.append(Network(graph, groups))
     return groups
 
 

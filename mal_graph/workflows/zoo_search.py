@@ -219,7 +219,7 @@ def decide_on_all(
     for place, entry in enumerate(entries):
         terms.progress("donors", place, len(entries))
         return_freed()  # of the donor before, which an allocator would keep
-        known = [pair for pair in known if pair[0] is so_far.graph.nodes]  # no donor comes twice
+        known = [one for one in known if one.graph.nodes is so_far.graph.nodes]  # no donor comes twice
         if place < len(checkpoint.outcomes):
             so_far = replay(so_far, entry, checkpoint.outcomes[place], terms, known)
             continue

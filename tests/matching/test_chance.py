@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import cnn, correspondence_of, mlp, network, permuted_copy, reseeded
+from builders import cnn, correspondence_of, mlp, network, noisy, permuted_copy, reseeded, vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mal_graph
 from mal_graph.matching import assign_as_given, assign_units, chance, compare_with_chance
+from mal_graph.matching.objective import Objective
+from mal_graph.matching.starts import assign_forward
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "01_first_merge"
 
@@ -90,6 +92,29 @@ def test_many_numbers_are_judged_as_few_are(name, seed, monkeypatch):
     many = [chance_of(*pair) for pair in pairs]
     assert [one.has_nothing_to_align for one in many] == [one.has_nothing_to_align for one in few]
     assert [one.cosine for one in many] == [one.cosine for one in few]
+
+
+@settings(max_examples=12, derandomize=True, deadline=None)
+@given(st.sampled_from([mlp, cnn, vit]), st.integers(0, 2**31))
+def test_a_bound_is_never_below_what_an_assignment_of_random_numbers_starts_with(build, seed):
+    base = build()
+    found = correspondence_of(base, reseeded(base, seed))
+    objective = Objective(chance.shuffled(found, (seed,)))
+    start, _ = chance.mean_cosine(objective, assign_forward(objective, 0))
+    assert start <= chance.bound_of_start(objective)
+
+
+@pytest.mark.parametrize("size", [0.1, 3.0])
+def test_wide_networks_are_judged_by_a_bound_where_it_tells(size, monkeypatch):
+    """A fine-tune is far above it without an assignment; what is nearer is judged by the assignment as ever."""
+    base = mlp((512, 64, 48, 10))
+    donor = noisy(base, size, 1)
+    monkeypatch.setattr(chance, "FEW_ENTRIES", 0)
+    assigned = chance_of(base, donor)
+    monkeypatch.setattr(chance, "WIDE", 0)
+    bounded = chance_of(base, donor)
+    assert bounded.has_nothing_to_align == assigned.has_nothing_to_align
+    assert (bounded.random > assigned.random) == (size < 1)
 
 
 def test_the_figures_are_the_same_in_every_run():
