@@ -18,7 +18,8 @@ from math import sqrt
 import numpy as np
 
 from mal_graph.boxes import Array, Boxed, BoxesOf, ReadBox
-from mal_graph.matching.assignment import Alignment, ascend, assign_units
+from mal_graph.matching.ascents import ascend
+from mal_graph.matching.assignment import Alignment, assign_units
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Objective, dot, squared
 from mal_graph.matching.orders import Orders

@@ -276,19 +276,26 @@ class Objective:
         places = {(t, place) for pair in self.nests.bundles[root] for t, place, _ in self.touching[pair]}
         return len({t for t, _ in places}) < len(places)
 
-    def value(self, orders: Sequence[Order]) -> float:
-        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence."""
-        products = sum(dot(*self.cut(t, orders)) for t in range(len(self.axes)) if self.is_compared[t])
-        return products + sum(score_order(table, order) for table, order in zip(self.extra, orders, strict=False))
+    def value(self, orders: Sequence[Order | None]) -> float:
+        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence; of those whose orders
+        are known."""
+        known = (t for t in range(len(self.axes)) if self.is_compared[t] and self.is_known(t, orders))
+        products = sum(dot(*self.cut(t, orders)) for t in known)
+        extra = zip(self.extra, orders, strict=False)
+        return products + sum(score_order(table, order) for table, order in extra if order is not None)
 
-    def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
+    def is_known(self, t: int, orders: Sequence[Order | None]) -> bool:
+        """Whether the orders on all axes of a tensor are known."""
+        return all(block.pair < 0 or orders[block.pair] is not None for axis in self.axes[t] for block in axis.blocks)
+
+    def cut(self, t: int, orders: Sequence[Order | None]) -> tuple[Array, Array]:
         """The matched entries of one tensor of both models, in the same order."""
         a, d = self.values[t]
         for place, axis in enumerate(self.axes[t]):
             if is_whole(axis):
                 continue
             positions = match_positions(axis, orders)
-            assert positions is not None  # every order is known here
+            assert positions is not None  # every order of a tensor that is cut is known
             a, d = take_positions(a, positions[0], place), take_positions(d, positions[1], place)
         return a, d
 
