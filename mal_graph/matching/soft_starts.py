@@ -6,8 +6,8 @@ it multiplies an axis of the donor by shares whose rows and columns add up (Sink
 assignment of Gold and Rangarajan 1996). Every pair is assigned by the scores that it gets so.
 
 Chosen: softly the first pairs only, where some cost little beside the rest. Two copies come out right there, and what
-is behind follows by deciding on the way; strangers are told for a few hundredths of the work. Refused: all pairs softly,
-after all others were raised - as dear as that once more, and what was found was the same.
+is behind follows by deciding on the way; strangers are told for a few hundredths of the work. Refused: all pairs
+softly, after all others were raised - as dear as that once more, and what was found was the same.
 """
 
 from collections.abc import Mapping, Sequence
