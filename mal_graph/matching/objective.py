@@ -15,10 +15,12 @@ from functools import cached_property
 from math import sqrt
 
 import numpy as np
+from numpy.typing import DTypeLike
+from scipy.linalg.blas import sgemm
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
-from mal_graph.matching.alignment_memory import alignment_need
+from mal_graph.matching.alignment_memory import alignment_need, score_type
 from mal_graph.matching.axis_pairs import AxisPair, Index, summed_units, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
@@ -131,15 +133,20 @@ class Objective:
         table = self.known.pop(pair, None)
         self.held -= 0 if table is None else table.scores.nbytes
         if table is None or self.is_stale(table, under):
-            table = Table(np.zeros(self.units[pair]), {})
+            table = Table(np.zeros(self.units[pair], self.type_of(pair)), {})
         self.hold(pair, table)
         new = {touch: others for touch, others in under.items() if touch not in table.under}
         if new:
-            table.scores += self.products(new)
+            self.products(new, table.scores)
         for touch, before in table.under.items():
             self.update(table.scores, touch, before, under[touch])
         table.under = under
         return table.scores
+
+    def type_of(self, pair: int) -> DTypeLike:
+        """The type of a pair's table: half the memory where rounding adds up to less than what counts as a gain."""
+        is_double = any(self.values[t][0].dtype == np.float64 for t, _, _ in self.touching[pair])
+        return score_type(*self.units[pair]) if not is_double else np.float64
 
     def hold(self, pair: int, table: Table) -> None:
         """Keep a table, and let go of those that were not asked for longest: they can be made anew."""
@@ -184,21 +191,20 @@ class Objective:
                 base[other] = changed
                 rows = self.rows(0, touch, base)
                 new, old = (self.rows(1, touch, {**donor, other: placed[changed]}) for placed in (order, now[other]))
-                scores = add_product(scores, rows, new - old)
+                add_product(scores, rows, new - old)
             now[other] = order
 
-    def products(self, under: Mapping[Touch, Mapping[int, Order]]) -> Array:
-        """The inner products of the units' rows in some tensors, shape (base units, donor units)."""
+    def products(self, under: Mapping[Touch, Mapping[int, Order]], total: Array) -> Array:
+        """A table with the inner products of the units' rows in some tensors added, shape (base units, donor units)."""
         narrow: list[list[Array]] = []
-        total: Array | None = None
         for touch, others in under.items():  # the rows of one tensor at a time
             rows = [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))]
             if rows[0].shape[1] < NARROW:
                 narrow.append(rows)
             else:
-                total = add_product(total, *rows)
-        if narrow or total is None:
-            total = add_product(total, *(np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)))
+                add_product(total, *rows)
+        if narrow:
+            add_product(total, *(np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)))
         return total
 
     def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
@@ -255,7 +261,7 @@ class Objective:
         under = {touch: self.others(touch, orders) or {} for touch in touches}
         extra, table = float(self.extra[pair].sum()) if self.extra else 0.0, self.known.get(pair)
         if table is not None and is_same(table.under, under):
-            return extra + float(table.scores.sum())
+            return extra + float(table.scores.sum(dtype=np.float64))
         return extra + sum(dot(*(self.summed(side, touch, under[touch]) for side in (0, 1))) for touch in touches)
 
     def summed(self, side: int, touch: Touch, others: Mapping[int, Order]) -> Array:
@@ -300,13 +306,16 @@ class Objective:
         return a, d
 
 
-def add_product(total: Array | None, a: Array, d: Array) -> Array:
-    """A table with the inner products of some rows added; the first is the table."""
-    product: Array = a @ d.T
-    if total is None:
-        return product
-    total += product
-    return total
+def add_product(total: Array, a: Array, d: Array) -> None:
+    """Add the inner products of some rows to a table, in its place."""
+    is_single = total.dtype == a.dtype == d.dtype == np.float32
+    if not (is_single and a.size and total.flags.c_contiguous):
+        total += a @ d.T
+        return
+    # What is ordered by columns, as the library of numpy wants it, is the transpose of what is ordered by rows.
+    by_rows = [rows.flags.c_contiguous for rows in (d, a)]
+    first, second = (rows.T if is_by_rows else rows for rows, is_by_rows in zip((d, a), by_rows, strict=True))
+    sgemm(1.0, first, second, beta=1.0, c=total.T, trans_a=by_rows[0], trans_b=not by_rows[1], overwrite_c=True)
 
 
 def block_products(axis: AxisPair, orders: Orders, place: int, a: Array, d: Array) -> list[float]:

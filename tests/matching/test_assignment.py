@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from builders import Net, cnn, correspondence_of, mlp, narrower, permuted_copy
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mal_graph.errors import ShapeError
 from mal_graph.matching import (
     AxisPair,
+    alignment_memory,
     assign_as_given,
     assign_at_random,
     assign_in_order,
@@ -238,7 +239,17 @@ NETS = {
 }
 
 
-@settings(max_examples=12)  # each makes many problems anew
+@pytest.fixture(params=[1, 1000])
+def _scores_in(request, monkeypatch):
+    """Tables of float32, as of many units, and of float64."""
+    monkeypatch.setattr(alignment_memory, "LARGE", request.param)
+
+
+FIXED = [HealthCheck.function_scoped_fixture]  # the same for all examples
+
+
+@pytest.mark.usefixtures("_scores_in")
+@settings(max_examples=8, suppress_health_check=FIXED)  # each makes many problems anew
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6))
 def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
     """Orders change in part or wholly, become unknown and known again; a fresh problem gives the same scores."""
@@ -257,20 +268,23 @@ def test_scores_do_not_depend_on_what_was_asked_before(net, seed):
             np.testing.assert_allclose(problem.scores(pair, orders), expected, atol=1e-5 * abs(expected).max())
 
 
-@settings(max_examples=12)
+@pytest.mark.usefixtures("_scores_in")
+@settings(max_examples=8, suppress_health_check=FIXED)
 @given(st.sampled_from(sorted(NETS)), st.integers(0, 10**6), st.booleans())
 def test_figures_are_what_the_tables_of_scores_come_to(net, seed, has_evidence):
-    """Whether the tables are at hand, of other orders, or were never made."""
+    """Whether tables were never made, are of other orders, or of these."""
     found, rng = correspondence_of(NETS[net](seed % 7), NETS[net](seed % 7 + 1)), np.random.default_rng(seed)
     evidence = Evidence(tuple(rng.random(units) for units in found.units), 9.0, 0.3) if has_evidence else None
     problem, orders = Objective(found, evidence), found.nests.drawn(rng)
-    fresh = problem.figures(orders)
-    problem.scores(0, found.nests.drawn(rng))
+    told = [problem.figures(orders)]
+    for asked in (found.nests.drawn(rng), orders):
+        problem.scores(0, asked)
+        told.append(problem.figures(orders))
     tables = [Objective(found, evidence).scores(pair, orders) for pair in range(len(orders))]
     worth = [score_order(table, order) for table, order in zip(tables, orders, strict=True)]
     random = [score_at_random(table, found.nests.spread(pair)) for pair, table in enumerate(tables)]
-    reach = 1e-5 * max(abs(table).sum() for table in tables)  # of float32
-    for value, own, mean in (fresh, problem.figures(orders)):
+    reach = 1e-5 * float(max(abs(table).sum() for table in tables))  # of float32
+    for value, own, mean in told:
         assert value == pytest.approx(problem.value(orders), abs=reach)
         np.testing.assert_allclose(own, worth, atol=reach)
         np.testing.assert_allclose(mean, random, atol=reach)
@@ -289,6 +303,23 @@ def test_tables_that_are_let_go_of_are_made_anew(most, monkeypatch):
         assert problem.held == sum(sizes)
         assert problem.held <= most or len(sizes) == 1
     assert len(problem.known) == (1 if most == 1 else 2)
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 5), st.integers(0, 15), st.integers(0, 10**6))
+def test_products_are_added_in_place_however_the_rows_lie(units, others, features, layout, seed):
+    """By rows or by columns, with gaps or none; of float32 by a library that takes rows by columns."""
+    rng, lies = np.random.default_rng(seed), [(layout >> bit) & 1 for bit in range(4)]
+    sides = []
+    for count, is_turned, has_gaps in ((units, *lies[:2]), (others, *lies[2:])):
+        shape = (features, 2 * count) if is_turned else (count, 2 * features)
+        rows = rng.integers(-9, 9, shape).astype(np.float32)
+        half = rows[:, : shape[1] // 2] if has_gaps else np.ascontiguousarray(rows[:, ::2])
+        sides.append(half.T if is_turned else half)
+    a, d = sides
+    total = rng.integers(-9, 9, (units, others)).astype(np.float32)
+    expected = total + a @ d.T
+    objective.add_product(total, a, d)
+    np.testing.assert_array_equal(total, expected)
 
 
 def exchanged(order, rng):
