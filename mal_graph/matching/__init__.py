@@ -1,7 +1,7 @@
 """Which layers, axes and units of two networks correspond to each other."""
 
 from mal_graph.matching.activation_similarity import SHARES, check_match_by, compare_activations, find_activation
-from mal_graph.matching.alignment_memory import ROWS, TABLES
+from mal_graph.matching.alignment_memory import ROWS, TABLES, kept_bytes
 from mal_graph.matching.assignment import (
     IN_ORDER,
     Alignment,
@@ -69,6 +69,7 @@ __all__ = [
     "IN_ORDER",
     "Index",
     "inside_lone_units",
+    "kept_bytes",
     "LayerPair",
     "link_layers",
     "listed_alike",

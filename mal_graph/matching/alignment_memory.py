@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from math import prod
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from mal_graph.boxes import Boxed
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.tensor_pairs import Read, StoredValues
@@ -12,6 +15,18 @@ from mal_graph.network import Parameter
 TABLES = 4  # float64 tables of a pair at once: its scores, distances, what breaks ties, and what a solver makes of them
 ROWS = 2  # of a tensor, float32: cut to what is matched, and as rows of units
 NUMBER, SCORE = 4, 8  # bytes of a value, and of a score
+LARGE = 256  # units of the shorter side from which on tables that are kept are of float32
+
+
+def score_type(units: int, others: int) -> DTypeLike:
+    """The type of a table that is kept. The rounding of as many scores adds up to a small part of `TOLERANCE` times
+    their number; of few it does not."""
+    return np.float32 if min(units, others) >= LARGE else np.float64
+
+
+def kept_bytes(units: int, others: int) -> int:
+    """Bytes of a table that is kept."""
+    return np.dtype(score_type(units, others)).itemsize * units * others
 
 
 def alignment_need(correspondence: Correspondence, has_evidence: bool, most_kept: int) -> Need:
@@ -33,7 +48,7 @@ def alignment_need(correspondence: Correspondence, has_evidence: bool, most_kept
             "values that are copied": copied_bytes(correspondence),
             "scores of activations": 2 * sum(tables) if has_evidence else 0,
         },
-        min(most_kept, sum(tables)),
+        min(most_kept, sum(kept_bytes(*units) for units in correspondence.units)),
     )
 
 

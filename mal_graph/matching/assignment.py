@@ -11,29 +11,24 @@ it a pair is solved again only when a pair it shares a tensor with has changed. 
 `objective`.
 """
 
-from collections import deque
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 
 from mal_graph.brief import Brief
 from mal_graph.errors import ShapeError
+from mal_graph.matching.ascents import ascend
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.inner_orders import find_other_inner_orders
-from mal_graph.matching.objective import Evidence, Objective, height_of
+from mal_graph.matching.objective import Evidence, Objective
 from mal_graph.matching.orders import Order, Orders, is_assignment
-from mal_graph.matching.soft_starts import assign_softly, is_faint
+from mal_graph.matching.soft_starts import assign_softly, begin_forward, has_nests, is_faint
 from mal_graph.matching.starts import (
-    TOLERANCE,
     assign_by_distance,
     assign_forward,
     assign_nearest,
     count_spare_starts,
     is_copy,
-    largest,
-    put,
-    score_all,
 )
 from mal_graph.symmetry import AxisGroup
 
@@ -107,8 +102,8 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     * nearest units, by distance instead of inner product, which finds donors whose units are copies of the base's;
       not for models that turn out to be nothing like copies, unless they are tiny, nor where there is evidence;
     * the identity, where the problem is tiny or the identity is worth half of the best, and no kinds forbid it;
-    * soft orders (see `soft_starts`), where most pairs are assigned no better than by chance, and the problem is not
-      tiny.
+    * soft orders (see `soft_starts`), where the first pairs are assigned no better than by chance, and the problem is
+      not tiny: forward with the first pairs softly assigned, or all where no few of them cost little.
 
     Tiny problems are started several times, with equal scores decided at random (seeded), as long as that leads
     somewhere new.
@@ -116,13 +111,15 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
     objective = Objective(correspondence, evidence)
     identity = correspondence.nests.identity()
     floor, spare = objective.value(identity), count_spare_starts(objective)
+    name, first = ("forward", ()) if spare else begin_forward(objective)
     starts: dict[tuple[bytes, ...], tuple[str, Orders]] = {}
     known: set[tuple[bytes, ...]] = set()
     fruitless = 0
     for seed in range(1 + spare):
         before = len(known) + len(starts)
         # Mostly of the same products.
-        close, forward = None if evidence else assign_by_distance(objective, seed), assign_forward(objective, seed)
+        close = None if evidence else assign_by_distance(objective, seed)
+        forward = assign_forward(objective, seed, first)
         if close is not None and key_of(close) not in known:  # else it leads where it led before
             known.add(key_of(close))
             nearest = assign_nearest(objective, close)
@@ -130,46 +127,25 @@ def assign_once(correspondence: Correspondence, evidence: Evidence | None) -> Al
                 # Nothing fits better than a unit's own copy, whatever the inner product says of longer rows.
                 return describe(objective, nearest, "nearest", (worth,))
             starts.setdefault(key_of(nearest), ("nearest", nearest))
-        starts.setdefault(key_of(forward), ("forward", forward))
+        starts.setdefault(key_of(forward), (name, forward))
         fruitless = 0 if len(known) + len(starts) > before else fruitless + 1
         if fruitless == FRUITLESS:
             break
-    raised = [ascend(objective, orders, name) for name, orders in starts.values()]
-    is_near = spare or floor > HALF * max(one.worth for one in raised)
+    raised = [(name, *ascend(objective, orders)) for name, orders in starts.values()]
+    is_near = spare or floor > HALF * max(history[-1] for _, _, history in raised)
     if is_near and objective.is_allowed(identity):
-        raised.append(ascend(objective, identity, "identity"))
-    best = max(raised, key=worth_of)
-    if not spare and is_faint(best.heights) and (soft := assign_softly(objective)) is not None:
-        raised.append(ascend(objective, soft, "soft", least=best.worth))
-    best = max(raised, key=worth_of)
-    tried = tuple((one.start, one.history) for one in raised)
-    return replace(describe(objective, best.orders, best.start, best.history), starts=tried)
+        raised.append(("identity", *ascend(objective, identity)))
+    _, orders, history = max(raised, key=worth_of)
+    if not (spare or first or has_nests(objective)) and is_faint(objective, orders):
+        raised.append(("soft", *ascend(objective, assign_softly(objective), least=history[-1])))
+    name, orders, history = max(raised, key=worth_of)
+    tried = tuple((start, passes) for start, _, passes in raised)
+    return replace(describe(objective, orders, name, history), starts=tried)
 
 
-@dataclass(frozen=True)
-class Raised:
-    """What a start led to.
-
-    Attributes:
-        start: its name.
-        orders: where no update of a single pair gains, unless it was given up.
-        history: the objective before the first and after each pass.
-        heights: how well the order of each pair stands out from its scores (see `height_of`), as these were when the
-            pair was solved last: with the orders that the others have now, unless it was given up.
-    """
-
-    start: str
-    orders: Orders
-    history: tuple[float, ...]
-    heights: tuple[float | None, ...]
-
-    @property
-    def worth(self) -> float:
-        return self.history[-1]
-
-
-def worth_of(raised: Raised) -> float:
-    return raised.worth
+def worth_of(raised: tuple[str, Orders, tuple[float, ...]]) -> float:
+    """What a start led to."""
+    return raised[2][-1]
 
 
 def key_of(orders: Orders) -> tuple[bytes, ...]:
@@ -218,43 +194,3 @@ def assign_at_random(correspondence: Correspondence, seed: int, evidence: Eviden
     objective = Objective(correspondence, evidence)
     orders = correspondence.nests.drawn(rng)
     return describe(objective, orders, "random", (objective.value(orders),))
-
-
-def ascend(objective: Objective, start: Orders, name: str = "given", least: float = -inf) -> Raised:
-    """Solve pair after pair, each again when a neighbour changed, until none gains; given up where the first pass leads
-    to less than `least`."""
-    orders, heights = list(start), dict[int, float | None]()
-    history = [objective.value(start)]
-    waiting = deque(objective.nests.bundles)
-    while waiting:
-        gained = 0.0
-        for _ in range(len(waiting)):  # one pass
-            root = waiting.popleft()
-            gain, own = improve(objective, root, orders)
-            gained += gain
-            heights |= own
-            if gain:
-                waiting.extend(sorted(objective.neighbours[root] - set(waiting)))
-        history.append(history[-1] + gained)
-        if len(history) == 2 and history[-1] < least:
-            break
-    told = tuple(heights[pair] for pair in range(objective.count))
-    return Raised(name, tuple(orders), tuple(history), told)
-
-
-def improve(objective: Objective, root: int, orders: list[Order]) -> tuple[float, dict[int, float | None]]:
-    """Put the best orders of one pair and of what is inside it in place, if they gain more than rounding: what they
-    gain, else 0, and how well the order of each stands out then."""
-    tables = objective.tables(root, orders)
-    new = objective.solve(root, tables, orders)
-    gain = score_all(tables, new) - score_all(tables, orders)
-    if gain <= TOLERANCE * largest(tables) * sum(map(len, new.values())):
-        gain = 0.0
-    elif objective.is_coupled(root):  # it stands on two axes of one tensor, where the score is only a linearisation
-        before, trial = objective.value(orders), list(orders)
-        put(new, trial)
-        gain = objective.value(trial) - before
-        gain = gain if gain > TOLERANCE * abs(before) else 0.0
-    if gain:
-        put(new, orders)
-    return gain, {pair: height_of(table, orders[pair]) for pair, table in tables.items()}

@@ -20,7 +20,8 @@ from math import log, sqrt
 import numpy as np
 
 from mal_graph.boxes import Array, Boxed, BoxesOf, ReadBox
-from mal_graph.matching.assignment import Alignment, ascend, assign_units
+from mal_graph.matching.ascents import ascend
+from mal_graph.matching.assignment import Alignment, assign_units
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.objective import Objective, dot, squared
 from mal_graph.matching.orders import Orders
@@ -90,7 +91,8 @@ def compare_until_clear(correspondence: Correspondence, cosine: float, entries: 
     chance = Chance(cosine, mean_cosine(objective, start)[0], entries)
     if chance.has_nothing_to_align or cosine > CLEAR * chance.least:
         return chance
-    return replace(chance, random=mean_cosine(objective, ascend(objective, start).orders)[0])
+    raised, _ = ascend(objective, start)
+    return replace(chance, random=mean_cosine(objective, raised)[0])
 
 
 def is_bounded(objective: Objective) -> bool:

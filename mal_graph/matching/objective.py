@@ -12,13 +12,15 @@ depend on the others. Both sums are divided by what they can reach, so that one 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import log, sqrt
+from math import sqrt
 
 import numpy as np
+from numpy.typing import DTypeLike
+from scipy.linalg.blas import sgemm
 
 from mal_graph.brief import Brief
 from mal_graph.graph import Array
-from mal_graph.matching.alignment_memory import alignment_need, is_mapped
+from mal_graph.matching.alignment_memory import alignment_need, is_mapped, score_type
 from mal_graph.matching.axis_pairs import AxisPair, Index, summed_units, take_positions, unit_rows
 from mal_graph.matching.correspondence import Correspondence
 from mal_graph.matching.orders import (
@@ -36,7 +38,6 @@ from mal_graph.memory_budget import room_for
 NARROW = 64  # features: tensors with fewer are multiplied together, so that the table is gone through once for them
 STALE = 0.7  # of what a table sums up: where more of it has changed, it is summed up anew
 MOST_HELD = 1 << 29  # bytes of tables; those of VGG16, the largest of which are dear to make, take 300 MiB
-ROUNDED = 1e-12  # of a squared mean: a variance that is no more is what rounding makes of equal scores
 BLOCK = 1 << 14  # entries that are summed up at once, so that float32 is exact enough for any size
 
 Touch = tuple[int, int, int]  # index of a term, of one of its axes, of a block on that axis
@@ -157,15 +158,20 @@ class Objective:
         table = self.known.pop(pair, None)
         self.held -= 0 if table is None else table.scores.nbytes
         if table is None or self.is_stale(table, under):
-            table = Table(np.zeros(self.units[pair]), {})
+            table = Table(np.zeros(self.units[pair], self.type_of(pair)), {})
         self.hold(pair, table)
         new = {touch: others for touch, others in under.items() if touch not in table.under}
         if new:
-            table.scores += self.products(new)
+            self.products(new, table.scores)
         for touch, before in table.under.items():
             self.update(table.scores, touch, before, under[touch])
         table.under = under
         return table.scores
+
+    def type_of(self, pair: int) -> DTypeLike:
+        """The type of a pair's table: half the memory where rounding adds up to less than what counts as a gain."""
+        is_double = any(self.values[t][0].dtype == np.float64 for t, _, _ in self.touching[pair])
+        return score_type(*self.units[pair]) if not is_double else np.float64
 
     def hold(self, pair: int, table: Table) -> None:
         """Keep a table, and let go of those that were not asked for longest: they can be made anew."""
@@ -210,21 +216,20 @@ class Objective:
                 base[other] = changed
                 rows = self.rows(0, touch, base)
                 new, old = (self.rows(1, touch, {**donor, other: placed[changed]}) for placed in (order, now[other]))
-                scores = add_product(scores, rows, new - old)
+                add_product(scores, rows, new - old)
             now[other] = order
 
-    def products(self, under: Mapping[Touch, Mapping[int, Order]]) -> Array:
-        """The inner products of the units' rows in some tensors, shape (base units, donor units)."""
+    def products(self, under: Mapping[Touch, Mapping[int, Order]], total: Array) -> Array:
+        """A table with the inner products of the units' rows in some tensors added, shape (base units, donor units)."""
         narrow: list[list[Array]] = []
-        total: Array | None = None
         for touch, others in under.items():  # the rows of one tensor at a time
             rows = [self.rows(side, touch, cut) for side, cut in enumerate(cuts(others))]
             if rows[0].shape[1] < NARROW:
                 narrow.append(rows)
             else:
-                total = add_product(total, *rows)
-        if narrow or total is None:
-            total = add_product(total, *(np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)))
+                add_product(total, *rows)
+        if narrow:
+            add_product(total, *(np.concatenate(side, axis=1) for side in zip(*narrow, strict=True)))
         return total
 
     def rows(self, side: int, touch: Touch, cut: Mapping[int, Index]) -> Array:
@@ -281,7 +286,7 @@ class Objective:
         under = {touch: self.others(touch, orders) or {} for touch in touches}
         extra, table = float(self.extra[pair].sum()) if self.extra else 0.0, self.known.get(pair)
         if table is not None and is_same(table.under, under):
-            return extra + float(table.scores.sum())
+            return extra + float(table.scores.sum(dtype=np.float64))
         return extra + sum(dot(*(self.summed(side, touch, under[touch]) for side in (0, 1))) for touch in touches)
 
     def summed(self, side: int, touch: Touch, others: Mapping[int, Order]) -> Array:
@@ -302,30 +307,40 @@ class Objective:
         places = {(t, place) for pair in self.nests.bundles[root] for t, place, _ in self.touching[pair]}
         return len({t for t, _ in places}) < len(places)
 
-    def value(self, orders: Sequence[Order]) -> float:
-        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence."""
-        products = sum(dot(*self.cut(t, orders)) for t in range(len(self.axes)) if self.is_compared[t])
-        return products + sum(score_order(table, order) for table, order in zip(self.extra, orders, strict=False))
+    def value(self, orders: Sequence[Order | None]) -> float:
+        """The sum over all tensors of <A, P_out B P_in^T>, and over all pairs of the evidence; of those whose orders
+        are known."""
+        known = (t for t in range(len(self.axes)) if self.is_compared[t] and self.is_known(t, orders))
+        products = sum(dot(*self.cut(t, orders)) for t in known)
+        extra = zip(self.extra, orders, strict=False)
+        return products + sum(score_order(table, order) for table, order in extra if order is not None)
 
-    def cut(self, t: int, orders: Sequence[Order]) -> tuple[Array, Array]:
+    def is_known(self, t: int, orders: Sequence[Order | None]) -> bool:
+        """Whether the orders on all axes of a tensor are known."""
+        return all(block.pair < 0 or orders[block.pair] is not None for axis in self.axes[t] for block in axis.blocks)
+
+    def cut(self, t: int, orders: Sequence[Order | None]) -> tuple[Array, Array]:
         """The matched entries of one tensor of both models, in the same order."""
         a, d = self.values[t]
         for place, axis in enumerate(self.axes[t]):
             if is_whole(axis):
                 continue
             positions = match_positions(axis, orders)
-            assert positions is not None  # every order is known here
+            assert positions is not None  # every order of a tensor that is cut is known
             a, d = take_positions(a, positions[0], place), take_positions(d, positions[1], place)
         return a, d
 
 
-def add_product(total: Array | None, a: Array, d: Array) -> Array:
-    """A table with the inner products of some rows added; the first is the table."""
-    product: Array = a @ d.T
-    if total is None:
-        return product
-    total += product
-    return total
+def add_product(total: Array, a: Array, d: Array) -> None:
+    """Add the inner products of some rows to a table, in its place."""
+    is_single = total.dtype == a.dtype == d.dtype == np.float32
+    if not (is_single and a.size and total.flags.c_contiguous):
+        total += a @ d.T
+        return
+    # What is ordered by columns, as the library of numpy wants it, is the transpose of what is ordered by rows.
+    by_rows = [rows.flags.c_contiguous for rows in (d, a)]
+    first, second = (rows.T if is_by_rows else rows for rows, is_by_rows in zip((d, a), by_rows, strict=True))
+    sgemm(1.0, first, second, beta=1.0, c=total.T, trans_a=by_rows[0], trans_b=not by_rows[1], overwrite_c=True)
 
 
 def block_products(axis: AxisPair, orders: Orders, place: int, a: Array, d: Array) -> list[float]:
@@ -341,19 +356,6 @@ def is_same(one: Mapping[Touch, Mapping[int, Order]], other: Mapping[Touch, Mapp
         own.keys() == other[touch].keys() and all(np.array_equal(own[place], other[touch][place]) for place in own)
         for touch, own in one.items()
     )
-
-
-def height_of(table: ScoreTable, order: Order) -> float | None:
-    """How far an assigned unit lies above the mean of all scores, in units of what chance alone allows: the best of n
-    normal draws lies sqrt(2 ln n) deviations above their mean. None where nothing is to be chosen."""
-    assigned, count = int(np.count_nonzero(order >= 0)), max(table.shape)
-    if not assigned or count == 1:
-        return None
-    mean = float(table.mean())
-    variance = squared(table) / table.size - mean * mean
-    if variance <= ROUNDED * mean * mean:
-        return None
-    return (score_order(table, order) / assigned - mean) / sqrt(2 * log(count) * variance)
 
 
 def cuts(others: Mapping[int, Order]) -> tuple[dict[int, Index], dict[int, Index]]:

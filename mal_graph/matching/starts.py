@@ -33,11 +33,15 @@ def count_spare_starts(objective: Objective) -> int:
     return min(MAX_STARTS, TINY // max(1, entries))
 
 
-def assign_forward(objective: Objective, seed: int) -> Orders:
+def assign_forward(objective: Objective, seed: int, known: Sequence[Order | None] = ()) -> Orders:
     """Assign the pairs in the order of the base's layers, by what is assigned before them. With a seed, what is
-    equal even so is decided at random."""
+    equal even so is decided at random.
+
+    Args:
+        known: the orders of the first pairs, if they are known already.
+    """
     rng = np.random.default_rng(seed)
-    orders: list[Order | None] = [None] * objective.count
+    orders: list[Order | None] = list(known) or [None] * objective.count
     for root in next_pairs(objective, orders, compared=True):
         tables = objective.tables(root, orders)
         broken = {pair: with_ties_broken(table, rng if seed else None) for pair, table in tables.items()}
@@ -79,8 +83,9 @@ def assign_by_distance(objective: Objective, seed: int) -> Orders | None:
 
 
 def next_pairs(objective: Objective, orders: Sequence[Order | None], compared: bool) -> Iterator[int]:
-    """Every outermost pair, the first next that a tensor tells something about while `orders` is being filled."""
-    waiting = list(objective.nests.bundles)
+    """Every outermost pair without an order, the first next that a tensor tells something about while `orders` is being
+    filled."""
+    waiting = [root for root in objective.nests.bundles if orders[root] is None]
     while waiting:
         root = next((root for root in waiting if is_ready(objective, root, orders, compared)), waiting[0])
         waiting.remove(root)
@@ -169,7 +174,7 @@ def compare_units(
     rest = {touch: others for touch, others in under.items() if not objective.is_compared[touch[0]]}
     table = objective.weight_scores(pair, orders)
     if rest:
-        table = table + objective.products(rest)
+        table = objective.products(rest, table.astype(np.float64))
     a, d = (sum_squares(objective, pair, side, under) for side in (0, 1))
     return table, a, d
 

@@ -8,11 +8,12 @@ themselves from what is found on the way (alignment, writing) do so again.
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import starmap
 
 from mal_graph.boxes import Boxed
 from mal_graph.config import MergeConfig
 from mal_graph.graph import LayerGraph, Weight
-from mal_graph.matching import MOST_HELD, ROWS, TABLES
+from mal_graph.matching import MOST_HELD, ROWS, TABLES, kept_bytes
 from mal_graph.memory_budget import Need, budgeted, room_for
 from mal_graph.merging import LARGE
 from mal_graph.methods import find_method
@@ -101,7 +102,7 @@ def alignment_need(base: LayerGraph, donor: LayerGraph, *, is_shuffled: bool = F
     Args:
         is_shuffled: whether its weights are aligned in random order too, for which all of them are copied.
     """
-    tables = SCORE * sum(map(product_of, zip(widths(base), widths(donor), strict=False)))
+    tables = sum(starmap(kept_bytes, zip(widths(base), widths(donor), strict=False)))
     table = SCORE * max(widths(base), default=0) * max(widths(donor), default=0)
     held = {
         "tables of scores": TABLES * table,

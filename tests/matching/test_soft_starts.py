@@ -7,18 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mal_graph.matching import assign_units, assignment
-from mal_graph.matching.objective import Objective, height_of
+from mal_graph.matching.objective import Objective
 from mal_graph.matching.orders import match_units, random_order, score_order
-from mal_graph.matching.soft_starts import assign_softly, balanced, is_faint, soft_scores
+from mal_graph.matching.soft_starts import (
+    assign_softly,
+    balanced,
+    begin_forward,
+    first_pairs,
+    is_faint,
+    soft_scores,
+)
 from mal_graph.symmetry import axis_groups
 
-WIDTHS = (9, 96, 96, 96, 10)
+EVEN = (9, 96, 96, 96, 10)
+WIDENING = (12, 32, 32, 32, 32, 160, 160, 10)  # the first four layers cost next to nothing
 BRANCHED = correspondence_of(cnn((6, 8), 1, 0, concat=True), cnn((6, 7), 1, 1, concat=True))
 
 
-def weak_copy(seed, correlation):
+def weak_copy(seed, correlation, widths=EVEN):
     """A network, and a shuffled copy of it mixed with another one."""
-    base, other = mlp(WIDTHS, seed), mlp(WIDTHS, seed + 1000)
+    base, other = mlp(widths, seed), mlp(widths, seed + 1000)
     copy, _ = permuted_copy(base, axis_groups(base), seed)
     shares = np.float32(correlation), np.float32(np.sqrt(1 - correlation**2))
     mixed = {
@@ -31,12 +39,14 @@ def weak_copy(seed, correlation):
 
 @pytest.mark.parametrize("correlation", [0.35, 0.55])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_weak_copy_is_found_that_deciding_on_the_way_misses(monkeypatch, seed, correlation):
+@pytest.mark.parametrize("widths", [EVEN, WIDENING])
+def test_a_weak_copy_is_found_that_deciding_on_the_way_misses(monkeypatch, seed, correlation, widths):
     """And where it is not found, no less is reached than without."""
-    found = weak_copy(seed, correlation)
+    found = weak_copy(seed, correlation, widths)
     monkeypatch.setattr(assignment, "count_spare_starts", lambda objective: 0)  # as of a problem that is not tiny
     soft = assign_units(found)
     monkeypatch.setattr(assignment, "is_faint", lambda *arguments: False)
+    monkeypatch.setattr(assignment, "begin_forward", lambda objective: ("forward", ()))
     hard = assign_units(found)
     assert {name for name, _ in hard.starts} <= {"forward", "nearest"}
     if correlation > 0.5:
@@ -77,9 +87,24 @@ def test_shares_add_up_and_lead_to_the_same_assignment(units, others, seed, size
 def test_what_fits_by_chance_is_faint_and_a_copy_is_not():
     for correlation, expected in ((0.0, True), (0.9, False)):
         found = weak_copy(3, correlation)
-        objective, orders = Objective(found), assign_units(found).orders
-        heights = [height_of(objective.scores(pair, orders), order) for pair, order in enumerate(orders)]
-        assert is_faint(heights) is expected
+        assert is_faint(Objective(found), assign_units(found).orders) is expected
+
+
+def test_the_first_pairs_tell_of_copies_only_and_never_lead_to_less():
+    """A clear copy needs no soft start, and of two strangers none is begun with."""
+    for correlation, expected in ((0.0, "forward"), (0.55, "soft"), (0.95, "forward")):
+        objective = Objective(weak_copy(2, correlation, WIDENING))
+        name, first = begin_forward(objective)
+        assert name == expected
+        assert [order is not None for order in first] == [True] * 4 + [False] * 2
+        assert len(first_pairs(objective)) == 4
+
+
+@pytest.mark.parametrize("widths", [EVEN, (12, 32, 32, 32, 160, 160, 10)])
+def test_where_no_few_pairs_cost_little_all_are_looked_at(widths):
+    objective = Objective(weak_copy(0, 0.5, widths))
+    assert first_pairs(objective) == []
+    assert begin_forward(objective) == ("forward", ())
 
 
 def test_a_soft_start_is_an_assignment_of_every_pair():
