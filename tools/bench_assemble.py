@@ -2,9 +2,9 @@
 
 Pairs of files are merged by the command line of this interpreter's mal_graph and, in turns, of another one's: that of
 an earlier commit, which is named by its interpreter. Counted are seconds of processors of the whole process and of
-those that it starts, with one thread, medians of the rounds; beside them those of imports alone: of a process that
-loads all modules that a merge had loaded when it ended, and of one that loads what runs models, where there is such a
-process.
+those that it starts, with one thread, medians of the rounds; beside them those of imports alone, for the first pair: of
+a process that loads all modules that a merge had loaded when it ended, and of one that loads what runs models, where
+there is such a process.
 
 The donors are the base with the units of every group shuffled, mixed with noise (see `bench_align`), or strangers. A
 merge is `--method mal`, the only one that the commits before `--method` knew; without this option other ways are tried
@@ -124,10 +124,11 @@ def with_other_scales(graph: LayerGraph) -> LayerGraph:
 def pair_rows(folder: Path, names: Sequence[str], sides: Sequence[Side], rounds: int) -> Iterator[str]:
     """What merges of models take, a line of the table each: for every side in all and by imports, and the ratios."""
     words = ["assemble", "base.onnx", "donor.onnx", "-o", "merged.onnx", "--force", "-q"]
+    imports: list[float] = []
     for name, kind in made_pairs(folder, names):
+        imports = imports or [side.imports(words, folder) for side in sides]
         spent = [[side.merge(words, folder) for side in sides] for _ in range(rounds)]
         whole = [median(column) for column in zip(*spent, strict=True)]
-        imports = [side.imports(words, folder) for side in sides]
         cells = [f"{number:.2f}" for pair in zip(whole, imports, strict=True) for number in pair]
         if len(sides) > 1:
             beyond = [every - own for every, own in zip(whole, imports, strict=True)]

@@ -333,7 +333,7 @@ def zoo(
     if result.merged:
         result = write_result(result, target, overwrite=force)
     is_written = bool(result.merged) and result.passed
-    written = {
+    written: dict[str, Any] = {
         "output": str(target) if is_written else None,
         "written": digests_of_written(target) if is_written else {},
         "checkpoint": str(checkpoint),

@@ -100,6 +100,7 @@ def run_job(job: Job, options: dict[str, Any], shown: Shown) -> None:
         result,
         command=shown.command,
         hashes=hashes,
+        has_pictures=report_to is not None or shown.format_ != "text",
         output=str(target) if is_written else None,
         written=digests_of_written(target) if is_written else {},
     )

@@ -72,13 +72,20 @@ def document_of(result: Any) -> Report:
 
 
 def result_document(
-    result: Any, *, command: Sequence[str] = (), hashes: Mapping[str, str] | None = None, **written: Any
+    result: Any,
+    *,
+    command: Sequence[str] = (),
+    hashes: Mapping[str, str] | None = None,
+    has_pictures: bool = True,
+    **written: Any,
 ) -> Report:
     """The whole report of a result.
 
     Args:
         command: the words that were given on a command line.
         hashes: of the files that were read, by path.
+        has_pictures: whether layers and units are compared for pictures, which reads all weights once more; a text
+            shows none.
         written: where the model (`output`), the decisions of a zoo (`checkpoint`) and the `study` of a search are, as
             far as they are kept, and the digests of what was written (`written`).
     """
@@ -86,7 +93,7 @@ def result_document(
         "command": list(command),
         "versions": registry.versions(),
         "sha256": dict(hashes or {}),
-        "ladders": ladders_of(result),
+        "ladders": ladders_of(result) if has_pictures else [],
     }
     return document_of(result).model_copy(update={**added, **written})
 

@@ -78,6 +78,14 @@ def test_the_text_of_a_report_that_was_read_is_that_of_the_result(name):
     assert text_of(read_report(document.json_text(), "a"), verbose=True) == text_of(document, verbose=True)
 
 
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_text_is_the_same_without_what_pictures_need(name, verbose):
+    with_pictures, without = (result_document(result(name), has_pictures=wanted) for wanted in (True, False))
+    assert not without.ladders
+    assert text_of(without, verbose=verbose) == text_of(with_pictures, verbose=verbose)
+
+
 def test_every_element_of_a_page_is_closed_and_only_the_script_of_the_page_runs(document):
     reader = Reader(report_text(document, "html"))
     assert reader.open == []
