@@ -12,7 +12,7 @@ from mal_graph.atomic_write import is_data_of
 from mal_graph.graph import Node
 from mal_graph.memory_bound import return_freed
 
-from .stored_values import release
+from .stored_values import map_tensor, release
 from .walking import all_nodes
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
@@ -136,7 +136,7 @@ def map_data_of(path: Path) -> None:
             data = Path(tensor.path)
             if is_data_of(data.name, path.name) and data.parent.resolve() == path.parent.resolve():
                 with suppress(OSError, ValueError):  # what is lost already is named when it is read
-                    tensor.numpy()
+                    map_tensor(tensor)
 
 
 def release_memory() -> None:
