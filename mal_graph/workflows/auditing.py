@@ -16,7 +16,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import CONFIGS, MergeConfig, ZooConfig, configured, shows_options
+from mal_graph.config import CONFIGS, MergeConfig, ZooConfig, configured, options_of, shows_options
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.option import Data, option_of
@@ -234,7 +234,9 @@ def stacked_again(provenance: Provenance, graphs: Sequence[LayerGraph], runner: 
     """The same network of slices. Raises UsageError or MatchError."""
     if not all(0 <= place < len(graphs) for place, _, _ in provenance.slices):
         raise UsageError(f"its note names other slices than those of {len(graphs)} models: it is damaged")
-    return stack([(graphs[place], first, stop) for place, first, stop in provenance.slices], runner=runner)
+    slices = [(graphs[place], first, stop) for place, first, stop in provenance.slices]
+    noted = {name: value for name, value in provenance.options.items() if name in options_of(STACK)}
+    return stack(slices, runner=runner, **noted)
 
 
 def noted_config(provenance: Provenance, arrays: Mapping[str, Any]) -> MergeConfig:
