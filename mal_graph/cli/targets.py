@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
-from mal_graph.shards import STATE, written_before
+from mal_graph.shards import INDEX, STATE, state_at, written_before
 from mal_graph.source_files import SourceFile, all_opened
 
 if TYPE_CHECKING:
@@ -21,6 +21,18 @@ REPORTS = ("json", "html", "md")
 def given(*paths: str | None) -> list[str]:
     """The files a command reads, none of which it may write."""
     return [path for path in paths if path is not None]
+
+
+def weight_files(weights: Sequence[str] | None) -> list[str]:
+    """The files that hold weights: those that an index lists stand behind it."""
+    from mal_graph.atomic_write import written_files
+
+    files: list[str] = []
+    for path in weights or ():
+        own = state_at(Path(path))
+        has_index = own.name.endswith(INDEX) and own.is_file()
+        files += map(str, written_files(own)) if has_index else [path]
+    return files
 
 
 def input_files(job: str, options: dict[str, Any]) -> list[str]:

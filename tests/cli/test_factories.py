@@ -168,6 +168,20 @@ def test_weights_in_several_files_are_written_audited_and_read_as_base_and_as_do
         *again, "--lambda", "0.5", "-o", "n.safetensors", "--input-shape", "x:2,5", "--shard-size", "1GB"
     )
     assert (code, err) == (0, "")
+    words = (
+        *again,
+        "--lambda",
+        "0.5",
+        "-o",
+        "n.safetensors",
+        "--input-shape",
+        "x:2,5",
+        "--force",
+        "--report",
+        "s.json",
+    )
+    assert run(*words)[0] == 0
+    assert set(json.loads((folder / "s.json").read_text())["sha256"]) == names
     before, after = (registry.tracer().build("their:base", Path(name)) for name in ("m.safetensors", "n.safetensors"))
     assert all((old == new).all() for old, new in zip(before.parameters(), after.parameters(), strict=True))
 
