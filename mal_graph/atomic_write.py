@@ -24,6 +24,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mal_graph.errors import FileError
+from mal_graph.shards import is_shard_of, state_at
 
 if sys.platform != "win32":
     import fcntl
@@ -86,7 +87,7 @@ def data_name(name: str, digest: str) -> str:
 
 def is_data_of(name: str, file: str) -> bool:
     """Whether a file is called as the data of the file `file` are."""
-    return name.startswith(f"{file}.") and name.endswith(DATA)
+    return (name.startswith(f"{file}.") and name.endswith(DATA)) or is_shard_of(name, file)
 
 
 # --- drafts -------------------------------------------------------------------------------------------------------
@@ -224,7 +225,8 @@ def data_beside(path: Path) -> list[str]:
 
 
 def written_files(path: Path) -> list[Path]:
-    """A file that was written here, and the data beside it that it names."""
+    """A file that was written here, and the data beside it that it names; of weights in several files their index."""
+    path = state_at(path)
     return [path, *(path.with_name(name) for name in data_beside(path) if holds(path, name))]
 
 

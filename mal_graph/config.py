@@ -34,7 +34,7 @@ ALIGNMENT, SIZES, CHECKS = "Alignment", "Widths and depths", "Checks and measure
 RUNS = (*MERGES, "grid", "inspect", "compress", "search")
 ALIGNS, BLENDS = ("mal",), ("mal", "average")
 PLUS = ("mal", MERGE_METHOD)
-WRITES = ("assemble", "zoo", "compress", "search")
+WRITES = ("assemble", "zoo", "compress", "search", "stack")
 SCORES = (*MERGES, "grid", "evaluate", "compress", "search")
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -372,6 +372,7 @@ CONFIGS: dict[str, type[Options]] = {
     "evaluate": AlignedConfig,
     "compress": CompressConfig,
     "audit": AlignedConfig,
+    "stack": AlignedConfig,
 }
 
 

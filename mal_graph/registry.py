@@ -10,6 +10,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mal_graph.errors import FileError, MalGraphError, UsageError
+from mal_graph.shards import INDEX, STATE
 
 if TYPE_CHECKING:  # the protocols speak of arrays, and numpy takes its time
     from importlib.metadata import EntryPoint
@@ -195,7 +196,7 @@ def gradients_of(graph: "LayerGraph", output: str, names: "Sequence[str]") -> "G
 
 def is_state(path: str) -> bool:
     """Whether a file holds the weights of a module, and no model."""
-    return path.endswith(".safetensors")
+    return path.endswith((STATE, INDEX))
 
 
 def writer_for(path: str) -> "Adapter | Tracer":

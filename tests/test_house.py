@@ -32,6 +32,7 @@ FOR_ALL = [
     "text_files",
     "boxes",
     "graph",
+    "half_numbers",
     "protocols",
     "registry",
     "atomic_write",

@@ -13,6 +13,7 @@ from mal_graph.graph import Node
 from mal_graph.memory_bound import return_freed
 
 from .mapped_pages import release
+from .stored_values import map_tensor
 from .walking import all_nodes
 
 MAP = "mal_graph.map"  # notes on a value that it is a map, and of what type
@@ -136,7 +137,7 @@ def map_data_of(path: Path) -> None:
             data = Path(tensor.path)
             if is_data_of(data.name, path.name) and data.parent.resolve() == path.parent.resolve():
                 with suppress(OSError, ValueError):  # what is lost already is named when it is read
-                    tensor.numpy()
+                    map_tensor(tensor)
 
 
 def release_memory() -> None:

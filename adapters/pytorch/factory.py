@@ -8,7 +8,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, is_zipfile
@@ -16,18 +16,14 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mal_graph.atomic_write import write_whole
 from mal_graph.errors import FileError, MalGraphError, ShapeError, UsageError
 from mal_graph.memory_bound import memory_bounded
+from mal_graph.shards import INDEX, state_at
 from mal_graph.text_files import read_text
 
-from .seal import sealed_pieces
-
 INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep a state dict in a checkpoint
-INDEX = ".safetensors.index.json"  # how the list of files ends that hold a large module's weights
 SHOWN = 3  # names in a message
 MOST_TENSORS, MOST_PICKLED = 50_000, 2**21  # tensors of a file, and bytes that say where they lie
 MOST_HEADER = 2**24  # bytes that list the tensors of a safetensors file; they unfold to 25 times as many
@@ -79,7 +75,9 @@ def call_factory(target: str) -> nn.Module:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file, by name. Raises FileError or MemoryLimitError."""
+    """The tensors in a file, by name; where it is not there, in those that the index beside it lists. Raises FileError
+    or MemoryLimitError."""
+    path = state_at(path)
     if path.exists() and not path.is_file():
         raise FileError(f"cannot read the weights in {path}: it is not a regular file; check the path")
     try:
@@ -107,7 +105,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def read_shards(path: Path) -> dict[str, Tensor]:
     """The tensors of several files, which an index lists by name. Raises FileError or OSError."""
-    listed_in = shards_of(path)
+    listed_in = files_of(path)
     missing = sorted(shard for shard in set(listed_in.values()) if not (path.parent / shard).is_file())
     if missing:
         raise FileError(
@@ -123,7 +121,7 @@ def read_shards(path: Path) -> dict[str, Tensor]:
     return {name: held[shard][name] for name, shard in listed_in.items()}
 
 
-def shards_of(path: Path) -> dict[str, str]:
+def files_of(path: Path) -> dict[str, str]:
     """The file of each tensor by an index. Raises FileError or OSError."""
     try:
         shards = TypeAdapter(dict[str, str]).validate_python(json.loads(read_text(path))["weight_map"])
@@ -165,34 +163,6 @@ def refuse_long_pickle(path: Path) -> None:
         sizes = [member.file_size for member in archive.infolist() if member.filename.endswith("data.pkl")]
     if sum(sizes) > MOST_PICKLED:
         raise FileError(f"cannot read the weights in {path}: {sum(sizes):,} bytes of it are pickled, {TOO_MANY}")
-
-
-def write_state(
-    state: Mapping[str, Tensor],
-    path: Path,
-    accept: Callable[[Path], None] | None = None,
-    *,
-    overwrite: bool = True,
-    provenance: str = "",
-) -> None:
-    """Write a state dict as a safetensors file, completely or not at all; under a seal where it is told how it was
-    made. Raises FileError.
-
-    Tied tensors are written under every name.
-    """
-    own = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in state.items()}
-
-    def write(draft: Path) -> None:
-        if provenance:
-            with draft.open("wb") as file:
-                file.writelines(sealed_pieces(own, provenance))
-        else:
-            save_file(own, draft)
-
-    try:
-        write_whole(path, write, accept, overwrite=overwrite)
-    except SafetensorError as error:
-        raise FileError(f"cannot write {path}: {error}; choose another folder") from None
 
 
 def tensors_in(content: Any, path: Path) -> dict[str, Tensor]:

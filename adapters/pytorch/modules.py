@@ -22,12 +22,14 @@ from mal_graph.errors import UsageError
 from mal_graph.graph import LayerGraph
 from mal_graph.protocols import Check
 from mal_graph.seals import PROVENANCE, Sealed
+from mal_graph.shards import INDEX, STATE
 
 from .branches import mean_module
-from .factory import build_module, read_weights, write_state
+from .factory import build_module, read_weights
 from .giving_back import merged_module, merged_state
 from .gradients import Gradients
 from .seal import read_seal
+from .state_files import write_state
 from .tracing import Traced, trace_module
 
 
@@ -61,12 +63,16 @@ class TorchAdapter:
         shard_size: int | None = None,
         resume: bool = False,
     ) -> None:
-        """Write the state as a `.safetensors` file, completely or not at all; it is one file, and written anew where a
-        run was killed. Raises FileError, and UsageError where files of a size are asked for."""
-        if shard_size is not None:
-            raise UsageError(f"{path} holds all weights in one file: leave `shard_size` out, or write an ONNX file")
+        """Write the state as a `.safetensors` file, or as several of at most `shard_size` bytes and their index,
+        completely or not at all; written anew where a run was killed. Raises FileError, and UsageError where a tensor
+        is larger than a file may be."""
+        if path.name.endswith(INDEX):
+            raise UsageError(
+                f"{path} is written with the files that it lists: name {path.name.removesuffix(INDEX)}{STATE}"
+            )
+        provenance = graph.metadata.get(PROVENANCE, "")
         write_state(
-            merged_state(graph), path, accept, overwrite=overwrite, provenance=graph.metadata.get(PROVENANCE, "")
+            merged_state(graph), path, accept, overwrite=overwrite, provenance=provenance, shard_size=shard_size
         )
 
     def check(self, path: Path) -> tuple[Check, ...]:

@@ -1,12 +1,13 @@
 """Seals on safetensors files: one note with the digest of the whole file, how it was made, and a digest per tensor.
 
 Chosen: one note for all of it. Refused: one for each part - the library writes notes in an order that is another in
-every run, and equal inputs must give equal bytes.
+every run, and equal inputs must give equal bytes. Where the tensors lie in several files, the note is in their index,
+with a digest of each file.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +27,14 @@ from mal_graph.seals import (
     pieces_with_digest,
     read_digests,
 )
+from mal_graph.shards import INDEX, state_at
+from mal_graph.text_files import read_text
+
+from .factory import files_of
 
 SEAL = OWN + "seal"
 MARK = f'"{SEAL}":"'.encode()  # what stands before the digest in the header of a file
+INDEX_MARK = f'"{SEAL}": "'.encode()  # the same in an index
 
 
 class Note(NamedTuple):
@@ -45,22 +51,70 @@ def sealed_pieces(state: Mapping[str, Tensor], provenance: str) -> tuple[bytes |
     return pieces_with_digest(save(dict(state), {SEAL: ZEROS.decode() + note}), MARK, "the state")
 
 
+def index_note(provenance: str, files: Mapping[str, str], tensors: list[tuple[str, str]]) -> dict[str, str]:
+    """The note of a seal on an index, by its key: how it was made, and digests of files and of tensors."""
+    digests = {"data": files, "tensors": tensors}
+    return {SEAL: ZEROS.decode() + json.dumps(Note(provenance, json.dumps(digests)))}
+
+
 def read_seal(path: Path) -> Sealed:
     """What a sealed file says of itself, and what of it is not as it was written. Raises FileError."""
+    path = state_at(path)
+    has_index = path.name.endswith(INDEX)
     try:
-        is_whole = has_own_digest(path.read_bytes(), MARK, path)
-        with safe_open(path, "pt") as file:
-            note = note_in(file.metadata() or {}, path)
-            names = file.keys()
-            tensors = tensor_digests({name: file.get_tensor(name) for name in names})
+        is_whole = has_own_digest(path.read_bytes(), INDEX_MARK if has_index else MARK, path)
+        files = [path.with_name(name) for name in sorted(set(files_of(path).values()))] if has_index else [path]
+        note = note_in(index_metadata(path) if has_index else metadata_of(path), path)
+        noted, tensors = read_digests(note.digests, path), tensors_of(files)
+        changed = changed_files(files, noted.data) if has_index else []
     except OSError as error:
         raise FileError(f"cannot audit {path}: {error.strerror or error}; check the path") from None
     except SafetensorError as error:
         raise FileError(f"cannot audit {path}: it is no safetensors file any more ({error})") from None
-    changed = differing(read_digests(note.digests, path), tensors)
+    changed += differing(noted, tensors)
     if not is_whole and not changed:
         changed = [DAMAGED]
     return Sealed(note.provenance, "", tuple(tensors), tuple(changed))
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The notes in a safetensors file. Raises OSError or SafetensorError."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def index_metadata(path: Path) -> dict[str, str]:
+    """The notes in an index that was read before, as far as they are texts. Raises OSError."""
+    held = json.loads(read_text(path)).get("metadata")
+    return {key: text for key, text in held.items() if isinstance(text, str)} if isinstance(held, dict) else {}
+
+
+def tensors_of(files: Sequence[Path]) -> list[tuple[str, str]]:
+    """SHA-256 of every tensor in some files, by name. Raises OSError or SafetensorError."""
+    digests: dict[str, str] = {}
+    for path in files:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            digests |= {name: tensor_digest(file.get_tensor(name)) for name in names}
+    return [(f"tensor {name!r}", digests[name]) for name in sorted(digests)]
+
+
+def changed_files(files: Sequence[Path], noted: Mapping[str, str]) -> list[str]:
+    """Which files of several are not as they were noted, a sentence each. Raises OSError."""
+    changed = [
+        f"the file {path.name!r} is not as it was written" for path in files if sha256_of(path) != noted.get(path.name)
+    ]
+    return (
+        changed
+        if len(files) == len(noted)
+        else [*changed, f"{len(noted)} files were written, and it lists {len(files)}"]
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def note_in(metadata: Mapping[str, str], path: Path) -> Note:

@@ -68,6 +68,7 @@ from mal_graph.cli.targets import (
     input_files,
     merged_target,
     report_targets,
+    weight_files,
 )
 from mal_graph.errors import MalGraphError
 from mal_graph.source_files import all_opened
@@ -178,7 +179,7 @@ def compress(
     from mal_graph.reporting import result_document
     from mal_graph.workflows import arrays_of, make_model, with_arrays, write_result
 
-    files = given(model, data, *(weights or ()), *input_files("compress", options))
+    files = given(model, data, *weight_files(weights), *input_files("compress", options))
     read = all_opened(files)
     target = merged_target(output, model, files, force, suffix="compressed")
     report_to, plot_to = report_targets(report, plot, target, files, force)
@@ -264,7 +265,7 @@ def sweep(
     from mal_graph.workflows import sweep as sweep_lambda
 
     job = "grid" if grid else "sweep"
-    files = given(base, donor, data, *(weights or ()), *input_files(job, options))
+    files = given(base, donor, data, *weight_files(weights), *input_files(job, options))
     read = all_opened(files)
     targets = [checked_result(path, files, force) for path in output or []]
     report_to = checked_report(report, targets, "the sweep and the report", files, force)
@@ -310,7 +311,7 @@ def zoo(
     from mal_graph.workflows import zoo as search_zoo
 
     donors = files_in(folder)
-    files = given(base, *donors, data, *(weights or ()), *input_files("zoo", options))
+    files = given(base, *donors, data, *weight_files(weights), *input_files("zoo", options))
     read = all_opened(files)
     target = merged_target(output, base, files, force)
     checkpoint = checked_target(options.get("checkpoint", f"{target}.zoo.json"), files, force=True)

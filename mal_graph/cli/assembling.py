@@ -18,6 +18,7 @@ from mal_graph.cli.targets import (
     input_files,
     merged_target,
     report_targets,
+    weight_files,
 )
 from mal_graph.errors import UsageError
 from mal_graph.source_files import all_opened
@@ -66,7 +67,9 @@ class Job:
 
     def files(self, options: dict[str, Any]) -> list[str]:
         """The files that are read, none of which may be written."""
-        return given(*self.models, self.data, self.source, *self.weights, *input_files("assemble", options))
+        return given(
+            *self.models, self.data, self.source, *weight_files(self.weights), *input_files("assemble", options)
+        )
 
 
 def run_job(job: Job, options: dict[str, Any], shown: Shown) -> None:

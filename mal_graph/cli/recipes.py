@@ -48,8 +48,9 @@ def merge(
 
     read = read_recipe(recipe, from_mergekit=from_mergekit, models=files_by_name(model or (), recipe, from_mergekit))
     if read.slices:
-        refuse_flags(recipe, [fail_if_worse, *options])
-        run_stack(read, recipe, output, data or read.data, report, shown, force, dry_run)
+        file_options = {name: value for name, value in options.items() if name in ("shard_size", "resume")}
+        refuse_flags(recipe, [fail_if_worse, *(options.keys() - file_options)])
+        run_stack(read, recipe, output, data or read.data, report, file_options, shown, force, dry_run)
         return
     own = {**read.options, "method": read.config.method}
     both = {**own, **options, "parameters": (*read.config.parameters, *options.get("parameters", ()))}
@@ -92,6 +93,7 @@ def run_stack(
     output: str | None,
     data: str | None,
     report: str | None,
+    file_options: dict[str, Any],
     shown: Shown,
     force: bool,
     dry_run: bool,
@@ -104,7 +106,7 @@ def run_stack(
     opened = all_opened(files)
     target = merged_target(output, read.slices[0].model, files, force, write=not dry_run, suffix="stacked")
     report_to, _ = report_targets(report, None, target, files, force)
-    result = stack(read.slices, data=data)
+    result = stack(read.slices, data=data, **file_options)
     check_dtype(result.graph, read.dtype)
     written = result if dry_run else result.save(target, overwrite=force)
     hashes = digests_of(opened, [chain.graph for chain in result.chains])
@@ -116,7 +118,8 @@ def refuse_flags(recipe: str, others: Sequence[Any]) -> None:
     """Raise UsageError where flags are given that mean nothing where slices are stacked."""
     if any(others):
         raise UsageError(
-            f"{recipe} stacks slices, which takes none of these flags: leave out all but -o, --data, --report, --force"
+            f"{recipe} stacks slices, which takes none of these flags: leave out all but -o, --data, --report, "
+            "--force, --shard-size, --resume"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mal_graph.cli.factories import is_factory
 from mal_graph.errors import FileError, UsageError
+from mal_graph.shards import INDEX, STATE, state_at, written_before
 from mal_graph.source_files import SourceFile, all_opened
 
 if TYPE_CHECKING:
@@ -20,6 +21,18 @@ REPORTS = ("json", "html", "md")
 def given(*paths: str | None) -> list[str]:
     """The files a command reads, none of which it may write."""
     return [path for path in paths if path is not None]
+
+
+def weight_files(weights: Sequence[str] | None) -> list[str]:
+    """The files that hold weights: those that an index lists stand behind it."""
+    from mal_graph.atomic_write import written_files
+
+    files: list[str] = []
+    for path in weights or ():
+        own = state_at(Path(path))
+        has_index = own.name.endswith(INDEX) and own.is_file()
+        files += map(str, written_files(own)) if has_index else [path]
+    return files
 
 
 def input_files(job: str, options: dict[str, Any]) -> list[str]:
@@ -61,12 +74,27 @@ def merged_target(
     if path.endswith(".safetensors") and not is_factory(base):
         raise FileError(f"cannot write {path}: {base} was not traced from a torch module; name an .onnx file")
     target = checked_target(path, sources, force, write)
+    if path.endswith(STATE):
+        refuse_shards(target, sources, force or not write)
     if not path.endswith((".onnx", ".safetensors")):
         raise FileError(
             f"cannot write {path}: a merged model is an .onnx file, or the .safetensors of a torch module; name one "
             "of these"
         )
     return target
+
+
+def refuse_shards(target: Path, sources: Sequence[str], force: bool) -> None:
+    """Raise FileError where weights in several files would be replaced that are read, or may not be replaced."""
+    there = [file for file in written_before(target) if file != target]
+    read = next((file for file in there if any(same_file(file, source) for source in sources)), None)
+    if read is not None:
+        raise FileError(f"cannot write {target}: {read.name}, which goes with it, is one of the inputs; name another")
+    if there and not force:
+        raise FileError(
+            f"cannot write {target}: {there[0].name} exists, which goes with it; use --force to overwrite it, or name "
+            "another file"
+        )
 
 
 def checked_target(path: str, sources: Sequence[str], force: bool, write: bool = True) -> Path:

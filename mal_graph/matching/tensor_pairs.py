@@ -10,6 +10,7 @@ import numpy as np
 from mal_graph.boxes import Array, Box, Boxed, ReadBox, contiguous_boxes, each_box, take_box
 from mal_graph.brief import Brief
 from mal_graph.graph import LayerGraph
+from mal_graph.half_numbers import as_float32
 from mal_graph.matching.layer_matching import LayerPair
 from mal_graph.network import Layer, Parameter
 from mal_graph.operators import ParameterKind
@@ -106,7 +107,7 @@ class StoredValues(Boxed, Brief):
 
     def in_effect(self, canonical: Array) -> Array:
         """Values as the operator applies them."""
-        values = canonical if canonical.dtype == np.float64 else canonical.astype(np.float32, copy=False)
+        values = canonical if canonical.dtype == np.float64 else as_float32(canonical)
         return values if self.parameter.factor == 1.0 else values * values.dtype.type(self.parameter.factor)
 
 

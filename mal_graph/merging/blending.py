@@ -5,11 +5,13 @@ What entries without a partner become is said by the table in `unmatched`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from mal_graph.boxes import Array, Box, Boxed, ReadBox, Stretch, open_values, read_whole, within
 from mal_graph.graph import LayerGraph, Weight, weight_of
+from mal_graph.half_numbers import as_float32, as_type
 from mal_graph.matching import AxisPair, Orders, TensorPair, find_partners
 from mal_graph.merging.planning import Ends, Plan, Step, matched_mask
 from mal_graph.merging.unmatched import (
@@ -147,17 +149,16 @@ class Blend:
 
     def __call__(self, a: Array, box: Box) -> Array:
         """The merged values of a box, of the base's there."""
-        mine = a.astype(np.float64 if a.dtype == np.float64 else np.float32, copy=False)
+        mine = a if a.dtype == np.float64 else as_float32(a)
         chosen = tuple(within(partners, stretch) for partners, stretch in zip(self.partners, box, strict=True))
         theirs = self.pair.stored_form(self.theirs(chosen), box).astype(mine.dtype, copy=False)
         merged = interpolate(mine, theirs, self.lam)
-        if not self.marks and is_ordinary(merged):
-            return merged.astype(a.dtype, copy=False)
+        if not self.marks:
+            return with_kept_bits(merged, a, mine, theirs)
         merged = np.where(mine != theirs, merged, mine)
-        if self.marks:
-            merged = self.with_unmatched(merged, mine, theirs, box)
+        merged = self.with_unmatched(merged, mine, theirs, box)
         # What did not change keeps its bits, in the stored type too.
-        return np.where(merged == mine, a, merged.astype(a.dtype))
+        return np.where(merged == mine, a, as_type(merged, a.dtype))
 
     def present(self, box: Box) -> Mask | None:
         """Which entries of a box the donor has, those that fade into units that are not there among them; None where it
@@ -179,12 +180,21 @@ class Blend:
         return merged
 
 
-def is_ordinary(merged: Array) -> bool:
-    """Whether numbers that did not change have kept their bits anyway: computing loses infinities and the sign of zero
-    alone."""
+def with_kept_bits(merged: Array, a: Array, mine: Array, theirs: Array) -> Array:
+    """Merged values in the type of the base's `a`, whose bits stay where nothing changed. Computing keeps them anyway,
+    but for infinities and the sign of zero: few are looked at again."""
     is_kept = np.isfinite(merged)
     is_kept &= merged != 0
-    return bool(is_kept.all())
+    stored = as_type(merged, a.dtype)
+    if is_kept.all():
+        return stored
+    order: Literal["C", "F"] = "F" if is_kept.flags.f_contiguous else "C"  # the one that copies nothing
+    odd = np.unravel_index(np.flatnonzero(~is_kept.ravel(order)), merged.shape, order)
+    own, new = mine[odd], np.where(mine[odd] != theirs[odd], merged[odd], mine[odd])
+    if stored is mine or stored is theirs:
+        stored = stored.copy()
+    stored[odd] = np.where(new == own, a[odd], new.astype(a.dtype))
+    return stored
 
 
 def absent_values(pair: TensorPair, like: Array, box: Box) -> Array:

@@ -16,12 +16,13 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import CONFIGS, MergeConfig, ZooConfig, configured, shows_options
+from mal_graph.config import CONFIGS, MergeConfig, ZooConfig, configured, options_of, shows_options
 from mal_graph.errors import MalGraphError, UsageError
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.option import Data, option_of
 from mal_graph.protocols import Check, Runner
 from mal_graph.seals import Sealed
+from mal_graph.shards import STATE
 from mal_graph.workflows.checkpoint import digest, fingerprint
 from mal_graph.workflows.donor_order import in_order_of_content
 from mal_graph.workflows.methods import make_model
@@ -175,12 +176,17 @@ def repeated_check(
         why = f"it was made with {' and '.join(f'`{name}`' for name in missing)}: give these arrays too"
         return Check(REPEATED, None, why), () if registry.is_state(str(path)) else (solved_note(path, graphs[0]),)
     try:
-        again = repeat(provenance, graphs, arrays, progress, runner or registry.runner(), path.suffix)
+        again = repeat(provenance, graphs, arrays, progress, runner or registry.runner(), form_of(path))
     except MalGraphError as error:
         return Check(REPEATED, False, f"the same job fails now: {error}"), ()
     differing = list(differences(sealed, again))
     same = f"{len(sealed.tensors)} tensors, the graph and the notes come out the same, bit for bit"
     return Check(REPEATED, not differing, "; ".join(differing[:NOTES]) or same), ()
+
+
+def form_of(path: Path) -> str:
+    """How a file ends that is written as one at a path was; an index stands for what it lists."""
+    return STATE if registry.is_state(str(path)) else path.suffix
 
 
 def repeat(
@@ -228,7 +234,9 @@ def stacked_again(provenance: Provenance, graphs: Sequence[LayerGraph], runner: 
     """The same network of slices. Raises UsageError or MatchError."""
     if not all(0 <= place < len(graphs) for place, _, _ in provenance.slices):
         raise UsageError(f"its note names other slices than those of {len(graphs)} models: it is damaged")
-    return stack([(graphs[place], first, stop) for place, first, stop in provenance.slices], runner=runner)
+    slices = [(graphs[place], first, stop) for place, first, stop in provenance.slices]
+    noted = {name: value for name, value in provenance.options.items() if name in options_of(STACK)}
+    return stack(slices, runner=runner, **noted)
 
 
 def noted_config(provenance: Provenance, arrays: Mapping[str, Any]) -> MergeConfig:

@@ -15,6 +15,7 @@ from mal_graph.evaluation import LABELS, as_arrays, prepare_data
 from mal_graph.graph import Array, LayerGraph
 from mal_graph.network import probe
 from mal_graph.option import Data, Options
+from mal_graph.shards import written_before
 
 SAMPLES = 2  # of the data that a module is traced on
 
@@ -95,8 +96,10 @@ def save(graph: LayerGraph, path: str | PathLike[str], *, overwrite: bool = Fals
 def free_path(path: str | PathLike[str], overwrite: bool) -> Path:
     """A path that may be written. Raises FileError."""
     target = Path(path)
-    if target.exists() and not overwrite:
-        raise FileError(f"cannot write {target}: it exists; give another path, or overwrite=True")
+    there = [] if overwrite else written_before(target)
+    if there:
+        what = "it" if there[0] == target else f"{there[0].name} beside it"
+        raise FileError(f"cannot write {target}: {what} exists; give another path, or overwrite=True")
     return target
 
 

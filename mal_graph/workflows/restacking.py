@@ -1,7 +1,7 @@
 """Slices: blocks of one or several models cut out of their chains and stacked into one network."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mal_graph import registry
 from mal_graph.brief import Brief
-from mal_graph.config import MergeConfig
+from mal_graph.config import MergeConfig, configured, shows_options
 from mal_graph.errors import GateFailed, MatchError, RunError, UsageError
 from mal_graph.evaluation import Scores, evaluate
 from mal_graph.graph import LayerGraph
@@ -44,6 +44,7 @@ class Stacked(Brief):
         chains: of each slice the chain that it is cut from.
         checks: what was checked of the network, and of the file once it is written.
         scores: of every model and of the network, where there are data.
+        config: how the file is written, and no other option.
     """
 
     graph: LayerGraph
@@ -51,6 +52,7 @@ class Stacked(Brief):
     chains: tuple[Chain, ...]
     checks: tuple[Check, ...]
     scores: tuple[Scores, ...] = ()
+    config: MergeConfig = field(default_factory=MergeConfig)
 
     @property
     def blocks(self) -> int:
@@ -70,7 +72,7 @@ class Stacked(Brief):
         slices = tuple(
             (places[id(chain.graph)], one.first, one.stop) for one, chain in zip(self.slices, self.chains, strict=True)
         )
-        return Origin("stack", tuple(models.values()), MergeConfig(), slices=slices)
+        return Origin("stack", tuple(models.values()), self.config, slices=slices)
 
     def with_origin(self) -> LayerGraph:
         """The network, which says how it was made. Raises FileError."""
@@ -94,11 +96,13 @@ class Stacked(Brief):
         return written
 
 
+@shows_options("stack")
 def stack(
     slices: Sequence[tuple[Model, int, int]],
     *,
     data: Data | None = None,
     runner: Runner | None = None,
+    **options: Any,
 ) -> Stacked:
     """One network out of blocks of several models: grafted, left out, put in another order or repeated.
 
@@ -108,6 +112,7 @@ def stack(
     Args:
         slices: (model, first block, block behind the last one), in the order of the result.
         data: inputs and `labels`; the models and the result are then scored.
+        options: how the file is written; see below.
 
     Raises:
         UsageError: a model has no such blocks, or there are more slices than may be.
@@ -118,6 +123,7 @@ def stack(
         raise UsageError("no slices given: name at least one, as (model, first, stop)")
     if len(slices) > MOST_SLICES:
         raise UsageError(f"{len(slices):,} slices are given, and {MOST_SLICES} may be: take longer ones")
+    config = configured("stack", None, options)
     runner, several, arrays = runner or registry.runner(), tuple(Slice(*one) for one in slices), arrays_of(data)
     graphs = open_models([one.model for one in several], MergeConfig(), arrays)
     chains = {id(graph): find_chain(graph) for graph in graphs}
@@ -126,7 +132,7 @@ def stack(
         check_range(one, chain)
     tried = check_streams(own, runner)
     graph = restack([Piece(chain, one.first, one.stop) for one, chain in zip(several, own, strict=True)])
-    result = Stacked(graph, several, own, (tried_check(graph, tried, runner),))
+    result = Stacked(graph, several, own, (tried_check(graph, tried, runner),), config=config)
     return result if arrays is None else replace(result, scores=scored(result, arrays, runner))
 
 

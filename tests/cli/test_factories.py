@@ -3,6 +3,7 @@
 import json
 import re
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,79 @@ def test_weights_of_a_module_are_audited_alone_and_with_the_models(run, folder):
     assert [check["passed"] for check in json.loads(out)["checks"]] == [True, True, True]
     code, out, _ = run("audit", "m.safetensors", "--from", "their:donor", "donor.onnx", "--format", "json")
     assert [check["passed"] for check in json.loads(out)["checks"]] == [True, False]
+
+
+SHARDED = ("assemble", "their:base", "donor.onnx", "-o", "m.safetensors", "--lambda", "0.5", "--shard-size")
+
+
+def test_weights_in_several_files_are_written_audited_and_read_as_base_and_as_donor(run, folder):
+    code, out, err = run(*SHARDED, "130", "--report", "r.json")
+    assert (code, err) == (0, "")
+    names = {f"m-{number:05}-of-00002.safetensors" for number in (1, 2)} | {"m.safetensors.index.json"}
+    assert {path.name for path in folder.glob("m[-.]*")} == names
+    assert set(json.loads((folder / "r.json").read_text())["written"]) == names
+    for path in ("m.safetensors", "m.safetensors.index.json"):
+        code, out, err = run("audit", path, "--from", "their:base", "donor.onnx", "--format", "json")
+        assert (code, err) == (0, "")
+        assert [check["passed"] for check in json.loads(out)["checks"]] == [True, True, True]
+        code, out, _ = run("evaluate", "their:base", "--weights", path, "--data", "data.npz", "--format", "json")
+        assert code == 0
+    again = (
+        "assemble",
+        "their:base",
+        "their:base",
+        "--weights",
+        "m.safetensors.index.json",
+        "--weights",
+        "m.safetensors",
+    )
+    code, out, err = run(
+        *again, "--lambda", "0.5", "-o", "n.safetensors", "--input-shape", "x:2,5", "--shard-size", "1GB"
+    )
+    assert (code, err) == (0, "")
+    words = (
+        *again,
+        "--lambda",
+        "0.5",
+        "-o",
+        "n.safetensors",
+        "--input-shape",
+        "x:2,5",
+        "--force",
+        "--report",
+        "s.json",
+    )
+    assert run(*words)[0] == 0
+    assert set(json.loads((folder / "s.json").read_text())["sha256"]) == names
+    before, after = (registry.tracer().build("their:base", Path(name)) for name in ("m.safetensors", "n.safetensors"))
+    assert all((old == new).all() for old, new in zip(before.parameters(), after.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ((*SHARDED, "100"), r"--shard-size is 100 bytes, and weight '0.weight' of .* alone takes 120: give at least"),
+        (
+            (*SHARDED, "130"),
+            r"cannot write m.safetensors: m.safetensors.index.json exists, which goes with it; use --fo",
+        ),
+        (
+            (*SHARDED[:-1],),
+            r"cannot write m.safetensors: m.safetensors.index.json exists, which goes with it; use --fo",
+        ),
+        (
+            (*SHARDED, "130", "--force", "--weights", "m.safetensors.index.json"),
+            r"cannot write m.safetensors: m.safetensors.index.json, which goes with it, is one of the inputs; name",
+        ),
+    ],
+)
+def test_files_that_cannot_be_written_are_told_in_one_sentence(run, folder, words, told):
+    if "100" not in words:
+        (folder / "m.safetensors.index.json").write_text("{}")
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"error: {told}[^\n]*\n", err), err
+    assert not list(folder.glob("m-*"))
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])

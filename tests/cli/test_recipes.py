@@ -156,6 +156,20 @@ def test_a_recipe_of_slices_stacks_blocks(run, refused, folder):
     refused("merge", "s.yaml", match="dtype is 'float16', and deep0.onnx holds float32")
 
 
+def test_stacked_blocks_go_to_files_of_a_size(run, refused, folder):
+    for seed in range(2):
+        mal_graph.save(mlp((4, 10, 10, 10, 3), seed), folder / f"deep{seed}.onnx")
+    slices = [{"sources": [{"model": f"deep{seed}.onnx", "layer_range": [seed, 2]}]} for seed in range(2)]
+    (folder / "s.yaml").write_text(json.dumps({"merge_method": "passthrough", "slices": slices}))
+    too_small = r"--shard-size is 399 bytes, and weight '.*' of deep0.onnx alone takes 400: give at least as many"
+    refused("merge", "s.yaml", "-o", "out.onnx", "--shard-size", "399", match=too_small)
+    assert run("merge", "s.yaml", "-o", "out.onnx", "--shard-size", "500", "--resume").code == 0
+    files = list(folder.glob("out.onnx.*.data"))
+    assert [file.stat().st_size for file in files] == [400] * 3
+    audited = run("audit", "out.onnx", "--from", "deep0.onnx", "deep1.onnx", "--format", "json")
+    assert [check["passed"] for check in audited.json["checks"]] == [True] * 3, audited.json["checks"]
+
+
 def test_a_recipe_of_mergekit_is_read_with_the_files_of_its_models(run, refused, folder):
     (folder / "sub").mkdir()
     models = [{"model": name, "parameters": {"weight": 1, "density": 1}} for name in ("org/one", "org/two")]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mal_graph.errors import UsageError
 from mal_graph.matching import assign_at_random, assign_units, correspond, match_layers
 from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
-from mal_graph.merging.blending import interpolate
+from mal_graph.merging.blending import interpolate, with_kept_bits
 from mal_graph.symmetry import Network, axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
@@ -294,3 +294,26 @@ def test_an_order_that_the_next_layer_does_not_follow_breaks_the_law():
     broken = merge(made).with_weights({"w0": np.ascontiguousarray(wrong)})
     assert deviation(run(merge(made), inputs), run(donor, inputs)) <= 1e-5
     assert deviation(run(broken, inputs), run(donor, inputs)) > 0.05
+
+
+ODD = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, 3.0]
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from([np.float16, np.float32, np.float64]),
+    st.lists(st.tuples(st.sampled_from(ODD), st.sampled_from(ODD)), min_size=6, max_size=6),
+    st.sampled_from([0.0, 0.25, 0.3, 1.0]),
+    st.booleans(),
+)
+@np.errstate(invalid="ignore")
+def test_what_is_equal_on_both_sides_keeps_its_bits_and_only_that(dtype, pairs, lam, is_turned):
+    a, b = (np.array(side, dtype).reshape((2, 3), order="F" if is_turned else "C") for side in zip(*pairs, strict=True))
+    mine, theirs = (side.astype(np.float64 if dtype == np.float64 else np.float32) for side in (a, b))
+    merged = interpolate(mine, theirs, lam)
+    before = theirs.copy()
+    kept = with_kept_bits(merged, a, mine, theirs)
+    general = np.where(mine != theirs, merged, mine)
+    general = np.where(general == mine, a, general.astype(dtype))
+    assert np.ascontiguousarray(kept).tobytes() == np.ascontiguousarray(general).tobytes()
+    assert theirs.tobytes() == before.tobytes()

@@ -12,7 +12,7 @@ import pytest
 from builders import mlp, save
 
 import mal_graph
-from mal_graph import boxes
+from mal_graph import boxes, half_numbers
 from mal_graph.matching import assign_at_random, correspond, match_layers
 from mal_graph.matching.correspondence import check_finite
 from mal_graph.merging import LayerLambdas, merge, plan_merge
@@ -67,6 +67,36 @@ def test_what_is_written_depends_neither_on_boxes_nor_on_cores(tmp_path, monkeyp
         monkeypatch.setattr(stored_values, "LOOKED_THROUGH", rows)
         assert content(graph, tmp_path / "out.onnx") == first
     assert {name: weight.read().tobytes() for name, weight in graph.weights.items()} == values
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("styles", [(a, b) for a in STYLES for b in STYLES])
+def test_what_is_written_depends_on_no_fast_way(tmp_path, monkeypatch, styles, dtype):
+    """Rows read by calls or mapped, and conversions by operations on many numbers or by numpy's own."""
+    nets = [mlp((8, WIDTH, WIDTH, 5), seed, style, dtype=dtype) for seed, style in enumerate(styles)]
+    graph = merged(*[mal_graph.load(save(net, tmp_path / f"m{seed}.onnx")) for seed, net in enumerate(nets)])
+    monkeypatch.setattr(stored_values, "SHORT", 1)
+    fast, calls = content(graph, tmp_path / "out.onnx"), []
+    fill = stored_values.FileBoxes.fill
+    monkeypatch.setattr(stored_values.FileBoxes, "fill", lambda *where: calls.append(1) or fill(*where))
+    assert content(graph, tmp_path / "out.onnx") == fast
+    assert len(calls) > WIDTH
+    monkeypatch.setattr(half_numbers, "FEW", 2**40)
+    assert content(graph, tmp_path / "out.onnx") == fast
+    calls.clear()
+    monkeypatch.setattr(stored_values, "reopened", lambda _: None)
+    assert content(graph, tmp_path / "out.onnx") == fast
+    assert not calls
+
+
+def test_values_are_those_of_the_file_that_was_opened_though_another_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(stored_values, "SHORT", 1)
+    base, donor = pair(tmp_path)
+    graph, (data,) = merged(base, donor), tmp_path.glob("m1.onnx.*.data")
+    first = content(graph, tmp_path / "out.onnx")
+    data.rename(tmp_path / "elsewhere")
+    data.write_bytes(bytes((tmp_path / "elsewhere").stat().st_size))
+    assert content(graph, tmp_path / "out.onnx") == first
 
 
 @pytest.mark.parametrize("styles", [("gemm", "gemm"), ("gemm", "matmul")])
@@ -167,6 +197,20 @@ def mapped_bytes(folder):
     return held
 
 
+def count_reads(monkeypatch, note):
+    """Have each array noted that is read of a file, mapped or by calls; rows of it are read as a whole."""
+    for name in ("copied", "read", "of_rows"):
+        read = getattr(stored_values.FileBoxes, name)
+
+        def noted(self, *where, read=read, is_rows=name == "of_rows"):
+            chosen = read(self, *where)
+            if not is_rows or not isinstance(where[0][0], slice):  # else `read` has noted it
+                note(chosen)
+            return chosen
+
+        monkeypatch.setattr(stored_values.FileBoxes, name, noted)
+
+
 @pytest.mark.parametrize("styles", [(a, b) for a in STYLES for b in STYLES])
 def test_numbers_are_looked_at_in_the_order_in_which_they_lie_to_see_whether_they_are_finite(
     tmp_path, monkeypatch, styles
@@ -177,13 +221,8 @@ def test_numbers_are_looked_at_in_the_order_in_which_they_lie_to_see_whether_the
     base, donor = pair(tmp_path, styles=styles)
     networks = Network(base, axis_groups(base)), Network(donor, axis_groups(donor))
     tensors = [tensor for tensor, _ in correspond(*networks, match_layers(base, donor)).tensors]
-    read, copied = [], stored_values.MappedBoxes.copied
-
-    def counted(self, values, box):
-        read.append(copied(self, values, box).size)
-        return copied(self, values, box)
-
-    monkeypatch.setattr(stored_values.MappedBoxes, "copied", counted)
+    read = []
+    count_reads(monkeypatch, lambda chosen: read.append(chosen.size))
     for tensor in tensors:
         check_finite(tensor)
     assert 0 < sum(read) <= 2 * sum(tensor.base_values().size for tensor in tensors)
@@ -193,14 +232,7 @@ def test_numbers_are_looked_at_in_the_order_in_which_they_lie_to_see_whether_the
 def test_every_number_is_read_once(tmp_path, monkeypatch):
     """Counted work: as many bytes of both models are read as they have."""
     read = []
-    copied = stored_values.MappedBoxes.copied
-
-    def counted(self, values, box):
-        chosen = copied(self, values, box)
-        read.append(chosen.nbytes)
-        return chosen
-
-    monkeypatch.setattr(stored_values.MappedBoxes, "copied", counted)
+    count_reads(monkeypatch, lambda chosen: read.append(chosen.nbytes))
     base, donor = pair(tmp_path)
     graph = merged(base, donor)
     read.clear()
