@@ -34,7 +34,13 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = "tools/results/mutate_core.json"
 SEED, MUTANTS, PATIENCE, GOAL = 20261129, 16, 60, 0.85
 PARTS = {  # a part of the core: the modules that hold it
-    "align": ("matching/assignment.py", "matching/orders.py", "matching/objective.py", "matching/nested_orders.py"),
+    "align": (
+        "matching/assignment.py",
+        "matching/ascents.py",
+        "matching/orders.py",
+        "matching/objective.py",
+        "matching/nested_orders.py",
+    ),
     "correspond": ("matching/correspondence.py", "matching/axis_pairs.py", "matching/group_pairing.py"),
     "match": (
         "matching/layer_matching.py",

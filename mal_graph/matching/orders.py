@@ -49,12 +49,13 @@ def match_units(score: ScoreTable) -> Order:
     check_finite([score])
     order = np.full(units, -1, np.int64)
     shorter = int(units <= others)  # the axis along which each unit of the shorter side has its scores
-    best = score.argmax(axis=shorter)
-    if len(np.unique(best)) == len(best):  # where no two units of the shorter side want the same, that is the optimum
-        order[best if units > others else slice(None)] = np.arange(others) if units > others else best
+    largest = score.max(axis=shorter, keepdims=True)
+    is_best = score == largest
+    if np.count_nonzero(is_best) == min(units, others) == np.count_nonzero(is_best.any(axis=1 - shorter)):
+        best = is_best.argmax(axis=shorter)  # no two units of the shorter side want the same: that is the optimum
+        order[slice(None) if shorter else best] = best if shorter else np.arange(others)
         return order
     if solve_fast is not None:
-        largest = score.max(axis=shorter, keepdims=True)
         # What each falls short of its best has the same optimum, which is found in a third to a seventh of the time.
         # Only of the shorter side has each unit a partner.
         _, rows, columns = solve_fast(np.subtract(largest, score, dtype=np.float64), extend_cost=True)

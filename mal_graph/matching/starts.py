@@ -174,7 +174,7 @@ def compare_units(
     rest = {touch: others for touch, others in under.items() if not objective.is_compared[touch[0]]}
     table = objective.weight_scores(pair, orders)
     if rest:
-        table = objective.products(rest, table.astype(np.float64))
+        table = objective.products(rest, table.copy())
     a, d = (sum_squares(objective, pair, side, under) for side in (0, 1))
     return table, a, d
 
