@@ -258,7 +258,7 @@ def test_a_base_without_biases_takes_layers_of_donors_that_have_them_and_may_gro
         assert on_gate(found.assembly.graph, base, data).loss == found.best.loss
 
 
-def test_each_model_is_verified_once_while_the_base_keeps_its_nodes(tmp_path, monkeypatch):
+def test_models_of_one_architecture_are_verified_once_while_the_base_keeps_its_nodes(tmp_path, monkeypatch):
     base, donors, data = family()
     folder = in_folder(tmp_path / "zoo", donors)
     verified = []
@@ -270,7 +270,7 @@ def test_each_model_is_verified_once_while_the_base_keeps_its_nodes(tmp_path, mo
     monkeypatch.setattr(steps, "verify", counting)
     found = zoo(base, folder, data)
     assert sum(outcome.verdict == "accepted" for outcome in found.outcomes) > 1
-    assert verified == [base.name, *(outcome.donor for outcome in found.outcomes)]
+    assert verified == [base.name]
 
 
 # --- donors that are not used ------------------------------------------------------------------------------------
