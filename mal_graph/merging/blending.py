@@ -153,10 +153,11 @@ class Blend:
         chosen = tuple(within(partners, stretch) for partners, stretch in zip(self.partners, box, strict=True))
         theirs = self.pair.stored_form(self.theirs(chosen), box).astype(mine.dtype, copy=False)
         merged = interpolate(mine, theirs, self.lam)
-        if not self.marks:
+        if not self.marks and box:
             return with_kept_bits(merged, a, mine, theirs)
         merged = np.where(mine != theirs, merged, mine)
-        merged = self.with_unmatched(merged, mine, theirs, box)
+        if self.marks:
+            merged = self.with_unmatched(merged, mine, theirs, box)
         # What did not change keeps its bits, in the stored type too.
         return np.where(merged == mine, a, as_type(merged, a.dtype))
 

@@ -7,10 +7,11 @@ from builders import Net, cnn, deviation, inputs_of, mlp, narrower, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mal_graph.boxes import BoxesOf
 from mal_graph.errors import UsageError
 from mal_graph.matching import assign_at_random, assign_units, correspond, match_layers
 from mal_graph.merging import LayerLambdas, merge, plan_merge, with_bias_slots
-from mal_graph.merging.blending import interpolate, with_kept_bits
+from mal_graph.merging.blending import Blend, interpolate, with_kept_bits
 from mal_graph.symmetry import Network, axis_groups
 
 UNMATCHED = ("keep", "fade", "zero")
@@ -317,3 +318,17 @@ def test_what_is_equal_on_both_sides_keeps_its_bits_and_only_that(dtype, pairs, 
     general = np.where(general == mine, a, general.astype(dtype))
     assert np.ascontiguousarray(kept).tobytes() == np.ascontiguousarray(general).tobytes()
     assert theirs.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("ends", [(0.0, 0.0), (-0.0, -0.0), (-3.0, 7.0), (2.0, 2.0)])
+def test_a_single_number_is_merged_as_others_are(ends):
+    """One without an axis, of which nothing is left over to be looked at again."""
+
+    class Pair:
+        def stored_form(self, values, box):
+            return values
+
+    a, b = (np.array(end, np.float32) for end in ends)
+    alone = Blend(Pair(), 0.3, None, BoxesOf(b), (), ())(a, ())
+    among = Blend(Pair(), 0.3, None, BoxesOf(b[None]), (slice(0, 1),), ())(a[None], (slice(0, 1),))
+    assert alone.tobytes() == among.tobytes()
