@@ -147,7 +147,7 @@ def in_place_of(base: Side, donor: Side, inputs: Mapping[str, Array], runner: Ru
         assume_ordered=True,
         seed=seed,
     )
-    known = [(side.graph.nodes, side.network.groups) for side in (base, donor)]
+    known = [Network(side.graph, side.network.groups) for side in (base, donor)]
     graph = merged_into(base.graph, donor.graph, config, runner, silent, known)[1]
     own, theirs = (
         runner.open(one, read=[name]).run(given, read=[name])[name]
