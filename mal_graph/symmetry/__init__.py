@@ -3,7 +3,7 @@
 from mal_graph.operators import GroupState
 from mal_graph.symmetry.grouping import axis_groups, find_traces
 from mal_graph.symmetry.groups import AxisGroup, AxisGroups, Member, Role, Side, Traces, all_positions
-from mal_graph.symmetry.moves import permute_weights
+from mal_graph.symmetry.moves import moves_of_each, permute_in_place, permute_weights
 from mal_graph.symmetry.networks import Network, build_network
 from mal_graph.symmetry.position_names import Names, PositionNames, name_positions
 from mal_graph.symmetry.resize_checks import ResizeCheck, check_resizes, compensation_of
@@ -45,11 +45,13 @@ __all__ = [
     "judge_by_halves",
     "may_be_one",
     "Member",
+    "moves_of_each",
     "name_positions",
     "Names",
     "Network",
     "open_trial",
     "Operators",
+    "permute_in_place",
     "permute_weights",
     "plan_resizing",
     "PositionNames",

@@ -1,6 +1,7 @@
 """Moves: which unit takes the place of which, and what that makes of the stored tensors."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,22 @@ def permute_weights(weights: Mapping[str, Array], moves: Sequence[tuple[AxisGrou
         values = changed.get(tensor, weights[tensor])
         changed[tensor] = take(values, index_of(values.shape[axis], moving), axis)
     return changed
+
+
+def moves_of_each(moves: Iterable[tuple[AxisGroup, Order]]) -> dict[str, list[tuple[AxisGroup, Order]]]:
+    """What moves in each tensor: the groups, with their members there alone, and their orders."""
+    own: dict[str, list[tuple[AxisGroup, Order]]] = {}
+    for group, order in moves:
+        for name in dict.fromkeys(member.tensor for member in group.members):
+            here = replace(group, members=tuple(member for member in group.members if member.tensor == name))
+            own.setdefault(name, []).append((here, order))
+    return own
+
+
+def permute_in_place(weights: dict[str, Array], moves: Iterable[tuple[AxisGroup, Order]]) -> None:
+    """The same, with one tensor after the other replaced: no more than one is held twice."""
+    for name, own in moves_of_each(moves).items():
+        weights.update(permute_weights({name: weights[name]}, own))
 
 
 def index_of(size: int, moving: Iterable[tuple[Member, Order]]) -> Order:

@@ -80,32 +80,32 @@ def calibrate(
     measuring = gauged.graph_of(gauged.nodes, {**gauged.factors, **gauged.constants})
     measured = measure_with_branches(measuring, runner, groups.probed.taken, readings, inputs, weights, deadline)
     measured = {name: array for name, array in measured.items() if np.isfinite(array).all()}
-    calibrated = dict(weights)
+    rescaled: set[str] = set()
     for scaling in gauged.scalings:
-        rescale(calibrated, weights, scaling, measured)
+        rescale(weights, rescaled, scaling, measured)
     for statistic in gauged.statistics:
         parameter = statistic.parameter
         if statistic.tensor in measured:
             stored = parameter.stored(measured[statistic.tensor], weights[parameter.tensor].shape)
-            calibrated[parameter.tensor] = stored
-    return graph, calibrated
+            weights[parameter.tensor] = stored
+    return graph, weights
 
 
-def rescale(
-    calibrated: dict[str, Array], drawn: Mapping[str, Array], scaling: Scaling, measured: Mapping[str, Array]
-) -> None:
-    """Set the weight and bias of one contraction; a shared weight is set by its first user."""
+def rescale(weights: dict[str, Array], rescaled: set[str], scaling: Scaling, measured: Mapping[str, Array]) -> None:
+    """Set the weight and bias of one contraction in place of those that were drawn; a shared weight is set by its first
+    user."""
     root = measured.get(scaling.root)
     if root is None:
         return
     offset = None if scaling.offset is None else measured.get(scaling.offset)
     for parameter in scaling.parameters:
         name = parameter.tensor
-        if name in drawn and calibrated[name] is drawn[name]:
-            values = drawn[name]
+        if name in weights and name not in rescaled:
+            rescaled.add(name)
+            values = weights[name]
             if offset is not None and parameter.is_bias:
                 values = values - parameter.stored(offset.ravel(), values.shape)
-            calibrated[name] = np.asarray(values / root.ravel()[0], np.float32)
+            weights[name] = np.asarray(values / root.ravel()[0], np.float32)
 
 
 def draw_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

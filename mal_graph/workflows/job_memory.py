@@ -26,7 +26,7 @@ VERIFIED = 3  # times a segment: drawn, permuted, and the runtime's own
 RUN = 3.6  # times a model: what is compared, with what the runtime makes of it
 FED = 1.3  # times a model that is given samples: its weights, as they are given to every run, and a session
 TURN = 2  # copies of a large donor: the next is opened before the last is let go of
-MOVED = 2.2  # times a large model, which is compared a part at a time: a random copy, and its units in other orders
+MOVED = 2.2  # times a large model, compared a part at a time: a random copy, and once more where a group has two orders
 WRITTEN = (
     4  # times a model whose weights lie in its file: parts of a document, its bytes, and the runtime that opens it
 )

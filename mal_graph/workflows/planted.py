@@ -16,7 +16,7 @@ from mal_graph.matching import Alignment, Correspondence, Order, correspond, mat
 from mal_graph.merging import LayerLambdas, Sessions, merge, plan_merge
 from mal_graph.network import graph_in_float32
 from mal_graph.protocols import Check
-from mal_graph.symmetry import AxisGroup, Network, deviation, permute_weights
+from mal_graph.symmetry import AxisGroup, Network, deviation, moves_of_each, permute_weights
 
 PLANTED = "planted"
 PUT_BACK = 1e-4  # of the largest output: what a donor that was put back may be off
@@ -51,13 +51,10 @@ def planted_check(donor: Network, sessions: Sessions, seed: int) -> Check:
 def shuffled_graph(donor: Network, moves: list[tuple[AxisGroup, Order]]) -> LayerGraph:
     """The graph with unit `order[u]` of each group in the place of unit u; values are read, and moved, where they are
     asked for."""
-    weights, moved = donor.graph.weights, dict[str, list[tuple[AxisGroup, Order]]]()
-    for group, order in moves:
-        for name in dict.fromkeys(member.tensor for member in group.members):
-            own = replace(group, members=tuple(member for member in group.members if member.tensor == name))
-            moved.setdefault(name, []).append((own, order))
+    weights = donor.graph.weights
     return donor.graph.with_weights(
-        replace(weights[name], read=partial(moved_values, weights[name], own)) for name, own in moved.items()
+        replace(weights[name], read=partial(moved_values, weights[name], own))
+        for name, own in moves_of_each(moves).items()
     )
 
 

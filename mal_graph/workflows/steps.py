@@ -54,8 +54,9 @@ from mal_graph.symmetry import (
     Network,
     Trial,
     axis_groups,
+    deviation,
     open_trial,
-    permute_weights,
+    permute_in_place,
     verdicts_from,
     verify,
 )
@@ -436,10 +437,14 @@ def self_check(donor: LayerGraph, groups: AxisGroups, alignment: Alignment, runn
     if not waiting:
         return 0.0
     trial: Trial = open_trial(donor, groups, runner, seed=seed)
-    worst = 0.0
-    for turn in range(max(map(len, waiting.values()))):
+    worst, last = 0.0, max(map(len, waiting.values())) - 1
+    for turn in range(last + 1):
         moves = [move for turns in waiting.values() for move in turns[min(turn, len(turns) - 1)]]
-        worst = max(worst, trial.deviation(permute_weights(trial.weights, moves)))
+        weights = dict(trial.weights)
+        if turn == last:
+            trial = replace(trial, weights={})  # so that the copy is not held twice
+        permute_in_place(weights, moves)
+        worst = max(worst, deviation(trial.run(weights), trial.outputs))
     return worst
 
 

@@ -6,14 +6,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from builders import Counting, Net, cnn, mlp
+from builders import Counting, Net, cnn, mlp, vit
 from onnx import helper
 
 from mal_graph import registry
 from mal_graph.errors import RunError
 from mal_graph.network import find_parameters
 from mal_graph.operators import ROWS, GroupState, Row, elementwise, layout
-from mal_graph.symmetry import axis_groups, permute_weights, verify
+from mal_graph.symmetry import axis_groups, permute_in_place, permute_weights, verify
 from mal_graph.symmetry.moves import derangement, exchange
 from mal_graph.symmetry.near import Near
 from mal_graph.symmetry.random_copy import draw_weights
@@ -599,3 +599,15 @@ def test_what_an_operator_takes_no_number_below_zero_of_is_drawn_above_it(net, o
     (group,) = verdicts(net.graph(net.linear(hidden, 4, 3)))
     assert group.state is GroupState.VERIFIED
     assert rates in {member.tensor for member in group.members}
+
+
+@pytest.mark.parametrize("graph", [cnn(concat=True, head="flatten"), vit(0)], ids=["cnn", "vit"])
+def test_permuting_one_tensor_after_the_other_gives_the_same(graph):
+    groups = axis_groups(graph)
+    weights = {name: weight.read() for name, weight in graph.weights.items() if weight.is_float}
+    rng = np.random.default_rng(0)
+    orders = [(groups.groups[i], rng.permutation(groups.groups[i].units)) for i in groups.usable()]
+    expected = {**weights, **permute_weights(weights, orders)}
+    permute_in_place(weights, orders)
+    assert weights.keys() == expected.keys()
+    assert all(values.tobytes() == expected[name].tobytes() for name, values in weights.items())
