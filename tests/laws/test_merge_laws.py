@@ -248,11 +248,11 @@ def test_the_self_check_fails_when_an_order_is_applied_to_the_wrong_members(monk
     def without_one_member(weights, moves):
         from dataclasses import replace
 
-        from mal_graph.symmetry import permute_weights
+        from mal_graph.symmetry import permute_in_place
 
-        return permute_weights(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
+        permute_in_place(weights, [(replace(group, members=group.members[1:]), order) for group, order in moves])
 
-    monkeypatch.setattr("mal_graph.workflows.steps.permute_weights", without_one_member)
+    monkeypatch.setattr("mal_graph.workflows.steps.permute_in_place", without_one_member)
     assert mal_graph.assemble(base, donor, method="mal").check("self_check").failed
 
 
