@@ -127,7 +127,7 @@ def run(bench: Bench) -> dict[str, Any]:
     page = RESULTS / f"bench_{bench.name}.md"
     script = f"tools/bench_{bench.name}.py"
     takes_file = '"-o"' in (ROOT / script).read_text(encoding="utf-8")
-    words = [sys.executable, script, *bench.words, *(["-o", str(page)] if takes_file else [])]
+    words = [sys.executable, script, *bench.words, *(["-o", str(page.relative_to(ROOT))] if takes_file else [])]
     start, used, load = time.perf_counter(), children(), os.getloadavg()
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

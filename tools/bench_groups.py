@@ -119,7 +119,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("-o", "--output", type=Path, help="write the table here too")
     options = parser.parse_args()
-    lines = [heading(" ".join(["python", "tools/bench_groups.py", *sys.argv[1:]]))]
+    words = ["python", "tools/bench_groups.py", *map(str, options.sizes), "--repeats", str(options.repeats)]
+    lines = [heading(" ".join(words))]  # without where it is written: that is a path of this machine
     print(lines[0])
     for line in measured(options.sizes, options.repeats):
         print(line, flush=True)

@@ -182,7 +182,7 @@ def compare_units(
 def most_of(table: ScoreTable) -> float:
     """No less than what the best assignment scores: the best of each unit of the shorter side."""
     units, others = table.shape
-    return float(table.max(axis=int(units <= others), initial=-np.inf).sum()) if table.size else 0.0
+    return float(table.max(axis=int(units <= others), initial=-np.inf).sum(dtype=np.float64)) if table.size else 0.0
 
 
 def largest(tables: Mapping[int, ScoreTable]) -> float:
